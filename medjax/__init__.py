@@ -1,0 +1,1 @@
+"""Training of clinical NLP and audio models on JAX."""

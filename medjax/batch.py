@@ -1,0 +1,111 @@
+"""BatchData: a batch as a dict of columns that is also a JAX pytree.
+
+The host pads a batch with copies of a real row so that every batch has the same number of rows;
+the column `ROW_MASK` says which rows are real, and a loss weighs the others zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self, overload
+
+import jax
+import numpy as np
+
+ROW_MASK = "row_mask"
+"""Name of the column that is 1.0 for a real row and 0.0 for padding, shape (rows,), float32."""
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, jax.Array))
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class BatchData(dict[str, Any]):
+    """A batch of data with access by column and by row.
+
+    Columns are numpy arrays, JAX arrays or plain (possibly ragged) lists, all with one entry per
+    row. As a pytree its leaves are the arrays, ordered by column name, so a batch goes through
+    `jax.jit`, `jax.grad`, `jax.tree.map` and `jax.device_put` as it is.
+
+    Examples
+    --------
+    >>> batch = BatchData(input_ids=np.array([[1, 2], [3, 4]]), text=["a", "b c"])
+    >>> batch["text"]
+    ['a', 'b c']
+    >>> batch[1]
+    {'input_ids': array([3, 4]), 'text': 'b c'}
+    >>> batch.nb_rows
+    2
+    """
+
+    @overload  # type: ignore[override]
+    def __getitem__(self, index: str) -> Any: ...
+    @overload
+    def __getitem__(self, index: int | slice) -> dict[str, Any]: ...
+    def __getitem__(self, index: str | int | slice) -> Any:
+        """Return a column for a name, a row for an integer, several rows for a slice.
+
+        Raises
+        ------
+        KeyError
+            If there is no column of that name.
+        IndexError
+            If the row does not exist.
+        ValueError
+            If rows are asked for and the columns differ in length.
+        """
+        if isinstance(index, str):
+            return super().__getitem__(index)
+        nb_rows = self.nb_rows
+        if not isinstance(index, slice) and not -nb_rows <= index < nb_rows:
+            msg = f"row {index} asked of a batch of {nb_rows} rows"
+            raise IndexError(msg)
+        return {name: column[index] for name, column in self.items()}
+
+    @property
+    def nb_rows(self) -> int:
+        """Number of rows.
+
+        Raises
+        ------
+        ValueError
+            If a column has no length or the columns differ in length.
+        """
+        lengths: dict[str, int] = {}
+        for name, column in self.items():
+            if not hasattr(column, "__len__") or getattr(column, "shape", None) == ():
+                msg = f"column {name!r} of a batch is {column!r}; expected one entry per row"
+                raise ValueError(msg)
+            lengths[name] = len(column)
+        if len(set(lengths.values())) > 1:
+            msg = (
+                f"the columns of a batch differ in length: {lengths}; "
+                "collate must return one entry per row in each column"
+            )
+            raise ValueError(msg)
+        return next(iter(lengths.values()), 0)
+
+    def to_device(self, device: jax.Device | jax.sharding.Sharding) -> Self:
+        """Return a copy whose array columns lie on `device`; lists stay as they are.
+
+        Parameters
+        ----------
+        device : jax.Device or jax.sharding.Sharding
+            Where to put the columns.
+        """
+        arrays = {name: column for name, column in self.items() if _is_array(column)}
+        return type(self)({**self, **jax.device_put(arrays, device)})
+
+    def arrays(self) -> Self:
+        """Return the batch with its array columns only."""
+        return type(self)({name: column for name, column in self.items() if _is_array(column)})
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
+        """Return (key, column) pairs sorted by name, and the names."""
+        names = tuple(sorted(self))
+        return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], columns: Any) -> Self:
+        """Rebuild the batch from its names and columns."""
+        return cls(zip(names, columns, strict=True))
