@@ -38,7 +38,7 @@ class BatchData(dict[str, Any]):
     2
     """
 
-    @overload  # type: ignore[override]
+    @overload
     def __getitem__(self, index: str) -> Any: ...
     @overload
     def __getitem__(self, index: int | slice) -> dict[str, Any]: ...

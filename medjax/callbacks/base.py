@@ -1,0 +1,185 @@
+"""TrainerCallback: medkit's events, for any number of callbacks at once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from medjax.config import TrainerConfig
+
+
+class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, not an error)
+    """Raised by a callback to end training in good order: evaluated and saved as usual.
+
+    Raised during the training batches it ends the epoch there, elsewhere after this epoch.
+    """
+
+
+class TrainerCallback:
+    """Base class of callbacks; every event does nothing until overridden.
+
+    An override may leave out any parameter it does not need.
+    """
+
+    def on_train_begin(self, config: TrainerConfig) -> None:
+        """Event called at the beginning of training."""
+
+    def on_train_end(self) -> None:
+        """Event called at the end of training."""
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Event called at the beginning of an epoch, counted from 1."""
+
+    def on_epoch_end(
+        self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
+    ) -> None:
+        """Event called at the end of an epoch.
+
+        Parameters
+        ----------
+        metrics : dict
+            ``{"train": {...}, "eval": {...}}``; ``"eval"`` is absent without evaluation data.
+        epoch : int
+            Counted from 1.
+        epoch_duration : float
+            Seconds of training and evaluation together. An override may call it ``epoch_time``.
+        """
+
+    def on_step_begin(self, step_idx: int, nb_batches: int, phase: str) -> None:
+        """Event called before a batch; `phase` is "train" or "eval"."""
+
+    def on_step_end(
+        self, step_idx: int, nb_batches: int, phase: str, loss: float | None = None
+    ) -> None:
+        """Event called after a batch was handed to the device.
+
+        Parameters
+        ----------
+        step_idx : int
+            Number of the batch, from 0.
+        nb_batches : int
+            Batches of the phase.
+        phase : {"train", "eval"}
+            What the batch is for.
+        loss : float, optional
+            Latest mean loss of the epoch that was read without waiting for the device.
+        """
+
+    def on_save(self, checkpoint_dir: str) -> None:
+        """Event called before a checkpoint is saved into `checkpoint_dir`."""
+
+    def on_exception(self, error: BaseException) -> None:
+        """Event called when training fails or is interrupted; `error` is raised after it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the callback must remember when a run is resumed, ready for JSON."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+
+
+_EVENTS = (
+    "on_train_begin",
+    "on_train_end",
+    "on_epoch_begin",
+    "on_epoch_end",
+    "on_step_begin",
+    "on_step_end",
+    "on_save",
+    "on_exception",
+)
+_RENAMED = {
+    "epoch_duration": "epoch_time"
+}  # the name medkit's base class has, see its callbacks.py
+
+
+class CallbackList(TrainerCallback):
+    """Several callbacks as one, called in order.
+
+    Each gets the arguments its method takes. An exception gets a note that names callback and
+    event. `StopTraining` is noted, and the others still get the event.
+
+    Parameters
+    ----------
+    callbacks : sequence
+        Objects with any of the methods of `TrainerCallback`.
+
+    Attributes
+    ----------
+    stop_reason : str or None
+        What the first `StopTraining` said.
+    """
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        self.callbacks = list(callbacks)
+        self.stop_reason: str | None = None
+        for event in _EVENTS:
+            setattr(self, event, self._dispatcher(event))
+
+    def _dispatcher(self, event: str) -> Callable[..., None]:
+        receivers = [
+            (type(callback).__name__, _accepting(getattr(callback, event)))
+            for callback in self.callbacks
+            if _overrides(callback, event)
+        ]
+
+        def dispatch(*args: Any, **kwargs: Any) -> None:
+            for name, receive in receivers:
+                try:
+                    receive(*args, **kwargs)
+                except StopTraining as request:
+                    self.stop_reason = self.stop_reason or str(request) or f"{name} asked for it"
+                except Exception as error:
+                    error.add_note(f"raised by the callback {name} in {event}")
+                    raise
+
+        return dispatch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the callbacks by position and class."""
+        return {
+            f"{position}:{type(callback).__name__}": callback.state_dict()
+            for position, callback in enumerate(self.callbacks)
+            if hasattr(callback, "state_dict")
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Give each callback its state; one that was not there before starts afresh."""
+        for position, callback in enumerate(self.callbacks):
+            known = state.get(f"{position}:{type(callback).__name__}")
+            if known is not None:
+                callback.load_state_dict(known)
+
+
+def as_callback_list(callback: Any) -> CallbackList:
+    """Return None, one callback or a sequence of them as a `CallbackList`."""
+    if isinstance(callback, CallbackList):
+        return callback
+    if callback is None:
+        return CallbackList([])
+    return CallbackList(callback if isinstance(callback, list | tuple) else [callback])
+
+
+def _overrides(callback: Any, event: str) -> bool:
+    """Return whether a callback does anything at an event; most do not at most."""
+    method = getattr(type(callback), event, None) or getattr(callback, event, None)
+    return method is not None and method is not getattr(TrainerCallback, event, None)
+
+
+def _accepting(method: Callable[..., None]) -> Callable[..., None]:
+    """Return `method` called with those keyword arguments only that it takes."""
+    parameters = inspect.signature(method).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return method
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        taken = {}
+        for name, value in kwargs.items():
+            renamed = name if name in parameters else _RENAMED.get(name, name)
+            if renamed in parameters:
+                taken[renamed] = value
+        method(*args, **taken)
+
+    return call

@@ -1,0 +1,111 @@
+"""DefaultPrinterCallback: a progress bar for each phase and one row of metrics for each epoch."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from medjax.callbacks.base import TrainerCallback
+from medjax.config import TrainerConfig
+
+
+class DefaultPrinterCallback(TrainerCallback):
+    """Prints what happens, to a logger named after it and, for the bar, to the standard error.
+
+    Parameters
+    ----------
+    max_columns : int
+        Scores shown of a phase; the others are in the history and the writers' files.
+    """
+
+    def __init__(self, max_columns: int = 6) -> None:
+        self.logger = logging.getLogger("DefaultPrinterCallback")
+        self.logger.setLevel(logging.INFO)
+        self.logger.propagate = False
+        if not self.logger.handlers:
+            handler = logging.StreamHandler()
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            self.logger.addHandler(handler)
+        self._max_columns = max_columns
+        self._columns: list[tuple[str, str]] = []
+        self._progress_bar: Any = None
+
+    def on_train_begin(self, config: TrainerConfig) -> None:
+        """Print the plan."""
+        self._close()
+        self._columns = []
+        self.logger.info(
+            "Running training: %d epochs, batch size %d, gradient accumulation steps %d",
+            config.nb_training_epochs,
+            config.batch_size,
+            config.gradient_accumulation_steps,
+        )
+
+    def on_train_end(self) -> None:
+        """Print that training is over."""
+        self._close()
+        self.logger.info("Training is completed")
+
+    def on_epoch_end(
+        self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
+    ) -> None:
+        """Print one row, under a heading before the first."""
+        columns = [
+            (phase, name)
+            for phase, scores in metrics.items()
+            for name in list(scores)[: self._max_columns]
+        ]
+        names = [f"{phase} {name}" for phase, name in columns]
+        if columns != self._columns:
+            self._columns = columns
+            self.logger.info("%s", "  ".join(["epoch", " seconds", *names]))
+        cells = [
+            _cell(metrics[phase][name], len(title))
+            for (phase, name), title in zip(columns, names, strict=True)
+        ]
+        self.logger.info("%s", "  ".join([f"{epoch:5d}", f"{epoch_duration:8.1f}", *cells]))
+
+    def on_step_begin(self, step_idx: int, nb_batches: int, phase: str) -> None:
+        """Open the bar of the phase; one left over from an interrupted run is closed."""
+        if self._progress_bar is None or self._progress_bar.desc != f"{phase}: ":
+            self._close()
+            self._progress_bar = tqdm(
+                total=nb_batches,
+                initial=step_idx,
+                desc=phase,
+                unit="batch",
+                leave=False,
+                dynamic_ncols=True,
+            )
+
+    def on_step_end(
+        self, step_idx: int, nb_batches: int, phase: str, loss: float | None = None
+    ) -> None:
+        """Move the bar."""
+        bar = self._progress_bar
+        if loss is not None:
+            bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+        bar.update()
+        if step_idx + 1 == nb_batches:
+            self._close()
+
+    def on_save(self, checkpoint_dir: str) -> None:
+        """Print where the checkpoint goes."""
+        self.logger.info("Saving checkpoint in %s", checkpoint_dir)
+
+    def on_exception(self, error: BaseException) -> None:
+        """Close the bar, so that the next run can open its own."""
+        del error
+        self._close()
+
+    def _close(self) -> None:
+        if self._progress_bar is not None:
+            self._progress_bar.close()
+            self._progress_bar = None
+
+
+def _cell(value: Any, width: int) -> str:
+    text = f"{value:.4g}" if isinstance(value, int | float) else str(value)
+    return text.rjust(width)

@@ -1,0 +1,103 @@
+"""Metrics as files: CSV and JSON lines, and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from medjax.callbacks.base import TrainerCallback
+
+Row = dict[str, Any]
+
+
+class MetricsWriter(TrainerCallback):
+    """Writes one row for each epoch to ``metrics.csv`` and ``metrics.jsonl``.
+
+    Both files are replaced as a whole, so they are complete at any moment, and a resumed run goes
+    on with the rows of its checkpoint.
+
+    Parameters
+    ----------
+    log_dir : str or Path
+        Folder of the files; made when missing.
+    """
+
+    def __init__(self, log_dir: str | Path) -> None:
+        self.log_dir = Path(log_dir)
+        self._rows: list[Row] = []
+
+    def on_epoch_end(
+        self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
+    ) -> None:
+        """Add the row of the epoch."""
+        row: Row = {"epoch": epoch, "seconds": round(epoch_duration, 3)}
+        row |= {
+            f"{phase}/{name}": float(value)
+            for phase, scores in metrics.items()
+            for name, value in scores.items()
+        }
+        self._rows.append(row)
+        self.log_dir.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(each) + "\n" for each in self._rows)
+        _replace(self.log_dir / "metrics.jsonl", lines)
+        _replace(self.log_dir / "metrics.csv", _as_csv(self._rows))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the rows back."""
+        self._rows = list(state["rows"])
+
+
+def _as_csv(rows: list[Row]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _replace(path: Path, text: str) -> None:
+    staging = path.with_name(f".{path.name}.new")
+    staging.write_text(text, encoding="utf-8")
+    os.replace(staging, path)
+
+
+class TensorBoardWriter(TrainerCallback):
+    """Writes the metrics of each epoch as TensorBoard scalars, through ``tensorboardX``.
+
+    Parameters
+    ----------
+    log_dir : str or Path
+        Folder of the event files.
+
+    Raises
+    ------
+    ImportError
+        If ``tensorboardX`` is not installed.
+    """
+
+    def __init__(self, log_dir: str | Path) -> None:
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            msg = "TensorBoardWriter needs tensorboardX: pip install 'medjax[tensorboard]'"
+            raise ImportError(msg) from error
+        self._writer = SummaryWriter(str(log_dir))
+
+    def on_epoch_end(
+        self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
+    ) -> None:
+        """Write the scalars of the epoch."""
+        for phase, scores in metrics.items():
+            for name, value in scores.items():
+                self._writer.add_scalar(f"{phase}/{name}", float(value), epoch)
+        self._writer.add_scalar("seconds", epoch_duration, epoch)
+        self._writer.flush()

@@ -1,0 +1,79 @@
+"""The arrays of a checkpoint: the only file that calls Orbax.
+
+Orbax 0.12 casts types silently and stores one of two leaves whose joined names collide, so both
+are checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from medjax.checkpoint.errors import CheckpointError, MismatchError
+
+TreeSpec = dict[str, list[Any]]
+"""Name of each leaf to its shape and dtype."""
+
+
+def tree_spec(tree: Any) -> TreeSpec:
+    """Return shape and dtype of every leaf by its path in the tree, ready for JSON."""
+    return {
+        jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def check_spec(saved: TreeSpec, wanted: TreeSpec, where: Path) -> None:
+    """Raise MismatchError unless a checkpoint holds just the leaves that are wanted."""
+    differing = [name for name in {**wanted, **saved} if saved.get(name) != wanted.get(name)]
+    if differing:
+        name = differing[0]
+        msg = (
+            f"{where} holds another training state: {len(differing)} leaves differ, first {name}: "
+            f"found {_shown(saved.get(name))}, expected {_shown(wanted.get(name))}. Resume with "
+            "the model, optimizer and options it was saved with"
+        )
+        raise MismatchError(msg)
+
+
+def _shown(leaf: list[Any] | None) -> str:
+    return "nothing" if leaf is None else f"{leaf[1]} of shape {tuple(leaf[0])}"
+
+
+def check_storable(tree: Any) -> None:
+    """Raise CheckpointError if Orbax would lose or refuse a leaf of `tree`."""
+    seen: dict[str, str] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        shown = jax.tree_util.keystr(path)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if name in seen:
+            msg = f"{seen[name]} and {shown} would both be stored as {name!r}; rename one"
+            raise CheckpointError(msg)
+        seen[name] = shown
+        if np.prod(leaf.shape) == 0:
+            msg = f"the leaf {shown} has no elements (shape {leaf.shape}); remove it from the state"
+            raise CheckpointError(msg)
+
+
+def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
+    """Start writing `tree`; the function returned waits until all processes have written.
+
+    The arrays are copied before this returns, so that the next step may take their buffers.
+    """
+    response = ocp.save_async(path, tree)
+    return response.result
+
+
+def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:
+    """Return arrays of the structure, shapes and dtypes of `tree`, laid out by `shardings`."""
+    wanted = jax.tree.map(
+        lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
+        tree,
+        shardings,
+    )
+    return ocp.load(path, wanted)

@@ -1,0 +1,388 @@
+"""CheckpointStore: saves, finds and restores the checkpoints of an output folder.
+
+A checkpoint is written under a hidden name and renamed once everything is on the disk: its final
+name exists if and only if it is complete. It holds ``trainer_config.yml``, the component's own
+files, the arrays of the training state, a JSON record of everything else, and a manifest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import yaml
+from jax.experimental import multihost_utils
+
+from medjax.checkpoint import retention
+from medjax.checkpoint.arrays import (
+    check_spec,
+    check_storable,
+    load_arrays,
+    save_arrays,
+    tree_spec,
+)
+from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
+from medjax.checkpoint.manifest import fsync, verify, write_manifest
+from medjax.checkpoint.retention import Entry
+
+logger = logging.getLogger("medjax")
+
+FORMAT = 1
+CONFIG = "trainer_config.yml"
+ARRAYS = "training_state"
+RECORD = "training_state.json"
+
+_NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
+_STAGING, _TRASH, _CORRUPT = ".saving-", ".deleting-", "corrupt_"
+
+
+class CheckpointStore:
+    """The checkpoints of one run in one folder. Use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Output folder; made when missing.
+    run : str
+        Identifies the run; only its own checkpoints are ever deleted.
+    minimize : bool
+        Whether a lower metric is better.
+    keep_all : bool
+        Whether superseded checkpoints are kept.
+    """
+
+    def __init__(
+        self, folder: str | Path, run: str, *, minimize: bool = True, keep_all: bool = False
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self.run = run
+        self._minimize = minimize
+        self._keep_all = keep_all
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        if jax.process_index() == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (_STAGING, _TRASH):
+                for leftover in self.folder.glob(f"{name}*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+        newest = retention.last(_entries(self.folder)) if self.folder.is_dir() else None
+        self._serial = newest.serial if newest else 0
+
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
+        try:
+            self.wait()
+        except CheckpointError as failed:
+            if error is None:
+                raise
+            error.add_note(f"besides, {failed}")
+
+    def entries(self) -> list[Entry]:
+        """Return the complete checkpoints of this run, in the order they were saved."""
+        return [entry for entry in _entries(self.folder) if entry.run == self.run]
+
+    @property
+    def best(self) -> Path | None:
+        """Folder of the best checkpoint of this run."""
+        entry = retention.best(self.entries(), minimize=self._minimize)
+        return entry and entry.path
+
+    @property
+    def last(self) -> Path | None:
+        """Folder of the last checkpoint of this run."""
+        entry = retention.last(self.entries())
+        return entry and entry.path
+
+    def new_path(self, epoch: int) -> Path:
+        """Return the folder the next checkpoint will have: epoch and time, UTC."""
+        self.wait()
+        now = datetime.datetime.now(datetime.UTC)
+        if jax.process_count() > 1:
+            seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
+            now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
+        name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
+        taken = [path.name for path in self.folder.glob(f"{name}*")]
+        suffix = "" if name not in taken else f"-{len(taken)}"
+        return self.folder / f"{name}{suffix}"
+
+    def save(
+        self,
+        path: Path,
+        state: Any,
+        progress: dict[str, Any],
+        *,
+        metric: float | None,
+        config: dict[str, Any],
+        write_files: Callable[[Path], None],
+        block: bool = False,
+    ) -> None:
+        """Save a checkpoint; it is complete when `wait` returns.
+
+        Parameters
+        ----------
+        path : Path
+            From `new_path`.
+        state : pytree
+            Arrays; they are copied before this returns.
+        progress : dict
+            Everything else a resumed run needs, for JSON.
+        metric : float or None
+            Value of the checkpoint metric.
+        config : dict
+            Contents of ``trainer_config.yml``.
+        write_files : callable
+            Writes the component's own files into the folder it is given.
+        block : bool
+            Whether to wait until it is complete.
+
+        Raises
+        ------
+        CheckpointError
+            If this save cannot start or, from `wait` or the next save, if it failed. What a
+            failed save wrote is removed; earlier checkpoints are untouched.
+        """
+        check_storable(state)
+        self.wait()
+        self._serial += 1
+        record = {
+            "format": FORMAT,
+            "run": self.run,
+            "serial": self._serial,
+            "metric": metric,
+            "minimize": self._minimize,
+            "versions": _versions(),
+            "spec": tree_spec(state),
+            "progress": progress,
+        }
+        staging = path.with_name(_STAGING + path.name)
+        try:
+            if jax.process_index() == 0:
+                staging.mkdir()
+                text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+                (staging / CONFIG).write_text(text, encoding="utf-8")
+                payload = json.dumps(record, indent=1, default=_plain)
+                (staging / RECORD).write_text(payload, encoding="utf-8")
+                write_files(staging)
+            written = save_arrays(staging / ARRAYS, state)
+        except Exception as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise self._failed(path, error) from error
+        self._thread = threading.Thread(
+            target=self._finish, args=(path, staging, written), name="medjax-checkpoint"
+        )
+        self._thread.start()
+        if block:
+            self.wait()
+
+    def _finish(self, path: Path, staging: Path, written: Callable[[], None]) -> None:
+        try:
+            written()
+            if jax.process_index() == 0:
+                write_manifest(staging)
+                staging.rename(path)  # the commit: before it the checkpoint does not exist
+                fsync(self.folder)
+                self._delete_superseded()
+        except BaseException as error:
+            shutil.rmtree(staging, ignore_errors=True)
+            self._error = self._failed(path, error)
+            self._error.__cause__ = error
+
+    def _failed(self, path: Path, error: BaseException) -> CheckpointError:
+        free = shutil.disk_usage(self.folder).free if self.folder.is_dir() else 0
+        return CheckpointError(
+            f"the checkpoint {path} could not be saved ({type(error).__name__}: {error}); "
+            f"{free / 1e6:.0f} MB are free there. Earlier checkpoints are untouched: mend the "
+            "cause and resume"
+        )
+
+    def _delete_superseded(self) -> None:
+        entries = self.entries()
+        for entry in retention.superseded(
+            entries, minimize=self._minimize, keep_all=self._keep_all
+        ):
+            trash = entry.path.with_name(_TRASH + entry.path.name)
+            entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def wait(self) -> None:
+        """Wait for the save in flight; raise its CheckpointError if it failed."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def restore(
+        self, resume: str | Path, state: Any, shardings: Any
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Return the state and progress of a checkpoint.
+
+        Parameters
+        ----------
+        resume : "auto" or path
+            "auto" takes the newest sound checkpoint of the folder: a damaged one is reported, set
+            aside under the name ``corrupt_...`` and the one before it is taken. A path takes that
+            checkpoint or fails.
+        state : pytree
+            Arrays or abstract values: the structure, shapes and dtypes expected.
+        shardings : pytree
+            Layout of every leaf.
+
+        Returns
+        -------
+        tuple or None
+            State and progress; None if "auto" finds a folder without checkpoints.
+
+        Raises
+        ------
+        CorruptCheckpointError
+            If the checkpoint, or every one of the folder, is damaged.
+        MismatchError
+            If it belongs to another model, optimizer or version.
+        """
+        if resume != "auto":
+            chosen = Path(resume).absolute()
+            if not chosen.is_dir():
+                raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
+            verify(chosen)
+        else:
+            found = self._newest_sound()
+            if found is None:
+                return None
+            chosen = found
+        record = _read_record(chosen)
+        if record["format"] > FORMAT:
+            msg = (
+                f"{chosen} has format {record['format']}, this version of medjax reads up to "
+                f"{FORMAT}; install a newer one"
+            )
+            raise MismatchError(msg)
+        check_spec(record["spec"], tree_spec(state), chosen)
+        restored = load_arrays(chosen / ARRAYS, state, shardings)
+        entries = [entry for entry in _entries(self.folder) if entry.run == record["run"]]
+        newest = retention.last(entries)
+        if newest is not None and newest.path == chosen:
+            self.run = record["run"]  # goes on; from an older one a new run branches off
+        logger.info("Resuming from %s", chosen)
+        return restored, record["progress"]
+
+    def _newest_sound(self) -> Path | None:
+        """Verify from the newest on, on process 0; tell the others which it is."""
+        found: Path | None = None
+        damaged: list[tuple[Path, CorruptCheckpointError]] = []
+        if jax.process_index() == 0:
+            for path in _newest_first(self.folder):
+                try:
+                    verify(path)
+                    _read_record(path)
+                except CorruptCheckpointError as error:
+                    damaged.append((path, error))
+                    continue
+                found = path
+                break
+            if found is None and damaged:
+                reasons = "; ".join(str(reason) for _, reason in damaged)
+                msg = f"no checkpoint in {self.folder} is sound; nothing was changed: {reasons}"
+                raise CorruptCheckpointError(msg)
+            for path, reason in damaged:
+                aside = path.with_name(_CORRUPT + path.name)
+                path.rename(aside)
+                logger.warning("%s; set aside as %s", reason, aside.name)
+        if jax.process_count() > 1:
+            serial = -1 if found is None else _read_record(found)["serial"]
+            serial = int(multihost_utils.broadcast_one_to_all(np.int32(serial)))
+            entries = {entry.serial: entry.path for entry in _entries(self.folder)}
+            found = entries.get(serial)
+        return found
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Return checkpoint folders, sound or not; one without a readable serial counts by its name."""
+
+    def key(path: Path) -> tuple[int, str]:
+        try:
+            return _read_record(path)["serial"], path.name
+        except CorruptCheckpointError:
+            return 2**62, path.name
+
+    return sorted(_named(folder), key=key, reverse=True)
+
+
+def _named(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
+def _entries(folder: Path) -> list[Entry]:
+    """Return the checkpoints of a folder that have a readable record, whatever their run."""
+    entries = []
+    for path in _named(folder):
+        try:
+            record = _read_record(path)
+        except CorruptCheckpointError:
+            continue
+        entries.append(Entry(record["serial"], path, record["run"], record["metric"]))
+    return sorted(entries)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        expected = {"format": int, "serial": int, "run": str, "spec": dict, "progress": dict}
+        for name, kind in expected.items():
+            if not isinstance(record[name], kind):
+                raise TypeError(f"{name} is {record[name]!r}")
+        record["metric"] = None if record["metric"] is None else float(record["metric"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
+        raise CorruptCheckpointError(msg) from error
+    return dict(record)
+
+
+def best_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
+    entries = _entries(Path(output_dir))
+    newest = retention.last(entries)
+    if newest is None:
+        return None
+    minimize = bool(_read_record(newest.path).get("minimize", True))
+    found = retention.best([e for e in entries if e.run == newest.run], minimize=minimize)
+    return found and found.path
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the checkpoint that was saved last into `output_dir`, or None."""
+    newest = retention.last(_entries(Path(output_dir)))
+    return newest and newest.path
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "platform": jax.default_backend(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON cannot hold but metrics often are, numpy and JAX values, into plain ones."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    msg = f"{value!r} of type {type(value).__name__} cannot be stored as JSON"
+    raise TypeError(msg)

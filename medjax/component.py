@@ -1,0 +1,154 @@
+"""TrainableComponent: what medjax trains, as a record of functions.
+
+Each slot has a protocol of its own that carries its contract. `init`, `forward` and
+`configure_optimizer` are pure; the others run on the host. It is medkit's TrainableComponent with
+the weights handed in and out instead of held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import optax
+
+from medjax.batch import BatchData
+from medjax.metrics.mean import Mean
+
+Variables = dict[str, Any]
+"""Flax variable collections: ``params`` and what else the model keeps, e.g. ``batch_stats``."""
+
+
+class Init(Protocol):
+    """Makes the variables to start from."""
+
+    def __call__(self, key: jax.Array, /) -> Variables:
+        """Return the variables, as numpy or JAX arrays.
+
+        Parameters
+        ----------
+        key : jax.Array
+            Typed random key, shape (); the same key must give the same variables.
+        """
+        ...
+
+
+class Preprocess(Protocol):
+    """Turns an item of the dataset into an example; runs on the host, also in worker processes."""
+
+    def __call__(self, item: Any, /) -> dict[str, Any]:
+        """Return everything `collate` needs of an item, the labels included.
+
+        A function with a parameter ``rng`` also gets ``rng=``, a `numpy.random.Generator` that
+        depends on seed, epoch and item alone: the place to draw augmentation from.
+        """
+        ...
+
+
+class Collate(Protocol):
+    """Joins examples to a batch; runs on the host."""
+
+    def __call__(self, examples: Sequence[dict[str, Any]], /) -> BatchData:
+        """Return a batch with one row for each example.
+
+        numpy columns go to the device; other columns (texts, identifiers) stay on the host.
+        Ragged columns are padded to the longest example here and to the length ladder later.
+        """
+        ...
+
+
+class Forward(Protocol):
+    """The forward pass, traced by JAX: no side effect, no look at values."""
+
+    def __call__(
+        self,
+        variables: Variables,
+        input_batch: BatchData,
+        key: jax.Array,
+        /,
+        *,
+        return_loss: bool,
+        eval_mode: bool,
+    ) -> tuple[BatchData, Mean | None, Variables]:
+        """Return outputs, loss and the changed collections.
+
+        Parameters
+        ----------
+        variables : dict
+            The collections; ``params`` may be of a lower precision than the stored ones.
+        input_batch : BatchData
+            The array columns of a batch, padded, with ``row_mask`` (float32, shape (rows,)): 1 for
+            a real row, 0 for padding.
+        key : jax.Array
+            Random key of this batch, for dropout.
+        return_loss : bool
+            Whether the loss is wanted; without it, None is returned in its place.
+        eval_mode : bool
+            Whether this is evaluation: no dropout, statistics unchanged.
+
+        Returns
+        -------
+        outputs : BatchData
+            One entry per row in each column.
+        loss : Mean or None
+            Sum and weight of the loss; padding must weigh zero.
+        collections : dict
+            New values of the collections other than ``params`` that changed; {} for none.
+        """
+        ...
+
+
+class ConfigureOptimizer(Protocol):
+    """Makes the optimizer for a learning rate."""
+
+    def __call__(self, learning_rate: optax.ScalarOrSchedule, /) -> optax.GradientTransformation:
+        """Return an optax transformation; `learning_rate` is a traced scalar."""
+        ...
+
+
+class Save(Protocol):
+    """Writes the component's own files, for instance a Hugging Face folder."""
+
+    def __call__(self, path: Path, variables: Variables, /) -> None:
+        """Write `variables` (numpy arrays on the host) into the existing folder `path`."""
+        ...
+
+
+class Load(Protocol):
+    """Reads the component's own files back."""
+
+    def __call__(self, path: Path, /) -> Variables:
+        """Return the variables that `save` wrote into the folder `path`."""
+        ...
+
+
+class TrainableComponent(NamedTuple):
+    """What medjax trains.
+
+    Attributes
+    ----------
+    init : Init
+        The variables to start from.
+    preprocess : Preprocess
+        Item of the dataset to example, on the host.
+    collate : Collate
+        Examples to batch, on the host.
+    forward : Forward
+        Batch to outputs and loss, traced.
+    configure_optimizer : ConfigureOptimizer
+        Learning rate to optimizer.
+    save : Save
+        Variables to the component's own files.
+    load : Load
+        The component's own files to variables.
+    """
+
+    init: Init
+    preprocess: Preprocess
+    collate: Collate
+    forward: Forward
+    configure_optimizer: ConfigureOptimizer
+    save: Save
+    load: Load

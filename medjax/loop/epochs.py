@@ -1,0 +1,185 @@
+"""One epoch of training, one of evaluation, and the learning rate between epochs.
+
+Within an epoch the host only dispatches steps; what it knows of them it reads behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax.callbacks import as_callback_list
+from medjax.data import DataLoader
+from medjax.metrics.mean import Mean
+from medjax.monitor import InFlight, NonFiniteError, StepMonitor
+from medjax.schedules import Schedule, ScheduleState
+from medjax.scores import Scores
+from medjax.state import TrainState
+from medjax.step import CompiledStep
+
+
+def training_epoch(
+    state: TrainState,
+    loader: DataLoader,
+    train_step: CompiledStep,
+    *,
+    epoch: int,
+    start: int = 0,
+    stop: int | None = None,
+    callback: Any = None,
+    scores: Scores | None = None,
+    after_batch: Callable[[TrainState, int], None] | None = None,
+) -> tuple[TrainState, dict[str, float]]:
+    """Train on the batches of an epoch.
+
+    Parameters
+    ----------
+    state : TrainState
+        Taken over: its buffers are reused.
+    loader : DataLoader
+        The training data.
+    train_step : CompiledStep
+        From `make_train_step`.
+    epoch : int
+        Number of the epoch, from 1; decides the order.
+    start, stop : int, optional
+        First batch, and batch to stop before; by default the whole epoch.
+    callback : TrainerCallback or sequence of them, optional
+        Gets on_step_begin and on_step_end.
+    scores : Scores, optional
+        Collects the outputs; `train_step` must return them then.
+    after_batch : callable, optional
+        Called after each batch with the state and the number of batches done.
+
+    Returns
+    -------
+    state : TrainState
+        With the loss of the epoch in `losses`.
+    metrics : dict
+        ``{"loss": ...}`` and the scores.
+
+    Raises
+    ------
+    NonFiniteError
+        If the loss or a gradient was not finite (see `Options.on_non_finite`).
+    """
+    callback = as_callback_list(callback)
+    stop = len(loader) if stop is None else stop
+    seen = int(state.batch_step) + int(state.skipped)
+    flags = (jnp.asarray(False), jnp.asarray(True))
+    monitor = StepMonitor()
+
+    def check() -> None:
+        if monitor.stopped_at >= 0:
+            number = start + monitor.stopped_at - seen
+            rate = monitor.learning_rate or 0.0
+            raise NonFiniteError(epoch, number, rate, loader.indices(epoch, number))
+
+    batches = loader.batches(epoch, start)
+    try:
+        for number in range(start, stop):
+            callback.on_step_begin(number, nb_batches=stop, phase="train")
+            batch = next(batches)
+            state, stats = train_step(state, batch.device, flags[number + 1 == stop])
+            monitor.follow(stats)
+            if scores is not None:
+                scores.add(stats.outputs, batch)
+            callback.on_step_end(number, nb_batches=stop, phase="train", loss=monitor.loss)
+            check()
+            if after_batch is not None:
+                after_batch(state, number + 1)
+            if callback.stop_reason is not None:
+                break
+    finally:
+        batches.close()
+    monitor.drain()
+    check()
+    metrics = {"loss": float(jax.device_get(state.losses).compute())}
+    return state, metrics | (scores.compute() if scores is not None else {})
+
+
+def evaluation_epoch(
+    state: TrainState,
+    loader: DataLoader,
+    eval_step: CompiledStep,
+    *,
+    callback: Any = None,
+    scores: Scores | None = None,
+    after_batch: Callable[[], None] | None = None,
+) -> dict[str, float]:
+    """Evaluate on the batches of a loader.
+
+    Parameters
+    ----------
+    state : TrainState
+        Left as it is.
+    loader : DataLoader
+        The evaluation data.
+    eval_step : CompiledStep
+        From `make_eval_step`.
+    callback, scores, after_batch
+        As for `training_epoch`; `after_batch` gets no argument.
+
+    Returns
+    -------
+    dict
+        ``{"loss": ...}`` and the scores.
+    """
+    callback = as_callback_list(callback)
+    losses = Mean.empty()
+    variables = state.variables
+    in_flight = InFlight()
+    batches = loader.batches(epoch=0)
+    try:
+        for number, batch in enumerate(batches):
+            callback.on_step_begin(number, nb_batches=len(loader), phase="eval")
+            losses, outputs = eval_step(variables, losses, batch.device)
+            in_flight.push(losses)
+            if scores is not None:
+                scores.add(outputs, batch)
+            callback.on_step_end(number, nb_batches=len(loader), phase="eval")
+            if after_batch is not None:
+                after_batch()
+    finally:
+        batches.close()
+    metrics = {"loss": float(jax.device_get(losses).compute())}
+    return metrics | (scores.compute() if scores is not None else {})
+
+
+def update_learning_rate(
+    schedule: Schedule,
+    schedule_state: ScheduleState,
+    epoch: int,
+    eval_metrics: dict[str, float],
+    metric: str,
+) -> ScheduleState:
+    """Return the state of the schedule after an epoch.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The schedule.
+    schedule_state : dict
+        Its state during the epoch.
+    epoch : int
+        The epoch that ended, from 1.
+    eval_metrics : dict
+        Its evaluation metrics.
+    metric : str
+        Name of the metric a reduce-on-plateau schedule follows.
+
+    Raises
+    ------
+    ValueError
+        If the schedule needs the metric and it is not there.
+    """
+    if schedule.needs_metric and metric not in eval_metrics:
+        msg = (
+            "Learning scheduler needs an eval metric to update the learning rate, "
+            f"{metric!r} was not found; the evaluation gave {sorted(eval_metrics)}"
+        )
+        raise ValueError(msg)
+    return schedule.update(schedule_state, epoch, eval_metrics.get(metric))

@@ -1,0 +1,105 @@
+"""What the host may know of the running steps without making the device wait."""
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import Any
+
+import jax
+
+from medjax.step import StepStats
+
+_IN_FLIGHT = 16  # steps the host may run ahead; bounds the memory of batches in waiting
+_INTERVAL = 0.1  # seconds between readings
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient was not finite.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epoch from 1 and batch of the epoch from 0.
+    learning_rate : float
+        Rate in force.
+    indices : list of int
+        Positions of the batch's items in the dataset.
+    """
+
+    def __init__(self, epoch: int, step: int, learning_rate: float, indices: list[int]) -> None:
+        super().__init__(epoch, step, learning_rate, indices)
+        self.epoch = epoch
+        self.step = step
+        self.learning_rate = learning_rate
+        self.indices = indices
+
+    def __str__(self) -> str:
+        return (
+            f"the loss or a gradient is not finite in epoch {self.epoch}, batch {self.step}, at "
+            f"learning rate {self.learning_rate:g}; the batch holds the items {self.indices} of "
+            "the training data. The last checkpoint is finite. Look at these items, lower the "
+            "learning rate, give Options(max_grad_norm=...), or Options(on_non_finite='skip')"
+        )
+
+
+class InFlight:
+    """Lets the host run some steps ahead of the device, and no further."""
+
+    def __init__(self) -> None:
+        self._waiting: collections.deque[Any] = collections.deque()
+
+    def push(self, results: Any) -> Any | None:
+        """Take the results of the step just dispatched; return those of an earlier one, done."""
+        self._waiting.append(results)
+        if len(self._waiting) <= _IN_FLIGHT:
+            return None
+        return jax.block_until_ready(self._waiting.popleft())
+
+    def drain(self) -> Any | None:
+        """Return the results of the last step, done, or None if there is none waiting."""
+        last = jax.block_until_ready(self._waiting[-1]) if self._waiting else None
+        self._waiting.clear()
+        return last
+
+
+class StepMonitor:
+    """Follows the training steps of an epoch some steps behind.
+
+    Attributes
+    ----------
+    loss : float or None
+        Mean loss of the epoch so far, as last read.
+    learning_rate : float or None
+        Learning rate, as last read.
+    stopped_at : int
+        `TrainState.stopped_at`, as last read; -1 while all is well.
+    """
+
+    def __init__(self) -> None:
+        self.loss: float | None = None
+        self.learning_rate: float | None = None
+        self.stopped_at = -1
+        self._in_flight = InFlight()
+        self._next_reading = 0.0
+
+    def follow(self, stats: StepStats) -> None:
+        """Take the stats of the step just dispatched; read those of an earlier one now and then."""
+        done = self._in_flight.push(stats._replace(outputs=None))
+        if done is not None and time.monotonic() >= self._next_reading:
+            self._next_reading = time.monotonic() + _INTERVAL
+            self._read(done)
+
+    def drain(self) -> None:
+        """Wait for all steps and read the last."""
+        done = self._in_flight.drain()
+        if done is not None:
+            self._read(done)
+
+    def _read(self, stats: StepStats) -> None:
+        losses, rate, stopped_at = jax.device_get(
+            (stats.losses, stats.learning_rate, stats.stopped_at)
+        )
+        self.loss = float(losses.compute()) if losses.weight else None
+        self.learning_rate = float(rate)
+        self.stopped_at = int(stopped_at)

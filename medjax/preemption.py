@@ -1,0 +1,65 @@
+"""Preemption: one question, "must we stop?", for signals in one process and in many."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Preemption:
+    """Notices SIGTERM, SIGUSR1 and Ctrl-C while it is entered, so that the loop can save first.
+
+    In one process these are Python handlers; a second Ctrl-C interrupts at once. With several
+    processes JAX's own service receives SIGTERM and picks one step for all of them to stop at;
+    a Python handler beside it would silence it, so none is set then.
+
+    Attributes
+    ----------
+    signum : int or None
+        The signal that was received, once `requested` has returned True.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._distributed = jax.process_count() > 1
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Preemption:
+        if not self._distributed and threading.current_thread() is threading.main_thread():
+            names = ("SIGTERM", "SIGUSR1", "SIGINT")
+            for signum in (getattr(signal, name) for name in names if hasattr(signal, name)):
+                self._previous[signum] = signal.signal(signum, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        del frame
+        if signum == signal.SIGINT and self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+    def requested(self, step: int) -> bool:
+        """Return whether to save and stop now; with several processes, ask at every step.
+
+        Parameters
+        ----------
+        step : int
+            A count that is the same in all processes and grows with every call.
+        """
+        if self._distributed and multihost_utils.reached_preemption_sync_point(step):
+            self.signum = signal.SIGTERM
+        return self.signum is not None
+
+    def stop(self) -> None:
+        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number."""
+        if self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + int(self.signum or signal.SIGTERM))

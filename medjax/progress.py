@@ -1,0 +1,75 @@
+"""Progress: what a resumed run needs besides its arrays, ready for JSON."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from medjax.checkpoint import MismatchError
+from medjax.schedules import ScheduleState
+
+
+class Progress(NamedTuple):
+    """Where a run is. Together with the arrays of the `TrainState` it is the whole run.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of initialisation, order and dropout.
+    data : dict
+        What the meaning of `batch` depends on: items, batch size and grouping.
+    schedule : dict
+        State of the learning-rate schedule.
+    epoch : int
+        Epoch in progress, from 1.
+    batch : int
+        Training batches of it that are done.
+    columns : dict
+        What the metrics computer kept of these batches, when it runs in training.
+    history : list of dict
+        One row ``{"train": ..., "eval": ...}`` for each finished epoch.
+    callbacks : dict
+        States of the callbacks.
+    stop_reason : str or None
+        Why a callback ended training, if one did.
+    """
+
+    seed: int
+    data: dict[str, Any]
+    schedule: ScheduleState
+    epoch: int = 1
+    batch: int = 0
+    columns: dict[str, list[Any]] = {}  # noqa: RUF012  (never changed in place)
+    history: list[dict[str, dict[str, float]]] = []  # noqa: RUF012
+    callbacks: dict[str, Any] = {}  # noqa: RUF012
+    stop_reason: str | None = None
+
+
+def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
+    """Return the progress of a checkpoint, checked against the run that wants to go on.
+
+    Parameters
+    ----------
+    saved : dict
+        From `Progress._asdict`, through JSON.
+    now : Progress
+        The progress a new run would start with.
+
+    Raises
+    ------
+    MismatchError
+        If the checkpoint stands within an epoch and the data, its batches or the seed have
+        changed, so that its position means nothing.
+    """
+    progress = Progress(**{name: value for name, value in saved.items() if name in now._fields})
+    if progress.batch == 0:
+        return progress._replace(data=now.data, seed=now.seed)
+    then = {"seed": progress.seed, **progress.data}
+    for name, value in {"seed": now.seed, **now.data}.items():
+        if then.get(name) != value:
+            msg = (
+                f"the checkpoint stands at batch {progress.batch} of epoch {progress.epoch}, "
+                f"where {name} was {then.get(name)!r}, but now it is {value!r}; resume with what "
+                "it was, or from a checkpoint at the end of an epoch"
+            )
+            raise MismatchError(msg)
+    return progress

@@ -1,0 +1,149 @@
+"""Scores of a phase: outputs fetched one batch late, unpadded, kept and computed at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from medjax.batch import BatchData
+from medjax.component import Forward, Variables
+from medjax.data import Batch
+from medjax.metrics.computer import MetricsComputer
+
+LengthAxes = dict[str, tuple[int, ...]]
+"""Output column to its axes that are as long as the padded input."""
+
+
+def length_axes(
+    forward: Forward, variables: Variables, batch: BatchData, ragged: set[str]
+) -> LengthAxes:
+    """Return which axes of the outputs follow the padded length of the input.
+
+    The forward pass is evaluated abstractly (shapes only) at two lengths; what changes, follows.
+
+    Parameters
+    ----------
+    forward : Forward
+        The component's forward pass.
+    variables : dict
+        Arrays or abstract values.
+    batch : BatchData
+        A padded batch.
+    ragged : set of str
+        Its columns padded along axis 1.
+    """
+    lengths = {batch[name].shape[1] for name in ragged if name in batch and batch[name].ndim > 1}
+    longest = max(lengths, default=2)
+
+    def shapes(length: int) -> BatchData:
+        def resized(name: str, column: Any) -> jax.ShapeDtypeStruct:
+            shape = list(column.shape)
+            if name in ragged and len(shape) > 1:
+                shape[1] = length
+            return jax.ShapeDtypeStruct(tuple(shape), column.dtype)
+
+        inputs = BatchData({name: resized(name, column) for name, column in batch.items()})
+
+        def outputs(variables: Variables, inputs: BatchData) -> BatchData:
+            key = jax.random.key(0)
+            return forward(variables, inputs, key, return_loss=False, eval_mode=True)[0]
+
+        result: BatchData = jax.eval_shape(outputs, variables, inputs)
+        return result
+
+    at_length, at_other = shapes(longest), shapes(max(longest // 2, 1))
+    return {
+        name: tuple(
+            axis
+            for axis, (a, b) in enumerate(zip(column.shape, at_other[name].shape, strict=True))
+            if a != b
+        )
+        for name, column in at_length.items()
+    }
+
+
+class Unpadder:
+    """Brings outputs to the host without padding rows and padded lengths.
+
+    Parameters
+    ----------
+    forward : Forward
+        The component's forward pass; looked at once, abstractly, to find the axes to cut.
+    variables : dict
+        Arrays or abstract values.
+    ragged : set of str
+        Columns padded along axis 1.
+    """
+
+    def __init__(self, forward: Forward, variables: Variables, ragged: set[str]) -> None:
+        self._forward = forward
+        self._variables = jax.eval_shape(lambda: variables)
+        self._ragged = ragged
+        self._axes: LengthAxes | None = None
+
+    def __call__(self, outputs: BatchData, batch: Batch) -> BatchData:
+        """Return the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
+        if self._axes is None:
+            self._axes = length_axes(self._forward, self._variables, batch.device, self._ragged)
+        lengths = [
+            column.shape[1]
+            for name, column in batch.host.arrays().items()
+            if name in self._ragged and column.ndim > 1
+        ]
+        stripped = BatchData()
+        for name, column in jax.device_get(outputs).items():
+            cut = [slice(None)] * column.ndim
+            for axis in self._axes[name] if lengths else ():
+                cut[axis] = slice(max(lengths))
+            cut[0] = slice(len(batch.indices))
+            stripped[name] = np.asarray(column)[tuple(cut)]
+        return stripped
+
+
+class Scores:
+    """Collects what a metrics computer keeps of the batches of a phase.
+
+    Parameters
+    ----------
+    computer : MetricsComputer
+        Prepares batches and computes the scores.
+    unpad : Unpadder
+        Brings outputs to the host.
+    columns : dict, optional
+        What was kept before, when a phase goes on.
+    """
+
+    def __init__(
+        self,
+        computer: MetricsComputer,
+        unpad: Unpadder,
+        columns: dict[str, list[Any]] | None = None,
+    ) -> None:
+        self._computer = computer
+        self._unpad = unpad
+        self._columns = {name: list(values) for name, values in (columns or {}).items()}
+        self._waiting: tuple[BatchData, Batch] | None = None
+
+    def add(self, outputs: BatchData, batch: Batch) -> None:
+        """Take the outputs of a batch; those of the batch before are fetched now, being done."""
+        before, self._waiting = self._waiting, (outputs, batch)
+        if before is not None:
+            self._prepare(*before)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return what was kept of all batches added."""
+        if self._waiting is not None:
+            self._prepare(*self._waiting)
+            self._waiting = None
+        return self._columns
+
+    def compute(self) -> dict[str, float]:
+        """Return the scores of all batches added."""
+        return self._computer.compute(self.columns())
+
+    def _prepare(self, outputs: BatchData, batch: Batch) -> None:
+        prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+        for name, values in prepared.items():
+            self._columns.setdefault(name, []).extend(values)

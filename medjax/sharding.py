@@ -1,0 +1,181 @@
+"""Where arrays lie: the mesh, the shardings of state and batch, and the start of many processes.
+
+The mesh has two axes. Rows of a batch are split over both; parameters and optimizer state are
+split over ``fsdp`` and repeated over ``data``. One device is a mesh of 1 x 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from medjax.batch import BatchData
+
+_MIN_SHARDED_SIZE = 2**12  # elements; smaller leaves cost more to gather than they take
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return a mesh with axes ``data`` and ``fsdp`` over the devices of all processes.
+
+    Parameters
+    ----------
+    fsdp : int
+        Devices that share one copy of the state; 1 repeats the state on every device (plain data
+        parallelism), the number of devices splits it over all of them.
+    devices : sequence of jax.Device, optional
+        Devices to use, by default all.
+
+    Raises
+    ------
+    ValueError
+        If `fsdp` does not divide the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if fsdp < 1 or len(devices) % fsdp:
+        msg = f"make_mesh: fsdp is {fsdp}; expected a divisor of the {len(devices)} devices"
+        raise ValueError(msg)
+    return jax.make_mesh(
+        (len(devices) // fsdp, fsdp),
+        ("data", "fsdp"),
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that repeats an array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Return the sharding that splits the rows of a batch over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def fsdp_spec(shape: tuple[int, ...], nb_shards: int) -> PartitionSpec:
+    """Return how to split one array: along its longest axis that divides evenly, or not at all.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array.
+    nb_shards : int
+        Devices along the axis ``fsdp``.
+
+    Examples
+    --------
+    >>> fsdp_spec((30522, 384), 8)
+    PartitionSpec(None, 'fsdp')
+    >>> fsdp_spec((384,), 8)
+    PartitionSpec()
+    """
+    if nb_shards > 1 and math.prod(shape) >= _MIN_SHARDED_SIZE:
+        for axis in sorted(range(len(shape)), key=lambda axis: (-shape[axis], axis)):
+            if shape[axis] % nb_shards == 0:
+                return PartitionSpec(*(None,) * axis, "fsdp")
+    return PartitionSpec()
+
+
+def state_shardings(state: Any, mesh: Mesh) -> Any:
+    """Return the sharding of every leaf of a training state, by its size alone.
+
+    Parameters
+    ----------
+    state : pytree
+        Arrays or `jax.ShapeDtypeStruct`. Optimizer moments have the shape of their parameter and
+        so get its sharding.
+    mesh : jax.sharding.Mesh
+        A mesh of `make_mesh`.
+    """
+    nb_shards = mesh.shape["fsdp"]
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, nb_shards)), state)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """Return `tree` laid out by `shardings`; every process gives the same global values.
+
+    Parameters
+    ----------
+    tree : pytree
+        numpy or JAX arrays.
+    shardings : pytree
+        A sharding for every leaf, or one for all.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def put_leaf(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = put_leaf(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(put_leaf, tree, shardings)
+
+
+def put_batch(batch: BatchData, mesh: Mesh) -> BatchData:
+    """Return a host batch laid out over the mesh, its rows split over all devices."""
+    placed: BatchData = put(batch, row_sharding(mesh))
+    return placed
+
+
+def to_host(tree: Any) -> Any:
+    """Return a tree of arrays as numpy arrays, gathered from all processes."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+
+
+def rows_per_batch(batch_size: int, mesh: Mesh) -> int:
+    """Return `batch_size` rounded up so that every device gets as many rows."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def bytes_per_device(tree: Any) -> dict[int, int]:
+    """Return how many bytes of a tree of arrays lie on each device of this process, by its id."""
+    held: dict[int, int] = {}
+    for leaf in jax.tree.leaves(tree):
+        for shard in leaf.addressable_shards:
+            held[shard.device.id] = held.get(shard.device.id, 0) + shard.data.nbytes
+    return held
+
+
+def start_distributed(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    start_timeout: int = 300,
+    stop_timeout: int = 30,
+) -> None:
+    """Start JAX's distributed runtime; call it first, in every process.
+
+    On a TPU VM all arguments are found by JAX. `jax.distributed.initialize` waits 300 s at exit
+    for a process that failed; here it is 30 s, so that one failure ends the whole run soon.
+
+    Parameters
+    ----------
+    coordinator_address : str, optional
+        ``host:port`` of process 0.
+    num_processes, process_id : int, optional
+        How many processes there are, and which one this is.
+    start_timeout, stop_timeout : int
+        Seconds to wait for the other processes at the start and at the end.
+    """
+    jax.distributed.initialize(
+        coordinator_address,
+        num_processes,
+        process_id,
+        initialization_timeout=start_timeout,
+        heartbeat_timeout_seconds=stop_timeout,
+        shutdown_timeout_seconds=stop_timeout,
+    )

@@ -1,0 +1,158 @@
+"""TrainState: everything that a training step changes, as one pytree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training import train_state
+
+from medjax.component import TrainableComponent, Variables
+from medjax.config import Options
+from medjax.metrics.mean import Mean
+
+
+class TrainState(train_state.TrainState):
+    """Flax's TrainState with what exact resumption needs.
+
+    `step` counts updates, `batch_step` the batches trained on; with gradient accumulation the
+    second is larger. Every random number is derived from `key` and `batch_step`.
+
+    Attributes
+    ----------
+    collections : dict
+        Variables that are not trained, e.g. ``batch_stats``.
+    key : jax.Array
+        Root of the dropout keys, typed, shape ().
+    learning_rate : jax.Array
+        Rate set by the host between epochs, float32, shape ().
+    batch_step : jax.Array
+        Batches trained on, int32, shape ().
+    gradients : pytree or None
+        Sum of the gradients waiting for an update; None without accumulation.
+    gradient_weight : jax.Array
+        What to divide `gradients` by, float32, shape ().
+    pending : jax.Array
+        Batches in `gradients`, int32, shape ().
+    losses : Mean
+        Training loss of the epoch so far.
+    skipped : jax.Array
+        Batches left out because they were not finite, int32, shape ().
+    skipped_in_row : jax.Array
+        The same since the last finite batch, int32, shape ().
+    stopped_at : jax.Array
+        `batch_step` + `skipped` of the batch that was one too many, or -1; the state does not
+        change from there on. int32, shape ().
+    """
+
+    collections: dict[str, Any]
+    key: jax.Array
+    learning_rate: jax.Array
+    batch_step: jax.Array
+    gradients: Any
+    gradient_weight: jax.Array
+    pending: jax.Array
+    losses: Mean
+    skipped: jax.Array
+    skipped_in_row: jax.Array
+    stopped_at: jax.Array
+
+    @property
+    def variables(self) -> Variables:
+        """All variable collections, as `TrainableComponent.forward` takes them."""
+        return {"params": self.params, **self.collections}
+
+
+def decays(params: Any) -> Any:
+    """Return which parameters weight decay applies to: those with two or more dimensions.
+
+    Biases and normalisation scales have one and are spared, as is usual since Loshchilov and
+    Hutter 2019 (AdamW) was taken up by BERT.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+
+
+def make_optimizer(
+    component: TrainableComponent, options: Options
+) -> optax.GradientTransformationExtraArgs:
+    """Return the component's optimizer with clipping and decay, its learning rate injectable.
+
+    The rate stands in ``opt_state.hyperparams["learning_rate"]``, where the step writes it.
+    """
+
+    def build(learning_rate: Any) -> optax.GradientTransformation:
+        parts = [component.configure_optimizer(learning_rate)]
+        if options.max_grad_norm is not None:
+            parts.insert(0, optax.clip_by_global_norm(options.max_grad_norm))
+        if options.weight_decay:
+            # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
+            rate = -learning_rate * options.weight_decay
+            parts.append(optax.add_decayed_weights(rate, mask=decays))
+        return optax.chain(*parts)
+
+    return optax.inject_hyperparams(build)(learning_rate=jnp.zeros((), jnp.float32))
+
+
+def create_state(
+    component: TrainableComponent,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    learning_rate: float,
+    accumulates: bool,
+) -> TrainState:
+    """Return the state a run starts from, not yet laid out over a mesh.
+
+    Parameters
+    ----------
+    component : TrainableComponent
+        Its `init` makes the variables.
+    optimizer : optax.GradientTransformation
+        From `make_optimizer`.
+    seed : int
+        Seed of initialisation and dropout, below 2**63.
+    learning_rate : float
+        The first rate of the host.
+    accumulates : bool
+        Whether gradients are summed over several batches.
+
+    Raises
+    ------
+    ValueError
+        If `init` returns no parameters.
+    """
+    init_key, key = jax.random.split(_root_key(seed))
+    variables = jax.tree.map(jnp.array, dict(component.init(init_key)))
+    params = variables.pop("params", None)
+    if not jax.tree.leaves(params):
+        msg = "component.init returned no parameters; expected {'params': {...}, ...}"
+        raise ValueError(msg)
+    return TrainState(
+        step=_count(),
+        apply_fn=component.forward,
+        params=params,
+        tx=optimizer,
+        opt_state=optimizer.init(params),
+        collections=variables,
+        key=key,
+        learning_rate=jnp.asarray(learning_rate, jnp.float32),
+        batch_step=_count(),
+        gradients=jax.tree.map(jnp.zeros_like, params) if accumulates else None,
+        gradient_weight=jnp.zeros((), jnp.float32),
+        pending=_count(),
+        losses=Mean.empty(),
+        skipped=_count(),
+        skipped_in_row=_count(),
+        stopped_at=_count() - 1,
+    )
+
+
+def _count() -> jax.Array:
+    return jnp.zeros((), jnp.int32)
+
+
+def _root_key(seed: int) -> jax.Array:
+    # jax.random.key takes 32 bits without x64; both halves of the seed must count.
+    return jax.random.fold_in(jax.random.key(seed & 0xFFFFFFFF), seed >> 32)

@@ -1,0 +1,277 @@
+"""The training and the evaluation step: pure, jitted, donated; compiled nowhere else.
+
+A training step adds up gradients of the *sum* of the loss and divides them by the sum of its
+weights when it updates, so that N batches of b rows make the same update as one of N x b.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from medjax import sharding
+from medjax.batch import ROW_MASK, BatchData
+from medjax.component import Forward, Variables
+from medjax.config import Options
+from medjax.metrics.mean import Mean
+from medjax.schedules import Schedule
+from medjax.state import TrainState
+
+
+class StepStats(NamedTuple):
+    """What a training step tells; it outlives the state, whose buffers the next step takes.
+
+    Attributes
+    ----------
+    losses : Mean
+        Loss of the epoch so far.
+    grad_norm : jax.Array
+        Global norm of the gradient of this batch's mean loss, float32, shape ().
+    learning_rate : jax.Array
+        Rate in force, float32, shape ().
+    stopped_at : jax.Array
+        See `TrainState.stopped_at`.
+    outputs : BatchData or None
+        What `forward` returned, if asked for.
+    """
+
+    losses: Mean
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    stopped_at: jax.Array
+    outputs: BatchData | None
+
+
+class CompiledStep:
+    """A jitted function that counts how often it was traced, that is, compiled."""
+
+    def __init__(self, function: Callable[..., Any], **jit_options: Any) -> None:
+        self.nb_compilations = 0
+
+        @functools.wraps(function)
+        def counted(*args: Any) -> Any:
+            self.nb_compilations += 1
+            return function(*args)
+
+        self._jitted = jax.jit(counted, **jit_options)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the step; the first call with new shapes compiles it."""
+        return self._jitted(*args)
+
+
+def make_forward_pass(forward: Forward, options: Options) -> Callable[..., Any]:
+    """Return a function that runs `forward` in the precision and loss arithmetic of `options`.
+
+    The function is ``forward_pass(variables, batch, key, eval_mode) -> (outputs, Mean,
+    collections)``; it raises ValueError if the component returns no loss.
+    """
+    bfloat16 = options.precision == "bfloat16"
+    matmul_precision = "default" if bfloat16 else "highest"
+
+    def forward_pass(
+        variables: Variables, batch: BatchData, key: jax.Array, eval_mode: bool
+    ) -> tuple[BatchData, Mean, Variables]:
+        if bfloat16:
+            mask = batch[ROW_MASK]
+            variables, batch = jax.tree.map(_as_bfloat16, (variables, batch))
+            batch[ROW_MASK] = mask
+        with jax.default_matmul_precision(matmul_precision):
+            outputs, loss, collections = forward(
+                variables, batch, key, return_loss=True, eval_mode=eval_mode
+            )
+        if loss is None:
+            raise ValueError("The component did not return a 'loss' from the input.")
+        loss = Mean(jnp.asarray(loss.total, jnp.float32), jnp.asarray(loss.weight, jnp.float32))
+        if options.loss_arithmetic == "medkit":
+            counts = (loss.weight > 0).astype(jnp.float32)
+            loss = Mean(jnp.where(counts > 0, loss.compute(), 0.0), counts)
+        return outputs, loss, collections
+
+    return forward_pass
+
+
+def _as_bfloat16(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf
+
+
+def make_train_step(
+    state: TrainState,
+    *,
+    schedule: Schedule,
+    options: Options,
+    accumulation: int,
+    mesh: Mesh,
+    with_outputs: bool = False,
+) -> CompiledStep:
+    """Return ``train_step(state, batch, flush) -> (state, StepStats)``.
+
+    Parameters
+    ----------
+    state : TrainState
+        The state it will run on, or its abstract value; gives shapes and shardings.
+    schedule : Schedule
+        Gives the learning rate of each update.
+    options : Options
+        Precision, loss arithmetic and what to do with a batch that is not finite.
+    accumulation : int
+        Batches that make one update.
+    mesh : jax.sharding.Mesh
+        Mesh of `sharding.make_mesh`.
+    with_outputs : bool
+        Whether `StepStats.outputs` is filled.
+
+    Returns
+    -------
+    CompiledStep
+        A pure function that takes over (donates) the state it is given. `batch` has one row axis,
+        split over the mesh; `flush` (bool, shape ()) asks for the update even if fewer than
+        `accumulation` batches are waiting, for the last batch of an epoch.
+    """
+    forward_pass = make_forward_pass(state.apply_fn, options)
+    max_skipped = options.max_skipped if options.on_non_finite == "skip" else 0
+    divisor = accumulation if options.loss_arithmetic == "medkit" else None
+
+    def train_step(
+        state: TrainState, batch: BatchData, flush: jax.Array
+    ) -> tuple[TrainState, StepStats]:
+        key = jax.random.fold_in(state.key, state.batch_step)
+
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
+            variables = {"params": params, **state.collections}
+            outputs, loss, collections = forward_pass(variables, batch, key, False)
+            return loss.total, (outputs, loss, collections)
+
+        (_, (outputs, loss, collections)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+        rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
+        taken = finite & (state.stopped_at < 0)
+        state, waiting = _take_batch(state, gradients, loss, collections, taken)
+        state = _note_skipped(state, finite, max_skipped)
+        due = (state.pending >= accumulation) | flush
+        apply = due & (state.gradient_weight > 0) & (state.stopped_at < 0)
+        if accumulation == 1:
+            apply = apply & taken
+        state = jax.lax.cond(
+            apply,
+            functools.partial(_update, divisor=divisor, accumulates=accumulation > 1),
+            functools.partial(_wait, due=due, accumulates=accumulation > 1),
+            *(state, waiting, rate),
+        )
+        stats = StepStats(
+            state.losses,
+            norm / jnp.maximum(loss.weight, _TINY),
+            rate,
+            state.stopped_at,
+            outputs if with_outputs else None,
+        )
+        return state, stats
+
+    layout = sharding.state_shardings(state, mesh)
+    everywhere = sharding.replicated(mesh)
+    return CompiledStep(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(layout, sharding.row_sharding(mesh), everywhere),
+        out_shardings=(layout, everywhere),
+    )
+
+
+_TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+def _take_batch(
+    state: TrainState, gradients: Any, loss: Mean, collections: Variables, taken: jax.Array
+) -> tuple[TrainState, Any]:
+    """Count the batch and add its gradients to those waiting, unless it is to be left out."""
+
+    def choose(new: Any, old: Any) -> Any:
+        return jax.tree.map(functools.partial(jnp.where, taken), new, old)
+
+    if state.gradients is None:
+        waiting, weight = gradients, loss.weight
+    else:
+        waiting = choose(jax.tree.map(jnp.add, state.gradients, gradients), state.gradients)
+        weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
+    collections = {**state.collections, **collections}
+    state = state.replace(
+        gradients=None,
+        gradient_weight=weight,
+        pending=state.pending + taken,
+        batch_step=state.batch_step + taken,
+        losses=choose(state.losses.merge(loss), state.losses),
+        collections=choose(collections, state.collections),
+    )
+    return state, waiting
+
+
+def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> TrainState:
+    running = state.stopped_at < 0
+    in_row = jnp.where(finite, 0, state.skipped_in_row + 1)
+    seen = state.batch_step + state.skipped
+    stops = running & (in_row > max_skipped)
+    return state.replace(
+        skipped_in_row=jnp.where(running, in_row, state.skipped_in_row),
+        skipped=state.skipped + (running & ~finite),
+        stopped_at=jnp.where(stops, seen, state.stopped_at),
+    )
+
+
+def _update(
+    state: TrainState, waiting: Any, rate: jax.Array, *, divisor: int | None, accumulates: bool
+) -> TrainState:
+    weight = state.gradient_weight if divisor is None else divisor
+    gradients = jax.tree.map(lambda gradient: gradient / weight, waiting)
+    hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
+    state = state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
+    return state.apply_gradients(grads=gradients).replace(
+        gradients=jax.tree.map(jnp.zeros_like, waiting) if accumulates else None,
+        gradient_weight=jnp.zeros_like(state.gradient_weight),
+        pending=jnp.zeros_like(state.pending),
+    )
+
+
+def _wait(
+    state: TrainState, waiting: Any, rate: jax.Array, *, due: jax.Array, accumulates: bool
+) -> TrainState:
+    # A group that is due but weighs nothing (all labels ignored) ends without an update.
+    del rate
+    return state.replace(
+        gradients=waiting if accumulates else None,
+        pending=jnp.where(due, 0, state.pending),
+    )
+
+
+def make_eval_step(
+    state: TrainState, *, options: Options, mesh: Mesh, with_outputs: bool = False
+) -> CompiledStep:
+    """Return ``eval_step(variables, losses, batch) -> (losses, outputs)``.
+
+    `losses` is the `Mean` of the batches before; `outputs` is None unless `with_outputs`. The
+    other parameters are those of `make_train_step`.
+    """
+    forward_pass = make_forward_pass(state.apply_fn, options)
+
+    def eval_step(
+        variables: Variables, losses: Mean, batch: BatchData
+    ) -> tuple[Mean, BatchData | None]:
+        key = jax.random.key(0)  # nothing random happens in evaluation
+        outputs, loss, _ = forward_pass(variables, batch, key, True)
+        return losses.merge(loss), outputs if with_outputs else None
+
+    everywhere = sharding.replicated(mesh)
+    layout = sharding.state_shardings(state.variables, mesh)
+    return CompiledStep(
+        eval_step,
+        in_shardings=(layout, everywhere, sharding.row_sharding(mesh)),
+        out_shardings=everywhere,
+    )
