@@ -1,0 +1,11 @@
+"""Scores of a model against annotations."""
+
+from medjax.metrics.accuracy import Accuracy as Accuracy
+from medjax.metrics.confusion import Confusion as Confusion
+from medjax.metrics.confusion import label_confusion as label_confusion
+from medjax.metrics.spans import SpanMetrics as SpanMetrics
+from medjax.metrics.spans import span_scores as span_scores
+from medjax.metrics.tables import format_confusion as format_confusion
+from medjax.metrics.tables import format_scores as format_scores
+from medjax.metrics.wer import character_error_rate as character_error_rate
+from medjax.metrics.wer import word_error_rate as word_error_rate

@@ -1,0 +1,85 @@
+"""Scores and confusions as plain text tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medjax.metrics.confusion import Confusion
+from medjax.metrics.spans import AVERAGES, MEASURES
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """Return span scores as a plain text table, labels first, then the averages.
+
+    Parameters
+    ----------
+    scores : mapping of str to float
+        What `span_scores` returns.
+
+    Returns
+    -------
+    str
+        Lines without a line break at the end.
+
+    Examples
+    --------
+    >>> from medjax.metrics.spans import span_scores
+    >>> print(format_scores(span_scores([["B-Drug", "B-Test"]], [["B-Drug", "O"]])))
+              precision  recall  f1-score  support
+    Drug         1.0000  1.0000    1.0000        1
+    Test         0.0000  0.0000    0.0000        1
+    micro        1.0000  0.5000    0.6667        2
+    macro        0.5000  0.5000    0.5000        2
+    weighted     0.5000  0.5000    0.5000        2
+    """
+    labels = [name.removesuffix("_support") for name in scores if name.endswith("_support")]
+    rows = [["", *MEASURES, "support"]]
+    for name in (*labels, *AVERAGES):
+        values = [f"{scores[f'{name}_{measure}']:.4f}" for measure in MEASURES]
+        support = scores.get(f"{name}_support", scores["support"])
+        rows.append([name, *values, str(support)])
+    return _table(rows)
+
+
+def format_confusion(confusion: Confusion) -> str:
+    """Return a confusion as a plain text table, one true label a row.
+
+    Parameters
+    ----------
+    confusion : Confusion
+        What `label_confusion` returns.
+
+    Returns
+    -------
+    str
+        Lines without a line break at the end.
+
+    Examples
+    --------
+    >>> from medjax.metrics.confusion import label_confusion
+    >>> confusion = label_confusion([["B-Drug", "O", "B-Test"]], [["B-Test", "B-Drug", "O"]])
+    >>> print(format_confusion(confusion))
+    true / predicted  Drug  Test  partial  missed
+    Drug                 0     1        0       0
+    Test                 0     0        0       1
+    spurious             1     0        -       -
+    """
+    rows = [["true / predicted", *confusion.labels, "partial", "missed"]]
+    for label in confusion.labels:
+        same = [str(confusion.same_span.get((label, other), 0)) for other in confusion.labels]
+        rest = [str(column.get(label, 0)) for column in (confusion.partial, confusion.missed)]
+        rows.append([label, *same, *rest])
+    spurious = [str(confusion.spurious.get(label, 0)) for label in confusion.labels]
+    rows.append(["spurious", *spurious, "-", "-"])
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    )

@@ -1,0 +1,94 @@
+"""Error rates of transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Return the word error rate of a corpus.
+
+    Substitutions, deletions and insertions of the cheapest alignment (Levenshtein, 1966) of each
+    pair, summed and divided by the number of reference words. Words are what white space separates;
+    case and punctuation count, so normalise before.
+
+    Parameters
+    ----------
+    references, hypotheses : sequence of str
+        Right and recognised text of each utterance.
+
+    Returns
+    -------
+    float
+        0 for perfect, above 1 when more is wrong than there are words.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many hypotheses as references, or no reference has a word.
+
+    Examples
+    --------
+    >>> word_error_rate(["no acute distress", "stable"], ["no cute distress", "is stable"])
+    0.5
+    """
+    return _error_rate(
+        [text.split() for text in references], [text.split() for text in hypotheses], "word"
+    )
+
+
+def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Return the character error rate of a corpus.
+
+    As `word_error_rate`, over characters (code points), white space included.
+
+    Parameters
+    ----------
+    references, hypotheses : sequence of str
+        Right and recognised text of each utterance.
+
+    Returns
+    -------
+    float
+        0 for perfect.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many hypotheses as references, or all references are empty.
+
+    Examples
+    --------
+    >>> character_error_rate(["acute"], ["cute"])
+    0.2
+    """
+    return _error_rate(
+        [list(text) for text in references], [list(text) for text in hypotheses], "character"
+    )
+
+
+def _error_rate(references: list[list[str]], hypotheses: list[list[str]], unit: str) -> float:
+    if len(references) != len(hypotheses):
+        msg = f"found {len(hypotheses)} hypotheses; expected {len(references)}, one a reference"
+        raise ValueError(msg)
+    total = sum(map(len, references))
+    if total == 0:
+        msg = f"found no {unit} in {len(references)} references; expected at least one"
+        raise ValueError(msg)
+    return sum(map(_edit_distance, references, hypotheses)) / total
+
+
+def _edit_distance(reference: list[str], hypothesis: list[str]) -> int:
+    ids: dict[str, int] = {}
+    first = [ids.setdefault(unit, len(ids)) for unit in reference]
+    second = np.array([ids.setdefault(unit, len(ids)) for unit in hypothesis], dtype=np.int64)
+    columns = np.arange(len(second) + 1)
+    row = columns.copy()
+    for unit in first:
+        best = row + 1  # a deletion
+        best[1:] = np.minimum(best[1:], row[:-1] + (second != unit))  # a match or substitution
+        # An insertion costs 1 a column: without that slope, it is a running minimum.
+        row = np.minimum.accumulate(best - columns) + columns
+    return int(row[-1])

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from medjax.readers import read_documents, read_medkit_json
+from medjax.text import Entity
+
+FOLDER = Path(__file__).parent
+FIRST = (Entity("Problem", 0, 14), Entity("Treatment", 28, 39))
+
+
+def test_reads_the_documents_that_medkit_saved(caplog):
+    first, second, third = read_documents(FOLDER / "medkit_documents.jsonl")
+    assert first.name == "medkit_documents.jsonl:2"
+    assert first.entities == FIRST
+    assert first.text[28:39] == "paracétamol"
+    assert second.entities == (Entity("Problem", 0, 22),)
+    assert third.text == "Nothing to report."
+    assert third.entities == ()
+    # One entity inside a longer one, one that is inserted text.
+    assert "2 entities dropped" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "paths", [["medkit_document.json"], ["medkit_split.json", "medkit_split_anns.jsonl"]]
+)
+def test_reads_a_single_document_that_medkit_saved(paths):
+    (document,) = read_medkit_json(*(FOLDER / path for path in paths))
+    assert document.entities == FIRST
+
+
+def test_a_split_document_alone_has_no_entity():
+    (document,) = read_medkit_json(FOLDER / "medkit_split.json")
+    assert document.entities == ()

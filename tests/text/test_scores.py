@@ -1,0 +1,137 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.metrics import (
+    Accuracy,
+    SpanMetrics,
+    character_error_rate,
+    format_scores,
+    label_confusion,
+    span_scores,
+    word_error_rate,
+)
+
+TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
+
+
+def test_scores_without_any_span_are_zero():
+    scores = span_scores([["O", "O"]], [["O", "O"]])
+    assert scores.pop("accuracy") == 1.0
+    assert set(scores.values()) == {0}
+    assert span_scores([], [])["accuracy"] == 0.0
+
+
+def test_the_same_span_in_another_sentence_is_wrong():
+    assert span_scores([["B-a"], ["O"]], [["O"], ["B-a"]])["micro_f1-score"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("y_pred", "message"),
+    [([["O"]], "found 1 predicted sentences; expected 2"), ([["O"], []], "sentence 1 has 0")],
+)
+def test_sentences_of_other_lengths_are_refused(y_pred, message):
+    with pytest.raises(ValueError, match=message):
+        span_scores([["O"], ["O"]], y_pred)
+
+
+def test_a_label_called_as_an_average_is_refused():
+    with pytest.raises(ValueError, match="'macro' has the name of an average"):
+        span_scores([["B-macro"]], [["O"]])
+
+
+@pytest.mark.parametrize("module", [np, jnp])
+def test_span_metrics_of_logits_and_of_predictions(module):
+    labels = module.array([[-100, 1, 2, 0, -100], [-100, 3, -100, -100, -100]])
+    predictions = module.array([[4, 1, 2, 3, 4], [0, 1, 4, 4, 4]])
+    logits = module.eye(5)[predictions]
+    metrics = SpanMetrics(TAGS)
+    expected = {
+        "y_true": [["B-a", "I-a", "O"], ["B-b"]],
+        "y_pred": [["B-a", "I-a", "B-b"], ["B-a"]],
+    }
+    assert metrics.prepare_batch({"predictions": predictions}, {"labels": labels}) == expected
+    assert metrics.prepare_batch({"logits": logits}, {"labels": labels}) == expected
+    assert metrics.compute(expected)["a_recall"] == 1.0
+
+
+def test_padding_rows_do_not_count():
+    batch = {"labels": np.array([[1], [1]]), "row_mask": np.array([1.0, 0.0], np.float32)}
+    output = {"predictions": np.array([[1], [0]])}
+    assert SpanMetrics(TAGS).prepare_batch(output, batch)["y_true"] == [["B-a"]]
+    assert Accuracy().compute(Accuracy().prepare_batch(output, batch)) == {"accuracy": 1.0}
+
+
+def test_span_metrics_checks_tags_and_ids():
+    with pytest.raises(ValueError, match="L-a"):
+        SpanMetrics(("O", "L-a"), "iob2")
+    with pytest.raises(ValueError, match="tag ids from 7 to 7 found; expected 0 to 4"):
+        SpanMetrics(TAGS).prepare_batch(
+            {"predictions": np.array([[7]])}, {"labels": np.array([[0]])}
+        )
+
+
+@pytest.mark.parametrize(
+    ("output", "batch", "message"),
+    [
+        ({"predictions": np.zeros((2, 3))}, {}, "expected 'labels'"),
+        ({"loss": 0}, {"labels": np.zeros((2, 3))}, "expected 'predictions' or 'logits'"),
+        ({"predictions": np.zeros((2, 3))}, {"labels": np.zeros((2, 4))}, "one prediction a label"),
+    ],
+)
+def test_missing_and_misshapen_columns_are_named(output, batch, message):
+    with pytest.raises(ValueError, match=message):
+        Accuracy().prepare_batch(output, batch)
+
+
+def test_accuracy_of_rows_over_batches():
+    accuracy = Accuracy()
+    columns = {"labels": [], "predictions": []}
+    for labels, logits in (([0, 1], [[2, 1], [2, 1]]), ([1], [[0, 3]])):
+        prepared = accuracy.prepare_batch({"logits": np.array(logits)}, {"labels": labels})
+        for name, values in prepared.items():
+            columns[name] += values
+    assert accuracy.compute(columns) == {"accuracy": 2 / 3}
+    assert accuracy.compute({"labels": [], "predictions": []}) == {"accuracy": 0.0}
+
+
+def test_confusion_counts_each_true_span_once():
+    true = [["B-a", "I-a", "O", "B-b", "O", "B-b", "I-b", "B-a", "O"]]
+    pred = [["B-a", "I-a", "O", "B-a", "O", "B-b", "O", "O", "B-b"]]
+    confusion = label_confusion(true, pred)
+    assert confusion.labels == ("a", "b")
+    assert confusion.same_span == {("a", "a"): 1, ("b", "a"): 1}
+    assert confusion.partial == {"b": 1}
+    assert confusion.missed == {"a": 1}
+    assert confusion.spurious == {"b": 1}
+
+
+def test_a_table_of_scores_names_labels_with_underscores():
+    table = format_scores(span_scores([["B-adverse_event"]], [["B-adverse_event"]]))
+    assert table.splitlines()[1].split() == ["adverse_event", "1.0000", "1.0000", "1.0000", "1"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "edits"),
+    [
+        ("kitten", "sitting", 3),
+        ("", "ab", 2),
+        ("ab", "", 2),
+        ("abcd", "abcd", 0),
+        ("intention", "execution", 5),
+    ],
+)
+def test_character_errors(reference, hypothesis, edits):
+    rate = character_error_rate([reference, "x"], [hypothesis, "x"])
+    assert rate == edits / (len(reference) + 1)
+
+
+def test_word_errors_are_summed_over_the_corpus():
+    assert word_error_rate(["a b c", "d"], ["a x c", "d e f"]) == 3 / 4
+
+
+def test_word_errors_need_words_and_pairs():
+    with pytest.raises(ValueError, match="found no word in 1 references"):
+        word_error_rate([" "], ["a"])
+    with pytest.raises(ValueError, match="found 1 hypotheses; expected 2"):
+        word_error_rate(["a", "b"], ["a"])

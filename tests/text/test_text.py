@@ -1,0 +1,45 @@
+import pytest
+
+from medjax.text import Document, Entity, split_sentences, without_overlaps
+
+
+def test_of_overlapping_entities_the_longest_is_kept():
+    entities = [Entity("a", 0, 4), Entity("b", 3, 9), Entity("c", 8, 10), Entity("d", 10, 12)]
+    assert without_overlaps(entities) == ((Entity("b", 3, 9), Entity("d", 10, 12)), 2)
+
+
+def test_of_equally_long_entities_the_first_is_kept():
+    entities = [Entity("b", 2, 5), Entity("a", 0, 3), Entity("c", 0, 3)]
+    assert without_overlaps(entities) == ((Entity("a", 0, 3),), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("No fever. No cough.", ["No fever.", "No cough."]),
+        ("Why? 3 days.\n\n  Then home ", ["Why?", "3 days.", "Then home"]),
+        ("Seen by Dr. Roe, J. Roe and co.", ["Seen by Dr. Roe, J. Roe and co."]),
+        ("1. Aspirin. 2. Rest", ["1. Aspirin.", "2. Rest"]),
+        ("given b.i.d. with food", ["given b.i.d. with food"]),
+        ("Stop. \nthen on", ["Stop.", "then on"]),
+        ("2.5 mg of it", ["2.5 mg of it"]),
+        (" \n ", []),
+        ("", []),
+    ],
+)
+def test_sentences(text, sentences):
+    assert [document.text for document in split_sentences(Document(text))] == sentences
+
+
+def test_no_sentence_ends_inside_an_entity_and_offsets_are_rebased():
+    text = "Had St. A. Fever\ntwice. Now well."
+    entities = (Entity("Sign", 11, 22), Entity("State", 28, 32))
+    first, second = split_sentences(Document(text, entities, "note.txt"))
+    assert first == Document("Had St. A. Fever\ntwice.", (Entity("Sign", 11, 22),), "note.txt#1")
+    assert second == Document("Now well.", (Entity("State", 4, 8),), "note.txt#2")
+
+
+def test_white_space_of_an_entity_stays():
+    (sentence,) = split_sentences(Document("  fever ", (Entity("Sign", 1, 8, 0.5),)))
+    assert sentence.text == " fever "
+    assert sentence.entities == (Entity("Sign", 0, 7, 0.5),)
