@@ -31,6 +31,7 @@ class DefaultPrinterCallback(TrainerCallback):
         self._max_columns = max_columns
         self._columns: list[tuple[str, str]] = []
         self._progress_bar: Any = None
+        self._phase = ""
 
     def on_train_begin(self, config: TrainerConfig) -> None:
         """Print the plan."""
@@ -69,8 +70,9 @@ class DefaultPrinterCallback(TrainerCallback):
 
     def on_step_begin(self, step_idx: int, nb_batches: int, phase: str) -> None:
         """Open the bar of the phase; one left over from an interrupted run is closed."""
-        if self._progress_bar is None or self._progress_bar.desc != f"{phase}: ":
+        if self._progress_bar is None or phase != self._phase:
             self._close()
+            self._phase = phase
             self._progress_bar = tqdm(
                 total=nb_batches,
                 initial=step_idx,

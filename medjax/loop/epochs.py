@@ -129,7 +129,8 @@ def evaluation_epoch(
         ``{"loss": ...}`` and the scores.
     """
     callback = as_callback_list(callback)
-    losses = Mean.empty()
+    # Laid out as the losses the step returns, or its second call would compile again.
+    losses = jax.device_put(Mean.empty(), state.losses.total.sharding)
     variables = state.variables
     in_flight = InFlight()
     batches = loader.batches(epoch=0)

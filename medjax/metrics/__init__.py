@@ -1,8 +1,10 @@
 """Scores of a model against annotations."""
 
 from medjax.metrics.accuracy import Accuracy as Accuracy
+from medjax.metrics.computer import MetricsComputer as MetricsComputer
 from medjax.metrics.confusion import Confusion as Confusion
 from medjax.metrics.confusion import label_confusion as label_confusion
+from medjax.metrics.mean import Mean as Mean
 from medjax.metrics.spans import SpanMetrics as SpanMetrics
 from medjax.metrics.spans import span_scores as span_scores
 from medjax.metrics.tables import format_confusion as format_confusion
