@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .config import EncoderConfig
-from .families import FAMILIES
+from medjax.models.config import EncoderConfig
+from medjax.models.families import FAMILIES
 
 CONFIG_FILE = "config.json"
 

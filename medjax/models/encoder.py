@@ -16,8 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .config import ROBERTA_TYPES, EncoderConfig
-from .dropout import Dropout
+from medjax.models.config import ROBERTA_TYPES, EncoderConfig
+from medjax.models.dropout import Dropout
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from .config import EncoderConfig
+from medjax.models.config import EncoderConfig
 
 _LEAVES: Mapping[str, tuple[tuple[str, str, bool], ...]] = MappingProxyType(
     {

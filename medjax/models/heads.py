@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from .config import EncoderConfig
-from .dropout import Dropout
-from .encoder import Encoder
+from medjax.models.config import EncoderConfig
+from medjax.models.dropout import Dropout
+from medjax.models.encoder import Encoder
 
 
 class TokenClassifier(nn.Module):

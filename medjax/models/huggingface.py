@@ -18,10 +18,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .config import EncoderConfig
-from .config_json import read_json, read_labels, write_config
-from .families import FAMILIES, TensorName, classifier_tensors, encoder_tensors
-from .heads import TokenClassifier
+from medjax.models.config import EncoderConfig
+from medjax.models.config_json import read_json, read_labels, write_config
+from medjax.models.families import FAMILIES, TensorName, classifier_tensors, encoder_tensors
+from medjax.models.heads import TokenClassifier
 
 WEIGHTS_FILE = "model.safetensors"
 SHARD_INDEX_FILE = "model.safetensors.index.json"

