@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.component import Variables
 from medjax.data import DataLoader
@@ -69,7 +70,7 @@ def training_epoch(
     callback = as_callback_list(callback)
     stop = len(loader) if stop is None else stop
     seen = int(state.batch_step) + int(state.skipped)
-    flags = (jnp.asarray(False), jnp.asarray(True))
+    flags = sharding.put((np.asarray(False), np.asarray(True)), state.learning_rate.sharding)
     monitor = StepMonitor()
 
     def check() -> None:

@@ -122,7 +122,7 @@ def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
         minimize_checkpoint_metric=False,
         checkpoint_period=0,
     )
-    options = medjax.Options(length_ladder=(32, 64), cache_preprocessed=True)
+    options = medjax.Options(length_ladder=(64,), cache_preprocessed=True)
     result = medjax.train(
         tagger.component,
         config,
@@ -134,7 +134,7 @@ def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
     )
     scores = result.history[-1]["eval"]
     assert scores["micro_f1-score"] > 0.8
-    assert result.nb_compilations <= 4
+    assert result.nb_compilations == 2
 
     folder = result.best_checkpoint
     again = TokenClassification.from_pretrained(folder)
