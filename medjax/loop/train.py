@@ -28,7 +28,7 @@ from medjax.loop.run import Run, all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.mean import Mean
 from medjax.preemption import Preemption
-from medjax.progress import Progress
+from medjax.progress import Progress, progress_record
 from medjax.schedules import Schedule, as_schedule
 from medjax.scores import Scores
 from medjax.state import TrainState
@@ -341,7 +341,7 @@ def save(
     store.save(
         path,
         state,
-        progress._asdict(),
+        progress_record(progress),
         metric=metric,
         config=config.to_dict(),
         write_files=lambda folder: component.save(folder, variables),
