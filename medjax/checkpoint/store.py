@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -113,9 +114,7 @@ class CheckpointStore:
             seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
             now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
         name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
-        taken = [path.name for path in self.folder.glob(f"{name}*")]
-        suffix = "" if name not in taken else f"-{len(taken)}"
-        return self.folder / f"{name}{suffix}"
+        return _free(self.folder / name)
 
     def save(
         self,
@@ -298,7 +297,7 @@ class CheckpointStore:
                 msg = f"no checkpoint in {self.folder} is sound; nothing was changed: {reasons}"
                 raise CorruptCheckpointError(msg)
             for path, reason in damaged:
-                aside = path.with_name(_CORRUPT + path.name)
+                aside = _free(path.with_name(_CORRUPT + path.name))
                 path.rename(aside)
                 logger.warning("%s; set aside as %s", reason, aside.name)
         if jax.process_count() > 1:
@@ -307,6 +306,15 @@ class CheckpointStore:
             entries = {entry.serial: entry.path for entry in _entries(self.folder)}
             found = entries.get(serial)
         return found
+
+
+def _free(path: Path) -> Path:
+    """Return `path`, or the first of `path`-1, `path`-2, ... that does not exist."""
+    taken, number = path, 0
+    while os.path.lexists(taken):
+        number += 1
+        taken = path.with_name(f"{path.name}-{number}")
+    return taken
 
 
 def _newest_first(folder: Path) -> list[Path]:
