@@ -175,8 +175,10 @@ class CheckpointStore:
                 (staging / RECORD).write_text(payload, encoding="utf-8")
                 write_files(staging)
             written = save_arrays(staging / ARRAYS, state)
-        except Exception as error:
+        except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
+            if not isinstance(error, Exception):
+                raise
             raise self._failed(path, error) from error
         self._thread = threading.Thread(
             target=self._finish, args=(path, staging, written), name="medjax-checkpoint"
@@ -217,9 +219,9 @@ class CheckpointStore:
 
     def wait(self) -> None:
         """Wait for the save in flight; raise its CheckpointError if it failed."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()  # an interrupted wait may be repeated
+            self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
