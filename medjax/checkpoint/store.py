@@ -32,7 +32,7 @@ from medjax.checkpoint.arrays import (
     tree_spec,
 )
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
-from medjax.checkpoint.manifest import fsync, verify, write_manifest
+from medjax.checkpoint.manifest import UNREADABLE, fsync, verify, write_manifest
 from medjax.checkpoint.retention import Entry
 
 logger = logging.getLogger("medjax")
@@ -357,7 +357,7 @@ def _read_record(path: Path) -> dict[str, Any]:
             if not isinstance(record[name], kind):
                 raise TypeError(f"{name} is {record[name]!r}")
         record["metric"] = None if record["metric"] is None else float(record["metric"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
     return dict(record)
