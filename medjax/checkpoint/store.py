@@ -213,8 +213,11 @@ class CheckpointStore:
         for entry in retention.superseded(
             entries, minimize=self._minimize, keep_all=self._keep_all
         ):
-            trash = entry.path.with_name(_TRASH + entry.path.name)
-            entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            trash = _free(entry.path.with_name(_TRASH + entry.path.name))
+            try:
+                entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            except OSError as error:
+                logger.warning("%s is superseded but cannot be deleted: %s", entry.path, error)
             shutil.rmtree(trash, ignore_errors=True)
 
     def wait(self) -> None:
@@ -277,6 +280,8 @@ class CheckpointStore:
         newest = retention.last(entries)
         if newest is not None and newest.path == chosen:
             self.run = record["run"]  # goes on; from an older one a new run branches off
+            if jax.process_index() == 0:
+                self._delete_superseded()  # what a kill after the last commit left
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
 
