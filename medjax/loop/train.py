@@ -209,7 +209,7 @@ def _train_one(
     """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
     is_last = progress.epoch == run.plan.nb_epochs
     stop = run.plan.last_stop if is_last else len(run.train_loader)
-    if run.callback.stop_reason is not None:
+    if progress.stop_reason is not None:
         stop = progress.batch  # it was stopped there, then interrupted
     in_training = run.config.do_metrics_in_training
     scores = run.scores(progress.columns) if in_training else None
