@@ -51,8 +51,12 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def verify(folder: Path) -> None:
-    """Raise CorruptCheckpointError unless `folder` holds exactly what its manifest says."""
+def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
+    """Raise CorruptCheckpointError unless `folder` holds what its manifest says.
+
+    Files may be added beside, a README for instance, but none whose name starts with one of
+    `owned`: those that are read must all be listed.
+    """
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in entries.items()}
@@ -60,6 +64,9 @@ def verify(folder: Path) -> None:
         msg = f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
     found = _files(folder)
+    for name in found:
+        if name not in expected and name.startswith(owned):
+            raise CorruptCheckpointError(f"{folder / name} is not listed in {MANIFEST}")
     for name, (size, digest) in expected.items():
         if name not in found:
             raise CorruptCheckpointError(f"{folder} lacks the file {name}")

@@ -42,6 +42,7 @@ CONFIG = "trainer_config.yml"
 ARRAYS = "training_state"
 RECORD = "training_state.json"
 
+_OWNED = (RECORD, f"{ARRAYS}/")
 _NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
 _STAGING, _TRASH, _CORRUPT = ".saving-", ".deleting-", "corrupt_"
 
@@ -261,7 +262,7 @@ class CheckpointStore:
             chosen = Path(resume).absolute()
             if not chosen.is_dir():
                 raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
-            verify(chosen)
+            verify(chosen, _OWNED)
         else:
             found = self._newest_sound()
             if found is None:
@@ -292,7 +293,7 @@ class CheckpointStore:
         if jax.process_index() == 0:
             for path in _newest_first(self.folder):
                 try:
-                    verify(path)
+                    verify(path, _OWNED)
                     _read_record(path)
                 except CorruptCheckpointError as error:
                     damaged.append((path, error))
