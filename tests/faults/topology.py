@@ -36,12 +36,10 @@ def main(folder: Path) -> None:
     meshes = {
         "fsdp 8": sharding.make_mesh(8),
         "fsdp 4 of 8": sharding.make_mesh(4),
-        "data 8": sharding.make_mesh(1),
         "1 device": sharding.make_mesh(1, devices[:1]),
     }
     for source, target in [
         *(("fsdp 8", "1 device"), ("1 device", "fsdp 8"), ("fsdp 8", "fsdp 4 of 8")),
-        *(("data 8", "fsdp 8"), ("fsdp 8", "fsdp 8")),
     ]:
         saved = state_of(meshes[source], 1)
         out = folder / f"{source} to {target}"
