@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -10,7 +11,10 @@ from breaking import At, DiedError, die
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Every train() compiles its own steps; equal ones are read from a cache instead."""
+    """Every train() compiles its own steps; equal ones are read from a cache instead.
+
+    Processes that the tests start inherit it.
+    """
     names = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -19,8 +23,10 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory):
     before = {name: getattr(jax.config, name) for name in names}
     for name, value in names.items():
         jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
     yield
     for name, value in before.items():
+        os.environ.pop(name.upper())
         jax.config.update(name, value)
 
 

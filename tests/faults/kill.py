@@ -40,9 +40,10 @@ def start(folder: Path, cache: Path, sleep: float) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ["JAX_PLATFORMS"] = "cpu"
-        job.jax.config.update("jax_compilation_cache_dir", str(cache))
-        job.jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        job.jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        if job.jax.config.jax_compilation_cache_dir is None:
+            job.jax.config.update("jax_compilation_cache_dir", str(cache))
+            job.jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            job.jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         job.main(folder / "out", folder / "report.json", sleep)
         code = 0
     except BaseException:

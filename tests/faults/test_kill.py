@@ -21,7 +21,7 @@ def test_killed_runs_complete_identically(kills: int, seed: int):
         "PYTHONPATH": os.pathsep.join([str(Path(medjax.__file__).parents[1]), str(HERE)]),
         "JAX_PLATFORMS": "cpu",
     }
-    per_run = "10" if kills == 10 else "6"
+    per_run = "20" if kills == 10 else "6"
     command = [sys.executable, str(HERE / "kill.py"), "--per-run", per_run]
     done = subprocess.run(
         [*command, "--kills", str(kills), "--seed", str(seed)],
