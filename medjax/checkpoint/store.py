@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import re
 import shutil
 import threading
@@ -31,7 +32,7 @@ from medjax.checkpoint.arrays import (
     tree_spec,
 )
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
-from medjax.checkpoint.manifest import fsync, verify, write_manifest
+from medjax.checkpoint.manifest import UNREADABLE, fsync, verify, write_manifest
 from medjax.checkpoint.retention import Entry
 
 logger = logging.getLogger("medjax")
@@ -41,6 +42,7 @@ CONFIG = "trainer_config.yml"
 ARRAYS = "training_state"
 RECORD = "training_state.json"
 
+_OWNED = (RECORD, f"{ARRAYS}/")
 _NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
 _STAGING, _TRASH, _CORRUPT = ".saving-", ".deleting-", "corrupt_"
 
@@ -113,9 +115,7 @@ class CheckpointStore:
             seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
             now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
         name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
-        taken = [path.name for path in self.folder.glob(f"{name}*")]
-        suffix = "" if name not in taken else f"-{len(taken)}"
-        return self.folder / f"{name}{suffix}"
+        return _free(self.folder / name)
 
     def save(
         self,
@@ -176,8 +176,10 @@ class CheckpointStore:
                 (staging / RECORD).write_text(payload, encoding="utf-8")
                 write_files(staging)
             written = save_arrays(staging / ARRAYS, state)
-        except Exception as error:
+        except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
+            if not isinstance(error, Exception):
+                raise
             raise self._failed(path, error) from error
         self._thread = threading.Thread(
             target=self._finish, args=(path, staging, written), name="medjax-checkpoint"
@@ -212,15 +214,18 @@ class CheckpointStore:
         for entry in retention.superseded(
             entries, minimize=self._minimize, keep_all=self._keep_all
         ):
-            trash = entry.path.with_name(_TRASH + entry.path.name)
-            entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            trash = _free(entry.path.with_name(_TRASH + entry.path.name))
+            try:
+                entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            except OSError as error:
+                logger.warning("%s is superseded but cannot be deleted: %s", entry.path, error)
             shutil.rmtree(trash, ignore_errors=True)
 
     def wait(self) -> None:
         """Wait for the save in flight; raise its CheckpointError if it failed."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()  # an interrupted wait may be repeated
+            self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -257,7 +262,7 @@ class CheckpointStore:
             chosen = Path(resume).absolute()
             if not chosen.is_dir():
                 raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
-            verify(chosen)
+            verify(chosen, _OWNED)
         else:
             found = self._newest_sound()
             if found is None:
@@ -276,6 +281,8 @@ class CheckpointStore:
         newest = retention.last(entries)
         if newest is not None and newest.path == chosen:
             self.run = record["run"]  # goes on; from an older one a new run branches off
+            if jax.process_index() == 0:
+                self._delete_superseded()  # what a kill after the last commit left
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
 
@@ -286,7 +293,7 @@ class CheckpointStore:
         if jax.process_index() == 0:
             for path in _newest_first(self.folder):
                 try:
-                    verify(path)
+                    verify(path, _OWNED)
                     _read_record(path)
                 except CorruptCheckpointError as error:
                     damaged.append((path, error))
@@ -298,7 +305,7 @@ class CheckpointStore:
                 msg = f"no checkpoint in {self.folder} is sound; nothing was changed: {reasons}"
                 raise CorruptCheckpointError(msg)
             for path, reason in damaged:
-                aside = path.with_name(_CORRUPT + path.name)
+                aside = _free(path.with_name(_CORRUPT + path.name))
                 path.rename(aside)
                 logger.warning("%s; set aside as %s", reason, aside.name)
         if jax.process_count() > 1:
@@ -307,6 +314,15 @@ class CheckpointStore:
             entries = {entry.serial: entry.path for entry in _entries(self.folder)}
             found = entries.get(serial)
         return found
+
+
+def _free(path: Path) -> Path:
+    """Return `path`, or the first of `path`-1, `path`-2, ... that does not exist."""
+    taken, number = path, 0
+    while os.path.lexists(taken):
+        number += 1
+        taken = path.with_name(f"{path.name}-{number}")
+    return taken
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -347,7 +363,7 @@ def _read_record(path: Path) -> dict[str, Any]:
             if not isinstance(record[name], kind):
                 raise TypeError(f"{name} is {record[name]!r}")
         record["metric"] = None if record["metric"] is None else float(record["metric"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except UNREADABLE as error:
         msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
     return dict(record)
