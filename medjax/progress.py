@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from medjax.checkpoint import MismatchError
+from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
 
 
@@ -55,7 +53,7 @@ def progress_record(progress: Progress) -> dict[str, Any]:
     TypeError
         If a column of the metrics computer holds something that JSON cannot give back.
     """
-    columns = {name: _column_to_json(name, values) for name, values in progress.columns.items()}
+    columns = {name: column_to_json(name, values) for name, values in progress.columns.items()}
     return {**progress._asdict(), "columns": columns}
 
 
@@ -76,7 +74,7 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
         changed, so that its position means nothing.
     """
     progress = Progress(**{name: value for name, value in saved.items() if name in now._fields})
-    columns = {name: _from_json(values) for name, values in progress.columns.items()}
+    columns = {name: from_json(values) for name, values in progress.columns.items()}
     progress = progress._replace(columns=columns)
     if progress.batch == 0:
         return progress._replace(data=now.data, seed=now.seed)
@@ -90,61 +88,3 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
             )
             raise MismatchError(msg)
     return progress
-
-
-# Columns come back as they were: a sum of numpy's float32 scalars is another number than the sum of
-# Python's floats, and a tuple can be in a set. A JSON object always has one key, the type.
-
-
-def _column_to_json(name: str, values: list[Any]) -> Any:
-    types = {value.dtype if isinstance(value, np.generic) else None for value in values}
-    try:
-        if len(types) == 1 and None not in types:
-            return {"numpy scalars": _array_to_json(np.array(values))}
-        return [_to_json(value) for value in values]
-    except TypeError as error:
-        raise TypeError(f"column {name!r} of the metrics computer: {error}") from None
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return {"numpy scalar": _array_to_json(np.asarray(value))}
-    if isinstance(value, np.ndarray | jax.Array):
-        return {"numpy array": _array_to_json(np.asarray(value))}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list):
-        return [_to_json(item) for item in value]
-    if isinstance(value, tuple):
-        return {"tuple": [_to_json(item) for item in value]}
-    if isinstance(value, dict):
-        return {"dict": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
-    msg = f"{value!r} of type {type(value).__name__} cannot be stored in a checkpoint"
-    raise TypeError(msg)
-
-
-def _array_to_json(array: np.ndarray) -> list[Any]:
-    if array.dtype.kind not in "biufU" and array.dtype.name != "bfloat16":
-        raise TypeError(f"an array of {array.dtype} cannot be stored in a checkpoint")
-    return [str(array.dtype), list(array.shape), array.ravel().tolist()]
-
-
-def _array_from_json(stored: list[Any]) -> np.ndarray:
-    dtype, shape, values = stored
-    return np.array(values, np.dtype(dtype)).reshape(shape)
-
-
-def _from_json(stored: Any) -> Any:
-    if isinstance(stored, list):
-        return [_from_json(item) for item in stored]
-    if not isinstance(stored, dict):
-        return stored
-    ((kind, value),) = stored.items()
-    if kind == "tuple":
-        return tuple(_from_json(item) for item in value)
-    if kind == "dict":
-        return {_from_json(key): _from_json(item) for key, item in value}
-    array = _array_from_json(value)
-    if kind == "numpy array":
-        return array
-    return list(array) if kind == "numpy scalars" else array[()]
