@@ -151,7 +151,7 @@ def make_train_step(
         (_, (outputs, loss, collections)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
         )
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
         taken = finite & (state.stopped_at < 0)
