@@ -80,7 +80,9 @@ def make_forward_pass(forward: Forward, options: Options) -> Callable[..., Any]:
     ) -> tuple[BatchData, Mean, Variables]:
         if bfloat16:
             mask = batch[ROW_MASK]
-            variables, batch = jax.tree.map(_as_bfloat16, (variables, batch))
+            # Not the other collections: a running average would lose its small steps.
+            params, batch = jax.tree.map(_as_bfloat16, (variables["params"], batch))
+            variables = {**variables, "params": params}
             batch[ROW_MASK] = mask
         with jax.default_matmul_precision(matmul_precision):
             outputs, loss, collections = forward(
