@@ -131,10 +131,11 @@ def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
     if not 0 < found <= nb_rows:
         msg = f"collate returned {found} rows; expected at least 1 and at most {nb_rows}"
         raise ValueError(msg)
-    padded = ladder.pad_lengths(batch.arrays())
+    arrays = BatchData({name: np.asarray(column) for name, column in batch.arrays().items()})
+    padded = ladder.pad_lengths(arrays)
     rows = np.where(np.arange(nb_rows) < found, np.arange(nb_rows), 0)
     # Taking rows copies, which keeps the device, where it shares the host's memory, from seeing
     # what collate writes into its arrays later.
-    columns = {name: narrow(name, np.asarray(c))[rows] for name, c in padded.items()}
+    columns = {name: narrow(name, c)[rows] for name, c in padded.items()}
     columns[ROW_MASK] = (np.arange(nb_rows) < found).astype(np.float32)
     return BatchData(columns)
