@@ -93,8 +93,9 @@ def narrow(name: str, column: np.ndarray) -> np.ndarray:
         return column.astype(np.float32)
     if column.dtype in (np.int64, np.uint64, np.uint32):
         if column.size and (column.max() > _INT32.max or column.min() < _INT32.min):
+            outside = column.max() if column.max() > _INT32.max else column.min()
             msg = (
-                f"column {name!r} holds {column.max()} as {column.dtype}, which does not fit the "
+                f"column {name!r} holds {outside} as {column.dtype}, which does not fit the "
                 "32-bit integers of the device; renumber it, or return it as a list to keep it "
                 "on the host"
             )
