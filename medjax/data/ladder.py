@@ -38,7 +38,7 @@ class Ladder(NamedTuple):
     def length_of(self, example: dict[str, Any]) -> int:
         """Return the length of an example: that of its longest ragged column, 0 without one."""
         columns = [example[name] for name in self.fills if name in example]
-        return max((len(column) for column in columns if np.ndim(column) > 0), default=0)
+        return max((_length(column) for column in columns), default=0)
 
     def rung(self, length: int, column: str, shape: Sequence[int]) -> int:
         """Return the shortest length of the ladder that holds `length`.
@@ -72,6 +72,12 @@ class Ladder(NamedTuple):
         return BatchData(
             {**batch, **{n: _pad_axis(c, 1, rung, self.fills[n]) for n, c in ragged.items()}}
         )
+
+
+def _length(column: Any) -> int:
+    if isinstance(column, list | tuple):
+        return len(column)  # its items may be ragged
+    return len(column) if getattr(column, "ndim", 0) > 0 else 0
 
 
 def _pad_axis(column: np.ndarray, axis: int, size: int, fill: float) -> np.ndarray:
