@@ -64,7 +64,7 @@ def test_columns_of_unequal_length_are_an_error():
 
 @pytest.mark.parametrize("value", [3, None, np.zeros(()), jnp.zeros(())])
 def test_a_column_without_rows_is_an_error(value):
-    with pytest.raises(ValueError, match="column 'a' .* one entry per row"):
+    with pytest.raises(ValueError, match=r"column 'a' .* one entry per row"):
         _ = BatchData(a=value).nb_rows
 
 
