@@ -12,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from medjax.component import Preprocess
@@ -243,9 +244,10 @@ _examples_of_worker: Examples | None = None
 
 
 def _start_worker(pickled: bytes) -> None:
-    # Before anything is unpickled, since that may import jax: workers must leave the accelerator
-    # to the process that trains.
+    # Workers must leave the accelerator to the process that trains. The environment alone would
+    # not do: jax, which this module imports, has read it by now.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     global _examples_of_worker  # one dataset a worker, for its whole life
     _examples_of_worker = pickle.loads(pickled)
 
