@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext
 from typing import Any, Protocol
 
 import jax
@@ -19,6 +19,8 @@ from medjax.component import Preprocess
 from medjax.data.order import item_rng
 
 Example = dict[str, Any]
+
+_PATIENCE = 5.0  # seconds to wait for a killed process
 
 
 class Dataset(Protocol):
@@ -166,6 +168,19 @@ class Cache:
         self._source.close()
 
 
+class _Spawn(SpawnContext):
+    """Spawns processes and remembers them; the pool starts them one by one, when it has work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Any] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        """Return a process that is not started yet."""
+        self.started.append(SpawnContext.Process(*args, **kwargs))
+        return self.started[-1]
+
+
 class Workers:
     """Preprocesses in spawned processes, which get the dataset and `preprocess` and nothing else.
 
@@ -189,15 +204,14 @@ class Workers:
     def __init__(self, examples: Examples, nb_workers: int, timeout: float) -> None:
         self._nb_workers = nb_workers
         self._timeout = timeout
-        before = set(multiprocessing.active_children())
+        self._context = _Spawn()
         self._pool = ProcessPoolExecutor(
             nb_workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=self._context,
             initializer=_start_worker,
             initargs=(_pickled(examples),),
         )
         self._pool.submit(os.getpid)
-        self._processes = set(multiprocessing.active_children()) - before
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
         """Start preprocessing `indices`, split over the workers."""
@@ -236,8 +250,10 @@ class Workers:
         """End the workers: after their work, or at once with `kill`."""
         self._pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:
-            for process in self._processes:
-                process.terminate()
+            for process in self._context.started:
+                process.kill()
+            for process in self._context.started:
+                process.join(_PATIENCE)
 
 
 _examples_of_worker: Examples | None = None
