@@ -20,6 +20,7 @@ from medjax.data.order import item_rng
 
 Example = dict[str, Any]
 
+_START_TIMEOUT = 120.0  # seconds for a worker process to start
 _PATIENCE = 5.0  # seconds to wait for a killed process
 
 
@@ -211,7 +212,8 @@ class Workers:
             initializer=_start_worker,
             initargs=(_pickled(examples),),
         )
-        self._pool.submit(os.getpid)
+        # So that `timeout` is not spent on the start: importing takes seconds on a busy machine.
+        self._starting = [self._pool.submit(os.getpid) for _ in range(nb_workers)]
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
         """Start preprocessing `indices`, split over the workers."""
@@ -227,6 +229,8 @@ class Workers:
 
     def _gather(self, indices: np.ndarray, futures: list[Future[list[Example]]]) -> list[Example]:
         try:
+            for started in self._starting:
+                started.result(max(self._timeout, _START_TIMEOUT))
             return [example for f in futures for example in f.result(self._timeout)]
         except FutureTimeoutError:
             self.close(kill=True)
