@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -264,6 +265,11 @@ _examples_of_worker: Examples | None = None
 
 
 def _start_worker(pickled: bytes) -> None:
+    # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
+    # saving, and needs its batches until then.
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     # Workers must leave the accelerator to the process that trains. The environment alone would
     # not do: jax, which this module imports, has read it by now.
     os.environ["JAX_PLATFORMS"] = "cpu"
