@@ -27,6 +27,7 @@ from medjax.data import epoch_order as epoch_order
 from medjax.data import get_dataloader as get_dataloader
 from medjax.data import item_rng as item_rng
 from medjax.loop import TrainResult as TrainResult
+from medjax.loop import evaluate as evaluate
 from medjax.loop import evaluation_epoch as evaluation_epoch
 from medjax.loop import save as save
 from medjax.loop import train as train
@@ -37,6 +38,7 @@ from medjax.metrics import Mean as Mean
 from medjax.metrics import MetricsComputer as MetricsComputer
 from medjax.metrics import SpanMetrics as SpanMetrics
 from medjax.monitor import NonFiniteError as NonFiniteError
+from medjax.plots import plot_history as plot_history
 from medjax.schedules import Schedule as Schedule
 from medjax.schedules import by_epoch as by_epoch
 from medjax.schedules import by_step as by_step

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import math
 import time
 from typing import Any
 
 import jax
 
+from medjax.metrics.mean import Mean
 from medjax.step import StepStats
 
 _IN_FLIGHT = 16  # steps the host may run ahead; bounds the memory of batches in waiting
@@ -56,11 +58,37 @@ class InFlight:
             return None
         return jax.block_until_ready(self._waiting.popleft())
 
-    def drain(self) -> Any | None:
-        """Return the results of the last step, done, or None if there is none waiting."""
-        last = jax.block_until_ready(self._waiting[-1]) if self._waiting else None
+    def drain(self) -> list[Any]:
+        """Return the results of the steps still waiting, done."""
+        rest = list(jax.block_until_ready(self._waiting))
         self._waiting.clear()
-        return last
+        return rest
+
+
+class LossSum:
+    """Adds up the losses of evaluation batches on the host in float64, some steps behind."""
+
+    def __init__(self) -> None:
+        self._in_flight = InFlight()
+        self._total = 0.0
+        self._weight = 0.0
+
+    def add(self, loss: Mean) -> None:
+        """Take the loss of the step just dispatched."""
+        done = self._in_flight.push(loss)
+        if done is not None:
+            self._count(done)
+
+    def compute(self) -> float:
+        """Wait for all steps and return the mean; NaN when nothing was weighed."""
+        for loss in self._in_flight.drain():
+            self._count(loss)
+        return self._total / self._weight if self._weight else math.nan
+
+    def _count(self, loss: Mean) -> None:
+        total, weight = jax.device_get((loss.total, loss.weight))
+        self._total += float(total)
+        self._weight += float(weight)
 
 
 class StepMonitor:
@@ -92,9 +120,9 @@ class StepMonitor:
 
     def drain(self) -> None:
         """Wait for all steps and read the last."""
-        done = self._in_flight.drain()
-        if done is not None:
-            self._read(done)
+        rest = self._in_flight.drain()
+        if rest:
+            self._read(rest[-1])
 
     def _read(self, stats: StepStats) -> None:
         losses, rate, stopped_at = jax.device_get(

@@ -66,11 +66,14 @@ class CompiledStep:
         return self._jitted(*args)
 
 
-def make_forward_pass(forward: Forward, options: Options) -> Callable[..., Any]:
+def make_forward_pass(
+    forward: Forward, options: Options, *, return_loss: bool = True
+) -> Callable[..., Any]:
     """Return a function that runs `forward` in the precision and loss arithmetic of `options`.
 
     The function is ``forward_pass(variables, batch, key, eval_mode) -> (outputs, Mean,
-    collections)``; it raises ValueError if the component returns no loss.
+    collections)``; it raises ValueError if the component returns no loss though `return_loss`
+    asks for it.
     """
     bfloat16 = options.precision == "bfloat16"
     matmul_precision = "default" if bfloat16 else "highest"
@@ -86,8 +89,10 @@ def make_forward_pass(forward: Forward, options: Options) -> Callable[..., Any]:
             batch[ROW_MASK] = mask
         with jax.default_matmul_precision(matmul_precision):
             outputs, loss, collections = forward(
-                variables, batch, key, return_loss=True, eval_mode=eval_mode
+                variables, batch, key, return_loss=return_loss, eval_mode=eval_mode
             )
+        if not return_loss:
+            return outputs, Mean.empty(), collections
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
         loss = Mean(jnp.asarray(loss.total, jnp.float32), jnp.asarray(loss.weight, jnp.float32))
@@ -257,26 +262,61 @@ def _wait(
 
 
 def make_eval_step(
-    state: TrainState, *, options: Options, mesh: Mesh, with_outputs: bool = False
+    variables: Variables,
+    forward: Forward,
+    *,
+    options: Options,
+    mesh: Mesh,
+    with_outputs: bool = False,
 ) -> CompiledStep:
-    """Return ``eval_step(variables, losses, batch) -> (losses, outputs)``.
+    """Return ``eval_step(variables, batch) -> (loss, outputs)``.
 
-    `losses` is the `Mean` of the batches before; `outputs` is None unless `with_outputs`. The
-    other parameters are those of `make_train_step`.
+    Parameters
+    ----------
+    variables : dict
+        The variables it will run on, or their abstract values; give shapes and shardings.
+    forward : Forward
+        The component's forward pass.
+    options : Options
+        Precision and loss arithmetic.
+    mesh : jax.sharding.Mesh
+        Mesh of `sharding.make_mesh`.
+    with_outputs : bool
+        Whether `outputs` is what `forward` returned, or None.
+
+    Returns
+    -------
+    CompiledStep
+        A pure function; `loss` is the `Mean` of the batch.
     """
-    forward_pass = make_forward_pass(state.apply_fn, options)
+    forward_pass = make_forward_pass(forward, options)
 
-    def eval_step(
-        variables: Variables, losses: Mean, batch: BatchData
-    ) -> tuple[Mean, BatchData | None]:
+    def eval_step(variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
         key = jax.random.key(0)  # nothing random happens in evaluation
         outputs, loss, _ = forward_pass(variables, batch, key, True)
-        return losses.merge(loss), outputs if with_outputs else None
+        return loss, outputs if with_outputs else None
 
-    everywhere = sharding.replicated(mesh)
-    layout = sharding.state_shardings(state.variables, mesh)
     return CompiledStep(
         eval_step,
-        in_shardings=(layout, everywhere, sharding.row_sharding(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(sharding.state_shardings(variables, mesh), sharding.row_sharding(mesh)),
+        out_shardings=sharding.replicated(mesh),
     )
+
+
+def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
+    """Return ``predict_step(variables, batch) -> outputs``: evaluation without a loss.
+
+    Parameters
+    ----------
+    forward : Forward
+        The component's forward pass.
+    options : Options
+        For `precision`.
+    """
+    forward_pass = make_forward_pass(forward, options, return_loss=False)
+
+    def predict_step(variables: Variables, batch: BatchData) -> BatchData:
+        outputs: BatchData = forward_pass(variables, batch, jax.random.key(0), True)[0]
+        return outputs
+
+    return CompiledStep(predict_step)

@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from medjax import sharding
 from medjax.callbacks import as_callback_list
+from medjax.component import Variables
 from medjax.data import DataLoader
-from medjax.metrics.mean import Mean
-from medjax.monitor import InFlight, NonFiniteError, StepMonitor
+from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
@@ -69,7 +70,7 @@ def training_epoch(
     callback = as_callback_list(callback)
     stop = len(loader) if stop is None else stop
     seen = int(state.batch_step) + int(state.skipped)
-    flags = (jnp.asarray(False), jnp.asarray(True))
+    flags = sharding.put((np.asarray(False), np.asarray(True)), state.learning_rate.sharding)
     monitor = StepMonitor()
     asked_before = callback.stop_reason  # then this epoch is still trained on as a whole
 
@@ -103,7 +104,7 @@ def training_epoch(
 
 
 def evaluation_epoch(
-    state: TrainState,
+    variables: Variables,
     loader: DataLoader,
     eval_step: CompiledStep,
     *,
@@ -115,8 +116,8 @@ def evaluation_epoch(
 
     Parameters
     ----------
-    state : TrainState
-        Left as it is.
+    variables : dict
+        ``state.variables``; left as they are.
     loader : DataLoader
         The evaluation data.
     eval_step : CompiledStep
@@ -130,16 +131,13 @@ def evaluation_epoch(
         ``{"loss": ...}`` and the scores.
     """
     callback = as_callback_list(callback)
-    # Laid out as the losses the step returns, or its second call would compile again.
-    losses = jax.device_put(Mean.empty(), state.losses.total.sharding)
-    variables = state.variables
-    in_flight = InFlight()
+    losses = LossSum()
     batches = loader.batches(epoch=0)
     try:
         for number, batch in enumerate(batches):
             callback.on_step_begin(number, nb_batches=len(loader), phase="eval")
-            losses, outputs = eval_step(variables, losses, batch.device)
-            in_flight.push(losses)
+            loss, outputs = eval_step(variables, batch.device)
+            losses.add(loss)
             if scores is not None:
                 scores.add(outputs, batch)
             callback.on_step_end(number, nb_batches=len(loader), phase="eval")
@@ -147,8 +145,7 @@ def evaluation_epoch(
                 after_batch()
     finally:
         batches.close()
-    metrics = {"loss": float(jax.device_get(losses).compute())}
-    return metrics | (scores.compute() if scores is not None else {})
+    return {"loss": losses.compute()} | (scores.compute() if scores is not None else {})
 
 
 def update_learning_rate(

@@ -165,7 +165,12 @@ def start(
             mesh=mesh,
             with_outputs=scored and config.do_metrics_in_training,
         ),
-        eval_step=make_eval_step(state, options=options, mesh=mesh, with_outputs=scored),
+        eval_step=make_eval_step(
+            *(state.variables, component.forward),
+            options=options,
+            mesh=mesh,
+            with_outputs=scored,
+        ),
         metrics_computer=metrics_computer,
         unpad=Unpadder(component.forward, state.variables, train_loader.ragged),
         callback=callback,

@@ -244,7 +244,7 @@ def _evaluate(run: Run, state: TrainState, progress: Progress) -> dict[str, floa
             run.preemption.stop()
 
     metrics = evaluation_epoch(
-        *(state, run.eval_loader, run.eval_step),
+        *(state.variables, run.eval_loader, run.eval_step),
         callback=run.callback,
         scores=run.scores(),
         after_batch=after_batch,

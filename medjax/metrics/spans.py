@@ -128,13 +128,19 @@ def _averages(counts: np.ndarray) -> dict[str, float]:
     support = counts[2]
     of_labels = _measures(*counts)
     of_sums = _measures(*counts.sum(axis=1, keepdims=True))
-    scores: dict[str, float] = {}
-    for measure, of_sum, values in zip(MEASURES, of_sums, of_labels, strict=True):
-        scores[f"micro_{measure}"] = float(of_sum[0])
-        scores[f"macro_{measure}"] = float(np.mean(values)) if values.size else 0.0
-        weighted = np.average(values, weights=support) if support.any() else 0.0
-        scores[f"weighted_{measure}"] = float(weighted)
-    return scores
+    averages = {
+        "micro": [float(of_sum[0]) for of_sum in of_sums],
+        "macro": [float(np.mean(values)) if values.size else 0.0 for values in of_labels],
+        "weighted": [
+            float(np.average(values, weights=support)) if support.any() else 0.0
+            for values in of_labels
+        ],
+    }
+    return {
+        f"{average}_{measure}": value
+        for average, values in averages.items()
+        for measure, value in zip(MEASURES, values, strict=True)
+    }
 
 
 def _measures(

@@ -1,0 +1,198 @@
+"""What `medjax.train` adds to a bare loop of the same jitted step, per step.
+
+A tiny MLP on batches of 32. Two comparisons, in alternating epochs of one process, medians:
+
+- loop: both sides get batches that are on the device already, so what is left is callbacks,
+  monitor, signals and flow control;
+- whole: the bare loop preprocesses, collates and puts each batch itself; `medjax.train` does so
+  in its thread, with shuffling, grouping, padding and row mask.
+
+    python benchmarks/overhead.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import medjax
+from medjax.data import Batch
+from medjax.data.ladder import Ladder, fix_shape
+from medjax.schedules import as_schedule
+from medjax.state import create_state, make_optimizer
+
+
+class MLP(nn.Module):
+    """Two layers."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Return logits of three classes, shape (rows, 3)."""
+        return nn.Dense(3)(nn.relu(nn.Dense(32)(inputs)))
+
+
+def forward(
+    variables: Any, batch: medjax.BatchData, key: jax.Array, *, return_loss: bool, eval_mode: bool
+) -> Any:
+    del key, return_loss, eval_mode
+    logits = MLP().apply(variables, batch["x"])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
+    return medjax.BatchData(logits=logits), medjax.Mean.of(losses, batch["row_mask"]), {}
+
+
+def collate(examples: Any) -> medjax.BatchData:
+    return medjax.BatchData(
+        x=np.stack([example["x"] for example in examples]),
+        y=np.array([example["y"] for example in examples]),
+    )
+
+
+COMPONENT = medjax.TrainableComponent(
+    init=lambda key: MLP().init(key, jnp.zeros((1, 8))),
+    preprocess=lambda item: item,
+    collate=collate,
+    forward=forward,
+    configure_optimizer=optax.adam,
+    save=lambda path, variables: None,
+    load=lambda path: {},
+)
+
+
+def bare_state(mesh: Any) -> tuple[Any, Any]:
+    """Return a state and the step that `medjax.train` would use."""
+    options = medjax.Options()
+    optimizer = make_optimizer(COMPONENT, options)
+    state = create_state(COMPONENT, optimizer, seed=0, learning_rate=1e-3, accumulates=False)
+    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
+    step = medjax.make_train_step(
+        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
+    )
+    return state, step
+
+
+class ReadyLoader:
+    """Stands in for a DataLoader whose batches are on the device already."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield them."""
+        yield from self._batches[start:]
+
+
+def seconds_per_step(run: Callable[[], None], nb_steps: int) -> float:
+    began = time.perf_counter()
+    run()
+    return (time.perf_counter() - began) / nb_steps
+
+
+class Durations(medjax.TrainerCallback):
+    """Keeps how long each epoch took."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_epoch_end(self, metrics: Any, epoch: int, epoch_duration: float) -> None:
+        self.seconds.append(epoch_duration)
+
+
+def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
+    """Return seconds a step of the bare loop and of `training_epoch`, on ready batches."""
+    mesh = medjax.sharding.make_mesh()
+    state, step = bare_state(mesh)
+    device = medjax.sharding.put_batch(fixed(DATA[:32]), mesh)
+    loader = ReadyLoader([Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
+    no_flush = jnp.asarray(False)
+
+    def bare() -> None:
+        nonlocal state
+        for batch in loader.batches(1):
+            state, _ = step(state, batch.device, no_flush)
+        jax.block_until_ready(state)
+
+    def ours() -> None:
+        nonlocal state
+        state, _ = medjax.training_epoch(state, loader, step, epoch=1)
+
+    bare(), ours()
+    pairs = [
+        (seconds_per_step(bare, nb_steps), seconds_per_step(ours, nb_steps)) for _ in range(repeats)
+    ]
+    return [bare for bare, _ in pairs], [ours for _, ours in pairs]
+
+
+def compare_whole(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
+    """Return seconds a step of a bare loop that makes its batches, and of `medjax.train`."""
+    mesh = medjax.sharding.make_mesh()
+    state, step = bare_state(mesh)
+    data = DATA[: 32 * nb_steps]
+    no_flush = jnp.asarray(False)
+
+    def bare() -> None:
+        nonlocal state
+        order = medjax.epoch_order(0, 1, len(data))
+        for first in range(0, len(data), 32):
+            batch = fixed([data[index] for index in order[first : first + 32]])
+            state, _ = step(state, medjax.sharding.put_batch(batch, mesh), no_flush)
+        jax.block_until_ready(state)
+
+    def ours() -> float:
+        durations = Durations()
+        with tempfile.TemporaryDirectory() as folder:
+            config = medjax.TrainerConfig(folder, 1e-3, 2, batch_size=32, seed=0)
+            medjax.train(COMPONENT, config, data, callback=durations)
+        return durations.seconds[-1] / nb_steps  # the first epoch compiles
+
+    bare()
+    pairs = [(seconds_per_step(bare, nb_steps), ours()) for _ in range(repeats)]
+    return [bare for bare, _ in pairs], [ours for _, ours in pairs]
+
+
+def fixed(items: Any) -> medjax.BatchData:
+    return fix_shape(collate(items), Ladder((16,), {}), 32)
+
+
+def show(name: str, bare: list[float], ours: list[float]) -> None:
+    differences = [1e6 * (b - a) for a, b in zip(bare, ours, strict=True)]
+    print(
+        f"{name:6s} bare {1e6 * statistics.median(bare):7.1f}  "
+        f"medjax {1e6 * statistics.median(ours):7.1f}  "
+        f"on top {statistics.median(differences):7.1f} "
+        f"({min(differences):.1f} to {max(differences):.1f}) microseconds a step"
+    )
+
+
+RNG = np.random.default_rng(0)
+DATA: list[dict[str, Any]] = []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=7)
+    args = parser.parse_args()
+    inputs = RNG.normal(size=(32 * args.steps, 8)).astype(np.float32)
+    classes = RNG.integers(0, 3, 32 * args.steps)
+    DATA.extend({"x": x, "y": int(y)} for x, y in zip(inputs, classes, strict=True))
+    print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {platform.processor() or 'CPU'}")
+    show("loop", *compare_loops(args.steps, args.repeats))
+    show("whole", *compare_whole(args.steps, args.repeats))
+
+
+if __name__ == "__main__":
+    main()

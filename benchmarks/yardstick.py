@@ -1,0 +1,58 @@
+"""F1 under the settings medkit's own trainer was measured with, over several seeds.
+
+Batch 16, learning rate 1e-4, AdamW with torch's defaults, 3 epochs, no warm-up, MiniLM; entity F1
+on the test split after each epoch by the rule of conlleval, which is medkit's.
+
+    python benchmarks/yardstick.py --data FOLDER --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import medjax
+from medjax.components import TokenClassification
+from medjax.readers import read_documents
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train and test .tsv")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--precision", default="float32")
+    args = parser.parse_args()
+    train = read_documents(args.data / "train.tsv")
+    test = read_documents(args.data / "test.tsv")
+    labels = sorted({e.label for document in train for e in document.entities})
+    tagger = TokenClassification.from_pretrained("minilm", labels, max_length=128)
+    finals = []
+    for seed in args.seeds:
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            result = medjax.train(
+                tagger.component,
+                medjax.TrainerConfig(folder, 1e-4, args.epochs, batch_size=16, seed=seed),
+                train,
+                test,
+                metrics_computer=medjax.SpanMetrics(tagger.tags),
+                options=medjax.Options(cache_preprocessed=True, precision=args.precision),
+            )
+        scores = [row["eval"]["micro_f1-score"] for row in result.history]
+        losses = [row["train"]["loss"] for row in result.history]
+        finals.append(scores[-1])
+        print(
+            f"seed {seed}: test F1 {' '.join(f'{score:.3f}' for score in scores)}, train loss "
+            f"{' '.join(f'{loss:.3f}' for loss in losses)}, {result.nb_compilations} compilations, "
+            f"{time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+    print(f"mean F1 after {args.epochs} epochs, {len(finals)} seeds: {statistics.mean(finals):.3f}")
+
+
+if __name__ == "__main__":
+    main()

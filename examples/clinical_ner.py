@@ -1,0 +1,200 @@
+"""Fine-tune a pretrained encoder for clinical named entity recognition.
+
+Without arguments it trains MiniLM on a small synthetic corpus; with ``--data`` and ``--model`` on
+anyone's. Everything it makes lies under ``--output``: checkpoints, metrics as CSV and JSON lines,
+learning curves and a report. Killed at any moment, it goes on with ``--resume``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optax
+
+import medjax
+from medjax.components import TokenClassification
+from medjax.data import epoch_order
+from medjax.metrics import format_confusion, format_scores, label_confusion, span_scores
+from medjax.readers import read_documents
+from medjax.text import Document, Entity, split_sentences
+
+SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
+SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
+LADDER = (16, 32, 48, 64, 96)
+SENTENCES = (
+    "No chest pain since the stent; aspirin 100 mg daily was continued.",
+    "CT of the abdomen showed acute pancreatitis, so he was kept on intravenous fluids.",
+    "She denies fever, but her creatinine rose after ibuprofen for chronic back pain.",
+)
+
+
+class Corpus(NamedTuple):
+    """Documents to train on, to choose the best epoch by, and to report on."""
+
+    train: list[Document]
+    devel: list[Document]
+    test: list[Document]
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="folder with train, devel and "
+        "test files, a BRAT folder, or 1 to 3 files in that order")  # fmt: skip
+    add("--model", default="minilm", help="folder of a checkpoint, or a name")
+    add("--output", type=Path, default=Path("runs/clinical_ner"), help="folder of the results")
+    add("--resume", action="store_true", help="go on from the last checkpoint in --output")
+    add("--epochs", type=int, default=5)
+    add("--batch-size", type=int, default=16)
+    add("--learning-rate", type=float, default=3e-4)
+    add("--weight-decay", type=float, default=0.01)
+    add("--warmup", type=float, default=0.1, help="fraction of the updates")
+    add("--constant-rate", action="store_true", help="do not lower the learning rate to 0")
+    add("--seed", type=int, default=0)
+    add("--max-length", type=int, default=128, help="tokens of a sentence")
+    add("--scheme", choices=("iob2", "bilou"), default="iob2")
+    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add("--save-interval", type=int, default=None, help="batches between checkpoints in an epoch")
+    return parser.parse_args(arguments)
+
+
+def load_corpus(paths: Sequence[Path], seed: int) -> Corpus:
+    """Read the corpus and, where it has no splits of its own, split it 80 / 10 / 10.
+
+    Raises
+    ------
+    ValueError
+        If there are more than three files, or a folder holds nothing readable.
+    """
+    if len(paths) == 1 and paths[0].is_dir() and not any(paths[0].glob("*.ann")):
+        paths = [_find_split(paths[0], names) for names in SPLITS.values()]
+    if len(paths) > 3:
+        raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
+    parts = [
+        [sentence for document in read_documents(path) for sentence in split_sentences(document)]
+        for path in paths
+    ]
+    if len(parts) == 1:
+        shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
+        first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
+        parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
+    return Corpus(parts[0], parts[1], parts[-1])
+
+
+def _find_split(folder: Path, names: Sequence[str]) -> Path:
+    found = [path for path in sorted(folder.iterdir()) if path.stem in names]
+    if len(found) != 1:
+        msg = f"{folder} has {len(found)} files or folders named {' or '.join(names)}; expected one"
+        raise ValueError(msg)
+    return found[0]
+
+
+class TagCollector(medjax.SpanMetrics):
+    """Span scores that also keep the tags they were computed from, for the confusion."""
+
+    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
+        """Keep the tags and score them."""
+        self.tags_of = all_data
+        return super().compute(all_data)
+
+
+def report(
+    tagger: TokenClassification,
+    variables: dict[str, Any],
+    config: medjax.TrainerConfig,
+    documents: list[Document],
+) -> str:
+    """Return tables of the scores by label, by both rules, and of the confusion."""
+    collector = TagCollector(tagger.tags)
+    lenient = medjax.evaluate(
+        tagger.component, variables, config, documents, metrics_computer=collector
+    )
+    y_true, y_pred = collector.tags_of["y_true"], collector.tags_of["y_pred"]
+    strict = span_scores(y_true, y_pred, rule=tagger.tagging_scheme)
+    return "\n\n".join(
+        (
+            f"Test split, {len(documents)} sentences, rule of conlleval:",
+            format_scores(lenient),
+            f"The same, strict {tagger.tagging_scheme}:",
+            format_scores(strict),
+            "Confusion, rule of conlleval:",
+            format_confusion(label_confusion(y_true, y_pred)),
+        )
+    )
+
+
+def marked(text: str, entities: Sequence[Entity]) -> str:
+    """Return a text with its entities in brackets."""
+    parts, position = [], 0
+    for entity in entities:
+        inside = f"[{text[entity.start : entity.end]}]({entity.label} {entity.score:.2f})"
+        parts += [text[position : entity.start], inside]
+        position = entity.end
+    return "".join([*parts, text[position:]])
+
+
+def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
+    """Train, report and show what the tagger finds in three sentences."""
+    args = parse(arguments)
+    corpus = load_corpus(args.data, args.seed)
+    labels = sorted({e.label for document in corpus.train for e in document.entities})
+    print(f"{len(corpus.train)} / {len(corpus.devel)} / {len(corpus.test)} sentences: {labels}")
+    tagger = TokenClassification.from_pretrained(
+        args.model,
+        labels,
+        tagging_scheme=args.scheme,
+        max_length=args.max_length,
+        optimizer=optax.adam,
+    )
+    config = medjax.TrainerConfig(
+        output_dir=args.output / "checkpoints",
+        learning_rate=args.learning_rate,
+        nb_training_epochs=args.epochs,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        checkpoint_metric="micro_f1-score",
+        minimize_checkpoint_metric=False,
+    )
+    options = medjax.Options(
+        weight_decay=args.weight_decay,
+        max_grad_norm=1.0,
+        warmup_steps=args.warmup,
+        precision=args.precision,
+        length_ladder=(*(n for n in LADDER if n < args.max_length), args.max_length),
+        cache_preprocessed=True,
+        save_interval_steps=args.save_interval,
+        log_dir=args.output,
+    )
+    nb_updates = -(-len(corpus.train) // args.batch_size) * args.epochs
+    falling = optax.linear_schedule(args.learning_rate, 0, nb_updates)
+    result = medjax.train(
+        tagger.component,
+        config,
+        corpus.train,
+        corpus.devel,
+        metrics_computer=medjax.SpanMetrics(tagger.tags),
+        schedule=None if args.constant_rate else falling,
+        options=options,
+        resume="auto" if args.resume else None,
+    )
+    medjax.plot_history(
+        result.history, args.output / "learning_curves.png", metrics=("loss", "micro_f1-score")
+    )
+    variables = tagger.load(result.best_checkpoint)
+    text = report(tagger, variables, config, corpus.test)
+    (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
+    print(f"\n{text}\n\nThree sentences:\n")
+    for sentence, entities in zip(SENTENCES, tagger.predict(variables, SENTENCES), strict=True):
+        print(marked(sentence, entities))
+    print(f"\nBest checkpoint: {result.best_checkpoint}\nLast checkpoint: {result.last_checkpoint}")
+    return result
+
+
+if __name__ == "__main__":
+    main()

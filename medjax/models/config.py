@@ -1,0 +1,145 @@
+"""EncoderConfig: the sizes and choices that define an encoder, under Hugging Face's names."""
+
+from __future__ import annotations
+
+import dataclasses
+
+ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
+"""Model types that number positions from `pad_token_id + 1` and skip padding."""
+
+MODEL_TYPES = frozenset({"bert", "distilbert"}) | ROBERTA_TYPES
+"""Model types, as in the field `model_type` of a config.json, that the encoder implements."""
+
+ACTIVATION_NAMES = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"})
+"""Values of `hidden_act` that the encoder implements."""
+
+_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Sizes and choices of an encoder; fields carry the names of Hugging Face's `BertConfig`.
+
+    Attributes
+    ----------
+    model_type : str
+        Family, one of `MODEL_TYPES`.
+    vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size : int
+        Sizes; `hidden_size` is a multiple of `num_attention_heads`.
+    max_position_embeddings : int
+        Rows of the position table. The longest input is `max_length` tokens, which is shorter
+        for the RoBERTa family.
+    type_vocab_size : int
+        Number of token types, 0 for DistilBERT, which has none.
+    hidden_act : str
+        Activation of the feed-forward part, one of `ACTIVATION_NAMES`.
+    layer_norm_eps : float
+        Added to the variance in LayerNorm.
+    hidden_dropout_prob, attention_probs_dropout_prob : float
+        Probabilities of dropping a hidden value and an attention probability.
+    classifier_dropout : float or None
+        Probability of dropping an input of the classifier, `hidden_dropout_prob` if None.
+    pad_token_id : int
+        Token that fills up short rows.
+    initializer_range : float
+        Standard deviation of freshly initialised kernels and embeddings.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of its range or two fields contradict each other.
+
+    Examples
+    --------
+    >>> config = EncoderConfig(model_type="roberta", vocab_size=100, hidden_size=32,
+    ...     num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+    ...     max_position_embeddings=40, type_vocab_size=1, pad_token_id=1)
+    >>> config.max_length
+    38
+    """
+
+    model_type: str = "bert"
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    pad_token_id: int = 0
+    initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        for name, allowed in (("model_type", MODEL_TYPES), ("hidden_act", ACTIVATION_NAMES)):
+            value = getattr(self, name)
+            if value not in allowed:
+                msg = f"{name} is {value!r}; this encoder supports {', '.join(sorted(allowed))}"
+                raise ValueError(msg)
+        for name in _SIZES:
+            self._require(name, getattr(self, name) >= 1, "a positive integer")
+        for name in _DROPOUTS:
+            rate = getattr(self, name)
+            self._require(name, rate is None or 0 <= rate < 1, "a probability in [0, 1)")
+        self._require("layer_norm_eps", self.layer_norm_eps > 0, "a positive number")
+        self._require("initializer_range", self.initializer_range > 0, "a positive number")
+        self._require(
+            "pad_token_id",
+            0 <= self.pad_token_id < self.vocab_size,
+            f"a token below vocab_size, {self.vocab_size}",
+        )
+        self._require(
+            "hidden_size",
+            self.hidden_size % self.num_attention_heads == 0,
+            f"a multiple of num_attention_heads, {self.num_attention_heads}",
+        )
+        if self.model_type == "distilbert":
+            self._require("type_vocab_size", self.type_vocab_size == 0, "0 for distilbert")
+        else:
+            self._require("type_vocab_size", self.type_vocab_size >= 1, "a positive integer")
+        self._require(
+            "max_position_embeddings", self.max_length >= 1, f"more than {self.first_position}"
+        )
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            msg = f"{name} is {getattr(self, name)!r}; expected {expected}"
+            raise ValueError(msg)
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table that the first token of a text takes."""
+        return self.pad_token_id + 1 if self.model_type in ROBERTA_TYPES else 0
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens, special tokens included."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def attention_output_dropout(self) -> float:
+        """Probability of dropping a value of the attention block's output; DistilBERT drops none.
+
+        Source: `DistilBertSelfAttention.forward` in transformers 5.
+        """
+        return 0.0 if self.model_type == "distilbert" else self.hidden_dropout_prob
+
+    @property
+    def head_dropout(self) -> float:
+        """Probability of dropping an input of the classifier."""
+        if self.classifier_dropout is None:
+            return self.hidden_dropout_prob
+        return self.classifier_dropout

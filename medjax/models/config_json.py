@@ -1,0 +1,159 @@
+"""config.json of a Hugging Face checkpoint, read and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medjax.models.config import EncoderConfig
+from medjax.models.families import FAMILIES
+
+CONFIG_FILE = "config.json"
+
+_OWN_FIELDS = frozenset({"_name_or_path", "num_labels", "_num_labels", "torch_dtype"})
+"""Fields of an original config.json that describe that checkpoint and not the one written."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file of a checkpoint that holds one JSON object.
+
+    Parameters
+    ----------
+    file : Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it does not exist or holds something else.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"no {file.name} in {file.parent}; expected the folder of a Hugging Face checkpoint"
+        raise ValueError(msg) from None
+    except ValueError as error:
+        msg = f"{file} is not JSON ({error}); restore it from where the checkpoint came from"
+        raise ValueError(msg) from error
+    if not isinstance(content, dict):
+        msg = f"{file} holds a {type(content).__name__}; expected a JSON object"
+        raise ValueError(msg)
+    return content
+
+
+def read_config(folder: Path | str) -> EncoderConfig:
+    """Read the encoder's configuration from a checkpoint's config.json.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If there is no config.json, it lacks a size, or it describes a model that `Encoder`
+        does not implement.
+    """
+    file = Path(folder) / CONFIG_FILE
+    content = read_json(file)
+    model_type = str(content.get("model_type"))
+    if model_type not in FAMILIES:
+        msg = f"{file}: model_type is {model_type!r}; supported are {', '.join(sorted(FAMILIES))}"
+        raise ValueError(msg)
+    for name, supported in (("position_embedding_type", "absolute"), ("is_decoder", False)):
+        if content.get(name, supported) != supported:
+            msg = f"{file}: {name} is {content[name]!r}; only {supported!r} is supported"
+            raise ValueError(msg)
+
+    family = FAMILIES[model_type]
+    values: dict[str, Any] = dict(family.fixed_fields)
+    for field in dataclasses.fields(EncoderConfig):
+        name = family.renamed_fields.get(field.name, field.name)
+        if field.name not in family.fixed_fields and name in content:
+            values[field.name] = content[name]
+        elif field.name not in values and field.default is dataclasses.MISSING:
+            msg = f"{file} lacks {name!r}; add the size that the weights were trained with"
+            raise ValueError(msg)
+    if values.get("pad_token_id") is None:
+        values["pad_token_id"] = family.default_pad_token_id
+    try:
+        return EncoderConfig(**values)
+    except ValueError as error:
+        msg = f"{file}: {error}"
+        raise ValueError(msg) from error
+
+
+def read_labels(folder: Path | str) -> tuple[str, ...] | None:
+    """Read the class names of a token classifier, in the order of its logits.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the checkpoint.
+
+    Returns
+    -------
+    tuple of str or None
+        The names; None if the checkpoint is not a token classifier, in which case `read_params`
+        returns no head either.
+
+    Raises
+    ------
+    ValueError
+        If config.json is missing or its `id2label` does not number the classes from 0.
+    """
+    file = Path(folder) / CONFIG_FILE
+    content = read_json(file)
+    architectures = content.get("architectures") or []
+    if not any(name.endswith("ForTokenClassification") for name in architectures):
+        return None
+    # transformers leaves out what equals its default, and its default is these two.
+    id2label = content.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    if {str(index) for index in range(len(id2label))} != set(id2label):
+        msg = f"{file}: id2label numbers classes {list(id2label)}; expected 0, 1, 2, ..."
+        raise ValueError(msg)
+    return tuple(id2label[str(index)] for index in range(len(id2label)))
+
+
+def write_config(
+    folder: Path,
+    config: EncoderConfig,
+    labels: Sequence[str],
+    original_folder: Path | str | None,
+) -> None:
+    """Write the config.json of a token classifier.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write it.
+    config : EncoderConfig
+        The encoder's configuration.
+    labels : sequence of str
+        Names of the classes, in the order of the logits.
+    original_folder : Path, str or None
+        Checkpoint that training started from. What its config.json says beyond `EncoderConfig`
+        is kept.
+    """
+    kept = {} if original_folder is None else read_json(Path(original_folder) / CONFIG_FILE)
+    kept = {name: value for name, value in kept.items() if name not in _OWN_FIELDS}
+    family = FAMILIES[config.model_type]
+    fields = {
+        family.renamed_fields.get(name, name): value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in family.fixed_fields
+    }
+    content = {
+        **kept,
+        **fields,
+        "architectures": [family.architecture],
+        "dtype": "float32",
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,167 @@
+"""What Hugging Face calls the parts of an encoder, one table for each family.
+
+Every name stands here once; `huggingface` reads the tables in both directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from medjax.models.config import EncoderConfig
+
+_LEAVES: Mapping[str, tuple[tuple[str, str, bool], ...]] = MappingProxyType(
+    {
+        "embedding": (("embedding", "weight", False),),
+        "norm": (("scale", "weight", False), ("bias", "bias", False)),
+        # torch keeps a Linear's weight as (outputs, inputs), Flax as (inputs, outputs).
+        "dense": (("kernel", "weight", True), ("bias", "bias", False)),
+    }
+)
+"""By kind of module: (Flax parameter, torch parameter, whether one is the other transposed)."""
+
+_EMBEDDING_MODULES = (
+    ("word_embeddings", "word_embeddings", "embedding"),
+    ("position_embeddings", "position_embeddings", "embedding"),
+    ("token_type_embeddings", "token_type_embeddings", "embedding"),
+    ("norm", "LayerNorm", "norm"),
+)
+_BERT_LAYER = (
+    ("attention/query", "attention.self.query", "dense"),
+    ("attention/key", "attention.self.key", "dense"),
+    ("attention/value", "attention.self.value", "dense"),
+    ("attention/output", "attention.output.dense", "dense"),
+    ("attention_norm", "attention.output.LayerNorm", "norm"),
+    ("intermediate", "intermediate.dense", "dense"),
+    ("output", "output.dense", "dense"),
+    ("output_norm", "output.LayerNorm", "norm"),
+)
+_DISTILBERT_LAYER = (
+    ("attention/query", "attention.q_lin", "dense"),
+    ("attention/key", "attention.k_lin", "dense"),
+    ("attention/value", "attention.v_lin", "dense"),
+    ("attention/output", "attention.out_lin", "dense"),
+    ("attention_norm", "sa_layer_norm", "norm"),
+    ("intermediate", "ffn.lin1", "dense"),
+    ("output", "ffn.lin2", "dense"),
+    ("output_norm", "output_layer_norm", "norm"),
+)
+_DISTILBERT_FIELDS = MappingProxyType(
+    {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+        "hidden_dropout_prob": "dropout",
+        "attention_probs_dropout_prob": "attention_dropout",
+    }
+)
+
+
+class Family(NamedTuple):
+    """How checkpoints of one `model_type` are named.
+
+    Attributes
+    ----------
+    architecture : str
+        Class of the token classifier in transformers.
+    prefix : str
+        What the encoder's tensors begin with in a task model, without the dot.
+    layers : str
+        What the tensors of layer N begin with, before ``.N``.
+    layer_modules : tuple
+        (Flax module, torch module, kind) for the modules of a layer.
+    renamed_fields : Mapping
+        config.json's name of the `EncoderConfig` fields that it calls otherwise.
+    fixed_fields : Mapping
+        Fields of `EncoderConfig` that config.json lacks, with the family's only value.
+    default_pad_token_id : int
+        What transformers assumes where config.json is silent.
+    """
+
+    architecture: str
+    prefix: str
+    layers: str = "encoder.layer"
+    layer_modules: tuple[tuple[str, str, str], ...] = _BERT_LAYER
+    renamed_fields: Mapping[str, str] = MappingProxyType({})
+    fixed_fields: Mapping[str, float | None] = MappingProxyType({})
+    default_pad_token_id: int = 0
+
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        "bert": Family("BertForTokenClassification", "bert"),
+        "roberta": Family("RobertaForTokenClassification", "roberta", default_pad_token_id=1),
+        "camembert": Family("CamembertForTokenClassification", "roberta", default_pad_token_id=1),
+        "xlm-roberta": Family(
+            "XLMRobertaForTokenClassification", "roberta", default_pad_token_id=1
+        ),
+        "distilbert": Family(
+            "DistilBertForTokenClassification",
+            "distilbert",
+            layers="transformer.layer",
+            layer_modules=_DISTILBERT_LAYER,
+            renamed_fields=_DISTILBERT_FIELDS,
+            fixed_fields=MappingProxyType(
+                {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "classifier_dropout": None}
+            ),
+        ),
+    }
+)
+"""The families by `model_type`."""
+
+
+class TensorName(NamedTuple):
+    """One parameter under both of its names.
+
+    Attributes
+    ----------
+    path : tuple of str
+        Where it stands among the parameters of a `TokenClassifier`.
+    name : str
+        What a checkpoint calls it, without the family's prefix.
+    transposed : bool
+        Whether the checkpoint holds it with its two axes swapped.
+    """
+
+    path: tuple[str, ...]
+    name: str
+    transposed: bool
+
+
+def _module_tensors(flax_module: str, torch_module: str, kind: str) -> Iterator[TensorName]:
+    for flax_leaf, torch_leaf, transposed in _LEAVES[kind]:
+        path = (*flax_module.split("/"), flax_leaf)
+        yield TensorName(path, f"{torch_module}.{torch_leaf}", transposed)
+
+
+def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
+    """Return every parameter of the encoder, as checkpoints of its family name them.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        The encoder's configuration.
+    """
+    family = FAMILIES[config.model_type]
+    tensors: list[TensorName] = []
+    for flax_module, torch_module, kind in _EMBEDDING_MODULES:
+        if flax_module != "token_type_embeddings" or config.type_vocab_size > 0:
+            tensors += _module_tensors(
+                f"encoder/embeddings/{flax_module}", f"embeddings.{torch_module}", kind
+            )
+    for index in range(config.num_hidden_layers):
+        for flax_module, torch_module, kind in family.layer_modules:
+            tensors += _module_tensors(
+                f"encoder/layer_{index}/{flax_module}",
+                f"{family.layers}.{index}.{torch_module}",
+                kind,
+            )
+    return tensors
+
+
+def classifier_tensors() -> list[TensorName]:
+    """Return the parameters of the token classifier's head, which all families name alike."""
+    return list(_module_tensors("classifier", "classifier", "dense"))

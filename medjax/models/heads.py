@@ -1,0 +1,59 @@
+"""Heads: what turns an encoder's hidden states into a model for a task."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from medjax.models.config import EncoderConfig
+from medjax.models.dropout import Dropout
+from medjax.models.encoder import Encoder
+
+
+class TokenClassifier(nn.Module):
+    """An encoder with one linear classifier for every token.
+
+    Its parameters are ``{"encoder": ..., "classifier": {"kernel": ..., "bias": ...}}``.
+
+    Attributes
+    ----------
+    config : EncoderConfig
+        Sizes and choices of the encoder.
+    num_labels : int
+        Number of classes.
+    """
+
+    config: EncoderConfig
+    num_labels: int
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None = None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Classify the tokens of a batch.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids : jax.Array
+            As for `Encoder`, shape (rows, length).
+        deterministic : bool
+            False in training: dropout is applied, with the random stream ``"dropout"``.
+
+        Returns
+        -------
+        jax.Array
+            Logits of shape (rows, length, num_labels), float32 whatever the parameters' dtype,
+            so that the loss is computed in float32.
+        """
+        encoder = Encoder(self.config, name="encoder")
+        hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
+        hidden = Dropout(self.config.head_dropout)(hidden, deterministic=deterministic)
+        kernel_init = nn.initializers.normal(self.config.initializer_range)
+        classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
+        return classifier(hidden).astype(jnp.float32)

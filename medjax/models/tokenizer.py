@@ -1,0 +1,206 @@
+"""Tokenizers of Hugging Face checkpoints, through the package `tokenizers`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import tokenizers
+
+TOKENIZER_FILE = "tokenizer.json"
+
+TOKENIZER_FILES = (
+    TOKENIZER_FILE,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+"""Every file that tokenizers of the supported families consist of."""
+
+
+class Encoding(NamedTuple):
+    """A tokenised text; every list has one entry per token.
+
+    Attributes
+    ----------
+    ids : list of int
+        Rows of the word embeddings.
+    offsets : list of (int, int)
+        Start and end of the token in the text, in characters (Unicode code points), `end`
+        exclusive; (0, 0) for special tokens.
+    word_ids : list of (int or None)
+        Which word, as the pre-tokeniser splits them, the token belongs to; None for special
+        tokens.
+    special_tokens_mask : list of int
+        1 for tokens the tokenizer added around the text, 0 for those of the text.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    word_ids: list[int | None]
+    special_tokens_mask: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """A checkpoint's tokenizer, with the files it came from; made by `load_tokenizer`.
+
+    Pickling it, as a worker process does, needs nothing of the folder it was read from.
+
+    Attributes
+    ----------
+    backend : tokenizers.Tokenizer
+        What does the work; it neither truncates nor pads by itself.
+    pad_token_id : int
+        Token to fill up short rows with.
+    files : Mapping
+        Name and content of the tokenizer's files, as `save` writes them.
+    """
+
+    backend: tokenizers.Tokenizer = dataclasses.field(repr=False)
+    pad_token_id: int
+    files: Mapping[str, bytes] = dataclasses.field(repr=False)
+
+    def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[Encoding]:
+        """Tokenise texts, without padding.
+
+        Parameters
+        ----------
+        texts : sequence of str
+            The texts.
+        max_length : int, optional
+            Longest result in tokens, special tokens included; the end of longer texts is cut
+            off. None cuts nothing.
+
+        Returns
+        -------
+        list of Encoding
+            One for each text.
+
+        Raises
+        ------
+        ValueError
+            If `texts` is a single string, or `max_length` leaves no room for the text.
+        """
+        if isinstance(texts, str):
+            msg = f"texts is the string {texts[:40]!r}; expected a list of texts: [{texts[:40]!r}]"
+            raise ValueError(msg)
+        self._truncate_at(max_length)
+        return [
+            Encoding(found.ids, found.offsets, found.word_ids, found.special_tokens_mask)
+            for found in self.backend.encode_batch(list(texts))
+        ]
+
+    def _truncate_at(self, max_length: int | None) -> None:
+        current = self.backend.truncation and self.backend.truncation["max_length"]
+        if max_length == current:
+            # Left alone, so that threads that agree on the length share the backend safely.
+            return
+        if max_length is None:
+            self.backend.no_truncation()
+            return
+        nb_special = self.backend.num_special_tokens_to_add(is_pair=False)
+        if max_length <= nb_special:
+            msg = f"max_length is {max_length}; expected more than {nb_special}, the special tokens"
+            raise ValueError(msg)
+        self.backend.enable_truncation(max_length)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the tokenizer's files, byte for byte as they were read.
+
+        Parameters
+        ----------
+        folder : Path or str
+            Where to write them; made if it does not exist.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+
+
+def _fast_tokenizer_json(folder: Path) -> bytes:
+    """Let `transformers` turn a vocabulary in an older format into a tokenizer.json."""
+    try:
+        import transformers
+    except ImportError as error:
+        msg = (
+            f"no {TOKENIZER_FILE} in {folder}; install transformers, which makes one from the "
+            "vocabulary (pip install transformers sentencepiece), or take a folder that has it"
+        )
+        raise ValueError(msg) from error
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return tokenizer.backend_tokenizer.to_str().encode()
+    # transformers raises whatever its converters raise: OSError, ImportError, AttributeError ...
+    except Exception as error:
+        msg = f"no {TOKENIZER_FILE} in {folder}, and transformers cannot make one: {error}"
+        raise ValueError(msg) from error
+
+
+def _pad_token_id(backend: tokenizers.Tokenizer, files: Mapping[str, bytes], folder: Path) -> int:
+    if backend.padding is not None:
+        return int(backend.padding["pad_id"])
+    named: list[Any] = [
+        json.loads(files.get(name, b"{}")).get("pad_token")
+        for name in ("tokenizer_config.json", "special_tokens_map.json")
+    ]
+    # After what the files name, what the supported families call it.
+    for token in (*named, "[PAD]", "<pad>"):
+        text = token["content"] if isinstance(token, dict) else token
+        token_id = None if text is None else backend.token_to_id(text)
+        if token_id is not None:
+            return token_id
+    msg = (
+        f"the tokenizer of {folder} names no padding token; set pad_token in tokenizer_config.json"
+    )
+    raise ValueError(msg)
+
+
+def load_tokenizer(folder: Path | str) -> Tokenizer:
+    """Load the tokenizer of a checkpoint.
+
+    Truncation and padding that `tokenizer.json` may ask for are switched off.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the checkpoint, with a `tokenizer.json`. Lacking that, `transformers` makes
+        one from the vocabulary, if it is installed.
+
+    Raises
+    ------
+    ImportError
+        If the package `tokenizers` is not installed.
+    ValueError
+        If there is no usable tokenizer in the folder.
+    """
+    try:
+        import tokenizers
+    except ImportError as error:
+        msg = "tokenising text needs the package tokenizers: pip install 'medjax[text]'"
+        raise ImportError(msg) from error
+    folder = Path(folder)
+    files = {
+        name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
+    }
+    if TOKENIZER_FILE not in files:
+        files[TOKENIZER_FILE] = _fast_tokenizer_json(folder)
+    try:
+        backend = tokenizers.Tokenizer.from_buffer(files[TOKENIZER_FILE])
+    # The package raises bare Exceptions.
+    except Exception as error:
+        msg = f"cannot read {folder / TOKENIZER_FILE} ({error}); copy the checkpoint again"
+        raise ValueError(msg) from error
+    pad_token_id = _pad_token_id(backend, files, folder)
+    backend.no_truncation()
+    backend.no_padding()
+    return Tokenizer(backend, pad_token_id, files)

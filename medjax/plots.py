@@ -1,0 +1,72 @@
+"""Learning curves as a picture, with matplotlib (extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plot_history(
+    history: Sequence[dict[str, dict[str, float]]],
+    path: str | Path | None = None,
+    *,
+    metrics: Sequence[str] = ("loss",),
+) -> Any:
+    """Draw metrics against epochs, one panel for each metric, one line for each phase.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        ``TrainResult.history``.
+    path : str or Path, optional
+        Where to write the picture; the ending gives the format.
+    metrics : sequence of str
+        Metrics to draw; a phase that lacks one is left out of its panel.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The picture.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If no phase has one of the metrics.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_history needs matplotlib: pip install 'medjax[plots]'") from error
+    # A bare Figure, not pyplot: no global state and no display.
+    figure = Figure(figsize=(5 * len(metrics), 3.5), layout="constrained")
+    for panel, metric in zip(
+        figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
+        _draw(panel, history, metric)
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _draw(panel: Any, history: Sequence[dict[str, dict[str, float]]], metric: str) -> None:
+    lines = {
+        phase: [
+            (epoch, row[phase][metric])
+            for epoch, row in enumerate(history, 1)
+            if metric in row.get(phase, {})
+        ]
+        for phase in ("train", "eval")
+    }
+    if not any(lines.values()):
+        known = sorted({name for row in history for scores in row.values() for name in scores})
+        raise ValueError(f"the history has no metric {metric!r}; it has {known}")
+    for phase, points in lines.items():
+        if points:
+            panel.plot(*zip(*points, strict=True), marker="o", label=phase)
+    panel.set(xlabel="epoch", ylabel=metric)
+    panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.grid(alpha=0.3)
+    panel.legend()

@@ -1,0 +1,61 @@
+"""A tiny random tagger in a Hugging Face folder, with a tokenizer of the synthetic corpus."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+
+from medjax.models import EncoderConfig, TokenClassifier, write_checkpoint
+from medjax.readers import read_documents
+from medjax.tagging import tag_names
+
+CORPUS = Path(__file__).parents[2] / "examples" / "data" / "synthetic_clinical"
+LABELS = ("Problem", "Test", "Treatment")
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def write_tokenizer(folder: Path, texts: list[str]) -> int:
+    """Train a WordPiece tokenizer, write it as transformers would, return its size."""
+    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=300, special_tokens=SPECIAL, continuing_subword_prefix="##", show_progress=False
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    backend.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "BertTokenizer", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return backend.get_vocab_size()
+
+
+@pytest.fixture(scope="session")
+def corpus():
+    """Sixty sentences of the synthetic corpus."""
+    return read_documents(CORPUS / "train.tsv")[:60]
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, corpus):
+    """The folder of a random BERT tagger, hidden size 32, that takes 64 tokens."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    config = EncoderConfig(
+        model_type="bert",
+        vocab_size=write_tokenizer(folder, [document.text for document in corpus]),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    tags = tag_names(LABELS, "iob2")
+    tokens = jnp.ones((1, 3), jnp.int32)
+    model = TokenClassifier(config, len(tags))
+    variables = model.init(jax.random.key(0), tokens, tokens, deterministic=True)
+    write_checkpoint(folder, config, variables["params"], labels=tags)
+    return folder
