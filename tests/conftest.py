@@ -1,1 +1,1 @@
-"""Makes `components` importable from every test: this folder is put on the path by pytest."""
+"""Makes `tiny` importable from every test: pytest puts the folder of this file on the path."""

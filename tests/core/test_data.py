@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from components import collate_sentences, config, mlp, one_device, points, sentences, tagger
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import collate_sentences, config, mlp, one_device, points, sentences, tagger
 
 from medjax import ROW_MASK, BatchData, ItemError, Options, epoch_order, get_dataloader
 from medjax.data.ladder import Ladder, fix_shape, narrow

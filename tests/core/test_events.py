@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from components import config, mlp, points, same_bits
+from tiny import config, mlp, points, same_bits
 
 import medjax
 from medjax import NonFiniteError, Options, StopTraining, TrainerCallback, epoch_order

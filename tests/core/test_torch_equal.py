@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from components import CLASSES, FEATURES, HIDDEN, config, init_mlp, mlp, points
+from tiny import CLASSES, FEATURES, HIDDEN, config, init_mlp, mlp, points
 
 import medjax
 from medjax import Options, epoch_order

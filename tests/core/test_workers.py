@@ -7,7 +7,7 @@ import time
 
 import jax
 import pytest
-from components import as_it_is, config, mlp, one_device, points
+from tiny import as_it_is, config, mlp, one_device, points
 
 from medjax import ItemError, Options, WorkerError, get_dataloader
 
