@@ -31,7 +31,10 @@ def _number(minimum: float, *, above: bool = False) -> _Check:
         bound = f"a finite number {'above' if above else 'of at least'} {minimum:g}"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise _RefusedError(bound)
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer beyond every float
+            number = math.inf
         if not math.isfinite(number) or number < minimum or (above and number == minimum):
             raise _RefusedError(bound)
         return number

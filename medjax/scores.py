@@ -53,7 +53,7 @@ def length_axes(
         result: BatchData = jax.eval_shape(outputs, variables, inputs)
         return result
 
-    at_length, at_other = shapes(longest), shapes(max(longest // 2, 1))
+    at_length, at_other = shapes(longest), shapes(longest // 2 or 2)
     return {
         name: tuple(
             axis

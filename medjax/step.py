@@ -83,7 +83,9 @@ def make_forward_pass(
     ) -> tuple[BatchData, Mean, Variables]:
         if bfloat16:
             mask = batch[ROW_MASK]
-            variables, batch = jax.tree.map(_as_bfloat16, (variables, batch))
+            # Not the other collections: a running average would lose its small steps.
+            params, batch = jax.tree.map(_as_bfloat16, (variables["params"], batch))
+            variables = {**variables, "params": params}
             batch[ROW_MASK] = mask
         with jax.default_matmul_precision(matmul_precision):
             outputs, loss, collections = forward(
@@ -95,8 +97,11 @@ def make_forward_pass(
             raise ValueError("The component did not return a 'loss' from the input.")
         loss = Mean(jnp.asarray(loss.total, jnp.float32), jnp.asarray(loss.weight, jnp.float32))
         if options.loss_arithmetic == "medkit":
-            counts = (loss.weight > 0).astype(jnp.float32)
-            loss = Mean(jnp.where(counts > 0, loss.compute(), 0.0), counts)
+            weighs = loss.weight > 0
+            # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or
+            # not.
+            mean = loss.total / jnp.where(weighs, loss.weight, 1.0)
+            loss = Mean(jnp.where(weighs, mean, 0.0), weighs.astype(jnp.float32))
         return outputs, loss, collections
 
     return forward_pass

@@ -170,10 +170,16 @@ def _overrides(callback: Any, event: str) -> bool:
 
 
 def _accepting(method: Callable[..., None]) -> Callable[..., None]:
-    """Return `method` called with those keyword arguments only that it takes."""
+    """Return `method` called with those arguments only that it takes."""
     parameters = inspect.signature(method).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return method
+    kinds = [parameter.kind for parameter in parameters.values()]
+    any_name = inspect.Parameter.VAR_KEYWORD in kinds
+    any_number = inspect.Parameter.VAR_POSITIONAL in kinds
+    by_position = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
 
     def call(*args: Any, **kwargs: Any) -> None:
         taken = {}
@@ -181,6 +187,10 @@ def _accepting(method: Callable[..., None]) -> Callable[..., None]:
             renamed = name if name in parameters else _RENAMED.get(name, name)
             if renamed in parameters:
                 taken[renamed] = value
-        method(*args, **taken)
+            elif any_name:
+                taken[name] = value
+        # A parameter that has its value by name does not stand for one by position.
+        free = [name for name in by_position if name not in taken]
+        method(*(args if any_number else args[: len(free)]), **taken)
 
     return call

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from medjax.callbacks.base import TrainerCallback
 from medjax.config import TrainerConfig
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to the standard error of the moment, which notebooks and tests replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
 
 
 class DefaultPrinterCallback(TrainerCallback):
@@ -24,8 +36,8 @@ class DefaultPrinterCallback(TrainerCallback):
         self.logger = logging.getLogger("DefaultPrinterCallback")
         self.logger.setLevel(logging.INFO)
         self.logger.propagate = False
-        if not self.logger.handlers:
-            handler = logging.StreamHandler()
+        if not any(isinstance(handler, _StderrHandler) for handler in self.logger.handlers):
+            handler = _StderrHandler()
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
             self.logger.addHandler(handler)
         self._max_columns = max_columns

@@ -38,7 +38,7 @@ class Ladder(NamedTuple):
     def length_of(self, example: dict[str, Any]) -> int:
         """Return the length of an example: that of its longest ragged column, 0 without one."""
         columns = [example[name] for name in self.fills if name in example]
-        return max((len(column) for column in columns if np.ndim(column) > 0), default=0)
+        return max((_length(column) for column in columns), default=0)
 
     def rung(self, length: int, column: str, shape: Sequence[int]) -> int:
         """Return the shortest length of the ladder that holds `length`.
@@ -74,6 +74,12 @@ class Ladder(NamedTuple):
         )
 
 
+def _length(column: Any) -> int:
+    if isinstance(column, list | tuple):
+        return len(column)  # its items may be ragged
+    return len(column) if getattr(column, "ndim", 0) > 0 else 0
+
+
 def _pad_axis(column: np.ndarray, axis: int, size: int, fill: float) -> np.ndarray:
     widths = [(0, 0)] * column.ndim
     widths[axis] = (0, size - column.shape[axis])
@@ -93,8 +99,9 @@ def narrow(name: str, column: np.ndarray) -> np.ndarray:
         return column.astype(np.float32)
     if column.dtype in (np.int64, np.uint64, np.uint32):
         if column.size and (column.max() > _INT32.max or column.min() < _INT32.min):
+            outside = column.max() if column.max() > _INT32.max else column.min()
             msg = (
-                f"column {name!r} holds {column.max()} as {column.dtype}, which does not fit the "
+                f"column {name!r} holds {outside} as {column.dtype}, which does not fit the "
                 "32-bit integers of the device; renumber it, or return it as a list to keep it "
                 "on the host"
             )
@@ -131,10 +138,11 @@ def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
     if not 0 < found <= nb_rows:
         msg = f"collate returned {found} rows; expected at least 1 and at most {nb_rows}"
         raise ValueError(msg)
-    padded = ladder.pad_lengths(batch.arrays())
+    arrays = BatchData({name: np.asarray(column) for name, column in batch.arrays().items()})
+    padded = ladder.pad_lengths(arrays)
     rows = np.where(np.arange(nb_rows) < found, np.arange(nb_rows), 0)
     # Taking rows copies, which keeps the device, where it shares the host's memory, from seeing
     # what collate writes into its arrays later.
-    columns = {name: narrow(name, np.asarray(c))[rows] for name, c in padded.items()}
+    columns = {name: narrow(name, c)[rows] for name, c in padded.items()}
     columns[ROW_MASK] = (np.arange(nb_rows) < found).astype(np.float32)
     return BatchData(columns)

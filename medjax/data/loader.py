@@ -147,6 +147,9 @@ class DataLoader:
         nb_rows = sharding.rows_per_batch(self.batch_size, self._mesh)
         for indices, examples in self._examples(epoch, start):
             host = self._collate(examples)
+            if host.nb_rows != len(examples):
+                msg = f"collate returned {host.nb_rows} rows for {len(examples)} examples"
+                raise ValueError(f"{msg}; expected one row for each")
             fixed = fix_shape(host, self._ladder, nb_rows)
             self._count_shape(fixed)
             yield Batch(sharding.put_batch(fixed, self._mesh), host, indices)

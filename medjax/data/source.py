@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnContext
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from medjax.component import Preprocess
 from medjax.data.order import item_rng
 
 Example = dict[str, Any]
+
+_START_TIMEOUT = 120.0  # seconds for a worker process to start
+_PATIENCE = 5.0  # seconds to wait for a killed process
 
 
 class Dataset(Protocol):
@@ -165,6 +170,19 @@ class Cache:
         self._source.close()
 
 
+class _Spawn(SpawnContext):
+    """Spawns processes and remembers them; the pool starts them one by one, when it has work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[Any] = []
+
+    def Process(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: N802
+        """Return a process that is not started yet."""
+        self.started.append(SpawnContext.Process(*args, **kwargs))
+        return self.started[-1]
+
+
 class Workers:
     """Preprocesses in spawned processes, which get the dataset and `preprocess` and nothing else.
 
@@ -188,15 +206,15 @@ class Workers:
     def __init__(self, examples: Examples, nb_workers: int, timeout: float) -> None:
         self._nb_workers = nb_workers
         self._timeout = timeout
-        before = set(multiprocessing.active_children())
+        self._context = _Spawn()
         self._pool = ProcessPoolExecutor(
             nb_workers,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=self._context,
             initializer=_start_worker,
             initargs=(_pickled(examples),),
         )
-        self._pool.submit(os.getpid)
-        self._processes = set(multiprocessing.active_children()) - before
+        # So that `timeout` is not spent on the start: importing takes seconds on a busy machine.
+        self._starting = [self._pool.submit(os.getpid) for _ in range(nb_workers)]
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
         """Start preprocessing `indices`, split over the workers."""
@@ -212,6 +230,8 @@ class Workers:
 
     def _gather(self, indices: np.ndarray, futures: list[Future[list[Example]]]) -> list[Example]:
         try:
+            for started in self._starting:
+                started.result(max(self._timeout, _START_TIMEOUT))
             return [example for f in futures for example in f.result(self._timeout)]
         except FutureTimeoutError:
             self.close(kill=True)
@@ -235,17 +255,25 @@ class Workers:
         """End the workers: after their work, or at once with `kill`."""
         self._pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:
-            for process in self._processes:
-                process.terminate()
+            for process in self._context.started:
+                process.kill()
+            for process in self._context.started:
+                process.join(_PATIENCE)
 
 
 _examples_of_worker: Examples | None = None
 
 
 def _start_worker(pickled: bytes) -> None:
-    # Before anything is unpickled, since that may import jax: workers must leave the accelerator
-    # to the process that trains.
+    # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
+    # saving, and needs its batches until then.
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # Workers must leave the accelerator to the process that trains. The environment alone would
+    # not do: jax, which this module imports, has read it by now.
     os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")
     global _examples_of_worker  # one dataset a worker, for its whole life
     _examples_of_worker = pickle.loads(pickled)
 

@@ -1,0 +1,344 @@
+"""Callbacks: what they get, how they stop training, and what the ready ones print and write."""
+
+import csv
+import json
+import logging
+import math
+import sys
+
+import pytest
+from tiny import config
+
+from medjax import (
+    DefaultPrinterCallback,
+    EarlyStopping,
+    MetricsWriter,
+    StopTraining,
+    TensorBoardWriter,
+    TrainerCallback,
+)
+from medjax.callbacks import CallbackList, as_callback_list
+
+
+def metrics(value, **others):
+    return {"train": {"loss": 1.0}, "eval": {"loss": value, **others}}
+
+
+def end_epoch(callback, value, epoch=1, **others):
+    as_callback_list(callback).on_epoch_end(
+        metrics=metrics(value, **others), epoch=epoch, epoch_duration=0.5
+    )
+
+
+def stops_at(callback, values):
+    """Return the number of epochs after which the callback stops, None if never."""
+    for epoch, value in enumerate(values, start=1):
+        try:
+            callback.on_epoch_end(metrics(value), epoch, 0.5)
+        except StopTraining:
+            return epoch
+    return None
+
+
+def test_every_callback_gets_every_event_in_order():
+    told = []
+
+    class Teller(TrainerCallback):
+        def __init__(self, name):
+            self.name = name
+
+        def on_epoch_begin(self, epoch):
+            told.append((self.name, epoch))
+
+    both = as_callback_list([Teller("a"), Teller("b")])
+    both.on_epoch_begin(epoch=1)
+    both.on_epoch_end(metrics={}, epoch=1, epoch_duration=0.0)
+    assert told == [("a", 1), ("b", 1)]
+    assert as_callback_list(both) is both
+    as_callback_list(None).on_epoch_begin(epoch=1)
+
+
+def test_an_override_takes_what_it_needs():
+    told = {}
+
+    class Few(TrainerCallback):
+        def on_train_begin(self):
+            told["begin"] = True
+
+        def on_epoch_end(self, metrics, epoch, epoch_time):
+            told["time"] = epoch_time
+
+        def on_step_begin(self):
+            told["step"] = True
+
+        def on_step_end(self, phase):
+            told["phase"] = phase
+
+        def on_save(self, **everything):
+            told["save"] = everything
+
+    class Medkits:
+        def on_epoch_end(self, metrics, epoch, epoch_time, **others):
+            told["theirs"] = (epoch_time, others)
+
+        def on_step_end(self, step_idx, nb_batches, phase):
+            told["theirs step"] = (step_idx, nb_batches, phase)
+
+        def on_step_begin(self, index, *, phase):
+            told["index"] = (index, phase)
+
+    callback = as_callback_list((Few(), Medkits()))
+    callback.on_train_begin(config=None)
+    callback.on_epoch_end(metrics={}, epoch=1, epoch_duration=2.5)
+    callback.on_step_begin(4, nb_batches=9, phase="train")
+    callback.on_step_end(4, nb_batches=9, phase="train", loss=0.1)
+    callback.on_save(checkpoint_dir="here")
+    assert told == {
+        "begin": True,
+        "time": 2.5,
+        "theirs": (2.5, {}),
+        "step": True,
+        "index": (4, "train"),
+        "phase": "train",
+        "theirs step": (4, 9, "train"),
+        "save": {"checkpoint_dir": "here"},
+    }
+
+
+def test_an_exception_names_the_callback_and_the_event():
+    class Clumsy(TrainerCallback):
+        def on_save(self, checkpoint_dir):
+            raise OSError("no")
+
+    with pytest.raises(OSError, match="no") as caught:
+        as_callback_list(Clumsy()).on_save(checkpoint_dir="x")
+    assert caught.value.__notes__ == ["raised by the callback Clumsy in on_save"]
+
+
+def test_a_request_to_stop_is_noted_and_the_others_still_hear():
+    told = []
+
+    class Stops(TrainerCallback):
+        def __init__(self, *reason):
+            self.reason = reason
+
+        def on_epoch_begin(self, epoch):
+            told.append(epoch)
+            raise StopTraining(*self.reason)
+
+    callback = CallbackList([Stops("enough"), Stops("too late")])
+    callback.on_epoch_begin(epoch=3)
+    assert callback.stop_reason == "enough"
+    assert told == [3, 3]
+    nameless = CallbackList([Stops()])
+    nameless.on_epoch_begin(epoch=1)
+    assert nameless.stop_reason == "Stops asked for it"
+
+
+def test_states_go_back_to_the_callback_they_came_from():
+    def make():
+        return CallbackList([EarlyStopping("loss", 3), object(), EarlyStopping("f1", 3)])
+
+    first, second = make(), make()
+    end_epoch(CallbackList(first.callbacks), 2.0, f1=0.5)
+    end_epoch(CallbackList(first.callbacks), 3.0, f1=0.7)
+    state = json.loads(json.dumps(first.state_dict()))
+    second.load_state_dict(state)
+    assert second.state_dict() == first.state_dict()
+    assert {name: kept["best"] for name, kept in state.items()} == {
+        "0:EarlyStopping": 2.0,
+        "2:EarlyStopping": 0.5,
+    }
+    CallbackList([MetricsWriter("unused")]).load_state_dict(state)  # another one starts afresh
+
+
+NAN, INF = math.nan, math.inf
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "expected"),
+    [
+        ({"patience": 1}, [3, 2, 1], None),
+        ({"patience": 1}, [3, 3], 2),
+        ({"patience": 2}, [3, 4, 2, 2, 2], 5),
+        ({"patience": 2}, [3, 4, 5], 3),
+        ({"patience": 2, "minimize": False}, [3, 4, 4, 3], 4),
+        ({"patience": 1, "minimize": False}, [1, 2, 3], None),
+        ({"patience": 1, "threshold": 0.5}, [3, 2.4, 2.0], 3),
+        ({"patience": 2, "threshold": 0.5}, [3, 2.6, 2.4, 2.2], None),
+        ({"patience": 2}, [NAN, NAN], 2),
+        ({"patience": 2}, [NAN, 5, NAN, 4, NAN, NAN], 6),
+        ({"patience": 2, "minimize": False}, [NAN, 5, NAN, 6], None),
+        ({"patience": 2}, [INF, 5, 4], None),
+        ({"patience": 1}, [5, INF], 2),
+        ({"patience": 1, "minimize": False}, [-INF, 1, 2], None),
+    ],
+)
+def test_early_stopping(options, values, expected):
+    assert stops_at(EarlyStopping("loss", **options), values) == expected
+
+
+def test_early_stopping_goes_on_where_it_was():
+    first = EarlyStopping("loss", 3)
+    assert stops_at(first, [1, 2]) is None
+    second = EarlyStopping("loss", 3)
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert stops_at(second, [2, 2]) == 2
+
+
+def test_early_stopping_on_a_metric_that_is_not_there():
+    with pytest.raises(ValueError, match=r"follows 'f1'; the evaluation gave \['loss'\]"):
+        EarlyStopping("f1", 1).on_epoch_end(metrics(1.0), 1, 0.5)
+
+
+def test_early_stopping_says_why():
+    callback = EarlyStopping("loss", 1)
+    callback.on_epoch_end(metrics(1.0), 1, 0.5)
+    with pytest.raises(StopTraining, match="has not improved on 1 for 1 evaluations, at epoch 2"):
+        callback.on_epoch_end(metrics(1.0), 2, 0.5)
+
+
+class FakeBar:
+    def __init__(self, **options):
+        self.options, self.updates, self.closed, self.postfix = options, 0, False, ""
+        BARS.append(self)
+
+    def update(self):
+        assert not self.closed
+        self.updates += 1
+
+    def set_postfix_str(self, text, refresh):
+        self.postfix = text
+
+    def close(self):
+        self.closed = True
+
+
+BARS = []
+
+
+@pytest.fixture
+def printer(monkeypatch):
+    """Return a printer, its bars and the lines it logs."""
+    BARS.clear()
+    monkeypatch.setattr(sys.modules["medjax.callbacks.printer"], "tqdm", FakeBar)
+    callback = DefaultPrinterCallback()
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    monkeypatch.setattr(callback.logger, "handlers", [handler])
+    return callback, BARS, lines
+
+
+def steps(callback, phase, count, stop=None):
+    for step in range(count if stop is None else stop):
+        callback.on_step_begin(step, nb_batches=count, phase=phase)
+        callback.on_step_end(step, nb_batches=count, phase=phase, loss=0.25)
+
+
+def test_the_printer_has_one_bar_a_phase_and_one_row_an_epoch(printer, tmp_path):
+    callback, bars, lines = printer
+    callback.on_train_begin(config=config(tmp_path))
+    for epoch in (1, 2):
+        callback.on_epoch_begin(epoch=epoch)
+        steps(callback, "train", 3)
+        steps(callback, "eval", 2)
+        callback.on_epoch_end(metrics(0.5, f1=0.75), epoch, 1.5)
+        callback.on_save(checkpoint_dir="runs/checkpoint")
+    callback.on_train_end()
+    assert [(bar.options["desc"], bar.updates, bar.closed) for bar in bars] == [
+        ("train", 3, True),
+        ("eval", 2, True),
+    ] * 2
+    assert [bar.options["total"] for bar in bars[:2]] == [3, 2]
+    assert "0.25" in bars[0].postfix
+    rows = [line.split() for line in lines]
+    assert sum(row[0] == "epoch" for row in rows) == 1  # the heading is printed once
+    assert [row[:2] for row in rows if row[0] in "12"] == [["1", "1.5"], ["2", "1.5"]]
+    assert rows[2] == ["1", "1.5", "1", "0.5", "0.75"]
+    assert lines.count("Saving checkpoint in runs/checkpoint") == 2
+
+
+def test_the_printer_closes_the_bar_of_what_was_interrupted(printer, tmp_path):
+    callback, bars, _ = printer
+    callback.on_train_begin(config=config(tmp_path))
+    steps(callback, "train", 5, stop=2)
+    callback.on_exception(RuntimeError())
+    assert bars[0].closed
+    steps(callback, "train", 5, stop=2)  # a second run, interrupted without a word
+    callback.on_train_begin(config=config(tmp_path))
+    assert bars[1].closed
+    steps(callback, "train", 5, stop=2)  # the evaluation follows at once
+    steps(callback, "eval", 1)
+    assert [bar.closed for bar in bars] == [True] * 4
+
+
+def test_every_line_is_printed_once_to_the_standard_error_of_now(capsys, tmp_path):
+    printers = [DefaultPrinterCallback() for _ in range(3)]
+    printers[0].on_train_begin(config=config(tmp_path))
+    assert capsys.readouterr().err.count("Running training: 2 epochs, batch size 4") == 1
+    assert not printers[0].logger.propagate
+
+
+def test_the_printer_shows_a_bounded_number_of_scores(printer):
+    callback, _, lines = printer
+    callback.on_epoch_end(metrics(0.5, **{f"s{i}": 0.1 for i in range(50)}), 1, 0.1)
+    assert len(lines[0].split("  ")) < 20
+
+
+def test_the_writer_writes_csv_and_json_lines(tmp_path):
+    folder = tmp_path / "new" / "logs"
+    writer = MetricsWriter(folder)
+    end_epoch(writer, 0.5)
+    end_epoch(writer, math.nan, epoch=2, f1=0.25)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0] == {"epoch": 1, "seconds": 0.5, "train/loss": 1.0, "eval/loss": 0.5}
+    assert math.isnan(rows[1]["eval/loss"])
+    with (folder / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["epoch"] for row in table] == ["1", "2"]
+    assert [row["eval/f1"] for row in table] == ["", "0.25"]
+    assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "metrics.jsonl"]
+
+
+def test_the_writer_goes_on_with_the_rows_of_its_checkpoint(tmp_path):
+    writer = MetricsWriter(tmp_path)
+    end_epoch(writer, 0.5)
+    state = json.loads(json.dumps(writer.state_dict()))
+    end_epoch(writer, 0.4, epoch=2)
+    resumed = MetricsWriter(tmp_path)
+    resumed.load_state_dict(state)
+    end_epoch(resumed, 0.3, epoch=2)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["epoch"], row["eval/loss"]) for row in rows] == [(1, 0.5), (2, 0.3)]
+
+
+def test_tensorboard_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(ImportError, match=r"pip install 'medjax\[tensorboard\]'"):
+        TensorBoardWriter(tmp_path)
+
+
+def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
+    written = []
+
+    class Module:
+        class SummaryWriter:
+            def __init__(self, folder):
+                written.append(folder)
+
+            def add_scalar(self, name, value, epoch):
+                written.append((name, value, epoch))
+
+            def flush(self):
+                written.append("flush")
+
+    monkeypatch.setitem(sys.modules, "tensorboardX", Module)
+    end_epoch(TensorBoardWriter(tmp_path), 0.5, epoch=3)
+    assert written == [
+        str(tmp_path),
+        ("train/loss", 1.0, 3),
+        ("eval/loss", 0.5, 3),
+        ("seconds", 0.5, 3),
+        "flush",
+    ]

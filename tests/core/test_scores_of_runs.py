@@ -1,0 +1,175 @@
+"""What a metrics computer is handed, and that scores do not depend on batches or padding."""
+
+import numpy as np
+import pytest
+from tiny import config, mlp, one_device, points, sentences, start_state, tagger
+
+import medjax
+from medjax import BatchData, Options, get_dataloader
+
+DATA = sentences(23, longest=20)
+
+
+class Keeper:
+    """Keeps what it is handed."""
+
+    def __init__(self, keys=True):
+        self.prepared, self.computed, self.keys = [], [], keys
+
+    def prepare_batch(self, model_output, input_batch):
+        self.prepared.append((model_output, input_batch))
+        return {"lengths": input_batch["length"], "rows": np.arange(3)} if self.keys else {}
+
+    def compute(self, all_data):
+        self.computed.append(all_data)
+        return {"count": float(len(all_data.get("lengths", [])))}
+
+
+def run(folder, component, keeper, *, data=DATA, options=None, **fields):
+    return medjax.train(
+        component,
+        config(folder, **({"nb_training_epochs": 1} | fields)),
+        data,
+        data,
+        metrics_computer=keeper,
+        options=options,
+        callback=[],
+    )
+
+
+# 16 and 24 are padded lengths as well as numbers of labels.
+@pytest.mark.parametrize(("nb_labels", "window"), [(3, 0), (16, 50), (24, 0)])
+def test_outputs_have_real_rows_and_the_lengths_of_collate(tmp_path, nb_labels, window):
+    keeper = Keeper()
+    result = run(
+        tmp_path, tagger(nb_labels=nb_labels), keeper, options=Options(length_window=window)
+    )
+    params = result.state.params
+    assert len(keeper.prepared) == 6
+    for outputs, inputs in keeper.prepared:
+        rows, length = inputs["input_ids"].shape
+        assert type(outputs) is BatchData
+        assert all(type(column) is np.ndarray for column in outputs.values())
+        assert outputs["logits"].shape == (rows, length, nb_labels)
+        assert outputs["pooled"].shape == (rows, nb_labels)
+        expected = np.asarray(params["embedding"])[inputs["input_ids"]] @ np.asarray(params["w"])
+        np.testing.assert_allclose(outputs["logits"], expected, atol=1e-5)
+    assert sum(len(inputs["length"]) for _, inputs in keeper.prepared) == 23
+
+
+def test_a_ladder_that_starts_at_one(tmp_path):
+    data = [{"input_ids": np.ones(n, int), "labels": np.zeros(n, int)} for n in (1, 1, 3, 2)]
+    keeper = Keeper()
+    options = Options(length_ladder=(1, 8), length_window=0)
+    run(tmp_path, tagger(), keeper, data=data, options=options, batch_size=2)
+    shapes = [outputs["logits"].shape for outputs, _ in keeper.prepared]
+    assert shapes == [(2, 1, 3), (2, 3, 3)]
+
+
+def test_scores_are_computed_once_a_phase_from_all_batches(tmp_path):
+    keeper = Keeper()
+    result = run(tmp_path, tagger(), keeper, nb_training_epochs=2)
+    assert len(keeper.computed) == 2
+    assert all(sorted(d["lengths"]) == sorted(map(_length, DATA)) for d in keeper.computed)
+    assert [len(d["rows"]) for d in keeper.computed] == [18, 18]
+    assert all(list(row["eval"]) == ["loss", "count"] for row in result.history)
+    assert all(list(row["train"]) == ["loss"] for row in result.history)
+
+
+def _length(item):
+    return len(item["input_ids"])
+
+
+def test_scores_in_training_too(tmp_path):
+    keeper = Keeper()
+    result = run(tmp_path, tagger(), keeper, do_metrics_in_training=True)
+    assert len(keeper.computed) == 2
+    assert all(sorted(d["lengths"]) == sorted(map(_length, DATA)) for d in keeper.computed)
+    assert result.history[0]["train"]["count"] == result.history[0]["eval"]["count"] == 23
+
+
+def test_compute_runs_even_if_nothing_was_kept(tmp_path):
+    keeper = Keeper(keys=False)
+    result = run(tmp_path, tagger(), keeper)
+    assert keeper.computed == [{}]
+    assert result.history[0]["eval"]["count"] == 0.0
+
+
+def test_without_a_computer_outputs_stay_where_they_are(tmp_path):
+    result = run(tmp_path, mlp(), None, data=points(9))
+    assert list(result.history[0]["eval"]) == ["loss"]
+
+
+class Hits:
+    """Scores that depend on every item: hits, and the sum of the logits."""
+
+    def prepare_batch(self, model_output, input_batch):
+        labels, logits = input_batch["labels"], model_output["logits"]
+        counted = labels >= 0
+        return {
+            "hit": (logits.argmax(-1) == labels)[counted],
+            "total": np.abs(logits).sum(-1)[counted],
+        }
+
+    def compute(self, all_data):
+        return {
+            "accuracy": float(np.mean(all_data["hit"])),
+            "total": float(np.sum(all_data["total"])),
+        }
+
+
+@pytest.fixture(scope="module")
+def evaluate(tmp_path_factory):
+    """Return a function that gives the metrics of the same model with other batches."""
+    component = tagger()
+
+    def metrics(batch_size, **options):
+        folder = tmp_path_factory.mktemp("run")
+        return medjax.train(
+            component,
+            config(folder, learning_rate=0.0, nb_training_epochs=1, batch_size=batch_size),
+            DATA[:4],
+            DATA,
+            metrics_computer=Hits(),
+            options=Options(**options),
+            callback=[],
+        ).history[0]["eval"]
+
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "options"),
+    [
+        (1, {}),
+        (7, {"length_window": 0}),
+        (23, {}),
+        (32, {"length_ladder": (64,)}),
+        (5, {"length_ladder": tuple(range(1, 21)), "length_window": 2}),
+    ],
+)
+def test_eval_metrics_do_not_depend_on_batches_or_padding(evaluate, batch_size, options):
+    reference = evaluate(4)
+    found = evaluate(batch_size, **options)
+    assert found["accuracy"] == reference["accuracy"]
+    assert found["loss"] == pytest.approx(reference["loss"], rel=1e-6)
+    assert found["total"] == pytest.approx(reference["total"], rel=1e-5)
+
+
+def test_a_loader_may_be_evaluated_alone():
+    component = mlp()
+    variables = start_state(component).variables
+    step = medjax.make_eval_step(variables, component.forward, options=Options(), mesh=one_device())
+    losses = []
+    for batch_size in (2, 9, 16):
+        loader = get_dataloader(
+            points(9, weighted=True),
+            mlp(),
+            config("unused", batch_size=batch_size),
+            shuffle=False,
+            mesh=one_device(),
+        )
+        losses.append(medjax.evaluation_epoch(variables, loader, step)["loss"])
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-6)
+    assert step.nb_compilations == 3
+    assert np.isfinite(losses[0])

@@ -1,0 +1,101 @@
+"""Layouts over several devices give the numbers of one device."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from tiny import one_device
+
+from medjax import sharding
+from medjax.sharding import fsdp_spec
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Return what eight_devices.py printed."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(HERE / "eight_devices.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("layout", ["data", "fsdp", "both"])
+def test_eight_devices_give_the_history_of_one(found, layout):
+    assert found["devices"] == 8
+    np.testing.assert_allclose(found[layout]["losses"], found["one"]["losses"], atol=1e-5)
+    np.testing.assert_allclose(found[layout]["w1"], found["one"]["w1"], atol=1e-4)
+    assert found[layout]["compilations"] == found["one"]["compilations"] == 2
+    first, last = found["one"]["losses"][0], found["one"]["losses"][-1]
+    assert last != pytest.approx(first, rel=1e-3)  # it did train
+
+
+def test_the_eval_loss_does_not_depend_on_the_batch_size(found):
+    losses = [metrics["loss"] for metrics in found["eval"].values()]
+    assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-6)
+    assert [metrics["rows"] for metrics in found["eval"].values()] == [21, 21, 21]
+
+
+def test_fsdp_divides_what_a_device_holds(found):
+    held = {layout: found[layout]["bytes"] for layout in ("one", "data", "fsdp", "both")}
+    assert {layout: count for layout, (_, count) in held.items()} == {
+        "one": 1,
+        "data": 8,
+        "fsdp": 8,
+        "both": 8,
+    }
+    whole = held["one"][0]
+    assert held["data"][0] == whole
+    assert held["fsdp"][0] < whole / 7
+    assert whole / 4 < held["both"][0] < whole / 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "shards", "expected"),
+    [
+        ((64, 128), 8, PartitionSpec(None, "fsdp")),
+        ((128, 64), 8, PartitionSpec("fsdp")),
+        ((128, 128), 8, PartitionSpec("fsdp")),
+        ((127, 64), 8, PartitionSpec(None, "fsdp")),
+        ((127, 63), 8, PartitionSpec()),
+        ((16, 16), 8, PartitionSpec()),  # too small
+        ((), 8, PartitionSpec()),
+        ((64, 128), 1, PartitionSpec()),
+    ],
+)
+def test_how_an_array_is_split(shape, shards, expected):
+    assert fsdp_spec(shape, shards) == expected
+
+
+@pytest.mark.parametrize("fsdp", [0, 2, -1])
+def test_a_mesh_that_does_not_divide_is_refused(fsdp):
+    with pytest.raises(ValueError, match=rf"fsdp is {fsdp}; expected a divisor of the 1 devices"):
+        sharding.make_mesh(fsdp, devices=jax.devices()[:1])
+
+
+def test_one_device_is_a_mesh_too():
+    mesh = one_device()
+    assert dict(mesh.shape) == {"data": 1, "fsdp": 1}
+    assert sharding.rows_per_batch(5, mesh) == 5
+    tree = {"a": np.arange(3.0), "key": jax.random.key(1)}
+    placed = sharding.put(tree, sharding.replicated(mesh))
+    assert sharding.to_host(placed["a"]).tolist() == [0.0, 1.0, 2.0]
+    assert sharding.bytes_per_device(placed["a"]) == {jax.devices()[0].id: 12}
