@@ -16,6 +16,7 @@ RANKS = {
     "batch": 0,  # columns with one entry per row
     "text": 0,  # documents and entities
     "tagging": 0,  # BIO and its kin
+    "columns": 0,  # what a metrics computer keeps, as JSON
     "plots": 0,  # histories as figures
     "preemption": 0,  # signals; knows jax and no room
     "schedules": 0,  # learning rates
@@ -26,7 +27,7 @@ RANKS = {
     "metrics": 1,  # Mean and scores: batch, tagging
     "sharding": 1,  # where a batch lies: batch
     "callbacks": 1,  # what happens beside training: config
-    "progress": 1,  # where a run is: checkpoint, schedules
+    "progress": 1,  # where a run is: checkpoint, columns, schedules
     "component": 2,  # the contract: batch, metrics
     "data": 3,  # dataset to device: component, sharding
     "state": 3,  # what a step changes: component
