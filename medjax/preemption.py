@@ -38,7 +38,8 @@ class Preemption:
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+            # None stands for a handler that was not set from Python and cannot be set back.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from medjax.checkpoint import MismatchError
+from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
 
 
@@ -44,13 +45,25 @@ class Progress(NamedTuple):
     stop_reason: str | None = None
 
 
+def progress_record(progress: Progress) -> dict[str, Any]:
+    """Return `progress` ready for JSON.
+
+    Raises
+    ------
+    TypeError
+        If a column of the metrics computer holds something that JSON cannot give back.
+    """
+    columns = {name: column_to_json(name, values) for name, values in progress.columns.items()}
+    return {**progress._asdict(), "columns": columns}
+
+
 def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
     """Return the progress of a checkpoint, checked against the run that wants to go on.
 
     Parameters
     ----------
     saved : dict
-        From `Progress._asdict`, through JSON.
+        From `progress_record`, through JSON.
     now : Progress
         The progress a new run would start with.
 
@@ -61,6 +74,8 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
         changed, so that its position means nothing.
     """
     progress = Progress(**{name: value for name, value in saved.items() if name in now._fields})
+    columns = {name: from_json(values) for name, values in progress.columns.items()}
+    progress = progress._replace(columns=columns)
     if progress.batch == 0:
         return progress._replace(data=now.data, seed=now.seed)
     then = {"seed": progress.seed, **progress.data}

@@ -12,7 +12,8 @@ from medjax.config import TrainerConfig
 class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, not an error)
     """Raised by a callback to end training in good order: evaluated and saved as usual.
 
-    Raised during the training batches it ends the epoch there, elsewhere after this epoch.
+    Raised at the begin of an epoch or during its training batches it ends the epoch after the
+    batch at hand, raised later after this epoch.
     """
 
 

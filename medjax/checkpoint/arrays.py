@@ -16,6 +16,9 @@ from orbax.checkpoint import v1 as ocp
 
 from medjax.checkpoint.errors import CheckpointError, MismatchError
 
+ARRAYS = "training_state"
+"""Folder of the arrays in a checkpoint."""
+
 TreeSpec = dict[str, list[Any]]
 """Name of each leaf to its shape and dtype."""
 

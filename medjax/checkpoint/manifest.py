@@ -14,6 +14,12 @@ from medjax.checkpoint.errors import CorruptCheckpointError
 
 MANIFEST = "manifest.json"
 
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError),
+    *(LookupError, ArithmeticError, RecursionError),  # an infinite number overflows int()
+)
+"""What reading a damaged JSON file may raise."""
+
 
 def _files(folder: Path) -> dict[str, Path]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -45,20 +51,31 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def verify(folder: Path) -> None:
-    """Raise CorruptCheckpointError unless `folder` holds exactly what its manifest says."""
+def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
+    """Raise CorruptCheckpointError unless `folder` holds what its manifest says.
+
+    Files may be added beside, a README for instance, but none whose name starts with one of
+    `owned`: those that are read must all be listed.
+    """
     try:
         entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         msg = f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
     found = _files(folder)
+    for name in found:
+        if name not in expected and name.startswith(owned):
+            raise CorruptCheckpointError(f"{folder / name} is not listed in {MANIFEST}")
     for name, (size, digest) in expected.items():
         if name not in found:
             raise CorruptCheckpointError(f"{folder} lacks the file {name}")
-        if found[name].stat().st_size != size:
-            msg = f"{folder / name} has {found[name].stat().st_size} bytes; expected {size}"
+        try:
+            found_size, found_digest = found[name].stat().st_size, _sha256(found[name])
+        except OSError as error:
+            raise CorruptCheckpointError(f"{folder / name} cannot be read ({error})") from error
+        if found_size != size:
+            msg = f"{folder / name} has {found_size} bytes; expected {size}"
             raise CorruptCheckpointError(msg)
-        if _sha256(found[name]) != digest:
+        if found_digest != digest:
             raise CorruptCheckpointError(f"{folder / name} differs from what was saved (SHA-256)")

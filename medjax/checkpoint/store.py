@@ -10,10 +10,9 @@ from __future__ import annotations
 import datetime
 import json
 import logging
-import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +23,24 @@ from jax.experimental import multihost_utils
 
 from medjax.checkpoint import retention
 from medjax.checkpoint.arrays import (
+    ARRAYS,
     check_spec,
     check_storable,
     load_arrays,
     save_arrays,
     tree_spec,
 )
-from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
-from medjax.checkpoint.manifest import fsync, verify, write_manifest
+from medjax.checkpoint.errors import CheckpointError
+from medjax.checkpoint.manifest import fsync, write_manifest
+from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
+from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
 
 logger = logging.getLogger("medjax")
 
-FORMAT = 1
 CONFIG = "trainer_config.yml"
-ARRAYS = "training_state"
-RECORD = "training_state.json"
 
-_NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
-_STAGING, _TRASH, _CORRUPT = ".saving-", ".deleting-", "corrupt_"
+_STAGING, _TRASH = ".saving-", ".deleting-"
 
 
 class CheckpointStore:
@@ -74,7 +72,7 @@ class CheckpointStore:
             for name in (_STAGING, _TRASH):
                 for leftover in self.folder.glob(f"{name}*"):
                     shutil.rmtree(leftover, ignore_errors=True)
-        newest = retention.last(_entries(self.folder)) if self.folder.is_dir() else None
+        newest = retention.last(list_entries(self.folder)) if self.folder.is_dir() else None
         self._serial = newest.serial if newest else 0
 
     def __enter__(self) -> CheckpointStore:
@@ -91,7 +89,7 @@ class CheckpointStore:
 
     def entries(self) -> list[Entry]:
         """Return the complete checkpoints of this run, in the order they were saved."""
-        return [entry for entry in _entries(self.folder) if entry.run == self.run]
+        return [entry for entry in list_entries(self.folder) if entry.run == self.run]
 
     @property
     def best(self) -> Path | None:
@@ -113,9 +111,7 @@ class CheckpointStore:
             seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
             now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
         name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
-        taken = [path.name for path in self.folder.glob(f"{name}*")]
-        suffix = "" if name not in taken else f"-{len(taken)}"
-        return self.folder / f"{name}{suffix}"
+        return free_path(self.folder / name)
 
     def save(
         self,
@@ -176,8 +172,10 @@ class CheckpointStore:
                 (staging / RECORD).write_text(payload, encoding="utf-8")
                 write_files(staging)
             written = save_arrays(staging / ARRAYS, state)
-        except Exception as error:
+        except BaseException as error:
             shutil.rmtree(staging, ignore_errors=True)
+            if not isinstance(error, Exception):
+                raise
             raise self._failed(path, error) from error
         self._thread = threading.Thread(
             target=self._finish, args=(path, staging, written), name="medjax-checkpoint"
@@ -212,15 +210,18 @@ class CheckpointStore:
         for entry in retention.superseded(
             entries, minimize=self._minimize, keep_all=self._keep_all
         ):
-            trash = entry.path.with_name(_TRASH + entry.path.name)
-            entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            trash = free_path(entry.path.with_name(_TRASH + entry.path.name))
+            try:
+                entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+            except OSError as error:
+                logger.warning("%s is superseded but cannot be deleted: %s", entry.path, error)
             shutil.rmtree(trash, ignore_errors=True)
 
     def wait(self) -> None:
         """Wait for the save in flight; raise its CheckpointError if it failed."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        if self._thread is not None:
+            self._thread.join()  # an interrupted wait may be repeated
+            self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -228,146 +229,24 @@ class CheckpointStore:
     def restore(
         self, resume: str | Path, state: Any, shardings: Any
     ) -> tuple[Any, dict[str, Any]] | None:
-        """Return the state and progress of a checkpoint.
+        """Return the state and progress of a checkpoint; see `medjax.checkpoint.restore`.
 
-        Parameters
-        ----------
-        resume : "auto" or path
-            "auto" takes the newest sound checkpoint of the folder: a damaged one is reported, set
-            aside under the name ``corrupt_...`` and the one before it is taken. A path takes that
-            checkpoint or fails.
-        state : pytree
-            Arrays or abstract values: the structure, shapes and dtypes expected.
-        shardings : pytree
-            Layout of every leaf.
-
-        Returns
-        -------
-        tuple or None
-            State and progress; None if "auto" finds a folder without checkpoints.
-
-        Raises
-        ------
-        CorruptCheckpointError
-            If the checkpoint, or every one of the folder, is damaged.
-        MismatchError
-            If it belongs to another model, optimizer or version.
+        A run that goes on from its newest checkpoint keeps its identity; from an older one, or
+        one of another folder, a new run branches off and the old one's checkpoints stay.
         """
-        if resume != "auto":
-            chosen = Path(resume).absolute()
-            if not chosen.is_dir():
-                raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
-            verify(chosen)
-        else:
-            found = self._newest_sound()
-            if found is None:
-                return None
-            chosen = found
-        record = _read_record(chosen)
-        if record["format"] > FORMAT:
-            msg = (
-                f"{chosen} has format {record['format']}, this version of medjax reads up to "
-                f"{FORMAT}; install a newer one"
-            )
-            raise MismatchError(msg)
+        chosen = choose(self.folder, resume)
+        if chosen is None:
+            return None
+        record = read_record(chosen)
         check_spec(record["spec"], tree_spec(state), chosen)
         restored = load_arrays(chosen / ARRAYS, state, shardings)
-        entries = [entry for entry in _entries(self.folder) if entry.run == record["run"]]
-        newest = retention.last(entries)
+        newest = retention.last([e for e in list_entries(self.folder) if e.run == record["run"]])
         if newest is not None and newest.path == chosen:
-            self.run = record["run"]  # goes on; from an older one a new run branches off
+            self.run = record["run"]
+            if jax.process_index() == 0:
+                self._delete_superseded()  # what a kill after the last commit left
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
-
-    def _newest_sound(self) -> Path | None:
-        """Verify from the newest on, on process 0; tell the others which it is."""
-        found: Path | None = None
-        damaged: list[tuple[Path, CorruptCheckpointError]] = []
-        if jax.process_index() == 0:
-            for path in _newest_first(self.folder):
-                try:
-                    verify(path)
-                    _read_record(path)
-                except CorruptCheckpointError as error:
-                    damaged.append((path, error))
-                    continue
-                found = path
-                break
-            if found is None and damaged:
-                reasons = "; ".join(str(reason) for _, reason in damaged)
-                msg = f"no checkpoint in {self.folder} is sound; nothing was changed: {reasons}"
-                raise CorruptCheckpointError(msg)
-            for path, reason in damaged:
-                aside = path.with_name(_CORRUPT + path.name)
-                path.rename(aside)
-                logger.warning("%s; set aside as %s", reason, aside.name)
-        if jax.process_count() > 1:
-            serial = -1 if found is None else _read_record(found)["serial"]
-            serial = int(multihost_utils.broadcast_one_to_all(np.int32(serial)))
-            entries = {entry.serial: entry.path for entry in _entries(self.folder)}
-            found = entries.get(serial)
-        return found
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    """Return checkpoint folders, sound or not; one without a readable serial counts by its name."""
-
-    def key(path: Path) -> tuple[int, str]:
-        try:
-            return _read_record(path)["serial"], path.name
-        except CorruptCheckpointError:
-            return 2**62, path.name
-
-    return sorted(_named(folder), key=key, reverse=True)
-
-
-def _named(folder: Path) -> Iterator[Path]:
-    for path in folder.iterdir():
-        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            yield path
-
-
-def _entries(folder: Path) -> list[Entry]:
-    """Return the checkpoints of a folder that have a readable record, whatever their run."""
-    entries = []
-    for path in _named(folder):
-        try:
-            record = _read_record(path)
-        except CorruptCheckpointError:
-            continue
-        entries.append(Entry(record["serial"], path, record["run"], record["metric"]))
-    return sorted(entries)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        expected = {"format": int, "serial": int, "run": str, "spec": dict, "progress": dict}
-        for name, kind in expected.items():
-            if not isinstance(record[name], kind):
-                raise TypeError(f"{name} is {record[name]!r}")
-        record["metric"] = None if record["metric"] is None else float(record["metric"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
-        raise CorruptCheckpointError(msg) from error
-    return dict(record)
-
-
-def best_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
-    entries = _entries(Path(output_dir))
-    newest = retention.last(entries)
-    if newest is None:
-        return None
-    minimize = bool(_read_record(newest.path).get("minimize", True))
-    found = retention.best([e for e in entries if e.run == newest.run], minimize=minimize)
-    return found and found.path
-
-
-def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the checkpoint that was saved last into `output_dir`, or None."""
-    newest = retention.last(_entries(Path(output_dir)))
-    return newest and newest.path
 
 
 def _versions() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from medjax.callbacks import (
     as_callback_list,
 )
 from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.arrays import check_storable
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, get_dataloader, length_of
@@ -215,6 +216,7 @@ def _start_state(
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "length_window": options.length_window,
     }
+    check_storable(state)  # now, rather than at the first checkpoint, an epoch later
     progress = Progress(seed=seed, data=data, schedule=schedule_state)
     layout = sharding.state_shardings(state, mesh)
     if resume is not None:

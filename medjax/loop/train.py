@@ -28,7 +28,7 @@ from medjax.loop.run import Run, all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.mean import Mean
 from medjax.preemption import Preemption
-from medjax.progress import Progress
+from medjax.progress import Progress, progress_record
 from medjax.schedules import Schedule, as_schedule
 from medjax.scores import Scores
 from medjax.state import TrainState
@@ -165,7 +165,7 @@ def _train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Trai
     run.callback.load_state_dict(progress.callbacks)
     run.callback.stop_reason = progress.stop_reason
     run.callback.on_train_begin(config=run.config)
-    while progress.epoch <= run.plan.nb_epochs and run.callback.stop_reason is None:
+    while progress.epoch <= run.plan.nb_epochs and not _is_over(run, progress):
         epoch = progress.epoch
         began = time.monotonic()
         run.callback.on_epoch_begin(epoch=epoch)
@@ -193,8 +193,14 @@ def _train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Trai
         if is_last or (period != 0 and epoch % period == 0):
             metric = eval_metrics.get(run.config.checkpoint_metric)
             _save(run, state, progress, epoch=epoch, metric=metric)
+    run.store.wait()  # callbacks find the last checkpoint complete
     run.callback.on_train_end()
     return state, progress
+
+
+def _is_over(run: Run, progress: Progress) -> bool:
+    """Return whether a callback ended training; an epoch that it cut short is still finished."""
+    return run.callback.stop_reason is not None and progress.batch == 0
 
 
 def _train_one(
@@ -203,6 +209,8 @@ def _train_one(
     """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
     is_last = progress.epoch == run.plan.nb_epochs
     stop = run.plan.last_stop if is_last else len(run.train_loader)
+    if progress.stop_reason is not None:
+        stop = progress.batch  # it was stopped there, then interrupted
     in_training = run.config.do_metrics_in_training
     scores = run.scores(progress.columns) if in_training else None
 
@@ -341,7 +349,7 @@ def save(
     store.save(
         path,
         state,
-        progress._asdict(),
+        progress_record(progress),
         metric=metric,
         config=config.to_dict(),
         write_files=lambda folder: component.save(folder, variables),

@@ -1,0 +1,94 @@
+"""The record of a checkpoint, everything but its arrays, and the checkpoints of a folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medjax.checkpoint import retention
+from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
+from medjax.checkpoint.manifest import UNREADABLE
+from medjax.checkpoint.retention import Entry
+
+FORMAT = 1
+RECORD = "training_state.json"
+
+_NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
+_FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record of a checkpoint.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If it cannot be read.
+    MismatchError
+        If a newer version of medjax wrote it.
+    """
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        written_in = int(record["format"])
+        if written_in <= FORMAT:
+            for name, kind in _FIELDS.items():
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"{name} is {record[name]!r}")
+            record["metric"] = None if record["metric"] is None else float(record["metric"])
+    except UNREADABLE as error:
+        msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
+        raise CorruptCheckpointError(msg) from error
+    if written_in > FORMAT:
+        msg = (
+            f"{path} has format {written_in}, this version of medjax reads up to {FORMAT}; "
+            "install a newer one"
+        )
+        raise MismatchError(msg)
+    return dict(record)
+
+
+def named(folder: Path) -> Iterator[Path]:
+    """Yield what has the name of a checkpoint in a folder, sound or not."""
+    for path in folder.iterdir():
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
+def list_entries(folder: Path) -> list[Entry]:
+    """Return the checkpoints of a folder that have a readable record, whatever their run."""
+    found = []
+    for path in named(folder):
+        try:
+            record = read_record(path)
+        except (CorruptCheckpointError, MismatchError):
+            continue
+        found.append(Entry(record["serial"], path, record["run"], record["metric"]))
+    return sorted(found)
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """Return checkpoint folders, sound or not; those without a readable record come first."""
+    serials = {entry.path: entry.serial for entry in list_entries(folder)}
+    return sorted(
+        named(folder), key=lambda path: (serials.get(path, 2**62), path.name), reverse=True
+    )
+
+
+def best_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
+    found = list_entries(Path(output_dir))
+    newest = retention.last(found)
+    if newest is None:
+        return None
+    minimize = bool(read_record(newest.path).get("minimize", True))
+    best = retention.best([entry for entry in found if entry.run == newest.run], minimize=minimize)
+    return best and best.path
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """Return the checkpoint that was saved last into `output_dir`, or None."""
+    newest = retention.last(list_entries(Path(output_dir)))
+    return newest and newest.path

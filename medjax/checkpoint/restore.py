@@ -1,0 +1,91 @@
+"""Choosing the checkpoint to resume from: verified, with fallback to the one before."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from medjax.checkpoint.arrays import ARRAYS
+from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError
+from medjax.checkpoint.manifest import verify
+from medjax.checkpoint.records import RECORD, list_entries, newest_first, read_record
+
+logger = logging.getLogger("medjax")
+
+_CORRUPT = "corrupt_"
+_OWNED = (RECORD, f"{ARRAYS}/")
+
+
+def choose(folder: Path, resume: str | Path) -> Path | None:
+    """Return the checkpoint to resume from, verified.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder.
+    resume : "auto" or path
+        "auto" takes the newest sound checkpoint of the folder: a damaged one is reported, set
+        aside under the name ``corrupt_...`` and the one before it is taken. A path takes that
+        checkpoint or fails.
+
+    Returns
+    -------
+    Path or None
+        None if "auto" finds a folder without checkpoints.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If the checkpoint, or every one of the folder, is damaged.
+    MismatchError
+        If a newer version of medjax wrote it.
+    CheckpointError
+        If there is no such folder.
+    """
+    if resume != "auto":
+        chosen = Path(resume).absolute()
+        if not chosen.is_dir():
+            raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
+        verify(chosen, _OWNED)
+        return chosen
+    found = _newest_sound(folder) if jax.process_index() == 0 else None
+    if jax.process_count() > 1:
+        serial = -1 if found is None else read_record(found)["serial"]
+        serial = int(multihost_utils.broadcast_one_to_all(np.int32(serial)))
+        found = {entry.serial: entry.path for entry in list_entries(folder)}.get(serial)
+    return found
+
+
+def _newest_sound(folder: Path) -> Path | None:
+    damaged: list[tuple[Path, CorruptCheckpointError]] = []
+    for path in newest_first(folder):
+        try:
+            read_record(path)
+            verify(path, _OWNED)
+        except CorruptCheckpointError as error:
+            damaged.append((path, error))
+            continue
+        for bad, reason in damaged:
+            aside = free_path(bad.with_name(_CORRUPT + bad.name))
+            bad.rename(aside)
+            logger.warning("%s; set aside as %s", reason, aside.name)
+        return path
+    if damaged:
+        reasons = "; ".join(str(reason) for _, reason in damaged)
+        msg = f"no checkpoint in {folder} is sound; nothing was changed: {reasons}"
+        raise CorruptCheckpointError(msg)
+    return None
+
+
+def free_path(path: Path) -> Path:
+    """Return `path`, or the first of `path`-1, `path`-2, ... that does not exist."""
+    taken, number = path, 0
+    while os.path.lexists(taken):
+        number += 1
+        taken = path.with_name(f"{path.name}-{number}")
+    return taken

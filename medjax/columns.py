@@ -1,0 +1,68 @@
+"""Columns of a metrics computer as JSON, and back with the types they had.
+
+A sum of numpy's float32 scalars is another number than the sum of Python's floats, and a tuple can
+be in a set where a list cannot. A JSON object here always has one key, the type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def column_to_json(name: str, values: list[Any]) -> Any:
+    """Return a column ready for JSON; TypeError if a value cannot be given back from it."""
+    types = {value.dtype if isinstance(value, np.generic) else None for value in values}
+    try:
+        if len(types) == 1 and None not in types:
+            return {"numpy scalars": _array_to_json(np.array(values))}
+        return [_to_json(value) for value in values]
+    except TypeError as error:
+        raise TypeError(f"column {name!r} of the metrics computer: {error}") from None
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return {"numpy scalar": _array_to_json(np.asarray(value))}
+    if isinstance(value, np.ndarray | jax.Array):
+        return {"numpy array": _array_to_json(np.asarray(value))}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        return [_to_json(item) for item in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_to_json(item) for item in value]}
+    if isinstance(value, dict):
+        return {"dict": [[_to_json(key), _to_json(item)] for key, item in value.items()]}
+    msg = f"{value!r} of type {type(value).__name__} cannot be stored in a checkpoint"
+    raise TypeError(msg)
+
+
+def _array_to_json(array: np.ndarray) -> list[Any]:
+    if array.dtype.kind not in "biufU" and array.dtype.name != "bfloat16":
+        raise TypeError(f"an array of {array.dtype} cannot be stored in a checkpoint")
+    return [str(array.dtype), list(array.shape), array.ravel().tolist()]
+
+
+def _array_from_json(stored: list[Any]) -> np.ndarray:
+    dtype, shape, values = stored
+    return np.array(values, np.dtype(dtype)).reshape(shape)
+
+
+def from_json(stored: Any) -> Any:
+    """Return what `column_to_json` was given."""
+    if isinstance(stored, list):
+        return [from_json(item) for item in stored]
+    if not isinstance(stored, dict):
+        return stored
+    ((kind, value),) = stored.items()
+    if kind == "tuple":
+        return tuple(from_json(item) for item in value)
+    if kind == "dict":
+        return {from_json(key): from_json(item) for key, item in value}
+    array = _array_from_json(value)
+    if kind == "numpy array":
+        return array
+    return list(array) if kind == "numpy scalars" else array[()]

@@ -1,0 +1,104 @@
+"""Progress goes through JSON and comes back as it was, metric columns with their types."""
+
+from __future__ import annotations
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medjax import MismatchError
+from medjax.progress import Progress, progress_record, restore_progress
+
+START = Progress(seed=1, data={"items": 10}, schedule={"learning_rate": 0.1})
+
+
+def through_json(progress: Progress) -> Progress:
+    return restore_progress(json.loads(json.dumps(progress_record(progress))), START)
+
+
+def identical(a, b) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(identical, a, b))
+    if isinstance(a, dict):
+        return identical(list(a.items()), list(b.items()))
+    if isinstance(a, np.ndarray | np.generic):
+        return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+    return a == b or (a != a and b != b)
+
+
+DTYPES = ["bool", "int8", "int64", "uint64", "float16", "float32", "float64", "<U3"]
+numpy_scalars = st.builds(
+    lambda dtype, number: np.dtype(dtype).type(number), st.sampled_from(DTYPES), st.integers(0, 99)
+)
+numbers = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
+values = st.recursive(
+    st.one_of(
+        numbers, numpy_scalars, st.just(np.arange(6.0).reshape(2, 3)), st.just(np.float32(np.nan))
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.text(max_size=3), st.lists(values, max_size=4), max_size=3))
+def test_columns_come_back_identical(columns):
+    found = through_json(START._replace(batch=2, columns=columns)).columns
+    assert identical(found, columns)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
+def test_a_column_of_scalars(dtype):
+    column = list(np.arange(5).astype(jnp.dtype(dtype)))
+    found = through_json(START._replace(batch=2, columns={"p": column})).columns["p"]
+    assert identical(found, column)
+
+
+def test_jax_arrays_become_numpy():
+    found = through_json(START._replace(batch=2, columns={"p": [jnp.arange(3)]})).columns["p"]
+    assert identical(found, [np.arange(3, dtype=np.int32)])
+
+
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", 1j, np.datetime64("2020"), object()])
+def test_what_cannot_come_back_is_refused(value):
+    with pytest.raises(TypeError, match="column 'p' of the metrics computer"):
+        progress_record(START._replace(columns={"p": [value]}))
+
+
+def test_history_and_states_come_back():
+    progress = START._replace(
+        epoch=3,
+        history=[{"train": {"loss": 0.1}, "eval": {"loss": float("inf"), "f1": 1 / 3}}],
+        callbacks={"0:Mine": {"best": [1, None, "x"]}},
+        schedule={"learning_rate": 1e-5, "best": float("-inf")},
+        stop_reason="enough",
+    )
+    assert through_json(progress) == progress
+
+
+def test_fields_of_another_version_are_passed_over():
+    saved = {**progress_record(START), "from the future": 1}
+    assert restore_progress(saved, START) == START
+    del saved["stop_reason"]
+    assert restore_progress(saved, START) == START
+
+
+def test_position_within_an_epoch():
+    saved = progress_record(START._replace(batch=3, epoch=2))
+    with pytest.raises(
+        MismatchError, match="batch 3 of epoch 2, where items was 10, but now it is 11"
+    ):
+        restore_progress(saved, START._replace(data={"items": 11}))
+    between = progress_record(START._replace(batch=0, epoch=2))
+    now = START._replace(data={"items": 11}, seed=5)
+    assert restore_progress(between, now) == now._replace(epoch=2)

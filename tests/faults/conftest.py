@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jax
+import job
+import pytest
+from breaking import At, DiedError, die
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Every train() compiles its own steps; equal ones are read from a cache instead.
+
+    Processes that the tests start inherit it.
+    """
+    names = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in names.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+    yield
+    for name, value in before.items():
+        os.environ.pop(name.upper())
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """Return the report of the job when nothing goes wrong."""
+    folder = tmp_path_factory.mktemp("reference") / "out"
+    return job.report(job.run(folder, options=job.EVERY_3), folder)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that died in epoch 3 after its checkpoint at batch 3: within an
+    accumulation, with all kinds of state in use. Copy it before use."""
+    folder = tmp_path_factory.mktemp("saved") / "out"
+    with pytest.raises(DiedError):
+        job.run(folder, callback=At(3, 3, "train", die), options=job.EVERY_3)
+    return folder

@@ -1,0 +1,166 @@
+"""SIGKILL a training job at random moments, resume it until it completes, compare with one that ran
+through: ``python tests/faults/kill.py --kills 100 --seed 3``.
+
+This process imports medjax but never starts JAX's backend, so each round is a fork that starts at
+once. A round ends by one of three kinds of kill: at a random time from the start of the process
+(start-up, restore and compilation included), a random time after training went on, or just after
+a save or a deletion was seen to begin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import job
+from jax._src import xla_bridge
+
+UNFINISHED = (".saving-", ".deleting-")
+
+
+def start(folder: Path, cache: Path, sleep: float) -> int:
+    """Fork a process that trains into `folder` until it completes; return its id."""
+    assert not xla_bridge.backends_are_initialized()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        if job.jax.config.jax_compilation_cache_dir is None:
+            job.jax.config.update("jax_compilation_cache_dir", str(cache))
+            job.jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            job.jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        job.main(folder / "out", folder / "report.json", sleep)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(child: int) -> int | None:
+    """Return the exit status of a process, None while it runs."""
+    done, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def unfinished(out: Path) -> set[str]:
+    """Return the names in a folder that are no complete checkpoint."""
+    if not out.is_dir():
+        return set()
+    return {path.name for path in out.iterdir() if path.name.startswith(UNFINISHED)}
+
+
+def newest(out: Path) -> str:
+    """Return the name of the newest folder, whatever it is: it changes when training goes on."""
+    names = [path.name.removeprefix(UNFINISHED[0]) for path in out.glob("*")]
+    return max((name[11:] for name in names), default="")
+
+
+def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str | None:
+    """Wait for the moment of a random kind, kill; return the kind, None if it completed before."""
+    kind = rng.choice(["start", "training", "save", "save"])
+    began, before = time.monotonic(), unfinished(out)
+    name = newest(out) if out.is_dir() else ""
+    deadline = began + rng.uniform(0.0, typical)
+    armed = kind == "start"
+    while True:
+        if (code := ended(child)) is not None:
+            assert code == 0, f"the job failed with {code}"
+            return None
+        now = time.monotonic()
+        if not armed and kind == "training" and out.is_dir() and newest(out) != name:
+            armed, deadline = True, now + rng.uniform(0.0, typical)
+        if not armed and kind == "save" and unfinished(out) - before:
+            armed, deadline = True, now + rng.uniform(0.0, 0.12)
+        if armed and now >= deadline:
+            break
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return kind
+
+
+def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -> dict[str, Any]:
+    """Kill `kills` times over as many runs as that takes; return the figures."""
+    rng = random.Random(seed)
+    reference = root / "reference"
+    reference.mkdir()
+    began = time.monotonic()
+    child = start(reference, root / "cache", sleep)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, _log(reference)
+    typical = (time.monotonic() - began) / 4
+    wanted = (reference / "report.json").read_text()
+    figures: dict[str, Any] = {
+        "kills": 0,
+        "kills that left an unfinished folder": 0,
+        "kills before the first checkpoint": 0,
+        "completed runs": 0,
+        "identical runs": 0,
+    }
+    while figures["kills"] < kills:
+        folder = root / f"run{figures['completed runs']}"
+        folder.mkdir()
+        left = min(rng.randint(1, 2 * per_run - 1), kills - figures["kills"])
+        while True:
+            before = unfinished(folder / "out")
+            child = start(folder, root / "cache", sleep)
+            try:
+                if left:
+                    killed = kill_once(child, folder / "out", rng, typical)
+                else:
+                    killed = None
+                    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{_log(folder)}") from None
+            if killed is None:
+                break
+            left -= 1
+            figures["kills"] += 1
+            found = unfinished(folder / "out")
+            figures["kills that left an unfinished folder"] += bool(found - before)
+            committed = list((folder / "out").glob("checkpoint_*"))
+            figures["kills before the first checkpoint"] += not committed
+        figures["completed runs"] += 1
+        same = (folder / "report.json").read_text() == wanted
+        figures["identical runs"] += same
+        if not same:
+            print("DIFFERS", (folder / "report.json").read_text(), wanted, file=sys.stderr)
+        shutil.rmtree(folder)
+    return figures
+
+
+def _log(folder: Path) -> str:
+    return (folder / "log.txt").read_text()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--per-run", type=int, default=6, help="mean number of kills of a run")
+    parser.add_argument("--sleep", type=float, default=0.01, help="seconds added to each batch")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        shown = campaign(
+            *(Path(folder),),
+            kills=given.kills,
+            seed=given.seed,
+            per_run=given.per_run,
+            sleep=given.sleep,
+        )
+    print(json.dumps(shown, indent=1))

@@ -1,0 +1,168 @@
+"""Every part of the state counts: forget one, and the run ends differently."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import job
+import numpy as np
+import optax
+import pytest
+from breaking import At, DiedError, die
+
+import medjax
+
+
+def _reset(name: str) -> Callable[[Any, dict], tuple[Any, dict]]:
+    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+        leaf = getattr(state, name)
+        if name == "key":
+            return state.replace(key=jax.random.key(0)), progress
+        return state.replace(**{name: jax.tree.map(jnp.zeros_like, leaf)}), progress
+
+    return forget
+
+
+def _reset_adam(name: str) -> Callable[[Any, dict], tuple[Any, dict]]:
+    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+        def change(node: Any) -> Any:
+            if isinstance(node, optax.ScaleByAdamState):
+                zeros = jax.tree.map(jnp.zeros_like, getattr(node, name))
+                return node._replace(**{name: zeros})
+            return node
+
+        is_adam = lambda node: isinstance(node, optax.ScaleByAdamState)  # noqa: E731
+        changed = jax.tree.map(change, state.opt_state, is_leaf=is_adam)
+        assert job.digest(changed) != job.digest(state.opt_state)
+        return state.replace(opt_state=changed), progress
+
+    return forget
+
+
+def _progress(**values: Any) -> Callable[[Any, dict], tuple[Any, dict]]:
+    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+        changed = {**progress, **values}
+        assert changed != progress
+        return state, changed
+
+    return forget
+
+
+def _schedule(**values: Any) -> Callable[[Any, dict], tuple[Any, dict]]:
+    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+        assert {**progress["schedule"], **values} != progress["schedule"]
+        return state, {**progress, "schedule": {**progress["schedule"], **values}}
+
+    return forget
+
+
+STATE = [
+    *("params", "collections", "key", "learning_rate", "step", "batch_step"),
+    *("gradients", "gradient_weight", "pending", "losses"),
+]
+OMISSIONS = {
+    **{f"state.{name}": _reset(name) for name in STATE},
+    **{f"adam.{name}": _reset_adam(name) for name in ("mu", "nu", "count")},
+    "epoch": _progress(epoch=1),
+    "batch": _progress(batch=0),
+    "columns": _progress(columns={}),
+    "history": _progress(history=[]),
+    "callbacks": _progress(callbacks={}),
+    "seed": _progress(seed=0),
+    "data": _progress(data={}),
+    "stop_reason": _progress(stop_reason="no reason"),
+    "schedule.learning_rate": _schedule(learning_rate=job.DEFAULTS["learning_rate"]),
+    "schedule.best": _schedule(best=float("inf")),
+}
+
+
+def _resumed(
+    saved: Path, out: Path, monkeypatch: pytest.MonkeyPatch, forget: Any
+) -> dict[str, Any]:
+    """Return the report of a run resumed with `forget` in between, or the error it ends with."""
+    shutil.copytree(saved, out)
+    original = medjax.CheckpointStore.restore
+
+    def restore(self: Any, resume: Any, state: Any, shardings: Any) -> Any:
+        state, progress = original(self, resume, state, shardings)
+        assert (progress["epoch"], progress["batch"], int(state.pending)) == (3, 3, 1)
+        state, progress = forget(state, progress)
+        return jax.device_put(state, shardings), progress
+
+    monkeypatch.setattr(medjax.CheckpointStore, "restore", restore)
+    # The seed is that of the checkpoint, or else drawn: then it may not be drawn right by luck.
+    monkeypatch.setattr(secrets, "randbits", lambda bits: 4242)
+    try:
+        result = job.run(out, resume="auto", seed=None)
+    except (medjax.CheckpointError, medjax.NonFiniteError) as error:
+        return {"error": repr(error)}
+    return job.report(result, out)
+
+
+def test_nothing_forgotten_is_identical(saved, reference, tmp_path, monkeypatch):
+    found = _resumed(
+        saved, tmp_path / "out", monkeypatch, lambda state, progress: (state, progress)
+    )
+    assert found == reference
+
+
+@pytest.mark.parametrize("name", OMISSIONS)
+def test_each_omission_is_noticed(name, saved, reference, tmp_path, monkeypatch):
+    found = _resumed(saved, tmp_path / "out", monkeypatch, OMISSIONS[name])
+    assert found != reference
+
+
+def test_every_part_is_covered():
+    state = set(medjax.TrainState.__dataclass_fields__)
+    # A state that has stopped_at is never saved, see test_resume.
+    elsewhere = {"apply_fn", "tx", "opt_state", "skipped", "skipped_in_row", "stopped_at"}
+    assert state - elsewhere == set(STATE)
+    from medjax.progress import Progress
+
+    names = {name.split(".")[0] for name in OMISSIONS}
+    assert set(Progress._fields) <= names
+
+
+@pytest.mark.parametrize("name", ["none", "skipped_in_row", "skipped"])
+def test_the_counts_of_skipped_batches_are_restored(name, tmp_path, monkeypatch):
+    """Two bad batches in a row are too many, also when a kill lies between them."""
+    data = job.items(160)
+    order = medjax.epoch_order(11, 1, len(data))
+    for index in order[5 * 16 : 7 * 16]:
+        data[index]["scale"] = np.nan
+    out = tmp_path / "out"
+    options = {
+        "on_non_finite": "skip",
+        "max_skipped": 1,
+        "length_window": 0,
+        "save_interval_steps": 1,
+    }
+
+    def run(**more: Any) -> Any:
+        return job.run(out, data=data, options=options, nb_training_epochs=1, **more)
+
+    with pytest.raises(DiedError):
+        run(callback=At(1, 6, "train", die))
+    original = medjax.CheckpointStore.restore
+
+    def restore(self: Any, resume: Any, state: Any, shardings: Any) -> Any:
+        state, progress = original(self, resume, state, shardings)
+        assert (progress["batch"], int(state.skipped), int(state.skipped_in_row)) == (6, 1, 1)
+        if name != "none":
+            state = state.replace(**{name: jnp.zeros_like(getattr(state, name))})
+        return jax.device_put(state, shardings), progress
+
+    monkeypatch.setattr(medjax.CheckpointStore, "restore", restore)
+    if name == "skipped_in_row":
+        assert int(run(resume="auto").state.skipped) == 2  # it was not noticed
+        return
+    with pytest.raises(medjax.NonFiniteError) as raised:
+        run(resume="auto")
+    assert (raised.value.epoch, raised.value.step) == (1, 6)
+    assert sorted(raised.value.indices) == sorted(order[6 * 16 : 7 * 16].tolist())

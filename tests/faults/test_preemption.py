@@ -1,0 +1,130 @@
+"""Signals: the state is saved, the process ends as asked, the resumed run is identical."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import job
+import pytest
+from breaking import At
+
+import medjax
+
+HANDLED = ("SIGTERM", "SIGUSR1", "SIGINT")
+
+
+def _send(name: str):
+    return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+def _position(out: Path) -> tuple[int, int]:
+    record = json.loads((medjax.last_checkpoint(out) / "training_state.json").read_text())
+    return record["progress"]["epoch"], record["progress"]["batch"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", None)])
+def test_a_signal_saves_the_very_batch(name, code, tmp_path, reference):
+    out = tmp_path / "out"
+    before = [signal.getsignal(getattr(signal, each)) for each in HANDLED]
+    with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as raised:
+        job.run(out, callback=At(2, 7, "train", _send(name)))
+    if code is not None:
+        assert raised.value.code == code
+    assert _position(out) == (2, 8)  # the batch at hand was finished, none was lost
+    assert [signal.getsignal(getattr(signal, each)) for each in HANDLED] == before
+    assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+def test_a_signal_on_the_last_batch_of_an_epoch(tmp_path, reference):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        job.run(out, callback=At(1, 12, "train", _send("SIGTERM")))
+    assert _position(out) == (1, 13)
+    assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(2, 0), (4, 2)])
+def test_an_interrupted_evaluation_is_repeated(epoch, batch, tmp_path, reference):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as raised:
+        job.run(out, callback=At(epoch, batch, "eval", _send("SIGTERM")))
+    assert raised.value.code == 143
+    assert _position(out) == (epoch, 13)
+    evaluated = []
+
+    class Seen:
+        def on_step_begin(self, step_idx: int, phase: str) -> None:
+            evaluated.append((step_idx, phase))
+
+    assert (
+        job.report(job.run(out, resume="auto", callback=Seen()), out)["state"]
+        == (reference["state"])
+    )
+    assert evaluated[:3] == [(0, "eval"), (1, "eval"), (2, "eval")]
+
+
+def test_a_signal_at_the_very_end(tmp_path, reference):
+    """All is done and saved; the process still ends as it was told to."""
+    out = tmp_path / "out"
+
+    class Late:
+        def on_train_end(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as raised:
+        job.run(out, callback=Late())
+    assert raised.value.code == 143
+    assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path):
+    out = tmp_path / "out"
+
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        job.run(out, callback=At(1, 4, "train", twice), options=job.EVERY_3)
+    assert _position(out) == (1, 3)  # the checkpoint before; none was written now
+
+
+def test_a_run_that_was_interrupted_many_times(tmp_path, reference):
+    out = tmp_path / "out"
+    places = [(1, 0), (1, 1), (1, 5), (3, 2), (4, 11)]
+    for epoch, batch in places:
+        with pytest.raises(SystemExit):
+            job.run(out, resume="auto", callback=At(epoch, batch, "train", _send("SIGTERM")))
+        assert _position(out) == (epoch, batch + 1)
+    assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+def test_a_process_gets_143_and_goes_on(tmp_path, reference):
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    script = str(Path(__file__).with_name("job.py"))
+    command = [sys.executable, script, str(out), str(report)]
+    process = subprocess.Popen([*command, "--sleep", "0.1"], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("checkpoint_*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 143
+    finally:
+        process.kill()
+        process.wait()
+    assert not report.exists()
+    assert not list(out.glob(".saving-*"))
+    assert job.report(job.run(out, resume="auto"), out) == reference
