@@ -19,6 +19,7 @@ RANKS = {
     "plots": 0,  # histories as figures
     "preemption": 0,  # signals; knows jax and no room
     "schedules": 0,  # learning rates
+    "columns": 0,  # what a metrics computer keeps, as JSON
     "checkpoint": 0,  # any pytree and a JSON record; knows no room
     "models": 0,  # encoders; know parameters and no training
     "alignment": 1,  # entities to tokens: tagging, text
@@ -26,7 +27,7 @@ RANKS = {
     "metrics": 1,  # Mean and scores: batch, tagging
     "sharding": 1,  # where a batch lies: batch
     "callbacks": 1,  # what happens beside training: config
-    "progress": 1,  # where a run is: checkpoint, schedules
+    "progress": 1,  # where a run is: checkpoint, columns, schedules
     "component": 2,  # the contract: batch, metrics
     "data": 3,  # dataset to device: component, sharding
     "state": 3,  # what a step changes: component
