@@ -80,9 +80,7 @@ def test_the_order_and_the_arguments_of_events(tmp_path):
     assert [list(row["train"]) for row in result.history] == [["loss"]] * 2
 
 
-@pytest.mark.parametrize(
-    ("period", "saved"), [(0, [5]), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])]
-)
+@pytest.mark.parametrize(("period", "saved"), [(0, [5]), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5])])
 def test_when_checkpoints_are_saved(tmp_path, period, saved):
     recorder = Recorder()
     run(
@@ -281,7 +279,7 @@ def test_a_plateau_lowers_the_rate_from_the_tracked_metric(tmp_path):
         )
 
 
-@pytest.mark.parametrize(("max_steps", "batches"), [(1, 2), (2, 3), (3, 5), (9, 9)])
+@pytest.mark.parametrize(("max_steps", "batches"), [(1, 2), (3, 5), (9, 9)])
 def test_a_run_of_a_number_of_updates(tmp_path, max_steps, batches):
     result = run(
         tmp_path,

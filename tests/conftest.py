@@ -1,1 +1,0 @@
-"""Makes `tiny` importable from every test: pytest puts the folder of this file on the path."""
