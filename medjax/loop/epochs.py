@@ -72,7 +72,6 @@ def training_epoch(
     seen = int(state.batch_step) + int(state.skipped)
     flags = sharding.put((np.asarray(False), np.asarray(True)), state.learning_rate.sharding)
     monitor = StepMonitor()
-    asked_before = callback.stop_reason  # then this epoch is still trained on as a whole
 
     def check() -> None:
         if monitor.stopped_at >= 0:
@@ -93,7 +92,7 @@ def training_epoch(
             check()
             if after_batch is not None:
                 after_batch(state, number + 1)
-            if callback.stop_reason != asked_before:
+            if callback.stop_reason is not None:
                 break
     finally:
         batches.close()

@@ -134,7 +134,7 @@ class StopsAt(TrainerCallback):
     ("event", "at", "epochs", "steps"),
     [
         ("on_train_begin", 1, 0, 0),
-        ("on_epoch_begin", 2, 2, 6),  # after this epoch
+        ("on_epoch_begin", 2, 2, 4),  # after its first batch
         ("on_epoch_end", 1, 1, 3),
         ("train step", 2, 1, 2),  # there
         ("train step", 4, 2, 4),
