@@ -108,11 +108,12 @@ def _ladder(value: Any) -> tuple[int, ...]:
     return lengths
 
 
-def _fills(value: Any) -> dict[str, float]:
+def _fills(value: Any) -> dict[str, float | None]:
     if not isinstance(value, Mapping) or not all(
-        isinstance(name, str) and isinstance(fill, numbers.Real) for name, fill in value.items()
+        isinstance(name, str) and (fill is None or isinstance(fill, numbers.Real))
+        for name, fill in value.items()
     ):
-        raise _RefusedError("a mapping of column names to the number that pads them")
+        raise _RefusedError("a mapping of column names to the number that pads them, or None")
     return dict(value)
 
 
@@ -241,8 +242,9 @@ class Options:
         Lengths that ragged columns are padded to.
     length_window : int
         Batches that are grouped by length together; 0 keeps the uniform order.
-    padding : mapping of str to float
-        Columns padded to the ladder besides the Hugging Face ones, and the value that pads them.
+    padding : mapping of str to float or None
+        Columns padded to the ladder besides the Hugging Face ones, and the value that pads them;
+        None leaves a Hugging Face column as it is, for instance multi-label ``labels``.
     max_shapes : int
         Distinct batch shapes, each of which costs a compilation, before the run stops.
     cache_preprocessed : bool
@@ -276,7 +278,7 @@ class Options:
     max_skipped: int = 10
     length_ladder: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
     length_window: int = 50
-    padding: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    padding: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     max_shapes: int = 64
     cache_preprocessed: bool = False
     prefetch: int = 2

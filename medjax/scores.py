@@ -94,6 +94,11 @@ class Unpadder:
         ]
         stripped = BatchData()
         for name, column in jax.device_get(outputs).items():
+            if column.ndim == 0:
+                msg = (
+                    f"forward returned the output {name!r} as a scalar; expected one entry per row"
+                )
+                raise ValueError(msg)
             cut = [slice(None)] * column.ndim
             for axis in self._axes[name] if lengths else ():
                 cut[axis] = slice(max(lengths))

@@ -139,6 +139,9 @@ def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
         msg = f"collate returned {found} rows; expected at least 1 and at most {nb_rows}"
         raise ValueError(msg)
     arrays = BatchData({name: np.asarray(column) for name, column in batch.arrays().items()})
+    if ROW_MASK in batch:
+        msg = f"collate returned a column {ROW_MASK!r}, a name that medjax fills in; rename it"
+        raise ValueError(msg)
     padded = ladder.pad_lengths(arrays)
     rows = np.where(np.arange(nb_rows) < found, np.arange(nb_rows), 0)
     # Taking rows copies, which keeps the device, where it shares the host's memory, from seeing

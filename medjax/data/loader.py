@@ -251,6 +251,7 @@ def get_dataloader(
         If the dataset has no length, no items, or cannot be sent to the workers asked for.
     """
     options = options or Options()
+    padding = {**HUGGING_FACE_PADDING, **options.padding}
     nb_items = length_of(data)
     examples = Examples(data, component.preprocess, seed)
     source: ExampleSource = InProcess(examples)
@@ -265,7 +266,10 @@ def get_dataloader(
         batch_size=config.batch_size,
         seed=seed,
         shuffle=shuffle,
-        ladder=Ladder(options.length_ladder, {**HUGGING_FACE_PADDING, **options.padding}),
+        ladder=Ladder(
+            options.length_ladder,
+            {name: fill for name, fill in padding.items() if fill is not None},
+        ),
         window=options.length_window,
         mesh=mesh if mesh is not None else sharding.make_mesh(),
         options=options,

@@ -54,7 +54,7 @@ BAD_OPTIONS = {
     "max_skipped": [-1, 1.0, True, None],
     "length_ladder": [(), (0, 4), (4, 4), (8, 4), (4.0, 8), "abc", 16, None],
     "length_window": [-1, 1.0, True, None],
-    "padding": [None, ["a"], {"a": "x"}, {1: 0}, {"a": None}],
+    "padding": [None, ["a"], {"a": "x"}, {1: 0}],
     "max_shapes": [0, 1.0, None],
     "cache_preprocessed": [0, 1, None],
     "prefetch": [0, 1.5, True, None],

@@ -229,11 +229,23 @@ def test_columns_of_objects_are_refused(column):
         (BatchData(a=np.zeros(0)), "collate returned 0 rows"),
         (BatchData(), "collate returned 0 rows"),
         (BatchData(a=np.zeros(2), b=["x"]), "differ in length"),
+        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', a name that medjax"),
     ],
 )
 def test_what_collate_may_not_return(batch, message):
     with pytest.raises(ValueError, match=message):
         fix_shape(batch, NARROW, 2)
+
+
+def test_a_hugging_face_column_can_be_left_as_it_is():
+    def collate(examples):
+        return BatchData(collate_sentences(examples), labels=np.zeros((len(examples), 3)))
+
+    options = {"padding": {"labels": None}, "length_ladder": (64,)}
+    loader = loader_of(SENTENCES[:4], tagger(collate=collate), **options)
+    (batch,) = loader.batches(1)
+    assert batch.device["labels"].shape == (4, 3)
+    assert batch.device["input_ids"].shape == (4, 64)
 
 
 def test_collate_must_return_a_row_for_each_example():

@@ -1,5 +1,6 @@
 """What a metrics computer is handed, and that scores do not depend on batches or padding."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import config, mlp, one_device, points, sentences, start_state, tagger
@@ -64,6 +65,17 @@ def test_a_ladder_that_starts_at_one(tmp_path):
     run(tmp_path, tagger(), keeper, data=data, options=options, batch_size=2)
     shapes = [outputs["logits"].shape for outputs, _ in keeper.prepared]
     assert shapes == [(2, 1, 3), (2, 3, 3)]
+
+
+def test_an_output_without_rows_is_refused(tmp_path):
+    component = mlp()
+
+    def forward(*args, **kwargs):
+        _, loss, collections = component.forward(*args, **kwargs)
+        return medjax.BatchData(scale=jnp.zeros(())), loss, collections
+
+    with pytest.raises(ValueError, match="output 'scale' as a scalar; expected one entry per row"):
+        run(tmp_path, component._replace(forward=forward), Keeper(keys=False), data=points(4))
 
 
 def test_scores_are_computed_once_a_phase_from_all_batches(tmp_path):
