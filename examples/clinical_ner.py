@@ -18,7 +18,7 @@ import medjax
 from medjax.components import TokenClassification
 from medjax.data import epoch_order
 from medjax.metrics import format_confusion, format_scores, label_confusion, span_scores
-from medjax.readers import read_documents
+from medjax.readers import CONLL_SUFFIXES, read_documents
 from medjax.text import Document, Entity, split_sentences
 
 SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
@@ -76,15 +76,19 @@ def load_corpus(paths: Sequence[Path], seed: int) -> Corpus:
         paths = [_find_split(paths[0], names) for names in SPLITS.values()]
     if len(paths) > 3:
         raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
-    parts = [
-        [sentence for document in read_documents(path) for sentence in split_sentences(document)]
-        for path in paths
-    ]
+    parts = [_read_sentences(path) for path in paths]
     if len(parts) == 1:
         shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
         first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
         parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
     return Corpus(parts[0], parts[1], parts[-1])
+
+
+def _read_sentences(path: Path) -> list[Document]:
+    documents = read_documents(path)
+    if path.suffix.lower() in CONLL_SUFFIXES:
+        return documents
+    return [sentence for document in documents for sentence in split_sentences(document)]
 
 
 def _find_split(folder: Path, names: Sequence[str]) -> Path:

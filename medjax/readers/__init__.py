@@ -9,7 +9,9 @@ from medjax.readers.conll import read_conll as read_conll
 from medjax.readers.medkit_json import read_medkit_json as read_medkit_json
 from medjax.text import Document
 
-_CONLL = (".tsv", ".conll", ".txt", ".iob", ".bio")
+CONLL_SUFFIXES = (".tsv", ".conll", ".txt", ".iob", ".bio")
+"""Endings of files in CoNLL columns, whose documents are single sentences."""
+
 _MEDKIT = (".json", ".jsonl")
 
 
@@ -41,13 +43,13 @@ def read_documents(path: str | os.PathLike[str]) -> list[Document]:
     suffix = path.suffix.lower()
     if suffix == ".ann" or (path.is_dir() and any(path.glob("*.ann"))):
         return read_brat(path).documents
-    if path.is_file() and suffix in _CONLL:
+    if path.is_file() and suffix in CONLL_SUFFIXES:
         return read_conll(path)
     if path.is_file() and suffix in _MEDKIT:
         return read_medkit_json(path)
     found = "a folder without .ann files" if path.is_dir() else f"the suffix {path.suffix!r}"
     msg = (
         f"{path}: found {found}, expected a folder with .ann files (BRAT), "
-        f"{', '.join(_CONLL)} (CoNLL columns) or {', '.join(_MEDKIT)} (medkit)"
+        f"{', '.join(CONLL_SUFFIXES)} (CoNLL columns) or {', '.join(_MEDKIT)} (medkit)"
     )
     raise ValueError(msg)
