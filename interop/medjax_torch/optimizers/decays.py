@@ -92,7 +92,7 @@ def average_length(decay: Decay, step: jax.Array) -> jax.Array:
     Liu et al. 2019, On the variance of the adaptive learning rate and beyond (section 4).
     """
     half = -0.5 * decay.log
-    return step * (1.0 - _langevin(step * half)) + _langevin(half)
+    return step * _beyond_langevin(step * half) + (1.0 - _beyond_langevin(half))
 
 
 def rectification(decay: Decay, length: jax.Array) -> jax.Array:
@@ -105,8 +105,8 @@ def rectification(decay: Decay, length: jax.Array) -> jax.Array:
     return jnp.sqrt(variance / ((limit - 4.0) * (limit - 2.0) * length))
 
 
-def _langevin(y: jax.Array) -> jax.Array:
-    # coth(y) - 1/y cancels near 0; below 1/2 the four terms of its series are right to 4e-8.
+def _beyond_langevin(y: jax.Array) -> jax.Array:
+    # 1 - l(y). Near 0 the poles of l cancel: below 1/2, four terms of its series are right to 4e-8.
     square = y * y
     series = y * (1 / 3 - square * (1 / 45 - square * (2 / 945 - square / 4725)))
-    return jnp.where(y < 0.5, series, 1.0 + 2.0 / jnp.expm1(2.0 * y) - 1.0 / y)
+    return jnp.where(y < 0.5, 1.0 - series, 1.0 / y - 2.0 / jnp.expm1(2.0 * y))

@@ -100,7 +100,7 @@ def read_hyperparams(
         raise ValueError(msg)
     for index, (group, planned) in enumerate(zip(groups, plan, strict=True)):
         _check_options(_options(group), planned.options, index)
-    return tuple(_numbers(group, planned.rule) for group, planned in zip(groups, plan, strict=True))
+    return tuple(_numbers(group, planned) for group, planned in zip(groups, plan, strict=True))
 
 
 def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:
@@ -158,9 +158,9 @@ def _check_options(options: Options, planned: Options, index: int) -> None:
         raise ValueError(msg)
 
 
-def _numbers(group: dict[str, Any], rule: Rule) -> Hyperparams:
+def _numbers(group: dict[str, Any], plan: GroupPlan) -> Hyperparams:
     numbers: Hyperparams = {}
-    for name in rule.numbers:
+    for name in plan.rule.numbers:
         value = group[name]
         if name == "betas":
             numbers["beta1"], numbers["beta2"] = (make_decay(float(beta)) for beta in value)
@@ -168,6 +168,8 @@ def _numbers(group: dict[str, Any], rule: Rule) -> Hyperparams:
             numbers[name] = make_decay(float(value))
         elif name == "dampening":
             numbers["undamped"] = np.float32(1.0 - float(value))
+        elif name == "weight_decay" and "decoupled_weight_decay" in plan.options:
+            numbers["kept"] = np.float32(1.0 - float(group["lr"]) * float(value))
         else:
             numbers[name] = np.float32(float(value))
     return numbers

@@ -58,17 +58,17 @@ def update_parameter(
     """Return what is added to a parameter, and its new slots.
 
     What the classes share happens here: ``maximize`` turns the gradient round, coupled weight
-    decay adds ``wd * parameter`` to it, decoupled decay adds ``-lr * wd * parameter`` to the
-    result.
+    decay adds ``weight_decay * parameter`` to it, decoupled decay first multiplies the parameter
+    by ``kept``, which is 1 - lr * weight_decay.
     """
     if "maximize" in options:
         gradient = -gradient
-    decay = hyperparams.get("weight_decay")
-    decoupled = "decoupled_weight_decay" in options
-    if decay is not None and not decoupled:
-        gradient = gradient + decay * parameter
+    if "weight_decay" in hyperparams:
+        gradient = gradient + hyperparams["weight_decay"] * parameter
     slots = {**slots, "step": slots["step"] + 1}
     delta, slots = rule.update(gradient, slots, hyperparams, options)
-    if decoupled:
-        delta = delta - hyperparams["lr"] * decay * parameter
+    if "kept" in hyperparams:
+        # 1 - lr * weight_decay has few digits in float32 (1e-7 becomes 1.2e-7). torch multiplies
+        # by it all the same, and so must this, or the two drift apart.
+        delta = (parameter * hyperparams["kept"] + delta) - parameter
     return delta, slots

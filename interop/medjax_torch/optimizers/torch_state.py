@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
@@ -38,10 +37,12 @@ def write_moments(
     """
     moments = sharding.to_host(find_state(opt_state).moments)
     for parameter, name, group, planned in _parameters(optimizer, plan):
-        slots = moments[name]
-        if slots["step"] > 0:
-            optimizer.state[parameter] = _torch_slots(slots, parameter, group, planned)
-        elif not planned.initial:  # torch makes slots that start at a value with the optimizer
+        # Slots that start at a value are there from the beginning.
+        is_updated = moments[name]["step"] > 0 or planned.initial
+        slots = _torch_slots(moments[name], parameter, group, planned) if is_updated else {}
+        if slots:
+            optimizer.state[parameter] = slots
+        else:
             optimizer.state.pop(parameter, None)
 
 
@@ -112,7 +113,7 @@ def _jax_slots(held: dict[str, Any], like: Slots, name: str, plan: GroupPlan) ->
         if value is None and plan.rule.step == "absent":
             slots[slot] = old
             continue
-        shape = None if value is None else np.shape(value)
+        shape = None if value is None else tuple(np.shape(value))
         if shape != old.shape:
             msg = (
                 f"{slot!r} of parameter {name} in the torch optimizer's state "
@@ -120,7 +121,8 @@ def _jax_slots(held: dict[str, Any], like: Slots, name: str, plan: GroupPlan) ->
                 f"{old.shape}. Was it saved with other options?"
             )
             raise ValueError(msg)
-        slots[slot] = jnp.array(_to_numpy(value), old.dtype)
+        # `astype` copies, else JAX and torch might share the memory.
+        slots[slot] = sharding.put(_to_numpy(value).astype(old.dtype), old.sharding)
     return slots
 
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from medjax import sharding
 from medjax_torch.optimizers.groups import GroupPlan
 from medjax_torch.optimizers.rule import Hyperparams, Slots, update_parameter
 
@@ -156,6 +157,11 @@ def set_hyperparams(
     opt_state : pytree
         State of an optax transformation around one of `make_transformation`.
     hyperparams : tuple of dict
-        From `groups.read_hyperparams`.
+        From `groups.read_hyperparams`; they are laid where the old ones lie, since an array that
+        lies elsewhere would compile the step anew.
     """
-    return replace_state(opt_state, find_state(opt_state)._replace(hyperparams=hyperparams))
+    state = find_state(opt_state)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.hyperparams)
+    return replace_state(
+        opt_state, state._replace(hyperparams=sharding.put(hyperparams, shardings))
+    )
