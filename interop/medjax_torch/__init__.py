@@ -1,0 +1,1 @@
+"""medkit.training's API over medjax: unmodified torch components, trained by JAX."""

@@ -1,0 +1,83 @@
+"""The host side of torch's learning-rate schedulers.
+
+The scheduler is the user's own, on the user's own optimizer. It writes into the parameter groups,
+from where `groups.read_hyperparams` takes everything it set: the rate, and also momentum, betas or
+weight decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+
+def build_scheduler(
+    builder: Callable[[torch.optim.Optimizer], Any],
+    optimizer: torch.optim.Optimizer,
+    interval: Literal["epoch", "step"] = "epoch",
+) -> Any:
+    """Return ``builder(optimizer)``, ready to be stepped.
+
+    To resume, build optimizer and scheduler first, then call the ``load_state_dict`` of both:
+    building a scheduler writes its first rate into the optimizer.
+
+    Parameters
+    ----------
+    builder : callable
+        medkit's ``lr_scheduler_builder``: optimizer to scheduler.
+    optimizer : torch.optim.Optimizer
+        The optimizer whose groups the scheduler sets.
+    interval : {"epoch", "step"}
+        Whether the scheduler is stepped after every epoch, with `end_epoch`, or after every
+        update, with its own ``step()``.
+
+    Raises
+    ------
+    ValueError
+        If the scheduler follows a metric and the interval is the update, which has none.
+    """
+    scheduler = builder(optimizer)
+    if interval == "step" and isinstance(scheduler, ReduceLROnPlateau):
+        msg = (
+            "ReduceLROnPlateau follows an evaluation metric, which an update has not; expected "
+            "the interval 'epoch'"
+        )
+        raise ValueError(msg)
+    # JAX makes the updates, so torch would warn that the scheduler is stepped before the
+    # optimizer. A step without gradients changes nothing and is one that torch counts.
+    optimizer.zero_grad(set_to_none=True)
+    optimizer.step()
+    return scheduler
+
+
+def end_epoch(scheduler: Any, eval_metrics: Mapping[str, float], metric: str) -> None:
+    """Step a scheduler at the end of an epoch, as medkit does.
+
+    Parameters
+    ----------
+    scheduler : object
+        A torch scheduler, or any object with ``step()``.
+    eval_metrics : mapping of str to float
+        Metrics of the evaluation.
+    metric : str
+        Name of the one that ReduceLROnPlateau follows; no other scheduler gets one.
+
+    Raises
+    ------
+    ValueError
+        If ReduceLROnPlateau needs a metric that was not computed.
+    """
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        scheduler.step()
+        return
+    value = eval_metrics.get(metric)
+    if value is None:
+        msg = (
+            "Learning scheduler needs an eval metric to update the learning rate, "
+            f"'{metric}' was not found"
+        )
+        raise ValueError(msg)
+    scheduler.step(value)

@@ -1,0 +1,132 @@
+"""Moments of the JAX optimizer in the state of the torch optimizer, and back.
+
+With them `optimizer.state_dict()` is what torch itself would have saved after the same updates,
+so that an ``optimizer.pt`` goes either way between medkit and medjax_torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optax
+import torch
+
+from medjax import sharding
+from medjax_torch.optimizers.groups import GroupPlan
+from medjax_torch.optimizers.rule import Slots
+from medjax_torch.optimizers.transformation import find_state, replace_state
+
+
+def write_moments(
+    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...], opt_state: optax.OptState
+) -> None:
+    """Fill ``optimizer.state`` with the moments of `opt_state`, as copies.
+
+    Parameters that have had no update get no entry, as in torch.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimizer `plan` was made of; changed in place.
+    plan : tuple of GroupPlan
+        From `groups.plan_groups`.
+    opt_state : pytree
+        State of an optax transformation around one of `make_transformation`.
+    """
+    moments = sharding.to_host(find_state(opt_state).moments)
+    for parameter, name, group, planned in _parameters(optimizer, plan):
+        # Slots that start at a value are there from the beginning.
+        is_updated = moments[name]["step"] > 0 or planned.initial
+        slots = _torch_slots(moments[name], parameter, group, planned) if is_updated else {}
+        if slots:
+            optimizer.state[parameter] = slots
+        else:
+            optimizer.state.pop(parameter, None)
+
+
+def read_moments(
+    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...], opt_state: optax.OptState
+) -> optax.OptState:
+    """Return `opt_state` with the moments that ``optimizer.state`` holds, as copies.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimizer `plan` was made of, for instance after ``load_state_dict``.
+    plan : tuple of GroupPlan
+        From `groups.plan_groups`.
+    opt_state : pytree
+        State of an optax transformation around one of `make_transformation`, as `init` gives it;
+        a parameter torch has no state for keeps what it has there.
+
+    Raises
+    ------
+    ValueError
+        If a slot is missing or has another shape than here.
+    """
+    state = find_state(opt_state)
+    moments = dict(state.moments)
+    for parameter, name, _, planned in _parameters(optimizer, plan):
+        held = optimizer.state.get(parameter)
+        if held:
+            moments[name] = _jax_slots(held, moments[name], name, planned)
+    return replace_state(opt_state, state._replace(moments=moments))
+
+
+def _parameters(
+    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...]
+) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan]]:
+    for group, planned in zip(optimizer.param_groups, plan, strict=True):
+        for parameter, name in zip(group["params"], planned.names, strict=True):
+            yield parameter, name, group, planned
+
+
+def _torch_slots(
+    slots: dict[str, np.ndarray], parameter: torch.Tensor, group: dict[str, Any], plan: GroupPlan
+) -> dict[str, Any]:
+    written: dict[str, Any] = {}
+    if plan.rule.step == "int":
+        written["step"] = int(slots["step"])
+    elif plan.rule.step == "tensor":
+        # torch reads the count on the host unless the whole update is to stay on the device.
+        on_device = group.get("capturable") or group.get("fused")
+        device = parameter.device if on_device else torch.device("cpu")
+        written["step"] = torch.tensor(float(slots["step"]), dtype=torch.float32, device=device)
+    for name in plan.rule.scalars:
+        written[name] = torch.tensor(float(slots[name]), dtype=torch.float32)
+    for name in plan.rule.slots:
+        if name in slots:
+            copy = torch.from_numpy(np.array(slots[name], np.float32))
+            written[name] = copy.to(dtype=parameter.dtype, device=parameter.device)
+    return written
+
+
+def _jax_slots(held: dict[str, Any], like: Slots, name: str, plan: GroupPlan) -> Slots:
+    # SGD keeps no count: a buffer is there as soon as there has been an update.
+    if plan.rule.step == "absent":
+        held = {**held, "step": int(held.get("momentum_buffer") is not None)}
+    slots: Slots = {}
+    for slot, old in like.items():
+        value = held.get(slot)
+        if value is None and plan.rule.step == "absent":
+            slots[slot] = old
+            continue
+        shape = None if value is None else tuple(np.shape(value))
+        if shape != old.shape:
+            msg = (
+                f"{slot!r} of parameter {name} in the torch optimizer's state "
+                f"{'is missing' if shape is None else f'has shape {shape}'}; expected shape "
+                f"{old.shape}. Was it saved with other options?"
+            )
+            raise ValueError(msg)
+        # `astype` copies, else JAX and torch might share the memory.
+        slots[slot] = sharding.put(_to_numpy(value).astype(old.dtype), old.sharding)
+    return slots
+
+
+def _to_numpy(value: Any) -> np.ndarray:
+    # Through float32 because numpy has no bfloat16; counts are exact in it up to 2**24.
+    wide = torch.as_tensor(value).detach().cpu().to(torch.float32)
+    return wide.numpy()
