@@ -1,0 +1,1 @@
+"""medkit's PyTorch-facing training API over medjax."""
