@@ -133,7 +133,10 @@ def trace(module, inputs):
 
 
 def to_jax(tensor):
-    return jax.numpy.array(tensor.detach().resolve_conj().numpy(), copy=True)
+    tensor = tensor.detach().resolve_conj()
+    if tensor.dtype == torch.bfloat16:  # numpy has none
+        return jax.numpy.array(tensor.float().numpy(), jax.numpy.bfloat16)
+    return jax.numpy.array(tensor.numpy(), copy=True)
 
 
 def constants_of(graph):

@@ -82,17 +82,13 @@ def _convolution(
     groups: int,
 ) -> jax.Array:
     rank = weight.ndim - 2
-    unbatched = x.ndim == rank + 1
-    x = x[None] if unbatched else x
     stride, padding = per_dim(stride, rank), per_dim(padding, rank)
     dilation, output_padding = per_dim(dilation, rank), per_dim(output_padding, rank)
     if transposed:
         result = _transposed(x, weight, stride, padding, dilation, output_padding, groups)
     else:
         result = _forward(x, weight, stride, padding, dilation, groups)
-    if bias is not None:
-        result = result + bias.reshape(-1, *(1,) * rank)
-    return result[0] if unbatched else result
+    return result if bias is None else result + bias.reshape(-1, *(1,) * rank)
 
 
 @lowers(aten.convolution_backward.default)
@@ -116,9 +112,6 @@ def _convolution_backward(
         return _convolution(x, weight, None, *options)
 
     by_input, by_weight = jax.vjp(function, x, weight)[1](gradient)
-    # All but the channels, which come first in an unbatched gradient.
-    spatial = tuple(range(gradient.ndim - weight.ndim + 2, gradient.ndim))
-    others = (0, *spatial) if gradient.ndim == weight.ndim else spatial
-    by_bias = gradient.sum(others)
+    by_bias = gradient.sum((0, *range(2, gradient.ndim)))
     every = (by_input, by_weight, by_bias)
     return tuple(value if want else None for value, want in zip(every, wanted, strict=True))  # type: ignore[return-value]

@@ -95,7 +95,22 @@ def negative_log_likelihood(
 
 
 @lowers(torch.ops.medjax.ctc_nll_backward.default)
-def _backward(gradient: jax.Array, log_probs: jax.Array, *rest: Any) -> jax.Array:
-    function = jax.vjp(lambda values: negative_log_likelihood(values, *rest), log_probs)[1]
-    result: jax.Array = function(gradient)[0]
-    return result
+def _backward(
+    gradient: jax.Array,
+    log_probs: jax.Array,
+    targets: jax.Array,
+    input_lengths: jax.Array,
+    *rest: Any,
+) -> jax.Array:
+    """Return torch's derivative, which takes the log-probabilities for a log-softmax's output.
+
+    It is the derivative by the input of that log-softmax, larger by a multiple of the
+    probabilities that the log-softmax's own derivative cancels (equation 16 of the paper).
+    """
+    likelihood, derivative = jax.vjp(
+        lambda values: negative_log_likelihood(values, targets, input_lengths, *rest), log_probs
+    )
+    fits = likelihood != 0 if rest[-1] else jnp.ones(likelihood.shape, bool)
+    within = jnp.arange(log_probs.shape[0])[:, None] < input_lengths
+    share = jnp.where(within & fits, gradient, 0)[:, :, None] * jnp.exp(log_probs)
+    return derivative(gradient)[0] + share

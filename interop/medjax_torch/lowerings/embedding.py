@@ -63,7 +63,7 @@ def _bags(
 ) -> tuple[jax.Array, ...]:
     """Return the bags, the bag of each index, the sizes, and where the maxima come from.
 
-    Those of the last three that torch leaves empty are empty; the row of an empty bag is -1.
+    Those of the last three that torch leaves empty are empty.
     """
     count = offsets.shape[0] - include_last_offset
     bag = _bag_of(index, offsets, count)
@@ -97,7 +97,7 @@ def _maxima(
     place = jnp.arange(index.shape[0])[:, None]
     holds = counted[:, None] & (rows == maximum[bag])
     first = jax.ops.segment_min(jnp.where(holds, place, index.shape[0]), bag, count)
-    rows_of_max = jnp.where(filled, jnp.take(index, first, mode="clip"), -1)
+    rows_of_max = jnp.where(filled, jnp.take(index, first, mode="clip"), 0)
     return jnp.where(filled, maximum, 0), rows_of_max
 
 
@@ -116,7 +116,7 @@ def _bags_dense_backward(
 ) -> jax.Array:
     table = jnp.zeros((num_weights, gradient.shape[1]), gradient.dtype)
     if mode == _MAX:
-        row = jnp.where(rows_of_max < 0, num_weights, rows_of_max)
+        row = jnp.where(size[:, None] > 0, rows_of_max, num_weights)
         return table.at[row, jnp.arange(gradient.shape[1])].add(gradient, mode="drop")
     rows = gradient[bag]
     if mode == _MEAN:

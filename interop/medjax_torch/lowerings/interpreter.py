@@ -42,7 +42,7 @@ def where(node: Node) -> str:
         for line in (node.meta.get("stack_trace") or "").splitlines()
         if line.strip().startswith("File ")
     ]
-    return frames[-1] if frames else "an unknown line"
+    return frames[-1] if frames else "a line not recorded, as those of the backward pass"
 
 
 def _lacking(graph_module: GraphModule) -> list[Node]:

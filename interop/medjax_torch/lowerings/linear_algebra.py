@@ -63,32 +63,33 @@ def _cholesky(
     return jnp.linalg.cholesky(x, upper=upper), jnp.zeros(x.shape[:-2], jnp.int32)
 
 
-def _factors(tensor: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return LU and pivots as torch keeps them for the derivative of `det` and of `solve`.
-
-    They are those of the transposed matrix where that lies in memory as LAPACK wants it
-    (aten/src/ATen/native/BatchLinearAlgebra.cpp). LAPACK counts pivots from 1.
-    """
-    transposed = tensor.is_contiguous() and not tensor.is_complex()
-    lu, pivots = jax.scipy.linalg.lu_factor(x.mT if transposed else x)
+def _factors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return LU and pivots as torch keeps them for derivatives; LAPACK counts pivots from 1."""
+    lu, pivots = jax.scipy.linalg.lu_factor(x)
     return lu, pivots + 1
 
 
 @lowers(aten._linalg_det.default, kind=Kind.TRACED)
 def _det(traced: Traced, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    return jnp.linalg.det(x), *_factors(traced.arguments[0], x)
+    """Return the determinant and the factors of the matrix, or of its transpose.
+
+    torch factors the transpose where that lies in memory as LAPACK wants it, and its derivative
+    asks again which it was (aten/src/ATen/native/BatchLinearAlgebra.cpp).
+    """
+    tensor = traced.arguments[0]
+    transposed = tensor.is_contiguous() and not tensor.is_complex()
+    return jnp.linalg.det(x), *_factors(x.mT if transposed else x)
 
 
-@lowers(aten._linalg_solve_ex.default, kind=Kind.TRACED)
+@lowers(aten._linalg_solve_ex.default)
 def _solve(
-    traced: Traced, x: jax.Array, y: jax.Array, left: bool = True, check_errors: bool = False
+    x: jax.Array, y: jax.Array, left: bool = True, check_errors: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    lu, pivots = _factors(traced.arguments[0], x)
     vector = y.ndim == 1 or (x.ndim == y.ndim + 1 and y.shape == x.shape[:-1])
     columns = y[..., None] if vector else y
     solved = jnp.linalg.solve(x, columns) if left else jnp.linalg.solve(x.mT, columns.mT).mT
     info = jnp.zeros(x.shape[:-2], jnp.int32)
-    return solved[..., 0] if vector else solved, lu, pivots, info
+    return solved[..., 0] if vector else solved, *_factors(x), info
 
 
 @lowers(aten.linalg_lu_solve.default)

@@ -48,7 +48,6 @@ lowers_each(
         aten.neg.default: jnp.negative,
         aten.round.default: jnp.round,
         aten.round.decimals: jnp.round,
-        aten.sigmoid.default: jax.nn.sigmoid,
         aten.sin.default: jnp.sin,
         aten.sinh.default: jnp.sinh,
         aten.sqrt.default: jnp.sqrt,
@@ -103,6 +102,11 @@ def _reciprocal(x: jax.Array) -> jax.Array:
 @lowers(aten.rsqrt.default)
 def _rsqrt(x: jax.Array) -> jax.Array:
     return lax.rsqrt(x.astype(jnp.float32) if integral(x) else x)
+
+
+@lowers(aten.sigmoid.default)
+def _sigmoid(x: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(x.astype(jnp.float32) if integral(x) else x)
 
 
 @lowers(aten.relu.default)

@@ -104,9 +104,16 @@ def _max_pool_backward(gradient: jax.Array, x: jax.Array, *options: Any, rank: i
     return sums.reshape(x.shape)
 
 
-def _adaptive_bounds(length: int, count: int) -> list[tuple[int, int]]:
-    """Return where each of `count` windows over `length` starts and ends, as torch divides it."""
-    return [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+def _adaptive_windows(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the elements of each of `count` windows over `length`, and which of them count.
+
+    Both are ``(count, widest)``; narrower windows are filled up with elements that do not count.
+    The division into windows is torch's (aten/src/ATen/native/AdaptivePooling.h).
+    """
+    window = np.arange(count)
+    start, end = window * length // count, -(-(window + 1) * length // count)
+    at = start[:, None] + np.arange((end - start).max(initial=1))
+    return np.minimum(at, length - 1), at < end[:, None]
 
 
 def _adaptive_max_pool(
@@ -115,13 +122,11 @@ def _adaptive_max_pool(
     numbers = np.zeros((1,) * (2 * rank), np.int64)
     inside = np.ones(numbers.shape, bool)
     for dim, (length, count) in enumerate(zip(x.shape[-rank:], size, strict=True)):
-        bounds = np.array(_adaptive_bounds(length, count))
-        widest = int((bounds[:, 1] - bounds[:, 0]).max())
-        at = bounds[:, :1] + np.arange(widest)
+        at, within = _adaptive_windows(length, count)
         shape = [1] * (2 * rank)
-        shape[dim], shape[rank + dim] = count, widest
-        numbers = numbers * length + np.minimum(at, length - 1).reshape(shape)
-        inside = inside & (at < bounds[:, 1:]).reshape(shape)
+        shape[dim], shape[rank + dim] = at.shape
+        numbers = numbers * length + at.reshape(shape)
+        inside = inside & within.reshape(shape)
     windows = tuple(size)
     return _max_of(x, rank, numbers.reshape(*windows, -1), inside.reshape(*windows, -1))
 
@@ -167,26 +172,19 @@ def _avg_pool_backward(gradient: jax.Array, x: jax.Array, *options: Any, rank: i
     return result
 
 
-def _averaging(length: int, count: int, dtype: Any) -> np.ndarray:
-    """Return the matrix ``(length, count)`` that averages each adaptive window."""
-    matrix = np.zeros((length, count), np.float32)
-    for window, (start, end) in enumerate(_adaptive_bounds(length, count)):
-        matrix[start:end, window] = 1 / (end - start)
-    return matrix.astype(dtype)
-
-
 def _adaptive_avg_pool(x: jax.Array, size: Sequence[int], *, rank: int) -> jax.Array:
     for dim, count in enumerate(size, start=x.ndim - rank):
-        matrix = _averaging(x.shape[dim], count, x.dtype)
-        x = jnp.moveaxis(jnp.tensordot(x, matrix, (dim, 0)), -1, dim)
+        at, within = _adaptive_windows(x.shape[dim], count)
+        values = jnp.where(within, jnp.moveaxis(x, dim, -1)[..., at], 0)
+        x = jnp.moveaxis(values.sum(-1) / within.sum(1).astype(x.dtype), -1, dim)
     return x
 
 
 def _adaptive_avg_pool_backward(gradient: jax.Array, x: jax.Array, *, rank: int) -> jax.Array:
-    for dim in range(x.ndim - rank, x.ndim):
-        matrix = _averaging(x.shape[dim], gradient.shape[dim], x.dtype)
-        gradient = jnp.moveaxis(jnp.tensordot(gradient, matrix, (dim, 1)), -1, dim)
-    return gradient
+    size = gradient.shape[gradient.ndim - rank :]
+    pool = functools.partial(_adaptive_avg_pool, size=size, rank=rank)
+    result: jax.Array = jax.vjp(pool, x)[1](gradient)[0]
+    return result
 
 
 _OPERATORS: dict[str, Callable[..., Any]] = {

@@ -135,19 +135,26 @@ def _argmin(x: jax.Array, dim: int | None = None, keepdim: bool = False) -> jax.
 
 def picked(x: jax.Array, index: jax.Array, dim: int, keepdim: bool) -> tuple[jax.Array, jax.Array]:
     """Return the elements of `x` at `index`, which has size 1 along `dim`, and the index."""
-    if x.ndim == 0:
-        return x, jnp.zeros((), index.dtype)
     values = jnp.take_along_axis(x, index, dim)
     return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
 
 
+def only(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return a scalar and its index, which is what torch selects from one."""
+    return x, jnp.zeros((), jnp.int32)
+
+
 @lowers(aten.max.dim)
 def _max(x: jax.Array, dim: int, keepdim: bool = False) -> tuple[jax.Array, jax.Array]:
+    if x.ndim == 0:
+        return only(x)
     return picked(x, jnp.argmax(x, dim, keepdims=True), dim, keepdim)
 
 
 @lowers(aten.min.dim)
 def _min(x: jax.Array, dim: int, keepdim: bool = False) -> tuple[jax.Array, jax.Array]:
+    if x.ndim == 0:
+        return only(x)
     return picked(x, jnp.argmin(x, dim, keepdims=True), dim, keepdim)
 
 
@@ -173,7 +180,7 @@ def _running(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the running extreme and where it stands, the last place of equal ones."""
     if x.ndim == 0:
-        return x, jnp.zeros((), jnp.int32)
+        return only(x)
     dim %= x.ndim
     extreme = running(x, dim)
     here = lax.broadcasted_iota(jnp.int32, x.shape, dim)

@@ -59,7 +59,13 @@ def _diagonal(x: jax.Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> ja
 
 @lowers(aten.view.dtype, aten.view_copy.dtype)
 def _view_as_dtype(x: jax.Array, dtype: torch.dtype) -> jax.Array:
-    return lax.bitcast_convert_type(x, jax_dtype(dtype))
+    target = jax_dtype(dtype)
+    ratio = target.itemsize // x.dtype.itemsize
+    if ratio > 1:
+        x = x.reshape(*x.shape[:-1], -1, ratio)
+    parts = lax.bitcast_convert_type(x, target)
+    # JAX gives narrower elements a dimension of their own.
+    return parts.reshape(*x.shape[:-1], -1) if parts.ndim > x.ndim else parts
 
 
 @lowers(aten.transpose.int, aten.transpose_copy.int)

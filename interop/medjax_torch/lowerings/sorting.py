@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 
-from medjax_torch.lowerings.reductions import picked
+from medjax_torch.lowerings.reductions import only, picked
 from medjax_torch.lowerings.table import Kind, Traced, lowers
 
 aten = torch.ops.aten
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 @lowers(aten.sort.default)
 def _sort(x: jax.Array, dim: int = -1, descending: bool = False) -> tuple[jax.Array, jax.Array]:
     if x.ndim == 0:
-        return x, jnp.zeros((), jnp.int32)
+        return only(x)
     order = jnp.argsort(x, axis=dim, descending=descending, stable=True)
     return jnp.take_along_axis(x, order, dim), order
 
@@ -35,7 +35,7 @@ def _topk(
     x: jax.Array, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     if x.ndim == 0:
-        return x, jnp.zeros((), jnp.int32)
+        return only(x)
     if not largest:
         values, order = _sort(x, dim)
         first = jnp.arange(k)
@@ -48,15 +48,16 @@ def _topk(
 def _kthvalue(
     x: jax.Array, k: int, dim: int = -1, keepdim: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    order = _sort(x, dim)[1]
-    return picked(x, jnp.take(order, jnp.array([k - 1]), dim) if x.ndim else order, dim, keepdim)
+    if x.ndim == 0:
+        return only(x)
+    return picked(x, jnp.take(_sort(x, dim)[1], jnp.array([k - 1]), dim), dim, keepdim)
 
 
 @lowers(aten.median.dim)
 def _median(x: jax.Array, dim: int, keepdim: bool = False) -> tuple[jax.Array, jax.Array]:
     """Return the lower median, or the first NaN."""
     if x.ndim == 0:
-        return picked(x, jnp.zeros((), jnp.int32), dim, keepdim)
+        return only(x)
     middle = jnp.take(_sort(x, dim)[1], jnp.array([(x.shape[dim] - 1) // 2]), dim)
     missing = jnp.isnan(x)
     first = jnp.argmax(missing, dim, keepdims=True)
