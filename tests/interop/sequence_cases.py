@@ -20,13 +20,8 @@ class First(nn.Module):
 
 
 layer("RNN", lambda: First(nn.RNN(3, 2, nonlinearity="relu")), 3, 2, 3)
-layer(
-    "LSTM",
-    lambda: First(nn.LSTM(3, 2, num_layers=2, bidirectional=True, batch_first=True)),
-    2,
-    2,
-    3,
-)
+layer("LSTM", lambda: First(nn.LSTM(3, 2, num_layers=2, batch_first=True)), 2, 2, 3)
+layer("LSTM in both directions", lambda: First(nn.LSTM(3, 2, bidirectional=True)), 2, 1, 3)
 layer("LSTM projected", lambda: First(nn.LSTM(3, 4, proj_size=2)), 2, 2, 3)
 layer("GRU", lambda: First(nn.GRU(3, 2, bidirectional=True)), 2, 2, 3)
 
@@ -72,17 +67,17 @@ case(
 )
 
 
-class Translator(nn.Module):
+class Decoder(nn.Module):
     def __init__(self):
         super().__init__()
-        self.inner = nn.Transformer(4, 2, 1, 1, 6, dropout=0.0, batch_first=True)
+        self.inner = nn.TransformerDecoderLayer(4, 2, 6, dropout=0.0, batch_first=True)
 
-    def forward(self, source, target):
+    def forward(self, memory, target):
         mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
-        return self.inner(source, target, tgt_mask=mask, tgt_is_causal=True)
+        return self.inner(target, memory, tgt_mask=mask, tgt_is_causal=True)
 
 
-case("Transformer", Translator, lambda: f(2, 4, 4), lambda: f(2, 3, 4))
+case("TransformerDecoderLayer", Decoder, lambda: f(2, 4, 4), lambda: f(2, 3, 4))
 
 
 class Attention(nn.Module):
