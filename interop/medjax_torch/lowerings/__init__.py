@@ -1,0 +1,31 @@
+"""aten operators in JAX: the table, by family, and its interpreter.
+
+The graphs are those that `make_fx` and `functionalize` give with the decompositions of
+`lowerings.decompositions`: functional, without views, backward pass included.
+"""
+
+from medjax_torch.lowerings import convolution as convolution
+from medjax_torch.lowerings import creation as creation
+from medjax_torch.lowerings import ctc as ctc
+from medjax_torch.lowerings import custom_ops as custom_ops
+from medjax_torch.lowerings import decompositions as decompositions
+from medjax_torch.lowerings import embedding as embedding
+from medjax_torch.lowerings import fourier as fourier
+from medjax_torch.lowerings import indexing as indexing
+from medjax_torch.lowerings import interpolation as interpolation
+from medjax_torch.lowerings import linear_algebra as linear_algebra
+from medjax_torch.lowerings import losses as losses
+from medjax_torch.lowerings import normalisation as normalisation
+from medjax_torch.lowerings import pointwise as pointwise
+from medjax_torch.lowerings import pooling as pooling
+from medjax_torch.lowerings import random_ops as random_ops
+from medjax_torch.lowerings import reductions as reductions
+from medjax_torch.lowerings import shapes as shapes
+from medjax_torch.lowerings import sorting as sorting
+from medjax_torch.lowerings import strides as strides
+from medjax_torch.lowerings import symbolic as symbolic
+from medjax_torch.lowerings.interpreter import LoweringError as LoweringError
+from medjax_torch.lowerings.interpreter import MissingOperator as MissingOperator
+from medjax_torch.lowerings.interpreter import MissingOperatorWarning as MissingOperatorWarning
+from medjax_torch.lowerings.interpreter import missing_operators as missing_operators
+from medjax_torch.lowerings.interpreter import run as run

@@ -1,0 +1,116 @@
+"""Connectionist temporal classification by the forward algorithm in log space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from jax import lax
+
+from medjax_torch.lowerings import custom_ops as custom_ops
+from medjax_torch.lowerings.table import lowers
+
+_IMPOSSIBLE = -1e30
+"""Log-probability of what cannot be; finite, so that derivatives of sums with it are."""
+
+
+def _padded(targets: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Return targets ``(batch, longest)`` of padded or of concatenated ones.
+
+    How long the longest is, is not known beforehand: all room there is, is enough.
+    """
+    if targets.ndim == 2:
+        return targets
+    starts = jnp.cumsum(lengths) - lengths
+    return jnp.take(targets, starts[:, None] + jnp.arange(targets.shape[0]), mode="clip")
+
+
+def _shifted(alpha: jax.Array, by: int) -> jax.Array:
+    return jnp.pad(alpha, ((0, 0), (by, 0)), constant_values=_IMPOSSIBLE)[:, : alpha.shape[1]]
+
+
+@lowers(torch.ops.medjax.ctc_nll.default)
+def negative_log_likelihood(
+    log_probs: jax.Array,
+    targets: jax.Array,
+    input_lengths: jax.Array,
+    target_lengths: jax.Array,
+    blank: int,
+    zero_infinity: bool,
+) -> jax.Array:
+    """Return the negative log-likelihood of each sequence.
+
+    The recursion is equations 5 to 8 of Graves et al., "Connectionist Temporal Classification",
+    ICML 2006, over the labels with blanks between them and around them.
+
+    Parameters
+    ----------
+    log_probs : jax.Array
+        Float ``(time, batch, classes)``.
+    targets : jax.Array
+        Integer ``(batch, longest)`` or concatenated ``(sum of target_lengths,)``.
+    input_lengths, target_lengths : jax.Array
+        Integer ``(batch,)``.
+    blank : int
+        The class that stands for no label.
+    zero_infinity : bool
+        Count a sequence that does not fit into its input as 0.
+
+    Returns
+    -------
+    jax.Array
+        Float ``(batch,)``.
+    """
+    time, batch, _ = log_probs.shape
+    labels = _padded(targets, target_lengths)
+    states = 2 * labels.shape[1] + 1
+    symbols = jnp.full((batch, states), blank).at[:, 1::2].set(labels)
+    # A blank between two labels may be skipped unless they are equal.
+    before = jnp.pad(symbols, ((0, 0), (2, 0)), constant_values=blank)[:, :states]
+    skippable = (symbols != blank) & (symbols != before)
+
+    def emitted(at: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(at, symbols, 1)
+
+    def step(alpha: jax.Array, inputs: tuple[Any, Any]) -> tuple[jax.Array, None]:
+        at, index = inputs
+        skipped = jnp.where(skippable, _shifted(alpha, 2), _IMPOSSIBLE)
+        paths = jnp.stack([alpha, _shifted(alpha, 1), skipped])
+        reached = jax.nn.logsumexp(paths, 0) + emitted(at)
+        return jnp.where((index < input_lengths)[:, None], reached, alpha), None
+
+    # A start before the first state: the first step reaches the first two.
+    start = jnp.full((batch, states), _IMPOSSIBLE, log_probs.dtype)
+    begun = jnp.where(jnp.arange(states) < 2, emitted(log_probs[0]), start)
+    alpha, _ = lax.scan(step, begun, (log_probs[1:], jnp.arange(1, time)))
+
+    def ending(state: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(alpha, jnp.maximum(state, 0)[:, None], 1)[:, 0]
+
+    last = jnp.where(target_lengths > 0, ending(2 * target_lengths - 1), _IMPOSSIBLE)
+    loss = -jnp.logaddexp(ending(2 * target_lengths), last)
+    return jnp.where(loss > -_IMPOSSIBLE / 10, 0.0 if zero_infinity else jnp.inf, loss)
+
+
+@lowers(torch.ops.medjax.ctc_nll_backward.default)
+def _backward(
+    gradient: jax.Array,
+    log_probs: jax.Array,
+    targets: jax.Array,
+    input_lengths: jax.Array,
+    *rest: Any,
+) -> jax.Array:
+    """Return torch's derivative, which takes the log-probabilities for a log-softmax's output.
+
+    It is the derivative by the input of that log-softmax, larger by a multiple of the
+    probabilities that the log-softmax's own derivative cancels (equation 16 of the paper).
+    """
+    likelihood, derivative = jax.vjp(
+        lambda values: negative_log_likelihood(values, targets, input_lengths, *rest), log_probs
+    )
+    fits = likelihood != 0 if rest[-1] else jnp.ones(likelihood.shape, bool)
+    within = jnp.arange(log_probs.shape[0])[:, None] < input_lengths
+    share = jnp.where(within & fits, gradient, 0)[:, :, None] * jnp.exp(log_probs)
+    return derivative(gradient)[0] + share

@@ -1,0 +1,104 @@
+"""Which operators torch itself breaks up, so that the table need not know them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import core_aten_decompositions, get_decompositions
+
+aten = torch.ops.aten
+
+# Core aten keeps these whole, or names only some of their overloads; torch has a rule for each.
+_BEYOND_CORE = (
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional,
+    aten._native_batch_norm_legit_no_training,
+    aten._fused_rms_norm,
+    aten._fused_rms_norm_backward,
+    aten._log_softmax_backward_data,
+    aten._softmax_backward_data,
+    aten.embedding_dense_backward,
+    aten.gelu_backward,
+    aten.grid_sampler_2d,
+    aten.im2col,
+    aten.linalg_vector_norm,
+    aten.logsumexp,
+    aten.multi_margin_loss,
+    aten.native_batch_norm_backward,
+    aten.native_group_norm,
+    aten.native_group_norm_backward,
+    aten.native_layer_norm,
+    aten.native_layer_norm_backward,
+    aten.nll_loss_backward,
+    aten.norm,
+    aten.reflection_pad1d,
+    aten.std,
+    aten.std_mean,
+    aten.unfold,
+    aten.unfold_copy,
+    aten.var_mean,
+)
+
+# Whole, these are one operation with a key, fewer operations than in torch's rule, or right where
+# torch's rule is wrong.
+_KEPT_WHOLE = (
+    aten.native_dropout.default,
+    aten.multilabel_margin_loss_forward.default,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_linear1d.default,
+    aten.upsample_nearest1d.default,
+    aten.upsample_nearest2d.default,
+    aten.upsample_nearest3d.default,
+    aten._upsample_nearest_exact1d.default,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact3d.default,
+)
+
+
+def before_autograd() -> dict[Any, Callable[..., Any]]:
+    """Return the decompositions for the trace in which torch's autograd runs.
+
+    `aten.native_batch_norm` updates the running statistics in place and its schema does not say so;
+    left whole, `functionalize` would lose the update. `aten.as_strided` counts in memory, and
+    `functionalize` replaces views by copies that lie in memory otherwise.
+    """
+    rules = get_decompositions([aten.native_batch_norm])
+    return {**rules, aten.as_strided.default: _as_strided_of_contiguous}
+
+
+def _as_strided_of_contiguous(
+    x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Any:
+    """Put the dimensions of `x` into the order they have in memory, then take the strides.
+
+    Raises
+    ------
+    ValueError
+        If `x` is a view with gaps, or one that does not start where its memory does.
+    """
+    if x.is_contiguous() and not (storage_offset and x.storage_offset()):
+        return NotImplemented
+    order = sorted(range(x.dim()), key=lambda dim: x.stride(dim), reverse=True)
+    ordered = x.permute(order)
+    if not ordered.is_contiguous() or (storage_offset and x.storage_offset()):
+        raise ValueError(
+            f"as_strided of a view of shape {tuple(x.shape)}, strides {x.stride()} and offset "
+            f"{x.storage_offset()} cannot be traced; expected a tensor without gaps in memory. "
+            "Call .contiguous() before it (torch.stft without centering uses it as well)."
+        )
+    return ordered.as_strided(size, stride, storage_offset)
+
+
+@functools.cache
+def _after_autograd() -> dict[Any, Callable[..., Any]]:
+    table = {**core_aten_decompositions(), **get_decompositions(list(_BEYOND_CORE))}
+    return {target: rule for target, rule in table.items() if target not in _KEPT_WHOLE}
+
+
+def after_autograd() -> dict[Any, Callable[..., Any]]:
+    """Return the decompositions for the second trace, whose graph the table of lowerings reads."""
+    return dict(_after_autograd())

@@ -1,0 +1,62 @@
+"""torch's dtypes and numbers as JAX holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+_DTYPES = {
+    torch.bool: jnp.bool_,
+    torch.uint8: jnp.uint8,
+    torch.int8: jnp.int8,
+    torch.int16: jnp.int16,
+    torch.int32: jnp.int32,
+    torch.int64: jnp.int64,
+    torch.float16: jnp.float16,
+    torch.bfloat16: jnp.bfloat16,
+    torch.float32: jnp.float32,
+    torch.float64: jnp.float64,
+    torch.complex64: jnp.complex64,
+    torch.complex128: jnp.complex128,
+}
+
+
+def jax_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """Return JAX's dtype for torch's; 64 bits become 32 unless JAX runs with 64-bit types.
+
+    Raises
+    ------
+    ValueError
+        If JAX has no such dtype.
+    """
+    if dtype not in _DTYPES:
+        raise ValueError(
+            f"Tensors of {dtype} cannot be lowered to JAX. Convert them to one of "
+            f"{', '.join(str(known) for known in _DTYPES)} in the component."
+        )
+    return np.dtype(jax.dtypes.canonicalize_dtype(_DTYPES[dtype]))
+
+
+def maybe_dtype(dtype: torch.dtype | None) -> np.dtype[Any] | None:
+    """Return `jax_dtype` of a dtype, None of None."""
+    return None if dtype is None else jax_dtype(dtype)
+
+
+def number(value: Any, dtype: np.dtype[Any]) -> jax.Array:
+    """Return a scalar array; an integer beyond the range of `dtype` becomes the nearest in it.
+
+    Programs use the limits of int64 as "none" and "all"; those of int32 mean the same in JAX.
+    """
+    if isinstance(value, int) and jnp.issubdtype(dtype, jnp.integer):
+        limits = jnp.iinfo(dtype)
+        value = min(max(value, int(limits.min)), int(limits.max))
+    return jnp.asarray(value, dtype)
+
+
+def integral(values: jax.Array) -> bool:
+    """Whether an array holds integers or truth values."""
+    return not jnp.issubdtype(values.dtype, jnp.inexact)

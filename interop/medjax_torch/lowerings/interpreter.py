@@ -1,0 +1,208 @@
+"""Evaluate a functional aten graph in JAX, node by node."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from medjax_torch.lowerings.callback import call_on_host
+from medjax_torch.lowerings.dtypes import jax_dtype
+from medjax_torch.lowerings.table import TABLE, Kind, Lowering, Traced
+
+
+class LoweringError(ValueError):
+    """A graph that cannot be evaluated in JAX."""
+
+
+class MissingOperatorWarning(UserWarning):
+    """Operators of the graph run in torch on the host."""
+
+
+class MissingOperator(NamedTuple):
+    """An operator of a graph that has no lowering."""
+
+    name: str
+    where: str
+    """The innermost line of the traced program that called it, if the trace recorded it."""
+
+    def __str__(self) -> str:
+        return f"{self.name} (called at {self.where})"
+
+
+def where(node: Node) -> str:
+    """Return the innermost line of the program that made a node, as ``file:line in function``."""
+    frames = [
+        line.strip()
+        for line in (node.meta.get("stack_trace") or "").splitlines()
+        if line.strip().startswith("File ")
+    ]
+    return frames[-1] if frames else "a line not recorded, as those of the backward pass"
+
+
+def _lacking(graph_module: GraphModule) -> list[Node]:
+    calls = (node for node in graph_module.graph.nodes if node.op.startswith("call_"))
+    first: dict[Any, Node] = {}
+    for node in calls:
+        if node.target not in TABLE:
+            first.setdefault(node.target, node)
+    return list(first.values())
+
+
+def missing_operators(graph_module: GraphModule) -> list[MissingOperator]:
+    """Return the operators of a graph without a lowering, each once, in the order of the graph."""
+    return [MissingOperator(str(node.target), where(node)) for node in _lacking(graph_module)]
+
+
+def _check_missing(graph_module: GraphModule, platform: str) -> None:
+    """Warn of operators that will run on the host.
+
+    Raises
+    ------
+    LoweringError
+        If the platform cannot call the host, or if the host could not do it faithfully.
+    """
+    lacking = _lacking(graph_module)
+    if not lacking:
+        return
+    for node in lacking:
+        if not isinstance(node.target, torch._ops.OpOverload):
+            raise LoweringError(
+                f"The graph calls {node.target} (at {where(node)}), expected operators of torch. "
+                "Trace it with make_fx."
+            )
+        if node.target._schema.is_mutable:
+            raise LoweringError(
+                f"{node.target} (called at {where(node)}) writes to its arguments, expected "
+                "operators that do not. Apply torch.func.functionalize to the graph."
+            )
+        if torch.Tag.nondeterministic_seeded in node.target.tags:
+            raise LoweringError(
+                f"{node.target} (called at {where(node)}) draws random numbers and has no JAX "
+                "lowering. Use another random function of torch, such as torch.rand or bernoulli."
+            )
+    names = ", ".join(str(missing) for missing in missing_operators(graph_module))
+    if platform == "tpu":
+        raise LoweringError(
+            f"No JAX lowering for {names}. On CPU and GPU torch would compute them on the host; "
+            "a TPU cannot. Use other functions of torch there, or train on CPU or GPU."
+        )
+    message = f"No JAX lowering for {names}: torch computes them on the host, which is slow."
+    warnings.warn(message, MissingOperatorWarning, stacklevel=3)
+
+
+def _conform(value: Any, traced: Any, node: Node) -> Any:
+    """Return a node's result with torch's dtypes, once its shapes are torch's too."""
+    if isinstance(traced, tuple | list) and isinstance(value, tuple | list):
+        if len(value) != len(traced):
+            raise LoweringError(
+                f"{node.target} (called at {where(node)}) gave {len(value)} results in JAX and "
+                f"{len(traced)} in torch. Its lowering has an error; please report it."
+            )
+        return [_conform(v, t, node) for v, t in zip(value, traced, strict=True)]
+    if not isinstance(traced, torch.Tensor) or value is None:
+        return value
+    if not all(isinstance(length, int) for length in traced.shape):
+        raise LoweringError(
+            f"The shape of the result of {node.target} (called at {where(node)}) depends on "
+            "values, expected a fixed shape. Trace the graph with the values of a batch."
+        )
+    if value.shape != tuple(traced.shape):
+        raise LoweringError(
+            f"{node.target} (called at {where(node)}) gave shape {value.shape} in JAX and "
+            f"{tuple(traced.shape)} in torch. Its lowering has an error; please report it."
+        )
+    return value.astype(jax_dtype(traced.dtype))
+
+
+def _plain(outputs: Any) -> Any:
+    """Return fx's immutable lists, which JAX does not know, as lists."""
+    if isinstance(outputs, tuple):
+        return tuple(map(_plain, outputs))
+    return list(map(_plain, outputs)) if isinstance(outputs, list) else outputs
+
+
+def _value(node: Node) -> Any:
+    return node.meta.get("val")
+
+
+def _call(node: Node, lowering: Lowering | None, key: jax.Array, inputs: Any) -> Any:
+    arguments, options = inputs
+    if lowering is None:
+        return call_on_host(node, arguments, options)
+    if lowering.kind is Kind.RANDOM:
+        return lowering.function(key, *arguments, **options)
+    if lowering.kind is Kind.TRACED:
+        traced = Traced(_value(node), map_arg(node.args, _value))
+        return lowering.function(traced, *arguments, **options)
+    return lowering.function(*arguments, **options)
+
+
+def run(
+    graph_module: GraphModule,
+    arguments: Sequence[jax.Array],
+    key: jax.Array,
+    constants: Mapping[str, jax.Array],
+    *,
+    platform: str | None = None,
+) -> Any:
+    """Evaluate a graph; may be called under `jax.jit`.
+
+    After every operator the result is cast to the dtype torch gave it (64-bit ones to 32 bits
+    unless JAX runs with 64), so type promotion is torch's.
+
+    Parameters
+    ----------
+    graph_module : GraphModule
+        A functional graph with flat inputs and the traced results in the nodes' ``meta["val"]``.
+    arguments : sequence of jax.Array
+        A value for each input.
+    key : jax.Array
+        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``.
+    constants : mapping of str to jax.Array
+        A value for each tensor that the graph holds, by the name of its attribute.
+    platform : {'cpu', 'gpu', 'tpu'}, optional
+        Where the result is compiled for; JAX's default backend if not given.
+
+    Returns
+    -------
+    Any
+        What the graph returns, with arrays in the place of tensors.
+
+    Raises
+    ------
+    LoweringError
+        If the graph cannot be evaluated in JAX, or if the arguments are not as many as its inputs.
+    """
+    _check_missing(graph_module, platform or jax.default_backend())
+    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    if len(arguments) != len(inputs):
+        raise LoweringError(
+            f"The graph has {len(inputs)} inputs and got {len(arguments)} arguments. Give it the "
+            "parameters, buffers and batch it was traced with, in the same order."
+        )
+    values: dict[Node, Any] = dict(zip(inputs, arguments, strict=True))
+    drawn = 0
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            values[node] = constants[node.target]
+        elif node.op == "output":
+            return _plain(map_arg(node.args[0], values.__getitem__))
+        elif node.op != "placeholder":
+            lowering = TABLE.get(node.target)
+            own_key = key
+            if lowering is not None and lowering.kind is Kind.RANDOM:
+                own_key, drawn = jax.random.fold_in(key, drawn), drawn + 1
+            operands = map_arg((node.args, node.kwargs), values.__getitem__)
+            try:
+                result = _call(node, lowering, own_key, operands)
+            except Exception as error:
+                error.add_note(f"in the JAX lowering of {node.target}, called at {where(node)}")
+                raise
+            values[node] = _conform(result, _value(node), node)
+    raise LoweringError("The graph has no output node. Trace it with make_fx.")

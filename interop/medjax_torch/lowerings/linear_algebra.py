@@ -1,0 +1,120 @@
+"""Products of matrices, and solving linear systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from jax import lax
+
+from medjax_torch.lowerings.table import Kind, Traced, lowers, lowers_each
+
+aten = torch.ops.aten
+
+lowers_each(
+    {
+        aten.bmm.default: jnp.matmul,
+        aten.dot.default: jnp.dot,
+        aten.mm.default: jnp.matmul,
+        aten.mv.default: jnp.matmul,
+    }
+)
+
+
+@lowers(aten.addmm.default, aten.addmv.default, aten.baddbmm.default)
+def _addmm(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: Any = 1) -> jax.Array:
+    product = x @ y if alpha == 1 else alpha * (x @ y)
+    if beta == 0:  # torch does not read the bias then, not even its NaNs
+        return product
+    return (bias if beta == 1 else beta * bias) + product
+
+
+@lowers(aten._trilinear.default)
+def _trilinear(
+    x: jax.Array,
+    y: jax.Array,
+    z: jax.Array,
+    expand_x: Sequence[int],
+    expand_y: Sequence[int],
+    expand_z: Sequence[int],
+    summed: Sequence[int],
+    unroll_dim: int = 1,
+) -> jax.Array:
+    """Multiply three tensors, each with dimensions of size 1 inserted, and sum."""
+    rank = x.ndim + len(expand_x)
+    operands: list[Any] = []
+    for tensor, inserted in ((x, expand_x), (y, expand_y), (z, expand_z)):
+        operands += [tensor, [d for d in range(rank) if d not in inserted]]
+    return jnp.einsum(*operands, [d for d in range(rank) if d not in summed])
+
+
+@lowers(aten.linalg_inv_ex.default)
+def _inverse(x: jax.Array, check_errors: bool = False) -> tuple[jax.Array, jax.Array]:
+    return jnp.linalg.inv(x), jnp.zeros(x.shape[:-2], jnp.int32)
+
+
+@lowers(aten.linalg_cholesky_ex.default)
+def _cholesky(
+    x: jax.Array, upper: bool = False, check_errors: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    return jnp.linalg.cholesky(x, upper=upper), jnp.zeros(x.shape[:-2], jnp.int32)
+
+
+def _factors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return LU and pivots as torch keeps them for derivatives; LAPACK counts pivots from 1."""
+    lu, pivots = jax.scipy.linalg.lu_factor(x)
+    return lu, pivots + 1
+
+
+@lowers(aten._linalg_det.default, kind=Kind.TRACED)
+def _det(traced: Traced, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the determinant and the factors of the matrix, or of its transpose.
+
+    torch factors the transpose where that lies in memory as LAPACK wants it, and its derivative
+    asks again which it was (aten/src/ATen/native/BatchLinearAlgebra.cpp).
+    """
+    tensor = traced.arguments[0]
+    transposed = tensor.is_contiguous() and not tensor.is_complex()
+    return jnp.linalg.det(x), *_factors(x.mT if transposed else x)
+
+
+@lowers(aten._linalg_solve_ex.default)
+def _solve(
+    x: jax.Array, y: jax.Array, left: bool = True, check_errors: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    vector = y.ndim == 1 or (x.ndim == y.ndim + 1 and y.shape == x.shape[:-1])
+    columns = y[..., None] if vector else y
+    solved = jnp.linalg.solve(x, columns) if left else jnp.linalg.solve(x.mT, columns.mT).mT
+    info = jnp.zeros(x.shape[:-2], jnp.int32)
+    return solved[..., 0] if vector else solved, *_factors(x), info
+
+
+@lowers(aten.linalg_lu_solve.default)
+def _lu_solve(
+    lu: jax.Array, pivots: jax.Array, y: jax.Array, left: bool = True, adjoint: bool = False
+) -> jax.Array:
+    """Solve A X = Y, or X A = Y if not `left`, with A or its adjoint, given its factors."""
+    if not left:
+        return _lu_solve(lu, pivots, y.mT.conj(), adjoint=not adjoint).mT.conj()
+
+    def solve(lu: jax.Array, pivots: jax.Array, y: jax.Array) -> jax.Array:
+        return jax.scipy.linalg.lu_solve((lu, pivots - 1), y, trans=2 if adjoint else 0)
+
+    return jnp.vectorize(solve, signature="(n,n),(n),(n,k)->(n,k)")(lu, pivots, y)
+
+
+@lowers(aten.linalg_solve_triangular.default)
+def _solve_triangular(
+    x: jax.Array, y: jax.Array, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> jax.Array:
+    batch = jnp.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    return lax.linalg.triangular_solve(
+        jnp.broadcast_to(x, batch + x.shape[-2:]),
+        jnp.broadcast_to(y, batch + y.shape[-2:]),
+        left_side=left,
+        lower=not upper,
+        unit_diagonal=unitriangular,
+    )

@@ -1,0 +1,63 @@
+"""Arithmetic on numbers read from tensors, access to results, and operators that do nothing."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+
+from medjax_torch.lowerings.table import lowers, lowers_each
+
+aten = torch.ops.aten
+profiler = torch.ops.profiler
+
+lowers_each(
+    {
+        function: function
+        for function in (
+            operator.add,
+            operator.floordiv,
+            operator.getitem,
+            operator.mod,
+            operator.mul,
+            operator.neg,
+            operator.pow,
+            operator.sub,
+            operator.truediv,
+        )
+    }
+)
+lowers_each({torch.sym_max: jnp.maximum, torch.sym_min: jnp.minimum})
+
+
+@lowers(aten._local_scalar_dense.default)
+def _item(x: jax.Array) -> jax.Array:
+    """Return the only element, as a value that stays in the graph."""
+    return x.reshape(())
+
+
+@lowers(torch.sym_float)
+def _sym_float(x: Any) -> jax.Array:
+    return jnp.asarray(x, jnp.float32)
+
+
+@lowers(torch.sym_int)
+def _sym_int(x: Any) -> jax.Array:
+    return jnp.trunc(x).astype(jnp.int32)
+
+
+@lowers(
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten._assert_tensor_metadata.default,
+    aten._linalg_check_errors.default,
+    aten.sym_constrain_range.default,
+    aten.sym_constrain_range_for_size.default,
+    profiler._record_function_enter_new.default,
+    profiler._record_function_exit._RecordFunction,
+)
+def _nothing(*arguments: Any, **options: Any) -> None:
+    """Ignore checks, which were made while tracing, and the marks of torch's profiler."""
