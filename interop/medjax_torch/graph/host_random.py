@@ -1,0 +1,111 @@
+"""Randomness that torch does not draw, which a graph would repeat for ever."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from medjax_torch.graph.errors import TraceError, at, is_of_component
+
+_PYTHON: Any = random._inst
+_NUMPY: Any = np.random.mtrand._rand
+
+
+@contextmanager
+def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Restore every generator's state after the block.
+
+    Parameters
+    ----------
+    generators : mapping of str to generator
+        Those that the component holds, by path; `random` and `numpy.random` join them.
+
+    Yields
+    ------
+    function
+        Returns the generators of Python and numpy, by name, that were drawn from so far.
+    """
+    named = {"random": _PYTHON, "numpy.random": _NUMPY, **generators}
+    states = {name: _state(generator) for name, generator in named.items()}
+    torch_state, torch_seed = torch.get_rng_state(), torch.initial_seed()
+
+    def drawn() -> dict[str, Any]:
+        if torch.initial_seed() != torch_seed:
+            raise TraceError(
+                "forward sets torch's seed: in a graph randomness comes from the step's key, so "
+                "the same numbers would not return. Draw them once, in __init__."
+            )
+        return {
+            name: generator
+            for name, generator in named.items()
+            if not isinstance(generator, torch.Generator)
+            and repr(_state(generator)) != repr(states[name])
+        }
+
+    # numpy shortens long arrays in repr, which would hide most of the state.
+    with np.printoptions(threshold=sys.maxsize):
+        try:
+            yield drawn
+        finally:
+            for name, generator in named.items():
+                _restore(generator, states[name])
+            torch.set_rng_state(torch_state)
+
+
+def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
+    """Raise TraceError if `drawn` is not empty; `call` runs forward once more to find the line."""
+    if drawn:
+        line = at(_line_of_draw(list(drawn.values()), call))
+        raise TraceError(
+            f"forward draws from {' and '.join(drawn)}{line}: a graph "
+            "would repeat the numbers drawn while it was traced at every step. Draw with torch "
+            "(torch.rand, torch.randperm ...), or in collate."
+        )
+
+
+def _line_of_draw(generators: list[Any], call: Callable[[], object]) -> str:
+    """Return the line of the component before which the generators' states were others."""
+    latest, found = "", ""
+    states = repr([_state(generator) for generator in generators])
+
+    def follow(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal latest, found
+        if found:
+            return None
+        if repr([_state(generator) for generator in generators]) != states:
+            found = latest
+        elif event == "line" and is_of_component(frame.f_code.co_filename):
+            latest = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        return follow
+
+    previous = sys.gettrace()
+    sys.settrace(follow)
+    try:
+        call()
+    finally:
+        sys.settrace(previous)
+    return found or latest
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.get_state()
+
+
+def _restore(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
