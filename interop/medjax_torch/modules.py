@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medjax_torch.names import outermost, paths_of
-from medjax_torch.slots import Slot, Snapshot
+from medjax_torch.slots import MISSING, Slot, Snapshot
 from medjax_torch.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.walk import Walk, walk
 
@@ -148,7 +148,8 @@ def swapped(found: Found, mapping: Mapping[str, Tensor]) -> Iterator[list[str]]:
     Yields
     ------
     list of str
-        Empty; after the block, the paths of Python values that it changed, other than tensors.
+        Empty; after the block, the paths of what it left in the component, other than the new
+        values of tensors.
     """
     effects: list[str] = []
     before = found.content.snapshots()
@@ -226,8 +227,12 @@ def _is_parameter(tensor: Tensor) -> bool:
 
 
 def _effects(snapshot: Snapshot) -> Iterator[str]:
-    """Yield where a Python value changed; modes are set anew by every forward."""
+    """Yield where forward left something that its next run might read.
+
+    Not counted are modes, which every forward sets, tensors in the place of tensors, which are
+    state, and values that were not decided before, as transformers does in its configurations.
+    """
     for path, before, now in snapshot.changes():
-        tensors = isinstance(before, Tensor) or isinstance(now, Tensor)
-        if not tensors and path.rpartition(".")[2] != "training":
+        undecided = before is None or before is MISSING
+        if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
             yield path

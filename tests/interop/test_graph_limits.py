@@ -150,6 +150,7 @@ LINE = r" at .*test_graph_limits\.py:\d+ in "
         (lambda self, h, b: h[b["ids"].unique()], "calls aten._unique2.default" + LINE),
         (lambda self, h, b: (torch.manual_seed(3), h)[1], "forward sets torch's seed"),
         (lambda self, h, b: h * GLOBAL, "cannot be reached from the component"),
+        (lambda self, h, b: h * KEPT.view(-1).add_(1), "writes to a tensor" + LINE + "<lambda>"),
         (lambda self, h, b: h.detach(), "depends on none of the 2 trained parameters"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -173,6 +174,7 @@ def test_refusals_name_the_line(batch, middle, message):
 
 
 GLOBAL = nn.Parameter(torch.ones(()))
+KEPT = torch.ones(2)
 
 
 def test_lengths_that_are_fixed_may_be_packed(batch):

@@ -12,11 +12,6 @@ from torch.utils.checkpoint import checkpoint
 from medjax_torch.graph import Rules, columns, trace
 from medjax_torch.modules import find
 
-pytestmark = pytest.mark.filterwarnings(
-    # torch's own code, on import of its tracer.
-    "ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning"
-)
-
 
 @pytest.fixture(autouse=True)
 def _seed():
@@ -50,13 +45,12 @@ def test_batch_norm(batch, train):
     assert graph.effects == ()
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
-def test_recurrent_layers(batch, kind):
+def test_recurrent_layers_with_a_sparse_embedding(batch):
     def forward(self, batch):
         outputs, _ = self.rnn(self.embed(batch["ids"]))
         return {"last": outputs[:, -1]}, outputs.pow(2).mean()
 
-    rnn = kind(4, 3, num_layers=2, bidirectional=True, batch_first=True)
+    rnn = nn.LSTM(4, 3, bidirectional=True, batch_first=True)
     check(Component(forward, embed=nn.Embedding(5, 4, sparse=True), rnn=rnn), batch)
 
 
@@ -318,6 +312,29 @@ def test_numbers_among_the_outputs_come_back(batch):
     graph = check(Component(forward, model=nn.Linear(3, 2)), batch)
     assert graph.guards == ()
     assert graph.outputs.names == ("loss", "count")
+
+
+@pytest.mark.filterwarnings(
+    # torch's own compiler, on its import.
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"
+)
+def test_a_compiled_module_is_traced_as_written(batch):
+    component = Component(regression, model=nn.Linear(3, 2))
+    expected = run(traced(component, batch), component, batch)
+    component.model = torch.compile(component.model)
+    actual = run(traced(component, batch), component, batch)
+    close(actual.loss, expected.loss)
+    assert actual.gradients.keys() == {"model._orig_mod.weight", "model._orig_mod.bias"}
+
+
+def test_gradients_inside_of_forward(batch):
+    def forward(self, batch):
+        inputs = batch["x"].requires_grad_()
+        outputs = self.model(inputs)
+        slope, *_ = torch.autograd.grad(outputs.sum(), inputs, create_graph=True)
+        return {}, slope.pow(2).sum() + outputs.sum()
+
+    check(Component(forward, model=nn.Sequential(nn.Linear(3, 2), nn.Tanh())), batch)
 
 
 def test_a_function_can_be_replaced(batch):

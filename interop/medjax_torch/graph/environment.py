@@ -43,6 +43,8 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         What to call instead of which torch function, over those of this module.
     """
     with ExitStack() as stack:
+        # What torch.compile wraps runs as it was written.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         # Libraries then avoid looking at values (transformers' masks do).
         stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
         stack.enter_context(_checkpoints_kept())
@@ -152,9 +154,9 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def _refused(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         raise TraceError(
-            f"forward calls {name}{at(line_here())}: numpy would see the values of "
-            "one batch, and they would be used for every other. Compute with torch there, or return the tensor and convert it "
-            "in prepare_batch."
+            f"forward calls {name}{at(line_here())}: numpy would see the values of one batch, and "
+            "they would be used for every other. Compute with torch there, or return the tensor "
+            "and convert it in prepare_batch."
         )
 
     return call

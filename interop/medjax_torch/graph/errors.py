@@ -65,10 +65,13 @@ def inside_forward(frames: Sequence[traceback.FrameSummary]) -> list[traceback.F
 
 
 def _line(inside: Sequence[traceback.FrameSummary]) -> str:
-    """Describe the innermost frame of the user's own code, else of a library."""
-    installed = ("site-packages", "dist-packages")
-    own = [f for f in inside if not any(part in Path(f.filename).parts for part in installed)]
+    """Describe the innermost frame and, if that is a library's, the user's that led to it."""
     if not inside:
         return ""
-    frame = (own or inside)[-1]
-    return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
+    last = inside[-1]
+    text = f"{last.filename}:{last.lineno} in {last.name}: {last.line}"
+    installed = ("site-packages", "dist-packages")
+    own = [f for f in inside if not any(part in Path(f.filename).parts for part in installed)]
+    if own and own[-1] is not last:
+        text += f" (called at {own[-1].filename}:{own[-1].lineno})"
+    return text

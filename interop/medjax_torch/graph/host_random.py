@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medjax_torch.graph.errors import TraceError, at, is_of_component
 
@@ -34,6 +35,7 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
     """
     named = {"random": _PYTHON, "numpy.random": _NUMPY, **generators}
     states = {name: _state(generator) for name, generator in named.items()}
+    marks = {name: _mark(state) for name, state in states.items()}
     torch_state, torch_seed = torch.get_rng_state(), torch.initial_seed()
 
     def drawn() -> dict[str, Any]:
@@ -46,17 +48,15 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
             name: generator
             for name, generator in named.items()
             if not isinstance(generator, torch.Generator)
-            and repr(_state(generator)) != repr(states[name])
+            and _mark(_state(generator)) != marks[name]
         }
 
-    # numpy shortens long arrays in repr, which would hide most of the state.
-    with np.printoptions(threshold=sys.maxsize):
-        try:
-            yield drawn
-        finally:
-            for name, generator in named.items():
-                _restore(generator, states[name])
-            torch.set_rng_state(torch_state)
+    try:
+        yield drawn
+    finally:
+        for name, generator in named.items():
+            _restore(generator, states[name])
+        torch.set_rng_state(torch_state)
 
 
 def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
@@ -70,18 +70,18 @@ def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
         )
 
 
-def _line_of_draw(generators: list[Any], call: Callable[[], object]) -> str:
+def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
     """Return the line of the component before which the generators' states were others."""
     latest, found = "", ""
-    states = repr([_state(generator) for generator in generators])
+    mark = [_mark(_state(generator)) for generator in generators]
 
     def follow(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal latest, found
-        if found:
+        if found or not is_of_component(frame.f_code.co_filename):
             return None
-        if repr([_state(generator) for generator in generators]) != states:
+        if [_mark(_state(generator)) for generator in generators] != mark:
             found = latest
-        elif event == "line" and is_of_component(frame.f_code.co_filename):
+        elif event == "line":
             latest = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         return follow
 
@@ -92,6 +92,17 @@ def _line_of_draw(generators: list[Any], call: Callable[[], object]) -> str:
     finally:
         sys.settrace(previous)
     return found or latest
+
+
+def _mark(state: Any) -> Hashable:
+    """Return something that compares to one bool; the arrays in a state do not."""
+    if isinstance(state, dict):
+        return tuple(_mark(value) for value in state.values())
+    if isinstance(state, tuple | list):
+        return tuple(_mark(value) for value in state)
+    if isinstance(state, Tensor):
+        return bytes(state.tolist())
+    return state.tobytes() if isinstance(state, np.ndarray) else state
 
 
 def _state(generator: Any) -> Any:

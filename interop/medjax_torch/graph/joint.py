@@ -43,7 +43,7 @@ class Joint:
     reshaped : tuple of str
         After a call, the tensors that forward replaced by others of another shape or dtype.
     effects : tuple of str
-        After a call, the paths of Python values that forward changed.
+        After a call, the paths of what forward left in the component, other than state.
     """
 
     gradients: tuple[str, ...]

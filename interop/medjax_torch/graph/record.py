@@ -60,9 +60,9 @@ class Graph:
     guard_module : fx.GraphModule or None
         Takes the same inputs, returns the list of what the guards compare; None without guards.
     effects : tuple of str
-        Paths of Python values of the component that forward changes: a counter, a list of losses.
-        They change once for each trace, not once for each step, and a graph that reads them has
-        their value of the trace.
+        Paths of what forward leaves in the component for its next run: a counter, a list of
+        losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
+        at every step what it found while it was traced.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float

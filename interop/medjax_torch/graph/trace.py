@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
+from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at, line_of_error
 from medjax_torch.graph.guards import add_guards, refuse_unguarded
@@ -19,7 +20,6 @@ from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
 from medjax_torch.graph.record import Graph
 from medjax_torch.modules import Found
-from medjax_torch.tensors import overlapping
 
 _Recording = tuple[fx.GraphModule, list[tuple[str, str]]]
 """A functional graph, and line and operation of every guarded value at the end of its outputs."""
@@ -64,13 +64,13 @@ def trace(
     """
     start = time.perf_counter()
     rules = rules or Rules()
-    _check_hooks(found)
+    check_hooks(found)
     joint = Joint(call, found, batch, train=train)
     with host_random.watched(found.content.generators) as drawn:
         recorded, sources = _record_any(joint, rules)
         host_random.refuse(drawn(), joint.eager)
         graph = assemble(joint, recorded, sources, time.perf_counter() - start)
-    _check_aliases(found, graph)
+    check_aliases(found, graph)
     return graph
 
 
@@ -105,8 +105,7 @@ def _record(joint: Joint, mode: Mode, rules: Rules) -> _Recording:
     sources: list[tuple[str, str]] = []
     with tracing(rules.replacements):
         first = record(joint.forward, inputs, mode, rules)
-        if joint.train:
-            _check_constants(first)
+        check_constants(first, train=joint.train)
         if mode == "real":
             sources = add_guards(first)
         recorded = functionalize(first, inputs, mode, rules)
@@ -124,33 +123,3 @@ def _is_dynamic(node: fx.Node) -> bool:
         if isinstance(value, Tensor)
         for size in value.shape
     )
-
-
-def _check_hooks(found: Found) -> None:
-    for name, parameter in found.parameters.items():
-        if getattr(parameter, "_post_accumulate_grad_hooks", None):
-            raise TraceError(
-                f"{name} has a hook that runs after its gradient is accumulated, which a graph "
-                "has no place for. Use Tensor.register_hook, or do it in the optimizer."
-            )
-
-
-def _check_constants(recorded: fx.GraphModule) -> None:
-    for node in recorded.graph.find_nodes(op="get_attr"):
-        value = getattr(recorded, node.target)
-        if isinstance(value, Tensor) and value.requires_grad:
-            raise TraceError(
-                f"forward uses a tensor of shape {tuple(value.shape)} that requires a gradient "
-                "and cannot be reached from the component (a global?), so it would never be "
-                "updated. Keep it in an attribute of the component."
-            )
-
-
-def _check_aliases(found: Found, graph: Graph) -> None:
-    for pair in overlapping(found.tensors):
-        for name, other in (pair, pair[::-1]):
-            if name in graph.updated or name in graph.trained:
-                raise TraceError(
-                    f"{name} changes in training and shares its memory with {other}, which would "
-                    "have to change along. Assign the same tensor to both, or a clone."
-                )
