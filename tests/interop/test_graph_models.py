@@ -15,7 +15,7 @@ from medjax_torch.graph import TraceError
 TEXT = {
     "vocab_size": 40,
     "hidden_size": 16,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "intermediate_size": 32,
     "max_position_embeddings": 40,
@@ -25,7 +25,7 @@ TEXT = {
 DISTILBERT = {
     "vocab_size": 40,
     "dim": 16,
-    "n_layers": 2,
+    "n_layers": 1,
     "n_heads": 2,
     "hidden_dim": 32,
     "max_position_embeddings": 40,
@@ -46,7 +46,7 @@ GPT2 = {
     "vocab_size": 40,
     "n_positions": 40,
     "n_embd": 16,
-    "n_layer": 2,
+    "n_layer": 1,
     "n_head": 2,
     "resid_pdrop": 0.0,
     "embd_pdrop": 0.0,

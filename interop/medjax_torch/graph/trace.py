@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -67,18 +67,19 @@ def trace(
     check_hooks(found)
     joint = Joint(call, found, batch, train=train)
     with host_random.watched(found.content.generators) as drawn:
-        recorded, sources = _record_any(joint, rules)
-        host_random.refuse(drawn(), joint.eager)
+        recorded, sources = _record_any(joint, rules, drawn)
         graph = assemble(joint, recorded, sources, time.perf_counter() - start)
     check_aliases(found, graph)
     return graph
 
 
-def _record_any(joint: Joint, rules: Rules) -> _Recording:
+def _record_any(joint: Joint, rules: Rules, drawn: Callable[[], Mapping[str, Any]]) -> _Recording:
     """Record on shapes alone, else on the values of the batch."""
     recording = _attempt(joint, "fake", rules)
+    host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
         recording = _attempt(joint, "real", rules)
+        host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
         # An error of the component itself comes out as torch would raise it.
         joint.eager()
