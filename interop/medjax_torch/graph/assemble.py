@@ -1,0 +1,108 @@
+"""From the functional recording to the graph and its guards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.guards import Guard, ancestry, needed
+from medjax_torch.graph.joint import Joint
+from medjax_torch.graph.record import Graph
+
+
+def assemble(
+    joint: Joint,
+    recorded: fx.GraphModule,
+    sources: Sequence[tuple[str, str]],
+    seconds: float,
+) -> Graph:
+    """Split a recording into graph and guards, and leave out the inputs that neither uses.
+
+    Parameters
+    ----------
+    joint : Joint
+        The recorded function.
+    recorded : fx.GraphModule
+        Without mutation; returns the joint's results, then the guarded values.
+    sources : sequence of (str, str)
+        Line and operation of each guarded value.
+    seconds : float
+        How long recording took.
+    """
+    results: list[fx.Node] = list(recorded.graph.output_node().args[0])  # type: ignore
+    inputs = dict(zip(recorded.graph.find_nodes(op="placeholder"), joint.arguments(), strict=True))
+    state = dict(zip(joint.state, inputs, strict=False))
+    fixed = 1 + len(joint.gradients) + len(joint.outputs.names)
+    after = dict(zip(joint.state, results[fixed:], strict=False))
+    # A tensor that forward left alone comes back as the input it was.
+    changed = {name: node for name, node in after.items() if node is not state[name]}
+    looked = results[fixed + len(after) :]
+    kept = needed(sources, looked)
+
+    returned = [*results[:fixed], *changed.values()]
+    watched = [looked[index] for index in kept]
+    used = ancestry(*returned, *watched) & inputs.keys()
+    _check_reshaped(joint, [name for name, node in state.items() if node in used])
+    guard_module = _part(recorded, watched, used) if watched else None
+    with torch.no_grad():
+        values = (
+            guard_module(*(inputs[node] for node in inputs if node in used)) if guard_module else []
+        )
+
+    present = {name for name, node in state.items() if node in used}
+    columns = list(inputs)[len(state) :]
+    module = _part(recorded, returned, used)
+    return Graph(
+        module=module,
+        trained=tuple(name for name in joint.trained if name in present),
+        frozen=tuple(name for name in joint.frozen if name in present),
+        buffers=tuple(name for name in joint.buffers if name in present),
+        columns=tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used),
+        gradients=joint.gradients,
+        outputs=joint.outputs,
+        updated=tuple(changed),
+        constants=_constants(module, guard_module),
+        guards=tuple(
+            Guard(value.item(), *sources[index]) for index, value in zip(kept, values, strict=True)
+        ),
+        guard_module=guard_module,
+        effects=joint.effects,
+        train=joint.train,
+        seconds=seconds,
+    )
+
+
+def _part(
+    recorded: fx.GraphModule, outputs: Sequence[fx.Node], inputs: Collection[fx.Node]
+) -> fx.GraphModule:
+    """Return the part of a recording that computes `outputs` from `inputs`."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    wanted = ancestry(*outputs)
+    for node in recorded.graph.nodes:
+        if node in inputs or (node in wanted and node.op != "placeholder"):
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output([copies[node] for node in outputs])
+    return fx.GraphModule(recorded, graph)
+
+
+def _constants(*modules: fx.GraphModule | None) -> dict[str, Tensor]:
+    """Return copies of the constants: the component may write into the originals."""
+    return {
+        node.target: getattr(module, node.target).detach().clone()
+        for module in modules
+        if module is not None
+        for node in module.graph.find_nodes(op="get_attr")
+    }
+
+
+def _check_reshaped(joint: Joint, used: Collection[str]) -> None:
+    for name in joint.reshaped:
+        if name in used:
+            raise TraceError(
+                f"forward replaces {name} by a tensor of another shape or dtype and reads the old "
+                "one: state must keep its shape from step to step."
+            )

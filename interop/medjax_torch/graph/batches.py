@@ -1,0 +1,74 @@
+"""The columns of a batch: which are traced, which are fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+
+def flatten(values: Mapping[str, Any]) -> tuple[dict[str, Any], pytree.TreeSpec]:
+    """Return the leaves of nested dicts, lists and tuples by path, and what rebuilds them.
+
+    Examples
+    --------
+    >>> flatten({"ids": 1, "boxes": [2, 3]})[0]
+    {'ids': 1, 'boxes.0': 2, 'boxes.1': 3}
+    """
+    leaves, spec = pytree.tree_flatten_with_path(dict(values))
+    named: dict[str, Any] = {}
+    for path, leaf in leaves:
+        name = ".".join(_name(key) for key in path)
+        # The key "a.0" and the first element under the key "a" have one path.
+        while name in named:
+            name += "'"
+        named[name] = leaf
+    return named, spec
+
+
+def columns(batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a batch by path, in the order of a graph's inputs."""
+    return {path: leaf for path, leaf in flatten(batch)[0].items() if isinstance(leaf, Tensor)}
+
+
+def signature(batch: Mapping[str, Any]) -> Hashable:
+    """Return what decides about the graph of a batch: two batches of equal signature share one.
+
+    Of a tensor these are shape and dtype; every other value is a constant of the graph, so it is
+    part of the signature itself.
+
+    Raises
+    ------
+    ValueError
+        If a value is neither a tensor nor hashable nor a numpy array.
+    """
+    leaves, spec = flatten(batch)
+    return str(spec), tuple((path, *_key(path, leaf)) for path, leaf in leaves.items())
+
+
+def _key(path: str, leaf: Any) -> tuple[Hashable, ...]:
+    if isinstance(leaf, Tensor):
+        return "tensor", tuple(leaf.shape), str(leaf.dtype)
+    if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
+        return "array", leaf.shape, str(leaf.dtype), leaf.tobytes()
+    if isinstance(leaf, float):
+        # As text: NaN differs from itself, and 0.0 equals -0.0.
+        return "float", leaf.hex()
+    try:
+        hash(leaf)
+    except TypeError as error:
+        raise ValueError(
+            f"The batch holds a {type(leaf).__name__} at {path!r}, expected tensors, numbers, "
+            "strings, arrays, or dicts, lists and tuples of them. Convert it in collate."
+        ) from error
+    return type(leaf).__name__, leaf
+
+
+def _name(key: Any) -> str:
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

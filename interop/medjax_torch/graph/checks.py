@@ -1,0 +1,81 @@
+"""What a graph could not honour, found before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from medjax_torch.graph.errors import TraceError, at, line_of_stack
+from medjax_torch.graph.record import Graph
+from medjax_torch.modules import Found
+from medjax_torch.tensors import overlapping
+
+
+def check_hooks(found: Found) -> None:
+    """Raise TraceError if a parameter has a hook that only an accumulated gradient calls."""
+    for name, parameter in found.parameters.items():
+        if getattr(parameter, "_post_accumulate_grad_hooks", None):
+            raise TraceError(
+                f"{name} has a hook that runs after its gradient is accumulated, which a graph "
+                "has no place for. Use Tensor.register_hook, or do it in the optimizer."
+            )
+
+
+def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
+    """Raise TraceError if forward trains or writes to a tensor that the component does not hold.
+
+    Parameters
+    ----------
+    recorded : fx.GraphModule
+        Of the first pass, with mutation and views.
+    train : bool
+        Whether the component is being trained.
+    """
+    for node in recorded.graph.find_nodes(op="get_attr"):
+        value = getattr(recorded, node.target)
+        if train and isinstance(value, Tensor) and value.requires_grad:
+            raise TraceError(
+                f"forward uses a tensor of shape {tuple(value.shape)} that requires a gradient "
+                "and cannot be reached from the component (a global?), so it would never be "
+                "updated. Keep it in an attribute of the component."
+            )
+    for node in recorded.graph.nodes:
+        for written in _written(node):
+            if _viewed(written).op == "get_attr":
+                raise TraceError(
+                    f"forward writes to a tensor{at(line_of_stack(node.stack_trace))} that cannot "
+                    "be reached from the component (a global?), so the new values would be lost. "
+                    "Keep it in an attribute of the component."
+                )
+
+
+def check_aliases(found: Found, graph: Graph) -> None:
+    """Raise TraceError if a tensor that changes shares memory with another one."""
+    for pair in overlapping(found.tensors):
+        for name, other in (pair, pair[::-1]):
+            if name in graph.updated or name in graph.trained:
+                raise TraceError(
+                    f"{name} changes in training and shares its memory with {other}, which would "
+                    "have to change along. Assign the same tensor to both, or a clone."
+                )
+
+
+def _written(node: fx.Node) -> Iterator[Any]:
+    """Yield the arguments that an operation writes to."""
+    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+        for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+            if argument.is_write and isinstance(value, fx.Node):
+                yield value
+
+
+def _viewed(node: fx.Node) -> fx.Node:
+    """Follow views, and results of writing in place, to the tensor whose memory they show."""
+    while isinstance(node.target, torch._ops.OpOverload):
+        shared = [argument.alias_info for argument in node.target._schema.arguments]
+        if not shared or shared[0] is None or not isinstance(node.args[0], fx.Node):
+            break
+        node = node.args[0]
+    return node

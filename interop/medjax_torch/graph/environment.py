@@ -1,0 +1,176 @@
+"""What has to hold in the process while torch traces a component."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor, fx
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
+
+from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
+
+Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
+"""Functions of torch, and what is called in their place with the same arguments."""
+
+
+class _Replace(TorchFunctionMode):
+    def __init__(self, replacements: Replacements) -> None:
+        super().__init__()
+        self._replacements = replacements
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+@contextmanager
+def tracing(replacements: Replacements) -> Iterator[None]:
+    """Make torch traceable: plain kernels, one thread, no recomputation, no reads past the tracer.
+
+    Parameters
+    ----------
+    replacements : mapping of function to function
+        What to call instead of which torch function, over those of this module.
+    """
+    with ExitStack() as stack:
+        # What torch.compile wraps runs as it was written.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # Libraries then avoid looking at values (transformers' masks do).
+        stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+        stack.enter_context(_checkpoints_kept())
+        stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
+        stack.enter_context(_lines_of_the_component())
+        # Fused kernels of attention in evaluation, and of recurrent layers.
+        mha, onednn = torch.backends.mha, torch._C
+        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
+        stack.enter_context(_switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        # The tracer's state is the thread's, so backward has to run in this one.
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
+        yield
+
+
+@contextmanager
+def _checkpoints_kept() -> Iterator[None]:
+    """Run checkpointed functions once.
+
+    Recomputing them in backward would draw their dropout anew: torch rewinds its generator, which
+    a graph has not. What is kept in memory is XLA's decision anyway.
+    """
+    module = torch.utils.checkpoint
+    with (
+        mock.patch.object(module, "_checkpoint_without_reentrant_generator", _no_hooks),
+        mock.patch.object(module, "CheckpointFunction", _Reentrant),
+    ):
+        yield
+
+
+def _no_hooks(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """Stand before and after the checkpointed function, and do nothing."""
+    yield
+
+
+class _Reentrant:
+    """Stands for the autograd function of checkpoints with `use_reentrant=True`."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
+        """Call the function; as in torch, without gradient if no argument requires one."""
+        needed = any(isinstance(value, Tensor) and value.requires_grad for value in args)
+        with torch.set_grad_enabled(needed and torch.is_grad_enabled()):
+            return function(*args)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silence torch's log of failures that are handled here."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _switched_off(get: Callable[[], bool], set_to: Callable[[bool], Any]) -> Iterator[None]:
+    enabled = get()
+    set_to(False)
+    try:
+        yield
+    finally:
+        set_to(enabled)
+
+
+@contextmanager
+def _lines_of_the_component() -> Iterator[None]:
+    """Have torch record every line of the component, not only those in functions named forward."""
+    name = "_filter_traceback_frames"
+    if not hasattr(fx.proxy.TracerBase, name):
+        yield
+        return
+
+    def keep(_: Any, summary: traceback.StackSummary) -> traceback.StackSummary:
+        return traceback.StackSummary.from_list(inside_forward(summary))
+
+    with mock.patch.object(fx.proxy.TracerBase, name, keep):
+        yield
+
+
+def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
+    """Return `function` with its argument `sparse`, at `position`, always False."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > position:
+            return function(*args[:position], False, *args[position + 1 :], **kwargs)
+        return function(*args, **{**kwargs, "sparse": False})
+
+    return call
+
+
+def _to_list(tensor: Tensor) -> Any:
+    """Read the values one by one; `Tensor.tolist` reads memory, which no tracer sees."""
+    return tensor.item() if tensor.dim() == 0 else [_to_list(row) for row in tensor.unbind(0)]
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """Compute `torch.nn.functional.one_hot` without its look at the range of the values."""
+    classes = int(tensor.max().item()) + 1 if num_classes < 0 else num_classes
+    return (tensor.unsqueeze(-1) == torch.arange(classes, device=tensor.device)).long()
+
+
+def _refused(name: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        raise TraceError(
+            f"forward calls {name}{at(line_here())}: numpy would see the values of one batch, and "
+            "they would be used for every other. Compute with torch there, or return the tensor "
+            "and convert it in prepare_batch."
+        )
+
+    return call
+
+
+REPLACEMENTS: Replacements = {
+    functional.embedding: _dense(functional.embedding, 6),
+    functional.embedding_bag: _dense(functional.embedding_bag, 7),
+    functional.one_hot: _one_hot,
+    torch.embedding: _dense(torch.embedding, 4),
+    torch.embedding_bag: _dense(torch.embedding_bag, 5),
+    Tensor.tolist: _to_list,
+    Tensor.numpy: _refused("Tensor.numpy"),
+    Tensor.__array__: _refused("numpy.asarray on a tensor"),
+    Tensor.__dlpack__: _refused("Tensor.__dlpack__"),
+}
+"""What every trace replaces."""

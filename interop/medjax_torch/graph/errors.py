@@ -1,0 +1,77 @@
+"""What a component's author is told, with the line of theirs that it is about."""
+
+from __future__ import annotations
+
+import random
+import re
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+_TORCH = str(Path(torch.__file__).parent)
+_OWN = str(Path(__file__).parents[1])
+_JOINT = str(Path(__file__).with_name("joint.py"))
+_FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n(?P<code>.*)')
+
+
+class TraceError(RuntimeError):
+    """The component's forward cannot be turned into a graph; says which line and what to write."""
+
+
+def at(line: str) -> str:
+    """Return a line as part of a sentence."""
+    return f" at {line}" if line else ""
+
+
+def line_of_error(error: BaseException) -> str:
+    """Return the innermost line of the component on which `error` was raised, ``""`` if none."""
+    return _line(inside_forward(traceback.extract_tb(error.__traceback__)))
+
+
+def line_of_stack(stack_trace: str | None) -> str:
+    """Return the line of the component on which torch recorded an operation, ``""`` if none.
+
+    Parameters
+    ----------
+    stack_trace : str or None
+        The ``"stack_trace"`` of an fx node, outermost frame first.
+    """
+    frames = [
+        traceback.FrameSummary(f["file"], int(f["line"]), f["name"], line=f["code"].strip())
+        for f in _FRAME.finditer(stack_trace or "")
+    ]
+    # A release of torch without the hook of `environment` records the callers too.
+    called = any(frame.filename == _JOINT for frame in frames)
+    return _line(inside_forward(frames) if called else frames)
+
+
+def line_here() -> str:
+    """Return the line of the component that is running, ``""`` if none."""
+    return _line(inside_forward(traceback.extract_stack()))
+
+
+def is_of_component(file: str) -> bool:
+    """Tell whether code lies outside of torch, medjax and the module `random`."""
+    return not file.startswith((_TORCH, _OWN, "<")) and file != random.__file__
+
+
+def inside_forward(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Return the frames of the component's forward: not of its callers, of torch or of medjax."""
+    own = (index for index, frame in enumerate(frames) if frame.filename == _JOINT)
+    entry = max(own, default=len(frames))
+    return [frame for frame in frames[entry + 1 :] if is_of_component(frame.filename)]
+
+
+def _line(inside: Sequence[traceback.FrameSummary]) -> str:
+    """Describe the innermost frame and, if that is a library's, the user's that led to it."""
+    if not inside:
+        return ""
+    last = inside[-1]
+    text = f"{last.filename}:{last.lineno} in {last.name}: {last.line}"
+    installed = ("site-packages", "dist-packages")
+    own = [f for f in inside if not any(part in Path(f.filename).parts for part in installed)]
+    if own and own[-1] is not last:
+        text += f" (called at {own[-1].filename}:{own[-1].lineno})"
+    return text

@@ -1,0 +1,208 @@
+"""The values that Python looked at while a graph was recorded, and on which it depends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from medjax_torch.graph.errors import TraceError, at, line_of_stack
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A value that has to be the same for a graph to be valid.
+
+    Attributes
+    ----------
+    expected : bool, int or float
+        The value for the batch that was traced.
+    line : str
+        Where forward looked at it, ``""`` if unknown.
+    what : str
+        The torch operation behind it.
+    """
+
+    expected: bool | int | float
+    line: str
+    what: str
+
+    def holds(self, value: bool | int | float) -> bool:
+        """Tell whether `value` equals the expected one.
+
+        A float may differ in its last digits, as XLA's arithmetic does from torch's.
+        """
+        if isinstance(self.expected, float):
+            both_nan = math.isnan(self.expected) and math.isnan(value)
+            return both_nan or math.isclose(value, self.expected, rel_tol=1e-6)
+        return bool(value == self.expected)
+
+
+Count = Callable[[fx.Graph, fx.Node], Iterator[fx.Node]]
+"""Adds nodes that compute what Python, or the shape of a node's result, depends on."""
+
+
+def _scalar(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    yield graph.call_function(aten.clone.default, (node.args[0],))
+
+
+def _equal(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    first, second = node.args
+    if _meta(first).shape == _meta(second).shape:
+        same = graph.call_function(aten.eq.Tensor, (first, second))
+        yield graph.call_function(aten.all.default, (same,))
+
+
+def _nonzero(position: int) -> Count:
+    def count(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+        yield _true(graph, node.args[position])
+
+    return count
+
+
+def _masks(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    """Count the elements that boolean masks select; indexing by integers depends on no value."""
+    if node.target is not aten.index.Tensor and _meta(node.args[2]).shape.numel() == 1:
+        return
+    indices: Any = node.args[1]
+    for index in indices:
+        if index is not None and _meta(index).dtype in (torch.bool, torch.uint8):
+            yield _true(graph, index)
+
+
+def _total(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    if node.kwargs.get("output_size") is None:
+        yield graph.call_function(aten.sum.default, (node.args[0],))
+
+
+def _largest(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    yield graph.call_function(aten.max.default, (node.args[0],))
+
+
+_COUNTS: dict[Any, Count] = {
+    aten._local_scalar_dense.default: _scalar,
+    aten.equal.default: _equal,
+    aten.nonzero.default: _nonzero(0),
+    aten.argwhere.default: _nonzero(0),
+    aten.masked_select.default: _nonzero(1),
+    aten.index.Tensor: _masks,
+    aten.index_put.default: _masks,
+    aten.index_put_.default: _masks,
+    aten._index_put_impl_.default: _masks,
+    aten.repeat_interleave.Tensor: _total,
+    aten.bincount.default: _largest,
+}
+
+
+def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:
+    """Append the values that Python looked at to a graph's outputs.
+
+    Parameters
+    ----------
+    module : fx.GraphModule
+        Of the first pass, recorded on real values. Changed.
+
+    Returns
+    -------
+    list of (str, str)
+        The user's line and the operation behind each appended output.
+    """
+    graph = module.graph
+    sources: list[tuple[str, str]] = []
+    values: list[fx.Node] = []
+    for node in list(graph.nodes):
+        if node.target in _COUNTS:
+            # Right there: what was looked at may be overwritten later.
+            with graph.inserting_before(node):
+                added = list(_COUNTS[node.target](graph, node))
+            values += added
+            sources += [(line_of_stack(node.stack_trace), str(node.target))] * len(added)
+    output = graph.output_node()
+    results: Any = output.args[0]
+    output.args = ([*results, *values],)
+    module.recompile()
+    return sources
+
+
+def needed(sources: Sequence[tuple[str, str]], values: Sequence[fx.Node]) -> list[int]:
+    """Return which of the guards depend on an input; the others are constants.
+
+    Parameters
+    ----------
+    sources : sequence of (str, str)
+        What `add_guards` returned.
+    values : sequence of fx.Node
+        Their outputs in a graph without mutation.
+
+    Raises
+    ------
+    TraceError
+        If a value is random.
+    """
+    kept = []
+    for index, ((line, _), value) in enumerate(zip(sources, values, strict=True)):
+        ancestors = ancestry(value)
+        if any(is_random(node) for node in ancestors):
+            raise TraceError(
+                f"forward decides by a random number{at(line)}: a graph would decide alike at "
+                "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
+            )
+        if any(node.op == "placeholder" for node in ancestors):
+            kept.append(index)
+    return kept
+
+
+def refuse_unguarded(graph: fx.Graph) -> None:
+    """Raise TraceError at an operation that reads values of an input past every guard."""
+    for node in graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        packs = node.target is aten._pack_padded_sequence.default
+        sized = torch.Tag.dynamic_output_shape in tags or torch.Tag.data_dependent_output in tags
+        if not packs and (not sized or node.target in _COUNTS):
+            continue
+        read = [node.args[1]] if packs else node.all_input_nodes
+        if not any(n.op == "placeholder" for source in read for n in ancestry(source)):
+            continue
+        where = at(line_of_stack(node.stack_trace))
+        if packs:
+            raise TraceError(
+                f"forward packs sequences by lengths of the batch{where}, which torch reads past "
+                "the tracer. Run the padded sequence and mask what follows, or pass the lengths "
+                "as a list: lengths.tolist() (one graph for each combination)."
+            )
+        raise TraceError(
+            f"forward calls {node.target}{where}, whose result has a shape that depends on "
+            "values of the batch. Compute it in collate, or with a mask of fixed shape."
+        )
+
+
+def ancestry(*nodes: Any) -> set[fx.Node]:
+    """Return the nodes and everything that their values are computed from."""
+    found: set[fx.Node] = set()
+    pending = list(nodes)
+    while pending:
+        latest = pending.pop()
+        if latest not in found:
+            found.add(latest)
+            pending += latest.all_input_nodes
+    return found
+
+
+def is_random(node: fx.Node) -> bool:
+    """Tell whether torch draws random numbers in this node."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+def _true(graph: fx.Graph, mask: Any) -> fx.Node:
+    chosen = graph.call_function(aten.ne.Scalar, (mask, 0))
+    return graph.call_function(aten.sum.default, (chosen,))
+
+
+def _meta(node: Any) -> Any:
+    return node.meta["tensor_meta"]

@@ -1,0 +1,157 @@
+"""Forward and torch's own backward as one function of flat tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from medjax_torch.graph.batches import flatten
+from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
+from medjax_torch.modules import Found, current, swapped
+
+Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
+"""The component's forward on a batch: outputs and loss."""
+
+
+class Joint:
+    """A component's forward, backward and state as a function that `make_fx` can record.
+
+    Parameters
+    ----------
+    call : Call
+        The component's forward with everything but the batch decided.
+    found : Found
+        The component's content.
+    batch : mapping of str to value
+        The batch; its tensors are inputs, everything else is fixed.
+    train : bool
+        Whether gradients are computed. Else all parameters count as frozen.
+
+    Attributes
+    ----------
+    trained, frozen, buffers, columns : tuple of str
+        Names of the inputs, which come in this order.
+    gradients : tuple of str
+        After a call, the trained parameters that the loss depends on.
+    outputs : OutputSpec
+        After a call, the structure of the outputs.
+    reshaped : tuple of str
+        After a call, the tensors that forward replaced by others of another shape or dtype.
+    effects : tuple of str
+        After a call, the paths of what forward left in the component, other than state.
+    """
+
+    gradients: tuple[str, ...]
+    outputs: OutputSpec
+    reshaped: tuple[str, ...]
+    effects: tuple[str, ...]
+
+    def __init__(self, call: Call, found: Found, batch: Mapping[str, Any], *, train: bool) -> None:
+        self.call, self.found, self.train = call, found, train
+        learn = {name for name, p in found.parameters.items() if train and p.requires_grad}
+        self.trained = tuple(name for name in found.parameters if name in learn)
+        self.frozen = tuple(name for name in found.parameters if name not in learn)
+        self.buffers = tuple(found.buffers)
+        leaves, self._spec = flatten(batch)
+        self._leaves = leaves
+        self.columns = tuple(path for path, leaf in leaves.items() if isinstance(leaf, Tensor))
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of all parameters and buffers, in the order of inputs."""
+        return self.trained + self.frozen + self.buffers
+
+    def arguments(self) -> list[Tensor]:
+        """Return the inputs: the component's own tensors and the batch's, without gradient."""
+        held = self.found.tensors
+        values = [held[name] for name in self.state] + [self._leaves[c] for c in self.columns]
+        return [value.detach() for value in values]
+
+    def eager(self) -> None:
+        """Run forward on copies, as torch would, and undo its effects."""
+        with swapped(self.found, self._place(self.arguments())):
+            self._run(self._batch(self.arguments()))
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        """Return loss, gradients, outputs, then every parameter and buffer as forward left it.
+
+        The name matters: torch records the lines of the user's code from the first frame of this
+        name on.
+        """
+        placed = self._place(inputs)
+        with swapped(self.found, placed) as effects:
+            outputs, loss = self._run(self._batch(inputs))
+            after = self._after(placed)
+            self.outputs, values = flatten_outputs(outputs or {})
+            gradients = self._differentiate(loss, [placed[name] for name in self.trained])
+        self.effects = tuple(effects)
+        results = [loss.reshape(()), *gradients, *values, *after]
+        return [value.detach() for value in results]
+
+    def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return leaves for the component: copies, because forward may write into them."""
+        held = self.found.tensors
+        placed = {}
+        for name, value in zip(self.state, inputs, strict=False):
+            leaf = value.clone().requires_grad_(held[name].requires_grad and held[name].is_leaf)
+            for hook in (getattr(held[name], "_backward_hooks", None) or {}).values():
+                leaf.register_hook(hook)
+            placed[name] = leaf
+        return placed
+
+    def _batch(self, inputs: Sequence[Tensor]) -> dict[str, Any]:
+        tensors = dict(zip(self.columns, inputs[len(self.state) :], strict=True))
+        leaves = [
+            tensors[path].clone() if path in tensors else leaf
+            for path, leaf in self._leaves.items()
+        ]
+        batch: dict[str, Any] = pytree.tree_unflatten(leaves, self._spec)
+        return batch
+
+    def _run(self, batch: dict[str, Any]) -> tuple[Mapping[str, Any] | None, Tensor]:
+        with torch.set_grad_enabled(self.train):
+            outputs, loss = self.call(batch)
+        if loss is None:
+            raise ValueError("The component did not return a 'loss' from the input.")
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(type(loss))
+            raise TraceError(
+                f"forward returned a loss {what}, expected a tensor with one element. Return its "
+                "mean or sum."
+            )
+        return outputs, loss
+
+    def _differentiate(self, loss: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+        if not self.train:
+            self.gradients = ()
+            return []
+        if not loss.requires_grad:
+            raise TraceError(
+                f"The loss depends on none of the {len(leaves)} trained parameters, so nothing "
+                "can be learned from it. Look for a detach, a no_grad block, or parameters with "
+                "requires_grad=False."
+            )
+        found = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
+        pairs = zip(self.trained, found, strict=True)
+        self.gradients = tuple(name for name, gradient in pairs if gradient is not None)
+        return [gradient for gradient in found if gradient is not None]
+
+    def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
+        """Return what lies in the component now; what changed its shape is returned as it was."""
+        reshaped, after = [], []
+        for name, before in placed.items():
+            try:
+                now = current(self.found, name, before)
+            except ValueError as error:
+                raise TraceError(str(error)) from error
+            if now.shape != before.shape or now.dtype != before.dtype:
+                reshaped.append(name)
+                now = before
+            after.append(now)
+        self.reshaped = tuple(reshaped)
+        return after
