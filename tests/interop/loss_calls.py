@@ -1,9 +1,10 @@
 """Calls of what normalisations, embeddings, losses and Fourier transforms are made of."""
 
-import medjax_torch.lowerings  # noqa: F401
 import torch
 from table_calls import calls
 from torch_cases import f, ids
+
+import medjax_torch.lowerings  # noqa: F401
 
 aten, medjax = torch.ops.aten, torch.ops.medjax
 torch.manual_seed(0)

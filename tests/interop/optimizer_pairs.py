@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import optax
 import torch
+
+from medjax.step import CompiledStep
 from medjax_torch.optimizers import (
     make_transformation,
     plan_groups,
     read_hyperparams,
     set_hyperparams,
 )
-
-from medjax.step import CompiledStep
 
 
 def make_model(seed: int = 0) -> torch.nn.Module:

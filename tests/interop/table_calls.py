@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
-from medjax_torch.lowerings.interpreter import run
 from torch.utils import _pytree as pytree
 from torch_graphs import QUICKLY, to_jax
+
+from medjax_torch.lowerings.interpreter import run
 
 aten = torch.ops.aten
 SPECIAL = torch.tensor([0.0, -0.0, 1.0, -1.5, 2.5, float("inf"), float("-inf"), float("nan")])

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import sequence_cases  # noqa: F401
 import torch
-from medjax_torch.lowerings import missing_operators
 from torch_cases import CASES
 from torch_graphs import eager, on_jax, trace
+
+from medjax_torch.lowerings import missing_operators
 
 
 def assert_near(actual, expected, name):

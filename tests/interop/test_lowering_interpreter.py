@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from medjax_torch.lowerings import LoweringError, MissingOperatorWarning, missing_operators, run
-from medjax_torch.lowerings.custom_ops import ctc_loss
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 from torch_cases import Apply, f, ids
 from torch_graphs import eager, functional_graph, on_jax, to_jax, trace
+
+from medjax_torch.lowerings import LoweringError, MissingOperatorWarning, missing_operators, run
+from medjax_torch.lowerings.custom_ops import ctc_loss
 
 KEY = jax.random.key(0)
 

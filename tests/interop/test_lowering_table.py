@@ -11,9 +11,10 @@ import pointwise_calls  # noqa: F401
 import pytest
 import torch
 import view_calls  # noqa: F401
-from medjax_torch.lowerings.table import TABLE, Kind, lowers
 from random_draws import DRAWS
 from table_calls import FAMILIES, compared, listed, lowered, torch_result
+
+from medjax_torch.lowerings.table import TABLE, Kind, lowers
 
 aten = torch.ops.aten
 

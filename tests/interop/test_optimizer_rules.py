@@ -7,12 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from medjax_torch.optimizers.decays import (
-    average_length,
-    bias_correction,
-    make_decay,
-    rectification,
-)
 from optimizer_pairs import Pair, fill_gradients, make_model
 from torch.optim import (
     SGD,
@@ -25,6 +19,13 @@ from torch.optim import (
     RAdam,
     RMSprop,
     SparseAdam,
+)
+
+from medjax_torch.optimizers.decays import (
+    average_length,
+    bias_correction,
+    make_decay,
+    rectification,
 )
 
 CASES = [

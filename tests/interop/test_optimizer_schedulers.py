@@ -5,10 +5,11 @@ import io
 import pytest
 import torch
 import transformers
-from medjax_torch.optimizers import build_scheduler, end_epoch, read_moments, write_moments
 from optimizer_pairs import Pair
 from torch.optim import SGD, Adam, AdamW
 from torch.optim import lr_scheduler as schedulers
+
+from medjax_torch.optimizers import build_scheduler, end_epoch, read_moments, write_moments
 
 
 def step_lr(optimizer):

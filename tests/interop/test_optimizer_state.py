@@ -5,7 +5,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from medjax_torch.optimizers import plan_groups, read_moments, write_moments
 from optimizer_pairs import Pair, fill_gradients, make_model, parameter_names, to_arrays
 from torch.optim import (
     SGD,
@@ -19,6 +18,8 @@ from torch.optim import (
     RMSprop,
     SparseAdam,
 )
+
+from medjax_torch.optimizers import plan_groups, read_moments, write_moments
 
 CASES = [
     (SGD, {"lr": 0.1}),

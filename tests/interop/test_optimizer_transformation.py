@@ -5,13 +5,6 @@ import numpy as np
 import optax
 import pytest
 import torch
-from medjax_torch.optimizers import (
-    find_state,
-    make_transformation,
-    plan_groups,
-    read_hyperparams,
-    set_hyperparams,
-)
 from optimizer_pairs import Pair, make_model, parameter_names, to_arrays
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
@@ -22,6 +15,13 @@ from medjax.schedules import constant
 from medjax.sharding import make_mesh, put, put_batch, state_shardings
 from medjax.state import create_state, make_optimizer
 from medjax.step import make_train_step
+from medjax_torch.optimizers import (
+    find_state,
+    make_transformation,
+    plan_groups,
+    read_hyperparams,
+    set_hyperparams,
+)
 
 
 @pytest.mark.parametrize(

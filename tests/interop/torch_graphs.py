@@ -10,10 +10,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import torch
-from medjax_torch.lowerings import custom_ops, decompositions, interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from medjax_torch.lowerings import custom_ops, decompositions, interpreter
 
 aten = torch.ops.aten
 
