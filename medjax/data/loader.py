@@ -190,8 +190,11 @@ class DataLoader:
         if not self._window:
             yield indices, examples
             return
+        lengths = [0] * len(examples)
+        if self.ragged & examples[0].keys():  # else there is nothing to measure
+            lengths = [self._ladder.length_of(example) for example in examples]
         for batch in batches_by_length(
-            [self._ladder.length_of(example) for example in examples],
+            lengths,
             self.batch_size,
             seed=self._seed,
             epoch=epoch,
