@@ -4,8 +4,6 @@ import pytest
 import tokenizers
 import torch
 from graph_cases import Component, check, traced
-from medkit.core.text import Entity, Span, TextDocument
-from medkit.text.ner.hf_entity_matcher_trainable import HFEntityMatcherTrainable
 from tokenizers import pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast, models
@@ -164,6 +162,7 @@ def test_speech_models(monkeypatch):
 @pytest.fixture
 def matcher(tmp_path):
     """medkit's matcher on a random BERT with a tokenizer of ten words."""
+    trainable = pytest.importorskip("medkit.text.ner.hf_entity_matcher_trainable")
     words = [
         "[PAD]",
         "[UNK]",
@@ -184,16 +183,20 @@ def matcher(tmp_path):
         **TEXT, label2id=labels, id2label={i: n for n, i in labels.items()}
     )
     models.bert.BertForTokenClassification(config).save_pretrained(tmp_path)
-    return HFEntityMatcherTrainable(tmp_path, ["problem"], "iob2", tokenizer_max_length=40)
+    return trainable.HFEntityMatcherTrainable(
+        tmp_path, ["problem"], "iob2", tokenizer_max_length=40
+    )
 
 
 def documents():
+    text_module = pytest.importorskip("medkit.core.text")
     for text, start, end in (
         ("the patient has severe asthma .", 16, 29),
         ("mild fever", 0, 10),
     ):
-        entity = Entity(label="problem", text=text[start:end], spans=[Span(start, end)])
-        yield TextDocument(text=text, anns=[entity])
+        span = text_module.Span(start, end)
+        entity = text_module.Entity(label="problem", text=text[start:end], spans=[span])
+        yield text_module.TextDocument(text=text, anns=[entity])
 
 
 @pytest.mark.parametrize("train", [True, False])
