@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -114,8 +115,8 @@ class Scores:
     ----------
     computer : MetricsComputer
         Prepares batches and computes the scores.
-    unpad : Unpadder
-        Brings outputs to the host.
+    unpad : callable
+        Brings outputs to the host: an `Unpadder`.
     columns : dict, optional
         What was kept before, when a phase goes on.
     """
@@ -123,7 +124,7 @@ class Scores:
     def __init__(
         self,
         computer: MetricsComputer,
-        unpad: Unpadder,
+        unpad: Callable[[Any, Batch], BatchData],
         columns: dict[str, list[Any]] | None = None,
     ) -> None:
         self._computer = computer

@@ -82,11 +82,12 @@ def make_forward_pass(
         variables: Variables, batch: BatchData, key: jax.Array, eval_mode: bool
     ) -> tuple[BatchData, Mean, Variables]:
         if bfloat16:
-            mask = batch[ROW_MASK]
+            mask = batch.get(ROW_MASK)
             # Not the other collections: a running average would lose its small steps.
             params, batch = jax.tree.map(_as_bfloat16, (variables["params"], batch))
             variables = {**variables, "params": params}
-            batch[ROW_MASK] = mask
+            if mask is not None:
+                batch[ROW_MASK] = mask
         with jax.default_matmul_precision(matmul_precision):
             outputs, loss, collections = forward(
                 variables, batch, key, return_loss=return_loss, eval_mode=eval_mode
@@ -191,7 +192,6 @@ def make_train_step(
     return CompiledStep(
         train_step,
         donate_argnums=0,
-        in_shardings=(layout, sharding.row_sharding(mesh), everywhere),
         out_shardings=(layout, everywhere),
     )
 
@@ -262,7 +262,6 @@ def _wait(
 
 
 def make_eval_step(
-    variables: Variables,
     forward: Forward,
     *,
     options: Options,
@@ -273,8 +272,6 @@ def make_eval_step(
 
     Parameters
     ----------
-    variables : dict
-        The variables it will run on, or their abstract values; give shapes and shardings.
     forward : Forward
         The component's forward pass.
     options : Options
@@ -296,11 +293,7 @@ def make_eval_step(
         outputs, loss, _ = forward_pass(variables, batch, key, True)
         return loss, outputs if with_outputs else None
 
-    return CompiledStep(
-        eval_step,
-        in_shardings=(sharding.state_shardings(variables, mesh), sharding.row_sharding(mesh)),
-        out_shardings=sharding.replicated(mesh),
-    )
+    return CompiledStep(eval_step, out_shardings=sharding.replicated(mesh))
 
 
 def make_predict_step(forward: Forward, options: Options) -> CompiledStep:

@@ -56,6 +56,11 @@ class CheckpointStore:
         Whether a lower metric is better.
     keep_all : bool
         Whether superseded checkpoints are kept.
+
+    Attributes
+    ----------
+    resumed : Path or None
+        The checkpoint that `restore` read.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class CheckpointStore:
     ) -> None:
         self.folder = Path(folder).absolute()
         self.run = run
+        self.resumed: Path | None = None
         self._minimize = minimize
         self._keep_all = keep_all
         self._thread: threading.Thread | None = None
@@ -245,6 +251,7 @@ class CheckpointStore:
             self.run = record["run"]
             if jax.process_index() == 0:
                 self._delete_superseded()  # what a kill after the last commit left
+        self.resumed = chosen
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
 

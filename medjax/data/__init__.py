@@ -1,6 +1,7 @@
 """From a dataset to batches on the device: order, preprocessing, lengths, prefetch."""
 
 from medjax.data.loader import Batch as Batch
+from medjax.data.loader import Batches as Batches
 from medjax.data.loader import DataLoader as DataLoader
 from medjax.data.loader import get_dataloader as get_dataloader
 from medjax.data.loader import length_of as length_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jax.sharding import Mesh
@@ -44,6 +44,22 @@ class Batch(NamedTuple):
     device: BatchData
     host: BatchData
     indices: np.ndarray
+
+
+class Batches(Protocol):
+    """What the loop needs of a loader."""
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        ...
+
+    def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        ...
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """Return the dataset positions of the items of one batch."""
+        ...
 
 
 class DataLoader:

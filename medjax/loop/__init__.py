@@ -4,6 +4,6 @@ from medjax.loop.epochs import evaluation_epoch as evaluation_epoch
 from medjax.loop.epochs import training_epoch as training_epoch
 from medjax.loop.epochs import update_learning_rate as update_learning_rate
 from medjax.loop.evaluate import evaluate as evaluate
+from medjax.loop.save import save as save
 from medjax.loop.train import TrainResult as TrainResult
-from medjax.loop.train import save as save
 from medjax.loop.train import train as train

@@ -14,7 +14,7 @@ import numpy as np
 from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.component import Variables
-from medjax.data import DataLoader
+from medjax.data import Batches
 from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
@@ -24,7 +24,7 @@ from medjax.step import CompiledStep
 
 def training_epoch(
     state: TrainState,
-    loader: DataLoader,
+    loader: Batches,
     train_step: CompiledStep,
     *,
     epoch: int,
@@ -40,7 +40,7 @@ def training_epoch(
     ----------
     state : TrainState
         Taken over: its buffers are reused.
-    loader : DataLoader
+    loader : Batches
         The training data.
     train_step : CompiledStep
         From `make_train_step`.
@@ -104,7 +104,7 @@ def training_epoch(
 
 def evaluation_epoch(
     variables: Variables,
-    loader: DataLoader,
+    loader: Batches,
     eval_step: CompiledStep,
     *,
     callback: Any = None,
@@ -117,7 +117,7 @@ def evaluation_epoch(
     ----------
     variables : dict
         ``state.variables``; left as they are.
-    loader : DataLoader
+    loader : Batches
         The evaluation data.
     eval_step : CompiledStep
         From `make_eval_step`.

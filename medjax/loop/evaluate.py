@@ -55,7 +55,7 @@ def evaluate(
         unpad = Unpadder(component.forward, variables, loader.ragged)
         scores = Scores(metrics_computer, unpad)
     eval_step = make_eval_step(
-        *(variables, component.forward),
+        component.forward,
         options=options,
         mesh=mesh,
         with_outputs=scores is not None,

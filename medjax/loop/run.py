@@ -1,71 +1,39 @@
-"""Run: everything that stays the same while a run goes on, and how it is put together."""
+"""Run: everything that stays the same while a run goes on, and the phases of an epoch."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import secrets
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from medjax import sharding
-from medjax.callbacks import (
-    CallbackList,
-    DefaultPrinterCallback,
-    EarlyStopping,
-    MetricsWriter,
-    as_callback_list,
-)
+from medjax.batch import BatchData
+from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore
-from medjax.checkpoint.arrays import check_storable
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
-from medjax.data import DataLoader, Dataset, get_dataloader, length_of
+from medjax.data import Batch, Batches
+from medjax.loop.epochs import evaluation_epoch, training_epoch, update_learning_rate
+from medjax.loop.plan import Plan
+from medjax.loop.save import save
 from medjax.metrics.computer import MetricsComputer
+from medjax.metrics.mean import Mean
 from medjax.preemption import Preemption
-from medjax.progress import Progress, restore_progress
-from medjax.schedules import Schedule, with_warmup
-from medjax.scores import Scores, Unpadder
-from medjax.state import TrainState, create_state, make_optimizer
-from medjax.step import CompiledStep, make_eval_step, make_train_step
+from medjax.progress import Progress
+from medjax.schedules import Schedule, ScheduleState
+from medjax.scores import Scores
+from medjax.state import TrainState
+from medjax.step import CompiledStep
+
+Metrics = dict[str, float]
 
 
-class Plan(NamedTuple):
-    """How far a run goes.
-
-    Attributes
-    ----------
-    nb_epochs : int
-        Epochs, the last of which may be cut short.
-    nb_updates : int
-        Updates of the optimizer, all in all.
-    last_stop : int
-        Batches of the last epoch.
-    """
-
-    nb_epochs: int
-    nb_updates: int
-    last_stop: int
-
-    @classmethod
-    def of(cls, nb_items: int, config: TrainerConfig, options: Options) -> Plan:
-        """Return the plan for a training set of `nb_items` items."""
-        accumulation = config.gradient_accumulation_steps
-        nb_batches = -(-nb_items // config.batch_size)
-        per_epoch = -(-nb_batches // accumulation)
-        nb_updates = per_epoch * config.nb_training_epochs
-        if options.max_steps is not None:
-            nb_updates = min(nb_updates, options.max_steps)
-        nb_epochs = -(-nb_updates // per_epoch)
-        in_last = nb_updates - (nb_epochs - 1) * per_epoch
-        return cls(nb_epochs, nb_updates, min(in_last * accumulation, nb_batches))
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The parts of a run, made by `start`."""
+    """The parts of a run and what is done with them; all that changes is passed as values."""
 
     component: TrainableComponent
     config: TrainerConfig
@@ -73,15 +41,110 @@ class Run:
     plan: Plan
     mesh: Mesh
     schedule: Schedule
-    train_loader: DataLoader
-    eval_loader: DataLoader | None
+    train_loader: Batches
+    eval_loader: Batches | None
     train_step: CompiledStep
     eval_step: CompiledStep
     metrics_computer: MetricsComputer | None
-    unpad: Unpadder
+    unpad: Callable[[Any, Batch], BatchData]
     callback: CallbackList
     store: CheckpointStore
     preemption: Preemption
+
+    @property
+    def nb_compilations(self) -> int:
+        """How often the training and the evaluation step were compiled."""
+        return self.train_step.nb_compilations + self.eval_step.nb_compilations
+
+    def train_phase(
+        self, state: TrainState, progress: Progress
+    ) -> tuple[TrainState, Metrics, Progress]:
+        """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
+        is_last = progress.epoch == self.plan.nb_epochs
+        stop = self.plan.last_stop if is_last else len(self.train_loader)
+        if progress.stop_reason is not None:
+            stop = progress.batch  # it was stopped there, then interrupted
+        in_training = self.config.do_metrics_in_training
+        scores = self.scores(progress.columns) if in_training else None
+
+        def after_batch(state: TrainState, number: int) -> None:
+            preempted = self.preemption.requested(self._clock(progress.epoch, number))
+            interval = self.options.save_interval_steps
+            due = interval is not None and number % interval == 0 and number < stop
+            if not (preempted or due) or int(state.stopped_at) >= 0:
+                return  # a state that has met its NaN is not saved; the epoch is about to raise
+            here = _at(progress, number, scores)
+            self.save(state, here, epoch=progress.epoch, metric=None, block=preempted)
+            if preempted:
+                self.preemption.stop()
+
+        state, metrics = training_epoch(
+            *(state, self.train_loader, self.train_step),
+            epoch=progress.epoch,
+            start=progress.batch,
+            stop=stop,
+            callback=self.callback,
+            scores=scores,
+            after_batch=after_batch,
+        )
+        if self.options.loss_arithmetic == "medkit":
+            metrics["loss"] /= self.config.gradient_accumulation_steps
+        return state, metrics, _at(progress, stop, scores)
+
+    def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
+        """Evaluate the state; preempted meanwhile, save it as it is before the evaluation."""
+        assert self.eval_loader is not None
+        done = 0
+
+        def after_batch() -> None:
+            nonlocal done
+            done += 1
+            if self.preemption.requested(self._clock(progress.epoch, progress.batch + done)):
+                self.save(state, progress, epoch=progress.epoch, metric=None, block=True)
+                self.preemption.stop()
+
+        return evaluation_epoch(
+            *(state.variables, self.eval_loader, self.eval_step),
+            callback=self.callback,
+            scores=self.scores(),
+            after_batch=after_batch,
+        )
+
+    def next_epoch(
+        self, state: TrainState, progress: Progress, eval_metrics: Metrics
+    ) -> tuple[TrainState, ScheduleState]:
+        """Return the state the next epoch starts from and that of the schedule."""
+        schedule_state = update_learning_rate(
+            *(self.schedule, progress.schedule, progress.epoch),
+            *(eval_metrics, self.config.metric_to_track_lr),
+        )
+        fresh = (np.float32(schedule_state["learning_rate"]), Mean.empty())
+        rate, losses = sharding.put(fresh, sharding.replicated(self.mesh))
+        return state.replace(learning_rate=rate, losses=losses), schedule_state
+
+    def save(
+        self,
+        state: TrainState,
+        progress: Progress,
+        *,
+        epoch: int,
+        metric: float | None,
+        block: bool = False,
+    ) -> str:
+        """Save a checkpoint and return its folder; with `block`, once it is complete."""
+        return save(
+            *(self.store, self.component, self.config, state, self.with_callbacks(progress)),
+            epoch=epoch,
+            metric=metric,
+            callback=self.callback,
+            block=block,
+        )
+
+    def with_callbacks(self, progress: Progress) -> Progress:
+        """Return `progress` with what the callbacks have to remember."""
+        return progress._replace(
+            callbacks=self.callback.state_dict(), stop_reason=self.callback.stop_reason
+        )
 
     def scores(self, columns: dict[str, list[Any]] | None = None) -> Scores | None:
         """Return a new collection of scores, None without a metrics computer."""
@@ -89,140 +152,11 @@ class Run:
             return None
         return Scores(self.metrics_computer, self.unpad, columns)
 
-
-def all_callbacks(callback: Any, config: TrainerConfig, options: Options) -> CallbackList:
-    """Return the user's callbacks, or the printer, with those that options ask for."""
-    chosen = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
-    callbacks = list(chosen.callbacks)
-    if jax.process_index() != 0:
-        callbacks = [each for each in callbacks if not isinstance(each, DefaultPrinterCallback)]
-    elif options.log_dir is not None:
-        callbacks.append(MetricsWriter(options.log_dir))
-    if options.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStopping(
-                config.checkpoint_metric,
-                options.early_stopping_patience,
-                threshold=options.early_stopping_threshold,
-                minimize=config.minimize_checkpoint_metric,
-            )
-        )
-    return CallbackList(callbacks)
+    def _clock(self, epoch: int, batch: int) -> int:
+        """Return a number that grows with every batch and is the same in all processes."""
+        eval_batches = 0 if self.eval_loader is None else len(self.eval_loader)
+        return epoch * (len(self.train_loader) + eval_batches) + batch
 
 
-def start(
-    component: TrainableComponent,
-    config: TrainerConfig,
-    train_data: Dataset,
-    eval_data: Dataset | None,
-    *,
-    metrics_computer: MetricsComputer | None,
-    schedule: Schedule,
-    callback: CallbackList,
-    options: Options,
-    mesh: Mesh,
-    resume: Any,
-    store: CheckpointStore,
-    preemption: Preemption,
-    at_end: contextlib.ExitStack,
-) -> tuple[Run, TrainState, Progress]:
-    """Return the parts of a run with the state and progress it starts or goes on from.
-
-    The parameters are those of `train`; `at_end` is told to close what was opened.
-    """
-    plan = Plan.of(length_of(train_data), config, options)
-    schedule = with_warmup(schedule, _warmup_steps(options, plan))
-    state, progress = _start_state(
-        component, config, options, schedule, mesh, store, resume, length_of(train_data)
-    )
-
-    def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
-        made = get_dataloader(
-            *(data, component, config),
-            shuffle=shuffle,
-            seed=progress.seed,
-            options=options,
-            mesh=mesh,
-        )
-        at_end.callback(made.close)
-        return made
-
-    train_loader = loader(train_data, shuffle=True)
-    scored = metrics_computer is not None
-    run = Run(
-        component=component,
-        config=config,
-        options=options,
-        plan=plan,
-        mesh=mesh,
-        schedule=schedule,
-        train_loader=train_loader,
-        eval_loader=None if eval_data is None else loader(eval_data, shuffle=False),
-        train_step=make_train_step(
-            state,
-            schedule=schedule,
-            options=options,
-            accumulation=config.gradient_accumulation_steps,
-            mesh=mesh,
-            with_outputs=scored and config.do_metrics_in_training,
-        ),
-        eval_step=make_eval_step(
-            *(state.variables, component.forward),
-            options=options,
-            mesh=mesh,
-            with_outputs=scored,
-        ),
-        metrics_computer=metrics_computer,
-        unpad=Unpadder(component.forward, state.variables, train_loader.ragged),
-        callback=callback,
-        store=store,
-        preemption=preemption,
-    )
-    return run, state, progress
-
-
-def _warmup_steps(options: Options, plan: Plan) -> int:
-    warmup = options.warmup_steps
-    return warmup if isinstance(warmup, int) else round(warmup * plan.nb_updates)
-
-
-def _start_state(
-    component: TrainableComponent,
-    config: TrainerConfig,
-    options: Options,
-    schedule: Schedule,
-    mesh: Mesh,
-    store: CheckpointStore,
-    resume: Any,
-    nb_items: int,
-) -> tuple[TrainState, Progress]:
-    """Return state and progress, from a checkpoint if one is asked for and there.
-
-    The order of precedence: the checkpoint of `resume`; with "auto" and none there, the variables
-    of ``component.init``.
-    """
-    seed = config.seed if config.seed is not None else secrets.randbits(32)
-    schedule_state = schedule.init(config.learning_rate)
-    state = create_state(
-        component,
-        make_optimizer(component, options),
-        seed=seed,
-        learning_rate=schedule_state["learning_rate"],
-        accumulates=config.gradient_accumulation_steps > 1,
-    )
-    data = {
-        "items": nb_items,
-        "batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps,
-        "length_window": options.length_window,
-    }
-    check_storable(state)  # now, rather than at the first checkpoint, an epoch later
-    progress = Progress(seed=seed, data=data, schedule=schedule_state)
-    layout = sharding.state_shardings(state, mesh)
-    if resume is not None:
-        restored = store.restore(resume, state, layout)
-        if restored is not None:
-            if config.seed is None:
-                progress = progress._replace(seed=restored[1]["seed"])
-            return restored[0], restore_progress(restored[1], progress)
-    return sharding.put(state, layout), progress
+def _at(progress: Progress, batch: int, scores: Scores | None) -> Progress:
+    return progress._replace(batch=batch, columns={} if scores is None else scores.columns())

@@ -7,33 +7,27 @@ save.
 from __future__ import annotations
 
 import contextlib
-import logging
 import secrets
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from medjax import sharding
-from medjax.callbacks import as_callback_list
 from medjax.checkpoint import CheckpointStore
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
-from medjax.loop.epochs import evaluation_epoch, training_epoch, update_learning_rate
-from medjax.loop.run import Run, all_callbacks, start
+from medjax.loop.run import Metrics, Run
+from medjax.loop.start import all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
-from medjax.metrics.mean import Mean
 from medjax.preemption import Preemption
-from medjax.progress import Progress, progress_record
+from medjax.progress import Progress
 from medjax.schedules import Schedule, as_schedule
-from medjax.scores import Scores
 from medjax.state import TrainState
-
-logger = logging.getLogger("medjax")
 
 
 class TrainResult(NamedTuple):
@@ -120,16 +114,7 @@ def train(
     options = options or Options()
     mesh = mesh if mesh is not None else sharding.make_mesh()
     callbacks = all_callbacks(callback, config, options)
-    with (
-        Preemption() as preemption,
-        CheckpointStore(
-            config.output_dir,
-            secrets.token_hex(8),
-            minimize=config.minimize_checkpoint_metric,
-            keep_all=options.keep_all_checkpoints,
-        ) as store,
-        contextlib.ExitStack() as at_end,
-    ):
+    with open_run(config, options) as (store, preemption), contextlib.ExitStack() as at_end:
         run, state, progress = start(
             *(component, config, train_data, eval_data),
             metrics_computer=metrics_computer,
@@ -142,26 +127,50 @@ def train(
             preemption=preemption,
             at_end=at_end,
         )
-        try:
-            state, progress = _train_epochs(run, state, progress)
-            store.wait()
-        except BaseException as error:
-            callbacks.on_exception(error)
-            raise
-        if preemption.signum is not None:
-            preemption.stop()
+        state, progress = train_epochs(run, state, progress)
         return TrainResult(
-            state,
-            progress.history,
-            store.best,
-            store.last,
-            run.train_step.nb_compilations + run.eval_step.nb_compilations,
-            callbacks.stop_reason,
+            *(state, progress.history, store.best, store.last),
+            *(run.nb_compilations, callbacks.stop_reason),
         )
 
 
-def _train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
-    """Run the epochs that are left; all that changes goes in and comes out as values."""
+@contextlib.contextmanager
+def open_run(
+    config: TrainerConfig, options: Options
+) -> Iterator[tuple[CheckpointStore, Preemption]]:
+    """Open the output folder of a new run and listen to signals until the block ends."""
+    with (
+        Preemption() as preemption,
+        CheckpointStore(
+            config.output_dir,
+            secrets.token_hex(8),
+            minimize=config.minimize_checkpoint_metric,
+            keep_all=options.keep_all_checkpoints,
+        ) as store,
+    ):
+        yield store, preemption
+
+
+def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """Run the epochs that are left; all that changes goes in and comes out as values.
+
+    Raises
+    ------
+    BaseException
+        Whatever ends training early, once the callbacks have been told.
+    """
+    try:
+        state, progress = _epochs(run, state, progress)
+        run.store.wait()
+    except BaseException as error:
+        run.callback.on_exception(error)
+        raise
+    if run.preemption.signum is not None:
+        run.preemption.stop()
+    return state, progress
+
+
+def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     run.callback.load_state_dict(progress.callbacks)
     run.callback.stop_reason = progress.stop_reason
     run.callback.on_train_begin(config=run.config)
@@ -169,17 +178,15 @@ def _train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Trai
         epoch = progress.epoch
         began = time.monotonic()
         run.callback.on_epoch_begin(epoch=epoch)
-        state, train_metrics, progress = _train_one(run, state, progress)
+        state, train_metrics, progress = run.train_phase(state, progress)
         metrics = {"train": train_metrics}
         if run.eval_loader is not None:
-            metrics["eval"] = _evaluate(run, state, progress)
+            metrics["eval"] = run.eval_phase(state, progress)
+            _check_metric(run.config.checkpoint_metric, metrics["eval"])
         eval_metrics = metrics.get("eval", {})
-        rate = update_learning_rate(
-            run.schedule, progress.schedule, epoch, eval_metrics, run.config.metric_to_track_lr
-        )
-        state = _begin_next(run, state, rate["learning_rate"])
+        state, schedule_state = run.next_epoch(state, progress, eval_metrics)
         progress = progress._replace(
-            schedule=rate,
+            schedule=schedule_state,
             history=[*progress.history, metrics],
             epoch=epoch + 1,
             batch=0,
@@ -192,7 +199,7 @@ def _train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Trai
         period = run.config.checkpoint_period
         if is_last or (period != 0 and epoch % period == 0):
             metric = eval_metrics.get(run.config.checkpoint_metric)
-            _save(run, state, progress, epoch=epoch, metric=metric)
+            run.save(state, progress, epoch=epoch, metric=metric)
     run.store.wait()  # callbacks find the last checkpoint complete
     run.callback.on_train_end()
     return state, progress
@@ -203,156 +210,8 @@ def _is_over(run: Run, progress: Progress) -> bool:
     return run.callback.stop_reason is not None and progress.batch == 0
 
 
-def _train_one(
-    run: Run, state: TrainState, progress: Progress
-) -> tuple[TrainState, dict[str, float], Progress]:
-    """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
-    is_last = progress.epoch == run.plan.nb_epochs
-    stop = run.plan.last_stop if is_last else len(run.train_loader)
-    if progress.stop_reason is not None:
-        stop = progress.batch  # it was stopped there, then interrupted
-    in_training = run.config.do_metrics_in_training
-    scores = run.scores(progress.columns) if in_training else None
-
-    def after_batch(state: TrainState, number: int) -> None:
-        preempted = run.preemption.requested(_clock(run, progress.epoch, number))
-        interval = run.options.save_interval_steps
-        due = interval is not None and number % interval == 0 and number < stop
-        if not (preempted or due) or int(state.stopped_at) >= 0:
-            return  # a state that has met its NaN is not saved; the epoch is about to raise
-        here = _at(progress, number, scores)
-        _save(run, state, here, epoch=progress.epoch, metric=None, block=preempted)
-        if preempted:
-            run.preemption.stop()
-
-    state, metrics = training_epoch(
-        *(state, run.train_loader, run.train_step),
-        epoch=progress.epoch,
-        start=progress.batch,
-        stop=stop,
-        callback=run.callback,
-        scores=scores,
-        after_batch=after_batch,
-    )
-    if run.options.loss_arithmetic == "medkit":
-        metrics["loss"] /= run.config.gradient_accumulation_steps
-    return state, metrics, _at(progress, stop, scores)
-
-
-def _evaluate(run: Run, state: TrainState, progress: Progress) -> dict[str, float]:
-    """Evaluate, and check the names of metrics before anything is saved under them."""
-    assert run.eval_loader is not None
-    done = 0
-
-    def after_batch() -> None:
-        nonlocal done
-        done += 1
-        if run.preemption.requested(_clock(run, progress.epoch, progress.batch + done)):
-            _save(run, state, progress, epoch=progress.epoch, metric=None, block=True)
-            run.preemption.stop()
-
-    metrics = evaluation_epoch(
-        *(state.variables, run.eval_loader, run.eval_step),
-        callback=run.callback,
-        scores=run.scores(),
-        after_batch=after_batch,
-    )
-    if run.config.checkpoint_metric not in metrics:
-        msg = (
-            f"Checkpoint metric {run.config.checkpoint_metric!r} not found; the evaluation gave "
-            f"{sorted(metrics)}"
-        )
+def _check_metric(name: str, metrics: Metrics) -> None:
+    """Check the name of the checkpoint metric before anything is saved under it."""
+    if name not in metrics:
+        msg = f"Checkpoint metric {name!r} not found; the evaluation gave {sorted(metrics)}"
         raise ValueError(msg)
-    return metrics
-
-
-def _at(progress: Progress, batch: int, scores: Scores | None) -> Progress:
-    return progress._replace(batch=batch, columns={} if scores is None else scores.columns())
-
-
-def _clock(run: Run, epoch: int, batch: int) -> int:
-    """Return a number that grows with every batch and is the same in all processes."""
-    eval_batches = 0 if run.eval_loader is None else len(run.eval_loader)
-    return epoch * (len(run.train_loader) + eval_batches) + batch
-
-
-def _begin_next(run: Run, state: TrainState, learning_rate: float) -> TrainState:
-    fresh = (np.float32(learning_rate), Mean.empty())
-    rate, losses = sharding.put(fresh, sharding.replicated(run.mesh))
-    return state.replace(learning_rate=rate, losses=losses)
-
-
-def _save(
-    run: Run,
-    state: TrainState,
-    progress: Progress,
-    *,
-    epoch: int,
-    metric: float | None,
-    block: bool = False,
-) -> None:
-    progress = progress._replace(
-        callbacks=run.callback.state_dict(), stop_reason=run.callback.stop_reason
-    )
-    save(
-        *(run.store, run.component, run.config, state, progress),
-        epoch=epoch,
-        metric=metric,
-        callback=run.callback,
-        block=block,
-    )
-
-
-def save(
-    store: CheckpointStore,
-    component: TrainableComponent,
-    config: TrainerConfig,
-    state: TrainState,
-    progress: Progress,
-    *,
-    epoch: int,
-    metric: float | None,
-    callback: Any = None,
-    block: bool = False,
-) -> str:
-    """Save a checkpoint.
-
-    Parameters
-    ----------
-    store : CheckpointStore
-        Where to.
-    component : TrainableComponent
-        Writes its own files.
-    config : TrainerConfig
-        Written as ``trainer_config.yml``.
-    state : TrainState
-        The arrays; copied before this returns.
-    progress : Progress
-        Everything else.
-    epoch : int
-        Epoch of the name.
-    metric : float or None
-        Value of the checkpoint metric; None for a checkpoint within an epoch.
-    callback : TrainerCallback or sequence of them, optional
-        Gets on_save, before anything is written.
-    block : bool
-        Whether to wait until the checkpoint is complete.
-
-    Returns
-    -------
-    str
-        Folder of the checkpoint, complete after ``store.wait()``.
-    """
-    path = store.new_path(epoch)
-    as_callback_list(callback).on_save(checkpoint_dir=str(path))
-    variables = sharding.to_host(state.variables)
-    store.save(
-        path,
-        state,
-        progress_record(progress),
-        metric=metric,
-        config=config.to_dict(),
-        write_files=lambda folder: component.save(folder, variables),
-        block=block,
-    )
-    return str(path)

@@ -171,7 +171,7 @@ def test_eval_metrics_do_not_depend_on_batches_or_padding(evaluate, batch_size, 
 def test_a_loader_may_be_evaluated_alone():
     component = mlp()
     variables = start_state(component).variables
-    step = medjax.make_eval_step(variables, component.forward, options=Options(), mesh=one_device())
+    step = medjax.make_eval_step(component.forward, options=Options(), mesh=one_device())
     losses = []
     for batch_size in (2, 9, 16):
         loader = get_dataloader(

@@ -274,9 +274,7 @@ def test_another_learning_rate_compiles_nothing_and_is_used():
 def test_the_count_of_compilations_is_xlas():
     component = mlp()
     state, step = state_and_step(component)
-    evaluate = make_eval_step(
-        state.variables, component.forward, options=Options(), mesh=one_device()
-    )
+    evaluate = make_eval_step(component.forward, options=Options(), mesh=one_device())
     inputs = [on_device(component, POINTS[:n], n) for n in (4, 8, 4, 12, 8, 4)]
     flags = (jnp.asarray(False), jnp.asarray(True))
     compiled = []

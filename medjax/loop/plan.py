@@ -1,0 +1,37 @@
+"""Plan: how far a run goes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from medjax.config import Options, TrainerConfig
+
+
+class Plan(NamedTuple):
+    """How far a run goes.
+
+    Attributes
+    ----------
+    nb_epochs : int
+        Epochs, the last of which may be cut short.
+    nb_updates : int
+        Updates of the optimizer, all in all.
+    last_stop : int
+        Batches of the last epoch.
+    """
+
+    nb_epochs: int
+    nb_updates: int
+    last_stop: int
+
+    @classmethod
+    def of(cls, nb_batches: int, config: TrainerConfig, options: Options) -> Plan:
+        """Return the plan for epochs of `nb_batches` batches."""
+        accumulation = config.gradient_accumulation_steps
+        per_epoch = -(-nb_batches // accumulation)
+        nb_updates = per_epoch * config.nb_training_epochs
+        if options.max_steps is not None:
+            nb_updates = min(nb_updates, options.max_steps)
+        nb_epochs = -(-nb_updates // per_epoch)
+        in_last = nb_updates - (nb_epochs - 1) * per_epoch
+        return cls(nb_epochs, nb_updates, min(in_last * accumulation, nb_batches))

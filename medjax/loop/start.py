@@ -1,0 +1,175 @@
+"""Putting a run together: callbacks, state, loaders and steps."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from medjax import sharding
+from medjax.callbacks import (
+    CallbackList,
+    DefaultPrinterCallback,
+    EarlyStopping,
+    MetricsWriter,
+    as_callback_list,
+)
+from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.arrays import check_storable
+from medjax.component import TrainableComponent
+from medjax.config import Options, TrainerConfig
+from medjax.data import DataLoader, Dataset, get_dataloader, length_of
+from medjax.loop.plan import Plan
+from medjax.loop.run import Run
+from medjax.metrics.computer import MetricsComputer
+from medjax.preemption import Preemption
+from medjax.progress import Progress, restore_progress
+from medjax.schedules import Schedule, with_warmup
+from medjax.scores import Unpadder
+from medjax.state import TrainState, create_state, make_optimizer
+from medjax.step import make_eval_step, make_train_step
+
+
+def all_callbacks(callback: Any, config: TrainerConfig, options: Options) -> CallbackList:
+    """Return the user's callbacks, or the printer, with those that options ask for."""
+    chosen = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
+    callbacks = list(chosen.callbacks)
+    if jax.process_index() != 0:
+        callbacks = [each for each in callbacks if not isinstance(each, DefaultPrinterCallback)]
+    elif options.log_dir is not None:
+        callbacks.append(MetricsWriter(options.log_dir))
+    if options.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStopping(
+                config.checkpoint_metric,
+                options.early_stopping_patience,
+                threshold=options.early_stopping_threshold,
+                minimize=config.minimize_checkpoint_metric,
+            )
+        )
+    return CallbackList(callbacks)
+
+
+def start(
+    component: TrainableComponent,
+    config: TrainerConfig,
+    train_data: Dataset,
+    eval_data: Dataset | None,
+    *,
+    metrics_computer: MetricsComputer | None,
+    schedule: Schedule,
+    callback: CallbackList,
+    options: Options,
+    mesh: Mesh,
+    resume: Any,
+    store: CheckpointStore,
+    preemption: Preemption,
+    at_end: contextlib.ExitStack,
+) -> tuple[Run, TrainState, Progress]:
+    """Return the parts of a run with the state and progress it starts or goes on from.
+
+    The parameters are those of `train`; `at_end` is told to close what was opened.
+    """
+    nb_items = length_of(train_data)
+    plan = Plan.of(-(-nb_items // config.batch_size), config, options)
+    schedule = with_warmup(schedule, warmup_steps(options, plan))
+    state, progress = start_state(
+        *(component, config, options, schedule, mesh),
+        store=store,
+        resume=resume,
+        nb_items=nb_items,
+    )
+
+    def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
+        made = get_dataloader(
+            *(data, component, config),
+            shuffle=shuffle,
+            seed=progress.seed,
+            options=options,
+            mesh=mesh,
+        )
+        at_end.callback(made.close)
+        return made
+
+    train_loader = loader(train_data, shuffle=True)
+    scored = metrics_computer is not None
+    run = Run(
+        component=component,
+        config=config,
+        options=options,
+        plan=plan,
+        mesh=mesh,
+        schedule=schedule,
+        train_loader=train_loader,
+        eval_loader=None if eval_data is None else loader(eval_data, shuffle=False),
+        train_step=make_train_step(
+            state,
+            schedule=schedule,
+            options=options,
+            accumulation=config.gradient_accumulation_steps,
+            mesh=mesh,
+            with_outputs=scored and config.do_metrics_in_training,
+        ),
+        eval_step=make_eval_step(
+            component.forward, options=options, mesh=mesh, with_outputs=scored
+        ),
+        metrics_computer=metrics_computer,
+        unpad=Unpadder(component.forward, state.variables, train_loader.ragged),
+        callback=callback,
+        store=store,
+        preemption=preemption,
+    )
+    return run, state, progress
+
+
+def warmup_steps(options: Options, plan: Plan) -> int:
+    """Return the number of updates during which the learning rate rises."""
+    warmup = options.warmup_steps
+    return warmup if isinstance(warmup, int) else round(warmup * plan.nb_updates)
+
+
+def start_state(
+    component: TrainableComponent,
+    config: TrainerConfig,
+    options: Options,
+    schedule: Schedule,
+    mesh: Mesh,
+    *,
+    store: CheckpointStore,
+    resume: str | Path | None,
+    nb_items: int,
+) -> tuple[TrainState, Progress]:
+    """Return state and progress, from a checkpoint if one is asked for and there.
+
+    The order of precedence: the checkpoint of `resume`; with "auto" and none there, the variables
+    of ``component.init``.
+    """
+    seed = config.seed if config.seed is not None else secrets.randbits(32)
+    schedule_state = schedule.init(config.learning_rate)
+    state = create_state(
+        component,
+        make_optimizer(component, options),
+        seed=seed,
+        learning_rate=schedule_state["learning_rate"],
+        accumulates=config.gradient_accumulation_steps > 1,
+    )
+    data = {
+        "items": nb_items,
+        "batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "length_window": options.length_window,
+    }
+    check_storable(state)  # now, rather than at the first checkpoint, an epoch later
+    progress = Progress(seed=seed, data=data, schedule=schedule_state)
+    layout = sharding.state_shardings(state, mesh)
+    if resume is not None:
+        restored = store.restore(resume, state, layout)
+        if restored is not None:
+            if config.seed is None:
+                progress = progress._replace(seed=restored[1]["seed"])
+            return restored[0], restore_progress(restored[1], progress)
+    return sharding.put(state, layout), progress
