@@ -14,10 +14,12 @@ _Check = Callable[[Any], Any]
 
 
 class _RefusedError(Exception):
-    """Carries what was expected of a field; `_validate` turns it into a ValueError."""
+    """Carries what was expected of a field; `validate` turns it into a ValueError."""
 
 
-def _integer(minimum: int) -> _Check:
+def integer(minimum: int) -> _Check:
+    """Return the check of an integer field."""
+
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
             raise _RefusedError(f"an integer of at least {minimum}")
@@ -42,7 +44,8 @@ def _number(minimum: float, *, above: bool = False) -> _Check:
     return check
 
 
-def _flag(value: Any) -> bool:
+def flag(value: Any) -> bool:
+    """Check a field that is True or False."""
     if not isinstance(value, bool):
         raise _RefusedError("True or False")
     return value
@@ -60,7 +63,9 @@ def _path(value: Any) -> str | Path:
     return value
 
 
-def _choice(*allowed: str) -> _Check:
+def one_of(*allowed: str) -> _Check:
+    """Return the check of a field with few values."""
+
     def check(value: Any) -> str:
         if value not in allowed:
             raise _RefusedError(f"one of {', '.join(map(repr, allowed))}")
@@ -80,7 +85,7 @@ def _optional(check: _Check) -> _Check:
 
 
 def _seed(value: Any) -> int:
-    seed = _integer(0)(value)
+    seed = integer(0)(value)
     if seed >= 2**63:
         raise _RefusedError("an integer of at least 0 and below 2**63")
     return seed
@@ -90,7 +95,7 @@ def _warmup(value: Any) -> int | float:
     if isinstance(value, float) and 0 <= value < 1:
         return value
     try:
-        return _integer(0)(value)
+        return integer(0)(value)
     except _RefusedError:
         raise _RefusedError(
             "a number of steps, or a fraction of them from 0.0 to below 1.0"
@@ -100,7 +105,7 @@ def _warmup(value: Any) -> int | float:
 def _ladder(value: Any) -> tuple[int, ...]:
     expected = _RefusedError("increasing lengths of at least 1, for instance (32, 64, 128)")
     try:
-        lengths = tuple(_integer(1)(length) for length in value)
+        lengths = tuple(integer(1)(length) for length in value)
     except (TypeError, _RefusedError):
         raise expected from None
     if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
@@ -117,7 +122,8 @@ def _fills(value: Any) -> dict[str, float | None]:
     return dict(value)
 
 
-def _validate(record: Any, checks: dict[str, _Check]) -> None:
+def validate(record: Any, checks: dict[str, _Check]) -> None:
+    """Check fields of a frozen dataclass; ValueError names field, value and what is allowed."""
     for name, check in checks.items():
         value = getattr(record, name)
         try:
@@ -184,7 +190,7 @@ class TrainerConfig:
     minimize_checkpoint_metric: bool = True
 
     def __post_init__(self) -> None:
-        _validate(self, _CONFIG_CHECKS)
+        validate(self, _CONFIG_CHECKS)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field but `output_dir`, in order: what `trainer_config.yml` holds."""
@@ -196,16 +202,16 @@ class TrainerConfig:
 _CONFIG_CHECKS: dict[str, _Check] = {
     "output_dir": _path,
     "learning_rate": _number(0.0),
-    "nb_training_epochs": _integer(1),
-    "dataloader_nb_workers": _integer(0),
-    "batch_size": _integer(1),
+    "nb_training_epochs": integer(1),
+    "dataloader_nb_workers": integer(0),
+    "batch_size": integer(1),
     "seed": _optional(_seed),
-    "gradient_accumulation_steps": _integer(1),
-    "do_metrics_in_training": _flag,
+    "gradient_accumulation_steps": integer(1),
+    "do_metrics_in_training": flag,
     "metric_to_track_lr": _name,
-    "checkpoint_period": _integer(0),
+    "checkpoint_period": integer(0),
     "checkpoint_metric": _name,
-    "minimize_checkpoint_metric": _flag,
+    "minimize_checkpoint_metric": flag,
 }
 
 
@@ -288,28 +294,28 @@ class Options:
     log_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
-        _validate(self, _OPTION_CHECKS)
+        validate(self, _OPTION_CHECKS)
 
 
 _OPTION_CHECKS: dict[str, _Check] = {
     "max_grad_norm": _optional(_number(0.0, above=True)),
     "weight_decay": _number(0.0),
     "warmup_steps": _warmup,
-    "early_stopping_patience": _optional(_integer(1)),
+    "early_stopping_patience": _optional(integer(1)),
     "early_stopping_threshold": _number(0.0),
-    "max_steps": _optional(_integer(1)),
-    "precision": _choice("float32", "bfloat16"),
-    "loss_arithmetic": _choice("exact", "medkit"),
-    "on_non_finite": _choice("stop", "skip"),
-    "max_skipped": _integer(0),
+    "max_steps": _optional(integer(1)),
+    "precision": one_of("float32", "bfloat16"),
+    "loss_arithmetic": one_of("exact", "medkit"),
+    "on_non_finite": one_of("stop", "skip"),
+    "max_skipped": integer(0),
     "length_ladder": _ladder,
-    "length_window": _integer(0),
+    "length_window": integer(0),
     "padding": _fills,
-    "max_shapes": _integer(1),
-    "cache_preprocessed": _flag,
-    "prefetch": _integer(1),
+    "max_shapes": integer(1),
+    "cache_preprocessed": flag,
+    "prefetch": integer(1),
     "worker_timeout": _number(0.0, above=True),
-    "save_interval_steps": _optional(_integer(1)),
-    "keep_all_checkpoints": _flag,
+    "save_interval_steps": _optional(integer(1)),
+    "keep_all_checkpoints": flag,
     "log_dir": _optional(_path),
 }

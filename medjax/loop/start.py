@@ -81,7 +81,7 @@ def start(
         *(component, config, options, schedule, mesh),
         store=store,
         resume=resume,
-        nb_items=nb_items,
+        data=data_record(nb_items, config, options),
     )
 
     def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
@@ -132,6 +132,16 @@ def warmup_steps(options: Options, plan: Plan) -> int:
     return warmup if isinstance(warmup, int) else round(warmup * plan.nb_updates)
 
 
+def data_record(nb_items: int, config: TrainerConfig, options: Options) -> dict[str, Any]:
+    """Return what the meaning of a position within an epoch depends on."""
+    return {
+        "items": nb_items,
+        "batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "length_window": options.length_window,
+    }
+
+
 def start_state(
     component: TrainableComponent,
     config: TrainerConfig,
@@ -141,7 +151,7 @@ def start_state(
     *,
     store: CheckpointStore,
     resume: str | Path | None,
-    nb_items: int,
+    data: dict[str, Any],
 ) -> tuple[TrainState, Progress]:
     """Return state and progress, from a checkpoint if one is asked for and there.
 
@@ -157,12 +167,6 @@ def start_state(
         learning_rate=schedule_state["learning_rate"],
         accumulates=config.gradient_accumulation_steps > 1,
     )
-    data = {
-        "items": nb_items,
-        "batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps,
-        "length_window": options.length_window,
-    }
     check_storable(state)  # now, rather than at the first checkpoint, an epoch later
     progress = Progress(seed=seed, data=data, schedule=schedule_state)
     layout = sharding.state_shardings(state, mesh)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 
+from medjax_torch.lowerings.precision import operands
 from medjax_torch.lowerings.table import lowers
 
 aten = torch.ops.aten
@@ -30,13 +31,12 @@ def _forward(
     groups: int,
 ) -> jax.Array:
     return lax.conv_general_dilated(
-        x,
-        weight,
+        *operands(x, weight),
         stride,
         [(p, p) for p in padding],
         rhs_dilation=dilation,
         feature_group_count=groups,
-    )
+    ).astype(x.dtype)
 
 
 def _transposed(
@@ -59,14 +59,13 @@ def _transposed(
         for d, k, p, extra in zip(dilation, kernel, padding, output_padding, strict=True)
     ]
     return lax.conv_general_dilated(
-        x,
-        grouped.reshape(groups * outputs, inputs // groups, *kernel),
+        *operands(x, grouped.reshape(groups * outputs, inputs // groups, *kernel)),
         (1,) * len(kernel),
         margins,
         lhs_dilation=stride,
         rhs_dilation=dilation,
         feature_group_count=groups,
-    )
+    ).astype(x.dtype)
 
 
 @lowers(aten.convolution.default)

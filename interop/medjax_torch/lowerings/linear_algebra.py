@@ -10,23 +10,24 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 
+from medjax_torch.lowerings.precision import matmul
 from medjax_torch.lowerings.table import Kind, Traced, lowers, lowers_each
 
 aten = torch.ops.aten
 
 lowers_each(
     {
-        aten.bmm.default: jnp.matmul,
+        aten.bmm.default: matmul,
         aten.dot.default: jnp.dot,
-        aten.mm.default: jnp.matmul,
-        aten.mv.default: jnp.matmul,
+        aten.mm.default: matmul,
+        aten.mv.default: matmul,
     }
 )
 
 
 @lowers(aten.addmm.default, aten.addmv.default, aten.baddbmm.default)
 def _addmm(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: Any = 1) -> jax.Array:
-    product = x @ y if alpha == 1 else alpha * (x @ y)
+    product = matmul(x, y) if alpha == 1 else alpha * matmul(x, y)
     if beta == 0:  # torch does not read the bias then, not even its NaNs
         return product
     return (bias if beta == 1 else beta * bias) + product

@@ -39,6 +39,7 @@ def make_transformation(
     plan: tuple[GroupPlan, ...],
     hyperparams: tuple[Hyperparams, ...],
     absent: Collection[str] = (),
+    learning_rate: jax.Array | float | None = None,
 ) -> optax.GradientTransformation:
     """Return the transformation that updates as the torch optimizer behind `plan` would.
 
@@ -51,6 +52,10 @@ def make_transformation(
     absent : collection of str
         Parameters that get no gradient (None in torch): neither they nor their moments change,
         whatever the decay. The same holds for those left out of the gradients.
+    learning_rate : scalar, optional
+        Rate in force, traced, where an optax schedule or a warm-up decides it: the rates of all
+        groups are scaled by its ratio to that of the first group. By default they stay what
+        `hyperparams` says.
 
     Returns
     -------
@@ -79,7 +84,9 @@ def make_transformation(
             raise ValueError("a torch optimizer's update needs params; found None")
         deltas = jax.tree.map(jnp.zeros_like, params)
         moments = dict(state.moments)
-        for group, numbers in zip(plan, state.hyperparams, strict=True):
+        factor = _factor(learning_rate, state.hyperparams)
+        for group, held in zip(plan, state.hyperparams, strict=True):
+            numbers = _scaled(held, factor)
             for name in group.names:
                 gradient = updates.get(name)
                 if name not in frozen and gradient is not None:
@@ -90,6 +97,23 @@ def make_transformation(
         return deltas, OptimizerState(state.hyperparams, moments)
 
     return optax.GradientTransformation(init, update)
+
+
+def _factor(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
+    """Return what the groups' rates are multiplied by: exactly 1 if nothing but they decide."""
+    if learning_rate is None:
+        return None
+    first = hyperparams[0]["lr"]
+    return jnp.where(first == 0, 1.0, learning_rate / jnp.where(first == 0, 1.0, first))
+
+
+def _scaled(numbers: Hyperparams, factor: Any) -> Hyperparams:
+    if factor is None:
+        return numbers
+    scaled = {**numbers, "lr": numbers["lr"] * factor}
+    if "kept" in numbers:  # of a decoupled decay: 1 - lr * weight_decay
+        scaled["kept"] = 1.0 - (1.0 - numbers["kept"]) * factor
+    return scaled
 
 
 def _initial_slots(parameter: jax.Array, group: GroupPlan) -> Slots:

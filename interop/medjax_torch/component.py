@@ -1,0 +1,245 @@
+"""A torch component as a medjax TrainableComponent: the same contract as a Flax one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from torch import Tensor
+
+import medjax
+from medjax.batch import BatchData
+from medjax.data.ladder import narrow
+from medjax.metrics.mean import Mean
+from medjax_torch.graph import Graph, Results
+from medjax_torch.graph.joint import Call
+from medjax_torch.lowerings import run
+from medjax_torch.lowerings.dtypes import jax_dtype
+from medjax_torch.lowerings.precision import multiplying_in
+from medjax_torch.modules import Found, find, read, write_back
+from medjax_torch.tensors import to_numpy
+from medjax_torch.variants import Variants
+
+COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
+"""What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
+
+Variables = dict[str, Any]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class GraphKey:
+    """The graph of a batch, by its number. It holds no array, so steps are compiled for each."""
+
+    number: int
+
+
+class ConvertedComponent:
+    """What a component holds and how it computes, as pure functions of arrays.
+
+    Parameters
+    ----------
+    component : object
+        A torch component with medkit's protocol; its tensors are read, and written by `write`.
+    call : callable
+        ``call(batch, eval_mode) -> (outputs, loss)``, the component's forward.
+    max_variants : int
+        See `Variants`.
+
+    Attributes
+    ----------
+    found : Found
+        The component's content.
+    variants : Variants
+        Its graphs.
+    """
+
+    def __init__(
+        self, component: Any, call: Callable[[Any, bool], Any], *, max_variants: int
+    ) -> None:
+        self.component = component
+        self.found: Found = find(component)
+        self.variants = Variants(self.found, max_variants)
+        self._call = call
+        self._constants: dict[int, dict[str, np.ndarray]] = {}
+        self._joints: dict[int, Callable[..., Any]] = {}
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the parameters that the optimizer may update."""
+        return tuple(name for name, p in self.found.parameters.items() if p.requires_grad)
+
+    def is_current(self) -> bool:
+        """Tell whether the component still holds the very tensors that were found."""
+        now = find(self.component).tensors
+        before = self.found.tensors
+        return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
+
+    def call_on(self, batch: Mapping[str, Any], *, train: bool) -> Call:
+        """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
+        kind: Callable[[dict[str, Any]], Any] = type(batch)
+
+        def call(values: dict[str, Any]) -> Any:
+            return self._call(kind(values), not train)
+
+        return call
+
+    def graph_of(self, batch: Mapping[str, Any], *, train: bool) -> GraphKey:
+        """Return the graph of a batch of tensors, traced if it is new."""
+        call = self.call_on(batch, train=train)
+        return GraphKey(self.variants.number(call, batch, train=train))
+
+    def graph(self, key: GraphKey) -> Graph:
+        """Return a graph that `graph_of` named."""
+        return self.variants.graphs[key.number]
+
+    def constants(self, key: GraphKey) -> dict[str, np.ndarray]:
+        """Return the tensors that a graph holds itself, as arrays for the device."""
+        if key.number not in self._constants:
+            held = self.graph(key).constants
+            self._constants[key.number] = {
+                name: narrow(f"constant {name}", to_numpy(value)) for name, value in held.items()
+            }
+        return self._constants[key.number]
+
+    def variables(self) -> Variables:
+        """Return copies of all tensors: ``params``, ``frozen`` parameters and ``buffers``."""
+        arrays = {name: narrow(name, array) for name, array in read(self.found).items()}
+        trained = set(self.trained)
+        collections: Variables = {"params": {}, "frozen": {}, "buffers": {}}
+        for name, array in arrays.items():
+            frozen = "frozen" if name in self.found.parameters else "buffers"
+            collections["params" if name in trained else frozen][name] = array
+        return collections
+
+    def write(self, variables: Variables) -> None:
+        """Copy variables (numpy arrays) into the component's tensors."""
+        for collection in variables.values():
+            write_back(self.found, collection)
+
+    def forward(
+        self,
+        variables: Variables,
+        input_batch: BatchData,
+        key: jax.Array,
+        /,
+        *,
+        return_loss: bool,
+        eval_mode: bool,
+    ) -> tuple[BatchData, Mean | None, Variables]:
+        """Return outputs, loss and changed collections; see `medjax.component.Forward`."""
+        del eval_mode  # the graph was traced for one of both
+        number = input_batch[GRAPH]
+        params = variables["params"]
+        fixed = {**variables.get("frozen", {}), **variables.get("buffers", {})}
+        loss, outputs, updated = self._joint(number)(params, fixed, input_batch[COLUMNS], key)
+        collections = {
+            name: {**held, **{path: updated[path] for path in held if path in updated}}
+            for name, held in variables.items()
+            if name != "params" and held.keys() & updated.keys()
+        }
+        named = BatchData(zip(self.graph(number).outputs.names, outputs, strict=True))
+        weight = input_batch.get(WEIGHT, jnp.float32(1))
+        return named, Mean(loss * weight, weight) if return_loss else None, collections
+
+    def as_trainable(
+        self, configure_optimizer: Callable[[Any], optax.GradientTransformation]
+    ) -> medjax.TrainableComponent:
+        """Return the record that the loop trains; its batches come from a `Feed`."""
+
+        def save(path: Path, variables: Variables) -> None:
+            self.write(variables)
+            self.component.save(path)
+
+        def load(path: Path) -> Variables:
+            self.component.load(path)
+            return self.variables()
+
+        return medjax.TrainableComponent(
+            init=lambda key: self.variables(),
+            preprocess=self.component.preprocess,
+            collate=self.component.collate,
+            forward=self.forward,
+            configure_optimizer=configure_optimizer,
+            save=save,
+            load=load,
+        )
+
+    def _joint(self, key: GraphKey) -> Callable[..., Any]:
+        if key.number not in self._joints:
+            self._joints[key.number] = _joint(self.graph(key), self.constants(key))
+        return self._joints[key.number]
+
+
+def _joint(graph: Graph, constants: Mapping[str, np.ndarray]) -> Callable[..., Any]:
+    """Return ``(params, fixed, columns, key) -> (loss, outputs, updated)``.
+
+    Its gradient by the parameters is the one that torch recorded in the graph; JAX differentiates
+    nothing.
+    """
+
+    def evaluate(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Results:
+        inputs = graph.inputs({**params, **fixed}, columns)
+        nodes = graph.module.graph.find_nodes(op="placeholder")
+        expected = [jax_dtype(node.meta["val"].dtype) for node in nodes]
+        lowered = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params))
+        inputs = [value.astype(dtype) for value, dtype in zip(inputs, expected, strict=True)]
+        held = {name: jnp.asarray(value) for name, value in constants.items()}
+        with multiplying_in(jnp.bfloat16 if lowered else None):
+            return graph.results(run(graph.module, inputs, key, held))
+
+    def results(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Any:
+        found = evaluate(params, fixed, columns, key)
+        return found.loss, list(found.outputs), found.updated
+
+    if not graph.train:
+        return results
+
+    joint = jax.custom_vjp(results)
+
+    def forward(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Any:
+        found = evaluate(params, fixed, columns, key)
+        gradients = {
+            name: found.gradients[name].astype(leaf.dtype)
+            if name in found.gradients
+            else jnp.zeros_like(leaf)
+            for name, leaf in params.items()
+        }
+        return (found.loss, list(found.outputs), found.updated), gradients
+
+    def backward(gradients: Any, cotangents: Any) -> Any:
+        return jax.tree.map(functools.partial(_scaled, cotangents[0]), gradients), None, None, None
+
+    joint.defvjp(forward, backward)
+    return joint
+
+
+def _scaled(factor: jax.Array, gradient: jax.Array) -> jax.Array:
+    return (factor * gradient).astype(gradient.dtype)
+
+
+def loss_weight(batch: Mapping[str, Any]) -> float:
+    """Return what the mean loss of a batch weighs: its labels that count, or its rows.
+
+    Labels of -100 do not count, which is the ``ignore_index`` of torch's cross entropy.
+    """
+    labels = batch.get("labels")
+    if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
+        return float((labels != -100).sum())
+    tensors = [v for v in batch.values() if isinstance(v, Tensor) and v.ndim]
+    return float(len(tensors[0])) if tensors else 1.0
+
+
+def dtypes_of(graph: Graph) -> list[torch.dtype]:
+    """Return torch's dtype of each output of a graph."""
+    first = 1 + len(graph.gradients)
+    results: Any = graph.module.graph.output_node().args[0]
+    return [node.meta["val"].dtype for node in results[first : first + len(graph.outputs.names)]]

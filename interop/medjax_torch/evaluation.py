@@ -1,0 +1,43 @@
+"""Evaluation through a Trainer, within its training or on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medjax import sharding
+from medjax.callbacks import as_callback_list
+from medjax.loop.epochs import evaluation_epoch
+from medjax.scores import Scores
+from medjax.step import make_eval_step
+from medjax_torch.feed import Feed
+from medjax_torch.session import TorchRun
+from medjax_torch.start import convert
+
+
+def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float]:
+    """Return loss and scores on the batches of `loader`.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Gives component, metrics computer and options.
+    run : TorchRun or None
+        The run in progress, whose state is evaluated; None for the weights of the component.
+    loader : torch.utils.data.DataLoader
+        Of collated batches.
+    """
+    if run is not None:
+        return run.eval_here(loader)
+    preparation = convert(trainer)
+    mesh, converted = preparation.mesh, preparation.converted
+    variables = converted.variables()
+    variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
+    scored = trainer.metrics_computer is not None
+    step = make_eval_step(
+        converted.forward, options=trainer.options, mesh=mesh, with_outputs=scored
+    )
+    return evaluation_epoch(
+        *(variables, Feed(loader, preparation, train=False), step),
+        callback=as_callback_list(trainer.callback),
+        scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
+    )

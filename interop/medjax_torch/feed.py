@@ -1,0 +1,50 @@
+"""Feed: the batches of a torch DataLoader as medjax's loop takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from medjax.data import Batch
+from medjax_torch.batches import batch_indices, epoch_batches
+from medjax_torch.preparation import Preparation
+
+
+class Feed:
+    """Prepared batches of a loader; see `medjax.data.Batches`.
+
+    A batch is prepared when the loop asks for it: JAX only queues the step before it, so that the
+    device computes meanwhile. There is no thread that could meet the tracer at work.
+
+    Parameters
+    ----------
+    loader : torch.utils.data.DataLoader
+        Of collated batches.
+    preparation : Preparation
+        What makes device batches of them.
+    train : bool
+        Whether gradients are wanted.
+    """
+
+    def __init__(self, loader: DataLoader[Any], preparation: Preparation, *, train: bool) -> None:
+        self.loader = loader
+        self._preparation = preparation
+        self._train = train
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.loader)
+
+    def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        for indices, batch in epoch_batches(self.loader, epoch, start):
+            device = self._preparation(batch, train=self._train)
+            known = np.zeros(0, np.int64) if indices is None else indices
+            yield Batch(device, batch, known)
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """Return the dataset positions of a batch's items, [] for a loader of the user's own."""
+        return batch_indices(self.loader, epoch, batch)

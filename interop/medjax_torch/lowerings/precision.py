@@ -1,0 +1,48 @@
+"""The type in which matrices are multiplied, where most of the time goes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_multiplying_in: ContextVar[Any] = ContextVar("multiplying_in", default=None)
+
+
+@contextlib.contextmanager
+def multiplying_in(dtype: Any) -> Iterator[None]:
+    """Round float32 operands of products and convolutions to `dtype` while a graph is lowered.
+
+    Sums stay float32, and so does everything else.
+
+    Parameters
+    ----------
+    dtype : dtype or None
+        bfloat16, or None to leave operands as they are.
+    """
+    token = _multiplying_in.set(dtype)
+    try:
+        yield
+    finally:
+        _multiplying_in.reset(token)
+
+
+def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the operands of a product in the type they are multiplied in."""
+    dtype = _multiplying_in.get()
+    if dtype is None:
+        return x, y
+    return _rounded(x, dtype), _rounded(y, dtype)
+
+
+def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return the product of two matrices or batches of them, in the type of `x`."""
+    return jnp.matmul(*operands(x, y), preferred_element_type=x.dtype)
+
+
+def _rounded(array: jax.Array, dtype: Any) -> jax.Array:
+    return array.astype(dtype) if array.dtype == jnp.float32 else array

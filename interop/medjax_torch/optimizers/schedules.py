@@ -1,0 +1,69 @@
+"""What `lr_scheduler_builder` gives: a torch scheduler on the host, or an optax schedule."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from medjax.schedules import Schedule, as_schedule
+from medjax_torch.optimizers.schedulers import build_scheduler
+
+
+def build_schedule(
+    builder: Any, optimizer: Any, interval: Literal["epoch", "step"]
+) -> tuple[Any, Schedule]:
+    """Return the torch scheduler, or None, and the schedule that the step follows.
+
+    Parameters
+    ----------
+    builder : callable, Schedule or None
+        medkit's ``lr_scheduler_builder``; an optax schedule or one of `medjax.schedules` does as
+        well.
+    optimizer : torch.optim.Optimizer or optax.GradientTransformation
+        What the component configured.
+    interval : {"epoch", "step"}
+        When a torch scheduler is stepped.
+
+    Raises
+    ------
+    ValueError
+        If a torch scheduler is asked for an optimizer of optax.
+    Exception
+        Whatever `builder` raises.
+    """
+    if builder is None or isinstance(builder, Schedule):
+        return None, as_schedule(builder)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        if _is_optax(builder):
+            return None, as_schedule(builder)
+        msg = (
+            "the component configured an optimizer of optax; expected lr_scheduler_builder to be "
+            "an optax schedule then, since a torch scheduler needs a torch optimizer"
+        )
+        raise ValueError(msg)
+    try:
+        scheduler = build_scheduler(builder, optimizer, interval)
+    except Exception:
+        # An optax schedule computes with what it is given, and an optimizer is no number.
+        if _is_optax(builder):
+            return None, as_schedule(builder)
+        raise
+    if hasattr(scheduler, "step"):
+        return scheduler, as_schedule(None)
+    if _is_optax(builder):
+        return None, as_schedule(builder)
+    msg = (
+        f"lr_scheduler_builder returned a {type(scheduler).__name__}; expected a torch scheduler, "
+        "an object with step(). An optax schedule can be given in its place"
+    )
+    raise ValueError(msg)
+
+
+def _is_optax(builder: Any) -> bool:
+    """Tell whether `builder` gives a number for the number of an update."""
+    try:
+        float(builder(0))
+    except Exception:
+        return False
+    return True

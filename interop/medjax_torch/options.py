@@ -1,0 +1,63 @@
+"""Options: what medkit's configuration lacks."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import medjax
+from medjax.config import flag, integer, one_of, validate
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(medjax.Options):
+    """What medkit's configuration lacks: `medjax.Options` with medkit's defaults, and more.
+
+    Attributes
+    ----------
+    loss_arithmetic : {"medkit", "exact"}
+        "medkit" averages the losses of batches and divides the training loss by the accumulation
+        steps; "exact" weighs every batch by its labels, or by its rows where it has no ``labels``
+        with -100 in them.
+    length_window : int
+        Batches that are grouped by length together; 0, the default here, keeps the uniform order.
+    order : {"uniform", "medkit"}
+        Order of the training data: medjax's own, or the very one that medkit's trainer has with
+        the same seed, for comparisons.
+    lr_scheduler_interval : {"epoch", "step"}
+        Whether the scheduler is stepped after each epoch, as in medkit, or after each update.
+    verify : bool
+        Whether the first batch is computed by torch too, and training refused where JAX differs.
+    max_variants : int
+        Graphs traced for batches of one shape, where forward decides by their values.
+
+    Raises
+    ------
+    ValueError
+        If a value is not allowed; the message names field, value and what is allowed.
+    """
+
+    loss_arithmetic: Literal["exact", "medkit"] = "medkit"
+    length_window: int = 0
+    order: Literal["uniform", "medkit"] = "uniform"
+    lr_scheduler_interval: Literal["epoch", "step"] = "epoch"
+    verify: bool = True
+    max_variants: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate(self, _CHECKS)
+        if self.order == "medkit" and self.length_window:
+            msg = (
+                f"Options.order is 'medkit' and Options.length_window {self.length_window}; "
+                "expected one of both: medkit does not group by length"
+            )
+            raise ValueError(msg)
+
+
+_CHECKS = {
+    "order": one_of("uniform", "medkit"),
+    "lr_scheduler_interval": one_of("epoch", "step"),
+    "verify": flag,
+    "max_variants": integer(1),
+}

@@ -1,0 +1,180 @@
+"""A training session: medjax's run with the Trainer's own methods as its phases."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from medjax import sharding
+from medjax.loop.run import Metrics, Run
+from medjax.loop.save import save
+from medjax.progress import Progress
+from medjax.schedules import ScheduleState
+from medjax.state import TrainState
+from medjax.step import CompiledStep, StepStats
+from medjax_torch.checkpoints import write_torch_files
+from medjax_torch.component import ConvertedComponent
+from medjax_torch.feed import Feed
+from medjax_torch.optimizers.link import OptimizerLink
+from medjax_torch.preparation import Preparation
+
+
+@dataclasses.dataclass
+class Session:
+    """What changes while a Trainer trains, at hand for its methods.
+
+    Attributes
+    ----------
+    state : TrainState
+        The state after the last step.
+    progress : Progress
+        Where the phase at hand began.
+    metric : float or None
+        Checkpoint metric of the save that is due.
+    is_saving : bool
+        Whether the loop has asked for a checkpoint.
+    """
+
+    converted: ConvertedComponent
+    link: OptimizerLink | None
+    state: TrainState
+    progress: Progress
+    metric: float | None = None
+    is_saving: bool = False
+
+    def write_back(self) -> None:
+        """Copy weights and moments into the component and the torch optimizer."""
+        leaves = jax.tree.leaves(self.state)
+        if any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array)):
+            return  # a step failed while it had the buffers; the component holds the last saved
+        self.converted.write(sharding.to_host(self.state.variables))
+        if self.link is not None:
+            self.link.hand_back(self.state)
+
+
+class WatchedStep(CompiledStep):
+    """The training step, with the host's hyperparameters in force and its state kept at hand."""
+
+    def __init__(
+        self, step: CompiledStep, session: Session, scheduler: Any, accumulation: int
+    ) -> None:
+        self._step = step
+        self._session = session
+        self._scheduler = scheduler
+        self._accumulation = accumulation
+        self._pending = int(session.state.pending)
+
+    @property
+    def nb_compilations(self) -> int:  # type: ignore[override]
+        """How often the step was compiled."""
+        return self._step.nb_compilations
+
+    def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
+        """Run the step, and afterwards the scheduler if it is stepped by the update."""
+        session = self._session
+        if session.link is not None:
+            state = session.link.sync(state)
+        state, stats = self._step(state, batch, flush)
+        session.state = state
+        if self._scheduler is not None:
+            self._pending += 1
+            if self._pending == self._accumulation or bool(flush):
+                self._pending = 0
+                self._scheduler.step()
+        result: tuple[TrainState, StepStats] = state, stats
+        return result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TorchRun(Run):
+    """A run whose phases go through the methods of a Trainer, which a subclass may override."""
+
+    trainer: Any
+    session: Session
+    preparation: Preparation
+
+    def train_phase(
+        self, state: TrainState, progress: Progress
+    ) -> tuple[TrainState, Metrics, Progress]:
+        """Call ``trainer.training_epoch()``."""
+        self.session.state, self.session.progress = state, progress
+        metrics = self.trainer.training_epoch()
+        if self.session.progress is progress and progress.batch < len(self.train_loader):
+            msg = (
+                f"{type(self.trainer).__name__}.training_epoch trained no batch; expected it to "
+                "call super().training_epoch(), which trains in JAX"
+            )
+            raise RuntimeError(msg)
+        return self.session.state, metrics, self.session.progress
+
+    def train_here(self) -> Metrics:
+        """Train the epoch that the session is at."""
+        session = self.session
+        session.state, metrics, session.progress = super().train_phase(
+            session.state, session.progress
+        )
+        return metrics
+
+    def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
+        """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
+        self.session.state, self.session.progress = state, progress
+        metrics: Metrics = self.trainer.evaluation_epoch(self.trainer.eval_dataloader)
+        return metrics
+
+    def eval_here(self, loader: Any) -> Metrics:
+        """Evaluate the state of the session on the batches of a DataLoader."""
+        feed = Feed(loader, self.preparation, train=False)
+        run = dataclasses.replace(self, eval_loader=feed)
+        return Run.eval_phase(run, self.session.state, self.session.progress)
+
+    def next_epoch(
+        self, state: TrainState, progress: Progress, eval_metrics: Metrics
+    ) -> tuple[TrainState, ScheduleState]:
+        """Call ``trainer.update_learning_rate(eval_metrics)`` and put in force what it set."""
+        self.trainer.update_learning_rate(eval_metrics)
+        state, schedule_state = super().next_epoch(state, progress, eval_metrics)
+        if self.session.link is not None:
+            state = self.session.link.sync(state)
+            schedule_state = {"learning_rate": self.session.link.learning_rate}
+        return state, schedule_state
+
+    def save(
+        self,
+        state: TrainState,
+        progress: Progress,
+        *,
+        epoch: int,
+        metric: float | None,
+        block: bool = False,
+    ) -> str:
+        """Call ``trainer.save(epoch)``."""
+        del block  # always: the caller of Trainer.save finds a complete folder
+        session = self.session
+        session.state, session.progress, session.metric = state, progress, metric
+        session.is_saving = True
+        try:
+            path: str = self.trainer.save(epoch)
+        finally:
+            session.is_saving = False
+        return path
+
+    def save_here(self, epoch: int) -> str:
+        """Save the state of the session with everything that a resumed run needs."""
+        session, trainer = self.session, self.trainer
+        session.write_back()
+
+        def write_files(folder: Path) -> None:
+            write_torch_files(folder, trainer.optimizer, trainer.lr_scheduler, trainer.component)
+
+        progress = self.with_callbacks(session.progress)
+        return save(
+            *(self.store, self.component, self.config, session.state, progress),
+            epoch=epoch,
+            metric=session.metric,
+            callback=self.callback,
+            block=True,
+            write_files=write_files,
+        )

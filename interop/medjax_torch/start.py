@@ -1,0 +1,135 @@
+"""Putting a session together: conversion, first batch, state, loaders and steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from medjax import sharding
+from medjax.checkpoint import CheckpointStore
+from medjax.loop.plan import Plan
+from medjax.loop.start import all_callbacks, data_record, start_state, warmup_steps
+from medjax.preemption import Preemption
+from medjax.schedules import with_warmup
+from medjax.state import TrainState
+from medjax.step import make_eval_step, make_train_step
+from medjax_torch.batches import first_batch
+from medjax_torch.batches.sampler import EpochBatchSampler
+from medjax_torch.checkpoints import read_torch_files
+from medjax_torch.component import ConvertedComponent
+from medjax_torch.feed import Feed
+from medjax_torch.modules import check_reachable
+from medjax_torch.optimizers.link import OptimizerLink
+from medjax_torch.preparation import Preparation
+from medjax_torch.session import Session, TorchRun, WatchedStep
+
+
+def convert(trainer: Any) -> Preparation:
+    """Return the trainer's component converted, with what prepares batches for it."""
+    options = trainer.options
+    converted = ConvertedComponent(
+        trainer.component, trainer.make_forward_pass, max_variants=options.max_variants
+    )
+    mesh = trainer.mesh if trainer.mesh is not None else sharding.make_mesh()
+    return Preparation(converted, options, mesh)
+
+
+def start(
+    trainer: Any, store: CheckpointStore, preemption: Preemption, resume: str | Path | None
+) -> TorchRun:
+    """Return a run of the trainer, at its beginning or where a checkpoint stands.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Gives component, data, optimizer and options.
+    store : CheckpointStore
+        Where checkpoints are.
+    preemption : Preemption
+        Asked after every batch.
+    resume : "auto", path or None
+        See ``Trainer.train``.
+    """
+    config, options = trainer.config, trainer.options
+    preparation = convert(trainer)
+    converted, mesh = preparation.converted, preparation.mesh
+    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    link = _link(trainer.optimizer, converted, absent=set(graph.trained) - set(graph.gradients))
+
+    def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
+        return trainer.optimizer if link is None else link.configure(learning_rate)
+
+    component = converted.as_trainable(configure_optimizer)
+    plan = Plan.of(len(trainer.train_dataloader), config, options)
+    schedule = with_warmup(trainer.schedule, warmup_steps(options, plan))
+    if link is not None:
+        first_rate = link.learning_rate
+        schedule = schedule._replace(init=lambda rate: trainer.schedule.init(first_rate))
+    data = data_record(len(trainer.train_dataloader.dataset), config, options)
+    state, progress = start_state(
+        *(component, config, options, schedule, mesh),
+        store=store,
+        resume=resume,
+        data={**data, "order": options.order},
+    )
+    if store.resumed is not None:
+        read_torch_files(store.resumed, trainer.optimizer, trainer.lr_scheduler)
+    sampler = trainer.train_dataloader.batch_sampler
+    if isinstance(sampler, EpochBatchSampler):
+        sampler.seed = progress.seed
+    session = Session(converted, link, _in_force(state, link, store), progress)
+    accumulation = config.gradient_accumulation_steps
+    step = make_train_step(
+        session.state,
+        schedule=schedule,
+        options=options,
+        accumulation=accumulation,
+        mesh=mesh,
+        with_outputs=trainer.metrics_computer is not None and config.do_metrics_in_training,
+    )
+    by_step = options.lr_scheduler_interval == "step"
+    return TorchRun(
+        component=component,
+        config=config,
+        options=options,
+        plan=plan,
+        mesh=mesh,
+        schedule=schedule,
+        train_loader=Feed(trainer.train_dataloader, preparation, train=True),
+        eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
+        train_step=WatchedStep(
+            step, session, trainer.lr_scheduler if by_step else None, accumulation
+        ),
+        eval_step=make_eval_step(
+            component.forward,
+            options=options,
+            mesh=mesh,
+            with_outputs=trainer.metrics_computer is not None,
+        ),
+        metrics_computer=trainer.metrics_computer,
+        unpad=preparation.unpad,
+        callback=all_callbacks(trainer.callback, config, options),
+        store=store,
+        preemption=preemption,
+        trainer=trainer,
+        session=session,
+        preparation=preparation,
+    )
+
+
+def _link(optimizer: Any, converted: ConvertedComponent, absent: set[str]) -> OptimizerLink | None:
+    """Return the link to a torch optimizer, None if the component made one of optax."""
+    if isinstance(optimizer, optax.GradientTransformation):
+        return None
+    check_reachable(converted.found, optimizer)
+    names = {tensor: name for name, tensor in converted.found.parameters.items()}
+    return OptimizerLink(optimizer, names, absent)
+
+
+def _in_force(state: TrainState, link: OptimizerLink | None, store: CheckpointStore) -> TrainState:
+    """Return the state with what the torch optimizer says, moments included at a fresh start."""
+    if link is None:
+        return state
+    return link.sync(state) if store.resumed is not None else link.adopt(state)
