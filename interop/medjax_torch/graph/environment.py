@@ -50,14 +50,25 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(_checkpoints_kept())
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
-        # Fused kernels of attention in evaluation, and of recurrent layers.
-        mha, onednn = torch.backends.mha, torch._C
-        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
-        stack.enter_context(_switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(plain_kernels())
         # The tracer's state is the thread's, so backward has to run in this one.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
+        yield
+
+
+@contextmanager
+def plain_kernels() -> Iterator[None]:
+    """Run torch without fused kernels of attention and of recurrent layers.
+
+    They draw their dropout inside, and look at values past any mode.
+    """
+    mha, onednn = torch.backends.mha, torch._C
+    with (
+        _switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled),
+        _switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
         yield
 
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from medjax_torch.lowerings.callback import call_on_host
 from medjax_torch.lowerings.dtypes import jax_dtype
+from medjax_torch.lowerings.fixed_draws import dropout_scale, fixed_value, named, rrelu_slope
 from medjax_torch.lowerings.table import TABLE, Kind, Lowering, Traced
 
 
@@ -131,11 +133,29 @@ def _value(node: Node) -> Any:
     return node.meta.get("val")
 
 
-def _call(node: Node, lowering: Lowering | None, key: jax.Array, inputs: Any) -> Any:
+def _without_draw(node: Node, arguments: Any, options: Any) -> Any:
+    """Return what a random operator gives by the convention of `fixed_draws`."""
+    name, given = named(node.target, arguments, options)
+    if name == "native_dropout":
+        kept = given["train"] is not False
+        x = given["input"]
+        return x * (dropout_scale(given["p"]) if kept else 1), jnp.ones(x.shape, bool)
+    if name == "rrelu_with_noise_functional":
+        x = given["self"]
+        slope = jnp.where(x <= 0, rrelu_slope(given), 1)
+        return x * slope, slope if given.get("training") else given["noise"]
+    traced = _value(node)
+    value = jnp.asarray(fixed_value(name, given), jax_dtype(traced.dtype))
+    return jnp.broadcast_to(value, tuple(traced.shape))
+
+
+def _call(node: Node, lowering: Lowering | None, key: jax.Array | None, inputs: Any) -> Any:
     arguments, options = inputs
     if lowering is None:
         return call_on_host(node, arguments, options)
     if lowering.kind is Kind.RANDOM:
+        if key is None:
+            return _without_draw(node, arguments, options)
         return lowering.function(key, *arguments, **options)
     if lowering.kind is Kind.TRACED:
         traced = Traced(_value(node), map_arg(node.args, _value))
@@ -146,7 +166,7 @@ def _call(node: Node, lowering: Lowering | None, key: jax.Array, inputs: Any) ->
 def run(
     graph_module: GraphModule,
     arguments: Sequence[jax.Array],
-    key: jax.Array,
+    key: jax.Array | None,
     constants: Mapping[str, jax.Array],
     *,
     platform: str | None = None,
@@ -162,8 +182,9 @@ def run(
         A functional graph with flat inputs and the traced results in the nodes' ``meta["val"]``.
     arguments : sequence of jax.Array
         A value for each input.
-    key : jax.Array
-        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``.
+    key : jax.Array or None
+        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``. With
+        None nothing is drawn: random operators give what `fixed_draws` says.
     constants : mapping of str to jax.Array
         A value for each tensor that the graph holds, by the name of its attribute.
     platform : {'cpu', 'gpu', 'tpu'}, optional
@@ -196,7 +217,7 @@ def run(
         elif node.op != "placeholder":
             lowering = TABLE.get(node.target)
             own_key = key
-            if lowering is not None and lowering.kind is Kind.RANDOM:
+            if key is not None and lowering is not None and lowering.kind is Kind.RANDOM:
                 own_key, drawn = jax.random.fold_in(key, drawn), drawn + 1
             operands = map_arg((node.args, node.kwargs), values.__getitem__)
             try:
