@@ -8,10 +8,8 @@ from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
-from medjax.step import make_eval_step
 from medjax_torch.feed import Feed
 from medjax_torch.session import TorchRun
-from medjax_torch.start import convert
 
 
 def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float]:
@@ -28,14 +26,12 @@ def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float
     """
     if run is not None:
         return run.eval_here(loader)
-    preparation = convert(trainer)
+    preparation = trainer.prepare()
     mesh, converted = preparation.mesh, preparation.converted
     variables = converted.variables()
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     scored = trainer.metrics_computer is not None
-    step = make_eval_step(
-        converted.forward, options=trainer.options, mesh=mesh, with_outputs=scored
-    )
+    step = preparation.eval_step(with_outputs=scored)
     return evaluation_epoch(
         *(variables, Feed(loader, preparation, train=False), step),
         callback=as_callback_list(trainer.callback),

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.data import Batch
+from medjax.step import CompiledStep, make_eval_step
 from medjax_torch.batches import Padder, ShapeCount, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
@@ -63,6 +64,18 @@ class Preparation:
         self._padding: dict[bool, Padding | None] = {}
         self._shapes = {True: ShapeCount(options.max_shapes), False: ShapeCount(options.max_shapes)}
         self._bounds: dict[GraphKey, Any] = {}
+        self._eval_steps: dict[bool, CompiledStep] = {}
+
+    def eval_step(self, *, with_outputs: bool) -> CompiledStep:
+        """Return the evaluation step, the same one each time."""
+        if with_outputs not in self._eval_steps:
+            self._eval_steps[with_outputs] = make_eval_step(
+                self.converted.forward,
+                options=self._options,
+                mesh=self.mesh,
+                with_outputs=with_outputs,
+            )
+        return self._eval_steps[with_outputs]
 
     def first(self, batch: Any, *, train: bool) -> Graph:
         """Return the graph of a first batch, once torch agrees with it.

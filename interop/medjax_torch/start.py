@@ -7,14 +7,13 @@ from typing import Any
 
 import optax
 
-from medjax import sharding
 from medjax.checkpoint import CheckpointStore
 from medjax.loop.plan import Plan
 from medjax.loop.start import all_callbacks, data_record, start_state, warmup_steps
 from medjax.preemption import Preemption
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
-from medjax.step import make_eval_step, make_train_step
+from medjax.step import make_train_step
 from medjax_torch.batches import first_batch
 from medjax_torch.batches.sampler import EpochBatchSampler
 from medjax_torch.checkpoints import read_torch_files
@@ -22,18 +21,7 @@ from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
 from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.link import OptimizerLink
-from medjax_torch.preparation import Preparation
 from medjax_torch.session import Session, TorchRun, WatchedStep
-
-
-def convert(trainer: Any) -> Preparation:
-    """Return the trainer's component converted, with what prepares batches for it."""
-    options = trainer.options
-    converted = ConvertedComponent(
-        trainer.component, trainer.make_forward_pass, max_variants=options.max_variants
-    )
-    mesh = trainer.mesh if trainer.mesh is not None else sharding.make_mesh()
-    return Preparation(converted, options, mesh)
 
 
 def start(
@@ -53,10 +41,10 @@ def start(
         See ``Trainer.train``.
     """
     config, options = trainer.config, trainer.options
-    preparation = convert(trainer)
+    preparation = trainer.prepare()
     converted, mesh = preparation.converted, preparation.mesh
     graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
-    link = _link(trainer.optimizer, converted, absent=set(graph.trained) - set(graph.gradients))
+    link = _link(trainer.optimizer, converted, set(graph.gradients))
 
     def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
         return trainer.optimizer if link is None else link.configure(learning_rate)
@@ -102,12 +90,7 @@ def start(
         train_step=WatchedStep(
             step, session, trainer.lr_scheduler if by_step else None, accumulation
         ),
-        eval_step=make_eval_step(
-            component.forward,
-            options=options,
-            mesh=mesh,
-            with_outputs=trainer.metrics_computer is not None,
-        ),
+        eval_step=preparation.eval_step(with_outputs=trainer.metrics_computer is not None),
         metrics_computer=trainer.metrics_computer,
         unpad=preparation.unpad,
         callback=all_callbacks(trainer.callback, config, options),
@@ -119,13 +102,15 @@ def start(
     )
 
 
-def _link(optimizer: Any, converted: ConvertedComponent, absent: set[str]) -> OptimizerLink | None:
+def _link(
+    optimizer: Any, converted: ConvertedComponent, with_gradient: set[str]
+) -> OptimizerLink | None:
     """Return the link to a torch optimizer, None if the component made one of optax."""
     if isinstance(optimizer, optax.GradientTransformation):
         return None
     check_reachable(converted.found, optimizer)
     names = {tensor: name for name, tensor in converted.found.parameters.items()}
-    return OptimizerLink(optimizer, names, absent)
+    return OptimizerLink(optimizer, names, set(names.values()) - with_gradient)
 
 
 def _in_force(state: TrainState, link: OptimizerLink | None, store: CheckpointStore) -> TrainState:

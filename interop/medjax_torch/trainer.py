@@ -14,6 +14,7 @@ import torch
 from jax.sharding import Mesh
 from torch.utils.data import DataLoader
 
+from medjax import sharding
 from medjax.checkpoint.restore import free_path
 from medjax.loop.train import open_run, train_epochs
 from medjax_torch.batches import make_dataloader
@@ -22,11 +23,13 @@ from medjax_torch.checkpoints import CONFIG_NAME as CONFIG_NAME
 from medjax_torch.checkpoints import OPTIMIZER_NAME as OPTIMIZER_NAME
 from medjax_torch.checkpoints import SCHEDULER_NAME as SCHEDULER_NAME
 from medjax_torch.checkpoints import is_of_medkit, read_torch_files, write_plain
+from medjax_torch.component import ConvertedComponent
 from medjax_torch.evaluation import evaluate
 from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedules import build_schedule
 from medjax_torch.options import Options
-from medjax_torch.session import Session, TorchRun
+from medjax_torch.preparation import Preparation
+from medjax_torch.session import TorchRun
 from medjax_torch.start import start
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
@@ -122,6 +125,7 @@ class Trainer:
         self.best_checkpoint: Path | None = None
         self.last_checkpoint: Path | None = None
         self._run: TorchRun | None = None
+        self._preparation: Preparation | None = None
 
     def _configure_optimizer(self) -> None:
         self.optimizer = self.component.configure_optimizer(self.config.learning_rate)
@@ -259,6 +263,16 @@ class Trainer:
             self.best_checkpoint, self.last_checkpoint = store.best, store.last
         return progress.history
 
+    def prepare(self) -> Preparation:
+        """Return the component converted, anew only if it holds other tensors than before."""
+        if self._preparation is None or not self._preparation.converted.is_current():
+            converted = ConvertedComponent(
+                self.component, self.make_forward_pass, max_variants=self.options.max_variants
+            )
+            mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
+            self._preparation = Preparation(converted, self.options, mesh)
+        return self._preparation
+
     @contextlib.contextmanager
     def _during(self, run: TorchRun) -> Any:
         self._run = run
@@ -294,6 +308,3 @@ class Trainer:
             callback.on_save(checkpoint_dir=str(path))
         write_plain(path, self.config.to_dict(), self.optimizer, self.lr_scheduler, self.component)
         return str(path)
-
-
-__all__ = ["CONFIG_NAME", "OPTIMIZER_NAME", "SCHEDULER_NAME", "Session", "Trainer", "set_seed"]

@@ -37,6 +37,8 @@ def write_moments(
     """
     moments = sharding.to_host(find_state(opt_state).moments)
     for parameter, name, group, planned in _parameters(optimizer, plan):
+        if name not in moments:  # frozen
+            continue
         # Slots that start at a value are there from the beginning.
         is_updated = moments[name]["step"] > 0 or planned.initial
         slots = _torch_slots(moments[name], parameter, group, planned) if is_updated else {}
@@ -70,7 +72,7 @@ def read_moments(
     moments = dict(state.moments)
     for parameter, name, _, planned in _parameters(optimizer, plan):
         held = optimizer.state.get(parameter)
-        if held:
+        if held and name in moments:
             moments[name] = _jax_slots(held, moments[name], name, planned)
     return replace_state(opt_state, state._replace(moments=moments))
 

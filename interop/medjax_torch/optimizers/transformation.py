@@ -51,7 +51,8 @@ def make_transformation(
         From `groups.read_hyperparams`, what the state starts with.
     absent : collection of str
         Parameters that get no gradient (None in torch): neither they nor their moments change,
-        whatever the decay. The same holds for those left out of the gradients.
+        whatever the decay; they need not be among the params. The same holds for those left out
+        of the gradients.
     learning_rate : scalar, optional
         Rate in force, traced, where an optax schedule or a warm-up decides it: the rates of all
         groups are scaled by its ratio to that of the first group. By default they stay what
@@ -66,12 +67,16 @@ def make_transformation(
     frozen = frozenset(absent)
 
     def init(params: dict[str, jax.Array]) -> OptimizerState:
-        missing = sorted({name for group in plan for name in group.names} - set(params))
+        held = {name for group in plan for name in group.names}
+        missing = sorted(held - set(params) - frozen)
         if missing:
             msg = f"the optimizer updates {', '.join(missing)}; expected names among the params"
             raise ValueError(msg)
         moments = {
-            name: _initial_slots(params[name], group) for group in plan for name in group.names
+            name: _initial_slots(params[name], group)
+            for group in plan
+            for name in group.names
+            if name in params
         }
         return OptimizerState(jax.tree.map(jnp.asarray, hyperparams), moments)
 
