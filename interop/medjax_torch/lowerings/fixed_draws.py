@@ -15,8 +15,10 @@ Given = Mapping[str, Any]
 """Arguments of a call by the names in torch's schema, tensors or arrays as they are."""
 
 
-def _positive(given: Given) -> Any:
-    return (given["p"] if "p" in given else given["self"]) > 0
+def _kept(given: Given) -> Any:
+    if "p" in given:
+        return given["p"] > 0
+    return given["self"] > 0.5  # which torch may break up into rand_like(p) < p
 
 
 def _middle(given: Given) -> float:
@@ -36,7 +38,7 @@ def _first_ones(given: Given) -> np.ndarray:
 
 
 _VALUES: dict[str, Callable[[Given], Any]] = {
-    "bernoulli": _positive,
+    "bernoulli": _kept,
     "exponential": lambda given: 1 / given.get("lambd", 1.0),
     "multinomial": _first_ones,
     "normal": _half_a_deviation,
@@ -95,7 +97,9 @@ def rrelu_slope(given: Given) -> float:
 def named(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Given]:
     """Return name and arguments of a call of an overload of torch; None stands for a default."""
     schema = operator._schema
-    given = {a.name: value for a, value in zip(schema.arguments, args, strict=False)}
+    # A recorded call leaves out what equals the default.
+    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
+    given |= {a.name: value for a, value in zip(schema.arguments, args, strict=False)}
     given |= kwargs
     name = schema.name.partition("::")[2].removesuffix("_")
     return name, {key: value for key, value in given.items() if value is not None}

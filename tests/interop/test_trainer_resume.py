@@ -1,0 +1,142 @@
+"""Interrupted and resumed, a run of torch components ends as if it had not been."""
+
+import numpy as np
+import pytest
+import torch
+from trained import DATA, Classifier, make, same, weights
+
+from medjax_torch import Options
+
+
+class InterruptedError(Exception):
+    pass
+
+
+class InterruptAt:
+    """Ends a run after a number of training batches."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def on_step_end(self, step_idx, nb_batches, phase):
+        if phase == "train":
+            self.left -= 1
+            if self.left == 0:
+                raise InterruptedError
+
+
+def one_cycle(optimizer):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.02, total_steps=40)
+
+
+def falling(optimizer):
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+
+
+def finish(folder, scheduler, options, **given):
+    component = Classifier(dropout=0.3)
+    trainer = make(
+        *(folder, component),
+        lr_scheduler_builder=scheduler,
+        options=options,
+        gradient_accumulation_steps=2,
+        **given,
+    )
+    return component, trainer
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "interval"), [(falling, "epoch"), (one_cycle, "step")], ids=["epoch", "step"]
+)
+@pytest.mark.parametrize("batches", [8, 15], ids=["first epochs", "within the third"])
+def test_it_ends_as_if_uninterrupted(tmp_path, scheduler, interval, batches):
+    options = Options(lr_scheduler_interval=interval, save_interval_steps=2)
+    expected, whole = finish(tmp_path / "whole", scheduler, options)
+    history = whole.train()
+    _, first = finish(tmp_path / "cut", scheduler, options, callback=InterruptAt(batches))
+    with pytest.raises(InterruptedError):
+        first.train()
+    resumed, second = finish(tmp_path / "cut", scheduler, options)
+    assert second.train(resume="auto") == history
+    assert same(weights(expected), weights(resumed))
+    states = [trainer.optimizer.state_dict() for trainer in (whole, second)]
+    assert states[0]["param_groups"] == states[1]["param_groups"]
+    for slots, others in zip(*(s["state"].values() for s in states), strict=True):
+        assert all(torch.equal(slots[name], others[name]) for name in slots)
+    assert whole.lr_scheduler.state_dict() == second.lr_scheduler.state_dict()
+
+
+def test_dropout_follows_the_seed(tmp_path):
+    losses = []
+    for number, seed in enumerate((3, 3, 4)):
+        component = Classifier(dropout=0.5)
+        trainer = make(tmp_path / str(number), component, seed=seed, nb_training_epochs=1)
+        losses.append(trainer.train()[0]["train"]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_scheduler_by_step_has_torchs_rates(tmp_path):
+    rates = []
+
+    class Rates:
+        def on_step_end(self, step_idx, nb_batches, phase):
+            if phase == "train":
+                rates.append(trainer.optimizer.param_groups[0]["lr"])
+
+    trainer = make(
+        tmp_path,
+        lr_scheduler_builder=one_cycle,
+        callback=Rates(),
+        options=Options(lr_scheduler_interval="step"),
+    )
+    trainer.train()
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1e-2)
+    scheduler = one_cycle(optimizer)
+    expected = []
+    for _ in rates:
+        optimizer.step()
+        scheduler.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert rates == expected
+    assert trainer.prepare().converted is not None
+    assert len(rates) == 18
+
+
+def test_optax_schedules_and_optimizers(tmp_path):
+    import optax
+
+    class WithOptax(Classifier):
+        def configure_optimizer(self, lr):
+            return optax.sgd(lr, momentum=0.9)
+
+    sgd = make(
+        tmp_path / "torch",
+        Classifier(torch.optim.SGD, momentum=0.9),
+        lr_scheduler_builder=optax.linear_schedule(0.02, 0.0, 18),
+    )
+    constant = make(tmp_path / "constant", Classifier(torch.optim.SGD, momentum=0.9))
+    ours = make(tmp_path / "optax", WithOptax())
+    falling, steady, direct = sgd.train(), constant.train(), ours.train()
+    assert sgd.lr_scheduler is None
+    assert falling != steady
+    for row, other in zip(steady, direct, strict=True):
+        np.testing.assert_allclose(row["eval"]["loss"], other["eval"]["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(max_grad_norm=0.1),
+        Options(warmup_steps=4),
+        Options(precision="bfloat16"),
+        Options(loss_arithmetic="exact"),
+        Options(length_window=2),
+    ],
+    ids=["clipping", "warm-up", "bfloat16", "exact", "grouped"],
+)
+def test_options_have_an_effect_and_train(tmp_path, options):
+    plain = make(tmp_path / "plain", evaluated=DATA[:21]).train()
+    history = make(tmp_path / "other", evaluated=DATA[:21], options=options).train()
+    assert history != plain
+    assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
+    assert history[-1]["train"]["loss"] == pytest.approx(plain[-1]["train"]["loss"], rel=0.5)
