@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from medkit_cases import documents, make_matcher
 from trained import DATA, Accuracy, Classifier, weights
 
 import medjax_torch
@@ -117,6 +118,27 @@ def test_a_run_is_medkits(tmp_path, component, arguments, fields, accumulation):
     for name, value in weights(theirs).items():
         torch.testing.assert_close(weights(ours)[name], value, rtol=1e-4, atol=1e-6)
     check_checkpoints(mine, other, tmp_path)
+
+
+def test_medkits_entity_matcher_is_trained_as_medkit_does(tmp_path):
+    metrics = pytest.importorskip("medkit.text.metrics.ner")
+    pytest.importorskip("seqeval")
+    make_matcher(tmp_path)
+    histories = []
+    for module in (medjax_torch, medkit.training):
+        component = type(make_matcher(tmp_path / "other"))(
+            tmp_path, ["problem"], "iob2", tokenizer_max_length=40
+        )
+        computer = metrics.SeqEvalMetricsComputer(component.id_to_label, tagging_scheme="iob2")
+        data = list(documents()) * 5
+        _, history, _ = train(
+            *(module, tmp_path / module.__name__, component),
+            *({"metrics_computer": computer}, {"batch_size": 4}, data, data),
+        )
+        histories.append(history)
+    difference = largest_difference(*histories)
+    print(f"largest difference of a loss or score over 3 epochs: {difference:.1e}")
+    assert difference <= 1e-5
 
 
 def check_checkpoints(mine, other, folder):

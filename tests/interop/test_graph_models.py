@@ -1,12 +1,11 @@
 """Models of transformers, and medkit's own trainable component, are traced unmodified."""
 
 import pytest
-import tokenizers
 import torch
 from graph_cases import Component, check, traced
-from tokenizers import pre_tokenizers, processors
+from medkit_cases import documents, make_matcher
 from torch import nn
-from transformers import PreTrainedTokenizerFast, models
+from transformers import models
 
 from medjax_torch.graph import TraceError
 
@@ -159,48 +158,9 @@ def test_speech_models(monkeypatch):
         traced(component, batch, replacements=replaced)
 
 
-@pytest.fixture
-def matcher(tmp_path):
-    """medkit's matcher on a random BERT with a tokenizer of ten words."""
-    trainable = pytest.importorskip("medkit.text.ner.hf_entity_matcher_trainable")
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        *["the", "patient", "has", "severe", "asthma", "and", "mild", "fever", "."],
-    ]
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
-    )
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]"
-    ).save_pretrained(tmp_path)
-    labels = {"O": 0, "B-problem": 1, "I-problem": 2}
-    config = models.bert.BertConfig(
-        **TEXT, label2id=labels, id2label={i: n for n, i in labels.items()}
-    )
-    models.bert.BertForTokenClassification(config).save_pretrained(tmp_path)
-    return trainable.HFEntityMatcherTrainable(
-        tmp_path, ["problem"], "iob2", tokenizer_max_length=40
-    )
-
-
-def documents():
-    text_module = pytest.importorskip("medkit.core.text")
-    for text, start, end in (
-        ("the patient has severe asthma .", 16, 29),
-        ("mild fever", 0, 10),
-    ):
-        span = text_module.Span(start, end)
-        entity = text_module.Entity(label="problem", text=text[start:end], spans=[span])
-        yield text_module.TextDocument(text=text, anns=[entity])
-
-
 @pytest.mark.parametrize("train", [True, False])
-def test_medkits_entity_matcher(matcher, train):
+def test_medkits_entity_matcher(tmp_path, train):
+    matcher = make_matcher(tmp_path)
     batch = matcher.collate([matcher.preprocess(document) for document in documents()])
     graph = check(matcher, batch, train)
     assert graph.columns == ("input_ids", "attention_mask", "labels")

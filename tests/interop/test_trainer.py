@@ -14,6 +14,8 @@ from medjax import NonFiniteError
 from medjax.callbacks import StopTraining
 from medjax.data import ItemError
 from medjax_torch import BatchData, Options, Trainer
+from medjax_torch.batches import epoch_batches
+from medjax_torch.graph import TraceError
 from medjax_torch.verification import VerificationError
 
 NAMES = (
@@ -375,3 +377,33 @@ def test_evaluation_and_saving_outside_of_training(tmp_path):
     trainer.train()
     again = trainer.evaluation_epoch(trainer.eval_dataloader)
     assert again["loss"] < scores["loss"]
+
+
+def test_forward_may_decide_by_values_of_the_batch(tmp_path):
+    class Deciding(Classifier):
+        def forward(self, batch, return_loss, eval_mode):
+            outputs, loss = super().forward(batch, return_loss, eval_mode)
+            if batch["y"].sum() > 5:
+                loss = loss * 2
+            return outputs, loss
+
+    component = Deciding()
+    trainer = make(tmp_path, component, train=DATA[:40], nb_training_epochs=1, learning_rate=1e-9)
+    history = trainer.train()
+    batches = [batch for _, batch in epoch_batches(trainer.train_dataloader, 1)]
+    losses = [component.forward(b, return_loss=True, eval_mode=False)[1].item() for b in batches]
+    assert len({bool(b["y"].sum() > 5) for b in batches}) == 2
+    assert history[0]["train"]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_deciding_by_weights_is_refused_with_the_line(tmp_path):
+    class Deciding(Classifier):
+        def forward(self, batch, return_loss, eval_mode):
+            outputs, loss = super().forward(batch, return_loss, eval_mode)
+            if self.model[0].weight.sum() > 100:
+                loss = loss * 2
+            return outputs, loss
+
+    message = r"test_trainer\.py.*depends on model.0.weight, which changes in training"
+    with pytest.raises(TraceError, match=message):
+        make(tmp_path, Deciding()).train()
