@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,19 @@ class StepStats(NamedTuple):
     learning_rate: jax.Array
     stopped_at: jax.Array
     outputs: BatchData | None
+
+
+class Step(Protocol):
+    """A step as the loop runs it, and how often it was compiled."""
+
+    @property
+    def nb_compilations(self) -> int:
+        """How often it was compiled."""
+        ...
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the step."""
+        ...
 
 
 class CompiledStep:

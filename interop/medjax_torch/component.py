@@ -19,6 +19,7 @@ import medjax
 from medjax.batch import BatchData
 from medjax.data.ladder import narrow
 from medjax.metrics.mean import Mean
+from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
 from medjax_torch.graph.joint import Call
 from medjax_torch.lowerings import run
@@ -85,10 +86,9 @@ class ConvertedComponent:
 
     def call_on(self, batch: Mapping[str, Any], *, train: bool) -> Call:
         """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
-        kind: Callable[[dict[str, Any]], Any] = type(batch)
 
         def call(values: dict[str, Any]) -> Any:
-            return self._call(kind(values), not train)
+            return self._call(rebuilt(batch, values), not train)
 
         return call
 
@@ -238,8 +238,10 @@ def loss_weight(batch: Mapping[str, Any]) -> float:
     return float(len(tensors[0])) if tensors else 1.0
 
 
-def dtypes_of(graph: Graph) -> list[torch.dtype]:
-    """Return torch's dtype of each output of a graph."""
-    first = 1 + len(graph.gradients)
+def dtypes_of(graph: Graph) -> dict[str, torch.dtype]:
+    """Return torch's dtype of each output of a graph by name."""
     results: Any = graph.module.graph.output_node().args[0]
-    return [node.meta["val"].dtype for node in results[first : first + len(graph.outputs.names)]]
+    nodes = graph.results(results).outputs
+    return {
+        name: node.meta["val"].dtype for name, node in zip(graph.outputs.names, nodes, strict=True)
+    }

@@ -47,12 +47,6 @@ class Options(medjax.Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         validate(self, _CHECKS)
-        if self.order == "medkit" and self.length_window:
-            msg = (
-                f"Options.order is 'medkit' and Options.length_window {self.length_window}; "
-                "expected one of both: medkit does not group by length"
-            )
-            raise ValueError(msg)
 
 
 _CHECKS = {

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.data import Batch
 from medjax.step import CompiledStep, make_eval_step
-from medjax_torch.batches import Padder, ShapeCount, to_arrays, to_tensors
+from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
     GRAPH,
@@ -23,24 +24,12 @@ from medjax_torch.component import (
     dtypes_of,
     loss_weight,
 )
-from medjax_torch.graph import Graph, columns
-from medjax_torch.graph.ranges import bounds, check_ranges
+from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
 from medjax_torch.options import Options
-from medjax_torch.verification import prove_padding, verify
+from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
+from medjax_torch.verification import verify
 
 logger = logging.getLogger("medjax")
-
-
-class Padding(NamedTuple):
-    """What the first batch showed about padding.
-
-    Attributes
-    ----------
-    axes : dict of str to tuple of int
-        The axes of each output that are as long as the padded columns.
-    """
-
-    axes: dict[str, tuple[int, ...]]
 
 
 class Preparation:
@@ -60,10 +49,10 @@ class Preparation:
         self.converted = converted
         self.mesh = mesh
         self._options = options
-        self._padder = Padder(options)
-        self._padding: dict[bool, Padding | None] = {}
+        self._padder = Padder(padding_rules(options.padding), options.length_ladder)
+        self._padding: dict[bool, PaddingProof | None] = {}
         self._shapes = {True: ShapeCount(options.max_shapes), False: ShapeCount(options.max_shapes)}
-        self._bounds: dict[GraphKey, Any] = {}
+        self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, CompiledStep] = {}
 
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
@@ -86,20 +75,24 @@ class Preparation:
             If JAX computes something else than torch.
         TraceError
             If forward cannot be a graph.
+        ValueError
+            If a number does not fit the device, or an index its range.
         """
         self._padding[train] = self._prove(batch, train=train)
         padded = self._padded(batch, train=train)
         key = self.converted.graph_of(padded, train=train)
+        self._arrays(padded, key)  # what cannot be converted is refused by name
         graph = self.converted.graph(key)
-        check_ranges(bounds(graph), columns(padded))
         if self._options.verify:
-            call = self.converted.call_on(batch, train=train)
-            worst = verify(
-                *(call, self.converted.found, padded, graph),
+            verified = verify(
+                *(self.converted.call_on(batch, train=train), self.converted.found, padded, graph),
                 self.converted.constants(key),
             )
-            phase = "training" if train else "evaluation"
-            logger.info("torch and JAX agree on the first %s batch to %.1e", phase, worst)
+            logger.info(
+                "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
+                *("training" if train else "evaluation", verified.results),
+                *(verified.relative, verified.name),
+            )
         return graph
 
     def __call__(self, batch: Any, *, train: bool) -> BatchData:
@@ -108,68 +101,57 @@ class Preparation:
         Raises
         ------
         ValueError
-            If a number does not fit the device, an identifier its embedding, or there are too
-            many shapes.
+            If a number does not fit the device, an index its range, or there are too many shapes.
         """
         if train not in self._padding:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
+        self._shapes[train].add(columns(padded))
         key = self.converted.graph_of(padded, train=train)
-        graph = self.converted.graph(key)
-        tensors = columns(padded)
-        self._shapes[train].add(tensors)
-        if key not in self._bounds:
-            self._bounds[key] = bounds(graph)
-        check_ranges(self._bounds[key], tensors)
-        arrays: dict[str, Any] = {
-            COLUMNS: to_arrays({name: tensors[name] for name in graph.columns})
-        }
+        arrays: dict[str, Any] = {COLUMNS: self._arrays(padded, key)}
         if self._options.loss_arithmetic == "exact":
-            arrays[WEIGHT] = jax.numpy.float32(loss_weight(batch))
+            arrays[WEIGHT] = np.float32(loss_weight(batch))
         return BatchData({GRAPH: key, **place(arrays, self.mesh)})
 
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         """Return outputs of the device as the component's forward would have returned them."""
         graph = self.converted.graph(batch.device[GRAPH])
-        names = graph.outputs.names
-        arrays = jax.device_get([outputs[name] for name in names])
-        padding = self._padding[graph.train]
-        length = self._padder.length(batch.host) if padding is not None else None
-        if padding is not None and length is not None:
-            cut = [_cut(a, padding.axes[n], length) for n, a in zip(names, arrays, strict=True)]
-            arrays = cut
-        return type(batch.host)(graph.outputs.rebuild(to_tensors(arrays, dtypes_of(graph))))
+        tensors = to_tensors(jax.device_get(dict(outputs)), dtypes_of(graph))
+        given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
+        proof = self._padding[graph.train]
+        if proof is not None:
+            given = strip(given, proof.axes, self._padder.length(batch.host))
+        return rebuilt(batch.host, given)
+
+    def _arrays(self, padded: Any, key: GraphKey) -> dict[str, np.ndarray]:
+        """Return the columns that a graph uses, checked."""
+        graph, tensors = self.converted.graph(key), columns(padded)
+        if key not in self._bounds:
+            self._bounds[key] = bounds(graph)
+        check_ranges(self._bounds[key], tensors)
+        return to_arrays({name: tensors[name] for name in graph.columns})
 
     def _padded(self, batch: Any, *, train: bool) -> Any:
-        length = self._padder.length(batch)
-        if self._padding[train] is None or length is None:
-            return batch
-        rung = self._padder.rung(length)
-        return batch if rung is None or rung == length else self._padder.pad_to(batch, rung)
+        return batch if self._padding[train] is None else self._padder.pad(batch).batch
 
-    def _prove(self, batch: Any, *, train: bool) -> Padding | None:
+    def _prove(self, batch: Any, *, train: bool) -> PaddingProof | None:
         """Return how to pad, None if it is not harmless or there is nothing to pad."""
         length = self._padder.length(batch)
-        if length is None:
+        if not length:
             return None
-        longer = self._padder.rung(length + 1) or length + 1
+        ladder = self._options.length_ladder
+        longer = self._padder.pad_to(batch, next((r for r in ladder if r > length), length + 1))
         call = self.converted.call_on(batch, train=train)
-        proof = prove_padding(
-            *(call, self.converted.found, batch, self._padder.pad_to(batch, longer)), train=train
-        )
-        if not isinstance(proof, str):
-            return Padding(proof)
+        found, padded_length = self.converted.found, longer.padded_length
+        proof = prove_padding(call, found, batch, longer.batch, length, padded_length, train=train)
+        if isinstance(proof, PaddingProof):
+            return proof
         logger.warning(
             "Batches run in their exact shapes, each of which is traced and compiled: padding "
-            "%s is not harmless (%s)",
-            *(", ".join(self._padder.columns(batch)), proof),
+            "%s is not harmless. %s",
+            *(", ".join(longer.columns), proof),
         )
         return None
-
-
-def _cut(array: Any, axes: tuple[int, ...], length: int) -> Any:
-    index = [slice(length) if axis in axes else slice(None) for axis in range(array.ndim)]
-    return array[tuple(index)]
 
 
 def place(arrays: Any, mesh: Mesh) -> Any:

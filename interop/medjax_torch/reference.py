@@ -1,105 +1,185 @@
-"""What torch itself computes for a batch, with nothing drawn: the reference for JAX."""
+"""What torch itself computes for a batch, with nothing random: what a graph has to equal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from medjax_torch.graph import host_random
+from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.environment import plain_kernels
 from medjax_torch.graph.joint import Call, Joint
-from medjax_torch.lowerings.fixed_draws import (
-    dropout_scale,
-    fixed_value,
-    has_fixed_value,
-    named,
-    rrelu_slope,
-)
+from medjax_torch.graph.passes import without_generator
+from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
 from medjax_torch.modules import Found
+from medjax_torch.tensors import to_numpy
+
+aten = torch.ops.aten
 
 
-class Reference(NamedTuple):
-    """What torch computed.
+class Outcome(NamedTuple):
+    """Everything that a step or an evaluation computes, by name, as numpy arrays.
 
     Attributes
     ----------
-    loss : Tensor
-        Shape ().
-    gradients : dict of str to Tensor
-        Of the trained parameters that have one.
-    outputs : dict of str to Tensor
-        The tensors of forward's outputs by path.
-    after : dict of str to Tensor
+    loss : array
+        Scalar.
+    gradients : dict of str to array
+        Of the parameters that the loss depends on; empty in evaluation.
+    outputs : dict of str to array
+        Tensors and numbers among forward's outputs, by path.
+    state : dict of str to array
         Every parameter and buffer as forward left it.
     """
 
-    loss: Tensor
-    gradients: dict[str, Tensor]
-    outputs: dict[str, Tensor]
-    after: dict[str, Tensor]
+    loss: np.ndarray
+    gradients: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
 
 
-def reference(call: Call, found: Found, batch: Mapping[str, Any], *, train: bool) -> Reference:
-    """Run forward, and in training torch's backward, on copies of the component's tensors.
+def reference(
+    call: Call,
+    found: Found,
+    batch: Mapping[str, Any],
+    *,
+    train: bool,
+    spread: bool = True,
+    rounding: float = 0.0,
+) -> Outcome:
+    """Run forward, and in training backward, in torch, on copies and with fixed draws.
 
     Parameters
     ----------
     call : Call
-        The component's forward.
+        The component's forward, as `graph.trace` takes it.
     found : Found
-        The component's content; left as it was.
+        The component's content. It and every random generator are left as they were.
     batch : mapping of str to value
-        A collated batch.
+        The batch.
     train : bool
-        Whether to compute gradients.
+        Whether to compute gradients of the parameters that require one.
+    spread : bool
+        Whether draws differ from element to element, as they do in `lowerings.run` without a key.
+        If not, they are all alike, whatever the shape, and dropout keeps everything.
+    rounding : float
+        By which part of itself every floating-point number among the parameters, the buffers and
+        the batch is moved up or down first. How far the outcome moves with them is how much of a
+        difference rounding explains.
 
     Raises
     ------
+    ValueError
+        If forward draws with an operation for which there is no convention.
     Exception
-        Whatever forward raises.
+        Whatever forward raises on this batch.
     """
     joint = Joint(call, found, batch, train=train)
-    with nothing_drawn():
-        values = joint.forward(*joint.arguments())
+    with (
+        host_random.watched(found.content.generators),
+        plain_kernels(),
+        _FixedDraws(spread=spread),
+    ):
+        values = joint.forward(*_moved(joint.arguments(), rounding))
+    arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
-    return Reference(
-        values[0],
-        dict(zip(joint.gradients, values[1:first], strict=True)),
-        dict(zip(joint.outputs.names, values[first:last], strict=True)),
-        dict(zip(joint.state, values[last:], strict=True)),
+    outputs, _ = flatten(joint.outputs.rebuild(arrays[first:last]))
+    return Outcome(
+        loss=arrays[0],
+        gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
+        outputs={name: np.asarray(leaf) for name, leaf in outputs.items() if _is_numeric(leaf)},
+        state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
 
 
-@contextmanager
-def nothing_drawn() -> Iterator[None]:
-    """Run torch by the convention of `fixed_draws`, its generators left as they were."""
-    with torch.random.fork_rng(devices=[]), plain_kernels(), _Fixed():
-        yield
+def _moved(arguments: list[Tensor], rounding: float) -> list[Tensor]:
+    if not rounding:
+        return arguments
+    generator = torch.Generator().manual_seed(0)
+    moved = []
+    for value in arguments:
+        if value.is_floating_point():
+            sign = torch.randint(0, 2, value.shape, generator=generator).to(value.device) * 2 - 1
+            moved.append((value * (1 + rounding * sign)).to(value.dtype))
+        else:
+            moved.append(value)
+    return moved
 
 
-class _Fixed(TorchDispatchMode):
+def _is_numeric(leaf: Any) -> bool:
+    return isinstance(leaf, np.ndarray | bool | int | float)
+
+
+_FUNCTIONAL: dict[Any, Any] = {
+    aten.bernoulli_.float: aten.bernoulli.p,
+    aten.bernoulli_.Tensor: aten.bernoulli.Tensor,
+    aten.uniform_.default: aten.uniform.default,
+    aten.normal_.default: aten.normal_functional.default,
+    aten.exponential_.default: aten.exponential.default,
+    aten.rrelu_with_noise.default: aten.rrelu_with_noise_functional.default,
+    aten.rrelu_with_noise_.default: aten.rrelu_with_noise_functional.default,
+}
+"""Operations that write to their arguments, and those that `functionalize` makes of them."""
+
+
+class _FixedDraws(TorchDispatchMode):
+    """Overwrites what random operations draw by what `fixed_draws` says."""
+
+    def __init__(self, *, spread: bool) -> None:
+        super().__init__()
+        self._spread = spread
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name, given = named(func, args, kwargs or {})
-        if name == "native_dropout":
-            kept = given.get("train") is not False
-            x = given["input"]
-            scale = dropout_scale(given["p"]) if kept else 1
-            return x * scale, torch.ones_like(x, dtype=torch.bool)
-        if name == "rrelu_with_noise" and given.get("training"):
-            slope = torch.where(given["self"] <= 0, rrelu_slope(given), 1.0)
-            given["noise"].copy_(slope)
-            return given["self"] * slope
-        if not has_fixed_value(name):
-            return func(*args, **(kwargs or {}))
-        # Called for the shape and type of its result, which it may write in place.
-        value = torch.as_tensor(fixed_value(name, given))
-        drawn = func(*args, **(kwargs or {}))
-        drawn.copy_(value.expand(drawn.shape))
-        return drawn
+        options = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **options)
+        functional = _functional(func)
+        if functional not in FIXED_DRAWS:
+            return self._decomposed(func, args, options)
+        written = [value for value, argument in _given(func, args) if argument.is_write]
+        before = [
+            value.clone() if argument.is_write else value for value, argument in _given(func, args)
+        ]
+        result = func(*args, **options)
+        targets = [*pytree.tree_leaves(result)]
+        targets += [value for value in written if all(value is not other for other in targets)]
+        drawn = FIXED_DRAWS[functional](self._steps(targets[0]), *before, **options)
+        for target, value in zip(targets, drawn if len(targets) > 1 else [drawn], strict=True):
+            target.copy_(torch.as_tensor(value))
+        return result
+
+    def _decomposed(self, func: Any, args: tuple[Any, ...], options: Any) -> Any:
+        """Run what is made of other operations, as all are that inference mode leaves whole."""
+        with self:
+            result = func.decompose(*args, **options)
+        if result is NotImplemented:
+            raise ValueError(
+                f"forward calls {func}, which draws random numbers and has no JAX lowering. Use "
+                "another random function of torch, such as torch.rand or bernoulli."
+            )
+        return result
+
+    def _steps(self, result: Tensor) -> Tensor:
+        if not self._spread:
+            return torch.full(result.shape, UNSPREAD, device=result.device)
+        return steps(torch.arange(result.numel(), device=result.device).reshape(result.shape))
+
+
+@functools.cache
+def _functional(func: Any) -> Any:
+    return _FUNCTIONAL.get(func) or without_generator(func)
+
+
+def _given(func: Any, args: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """Return the positional arguments with what the schema says about each."""
+    return list(zip(args, func._schema.arguments, strict=False))

@@ -14,7 +14,7 @@ from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
-from medjax.step import CompiledStep, StepStats
+from medjax.step import Step
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
@@ -28,6 +28,10 @@ class Session:
 
     Attributes
     ----------
+    converted : ConvertedComponent
+        What is trained.
+    link : OptimizerLink or None
+        The torch optimizer; None for one of optax.
     state : TrainState
         The state after the last step.
     progress : Progress
@@ -55,12 +59,10 @@ class Session:
             self.link.hand_back(self.state)
 
 
-class WatchedStep(CompiledStep):
+class WatchedStep:
     """The training step, with the host's hyperparameters in force and its state kept at hand."""
 
-    def __init__(
-        self, step: CompiledStep, session: Session, scheduler: Any, accumulation: int
-    ) -> None:
+    def __init__(self, step: Step, session: Session, scheduler: Any, accumulation: int) -> None:
         self._step = step
         self._session = session
         self._scheduler = scheduler
@@ -68,7 +70,7 @@ class WatchedStep(CompiledStep):
         self._pending = int(session.state.pending)
 
     @property
-    def nb_compilations(self) -> int:  # type: ignore[override]
+    def nb_compilations(self) -> int:
         """How often the step was compiled."""
         return self._step.nb_compilations
 
@@ -84,8 +86,7 @@ class WatchedStep(CompiledStep):
             if self._pending == self._accumulation or bool(flush):
                 self._pending = 0
                 self._scheduler.step()
-        result: tuple[TrainState, StepStats] = state, stats
-        return result
+        return state, stats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from medjax.preemption import Preemption
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
 from medjax.step import make_train_step
-from medjax_torch.batches import first_batch
-from medjax_torch.batches.sampler import EpochBatchSampler
+from medjax_torch.batches import first_batch, reseed
 from medjax_torch.checkpoints import read_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
@@ -64,9 +63,7 @@ def start(
     )
     if store.resumed is not None:
         read_torch_files(store.resumed, trainer.optimizer, trainer.lr_scheduler)
-    sampler = trainer.train_dataloader.batch_sampler
-    if isinstance(sampler, EpochBatchSampler):
-        sampler.seed = progress.seed
+    reseed(trainer.train_dataloader, progress.seed)
     session = Session(converted, link, _in_force(state, link, store), progress)
     accumulation = config.gradient_accumulation_steps
     step = make_train_step(

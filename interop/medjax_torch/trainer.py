@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from torch.utils.data import DataLoader
 
 from medjax import sharding
+from medjax.callbacks import as_callback_list
 from medjax.checkpoint.restore import free_path
 from medjax.loop.train import open_run, train_epochs
-from medjax_torch.batches import make_dataloader
+from medjax_torch.batches import close_workers, make_dataloader
 from medjax_torch.callbacks import DefaultPrinterCallback
 from medjax_torch.checkpoints import CONFIG_NAME as CONFIG_NAME
 from medjax_torch.checkpoints import OPTIMIZER_NAME as OPTIMIZER_NAME
@@ -156,7 +157,11 @@ class Trainer:
             nb_workers=self.dataloader_nb_workers,
             drop_last=self.dataloader_drop_last,
             pin_memory=self.dataloader_pin_memory,
-            options=self.options,
+            order=self.options.order,
+            length_window=self.options.length_window,
+            padding=self.options.padding,
+            cache_preprocessed=self.options.cache_preprocessed,
+            worker_timeout=self.options.worker_timeout,
         )
 
     def training_epoch(self) -> dict[str, float]:
@@ -280,6 +285,8 @@ class Trainer:
             yield
         finally:
             self._run = None
+            close_workers(self.train_dataloader)
+            close_workers(self.eval_dataloader)
             run.session.write_back()
 
     def save(self, epoch: int) -> str:
@@ -304,7 +311,6 @@ class Trainer:
             self._run.session.write_back()
         now = datetime.datetime.now(datetime.UTC)
         path = free_path(self.output_dir / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
-        for callback in self.callback if isinstance(self.callback, list) else [self.callback]:
-            callback.on_save(checkpoint_dir=str(path))
+        as_callback_list(self.callback).on_save(checkpoint_dir=str(path))
         write_plain(path, self.config.to_dict(), self.optimizer, self.lr_scheduler, self.component)
         return str(path)

@@ -35,14 +35,14 @@ class Batch(NamedTuple):
     ----------
     device : BatchData
         Array columns with ``row_mask``, padded and laid out over the mesh.
-    host : BatchData
-        What `collate` returned.
+    host : mapping
+        What `collate` returned: a BatchData, or whatever mapping another source of batches has.
     indices : numpy.ndarray
         Positions of its items in the dataset, shape (rows,), int64.
     """
 
     device: BatchData
-    host: BatchData
+    host: Any
     indices: np.ndarray
 
 

@@ -19,13 +19,13 @@ from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
-from medjax.step import CompiledStep
+from medjax.step import Step
 
 
 def training_epoch(
     state: TrainState,
     loader: Batches,
-    train_step: CompiledStep,
+    train_step: Step,
     *,
     epoch: int,
     start: int = 0,
@@ -42,7 +42,7 @@ def training_epoch(
         Taken over: its buffers are reused.
     loader : Batches
         The training data.
-    train_step : CompiledStep
+    train_step : Step
         From `make_train_step`.
     epoch : int
         Number of the epoch, from 1; decides the order.
@@ -105,7 +105,7 @@ def training_epoch(
 def evaluation_epoch(
     variables: Variables,
     loader: Batches,
-    eval_step: CompiledStep,
+    eval_step: Step,
     *,
     callback: Any = None,
     scores: Scores | None = None,
@@ -119,7 +119,7 @@ def evaluation_epoch(
         ``state.variables``; left as they are.
     loader : Batches
         The evaluation data.
-    eval_step : CompiledStep
+    eval_step : Step
         From `make_eval_step`.
     callback, scores, after_batch
         As for `training_epoch`; `after_batch` gets no argument.

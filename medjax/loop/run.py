@@ -26,7 +26,7 @@ from medjax.progress import Progress
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
-from medjax.step import CompiledStep
+from medjax.step import Step
 
 Metrics = dict[str, float]
 
@@ -43,8 +43,8 @@ class Run:
     schedule: Schedule
     train_loader: Batches
     eval_loader: Batches | None
-    train_step: CompiledStep
-    eval_step: CompiledStep
+    train_step: Step
+    eval_step: Step
     metrics_computer: MetricsComputer | None
     unpad: Callable[[Any, Batch], BatchData]
     callback: CallbackList

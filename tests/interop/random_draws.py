@@ -17,6 +17,7 @@ DRAWS = {
     aten.normal.Tensor_Tensor: ((torch.ones(SIZE), torch.full((SIZE,), 2.0)), {}, 1.0, 2.0),
     aten.normal.Tensor_float: ((torch.ones(SIZE), 2.0), {}, 1.0, 2.0),
     aten.normal.float_Tensor: ((1.0, torch.full((SIZE,), 2.0)), {}, 1.0, 2.0),
+    aten.normal.float_float: ((1.0, 2.0, [SIZE]), {}, 1.0, 2.0),
     aten.normal_functional.default: ((torch.zeros(SIZE), 1.0, 2.0), {}, 1.0, 2.0),
     aten.poisson.default: ((torch.full((SIZE,), 4.0),), {}, 4.0, 2.0),
     aten.rand.default: (([SIZE],), {}, 0.5, 12**-0.5),

@@ -16,7 +16,7 @@ def test_eight_devices_give_the_history_of_one():
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    script = Path(__file__).with_name("eight_devices.py")
+    script = Path(__file__).with_name("torch_on_eight_devices.py")
     done = subprocess.run(
         [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
     )

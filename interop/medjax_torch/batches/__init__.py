@@ -1,10 +1,16 @@
-"""From torch datasets to batches: the real DataLoader, its order, padding, arrays."""
+"""Batches of torch tensors: loaded in a known order, padded to few shapes, turned into arrays."""
 
 from medjax_torch.batches.arrays import to_arrays as to_arrays
 from medjax_torch.batches.arrays import to_tensors as to_tensors
-from medjax_torch.batches.loader import batch_indices as batch_indices
-from medjax_torch.batches.loader import epoch_batches as epoch_batches
-from medjax_torch.batches.loader import first_batch as first_batch
 from medjax_torch.batches.loader import make_dataloader as make_dataloader
+from medjax_torch.batches.mapping import rebuilt as rebuilt
+from medjax_torch.batches.order import medkit_order as medkit_order
+from medjax_torch.batches.padding import Padded as Padded
 from medjax_torch.batches.padding import Padder as Padder
+from medjax_torch.batches.padding import padding_rules as padding_rules
+from medjax_torch.batches.reading import batch_indices as batch_indices
+from medjax_torch.batches.reading import close_workers as close_workers
+from medjax_torch.batches.reading import epoch_batches as epoch_batches
+from medjax_torch.batches.reading import first_batch as first_batch
+from medjax_torch.batches.reading import reseed as reseed
 from medjax_torch.batches.shapes import ShapeCount as ShapeCount

@@ -1,19 +1,28 @@
-"""The torch DataLoader of a component, and passing over it from any position."""
+"""The torch DataLoader of a dataset and a component."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
-from typing import Any
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+import jax
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder
-from medjax_torch.batches.dataset import PreprocessedDataset, PreprocessedStream
-from medjax_torch.batches.sampler import EpochBatchSampler
-from medjax_torch.options import Options
+from medjax.data.order import epoch_order
+from medjax.data.source import Examples
+from medjax_torch.batches.items import (
+    ItemDataset,
+    Position,
+    StreamDataset,
+    Work,
+    WorkerCollate,
+)
+from medjax_torch.batches.order import EpochSampler, GroupedSampler, Lengths, Order, medkit_order
+from medjax_torch.batches.padding import padding_rules
 
 
 def make_dataloader(
@@ -23,143 +32,141 @@ def make_dataloader(
     batch_size: int,
     shuffle: bool,
     seed: int,
-    nb_workers: int,
-    drop_last: bool,
-    pin_memory: bool,
-    options: Options,
+    nb_workers: int = 0,
+    drop_last: bool = False,
+    pin_memory: bool = False,
+    order: Literal["uniform", "medkit"] = "uniform",
+    length_window: int = 0,
+    padding: Mapping[str, float | None] | None = None,
+    cache_preprocessed: bool = False,
+    worker_timeout: float = 300.0,
 ) -> DataLoader[Any]:
-    """Return a torch DataLoader of the component's collated batches.
+    """Return the DataLoader of a dataset: items preprocessed lazily, batches from `collate`.
+
+    It draws nothing from torch's global generator. `epoch_batches` reads it at any epoch.
 
     Parameters
     ----------
-    data : dataset
-        Map-style (torch, Hugging Face, a list), or an IterableDataset with a length, which keeps
-        its own order.
-    component : object
+    data : map-style dataset or torch.utils.data.IterableDataset
+        A list, a torch or Hugging Face dataset, anything with ``__len__`` and ``__getitem__``. A
+        stream needs a ``__len__`` too; it keeps its own order.
+    component : TrainableComponent
         Its `preprocess` and `collate` are used.
     batch_size : int
-        Items of a batch.
+        Rows of a batch.
     shuffle : bool
         Whether the order changes with the epoch.
     seed : int
         Seed of the order.
     nb_workers : int
-        Spawned processes that preprocess and collate; 0 does so in this one.
-    drop_last, pin_memory : bool
+        Spawned processes that preprocess and collate; they stay until `close_workers`.
+    drop_last : bool
+        Whether a last batch with fewer rows is left out.
+    pin_memory : bool
         As for torch's DataLoader.
-    options : Options
-        For order, grouping, cache and the workers' timeout.
+    order : {"uniform", "medkit"}
+        How items are shuffled: as by medjax, or as by medkit's trainer (see `medkit_order`).
+    length_window : int
+        Batches grouped by length together; 0 for none. Lengths are measured in this process.
+    padding : mapping of str to float or None, optional
+        Ragged columns besides the Hugging Face ones, for measuring.
+    cache_preprocessed : bool
+        Whether examples are kept in memory; needs ``nb_workers=0``.
+    worker_timeout : float
+        Seconds to wait for a batch of the workers, their start included.
 
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or cannot be sent to worker processes.
+        If the data has no length or no items, cannot be sent to workers, or options disagree.
     """
-    # A generator of its own: passing over the data draws nothing from torch's.
+    _check(nb_workers, order, length_window, cache_preprocessed)
+    position = Position(seed)
+    work = Work(Examples(data, component.preprocess, seed), component.collate)
     common: dict[str, Any] = {
-        "collate_fn": component.collate,
-        "num_workers": nb_workers,
+        "batch_size": batch_size,
+        "drop_last": drop_last,
         "pin_memory": pin_memory,
+        "collate_fn": component.collate,
+        # A generator of its own: the loader takes a seed for its workers from it.
         "generator": torch.Generator().manual_seed(seed),
     }
-    if nb_workers:
-        # Not forked: a copy of a process in which JAX runs threads may hang.
-        common |= {"multiprocessing_context": "spawn", "timeout": options.worker_timeout}
     if isinstance(data, IterableDataset):
-        stream = PreprocessedStream(data, component.preprocess)
-        if nb_workers:
-            msg = (
-                f"dataloader_nb_workers is {nb_workers} and the data a {type(data).__name__}, of "
-                "which every worker would yield all items; expected 0"
+        _check_stream(nb_workers, cache_preprocessed)
+        dataset: ItemDataset | StreamDataset = StreamDataset(work, position)
+    else:
+        dataset = ItemDataset(work, position, cache=cache_preprocessed)
+        items = _order(order, len(dataset), shuffle), len(dataset), position, batch_size
+        common["sampler"] = EpochSampler(*items)
+        if length_window:
+            common["sampler"] = GroupedSampler(
+                *items,
+                lengths=Lengths(dataset, padding_rules(padding or {}), hand_over=nb_workers == 0),
+                window=length_window,
+                shuffle=shuffle,
             )
-            raise ValueError(msg)
-        return DataLoader(stream, batch_size=batch_size, drop_last=drop_last, **common)
-    dataset = PreprocessedDataset(data, component.preprocess, keep=options.cache_preprocessed)
+    if drop_last and len(dataset) < batch_size:
+        msg = f"the data has {len(dataset)} items, fewer than batch_size={batch_size}"
+        raise ValueError(f"{msg}, so drop_last=True leaves no batch; lower one or drop the other")
     if nb_workers:
-        _check_picklable(dataset, component)
-    fills = {**HUGGING_FACE_PADDING, **options.padding}
-    sampler = EpochBatchSampler(
-        *(dataset, batch_size),
-        shuffle=shuffle,
-        seed=seed,
-        drop_last=drop_last,
-        order=options.order,
-        window=options.length_window,
-        ladder=Ladder(options.length_ladder, {n: f for n, f in fills.items() if f is not None}),
-    )
-    return DataLoader(dataset, batch_sampler=sampler, **common)
+        common |= _worker_arguments(work, nb_workers, worker_timeout)
+    return DataLoader(dataset, **common)
 
 
-def _check_picklable(dataset: PreprocessedDataset, component: Any) -> None:
-    kinds = {"dataset": dataset.dataset, "component": component}
-    for name, value in kinds.items():
-        try:
-            pickle.dumps(value)
-        except Exception as error:
-            msg = (
-                f"the {name}, a {type(value).__name__}, cannot be sent to worker processes "
-                f"({type(error).__name__}: {error}); set dataloader_nb_workers=0, or let it hold "
-                "only what can be pickled"
-            )
-            raise ValueError(msg) from error
-
-
-def epoch_batches(
-    loader: DataLoader[Any], epoch: int, start: int = 0
-) -> Iterator[tuple[np.ndarray | None, Any]]:
-    """Yield indices and collated batches of an epoch from number `start` on.
-
-    A loader whose order is not ours is passed over from its beginning, without indices.
-
-    Parameters
-    ----------
-    loader : torch.utils.data.DataLoader
-        From `make_dataloader`, or any.
-    epoch : int
-        From 1.
-    start : int
-        Batches to leave out.
-
-    Raises
-    ------
-    ValueError
-        If `collate` returned no mapping of columns.
-    """
-    sampler = loader.batch_sampler
-    if not isinstance(sampler, EpochBatchSampler):
-        for number, batch in enumerate(loader):
-            if number >= start:
-                yield None, _checked(batch)
-        return
-    sampler.epoch, sampler.start = epoch, start
-    indices = sampler.batches(epoch, start)
-    for batch in loader:
-        yield next(indices), _checked(batch)
-
-
-def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
-    """Return the dataset positions of a batch's items, [] if the order is not ours."""
-    sampler = loader.batch_sampler
-    if not isinstance(sampler, EpochBatchSampler):
-        return []
-    return [int(index) for index in next(sampler.batches(epoch, batch))]
-
-
-def first_batch(loader: DataLoader[Any]) -> Any:
-    """Return a batch to look at, made in this process, as if the loader had not been touched."""
-    sampler, dataset = loader.batch_sampler, loader.dataset
-    if isinstance(sampler, EpochBatchSampler):
-        indices = next(sampler.batches(1))
-        return _checked(loader.collate_fn([dataset[int(index)] for index in indices]))
-    with torch.random.fork_rng(devices=[]):
-        return _checked(next(iter(loader)))
-
-
-def _checked(batch: Any) -> Any:
-    if not isinstance(batch, Mapping):
+def _check(nb_workers: int, order: str, length_window: int, cache_preprocessed: bool) -> None:
+    if order not in ("uniform", "medkit"):
+        raise ValueError(f"order is {order!r}; expected 'uniform' or 'medkit'")
+    if order == "medkit" and length_window:
+        msg = f"order='medkit' was asked for with length_window={length_window}, which changes it"
+        raise ValueError(f"{msg}; set length_window=0, or order='uniform'")
+    if cache_preprocessed and nb_workers:
         msg = (
-            f"collate returned a {type(batch).__name__}; expected a BatchData or another mapping "
-            "of column names to tensors"
+            f"cache_preprocessed=True was asked for with dataloader_nb_workers={nb_workers}; each "
+            "worker would fill a cache of its own. Set one of them to 0 or False"
         )
         raise ValueError(msg)
-    return batch
+
+
+def _check_stream(nb_workers: int, cache_preprocessed: bool) -> None:
+    if nb_workers > 1:
+        msg = (
+            f"the data is a stream and dataloader_nb_workers is {nb_workers}; each worker would "
+            "read all of it. Set dataloader_nb_workers to 0 or 1, or pass a map-style dataset"
+        )
+        raise ValueError(msg)
+    if cache_preprocessed:
+        msg = "cache_preprocessed=True was asked for, but the data is a stream without positions"
+        raise ValueError(f"{msg} to keep examples by; switch it off, or pass a map-style dataset")
+
+
+def _order(name: str, nb_items: int, shuffle: bool) -> Order:
+    if not shuffle:
+        return lambda seed, epoch: np.arange(nb_items)
+    function = medkit_order if name == "medkit" else epoch_order
+    return lambda seed, epoch: function(seed, epoch, nb_items)
+
+
+def _worker_arguments(work: Work, nb_workers: int, timeout: float) -> dict[str, Any]:
+    work.check_pickles()
+    return {
+        "num_workers": nb_workers,
+        "collate_fn": WorkerCollate(work),
+        # A forked process that touches JAX hangs.
+        "multiprocessing_context": "spawn",
+        "timeout": timeout,
+        "worker_init_fn": _start_worker,
+        # Spawning imports torch and JAX, which takes seconds. A worker is told the epoch when it
+        # starts, so those that need it start anew in each.
+        "persistent_workers": not work.examples.is_random,
+    }
+
+
+def _start_worker(number: int) -> None:
+    # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
+    # saving, and needs its batches until then.
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # The accelerator is for the process that trains; jax has read the environment by now.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    jax.config.update("jax_platforms", "cpu")

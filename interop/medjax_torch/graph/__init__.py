@@ -6,6 +6,9 @@ from medjax_torch.graph.errors import TraceError as TraceError
 from medjax_torch.graph.guards import Guard as Guard
 from medjax_torch.graph.outputs import OutputSpec as OutputSpec
 from medjax_torch.graph.passes import Rules as Rules
+from medjax_torch.graph.ranges import Bounds as Bounds
+from medjax_torch.graph.ranges import bounds as bounds
+from medjax_torch.graph.ranges import check_ranges as check_ranges
 from medjax_torch.graph.record import Graph as Graph
 from medjax_torch.graph.record import Results as Results
 from medjax_torch.graph.trace import trace as trace

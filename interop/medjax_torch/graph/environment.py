@@ -43,32 +43,29 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         What to call instead of which torch function, over those of this module.
     """
     with ExitStack() as stack:
-        # What torch.compile wraps runs as it was written.
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(plain_kernels())
         # Libraries then avoid looking at values (transformers' masks do).
         stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
         stack.enter_context(_checkpoints_kept())
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
-        stack.enter_context(plain_kernels())
-        # The tracer's state is the thread's, so backward has to run in this one.
-        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
         yield
 
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """Run torch without fused kernels of attention and of recurrent layers.
-
-    They draw their dropout inside, and look at values past any mode.
-    """
-    mha, onednn = torch.backends.mha, torch._C
-    with (
-        _switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled),
-        _switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
+    """Have torch compute as the operations of a graph do, in this thread alone."""
+    with ExitStack() as stack:
+        # What torch.compile wraps runs as it was written.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        # Fused kernels of attention in evaluation, and of recurrent layers.
+        mha, onednn = torch.backends.mha, torch._C
+        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
+        stack.enter_context(_switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled))
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        # What watches torch's operations is the thread's, so backward has to run in this one.
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         yield
 
 
@@ -157,9 +154,13 @@ def _to_list(tensor: Tensor) -> Any:
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Compute `torch.nn.functional.one_hot` without its look at the range of the values."""
+    """Compute `torch.nn.functional.one_hot` without its look at the range of the values.
+
+    It is a scatter, as in torch, so that the range can be read off the graph.
+    """
     classes = int(tensor.max().item()) + 1 if num_classes < 0 else num_classes
-    return (tensor.unsqueeze(-1) == torch.arange(classes, device=tensor.device)).long()
+    zeros = torch.zeros(*tensor.shape, classes, dtype=torch.int64, device=tensor.device)
+    return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
 
 
 def _refused(name: str) -> Callable[..., Any]:

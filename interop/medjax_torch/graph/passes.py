@@ -107,12 +107,12 @@ def _simplify(graph: fx.Graph) -> None:
             graph.erase_node(node)
         elif "generator" in node.kwargs:
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "generator"}
-            node.target = _without_generator(node.target)
+            node.target = without_generator(node.target)
     # Assertions and draws that nothing uses are dropped too.
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
 
 
-def _without_generator(operation: Any) -> Any:
+def without_generator(operation: Any) -> Any:
     """Return the overload that draws from torch's own generator: a graph has the step's key."""
     name = operation._overloadname
     plain = "_".join(part for part in name.split("_") if part != "generator")

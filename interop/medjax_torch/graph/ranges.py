@@ -1,155 +1,253 @@
-"""Columns of a batch that are used as indices, and the range they have to be in.
+"""Which values of a batch are indices, and in which range torch accepts them.
 
-torch raises where an index is out of range. On an accelerator nothing can raise: what an index out
-of range reads is NaN there, which stops the run, but only the host can say which column it was.
+torch raises at an index out of range; a compiled graph cannot. What a batch decides alone is
+checked before the graph runs. Indices that depend on parameters are not: for them the lowerings
+give NaN.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.errors import at, line_of_stack
+from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.record import Graph
 
 aten = torch.ops.aten
 
-_SAME_VALUES = frozenset(
-    {
-        aten._to_copy.default,
-        aten.alias.default,
-        aten.clone.default,
-        aten.expand.default,
-        aten.permute.default,
-        aten.select.int,
-        aten.slice.Tensor,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.unsqueeze.default,
-        aten.view.default,
-        aten.view_copy.default,
-    }
-)
-"""Operations whose result holds values of their first argument and no others."""
-
 
 class Bound(NamedTuple):
-    """A range that the integers of a column have to be in.
+    """What is asked of an index.
 
     Attributes
     ----------
-    column : str
-        Path of the column.
+    columns : tuple of str
+        The columns of the batch from which it is computed.
     low, high : int
-        The first value in the range, and the first beyond it.
-    ignored : tuple of int
-        Values outside of the range that are allowed.
+        The least and the largest index allowed.
+    ignored : int or None
+        A value of the column besides, for which nothing is looked up.
+    what : str
+        The torch operation that takes the index.
     line : str
-        Where forward uses the column, ``""`` if unknown.
+        The component's line, ``""`` if unknown.
     """
 
-    column: str
+    columns: tuple[str, ...]
     low: int
     high: int
-    ignored: tuple[int, ...]
+    ignored: int | None
+    what: str
     line: str
 
 
-def bounds(graph: Graph) -> tuple[Bound, ...]:
-    """Return the ranges of the columns that a graph uses as indices, unchanged by arithmetic."""
+@dataclass(frozen=True)
+class Bounds:
+    """The indices that a graph computes from the batch alone.
+
+    Attributes
+    ----------
+    module : fx.GraphModule
+        Takes the columns of `columns`, returns a list of the indices, one for each of `each`.
+    columns : tuple of str
+        Names of the inputs.
+    each : tuple of Bound
+        What is asked of each index.
+    """
+
+    module: fx.GraphModule
+    columns: tuple[str, ...]
+    each: tuple[Bound, ...]
+
+
+def bounds(graph: Graph) -> Bounds:
+    """Find the indices in a graph that columns of the batch decide, through integer operations.
+
+    Among them are ids, labels without the ignored ones, and positions counted from a mask.
+    """
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
     columns = dict(zip(placeholders[first:], graph.columns, strict=True))
-    found: dict[tuple[str, int, int, tuple[int, ...]], Bound] = {}
+    found: dict[fx.Node, Bound] = {}
     for node in graph.module.graph.nodes:
-        for index, low, high in _indices(node):
-            source, ignored = _source(index)
-            if source in columns:
-                line = line_of_stack(node.stack_trace)
-                bound = Bound(columns[source], low, high, ignored, line)
-                found.setdefault(bound[:4], bound)
-    return tuple(found.values())
+        # The backward pass, of which no lines are recorded, takes indices of the forward pass.
+        if not node.stack_trace:
+            continue
+        for index, low, size in _lookups(node):
+            origin = _origin(index)
+            sources = ancestry(origin)
+            if not _is_of_batch(sources, columns):
+                continue
+            names = tuple(name for column, name in columns.items() if column in sources)
+            line = line_of_stack(node.stack_trace)
+            bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line)
+            found[origin] = _narrower(found.get(origin), bound)
+    module = _part(graph.module, list(found), columns)
+    return Bounds(module, tuple(columns.values()), tuple(found.values()))
 
 
-def check_ranges(ranges: tuple[Bound, ...], columns: Mapping[str, Tensor]) -> None:
-    """Check the columns of a batch.
+def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> None:
+    """Compare the indices in a batch with their ranges.
+
+    Parameters
+    ----------
+    bounds : Bounds
+        Of the graph that the batch is for.
+    columns : mapping of str to Tensor or array
+        The tensors of the batch by path, of the shapes that the graph was traced with.
 
     Raises
     ------
     ValueError
-        If a value is out of its range; the message names the column, the value and the line.
+        If an index is out of range.
     """
-    for bound in ranges:
-        column = columns[bound.column]
-        if not column.numel():
-            continue
-        low, high = (int(value) for value in torch.aminmax(column))
-        if bound.low <= low and high < bound.high:
-            continue
-        outside = (column < bound.low) | (column >= bound.high)
-        for value in bound.ignored:
-            outside &= column != value
-        if outside.any():
-            msg = (
-                f"column {bound.column!r} holds {int(column[outside][0])}, which is used as an "
-                f"index{at(bound.line)}; expected {bound.low} to {bound.high - 1}"
-                f"{''.join(f' or {value}' for value in bound.ignored)}. Compare the number of "
-                "labels, or the size of the vocabulary, with the model's"
-            )
-            raise ValueError(msg)
+    if not bounds.each:
+        return
+    given = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
+    with torch.no_grad():
+        values = bounds.module(*given)
+    for bound, index in zip(bounds.each, values, strict=True):
+        if index.numel():
+            least, largest = (int(limit) for limit in torch.aminmax(index))
+            if least < bound.low or largest > bound.high:
+                raise ValueError(_message(bound, index, columns))
 
 
-def _indices(node: fx.Node) -> Iterator[tuple[Any, int, int]]:
-    """Yield the indices of an operation with the range that torch allows."""
-    target, args = node.target, node.args
-    if target is aten.embedding.default:
-        yield args[1], 0, _shape(args[0])[0]
-    elif target in (aten.index_select.default, aten.gather.default):
-        dim: Any = args[1]
-        if _shape(args[0]):
-            yield args[2], 0, _shape(args[0])[dim]
-    elif target is aten.index.Tensor:
-        listed: Any = args[1]
-        for dim, index in enumerate(listed):
-            if index is not None and _is_integer(index):
-                size = _shape(args[0])[dim]
+def _message(bound: Bound, index: Tensor, columns: Mapping[str, Tensor | np.ndarray]) -> str:
+    outside = (index < bound.low) | (index > bound.high)
+    value = int(index[outside][0])
+    names = " and ".join(repr(name) for name in bound.columns)
+    says = f"From {names} comes the index {value}"
+    column = torch.as_tensor(columns[bound.columns[0]])
+    if len(bound.columns) == 1 and value in column:
+        place = (column == value).nonzero()[0].tolist()
+        says = f"Column {names} holds {value} at {place}"
+    also = "" if bound.ignored is None else f", or {bound.ignored}, which is ignored,"
+    return (
+        f"{says}, expected {bound.low} to {bound.high}{also} for "
+        f"{bound.what}{at(bound.line)}. Mend the data, or make the table that is looked up larger."
+    )
+
+
+def _lookups(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
+    """Yield the indices that an operation takes, their least value and the size they index."""
+    arguments: Any = node.args
+    if node.target in _ROWS:
+        yield arguments[1], 0, _shape(arguments[0])[0]
+    elif node.target in _ALONG:
+        shape = _shape(arguments[0])
+        yield arguments[2], 0, shape[arguments[1]] if shape else 1
+    elif node.target in _ANYWHERE:
+        dim = 0
+        for index in arguments[1]:
+            if index is not None and _dtype(index) in (torch.bool, torch.uint8):
+                dim += len(_shape(index))
+                continue
+            if index is not None:
+                size = _shape(arguments[0])[dim]
                 yield index, -size, size
+            dim += 1
 
 
-def _source(node: Any) -> tuple[Any, tuple[int, ...]]:
-    """Follow the values of an index back, and collect what is replaced on the way.
+_ROWS = (
+    aten.embedding.default,
+    aten._embedding_bag.default,
+    aten._embedding_bag_forward_only.default,
+)
+_ALONG = (
+    aten.gather.default,
+    aten.index_add.default,
+    aten.index_select.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+)
+_ANYWHERE = (aten.index.Tensor, aten.index_put.default)
+"""These count negative indices from the end."""
 
-    A loss with `ignore_index` is ``where(target != ignore_index, target, 0)`` in core aten.
-    """
-    ignored: tuple[int, ...] = ()
-    while isinstance(node, fx.Node) and node.op == "call_function":
-        if node.target in _SAME_VALUES:
-            node = node.args[0]
-        elif node.target is aten.where.self and _excluded(node) is not None:
-            ignored = (*ignored, *([value] if (value := _excluded(node)) is not None else []))
-            node = node.args[1]
-        else:
-            break
-    return node, ignored
+_SAME_VALUES = (
+    aten._to_copy.default,
+    aten.clone.default,
+    aten.expand.default,
+    aten.permute.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+    aten.view.default,
+    aten.view_copy.default,
+)
 
 
-def _excluded(where: fx.Node) -> int | None:
-    """Return the value that ``where(x != value, x, other)`` replaces, None if it is another."""
-    condition, kept = where.args[0], where.args[1]
-    if not isinstance(condition, fx.Node) or condition.target is not aten.ne.Scalar:
-        return None
-    value: Any = condition.args[1]
-    same = _source(condition.args[0])[0] is _source(kept)[0]
-    return int(value) if same else None
+def _origin(index: fx.Node) -> fx.Node:
+    """Return the node with the same values before they got another shape."""
+    source: Any = index
+    while source.target in _SAME_VALUES and not _dtype(source.args[0]).is_floating_point:
+        source = source.args[0]
+    return source
+
+
+def _is_of_batch(sources: set[fx.Node], columns: Mapping[fx.Node, str]) -> bool:
+    """Whether columns decide, by operations on integers: such are cheap to do once more."""
+    if not any(source in columns for source in sources):
+        return False
+    return all(
+        source in columns if source.op == "placeholder" else _is_integral(source)
+        for source in sources
+    )
+
+
+def _is_integral(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    if node.op == "get_attr" or is_random(node) or not isinstance(value, Tensor):
+        return False
+    return not (value.is_floating_point() or value.is_complex())
+
+
+def _ignored(origin: fx.Node) -> int | None:
+    """Return the value that is replaced where the index is ``where(x != value, x, ...)``."""
+    if origin.target is aten.where.self:
+        condition: Any = origin.args[0]
+        if condition.target is aten.ne.Scalar and condition.args[0] is origin.args[1]:
+            return int(condition.args[1])
+    return None
+
+
+def _narrower(known: Bound | None, bound: Bound) -> Bound:
+    if known is None:
+        return bound
+    return known._replace(low=max(known.low, bound.low), high=min(known.high, bound.high))
+
+
+def _part(
+    module: fx.GraphModule, outputs: list[fx.Node], columns: Mapping[fx.Node, str]
+) -> fx.GraphModule:
+    """Return the part of a graph that computes `outputs` from all columns, nothing twice."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    known: dict[tuple[Any, str], fx.Node] = {}
+    wanted = ancestry(*outputs)
+    for node in module.graph.nodes:
+        if node in columns:
+            copies[node] = graph.node_copy(node)
+        elif node in wanted:
+            inputs = fx.node.map_arg((node.args, node.kwargs), copies.__getitem__)
+            same = known.get((node.target, str(inputs)))
+            copies[node] = same or graph.node_copy(node, copies.__getitem__)
+            known.setdefault((node.target, str(inputs)), copies[node])
+    graph.output([copies[node] for node in outputs])
+    return fx.GraphModule(module, graph)
 
 
 def _shape(node: Any) -> tuple[int, ...]:
     return tuple(node.meta["val"].shape)
 
 
-def _is_integer(node: Any) -> bool:
-    dtype = node.meta["val"].dtype
-    return not dtype.is_floating_point and dtype not in (torch.bool, torch.uint8)
+def _dtype(node: Any) -> Any:
+    return node.meta["val"].dtype

@@ -20,6 +20,7 @@ from medjax_torch.lowerings import pointwise as pointwise
 from medjax_torch.lowerings import pooling as pooling
 from medjax_torch.lowerings import random_ops as random_ops
 from medjax_torch.lowerings import reductions as reductions
+from medjax_torch.lowerings import scattering as scattering
 from medjax_torch.lowerings import shapes as shapes
 from medjax_torch.lowerings import sorting as sorting
 from medjax_torch.lowerings import strides as strides

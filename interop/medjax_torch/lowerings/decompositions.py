@@ -44,8 +44,9 @@ _BEYOND_CORE = (
 )
 
 # Whole, these are one operation with a key, fewer operations than in torch's rule, or right where
-# torch's rule is wrong.
+# torch's rule is wrong (that of index_add counts negative indices from the end).
 _KEPT_WHOLE = (
+    aten.index_add.default,
     aten.native_dropout.default,
     aten.multilabel_margin_loss_forward.default,
     aten.upsample_bilinear2d.default,

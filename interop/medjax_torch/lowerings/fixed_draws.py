@@ -1,105 +1,134 @@
-"""What random operators return where torch and JAX are to be compared: nothing is drawn.
+"""What random operators give where nothing may be random: one convention for torch and for JAX.
 
-The convention is one table for both sides. It keeps everything that a dropout could drop; torch's
-own scaling follows from that.
+To compare a component's step in JAX with torch's own, both have to draw the same. Neither can draw
+as the other does, so each operator has here a function of its arguments, written in operations
+that torch tensors and JAX arrays share. What varies comes from integers that depend on the place of
+an element alone, and the uniform numbers made of them are exact in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+import torch
 
-Given = Mapping[str, Any]
-"""Arguments of a call by the names in torch's schema, tensors or arrays as they are."""
+aten = torch.ops.aten
 
+Draw = Callable[..., Any]
+"""Takes `steps` of the result's shape, then the operator's arguments; returns its results."""
 
-def _kept(given: Given) -> Any:
-    if "p" in given:
-        return given["p"] > 0
-    return given["self"] > 0.5  # which torch may break up into rand_like(p) < p
+_RANGE = 2**20
+_STEP = 648_055
+"""Odd, so the first `_RANGE` elements all differ, and near the golden section, so they spread."""
 
-
-def _middle(given: Given) -> float:
-    return (given.get("from", 0.0) + given.get("to", 1.0)) / 2
-
-
-def _half_a_deviation(given: Given) -> Any:
-    return given.get("mean", 0.0) + 0.5 * given.get("std", 1.0)
+UNSPREAD = _RANGE - 1
+"""The step to give every element where no draw may depend on its place: dropout keeps all."""
 
 
-def _low(given: Given) -> int:
-    return int(given.get("low") or given.get("from") or 0)
-
-
-def _first_ones(given: Given) -> np.ndarray:
-    return np.arange(given["num_samples"]) % given["self"].shape[-1]
-
-
-_VALUES: dict[str, Callable[[Given], Any]] = {
-    "bernoulli": _kept,
-    "exponential": lambda given: 1 / given.get("lambd", 1.0),
-    "multinomial": _first_ones,
-    "normal": _half_a_deviation,
-    "normal_functional": _half_a_deviation,
-    "poisson": lambda given: given["self"] // 1,
-    "rand": _middle,
-    "rand_like": _middle,
-    "randint": _low,
-    "randint_like": _low,
-    "randn": _half_a_deviation,
-    "randn_like": _half_a_deviation,
-    "random": _low,
-    "randperm": lambda given: np.arange(given["n"]),
-    "uniform": _middle,
-}
-
-
-def fixed_value(name: str, given: Given) -> Any:
-    """Return what a random operator gives instead of a draw.
+def steps(index: Any) -> Any:
+    """Return integers in [0, 2^20) that look random for the places of elements.
 
     Parameters
     ----------
-    name : str
-        Of the operator, without namespace and the underscore of those that write in place.
-    given : mapping of str to value
-        Its arguments.
-
-    Returns
-    -------
-    number, array or tensor
-        To be broadcast to the shape of the result.
-
-    Raises
-    ------
-    KeyError
-        If the operator is not in the convention.
+    index : Tensor or array
+        Integer, the place of each element in the flattened result.
     """
-    return _VALUES[name](given)
+    return (index * _STEP + _RANGE // 2) & (_RANGE - 1)
 
 
-def has_fixed_value(name: str) -> bool:
-    """Tell whether the convention has a value for an operator."""
-    return name in _VALUES
+def _uniform(step: Any) -> Any:
+    """Return numbers in (0, 1), never a bound."""
+    return (2 * step + 1) / (2 * _RANGE)
 
 
-def dropout_scale(p: float) -> float:
-    """Return what kept elements are multiplied by."""
-    return 1 / (1 - p) if p < 1 else 0.0
+def _normal(step: Any) -> Any:
+    """Return numbers of mean 0 and a deviation near 1; their distribution is a uniform one."""
+    return 4 * _uniform(step) - 2
 
 
-def rrelu_slope(given: Given) -> float:
-    """Return the slope of a randomised leaky ReLU below zero."""
-    return (given.get("lower", 1 / 8) + given.get("upper", 1 / 3)) / 2
+def _bernoulli(step: Any, p: Any) -> Any:
+    return _uniform(step) > 1 - p
 
 
-def named(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Given]:
-    """Return name and arguments of a call of an overload of torch; None stands for a default."""
-    schema = operator._schema
-    # A recorded call leaves out what equals the default.
-    given = {a.name: a.default_value for a in schema.arguments if a.has_default_value()}
-    given |= {a.name: value for a, value in zip(schema.arguments, args, strict=False)}
-    given |= kwargs
-    name = schema.name.partition("::")[2].removesuffix("_")
-    return name, {key: value for key, value in given.items() if value is not None}
+def _dropout(step: Any, x: Any, p: float, train: bool | None) -> Any:
+    if train is False:
+        return x, step >= 0
+    keep = _uniform(step) > p
+    return x * keep * (1 / (1 - p) if p < 1 else 0), keep
+
+
+def _between(step: Any, low: int, high: int) -> Any:
+    return low + step % min(high - low, _RANGE)
+
+
+def _permutation(step: Any, length: int, **rest: Any) -> Any:
+    """Reverse the numbers: a permutation that can be told from none."""
+    return torch.arange(length - 1, -1, -1).numpy()
+
+
+def _likeliest(step: Any, weights: Any, count: int, replacement: bool = False, **rest: Any) -> Any:
+    """Take the classes of the largest weights, with replacement the largest each time."""
+    order = weights.argsort(descending=True, stable=True)
+    return order[..., :1] if replacement else order[..., :count]
+
+
+def _rrelu(
+    step: Any,
+    x: Any,
+    noise: Any,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    generator: None = None,
+) -> Any:
+    below = x <= 0
+    if not training:
+        return x * (below * ((lower + upper) / 2) + ~below), noise
+    slope = below * (lower + (upper - lower) * _uniform(step)) + ~below
+    return x * slope, slope
+
+
+def _of_size(draw: Callable[[Any], Any]) -> Draw:
+    return lambda step, *args, **rest: draw(step)
+
+
+def _randint(step: Any, high: int, size: Sequence[int], **rest: Any) -> Any:
+    return _between(step, 0, high)
+
+
+FIXED_DRAWS: dict[Any, Draw] = {
+    aten.native_dropout.default: _dropout,
+    aten.bernoulli.default: lambda step, p, **rest: _bernoulli(step, p),
+    aten.bernoulli.p: lambda step, x, p=0.5, **rest: _bernoulli(step, p),
+    aten.bernoulli.Tensor: lambda step, x, p, **rest: _bernoulli(step, p),
+    aten.rand.default: _of_size(_uniform),
+    aten.rand_like.default: _of_size(_uniform),
+    aten.randn.default: _of_size(_normal),
+    aten.randn_like.default: _of_size(_normal),
+    aten.uniform.default: lambda step, x, low=0.0, high=1.0, **rest: (
+        low + (high - low) * _uniform(step)
+    ),
+    aten.normal_functional.default: lambda step, x, mean=0.0, std=1.0, **rest: (
+        mean + std * _normal(step)
+    ),
+    **dict.fromkeys(
+        (
+            aten.normal.Tensor_float,
+            aten.normal.float_Tensor,
+            aten.normal.Tensor_Tensor,
+            aten.normal.float_float,
+        ),
+        lambda step, mean, std=1.0, *size, **rest: mean + std * _normal(step),
+    ),
+    aten.exponential.default: lambda step, x, rate=1.0, **rest: 2 * _uniform(step) / rate,
+    aten.randint.default: _randint,
+    aten.randint.low: lambda step, low, high, size, **rest: _between(step, low, high),
+    aten.randint_like.default: lambda step, x, high, **rest: _between(step, 0, high),
+    aten.randint_like.low_dtype: lambda step, x, low, high, **rest: _between(step, low, high),
+    aten.randperm.default: _permutation,
+    aten.multinomial.default: _likeliest,
+    aten.rrelu_with_noise_functional.default: _rrelu,
+    aten.poisson.default: lambda step, rate, **rest: (rate + _uniform(step)) // 1,
+}
+"""For every random operator of the table, and for no other."""

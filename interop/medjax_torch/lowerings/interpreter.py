@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import torch
+import torch.utils._pytree as pytree
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from medjax_torch.lowerings.callback import call_on_host
 from medjax_torch.lowerings.dtypes import jax_dtype
-from medjax_torch.lowerings.fixed_draws import dropout_scale, fixed_value, named, rrelu_slope
+from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, steps
 from medjax_torch.lowerings.table import TABLE, Kind, Lowering, Traced
 
 
@@ -133,20 +135,15 @@ def _value(node: Node) -> Any:
     return node.meta.get("val")
 
 
-def _without_draw(node: Node, arguments: Any, options: Any) -> Any:
-    """Return what a random operator gives by the convention of `fixed_draws`."""
-    name, given = named(node.target, arguments, options)
-    if name == "native_dropout":
-        kept = given["train"] is not False
-        x = given["input"]
-        return x * (dropout_scale(given["p"]) if kept else 1), jnp.ones(x.shape, bool)
-    if name == "rrelu_with_noise_functional":
-        x = given["self"]
-        slope = jnp.where(x <= 0, rrelu_slope(given), 1)
-        return x * slope, slope if given.get("training") else given["noise"]
-    traced = _value(node)
-    value = jnp.asarray(fixed_value(name, given), jax_dtype(traced.dtype))
-    return jnp.broadcast_to(value, tuple(traced.shape))
+def _fixed_draw(node: Node, arguments: Any, options: Any) -> Any:
+    """Return what a random operator gives where nothing is random."""
+    traced = pytree.tree_leaves(_value(node))
+    shape = tuple(traced[0].shape)
+    index = jnp.arange(math.prod(shape)).reshape(shape)
+    drawn = FIXED_DRAWS[node.target](steps(index), *arguments, **options)
+    if len(traced) == 1:
+        return jnp.broadcast_to(drawn, shape)
+    return [jnp.broadcast_to(d, t.shape) for d, t in zip(drawn, traced, strict=True)]
 
 
 def _call(node: Node, lowering: Lowering | None, key: jax.Array | None, inputs: Any) -> Any:
@@ -155,7 +152,7 @@ def _call(node: Node, lowering: Lowering | None, key: jax.Array | None, inputs: 
         return call_on_host(node, arguments, options)
     if lowering.kind is Kind.RANDOM:
         if key is None:
-            return _without_draw(node, arguments, options)
+            return _fixed_draw(node, arguments, options)
         return lowering.function(key, *arguments, **options)
     if lowering.kind is Kind.TRACED:
         traced = Traced(_value(node), map_arg(node.args, _value))
@@ -183,8 +180,8 @@ def run(
     arguments : sequence of jax.Array
         A value for each input.
     key : jax.Array or None
-        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``. With
-        None nothing is drawn: random operators give what `fixed_draws` says.
+        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``. Without
+        one nothing is random: each gives what `fixed_draws` says, as torch does in a reference.
     constants : mapping of str to jax.Array
         A value for each tensor that the graph holds, by the name of its attribute.
     platform : {'cpu', 'gpu', 'tpu'}, optional

@@ -97,6 +97,18 @@ def _normal(key: jax.Array, mean: Any, std: Any = 1.0, **rest: Any) -> jax.Array
     return mean + std * jax.random.normal(key, shape, jnp.result_type(mean, std, 1.0))
 
 
+@lowers(aten.normal.float_float)
+def _normal_of_size(
+    key: jax.Array,
+    mean: float,
+    std: float,
+    size: Sequence[int],
+    dtype: torch.dtype | None = None,
+    **rest: Any,
+) -> jax.Array:
+    return mean + std * jax.random.normal(key, size, _floating(dtype))
+
+
 @lowers(aten.exponential.default)
 def _exponential(key: jax.Array, x: jax.Array, rate: float = 1.0, **rest: Any) -> jax.Array:
     # torch never draws 0, of which programs take the logarithm.

@@ -1,0 +1,243 @@
+"""Items of a user's dataset, preprocessed when a DataLoader asks for them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset, IterableDataset
+
+from medjax.data.loader import length_of
+from medjax.data.source import Examples
+
+Collate = Callable[[Sequence[Any]], Any]
+
+
+@dataclasses.dataclass
+class Position:
+    """Where the next iteration of a loader begins; its dataset and its sampler share one.
+
+    Attributes
+    ----------
+    seed : int
+        Seed of the order.
+    epoch : int
+        Epoch, counted from 1.
+    start : int
+        First batch. The iteration that reads it sets it back to 0.
+    """
+
+    seed: int
+    epoch: int = 1
+    start: int = 0
+
+
+class Work:
+    """What is done to items: read and preprocess them, and collate what comes of it.
+
+    Worker processes get it as bytes. torch would otherwise move every tensor of the component into
+    shared memory, where a model is larger than what containers commonly have.
+
+    Parameters
+    ----------
+    examples : Examples
+        Reads and preprocesses.
+    collate : callable
+        Examples to batch.
+    """
+
+    def __init__(self, examples: Examples, collate: Collate) -> None:
+        self.examples = examples
+        self.collate = collate
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, (pickle.dumps((self.examples, self.collate)),)
+
+    def check_pickles(self) -> None:
+        """Raise ValueError if the dataset or the component cannot be sent to a process."""
+        parts: dict[str, Any] = {"dataset": self.examples.dataset}
+        for name, function in (("preprocess", self.examples.preprocess), ("collate", self.collate)):
+            owner = getattr(function, "__self__", None)
+            parts |= {"component": owner} if owner is not None else {f"function {name}": function}
+        for name, part in parts.items():
+            try:
+                # Written and not kept, for a component may hold a large model.
+                with open(os.devnull, "wb") as sink:
+                    pickle.dump(part, sink)
+            except Exception as error:
+                kind = type(part).__name__
+                msg = (
+                    f"the {name}, a {kind}, cannot be sent to worker processes "
+                    f"({type(error).__name__}: {error}); define it at the top of a module and "
+                    "without open files, lambdas or locks, or set dataloader_nb_workers=0"
+                )
+                raise ValueError(msg) from error
+
+
+def _unpack(pickled: bytes) -> Work:
+    return Work(*pickle.loads(pickled))
+
+
+class WorkerCollate:
+    """Collates in a worker process, with the component that the dataset there has."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def __call__(self, examples: Sequence[Any]) -> Any:
+        """Return the collated examples."""
+        return self._work.collate(examples)
+
+
+class ItemDataset(Dataset[Any]):
+    """Preprocesses an item when it is asked for, as medkit's trainer does.
+
+    Parameters
+    ----------
+    work : Work
+        Its dataset is of map style.
+    position : Position
+        For the epoch, which `preprocess` sees through ``rng=`` if it has that parameter.
+    cache : bool
+        Whether every example is kept, so that each item is preprocessed once. Collate gets a
+        shallow copy.
+
+    Raises
+    ------
+    ValueError
+        If the dataset has no length or no items, or the cache would freeze what is random.
+    """
+
+    def __init__(self, work: Work, position: Position, *, cache: bool = False) -> None:
+        if cache and work.examples.is_random:
+            msg = (
+                "cache_preprocessed=True keeps the first result of preprocess, but this "
+                "preprocess draws from rng=; switch the cache off or drop the parameter"
+            )
+            raise ValueError(msg)
+        self._nb_items = length_of(work.examples.dataset)
+        self.work = work
+        self.position = position
+        self._cache = cache
+        self._kept: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self._nb_items
+
+    @property
+    def is_random(self) -> bool:
+        """Whether an item may be preprocessed to different examples in different epochs."""
+        return self.work.examples.is_random
+
+    def __getitem__(self, index: int) -> Any:
+        """Return the example of an item.
+
+        Raises
+        ------
+        ItemError
+            If the item cannot be read or preprocessed; the cause is chained.
+        """
+        if self._cache:
+            return copy.copy(self.peek(index))
+        try:
+            return self._kept.pop(index)
+        except KeyError:
+            return self._example(index)
+
+    def peek(self, index: int) -> Any:
+        """Return an example and keep it for the `__getitem__` that follows."""
+        if index not in self._kept:
+            self._kept[index] = self._example(index)
+        return self._kept[index]
+
+    def forget(self) -> None:
+        """Drop the examples that were peeked at and never asked for, unless all are kept."""
+        if not self._cache:
+            self._kept.clear()
+
+    def _example(self, index: int) -> Any:
+        return self.work.examples(self.position.epoch, [index])[0]
+
+
+class StreamDataset(IterableDataset[Any]):
+    """Preprocesses the items of a stream in the order in which they come.
+
+    Parameters
+    ----------
+    work : Work
+        Its dataset is iterable and has a length.
+    position : Position
+        For the epoch.
+
+    Raises
+    ------
+    ValueError
+        If the stream has no length, or the length 0.
+    """
+
+    def __init__(self, work: Work, position: Position) -> None:
+        self._nb_items = stream_length(work.examples.dataset)
+        self.work = work
+        self.position = position
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return self._nb_items
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the examples.
+
+        Raises
+        ------
+        ItemError
+            If an item cannot be preprocessed; the cause is chained.
+        ValueError
+            If the stream has fewer or more items than its length says.
+        """
+        whole = self.work.examples
+        stream: Any = whole.dataset
+        current: dict[int, Any] = {}
+        examples = Examples(current, whole.preprocess, whole.seed)
+        count = 0
+        for item in stream:
+            if count == self._nb_items:
+                raise ValueError(self._miscounted(stream, "goes on after them"))
+            current.clear()
+            current[count] = item
+            yield examples(self.position.epoch, [count])[0]
+            count += 1
+        if count < self._nb_items:
+            raise ValueError(self._miscounted(stream, f"ends after {count}"))
+
+    def _miscounted(self, stream: Any, found: str) -> str:
+        return (
+            f"the data, a {type(stream).__name__}, has the length {self._nb_items} but {found}; "
+            "epochs and schedules count on the length, so correct its __len__ or pass a list"
+        )
+
+
+def stream_length(data: Any) -> int:
+    """Return the number of items of an iterable dataset.
+
+    Raises
+    ------
+    ValueError
+        If it has no length or no items.
+    """
+    kind = type(data).__name__
+    try:
+        nb_items = len(data)
+    except (TypeError, NotImplementedError) as error:
+        msg = (
+            f"the data is a {kind}, a stream without a length; expected one with __len__, since "
+            "epochs, schedules and resuming count batches. Give it a __len__ or pass list(data)"
+        )
+        raise ValueError(msg) from error
+    if nb_items == 0:
+        raise ValueError(f"the data, a {kind}, has no items; expected at least one")
+    return nb_items

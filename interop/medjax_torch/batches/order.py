@@ -1,0 +1,213 @@
+"""Samplers whose order is a function of seed and epoch, from any batch on."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from medjax.data.ladder import Ladder
+from medjax.data.order import batches_by_length
+from medjax_torch.batches.items import ItemDataset, Position
+
+Order = Callable[[int, int], np.ndarray]
+"""Seed and epoch to the order of the items."""
+
+
+def medkit_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
+    """Return the order medkit's trainer gives its training items under the same seed.
+
+    medkit draws from torch's global generator, which it seeds once. In each epoch the DataLoaders
+    take three numbers from it: the training one a seed for its workers and one for its sampler,
+    the evaluation one a seed for its workers. Here they are drawn from a generator of its own, so
+    any epoch can be had by itself. It is medkit's order as long as nothing else draws from the
+    global generator there; dropout on the CPU does, from the second epoch on.
+
+    Parameters
+    ----------
+    seed : int
+        The configuration's seed.
+    epoch : int
+        Epoch, counted from 1.
+    nb_items : int
+        Length of the dataset.
+
+    Returns
+    -------
+    numpy.ndarray
+        A permutation of 0 to `nb_items` - 1, shape (nb_items,), int64.
+
+    Examples
+    --------
+    >>> medkit_order(7, 2, 6).tolist()
+    [1, 4, 2, 0, 5, 3]
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(3 * (epoch - 1) + 2):
+        drawn = torch.empty((), dtype=torch.int64).random_(generator=generator)
+    shuffled = torch.randperm(nb_items, generator=generator.manual_seed(int(drawn)))
+    return shuffled.numpy()
+
+
+class Lengths:
+    """Lengths of preprocessed items; a known length is not measured again.
+
+    Parameters
+    ----------
+    dataset : ItemDataset
+        Whose items are measured, in this process.
+    fills : mapping of str to float
+        The ragged columns; an item is as long as its longest one.
+    hand_over : bool
+        Whether what was preprocessed to be measured is left with the dataset, for the loader to
+        take; pointless if the loader's dataset lives in another process.
+    """
+
+    def __init__(self, dataset: ItemDataset, fills: Mapping[str, float], hand_over: bool) -> None:
+        self._dataset = dataset
+        self._ladder = Ladder((), fills)
+        self._hand_over = hand_over
+        self._known = np.full(len(dataset), -1, dtype=np.int32)
+
+    def __call__(self, indices: np.ndarray) -> np.ndarray:
+        """Return the lengths of the items of a window, shape (len(indices),), int32.
+
+        All are 0 if the first item has no ragged column, for then the others are not looked at.
+        """
+        self._dataset.forget()
+        if self._dataset.is_random:
+            # A length of another epoch would make the order depend on where the run began.
+            self._known.fill(-1)
+        if self._length(indices[0]) == 0:
+            return np.zeros(len(indices), dtype=np.int32)
+        return np.array([self._length(index) for index in indices], dtype=np.int32)
+
+    def _length(self, index: int) -> int:
+        if self._known[index] < 0:
+            example = self._dataset.peek(int(index))
+            ragged = isinstance(example, Mapping)
+            self._known[index] = self._ladder.length_of(example) if ragged else 0
+            if not self._hand_over:
+                self._dataset.forget()
+        return int(self._known[index])
+
+
+class EpochSampler(Sampler[int]):
+    """Indices of an epoch's items, for torch to cut into batches.
+
+    Parameters
+    ----------
+    order : Order
+        What orders the items, shape (items,).
+    nb_items : int
+        Length of the dataset.
+    position : Position
+        Which seed and epoch, and from which batch on.
+    batch_size : int
+        Rows of a batch.
+
+    Attributes
+    ----------
+    handed_out : collections.deque of int
+        What the latest iteration has yielded; whoever pairs batches with indices takes from it.
+    """
+
+    def __init__(self, order: Order, nb_items: int, position: Position, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.position = position
+        self.handed_out: collections.deque[int] = collections.deque()
+        self._order = order
+        self._nb_items = nb_items
+
+    def __len__(self) -> int:
+        """Return the number of items of a whole epoch."""
+        return self._nb_items
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the next iteration, counted from 1."""
+        return self.position.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.position.epoch = epoch
+
+    @property
+    def start(self) -> int:
+        """First batch of the next iteration; 0 again once that has begun."""
+        return self.position.start
+
+    @start.setter
+    def start(self, start: int) -> None:
+        self.position.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the indices from the position on."""
+        epoch, start = self.epoch, self.start
+        self.start = 0
+        handed_out = self.handed_out = collections.deque()
+        for index in self._indices(epoch, start):
+            handed_out.append(index)
+            yield index
+
+    def batch(self, epoch: int, number: int) -> list[int]:
+        """Return the indices of one batch."""
+        return list(itertools.islice(self._indices(epoch, number), self.batch_size))
+
+    def _indices(self, epoch: int, start: int) -> Iterator[int]:
+        yield from map(int, self._order(self.position.seed, epoch)[start * self.batch_size :])
+
+
+class GroupedSampler(EpochSampler):
+    """An order in which items of similar length share a batch.
+
+    The batches are those of medjax's loader: windows of the order, cut by length.
+
+    Parameters
+    ----------
+    order, nb_items, position, batch_size
+        As for `EpochSampler`.
+    lengths : Lengths
+        Measures the items of a window.
+    window : int
+        Batches that are grouped together.
+    shuffle : bool
+        Whether the batches of a window are shuffled; if not they go from short to long.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        nb_items: int,
+        position: Position,
+        batch_size: int,
+        *,
+        lengths: Lengths,
+        window: int,
+        shuffle: bool,
+    ) -> None:
+        super().__init__(order, nb_items, position, batch_size)
+        self._lengths = lengths
+        self._window = window
+        self._shuffle = shuffle
+
+    def _indices(self, epoch: int, start: int) -> Iterator[int]:
+        order = self._order(self.position.seed, epoch)
+        first, skipped = divmod(start, self._window)
+        size = self._window * self.batch_size
+        for number, begin in enumerate(range(first * size, len(order), size), first):
+            indices = order[begin : begin + size]
+            batches = batches_by_length(
+                self._lengths(indices).tolist(),
+                self.batch_size,
+                seed=self.position.seed,
+                epoch=epoch,
+                window=number,
+                shuffle=self._shuffle,
+            )
+            for batch in batches[skipped if number == first else 0 :]:
+                yield from indices[batch].tolist()
