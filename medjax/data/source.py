@@ -22,7 +22,7 @@ from medjax.data.order import item_rng
 Example = dict[str, Any]
 
 _START_TIMEOUT = 120.0  # seconds for a worker process to start
-_PATIENCE = 5.0  # seconds to wait for a killed process
+_PATIENCE = 60.0  # seconds to wait for a killed process; on a busy machine its memory goes slowly
 
 
 class Dataset(Protocol):

@@ -1,46 +1,21 @@
 """The data: order, grouping, the ladder, what is refused, and resuming anywhere."""
 
 import itertools
-import threading
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import collate_sentences, config, mlp, one_device, points, sentences, tagger
+from loading import loader_of, stream
+from tiny import collate_sentences, mlp, points, sentences, tagger
 
-from medjax import ROW_MASK, BatchData, ItemError, Options, epoch_order, get_dataloader
-from medjax.data.ladder import Ladder, fix_shape, narrow
+from medjax import ROW_MASK, BatchData, ItemError, Options, epoch_order
+from medjax.data.ladder import Ladder
 from medjax.data.order import batches_by_length
-from medjax.data.prefetch import prefetch
 
 SENTENCES = sentences(53)
 NARROW = Ladder((4, 8), {"input_ids": 0, "labels": -100})
-
-
-def loader_of(data, component, *, shuffle=True, seed=3, batch_size=4, workers=0, **options):
-    return get_dataloader(
-        data,
-        component,
-        config("unused", batch_size=batch_size, dataloader_nb_workers=workers),
-        shuffle=shuffle,
-        seed=seed,
-        options=Options(**options),
-        mesh=one_device(),
-    )
-
-
-def stream(loader, epoch, start=0):
-    """Return what the loader yields, in a form that compares."""
-    return [
-        (
-            batch.indices.tolist(),
-            {name: np.asarray(column).tolist() for name, column in batch.device.items()},
-        )
-        for batch in loader.batches(epoch, start)
-    ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -147,12 +122,6 @@ def test_the_host_batch_is_what_collate_returned_and_the_device_batch_is_padded(
     assert loader.nb_shapes == len({b.device["input_ids"].shape for b in batches})
 
 
-def test_a_length_beyond_the_ladder_names_column_and_shape():
-    loader = loader_of(SENTENCES, tagger(), length_ladder=(4, 8), length_window=0)
-    with pytest.raises(ValueError, match=r"column 'input_ids' has shape \(4, \d+\).* ends at 8"):
-        list(loader.batches(1))
-
-
 def test_too_many_shapes_name_the_column():
     def collate(examples):
         longest = max(len(example["input_ids"]) for example in examples)
@@ -167,74 +136,6 @@ def test_too_many_shapes_name_the_column():
         SENTENCES, tagger(collate=collate), max_shapes=3, length_window=0, padding={"features": 7}
     )
     assert all(batch.device["features"].shape[1] in (16, 24, 32) for batch in padded.batches(1))
-
-
-def test_columns_of_jax_arrays_are_padded_as_numpy_ones():
-    def collate(examples):
-        batch = collate_sentences(examples)
-        return BatchData({**batch, "input_ids": jnp.asarray(batch["input_ids"])})
-
-    ours = loader_of(SENTENCES, tagger(collate=collate), length_window=0)
-    assert stream(ours, 1) == stream(loader_of(SENTENCES, tagger(), length_window=0), 1)
-
-
-@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**40])
-def test_integers_that_do_not_fit_are_refused(value):
-    column = np.array([0, value])
-    with pytest.raises(ValueError, match=rf"column 'ids' holds {value} as int64"):
-        narrow("ids", column)
-    batch = BatchData(ids=column)
-    with pytest.raises(ValueError, match="'ids'"):
-        fix_shape(batch, NARROW, 2)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [
-        ("int64", "int32"),
-        ("uint32", "int32"),
-        ("uint64", "int32"),
-        ("float64", "float32"),
-        ("float32", "float32"),
-        ("float16", "float16"),
-        ("bool", "bool"),
-        ("uint8", "uint8"),
-        ("int32", "int32"),
-    ],
-)
-def test_types_of_the_device(dtype, expected):
-    column = narrow("a", np.array([0, 1], dtype))
-    assert column.dtype == expected
-    assert column.tolist() == [0, 1]
-    assert narrow("a", np.zeros((0,), dtype)).dtype == expected
-
-
-def test_the_largest_integers_fit():
-    limits = [2**31 - 1, -(2**31)]
-    assert narrow("a", np.array(limits)).tolist() == limits
-
-
-@pytest.mark.parametrize("column", [np.array([None, 1]), np.array(["a", "b"])])
-def test_columns_of_objects_are_refused(column):
-    with pytest.raises(
-        ValueError, match=r"column 'a' is an array of .*; expected numbers, or a list"
-    ):
-        narrow("a", column)
-
-
-@pytest.mark.parametrize(
-    ("batch", "message"),
-    [
-        (BatchData(a=np.zeros(3)), "collate returned 3 rows; expected at least 1 and at most 2"),
-        (BatchData(a=np.zeros(0)), "collate returned 0 rows"),
-        (BatchData(), "collate returned 0 rows"),
-        (BatchData(a=np.zeros(2), b=["x"]), "differ in length"),
-        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', a name that medjax"),
-    ],
-)
-def test_what_collate_may_not_return(batch, message):
-    with pytest.raises(ValueError, match=message):
-        fix_shape(batch, NARROW, 2)
 
 
 def test_a_hugging_face_column_can_be_left_as_it_is():
@@ -254,56 +155,6 @@ def test_collate_must_return_a_row_for_each_example():
     )
     with pytest.raises(ValueError, match=r"collate returned 3 rows for 4 examples"):
         list(loader.batches(1))
-
-
-def test_what_collate_does_later_does_not_reach_the_device():
-    kept = np.zeros((2, 3), np.float32)
-
-    def collate(examples):
-        kept[:] = len(examples)
-        return BatchData(x=kept)
-
-    loader = loader_of(points(4), mlp(collate=collate), batch_size=2)
-    first = next(loader.batches(1))
-    kept[:] = -1
-    assert (np.asarray(first.device["x"]) == 2).all()
-
-
-def test_the_length_of_an_example():
-    ladder = Ladder((4,), {"ids": 0, "labels": 0})
-    assert ladder.length_of({"ids": [1, 2], "labels": np.zeros(3), "other": [1] * 9}) == 3
-    assert ladder.length_of({"ids": torch.zeros(5), "labels": 1}) == 5
-    assert ladder.length_of({"labels": np.int64(3)}) == 0
-    assert ladder.length_of({"labels": [[1], [2, 3]]}) == 2
-    assert ladder.length_of({}) == 0
-
-
-def test_prefetch_raises_where_the_item_would_have_come():
-    def items():
-        yield 1
-        yield 2
-        raise KeyError("third")
-
-    ahead = prefetch(items(), 8)
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(KeyError, match="third"):
-        next(ahead)
-
-
-def test_prefetch_ends_its_thread_and_stays_within_its_size():
-    made = []
-
-    def items():
-        for number in range(100):
-            made.append(number)
-            yield number
-
-    ahead = prefetch(items(), 2)
-    assert next(ahead) == 0
-    (thread,) = [t for t in threading.enumerate() if t.name == "medjax-prefetch"]
-    ahead.close()
-    assert not thread.is_alive()
-    assert len(made) <= 5
 
 
 def test_an_item_that_raises_is_reported_with_its_index():

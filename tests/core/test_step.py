@@ -1,4 +1,4 @@
-"""The training step: accumulation, what is not finite, purity, precision, compilations."""
+"""The training step: accumulation, purity, precision, compilations."""
 
 import jax
 import jax.numpy as jnp
@@ -6,36 +6,20 @@ import numpy as np
 import optax
 import pytest
 from jax._src.array import ArrayImpl
+from stepping import POINTS, assert_close, batches, params, with_broken
 from tiny import (
     CLASSES,
     mlp,
     on_device,
     one_device,
-    points,
     run_steps,
     same_bits,
     start_state,
     state_and_step,
 )
 
-from medjax import BatchData, Mean, Options, by_step, make_eval_step, make_forward_pass
-from medjax.batch import ROW_MASK
+from medjax import BatchData, Options, by_step, make_eval_step, make_forward_pass
 from medjax.schedules import reduce_on_plateau
-
-POINTS = points(24, weighted=True)
-
-
-def batches(component, size, items=POINTS):
-    return [on_device(component, items[i : i + size], size) for i in range(0, len(items), size)]
-
-
-def params(state):
-    return jax.device_get(state.params)
-
-
-def assert_close(a, b, tolerance=1e-6):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("optimizer", [optax.sgd, optax.adamw])
@@ -78,131 +62,6 @@ def test_padding_rows_change_nothing():
     padded, _ = run_steps(*state_and_step(component), [on_device(component, POINTS[:5], 8)])
     assert_close(params(alone), params(padded), 1e-7)
     assert float(alone.losses.weight) == float(padded.losses.weight)
-
-
-def weightless(items):
-    return [{**item, "weight": 0.0} for item in items]
-
-
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("arithmetic", ["exact", "medkit"])
-def test_a_batch_that_weighs_nothing_is_no_update(accumulation, arithmetic):
-    component = mlp(optimizer=optax.adam)
-    state, step = state_and_step(
-        component, accumulation=accumulation, options=Options(loss_arithmetic=arithmetic)
-    )
-    before = params(state)
-    nothing = on_device(component, weightless(POINTS[:4]))
-    state, stats = run_steps(state, step, [nothing] * accumulation)
-    assert same_bits(params(state), before)
-    assert int(state.step) == 0
-    assert int(state.pending) == 0
-    assert int(stats.stopped_at) == -1
-    assert float(stats.losses.weight) == 0.0
-    state, _ = run_steps(state, step, batches(component, 4)[:accumulation])
-    assert int(state.step) == 1
-
-
-@pytest.mark.parametrize("arithmetic", ["exact", "medkit"])
-def test_a_mean_made_by_hand_may_weigh_nothing(arithmetic):
-    def forward(variables, batch, key, /, *, return_loss, eval_mode):
-        losses = ((batch["x"] @ variables["params"]["w1"]) ** 2).sum(-1)
-        return BatchData(), Mean((losses * batch["weights"]).sum(), batch["weights"].sum()), {}
-
-    component = mlp()._replace(forward=forward)
-    _, stats = run_steps(
-        *state_and_step(component, options=Options(loss_arithmetic=arithmetic)),
-        [on_device(component, weightless(POINTS[:4]))],
-    )
-    assert int(stats.stopped_at) == -1
-    assert float(stats.grad_norm) == 0.0
-
-
-@pytest.mark.parametrize("arithmetic", ["exact", "medkit"])
-def test_a_weightless_batch_within_a_group_leaves_the_others_alone(arithmetic):
-    component = mlp()
-    options = Options(loss_arithmetic=arithmetic)
-    nothing = on_device(component, weightless(POINTS[:4]))
-    first, second = batches(component, 4)[:2]
-    state, step = state_and_step(component, accumulation=3, options=options)
-    same = jax.tree.map(jnp.copy, state)
-    with_it, _ = run_steps(state, step, [first, nothing, second])
-    without, _ = run_steps(same, step, [first, second])
-    assert int(with_it.step) == int(without.step) == 1
-    assert_close(params(with_it), params(without), 1e-7)
-
-
-def broken(items):
-    return [{**items[0], "x": items[0]["x"] * np.nan}, *items[1:]]
-
-
-def with_broken(component, positions, size=4):
-    chunks = [POINTS[i : i + size] for i in range(0, len(POINTS), size)]
-    return [
-        on_device(component, broken(chunk) if number in positions else chunk)
-        for number, chunk in enumerate(chunks)
-    ]
-
-
-@pytest.mark.parametrize("accumulation", [1, 3])
-def test_stop_keeps_the_state_of_before_the_broken_batch(accumulation):
-    component = mlp(dropout=0.3, optimizer=optax.adam)
-    state, step = state_and_step(component, accumulation=accumulation)
-    state, stats = run_steps(state, step, with_broken(component, {3}))
-    assert int(stats.stopped_at) == 3
-    assert int(state.batch_step) == 3
-    expected, _ = run_steps(
-        *state_and_step(component, accumulation=accumulation),
-        with_broken(component, set())[:3],
-        flush_last=False,
-    )
-    assert same_bits(state.params, expected.params)
-    assert same_bits(state.opt_state, expected.opt_state)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(state)))
-
-
-@pytest.mark.parametrize(("positions", "accumulation"), [({0, 3, 5}, 1), ({1, 2, 5}, 2)])
-def test_skip_equals_a_run_without_these_batches(positions, accumulation):
-    component = mlp(dropout=0.3, optimizer=optax.adamw)
-    options = Options(on_non_finite="skip", max_grad_norm=1.0)
-    skipped, stats = run_steps(
-        *state_and_step(component, accumulation=accumulation, options=options),
-        with_broken(component, positions),
-    )
-    good = [b for n, b in enumerate(with_broken(component, set())) if n not in positions]
-    without, _ = run_steps(
-        *state_and_step(component, accumulation=accumulation, options=options), good
-    )
-    assert int(skipped.skipped) == len(positions)
-    assert int(stats.stopped_at) == -1
-    for name in ("params", "opt_state", "losses", "step", "batch_step", "pending", "gradients"):
-        assert same_bits(getattr(skipped, name), getattr(without, name)), name
-
-
-def test_skip_stops_after_too_many_in_a_row():
-    component = mlp()
-    options = Options(on_non_finite="skip", max_skipped=2)
-    state, step = state_and_step(component, options=options)
-    found = []
-    for batch in with_broken(component, {0, 1, 3, 4, 5}):
-        state, stats = step(state, batch, jnp.asarray(False))
-        found.append(int(stats.stopped_at))
-    assert found == [-1, -1, -1, -1, -1, 5]
-    assert int(state.step) == 1
-    frozen = params(state)
-    state, stats = step(state, batches(component, 4)[0], jnp.asarray(True))
-    assert int(stats.stopped_at) == 5
-    assert same_bits(params(state), frozen)
-
-
-def test_an_infinite_gradient_under_a_finite_loss_is_not_finite():
-    def forward(variables, batch, key, /, *, return_loss, eval_mode):
-        root = jnp.sqrt(variables["params"]["w"][0])  # finite at 0, its slope is not
-        return BatchData(), Mean.of(batch["x"][:, 0] * 0 + root, batch[ROW_MASK]), {}
-
-    component = mlp()._replace(init=lambda key: {"params": {"w": jnp.zeros(2)}}, forward=forward)
-    _, stats = run_steps(*state_and_step(component), [on_device(component, POINTS[:4])])
-    assert int(stats.stopped_at) == 0
 
 
 def test_the_step_takes_over_the_state():

@@ -1,0 +1,64 @@
+"""States in a checkpoint store, and what comes back of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import CheckpointStore
+
+CONFIG = {"learning_rate": 1e-5, "checkpoint_metric": "é"}
+
+
+def tree(value: float = 1.0) -> dict:
+    return {
+        "params": {"w": jnp.full((3, 4), value), "half": jnp.full(5, value, jnp.bfloat16)},
+        "key": jax.random.key(int(value)),
+        "odd": jnp.array([np.nan, -0.0, np.inf, 1e-40], jnp.float32),
+        "count": jnp.asarray(int(value), jnp.int32),
+    }
+
+
+def layout(state):
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda _: here, state)
+
+
+def put(store: CheckpointStore, value: float, metric: float | None = None, **more) -> Path:
+    path = store.new_path(more.pop("epoch", int(value)))
+    given = {
+        "metric": metric,
+        "config": CONFIG,
+        "write_files": lambda folder: (folder / "own.txt").write_text(str(value)),
+        "block": True,
+    }
+    store.save(path, more.pop("state", tree(value)), {"at": value}, **{**given, **more})
+    return path
+
+
+def restored(folder: Path, resume: str | Path = "auto", state: dict | None = None):
+    """Return progress and arrays, None if there is nothing."""
+    like = tree() if state is None else state
+    with CheckpointStore(folder, "reader") as store:
+        found = store.restore(resume, like, layout(like))
+    if found is None:
+        return None
+    return found[1]["at"], found[0]
+
+
+def same(a, b) -> bool:
+    def raw(leaf):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        return np.asarray(leaf).tobytes()
+
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        raw(x) == raw(y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
