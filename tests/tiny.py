@@ -195,7 +195,7 @@ def on_device(component, items, nb_rows=None):
     """Return items as a batch on one device, padded to `nb_rows`."""
     host = component.collate([component.preprocess(item) for item in items])
     fixed = fix_shape(host, Ladder((16, 32), {}), nb_rows or len(items))
-    return sharding.put_batch(fixed, one_device())
+    return sharding.put(fixed, sharding.row_sharding(one_device()))
 
 
 def run_steps(state, step, batches, *, flush_last=True):

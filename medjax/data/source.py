@@ -89,17 +89,20 @@ class Examples:
         ItemError
             If an item raises; the cause is chained.
         """
-        return [self._example(epoch, int(index)) for index in indices]
-
-    def _example(self, epoch: int, index: int) -> Example:
+        examples: list[Example] = []
+        index = -1
         try:
-            item = self.dataset[index]
-            if self.is_random:
-                rng = item_rng(self.seed, epoch, index)
-                return self.preprocess(item, rng=rng)  # type: ignore[call-arg]
-            return self.preprocess(item)
+            for index in map(int, indices):
+                examples.append(self._example(epoch, index))
         except Exception as error:
             raise ItemError(index, f"{type(error).__name__}: {error}") from error
+        return examples
+
+    def _example(self, epoch: int, index: int) -> Example:
+        if self.is_random:
+            rng = item_rng(self.seed, epoch, index)
+            return self.preprocess(self.dataset[index], rng=rng)  # type: ignore[call-arg]
+        return self.preprocess(self.dataset[index])
 
 
 def _takes_rng(preprocess: Callable[..., Any]) -> bool:
