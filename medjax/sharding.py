@@ -15,8 +15,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from medjax.batch import BatchData
-
 _MIN_SHARDED_SIZE = 2**12  # elements; smaller leaves cost more to gather than they take
 
 
@@ -122,15 +120,29 @@ def put(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(put_leaf, tree, shardings)
 
 
-def put_batch(batch: BatchData, mesh: Mesh) -> BatchData:
-    """Return a host batch laid out over the mesh, its rows split over all devices.
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Return a batch of host arrays laid out over the mesh, their rows split over all devices.
 
-    On one CPU device it is the batch itself: the step reads the host's memory as it is.
+    An array without rows, or whose rows do not divide evenly, is repeated on every device; what is
+    computed is the same. On one CPU device nothing is done: the step reads the host's memory as it
+    is.
+
+    Parameters
+    ----------
+    batch : pytree
+        numpy arrays with their rows along the first axis.
+    mesh : jax.sharding.Mesh
+        A mesh of `make_mesh`.
     """
     if mesh.size == 1 and mesh.devices.item().platform == "cpu":
         return batch
-    placed: BatchData = put(batch, row_sharding(mesh))
-    return placed
+    rows, everywhere = row_sharding(mesh), replicated(mesh)
+
+    def choose(array: Any) -> NamedSharding:
+        divides = array.ndim and array.shape[0] and not array.shape[0] % mesh.size
+        return rows if divides else everywhere
+
+    return put(batch, jax.tree.map(choose, batch))
 
 
 def to_host(tree: Any) -> Any:

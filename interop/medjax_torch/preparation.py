@@ -111,7 +111,7 @@ class Preparation:
         arrays: dict[str, Any] = {COLUMNS: self._arrays(padded, key)}
         if self._options.loss_arithmetic == "exact":
             arrays[WEIGHT] = np.float32(loss_weight(batch))
-        return BatchData({GRAPH: key, **place(arrays, self.mesh)})
+        return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
 
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         """Return outputs of the device as the component's forward would have returned them."""
@@ -152,17 +152,3 @@ class Preparation:
             *(", ".join(longer.columns), proof),
         )
         return None
-
-
-def place(arrays: Any, mesh: Mesh) -> Any:
-    """Return arrays on the device, their first axis split over the mesh where it divides.
-
-    What does not divide, the last batch or one without rows, is repeated: the result is the same.
-    """
-    rows, everywhere = sharding.row_sharding(mesh), sharding.replicated(mesh)
-
-    def choose(array: Any) -> jax.sharding.Sharding:
-        splits = mesh.size > 1 and array.ndim and array.shape[0] and not array.shape[0] % mesh.size
-        return rows if splits else everywhere
-
-    return sharding.put(arrays, jax.tree.map(choose, arrays))

@@ -1,0 +1,177 @@
+"""Every contender trains the same tagger on the same text; a table and a picture of the times.
+
+Each run is a process of its own, one after the other, in rounds: all contenders once, then all
+again, so that a machine that slows down slows all. MiniLM, batch 16, constant learning rate 1e-4,
+AdamW, span F1 on the test split after each epoch. Defaults are kept as each contender has them:
+medkit, the torch loop and Lightning draw random batches padded to their longest sentence, the
+Hugging Face Trainer clips gradients too, medjax groups batches by length.
+
+    pip install "medjax[bench]"
+    python benchmarks/compare.py
+    python benchmarks/compare.py --data FOLDER --sentences 640 --only medkit medjax
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+from clinical_ner import SYNTHETIC, load_corpus  # noqa: E402
+from contenders import CONTENDERS, Work, run  # noqa: E402
+
+PACKAGES = ("jax", "flax", "torch", "transformers", "medkit-lib", "lightning")
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="as for examples/clinical_ner.py")
+    add("--sentences", type=int, help="train on the first of them only, test on a sixth as many")
+    add("--epochs", type=int, default=3)
+    add("--batch-size", type=int, default=16)
+    add("--rounds", type=int, default=2)
+    add("--only", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
+    add("--precisions", nargs="+", default=["float32", "bfloat16"])
+    add("--output", type=Path, default=Path("runs/compare"), help="folder of results and picture")
+    add("--one", help=argparse.SUPPRESS)  # a single run in this process: "name:precision"
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run all contenders in rounds and show what was measured."""
+    args = parse()
+    if args.one:
+        _one(args)
+        return
+    args.output.mkdir(parents=True, exist_ok=True)
+    print(_machine(), flush=True)
+    pairs = [
+        (name, precision)
+        for name in args.only
+        for precision in CONTENDERS[name][1]
+        if precision in args.precisions
+    ]
+    results: list[dict[str, Any]] = []
+    with (args.output / "results.jsonl").open("w") as log:
+        for number in range(args.rounds):
+            for name, precision in pairs:
+                result = _in_process(f"{name}:{precision}", args.output)
+                if result is None:
+                    continue
+                results.append(result)
+                log.write(json.dumps(result | {"round": number}) + "\n")
+                log.flush()
+                print(f"round {number}: {name} {precision}: {result['steady_s']:.1f} s", flush=True)
+    rows = summarise(results, pairs)
+    print(table(rows))
+    picture(rows, args.output / "epochs.png")
+
+
+def _one(args: argparse.Namespace) -> None:
+    name, precision = args.one.split(":")
+    corpus = load_corpus(args.data, seed=0)
+    train, test = corpus.train, corpus.test
+    if args.sentences:
+        train, test = train[: args.sentences], test[: args.sentences // 6]
+    with tempfile.TemporaryDirectory() as folder:
+        work = Work(
+            name, precision, train, test, Path(folder), args.epochs, batch_size=args.batch_size
+        )
+        result = run(work)
+    (args.output / "one.json").write_text(json.dumps(result))
+
+
+def _in_process(one: str, output: Path) -> dict[str, Any] | None:
+    """Run one contender in a new process with the arguments of this one."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--one", one]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{one} failed:\n{done.stderr[-2000:]}", flush=True)
+        return None
+    result: dict[str, Any] = json.loads((output / "one.json").read_text())
+    return result
+
+
+def summarise(results: list[dict[str, Any]], pairs: list[Any]) -> list[dict[str, Any]]:
+    """Return medians over the rounds, one row for each contender and precision."""
+    rows = []
+    for name, precision in pairs:
+        runs = [r for r in results if (r["name"], r["precision"]) == (name, precision)]
+        if not runs:
+            continue
+        row = {key: statistics.median(r[key] for r in runs) for key in ("steady_s", "whole_s")}
+        spread = [epoch for r in runs for epoch in r["epochs_s"][1:] or r["epochs_s"]]
+        row |= {"low_s": min(spread), "high_s": max(spread)}
+        row["f1"] = statistics.median(r["scores"][-1] for r in runs)
+        row["peak_mb"] = max(r["peak_mb"] for r in runs)
+        rows.append({**runs[0], **row})
+    goal = next((row["f1"] for row in rows if row["name"] == "medkit"), math.inf)
+    for row in rows:
+        epochs = zip(row["ends_s"], row["scores"], strict=True)
+        row["to_f1_s"] = next((seconds for seconds, f1 in epochs if f1 >= goal), None)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as a Markdown table; ratios are to medkit, or to the first row."""
+    base = next((row for row in rows if row["name"] == "medkit"), rows[0])
+    lines = [
+        f"| contender | precision | epoch, s | spread | {base['name']} / it | whole run, s | ratio "
+        "| to its F1, s | F1 | tokens/s | padding | shapes | compilations | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        reached = "-" if row["to_f1_s"] is None else f"{row['to_f1_s']:.0f}"
+        lines.append(
+            f"| {row['name']} | {row['precision']} | {row['steady_s']:.1f} "
+            f"| {row['low_s']:.1f}-{row['high_s']:.1f} "
+            f"| {base['steady_s'] / row['steady_s']:.2f} | {row['whole_s']:.0f} "
+            f"| {base['whole_s'] / row['whole_s']:.2f} | {reached} | {row['f1']:.3f} "
+            f"| {row['tokens'] / row['steady_s']:.0f} | {row['padding']:.0%} | {row['shapes']} "
+            f"| {row.get('compilations', '-')} | {row['peak_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the time of an epoch of each row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.4 * len(rows) + 1), layout="constrained")
+    axes = figure.subplots()
+    labels = [f"{row['name']}, {row['precision']}" for row in rows]
+    colors = ["tab:blue" if row["name"].startswith("medjax") else "tab:gray" for row in rows]
+    axes.barh(labels, [row["steady_s"] for row in rows], color=colors)
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds an epoch, evaluation included")
+    figure.savefig(path)
+    print(f"Drawn: {path}")
+
+
+def _machine() -> str:
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    return f"{platform.platform()}, Python {platform.python_version()}, {', '.join(found)}"
+
+
+if __name__ == "__main__":
+    main()
