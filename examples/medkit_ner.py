@@ -87,7 +87,7 @@ def make_trainer(
     )
     beyond_medkit = {}
     if args.trainer == "medjax":
-        window = 50 if args.grouped else 0
+        window = 100 if args.grouped else 0
         options = training.Options(length_window=window, precision=args.precision)
         beyond_medkit = {"options": options}
     return training.Trainer(

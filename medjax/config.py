@@ -215,6 +215,9 @@ _CONFIG_CHECKS: dict[str, _Check] = {
 }
 
 
+_LADDER = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512)
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """What medkit's configuration lacks; the defaults change no number of a run.
@@ -257,6 +260,9 @@ class Options:
         Whether preprocessed items are kept in memory, so that each is preprocessed once.
     prefetch : int
         Batches prepared ahead of the device.
+    compilation_cache : str, Path or None
+        Folder in which compiled programs are kept for the next start; "auto" is
+        ``~/.cache/medjax/xla``, None keeps none.
     worker_timeout : float
         Seconds to wait for a worker process before it is reported as hanging.
     save_interval_steps : int, optional
@@ -282,12 +288,13 @@ class Options:
     loss_arithmetic: Literal["exact", "medkit"] = "exact"
     on_non_finite: Literal["stop", "skip"] = "stop"
     max_skipped: int = 10
-    length_ladder: tuple[int, ...] = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-    length_window: int = 50
+    length_ladder: tuple[int, ...] = _LADDER
+    length_window: int = 100
     padding: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     max_shapes: int = 64
     cache_preprocessed: bool = False
     prefetch: int = 2
+    compilation_cache: str | Path | None = "auto"
     worker_timeout: float = 300.0
     save_interval_steps: int | None = None
     keep_all_checkpoints: bool = False
@@ -314,6 +321,7 @@ _OPTION_CHECKS: dict[str, _Check] = {
     "max_shapes": integer(1),
     "cache_preprocessed": flag,
     "prefetch": integer(1),
+    "compilation_cache": _optional(_path),
     "worker_timeout": _number(0.0, above=True),
     "save_interval_steps": _optional(integer(1)),
     "keep_all_checkpoints": flag,

@@ -28,7 +28,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
     )
 
     class Epochs(training.DefaultPrinterCallback):
-        def on_epoch_end(self, metrics: Any, epoch: int, epoch_time: float) -> None:
+        def on_epoch_end(self, metrics: Any, **_: Any) -> None:
             clock.epoch(metrics["eval"])
 
     config = training.TrainerConfig(
@@ -40,7 +40,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
     )
     beyond_medkit = {}
     if ours:
-        window = 50 if work.grouped else 0
+        window = 100 if work.grouped else 0
         options = training.Options(length_window=window, precision=work.precision)
         beyond_medkit = {"options": options}
     trainer = training.Trainer(
@@ -61,6 +61,6 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
 
 
 def _sizes(batch: Any, ladder: tuple[int, ...]) -> tuple[int, int, list[int]]:
-    mask = batch["attention_masks"] if "attention_masks" in batch else batch["attention_mask"]
+    mask = batch["attention_mask"]
     rows, length = mask.shape
     return rows, next((rung for rung in ladder if rung >= length), length), mask.sum(1).tolist()

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore
+from medjax.compilation import cached
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
@@ -138,8 +139,9 @@ def train(
 def open_run(
     config: TrainerConfig, options: Options
 ) -> Iterator[tuple[CheckpointStore, Preemption]]:
-    """Open the output folder of a new run and listen to signals until the block ends."""
+    """Open a run's output folder and compilation cache, and listen to signals, for a block."""
     with (
+        cached(options.compilation_cache),
         Preemption() as preemption,
         CheckpointStore(
             config.output_dir,

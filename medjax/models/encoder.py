@@ -3,14 +3,16 @@
 The families differ in little: how positions are numbered, whether there are token types, and one
 dropout. `EncoderConfig` answers those questions, so there is a single set of modules.
 
-Every module computes in the dtype of its parameters, so bfloat16 compute is a matter of handing
-in bfloat16 parameters. Softmax and the statistics of LayerNorm are float32 in any case.
+Matrices are multiplied in the dtype of the parameters, so bfloat16 compute is a matter of handing
+in bfloat16 parameters. What is between the products has their dtype on accelerators and is float32
+on the CPU; softmax and the statistics of LayerNorm are float32 in any case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 
 from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.dropout import Dropout
+from medjax.models.products import Dense, matmul
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
@@ -29,9 +32,9 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """The functions behind `hidden_act`."""
 
 
-def _dense(config: EncoderConfig, features: int, name: str) -> nn.Dense:
+def _dense(config: EncoderConfig, features: int, name: str) -> Dense:
     kernel_init = nn.initializers.normal(config.initializer_range)
-    return nn.Dense(features, kernel_init=kernel_init, name=name)
+    return Dense(features, kernel_init=kernel_init, name=name)
 
 
 def _embed(config: EncoderConfig, rows: int, name: str) -> nn.Embed:
@@ -116,9 +119,18 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a row's tokens to its real tokens, with the output projection."""
+    """Multi-head attention of a row's tokens to its real tokens, with the output projection.
+
+    Attributes
+    ----------
+    config : EncoderConfig
+        Sizes and choices.
+    dtype : dtype
+        Type in which scores and values are multiplied.
+    """
 
     config: EncoderConfig
+    dtype: Any
 
     @nn.compact
     def __call__(self, hidden: jax.Array, bias: jax.Array, *, deterministic: bool) -> jax.Array:
@@ -135,25 +147,34 @@ class SelfAttention(nn.Module):
             split_heads(_dense(config, size, name)(hidden)) for name in ("query", "key", "value")
         )
         query = query * (size // heads) ** -0.5
-        scores = jnp.einsum("rhqd,rhkd->rhqk", query, key, preferred_element_type=jnp.float32)
+        scores = matmul(query, jnp.swapaxes(key, -1, -2), self.dtype)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
         dropout = Dropout(config.attention_probs_dropout_prob)
         weights = dropout(weights, deterministic=deterministic)
-        attended = jnp.einsum("rhqk,rhkd->rhqd", weights, value)
+        attended = matmul(weights, value, self.dtype)
         merged = attended.transpose(0, 2, 1, 3).reshape(rows, length, size)
         return _dense(config, size, "output")(merged)
 
 
 class EncoderLayer(nn.Module):
-    """Attention and feed-forward, each followed by dropout, a residual sum and LayerNorm."""
+    """Attention and feed-forward, each followed by dropout, a residual sum and LayerNorm.
+
+    Attributes
+    ----------
+    config : EncoderConfig
+        Sizes and choices.
+    dtype : dtype
+        Type in which matrices are multiplied.
+    """
 
     config: EncoderConfig
+    dtype: Any
 
     @nn.compact
     def __call__(self, hidden: jax.Array, bias: jax.Array, *, deterministic: bool) -> jax.Array:
         """Return hidden states of the shape of `hidden`: (rows, length, hidden_size)."""
         config = self.config
-        attention = SelfAttention(config, name="attention")
+        attention = SelfAttention(config, self.dtype, name="attention")
         attended = attention(hidden, bias, deterministic=deterministic)
         dropout = Dropout(config.attention_output_dropout)
         attended = dropout(attended, deterministic=deterministic)
@@ -225,7 +246,8 @@ class Encoder(nn.Module):
         bias = attention_bias(attention_mask)
         embeddings = Embeddings(config, name="embeddings")
         hidden = embeddings(input_ids, token_type_ids, deterministic=deterministic)
+        parameter_dtype = hidden.dtype
         for index in range(config.num_hidden_layers):
-            layer = EncoderLayer(config, name=f"layer_{index}")
+            layer = EncoderLayer(config, parameter_dtype, name=f"layer_{index}")
             hidden = layer(hidden, bias, deterministic=deterministic)
         return hidden

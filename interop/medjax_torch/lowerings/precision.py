@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from medjax.models.products import row_major
+
 _multiplying_in: ContextVar[Any] = ContextVar("multiplying_in", default=None)
 
 
@@ -41,7 +43,9 @@ def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the product of two matrices or batches of them, in the type of `x`."""
-    return jnp.matmul(*operands(x, y), preferred_element_type=x.dtype)
+    x_rounded, y_rounded = operands(x, y)
+    product = jnp.matmul(row_major(x_rounded), row_major(y_rounded), preferred_element_type=x.dtype)
+    return product
 
 
 def _rounded(array: jax.Array, dtype: Any) -> jax.Array:
