@@ -1,0 +1,73 @@
+"""Products with gradients of their own are those that JAX derives, in either arithmetic."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.models.products import Dense, matmul, row_major
+
+
+def operands(leading, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    x, y, g = (rng.normal(size=(*leading, *size)) for size in ((5, 7), (7, 3), (5, 3)))
+    return jnp.asarray(x, dtype), jnp.asarray(y, dtype), jnp.asarray(g, jnp.float32)
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 4)])
+def test_value_and_gradients_in_float32(leading):
+    x, y, g = operands(leading)
+    with jax.default_matmul_precision("highest"):
+        expected, transpose = jax.vjp(jnp.matmul, x, y)
+        found, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.float32), x, y)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    for ours, theirs in zip(pullback(g), transpose(g), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_rounds_operands_and_adds_in_float32():
+    x, y, g = operands(())
+    found, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.bfloat16), x, y)
+    low = [np.asarray(value.astype(jnp.bfloat16), np.float32) for value in (x, y, g)]
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, low[0] @ low[1], rtol=1e-6)
+    to_x, to_y = pullback(g)
+    assert to_x.dtype == to_y.dtype == jnp.float32
+    np.testing.assert_allclose(to_x, low[2] @ low[1].T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_y, low[0].T @ low[2], rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_have_the_types_of_their_operands():
+    x, y, g = operands((2,))
+    y = y.astype(jnp.bfloat16)
+    _, pullback = jax.vjp(lambda x, y: matmul(x, y, y.dtype), x, y)
+    assert [value.dtype for value in pullback(g)] == [jnp.float32, jnp.bfloat16]
+
+
+def test_the_precision_of_the_forward_pass_holds_for_the_gradients():
+    x, y, _ = operands(())
+
+    def loss(x, y):
+        with jax.default_matmul_precision("highest"):
+            return matmul(x, y, jnp.float32).sum()
+
+    jaxpr = str(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(x, y))
+    assert jaxpr.count("HIGHEST") == 2 * jaxpr.count("dot_general[") >= 4
+
+
+def test_the_layer_has_the_parameters_of_flax():
+    inputs = jnp.ones((2, 3, 4))
+    ours, theirs = Dense(6), nn.Dense(6)
+    params = ours.init(jax.random.key(0), inputs)
+    expected = theirs.init(jax.random.key(0), inputs)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
+    np.testing.assert_allclose(
+        ours.apply(expected, inputs), theirs.apply(expected, inputs), rtol=1e-6
+    )
+
+
+def test_row_major_changes_no_value():
+    x = jnp.arange(24.0).reshape(2, 3, 4)
+    written = jax.jit(lambda x: row_major(jnp.swapaxes(x, -1, -2)))(x)
+    np.testing.assert_array_equal(written, np.swapaxes(np.asarray(x), -1, -2))
