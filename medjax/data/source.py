@@ -267,16 +267,20 @@ class Workers:
 _examples_of_worker: Examples | None = None
 
 
-def _start_worker(pickled: bytes) -> None:
+def isolate_worker() -> None:
+    """Leave signals and accelerator to the process that trains; for a worker's start."""
     # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
     # saving, and needs its batches until then.
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    # Workers must leave the accelerator to the process that trains. The environment alone would
-    # not do: jax, which this module imports, has read it by now.
+    # The environment alone would not do: jax, which this module imports, has read it by now.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
+
+
+def _start_worker(pickled: bytes) -> None:
+    isolate_worker()
     global _examples_of_worker  # one dataset a worker, for its whole life
     _examples_of_worker = pickle.loads(pickled)
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from medjax.data.order import epoch_order
-from medjax.data.source import Examples
+from medjax.data.source import Examples, isolate_worker
 from medjax_torch.batches.items import (
     ItemDataset,
     Position,
@@ -162,11 +159,4 @@ def _worker_arguments(work: Work, nb_workers: int, timeout: float) -> dict[str, 
 
 
 def _start_worker(number: int) -> None:
-    # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
-    # saving, and needs its batches until then.
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    # The accelerator is for the process that trains; jax has read the environment by now.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    jax.config.update("jax_platforms", "cpu")
+    isolate_worker()
