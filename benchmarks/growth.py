@@ -46,15 +46,16 @@ def main() -> None:
     if args.one:
         print(json.dumps(_items(args.one)))
         return
-    for name, values in (("rows", args.rows), ("lengths", args.lengths), ("layers", args.layers)):
-        _show(name, values, args.precision)
-    print("\n| items | microseconds a step | peak MB |\n|---|---|---|")
+    print("| items | microseconds a step | peak MB |\n|---|---|---|")
     for items in args.items:
-        # A process each: the peak of memory is that of a process.
+        # A process each, as the peak of memory is that of a process; and first, as Linux counts
+        # what the parent held when it started the process.
         command = [sys.executable, __file__, "--one", str(items)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"| {items} | {found['step_us']:.0f} | {found['peak_mb']:.0f} |", flush=True)
+    for name, values in (("rows", args.rows), ("lengths", args.lengths), ("layers", args.layers)):
+        _show(name, values, args.precision)
 
 
 def _show(name: str, values: Sequence[int], precision: str) -> None:
