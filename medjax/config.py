@@ -259,7 +259,7 @@ class Options:
     cache_preprocessed : bool
         Whether preprocessed items are kept in memory, so that each is preprocessed once.
     prefetch : int
-        Batches prepared ahead of the device.
+        Batches prepared ahead of the device, in a thread where preparing them is slow.
     compilation_cache : str, Path or None
         Folder in which compiled programs are kept for the next start; "auto" is
         ``~/.cache/medjax/xla``, None keeps none.
