@@ -1,7 +1,8 @@
 """The training and the evaluation step: pure, jitted, donated; compiled nowhere else.
 
-A training step adds up gradients of the *sum* of the loss and divides them by the sum of its
-weights when it updates, so that N batches of b rows make the same update as one of N x b.
+With accumulation, a training step adds up gradients of the *sum* of the loss and divides them by
+the sum of its weights when it updates, so that N batches of b rows make the same update as one of
+N x b.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def make_train_step(
     """
     forward_pass = make_forward_pass(state.apply_fn, options)
     max_skipped = options.max_skipped if options.on_non_finite == "skip" else 0
+    accumulates = accumulation > 1
     divisor = accumulation if options.loss_arithmetic == "medkit" else None
 
     def train_step(
@@ -170,7 +172,11 @@ def make_train_step(
         def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
             variables = {"params": params, **state.collections}
             outputs, loss, collections = forward_pass(variables, batch, key, False)
-            return loss.total, (outputs, loss, collections)
+            if accumulates:
+                return loss.total, (outputs, loss, collections)
+            # Here the division costs nothing; of the gradients it would be a pass over all.
+            mean = loss.total / jnp.where(loss.weight > 0, loss.weight, 1.0)
+            return mean, (outputs, loss, collections)
 
         (_, (outputs, loss, collections)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
@@ -183,17 +189,17 @@ def make_train_step(
         state = _note_skipped(state, finite, max_skipped)
         due = (state.pending >= accumulation) | flush
         apply = due & (state.gradient_weight > 0) & (state.stopped_at < 0)
-        if accumulation == 1:
+        if not accumulates:
             apply = apply & taken
         state = jax.lax.cond(
             apply,
-            functools.partial(_update, divisor=divisor, accumulates=accumulation > 1),
-            functools.partial(_wait, due=due, accumulates=accumulation > 1),
+            functools.partial(_update, divisor=divisor, accumulates=accumulates),
+            functools.partial(_wait, due=due, accumulates=accumulates),
             *(state, waiting, rate),
         )
         stats = StepStats(
             state.losses,
-            norm / jnp.maximum(loss.weight, _TINY),
+            norm / jnp.maximum(loss.weight, _TINY) if accumulates else norm,
             rate,
             state.stopped_at,
             outputs if with_outputs else None,
@@ -252,8 +258,10 @@ def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> Tra
 def _update(
     state: TrainState, waiting: Any, rate: jax.Array, *, divisor: int | None, accumulates: bool
 ) -> TrainState:
-    weight = state.gradient_weight if divisor is None else divisor
-    gradients = jax.tree.map(lambda gradient: gradient / weight, waiting)
+    gradients = waiting
+    if accumulates:
+        weight = state.gradient_weight if divisor is None else divisor
+        gradients = jax.tree.map(lambda gradient: gradient / weight, waiting)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     state = state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
     return state.apply_gradients(grads=gradients).replace(

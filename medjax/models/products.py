@@ -59,21 +59,26 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, y, like_x, like_y = residuals
     gradient = gradient.astype(dtype)
-    to_x = _product(gradient, _transposed(y), precision).astype(like_x.dtype)
-    return to_x, _product(_transposed(x), gradient, precision).astype(like_y.dtype)
+    last, before = x.ndim - 1, x.ndim - 2
+    to_x = _product(gradient, y, precision, (last, last))
+    if dtype == jnp.float32 or not _on_cpu():
+        to_y = _product(x, gradient, precision, (before, before))
+    else:
+        to_y = _product(row_major(jnp.swapaxes(x, -1, -2)), gradient, precision)
+    return to_x.astype(like_x.dtype), to_y.astype(like_y.dtype)
 
 
 _matmul.defvjp(_forward, _backward)
 
 
-def _product(x: jax.Array, y: jax.Array, precision: Any) -> jax.Array:
+def _product(
+    x: jax.Array, y: jax.Array, precision: Any, axes: tuple[int, int] | None = None
+) -> jax.Array:
+    """Sum over one axis of each, by default the last of `x` and the last but one of `y`."""
+    over_x, over_y = (x.ndim - 1, y.ndim - 2) if axes is None else axes
     leading = tuple(range(x.ndim - 2))
-    axes = (((x.ndim - 1,), (y.ndim - 2,)), (leading, leading))
-    return lax.dot_general(x, y, axes, precision, preferred_element_type=jnp.float32)
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    return row_major(jnp.swapaxes(x, -1, -2))
+    dimensions = (((over_x,), (over_y,)), (leading, leading))
+    return lax.dot_general(x, y, dimensions, precision, preferred_element_type=jnp.float32)
 
 
 def row_major(x: jax.Array) -> jax.Array:
