@@ -1,10 +1,10 @@
 """Matrix products in the arithmetic of their weights, and in the layout the CPU is fast in.
 
-XLA's CPU backend multiplies row-major matrices by vectorised kernels, but computes a product with
-a transposed operand, which both gradients of a product are, several times slower, and widens every
-bfloat16 number it adds. So on the CPU transposes are written out first, and what a product of
-bfloat16 operands gives stays float32. A training step of MiniLM (16 rows of 64 tokens, two cores
-with avx512_bf16) takes a fifth less time in float32, and half of that in bfloat16.
+XLA's CPU backend reads both operands of a float32 product in either order, so the transposes that
+gradients are made of are free. Of bfloat16 it has kernels for a plain product and, of matrices but
+not of stacks, for a transposed second operand; any other form it computes in float32, six times
+slower, and it widens every bfloat16 number it adds. So on the CPU those transposes are written
+out, and what a product of bfloat16 operands gives stays float32.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def matmul(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
 # The precision is an argument because gradients are traced outside of the context that sets it.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _matmul(x: jax.Array, y: jax.Array, dtype: Any, precision: Any) -> jax.Array:
-    product = _product(x.astype(dtype), y.astype(dtype), precision)
-    return product if _on_cpu() else product.astype(dtype)
+    result = product(x.astype(dtype), y.astype(dtype), precision=precision)
+    return result if _on_cpu() else result.astype(dtype)
 
 
 def _forward(x: jax.Array, y: jax.Array, dtype: Any, precision: Any) -> tuple[jax.Array, Any]:
@@ -59,31 +59,53 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, y, like_x, like_y = residuals
     gradient = gradient.astype(dtype)
-    last, before = x.ndim - 1, x.ndim - 2
-    to_x = _product(gradient, y, precision, (last, last))
-    if dtype == jnp.float32 or not _on_cpu():
-        to_y = _product(x, gradient, precision, (before, before))
-    else:
-        to_y = _product(row_major(jnp.swapaxes(x, -1, -2)), gradient, precision)
+    to_x = product(gradient, y, transposed=True, precision=precision)
+    to_y = product(jnp.swapaxes(x, -1, -2), gradient, precision=precision)
     return to_x.astype(like_x.dtype), to_y.astype(like_y.dtype)
 
 
 _matmul.defvjp(_forward, _backward)
 
 
-def _product(
-    x: jax.Array, y: jax.Array, precision: Any, axes: tuple[int, int] | None = None
+def product(
+    x: jax.Array,
+    y: jax.Array,
+    *,
+    transposed: bool = False,
+    precision: Any = None,
+    result_dtype: Any = jnp.float32,
 ) -> jax.Array:
-    """Sum over one axis of each, by default the last of `x` and the last but one of `y`."""
-    over_x, over_y = (x.ndim - 1, y.ndim - 2) if axes is None else axes
-    leading = tuple(range(x.ndim - 2))
-    dimensions = (((over_x,), (over_y,)), (leading, leading))
-    return lax.dot_general(x, y, dimensions, precision, preferred_element_type=jnp.float32)
+    """Return the product of two matrices, or stacks of them, in the layout the CPU is fast in.
+
+    Parameters
+    ----------
+    x : jax.Array
+        Shape (..., n, k).
+    y : jax.Array
+        Shape (..., k, m) or, if `transposed`, (..., m, k), of the same leading axes and dtype.
+    transposed : bool
+        Whether `y` is to be transposed; where a transpose is already made, undo it and say so.
+    precision
+        As for `jax.lax.dot_general`.
+    result_dtype : dtype
+        Type of the sums and of the result.
+
+    Returns
+    -------
+    jax.Array
+        Shape (..., n, m).
+    """
+    if x.dtype == jnp.bfloat16 and _on_cpu():
+        if transposed and x.ndim > 2:
+            y, transposed = jnp.swapaxes(y, -1, -2), False
+        x, y = _written_out(x), _written_out(y)
+    last, leading = x.ndim - 1, tuple(range(x.ndim - 2))
+    axes = (((last,), (last if transposed else last - 1,)), (leading, leading))
+    return lax.dot_general(x, y, axes, precision, preferred_element_type=result_dtype)
 
 
-def row_major(x: jax.Array) -> jax.Array:
-    """Return an array of any shape that is written out in its own order, on the CPU."""
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if _on_cpu() else x
+def _written_out(x: jax.Array) -> jax.Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def _on_cpu() -> bool:

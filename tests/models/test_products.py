@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.models.products import Dense, matmul, row_major
+from medjax.models.products import Dense, matmul, product
 
 
 def operands(leading, dtype=jnp.float32):
@@ -67,7 +67,9 @@ def test_the_layer_has_the_parameters_of_flax():
     )
 
 
-def test_row_major_changes_no_value():
-    x = jnp.arange(24.0).reshape(2, 3, 4)
-    written = jax.jit(lambda x: row_major(jnp.swapaxes(x, -1, -2)))(x)
-    np.testing.assert_array_equal(written, np.swapaxes(np.asarray(x), -1, -2))
+@pytest.mark.parametrize("leading", [(), (2,), (2, 4)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_transposed_second_operand_is_read_as_it_is(leading, dtype):
+    x, y, _ = operands(leading, dtype)
+    found = jax.jit(lambda x, y: product(x, y, transposed=True))(x, jnp.swapaxes(y, -1, -2))
+    np.testing.assert_allclose(found, product(x, y), rtol=1e-5, atol=1e-6)

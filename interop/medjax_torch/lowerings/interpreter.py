@@ -135,6 +135,19 @@ def _value(node: Node) -> Any:
     return node.meta.get("val")
 
 
+def _is_swapped(argument: Any) -> bool:
+    """Return whether an argument was made by swapping the last two axes of a tensor."""
+    if not isinstance(argument, Node):
+        return False
+    if argument.target is torch.ops.aten.clone.default:
+        return _is_swapped(argument.args[0])
+    if argument.target not in (torch.ops.aten.permute.default, torch.ops.aten.permute_copy.default):
+        return False
+    order: Any = argument.args[1]
+    rank = len(order)
+    return rank > 1 and list(order) == [*range(rank - 2), rank - 1, rank - 2]
+
+
 def _fixed_draw(node: Node, arguments: Any, options: Any) -> Any:
     """Return what a random operator gives where nothing is random."""
     traced = pytree.tree_leaves(_value(node))
@@ -155,7 +168,8 @@ def _call(node: Node, lowering: Lowering | None, key: jax.Array | None, inputs: 
             return _fixed_draw(node, arguments, options)
         return lowering.function(key, *arguments, **options)
     if lowering.kind is Kind.TRACED:
-        traced = Traced(_value(node), map_arg(node.args, _value))
+        swapped = tuple(map(_is_swapped, node.args))
+        traced = Traced(_value(node), map_arg(node.args, _value), swapped)
         return lowering.function(traced, *arguments, **options)
     return lowering.function(*arguments, **options)
 

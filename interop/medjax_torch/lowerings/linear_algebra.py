@@ -15,19 +15,28 @@ from medjax_torch.lowerings.table import Kind, Traced, lowers, lowers_each
 
 aten = torch.ops.aten
 
-lowers_each(
-    {
-        aten.bmm.default: matmul,
-        aten.dot.default: jnp.dot,
-        aten.mm.default: matmul,
-        aten.mv.default: matmul,
-    }
-)
+lowers_each({aten.dot.default: jnp.dot, aten.mv.default: jnp.dot})
 
 
-@lowers(aten.addmm.default, aten.addmv.default, aten.baddbmm.default)
-def _addmm(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: Any = 1) -> jax.Array:
-    product = matmul(x, y) if alpha == 1 else alpha * matmul(x, y)
+@lowers(aten.mm.default, aten.bmm.default, kind=Kind.TRACED)
+def _mm(traced: Traced, x: jax.Array, y: jax.Array) -> jax.Array:
+    return matmul(x, y, transposed=traced.swapped[1])
+
+
+@lowers(aten.addmm.default, aten.baddbmm.default, kind=Kind.TRACED)
+def _addmm(
+    traced: Traced, bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: Any = 1
+) -> jax.Array:
+    return _plus(bias, matmul(x, y, transposed=traced.swapped[2]), beta, alpha)
+
+
+@lowers(aten.addmv.default)
+def _addmv(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: Any = 1) -> jax.Array:
+    return _plus(bias, jnp.dot(x, y), beta, alpha)
+
+
+def _plus(bias: jax.Array, product: jax.Array, beta: Any, alpha: Any) -> jax.Array:
+    product = product if alpha == 1 else alpha * product
     if beta == 0:  # torch does not read the bias then, not even its NaNs
         return product
     return (bias if beta == 1 else beta * bias) + product

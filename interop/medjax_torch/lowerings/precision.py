@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medjax.models.products import row_major
+from medjax.models.products import product
 
 _multiplying_in: ContextVar[Any] = ContextVar("multiplying_in", default=None)
 
@@ -41,11 +41,19 @@ def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _rounded(x, dtype), _rounded(y, dtype)
 
 
-def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the product of two matrices or batches of them, in the type of `x`."""
-    x_rounded, y_rounded = operands(x, y)
-    product = jnp.matmul(row_major(x_rounded), row_major(y_rounded), preferred_element_type=x.dtype)
-    return product
+def matmul(x: jax.Array, y: jax.Array, *, transposed: bool) -> jax.Array:
+    """Return the product of two matrices or batches of them, in the type of `x`.
+
+    Parameters
+    ----------
+    x, y : jax.Array
+        Shapes (..., n, k) and (..., k, m).
+    transposed : bool
+        Whether `y` was made by swapping its last two axes: then it is read as it was before.
+    """
+    x, y = operands(x, y.mT if transposed else y)
+    result_dtype = jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype
+    return product(x, y, transposed=transposed, result_dtype=result_dtype)
 
 
 def _rounded(array: jax.Array, dtype: Any) -> jax.Array:

@@ -29,12 +29,14 @@ class Kind(enum.Enum):
 
 
 class Traced(NamedTuple):
-    """What torch's trace recorded about a call, for shapes that depend on data and for strides."""
+    """What torch's trace recorded about a call, for shapes that depend on data and for layouts."""
 
     output: Any
     """The result as torch tensors without data."""
     arguments: tuple[Any, ...]
     """The positional arguments, their tensors without data."""
+    swapped: tuple[bool, ...]
+    """Which positional arguments were made by swapping the last two axes of a tensor."""
 
 
 class Lowering(NamedTuple):
