@@ -26,7 +26,6 @@ from medjax.data.order import item_rng
 Example = dict[str, Any]
 
 _START_TIMEOUT = 120.0  # seconds for a worker process to start
-_PATIENCE = 60.0  # seconds to wait for a killed process; on a busy machine its memory goes slowly
 _GRACE = 10.0  # seconds that a worker outlives SIGTERM: for the batch that the trainer still needs
 
 
@@ -261,12 +260,10 @@ class Workers:
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers: after their work, or at once with `kill`."""
-        self._pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:
             for process in self._context.started:
                 process.kill()
-            for process in self._context.started:
-                process.join(_PATIENCE)
+        self._pool.shutdown(cancel_futures=True)
 
 
 _examples_of_worker: Examples | None = None

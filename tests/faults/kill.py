@@ -55,6 +55,8 @@ def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
         found = job.complete(folder / "out", callback=diary, sleep=sleep)
         (folder / "report.json").write_text(json.dumps(found))
         code = 0
+    except SystemExit as asked:
+        code = int(asked.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -25,14 +25,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR1)
 
 
 def signal_once(
-    child: int, folder: Path, rng: random.Random, longest: float
+    child: int, folder: Path, rng: random.Random, longest: float, last: diary.Line
 ) -> tuple[int, float] | None:
     """Signal a process at a random time after its first batch.
 
     Returns
     -------
     tuple of int and float, or None
-        The signal, and the seconds until the process ended; None if it completed before.
+        The signal, and the seconds until the process ended; None if it had trained to the end.
     """
     before = len(diary.read(folder / "diary.txt"))
     while len(diary.read(folder / "diary.txt")) == before:
@@ -48,7 +48,11 @@ def signal_once(
     began = time.monotonic()
     os.kill(child, signum)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code == 128 + signum, f"the job ended with {code} after {signum.name}"
+    if code != 128 + signum:  # or else train() had returned: then the signal is not its own
+        newest = diary.read(folder / "diary.txt")[-1]
+        assert newest[:2] == last[:2], f"the job ended with {code} after {signum.name}"
+        assert code in (0, -signum), f"the job ended with {code} after {signum.name}"
+        return None
     return signum, time.monotonic() - began
 
 
@@ -75,11 +79,13 @@ def campaign(root: Path, job: Any, *, signals: int, seed: int, sleep: float) -> 
                 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, _log(folder)
                 break
             try:
-                told = signal_once(child, folder, rng, longest)
+                told = signal_once(child, folder, rng, longest, batches[-1])
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{_log(folder)}") from None
-            if told is None:
+            if told is None and (folder / "report.json").exists():
                 break
+            if told is None:
+                continue
             figures["signals"] += 1
             figures["SIGTERMs"] += told[0] == signal.SIGTERM
             figures["slowest exit in seconds"] = max(figures["slowest exit in seconds"], told[1])
