@@ -77,7 +77,7 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
     CorruptCheckpointError
         If it is no progress.
     MismatchError
-        If the checkpoint stands within an epoch and the data, its batches or the seed have
+        If the schedule is of another kind, or the checkpoint stands within an epoch and the data, its batches or the seed have
         changed, so that its position means nothing.
     """
     try:
@@ -85,6 +85,13 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
     except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         msg = f"the progress of the checkpoint is damaged ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
+    missing = now.schedule.keys() - progress.schedule.keys()
+    if missing:
+        msg = (
+            f"the checkpoint's schedule has {sorted(progress.schedule)} but no {sorted(missing)}; "
+            "resume with the kind of schedule that it was saved with"
+        )
+        raise MismatchError(msg)
     if progress.batch == 0:
         return progress._replace(data=now.data, seed=now.seed)
     then = {"seed": progress.seed, **progress.data}
@@ -107,6 +114,8 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
     progress = Progress(**fields)
     if progress.epoch < 1 or progress.batch < 0 or not 0 <= progress.seed < 2**63:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
+    if not all(isinstance(value, int | float) for value in progress.schedule.values()):
+        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
     for row in progress.history:
         if not all(isinstance(metrics, dict) for metrics in row.values()):
             raise TypeError(f"a row of the history is {row!r:.60}")

@@ -106,7 +106,9 @@ def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str 
     return kind
 
 
-def campaign(root: Path, job: Any, *, kills: int, seed: int, per_run: int, sleep: float) -> dict[str, Any]:
+def campaign(
+    root: Path, job: Any, *, kills: int, seed: int, per_run: int, sleep: float
+) -> dict[str, Any]:
     """Kill `kills` times over as many runs as that takes; return the figures."""
     rng = random.Random(seed)
     reference = root / "reference"
