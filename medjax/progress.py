@@ -77,8 +77,8 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
     CorruptCheckpointError
         If it is no progress.
     MismatchError
-        If the schedule is of another kind, or the checkpoint stands within an epoch and the data, its batches or the seed have
-        changed, so that its position means nothing.
+        If the schedule is of another kind, or the checkpoint stands within an epoch and the data,
+        its batches or the seed have changed, so that its position means nothing.
     """
     try:
         progress = _progress_from(saved)

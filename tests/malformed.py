@@ -1,4 +1,4 @@
-"""Malformed inputs of every kind, and what may come of them: an answer or a documented exception."""
+"""Malformed inputs of every kind: an answer or a documented exception may come of them."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ def attempts(
     print(f"{tried} inputs tried, {refused} refused")
     assert tried >= times
     assert refused > 0
+
+
+def names_a_field(error: ValueError, record: str, fields: dict[str, Any]) -> None:
+    """Fail unless the message of `error` begins with one of the fields that were given."""
+    assert str(error).startswith(tuple(f"{record}.{name} is " for name in fields)), error
 
 
 NUMBERS = st.one_of(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import job
 import pytest
-from breaking import At
+from breaking import At, DiedError, die
 
 import medjax
 from medjax.preemption import Preemption
@@ -22,6 +22,11 @@ HANDLED = ("SIGTERM", "SIGUSR1", "SIGINT")
 
 def _send(name: str):
     return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+def _sent_and_died() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    die()
 
 
 def _position(out: Path) -> tuple[int, int]:
@@ -167,7 +172,6 @@ def test_a_signal_when_all_is_done_still_ends_the_process():
     with pytest.raises(SystemExit) as raised, Preemption():
         os.kill(os.getpid(), signal.SIGTERM)
     assert raised.value.code == 143
-    with pytest.raises(ZeroDivisionError), Preemption():
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise ZeroDivisionError  # what went wrong is told rather than the signal
+    with pytest.raises(DiedError), Preemption():  # what went wrong is told rather than the signal
+        _sent_and_died()
     assert signal.getsignal(signal.SIGTERM) == before

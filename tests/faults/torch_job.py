@@ -6,6 +6,7 @@ As a script: ``python torch_job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]``, a
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ class Classifier:
 
     def load(self, path: Any) -> None:
         self.model.load_state_dict(torch.load(Path(path) / "model.pt", weights_only=True))
+
+
+class SlowClassifier(Classifier):
+    """Preprocesses an item in a time in which signals arrive."""
+
+    def preprocess(self, item: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+        time.sleep(0.02)
+        return item
 
 
 class Accuracy:
