@@ -158,10 +158,14 @@ def run(
     options: dict[str, Any] | None = None,
     data: list[dict[str, Any]] | None = None,
     parts: medjax.TrainableComponent | None = None,
+    patience: int = 3,
     mesh: Any = None,
     **config: Any,
 ) -> medjax.TrainResult:
-    """Train the job; `options` and `config` change single values."""
+    """Train the job; `options` and `config` change single values.
+
+    It stops after `patience` epochs that brought nothing.
+    """
     return medjax.train(
         parts or component(),
         medjax.TrainerConfig(output_dir, **{**DEFAULTS, **config}),
@@ -171,7 +175,7 @@ def run(
         schedule=medjax.reduce_on_plateau(patience=0, factor=0.5, threshold=0.05),
         callback=[
             Counter(sleep),
-            medjax.EarlyStopping("loss", 3),
+            medjax.EarlyStopping("loss", patience),
             *(callback if isinstance(callback, list | tuple) else [callback]),
         ],
         options=medjax.Options(**{**OPTIONS, **(options or {})}),
@@ -233,6 +237,7 @@ def main(complete: Callable[..., dict[str, Any]]) -> None:
         callback=callback,
         sleep=given.sleep,
         nb_training_epochs=given.epochs,
+        patience=max(3, given.epochs),
     )
     given.report_file.write_text(json.dumps(found))
 

@@ -50,7 +50,7 @@ def signal_once(
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code != 128 + signum:  # or else train() had returned: then the signal is not its own
         newest = diary.read(folder / "diary.txt")[-1]
-        assert newest[:2] == last[:2], f"the job ended with {code} after {signum.name}"
+        assert newest[:3] == last[:3], f"the job ended with {code} after {signum.name}"
         assert code in (0, -signum), f"the job ended with {code} after {signum.name}"
         return None
     return signum, time.monotonic() - began

@@ -92,6 +92,7 @@ def make(
     options: dict[str, Any] | None = None,
     data: Any = None,
     component: Any = None,
+    patience: int = 3,
     **config: Any,
 ) -> medjax_torch.Trainer:
     """Return a trainer of the job; `options` and `config` change single values."""
@@ -116,7 +117,7 @@ def make(
             job.Counter(sleep),
             *(callback if isinstance(callback, list | tuple) else [callback]),
         ],
-        options=medjax_torch.Options(early_stopping_patience=3, **(options or {})),
+        options=medjax_torch.Options(early_stopping_patience=patience, **(options or {})),
     )
 
 
