@@ -22,7 +22,9 @@ class Progress(NamedTuple):
     seed : int
         Seed of initialisation, order and dropout.
     data : dict
-        What the meaning of `batch` depends on: items, batch size and grouping.
+        What the meaning of `batch` depends on: items, batch size and grouping. Not the content of
+        the items: what is mended between two starts, drawn at random or read from another folder
+        cannot be told from other data without reading it.
     schedule : dict
         State of the learning-rate schedule.
     epoch : int
