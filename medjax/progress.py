@@ -122,4 +122,6 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
         if not all(isinstance(metrics, dict) for metrics in row.values()):
             raise TypeError(f"a row of the history is {row!r:.60}")
     columns = {name: from_json(values) for name, values in progress.columns.items()}
+    if not all(isinstance(values, list) for values in columns.values()):
+        raise TypeError(f"the columns are {columns!r:.60}")
     return progress._replace(columns=columns)
