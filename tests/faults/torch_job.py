@@ -67,7 +67,7 @@ class Classifier:
 class SlowClassifier(Classifier):
     """Preprocesses an item in a time in which signals arrive."""
 
-    def preprocess(self, item: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, item: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.02)
         return item
 

@@ -31,9 +31,8 @@ def main(door: str, output_dir: Path, diary: Path) -> None:
         return
     import torch_job
 
-    class_of = torch_job.SlowClassifier
-    trainer = torch_job.make(output_dir, component=class_of(), options=OPTIONS, **more)
-    trainer.train()
+    component = torch_job.SlowClassifier()
+    torch_job.make(output_dir, component=component, options=OPTIONS, **more).train()
 
 
 if __name__ == "__main__":
