@@ -49,8 +49,7 @@ def write_json(path: Path, text: str) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Return the regular files of a folder by their names in it; none of them lies outside."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
