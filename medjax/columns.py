@@ -62,7 +62,7 @@ def _array_from_json(stored: list[Any]) -> np.ndarray:
 
 
 def from_json(stored: Any) -> Any:
-    """Return what `column_to_json` was given; a TypeError or ValueError if that is nothing."""
+    """Return what `column_to_json` was given."""
     if isinstance(stored, list):
         return [from_json(item) for item in stored]
     if not isinstance(stored, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from medjax.checkpoint import CorruptCheckpointError, MismatchError
+from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
 
@@ -84,7 +85,7 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
     """
     try:
         progress = _progress_from(saved)
-    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+    except UNREADABLE as error:
         msg = f"the progress of the checkpoint is damaged ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
     missing = now.schedule.keys() - progress.schedule.keys()

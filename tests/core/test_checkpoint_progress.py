@@ -98,6 +98,7 @@ def test_fields_of_another_version_are_passed_over():
     [
         ({"numpy scalars": ["<U500000000", [1], ["x"]]}, r"have more than 1024 MiB"),
         ({"numpy array": ["O", [1], [[]]]}, r"an array of object"),
+        ({"numpy array": ["int32", [1], [2**31]]}, r"OverflowError"),
         ({"numpy array": ["V9", [1], [3]]}, r"an array of \|V9"),
         ({"numpy array": ["int8", [10**9, 10**9], [3]]}, r"cannot reshape"),
         ({"pickle": "x"}, r"damaged"),
