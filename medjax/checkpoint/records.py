@@ -53,10 +53,18 @@ def _check_fields(record: dict[str, Any]) -> None:
             raise TypeError(f"{name} is {record[name]!r:.60}")
     if not 0 <= record["serial"] < _SERIALS:
         raise ValueError(f"serial is {record['serial']}")
-    for name, (shape, dtype) in record["spec"].items():
-        if not isinstance(dtype, str) or not all(isinstance(size, int) for size in shape):
-            raise TypeError(f"the leaf {name} is {shape!r:.60} of {dtype!r:.60}")
+    for name, leaf in record["spec"].items():
+        if not _is_leaf(leaf):
+            raise TypeError(f"the leaf {name} is {leaf!r:.60}")
     record["metric"] = None if record["metric"] is None else float(record["metric"])
+
+
+def _is_leaf(leaf: Any) -> bool:
+    """Return whether this is the shape and dtype of a leaf, as in `TreeSpec`."""
+    match leaf:
+        case [list(shape), str()]:
+            return all(isinstance(size, int) for size in shape)
+    return False
 
 
 def named(folder: Path) -> Iterator[Path]:
