@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+_MAX_BYTES = 2**30
+
 
 def column_to_json(name: str, values: list[Any]) -> Any:
     """Return a column ready for JSON; TypeError if a value cannot be given back from it."""
@@ -40,15 +42,23 @@ def _to_json(value: Any) -> Any:
     raise TypeError(msg)
 
 
+def _check_dtype(dtype: np.dtype) -> None:
+    if dtype.kind not in "biufU" and dtype.name != "bfloat16":
+        raise TypeError(f"an array of {dtype} cannot be stored in a checkpoint")
+
+
 def _array_to_json(array: np.ndarray) -> list[Any]:
-    if array.dtype.kind not in "biufU" and array.dtype.name != "bfloat16":
-        raise TypeError(f"an array of {array.dtype} cannot be stored in a checkpoint")
+    _check_dtype(array.dtype)
     return [str(array.dtype), list(array.shape), array.ravel().tolist()]
 
 
 def _array_from_json(stored: list[Any]) -> np.ndarray:
-    dtype, shape, values = stored
-    return np.array(values, np.dtype(dtype)).reshape(shape)
+    name, shape, values = stored
+    dtype = np.dtype(name)
+    _check_dtype(dtype)
+    if dtype.itemsize * len(values) > _MAX_BYTES:  # a type may say that its strings are huge
+        raise ValueError(f"{len(values)} values of {dtype} have more than {_MAX_BYTES >> 20} MiB")
+    return np.array(values, dtype).reshape(shape)
 
 
 def from_json(stored: Any) -> Any:

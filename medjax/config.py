@@ -67,7 +67,7 @@ def one_of(*allowed: str) -> _Check:
     """Return the check of a field with few values."""
 
     def check(value: Any) -> str:
-        if value not in allowed:
+        if not isinstance(value, str) or value not in allowed:
             raise _RefusedError(f"one of {', '.join(map(repr, allowed))}")
         return value
 

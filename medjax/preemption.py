@@ -36,10 +36,12 @@ class Preemption:
                 self._previous[signum] = signal.signal(signum, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for signum, handler in self._previous.items():
             # None stands for a handler that was not set from Python and cannot be set back.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        if kind is None and self.signum is not None:
+            self.stop()  # it came when the run was all but over; the sender still wants an end
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del frame

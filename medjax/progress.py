@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from medjax.checkpoint import MismatchError
+from medjax.checkpoint import CorruptCheckpointError, MismatchError
+from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
+
+_KINDS: dict[str, Any] = {
+    **{"seed": int, "data": dict, "schedule": dict, "epoch": int, "batch": int},
+    **{"columns": dict, "history": list, "callbacks": dict, "stop_reason": str | None},
+}
 
 
 class Progress(NamedTuple):
@@ -17,7 +23,9 @@ class Progress(NamedTuple):
     seed : int
         Seed of initialisation, order and dropout.
     data : dict
-        What the meaning of `batch` depends on: items, batch size and grouping.
+        What the meaning of `batch` depends on: items, batch size and grouping. Not the content of
+        the items: what is mended between two starts, drawn at random or read from another folder
+        cannot be told from other data without reading it.
     schedule : dict
         State of the learning-rate schedule.
     epoch : int
@@ -69,13 +77,24 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
 
     Raises
     ------
+    CorruptCheckpointError
+        If it is no progress.
     MismatchError
-        If the checkpoint stands within an epoch and the data, its batches or the seed have
-        changed, so that its position means nothing.
+        If the schedule is of another kind, or the checkpoint stands within an epoch and the data,
+        its batches or the seed have changed, so that its position means nothing.
     """
-    progress = Progress(**{name: value for name, value in saved.items() if name in now._fields})
-    columns = {name: from_json(values) for name, values in progress.columns.items()}
-    progress = progress._replace(columns=columns)
+    try:
+        progress = _progress_from(saved)
+    except UNREADABLE as error:
+        msg = f"the progress of the checkpoint is damaged ({type(error).__name__}: {error})"
+        raise CorruptCheckpointError(msg) from error
+    missing = now.schedule.keys() - progress.schedule.keys()
+    if missing:
+        msg = (
+            f"the checkpoint's schedule has {sorted(progress.schedule)} but no {sorted(missing)}; "
+            "resume with the kind of schedule that it was saved with"
+        )
+        raise MismatchError(msg)
     if progress.batch == 0:
         return progress._replace(data=now.data, seed=now.seed)
     then = {"seed": progress.seed, **progress.data}
@@ -88,3 +107,22 @@ def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
             )
             raise MismatchError(msg)
     return progress
+
+
+def _progress_from(saved: dict[str, Any]) -> Progress:
+    fields = {name: value for name, value in saved.items() if name in Progress._fields}
+    for name, value in fields.items():
+        if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r:.60}")
+    progress = Progress(**fields)
+    if progress.epoch < 1 or progress.batch < 0 or not 0 <= progress.seed < 2**63:
+        raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
+    if not all(isinstance(value, int | float) for value in progress.schedule.values()):
+        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
+    for row in progress.history:
+        if not all(isinstance(metrics, dict) for metrics in row.values()):
+            raise TypeError(f"a row of the history is {row!r:.60}")
+    columns = {name: from_json(values) for name, values in progress.columns.items()}
+    if not all(isinstance(values, list) for values in columns.values()):
+        raise TypeError(f"the columns are {columns!r:.60}")
+    return progress._replace(columns=columns)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from medjax.checkpoint.errors import CheckpointError, MismatchError
+from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
 
 ARRAYS = "training_state"
 """Folder of the arrays in a checkpoint."""
@@ -73,10 +73,23 @@ def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
 
 
 def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:
-    """Return arrays of the structure, shapes and dtypes of `tree`, laid out by `shardings`."""
+    """Return arrays of the structure, shapes and dtypes of `tree`, laid out by `shardings`.
+
+    Orbax compares structure and shapes with those it finds before it reads an array, so that what
+    is allocated is what `tree` has.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If they differ, or cannot be read.
+    """
     wanted = jax.tree.map(
         lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),
         tree,
         shardings,
     )
-    return ocp.load(path, wanted)
+    try:
+        return ocp.load(path, wanted)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        msg = f"the arrays of {path} cannot be read ({type(error).__name__}: {error})"
+        raise CorruptCheckpointError(msg) from error

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from medjax.checkpoint.errors import CorruptCheckpointError
 
@@ -20,10 +21,41 @@ UNREADABLE = (
 )
 """What reading a damaged JSON file may raise."""
 
+MAX_JSON = 256 * 2**20
+"""Bytes of a JSON file above which it is neither written nor read."""
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file of a checkpoint holds; one of `UNREADABLE` if it is none."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(MAX_JSON + 1)
+    if len(content) > MAX_JSON:
+        raise ValueError(f"it has more than {MAX_JSON >> 20} MiB")
+    return json.loads(content.decode("utf-8"))
+
+
+def write_json(path: Path, text: str) -> None:
+    """Write a JSON file; ValueError if it is too large to be read again."""
+    content = text.encode("utf-8")
+    if len(content) > MAX_JSON:
+        msg = (
+            f"{path.name} would have {len(content) >> 20} MiB, more than the {MAX_JSON >> 20} that "
+            "are read again; keep less in the metrics computer's columns and the callbacks' states"
+        )
+        raise ValueError(msg)
+    path.write_bytes(content)
+
 
 def _files(folder: Path) -> dict[str, Path]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path for path in files}
+
+
+def _links(folder: Path) -> dict[str, Path]:
+    links = (path for path in folder.rglob("*") if path.is_symlink())
+    return {path.relative_to(folder).as_posix(): path for path in links}
 
 
 def _sha256(path: Path) -> str:
@@ -32,10 +64,18 @@ def _sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the manifest of the files in `folder` and force all of it to the disk."""
+    """Write the manifest of the files in `folder` and force all of it to the disk.
+
+    Raises
+    ------
+    ValueError
+        If there is a symbolic link among them.
+    """
+    for link in _links(folder):
+        raise ValueError(f"{link} is a symbolic link; save the file itself, which stays with it")
     files = _files(folder)
     entries = {name: [path.stat().st_size, _sha256(path)] for name, path in files.items()}
-    (folder / MANIFEST).write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    write_json(folder / MANIFEST, json.dumps(entries, indent=1))
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
 
@@ -55,14 +95,19 @@ def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
     """Raise CorruptCheckpointError unless `folder` holds what its manifest says.
 
     Files may be added beside, a README for instance, but none whose name starts with one of
-    `owned`: those that are read must all be listed.
+    `owned`: those that are read must all be listed. Names only say what is expected, they are never
+    opened; and what is listed or owned is no symbolic link, so that nothing outside is read.
     """
     try:
-        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        entries = read_json(folder / MANIFEST)
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in entries.items()}
     except UNREADABLE as error:
         msg = f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
+    for name, link in _links(folder).items():
+        if name in expected or f"{name}/".startswith(owned):
+            msg = f"{link} is a symbolic link; expected the file or folder that was saved"
+            raise CorruptCheckpointError(msg)
     found = _files(folder)
     for name in found:
         if name not in expected and name.startswith(owned):

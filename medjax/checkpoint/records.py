@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 
 from medjax.checkpoint import retention
 from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
-from medjax.checkpoint.manifest import UNREADABLE
+from medjax.checkpoint.manifest import UNREADABLE, read_json
 from medjax.checkpoint.retention import Entry
 
 FORMAT = 1
 RECORD = "training_state.json"
 
 _NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
+_SERIALS = 2**31  # processes tell each other the serial as an int32
 _FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
 
 
@@ -31,13 +31,10 @@ def read_record(path: Path) -> dict[str, Any]:
         If a newer version of medjax wrote it.
     """
     try:
-        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        record = read_json(path / RECORD)
         written_in = int(record["format"])
         if written_in <= FORMAT:
-            for name, kind in _FIELDS.items():
-                if not isinstance(record[name], kind):
-                    raise TypeError(f"{name} is {record[name]!r}")
-            record["metric"] = None if record["metric"] is None else float(record["metric"])
+            _check_fields(record)
     except UNREADABLE as error:
         msg = f"{path} has no readable {RECORD} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
@@ -48,6 +45,26 @@ def read_record(path: Path) -> dict[str, Any]:
         )
         raise MismatchError(msg)
     return dict(record)
+
+
+def _check_fields(record: dict[str, Any]) -> None:
+    for name, kind in _FIELDS.items():
+        if not isinstance(record[name], kind):
+            raise TypeError(f"{name} is {record[name]!r:.60}")
+    if not 0 <= record["serial"] < _SERIALS:
+        raise ValueError(f"serial is {record['serial']}")
+    for name, leaf in record["spec"].items():
+        if not _is_leaf(leaf):
+            raise TypeError(f"the leaf {name} is {leaf!r:.60}")
+    record["metric"] = None if record["metric"] is None else float(record["metric"])
+
+
+def _is_leaf(leaf: Any) -> bool:
+    """Return whether this is the shape and dtype of a leaf, as in `TreeSpec`."""
+    match leaf:
+        case [list(shape), str()]:
+            return all(isinstance(size, int) for size in shape)
+    return False
 
 
 def named(folder: Path) -> Iterator[Path]:

@@ -31,7 +31,7 @@ from medjax.checkpoint.arrays import (
     tree_spec,
 )
 from medjax.checkpoint.errors import CheckpointError
-from medjax.checkpoint.manifest import fsync, write_manifest
+from medjax.checkpoint.manifest import fsync, write_json, write_manifest
 from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
@@ -175,7 +175,7 @@ class CheckpointStore:
                 text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
                 (staging / CONFIG).write_text(text, encoding="utf-8")
                 payload = json.dumps(record, indent=1, default=_plain)
-                (staging / RECORD).write_text(payload, encoding="utf-8")
+                write_json(staging / RECORD, payload)
                 write_files(staging)
             written = save_arrays(staging / ARRAYS, state)
         except BaseException as error:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import os
 import pickle
 import signal
+import socket
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnContext
 from typing import Any, Protocol
 
@@ -22,7 +26,7 @@ from medjax.data.order import item_rng
 Example = dict[str, Any]
 
 _START_TIMEOUT = 120.0  # seconds for a worker process to start
-_PATIENCE = 60.0  # seconds to wait for a killed process; on a busy machine its memory goes slowly
+_GRACE = 10.0  # seconds that a worker outlives SIGTERM: for the batch that the trainer still needs
 
 
 class Dataset(Protocol):
@@ -256,27 +260,46 @@ class Workers:
 
     def close(self, *, kill: bool = False) -> None:
         """End the workers: after their work, or at once with `kill`."""
-        self._pool.shutdown(wait=not kill, cancel_futures=True)
         if kill:
             for process in self._context.started:
                 process.kill()
-            for process in self._context.started:
-                process.join(_PATIENCE)
+        self._pool.shutdown(cancel_futures=True)
 
 
 _examples_of_worker: Examples | None = None
 
 
 def isolate_worker() -> None:
-    """Leave signals and accelerator to the process that trains; for a worker's start."""
+    """Leave signals and accelerator to the process that trains, and end with it.
+
+    For the start of a worker process.
+    """
     # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
     # saving, and needs its batches until then.
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    heard, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    watch = threading.Thread(target=_end_with_trainer, args=(heard, waker), daemon=True)
+    watch.start()
     # The environment alone would not do: jax, which this module imports, has read it by now.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
+
+
+def _end_with_trainer(heard: socket.socket, waker: socket.socket) -> None:
+    """End this process as soon as the trainer has ended, or a while after SIGTERM.
+
+    `waker` is the other end of `heard`, open as long as this runs.
+    """
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+    wait([trainer.sentinel, heard])
+    wait([trainer.sentinel], _GRACE)
+    os._exit(1)
 
 
 def _start_worker(pickled: bytes) -> None:

@@ -167,8 +167,6 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
     except BaseException as error:
         run.callback.on_exception(error)
         raise
-    if run.preemption.signum is not None:
-        run.preemption.stop()
     return state, progress
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 
 ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
 """Model types that number positions from `pad_token_id + 1` and skip padding."""
@@ -86,9 +87,15 @@ class EncoderConfig:
         """Check every field."""
         for name, allowed in (("model_type", MODEL_TYPES), ("hidden_act", ACTIVATION_NAMES)):
             value = getattr(self, name)
-            if value not in allowed:
+            if not isinstance(value, str) or value not in allowed:
                 msg = f"{name} is {value!r}; this encoder supports {', '.join(sorted(allowed))}"
                 raise ValueError(msg)
+        for name in (*_SIZES, "type_vocab_size", "pad_token_id"):
+            self._require(name, _is_number(getattr(self, name), numbers.Integral), "an integer")
+        for name in (*_DROPOUTS, "layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            is_left_out = name == "classifier_dropout" and value is None
+            self._require(name, is_left_out or _is_number(value, numbers.Real), "a number")
         for name in _SIZES:
             self._require(name, getattr(self, name) >= 1, "a positive integer")
         for name in _DROPOUTS:
@@ -143,3 +150,7 @@ class EncoderConfig:
         if self.classifier_dropout is None:
             return self.hidden_dropout_prob
         return self.classifier_dropout
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

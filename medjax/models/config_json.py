@@ -35,7 +35,7 @@ def read_json(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         msg = f"no {file.name} in {file.parent}; expected the folder of a Hugging Face checkpoint"
         raise ValueError(msg) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         msg = f"{file} is not JSON ({error}); restore it from where the checkpoint came from"
         raise ValueError(msg) from error
     if not isinstance(content, dict):
@@ -109,13 +109,17 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     file = Path(folder) / CONFIG_FILE
     content = read_json(file)
     architectures = content.get("architectures") or []
-    if not any(name.endswith("ForTokenClassification") for name in architectures):
+    if not isinstance(architectures, list):
+        raise ValueError(f"{file}: architectures is {architectures!r}; expected a list of names")
+    if not any(str(name).endswith("ForTokenClassification") for name in architectures):
         return None
     # transformers leaves out what equals its default, and its default is these two.
     id2label = content.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    if {str(index) for index in range(len(id2label))} != set(id2label):
-        msg = f"{file}: id2label numbers classes {list(id2label)}; expected 0, 1, 2, ..."
+    if not isinstance(id2label, dict) or set(id2label) != {str(n) for n in range(len(id2label))}:
+        msg = f"{file}: id2label numbers classes {id2label!r:.200}; expected 0, 1, 2, ..."
         raise ValueError(msg)
+    if not all(isinstance(name, str) for name in id2label.values()):
+        raise ValueError(f"{file}: id2label is {id2label}; expected names of classes")
     return tuple(id2label[str(index)] for index in range(len(id2label)))
 
 

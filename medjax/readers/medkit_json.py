@@ -79,7 +79,7 @@ def _records(path: Path, encoding: str) -> list[tuple[str, Any]]:
     text = read_text(path, encoding)
     try:
         header = json.loads(text.partition("\n")[0])
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         header = None  # a single document is written over several lines
     if isinstance(header, dict) and "content" not in header:
         return _lines(path, text, _MANY)
@@ -105,6 +105,9 @@ def _parse(text: str, path: Path, number: int) -> Any:
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1
         msg = f"{path}:{line}: found no JSON ({error.msg}, column {error.colno}), expected medkit's"
+        raise ValueError(msg) from error
+    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+        msg = f"{path}:{number}: found JSON that cannot be read ({error}), expected medkit's"
         raise ValueError(msg) from error
 
 

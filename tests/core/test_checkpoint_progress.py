@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medjax import MismatchError
+from medjax import CorruptCheckpointError, MismatchError
 from medjax.progress import Progress, progress_record, restore_progress
 
 START = Progress(seed=1, data={"items": 10}, schedule={"learning_rate": 0.1})
@@ -91,6 +91,43 @@ def test_fields_of_another_version_are_passed_over():
     assert restore_progress(saved, START) == START
     del saved["stop_reason"]
     assert restore_progress(saved, START) == START
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"numpy scalars": ["<U500000000", [1], ["x"]]}, r"have more than 1024 MiB"),
+        ({"numpy array": ["O", [1], [[]]]}, r"an array of object"),
+        ({"numpy array": ["int32", [1], [2**31]]}, r"OverflowError"),
+        ({"numpy array": ["V9", [1], [3]]}, r"an array of \|V9"),
+        ({"numpy array": ["int8", [10**9, 10**9], [3]]}, r"cannot reshape"),
+        ({"pickle": "x"}, r"damaged"),
+        (3, r"damaged"),
+    ],
+)
+def test_columns_that_nobody_saved_are_refused(column, said):
+    saved = progress_record(START._replace(batch=2)) | {"columns": {"p": column}}
+    with pytest.raises(CorruptCheckpointError, match=said):
+        restore_progress(saved, START)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("epoch", 0), ("epoch", True), ("batch", -1), ("seed", 2**63), ("seed", None)),
+        *(("history", [3]), ("history", [{"train": 1}]), ("schedule", {"learning_rate": "x"})),
+        *(("callbacks", []), ("stop_reason", 3), ("data", None), ("columns", [])),
+    ],
+)
+def test_fields_that_nobody_saved_are_refused(field, value):
+    with pytest.raises(CorruptCheckpointError, match="progress of the checkpoint is damaged"):
+        restore_progress(progress_record(START) | {field: value}, START)
+
+
+def test_another_kind_of_schedule_is_refused():
+    now = START._replace(schedule={"learning_rate": 0.1, "best": 1.0})
+    with pytest.raises(MismatchError, match=r"has \['learning_rate'\] but no \['best'\]"):
+        restore_progress(progress_record(START), now)
 
 
 def test_position_within_an_epoch():

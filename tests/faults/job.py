@@ -1,6 +1,6 @@
 """A small training job with every kind of state; the tests of this folder run and break it.
 
-As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]`` trains with
+As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS] [--diary FILE]`` trains with
 ``resume="auto"`` and writes the report of the completed run.
 """
 
@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from diary import Diary
 
 import medjax
 
@@ -156,10 +158,14 @@ def run(
     options: dict[str, Any] | None = None,
     data: list[dict[str, Any]] | None = None,
     parts: medjax.TrainableComponent | None = None,
+    patience: int = 3,
     mesh: Any = None,
     **config: Any,
 ) -> medjax.TrainResult:
-    """Train the job; `options` and `config` change single values."""
+    """Train the job; `options` and `config` change single values.
+
+    It stops after `patience` epochs that brought nothing.
+    """
     return medjax.train(
         parts or component(),
         medjax.TrainerConfig(output_dir, **{**DEFAULTS, **config}),
@@ -169,7 +175,7 @@ def run(
         schedule=medjax.reduce_on_plateau(patience=0, factor=0.5, threshold=0.05),
         callback=[
             Counter(sleep),
-            medjax.EarlyStopping("loss", 3),
+            medjax.EarlyStopping("loss", patience),
             *(callback if isinstance(callback, list | tuple) else [callback]),
         ],
         options=medjax.Options(**{**OPTIONS, **(options or {})}),
@@ -208,15 +214,33 @@ def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
     return json.loads(json.dumps(found))
 
 
-def main(output_dir: Path, report_file: Path, sleep: float) -> None:
-    result = run(output_dir, resume="auto", sleep=sleep, options=EVERY_3)
-    report_file.write_text(json.dumps(report(result, output_dir)))
+def complete(
+    output_dir: Path, *, callback: Any = (), sleep: float = 0.0, **more: Any
+) -> dict[str, Any]:
+    """Train with ``resume="auto"`` until the end and return the report."""
+    result = run(output_dir, resume="auto", callback=callback, sleep=sleep, options=EVERY_3, **more)
+    return report(result, output_dir)
 
 
-if __name__ == "__main__":
+def main(complete: Callable[..., dict[str, Any]]) -> None:
+    """Run a job as the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("report_file", type=Path)
-    parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--sleep", type=float, default=0.0, help="seconds added to each batch")
+    parser.add_argument("--diary", type=Path, help="file to write every training batch into")
+    parser.add_argument("--epochs", type=int, default=NB_EPOCHS)
     given = parser.parse_args()
-    main(given.output_dir, given.report_file, given.sleep)
+    callback = [Diary(given.diary)] if given.diary else []
+    found = complete(
+        given.output_dir,
+        callback=callback,
+        sleep=given.sleep,
+        nb_training_epochs=given.epochs,
+        patience=max(3, given.epochs),
+    )
+    given.report_file.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(complete)

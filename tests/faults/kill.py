@@ -1,5 +1,6 @@
 """SIGKILL a training job at random moments, resume it until it completes, compare with one that ran
-through: ``python tests/faults/kill.py --kills 100 --seed 3``.
+through: ``python tests/faults/kill.py --kills 100 --seed 3``; the job is that of `job`, or with
+``--door medjax_torch`` that of `torch_job`.
 
 This process imports medjax but never starts JAX's backend, so each round is a fork that starts at
 once. A round ends by one of three kinds of kill: at a random time from the start of the process
@@ -10,6 +11,7 @@ a save or a deletion was seen to begin.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -22,14 +24,19 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import job
+import jax
+from diary import Diary
 from jax._src import xla_bridge
 
+JOBS = {"medjax": "job", "medjax_torch": "torch_job"}
 UNFINISHED = (".saving-", ".deleting-")
 
 
-def start(folder: Path, cache: Path, sleep: float) -> int:
-    """Fork a process that trains into `folder` until it completes; return its id."""
+def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
+    """Fork a process that trains into `folder` until it completes; return its id.
+
+    The report is written once it is complete, every training batch as soon as it is done.
+    """
     assert not xla_bridge.backends_are_initialized()
     child = os.fork()
     if child:
@@ -40,12 +47,16 @@ def start(folder: Path, cache: Path, sleep: float) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.environ["JAX_PLATFORMS"] = "cpu"
-        if job.jax.config.jax_compilation_cache_dir is None:
-            job.jax.config.update("jax_compilation_cache_dir", str(cache))
-            job.jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-            job.jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        job.main(folder / "out", folder / "report.json", sleep)
+        if jax.config.jax_compilation_cache_dir is None:
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        diary = Diary(folder / "diary.txt")
+        found = job.complete(folder / "out", callback=diary, sleep=sleep)
+        (folder / "report.json").write_text(json.dumps(found))
         code = 0
+    except SystemExit as asked:
+        code = int(asked.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:
@@ -95,13 +106,15 @@ def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str 
     return kind
 
 
-def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -> dict[str, Any]:
+def campaign(
+    root: Path, job: Any, *, kills: int, seed: int, per_run: int, sleep: float
+) -> dict[str, Any]:
     """Kill `kills` times over as many runs as that takes; return the figures."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()
     began = time.monotonic()
-    child = start(reference, root / "cache", sleep)
+    child = start(job, reference, root / "cache", sleep)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, _log(reference)
     typical = (time.monotonic() - began) / 4
     wanted = (reference / "report.json").read_text()
@@ -118,7 +131,7 @@ def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -
         left = min(rng.randint(1, 2 * per_run - 1), kills - figures["kills"])
         while True:
             before = unfinished(folder / "out")
-            child = start(folder, root / "cache", sleep)
+            child = start(job, folder, root / "cache", sleep)
             try:
                 if left:
                     killed = kill_once(child, folder / "out", rng, typical)
@@ -150,6 +163,7 @@ def _log(folder: Path) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--door", choices=JOBS, default="medjax")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--per-run", type=int, default=6, help="mean number of kills of a run")
@@ -157,7 +171,7 @@ if __name__ == "__main__":
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = campaign(
-            *(Path(folder),),
+            *(Path(folder), importlib.import_module(JOBS[given.door])),
             kills=given.kills,
             seed=given.seed,
             per_run=given.per_run,

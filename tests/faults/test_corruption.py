@@ -197,6 +197,11 @@ def _record(**changes: object) -> str:
     [
         *("", "null", "[]", "3", "[" * 100_000, "{}"),
         *(_record(serial="1"), _record(run=None), _record(metric="x"), _record(metric=[])),
+        *(
+            _record(spec={"w": leaf})
+            for leaf in ({"a": [], "b": "x"}, "ab", [3, "x"], [["a"], "x"])
+        ),
+        *(_record(serial=-1), _record(serial=2**31)),
         *(_record(format=None), _record(progress=[]), _record(metric=10**400)),
     ],
 )

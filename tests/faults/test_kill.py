@@ -1,4 +1,4 @@
-"""A run killed at random moments ends as if nothing had happened."""
+"""A run killed at random moments ends as if nothing had happened, through both doors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ import medjax
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize(("kills", "seed"), [(10, 5), pytest.param(100, 3, marks=pytest.mark.slow)])
-def test_killed_runs_complete_identically(kills: int, seed: int):
+@pytest.mark.parametrize(
+    ("door", "kills", "seed", "per_run"),
+    [
+        ("medjax", 10, 5, 20),
+        ("medjax_torch", 3, 1, 20),
+        pytest.param("medjax", 100, 3, 6, marks=pytest.mark.slow),
+        pytest.param("medjax_torch", 20, 4, 5, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_runs_complete_identically(door: str, kills: int, seed: int, per_run: int):
+    root = Path(medjax.__file__).parents[1]
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(Path(medjax.__file__).parents[1]), str(HERE)]),
+        "PYTHONPATH": os.pathsep.join(map(str, [root, root / "interop", HERE])),
         "JAX_PLATFORMS": "cpu",
     }
-    per_run = "20" if kills == 10 else "6"
-    command = [sys.executable, str(HERE / "kill.py"), "--per-run", per_run]
+    command = [sys.executable, str(HERE / "kill.py"), "--door", door, "--per-run", str(per_run)]
     done = subprocess.run(
         [*command, "--kills", str(kills), "--seed", str(seed)],
         env=environment,

@@ -12,15 +12,21 @@ from pathlib import Path
 
 import job
 import pytest
-from breaking import At
+from breaking import At, DiedError, die
 
 import medjax
+from medjax.preemption import Preemption
 
 HANDLED = ("SIGTERM", "SIGUSR1", "SIGINT")
 
 
 def _send(name: str):
     return lambda: os.kill(os.getpid(), getattr(signal, name))
+
+
+def _sent_and_died() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    die()
 
 
 def _position(out: Path) -> tuple[int, int]:
@@ -128,3 +134,44 @@ def test_a_process_gets_143_and_goes_on(tmp_path, reference):
     assert not report.exists()
     assert not list(out.glob(".saving-*"))
     assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+@pytest.mark.parametrize(
+    ("door", "signals"),
+    [
+        ("medjax_torch", 2),
+        pytest.param("medjax", 50, marks=pytest.mark.slow),
+        pytest.param("medjax_torch", 20, marks=pytest.mark.slow),
+    ],
+)
+def test_signals_at_random_moments_lose_no_step(door, signals):
+    root, here = Path(medjax.__file__).parents[1], Path(__file__).parent
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [root, root / "interop", here])),
+        "JAX_PLATFORMS": "cpu",
+    }
+    command = [sys.executable, str(here / "preempt.py"), "--door", door]
+    done = subprocess.run(
+        [*command, "--signals", str(signals), "--seed", "5"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    print(figures)
+    assert figures["signals"] == signals
+    assert figures["steps lost"] == 0
+    assert figures["slowest exit in seconds"] < 5
+    assert figures["identical runs"] == figures["completed runs"] > 0
+
+
+def test_a_signal_when_all_is_done_still_ends_the_process():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as raised, Preemption():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert raised.value.code == 143
+    with pytest.raises(DiedError), Preemption():  # what went wrong is told rather than the signal
+        _sent_and_died()
+    assert signal.getsignal(signal.SIGTERM) == before

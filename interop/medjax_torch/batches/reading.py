@@ -114,8 +114,13 @@ def close_workers(loader: DataLoader[Any]) -> None:
 
 def _stop(iterator: Any) -> None:
     # torch ends workers when their iterator is collected, which a traceback can put off for long.
-    if hasattr(iterator, "_shutdown_workers"):
-        iterator._shutdown_workers()
+    if not hasattr(iterator, "_shutdown_workers"):
+        return
+    workers = list(iterator._workers)
+    iterator._shutdown_workers()
+    for worker in workers:
+        worker.kill()  # one that hangs: torch has asked it to end by a signal that it outlives
+        worker.join()
 
 
 def _is_ordered(loader: DataLoader[Any]) -> bool:

@@ -1,0 +1,76 @@
+"""How much of its time a job trains that is killed again and again:
+``python tests/faults/goodput.py --every 20 --minutes 5``.
+
+A process is started, SIGKILLed after `every` seconds and started again at once, as by a batch
+system that requeues, until the time is over. Productive are the seconds of the batches that count,
+of training and evaluation, each of them once; the rest is starting, restoring, compiling, saving,
+and doing again what a kill undid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import diary
+from kill import JOBS
+
+import medjax
+
+HERE, ROOT = Path(__file__).parent, Path(medjax.__file__).parents[1]
+
+
+def measure(door: str, folder: Path, *, every: float, total: float, sleep: float) -> dict:
+    """Return the figures of `total` seconds with a kill every `every` seconds."""
+    command = [sys.executable, str(HERE / f"{JOBS[door]}.py"), str(folder / "out")]
+    command += [str(folder / "report.json"), "--diary", str(folder / "diary.txt")]
+    command += ["--sleep", str(sleep), "--epochs", "100000"]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "interop"])),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    began, kills = time.monotonic(), 0
+    while (left := began + total - time.monotonic()) > 0:
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            code = process.wait(min(every, left))
+            raise AssertionError(f"the job ended by itself with {code}")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    elapsed = time.monotonic() - began
+    done = diary.read(folder / "diary.txt", ("train", "eval"))
+    counted = {line[:3]: line.seconds for line in done}
+    return {
+        "seconds": round(elapsed, 1),
+        "kills": kills,
+        "batches done": len(done),
+        "batches done twice": len(done) - len(counted),
+        "goodput": round(sum(counted.values()) / elapsed, 3),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--door", choices=JOBS, default="medjax")
+    parser.add_argument("--every", type=float, default=20.0, help="seconds that a process lives")
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--sleep", type=float, default=0.1, help="seconds added to each batch")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(
+            *(given.door, Path(folder)),
+            every=given.every,
+            total=60 * given.minutes,
+            sleep=given.sleep,
+        )
+    print(json.dumps(figures, indent=1))
