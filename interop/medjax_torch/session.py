@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from medjax import sharding
+from medjax.checkpoint.space import bytes_of
 from medjax.loop.run import Metrics, Run
 from medjax.loop.save import save
 from medjax.progress import Progress
@@ -96,6 +97,11 @@ class TorchRun(Run):
     trainer: Any
     session: Session
     preparation: Preparation
+
+    def checkpoint_bytes(self, state: TrainState) -> int:
+        """Return the bytes of a checkpoint, the file of a torch optimizer included."""
+        moments = 0 if self.session.link is None else bytes_of(state.opt_state)
+        return super().checkpoint_bytes(state) + moments
 
     def train_phase(
         self, state: TrainState, progress: Progress
