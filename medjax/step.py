@@ -37,6 +37,8 @@ class StepStats(NamedTuple):
         Rate in force, float32, shape ().
     stopped_at : jax.Array
         See `TrainState.stopped_at`.
+    taken : jax.Array
+        Whether the batch counts, bool, shape (); False when it was left out.
     outputs : BatchData or None
         What `forward` returned, if asked for.
     """
@@ -45,6 +47,7 @@ class StepStats(NamedTuple):
     grad_norm: jax.Array
     learning_rate: jax.Array
     stopped_at: jax.Array
+    taken: jax.Array
     outputs: BatchData | None
 
 
@@ -109,14 +112,16 @@ def make_forward_pass(
             return outputs, Mean.empty(), collections
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
-        loss = Mean(jnp.asarray(loss.total, jnp.float32), jnp.asarray(loss.weight, jnp.float32))
+        weight = jnp.asarray(loss.weight, jnp.float32)
+        weighs = weight > 0
+        # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
+        total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
         if options.loss_arithmetic == "medkit":
-            weighs = loss.weight > 0
             # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or
             # not.
-            mean = loss.total / jnp.where(weighs, loss.weight, 1.0)
-            loss = Mean(jnp.where(weighs, mean, 0.0), weighs.astype(jnp.float32))
-        return outputs, loss, collections
+            total = total / jnp.where(weighs, weight, 1.0)
+            weight = weighs.astype(jnp.float32)
+        return outputs, Mean(total, weight), collections
 
     return forward_pass
 
@@ -175,6 +180,8 @@ def make_train_step(
         (_, (outputs, loss, collections)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
         )
+        # The slope of a NaN that weighs nothing is NaN, and counts as little.
+        gradients = jax.tree.map(lambda leaf: jnp.where(loss.weight > 0, leaf, 0), gradients)
         norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
@@ -196,6 +203,7 @@ def make_train_step(
             norm / jnp.maximum(loss.weight, _TINY),
             rate,
             state.stopped_at,
+            taken,
             outputs if with_outputs else None,
         )
         return state, stats
