@@ -40,25 +40,26 @@ def free_bytes(folder: Path) -> int | None:
     return usage.free if usage.total else None
 
 
-def save_failed(path: Path, error: BaseException, need: int, left: Path) -> CheckpointError:
-    """Return the error of a save that failed.
+def give_back(path: Path, staging: Path, need: int, error: BaseException) -> CheckpointError:
+    """Remove what a failed save has written, and return its error.
 
     Parameters
     ----------
     path : Path
         The checkpoint.
-    error : BaseException
-        Why.
+    staging : Path
+        What was written of it.
     need : int
         Bytes it would have taken, as far as they are known.
-    left : Path
-        What the save had written; removed by now, if it could be.
+    error : BaseException
+        Why it failed.
     """
+    shutil.rmtree(staging, ignore_errors=True)
     free = free_bytes(path.parent)
     cause = f"{type(error).__name__}: {error}"
     if len(cause) > _LONGEST:
         cause = f"{cause[:_LONGEST]} ..."
-    rest = f" {left} could not be removed." if left.exists() else ""
+    rest = f" {staging} could not be removed." if staging.exists() else ""
     remedy = "free some space" if free is not None and free < need else "mend the cause"
     return CheckpointError(
         f"the checkpoint {path} could not be saved ({cause}). It needs about {megabytes(need)}; "

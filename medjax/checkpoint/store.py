@@ -36,7 +36,7 @@ from medjax.checkpoint.manifest import fsync, write_manifest
 from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
-from medjax.checkpoint.space import bytes_in, bytes_of, check_space, save_failed
+from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
 
 logger = logging.getLogger("medjax")
 
@@ -224,7 +224,7 @@ class CheckpointStore:
                 (staging / RECORD).write_text(payload, encoding="utf-8")
                 write_files(staging)
         except BaseException as error:
-            failed = _failed(path, staging, bytes_of(state) + bytes_in(staging), error)
+            failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
             if not isinstance(error, Exception):
                 raise
             raise failed from error
@@ -255,7 +255,7 @@ class CheckpointStore:
                 fsync(self.folder)
                 self._delete_superseded()
         except BaseException as error:
-            self._error = _failed(path, staging, need, error)
+            self._error = give_back(path, staging, need, error)
             self._error.__cause__ = error
 
     def _check_folder(self) -> None:
@@ -308,12 +308,6 @@ class CheckpointStore:
         self.resumed = chosen
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
-
-
-def _failed(path: Path, staging: Path, need: int, error: BaseException) -> CheckpointError:
-    """Give back the space of a save that failed, and return its error."""
-    shutil.rmtree(staging, ignore_errors=True)
-    return save_failed(path, error, need, staging)
 
 
 def _in_first_process(check: Callable[[], None]) -> None:
