@@ -255,13 +255,20 @@ class CheckpointStore:
                 fsync(self.folder)
                 self._delete_superseded()
         except BaseException as error:
-            self._error = give_back(path, staging, need, error)
+            gone = isinstance(error, Exception) and self._gone()
+            self._error = give_back(path, staging, need, gone or error)
             self._error.__cause__ = error
 
     def _check_folder(self) -> None:
-        """Check that the folder is still the one that was opened."""
-        if self._lock.is_lost():
-            raise FileNotFoundError(f"{self.folder} was deleted or replaced during the run")
+        gone = self._gone()
+        if gone is not None:
+            raise gone
+
+    def _gone(self) -> FileNotFoundError | None:
+        """Return an error if the folder is no longer the one that was opened."""
+        if not self._lock.is_lost():
+            return None
+        return FileNotFoundError(f"{self.folder} was deleted or replaced during the run")
 
     def _delete_superseded(self) -> None:
         """Delete what is neither best nor last; what fails is tried again at the next save."""

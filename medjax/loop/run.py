@@ -70,6 +70,8 @@ class Run:
             epoch=progress.epoch,
             batch=progress.batch,
         )
+        if progress.stop_reason is not None:
+            nb_saves = int(progress.batch > 0)  # the epoch that was cut short is still saved
         self.store.check_space(
             self.checkpoint_bytes(state), nb_saves, has_best=self.eval_loader is not None
         )

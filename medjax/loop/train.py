@@ -169,7 +169,10 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
         state, progress = _epochs(run, state, progress)
         run.store.wait()
     except BaseException as error:
-        run.callback.on_exception(error)
+        try:
+            run.callback.on_exception(error)
+        except Exception as another:
+            error.add_note(f"besides, on_exception failed ({type(another).__name__}: {another})")
         raise
     if run.preemption.signum is not None:
         run.preemption.stop()
