@@ -244,7 +244,7 @@ class Options:
         batches and divides the training loss by the accumulation steps, as medkit does.
     on_non_finite : {"stop", "skip"}
         What to do with a batch whose loss or gradient is not finite: stop with an error, or leave
-        it out as if it had not been there.
+        it out as if it had not been there, its outputs included.
     max_skipped : int
         Batches left out in a row after which "skip" stops as well.
     length_ladder : tuple of int

@@ -130,11 +130,21 @@ class Scores:
         self._computer = computer
         self._unpad = unpad
         self._columns = {name: list(values) for name, values in (columns or {}).items()}
-        self._waiting: tuple[BatchData, Batch] | None = None
+        self._waiting: tuple[BatchData, Batch, Any] | None = None
 
-    def add(self, outputs: BatchData, batch: Batch) -> None:
-        """Take the outputs of a batch; those of the batch before are fetched now, being done."""
-        before, self._waiting = self._waiting, (outputs, batch)
+    def add(self, outputs: BatchData, batch: Batch, taken: Any = True) -> None:
+        """Take the outputs of a batch; those of the batch before are fetched now, being done.
+
+        Parameters
+        ----------
+        outputs : BatchData
+            Of the device.
+        batch : Batch
+            What they were computed from.
+        taken : bool or jax.Array
+            Whether the batch counts, shape ().
+        """
+        before, self._waiting = self._waiting, (outputs, batch, taken)
         if before is not None:
             self._prepare(*before)
 
@@ -149,7 +159,9 @@ class Scores:
         """Return the scores of all batches added."""
         return self._computer.compute(self.columns())
 
-    def _prepare(self, outputs: BatchData, batch: Batch) -> None:
+    def _prepare(self, outputs: BatchData, batch: Batch, taken: Any) -> None:
+        if not jax.device_get(taken):
+            return
         prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
         for name, values in prepared.items():
             self._columns.setdefault(name, []).extend(values)

@@ -38,6 +38,8 @@ class StepStats(NamedTuple):
         Rate in force, float32, shape ().
     stopped_at : jax.Array
         See `TrainState.stopped_at`.
+    taken : jax.Array
+        Whether the batch counts, bool, shape (); False when it was left out.
     outputs : BatchData or None
         What `forward` returned, if asked for.
     """
@@ -46,6 +48,7 @@ class StepStats(NamedTuple):
     grad_norm: jax.Array
     learning_rate: jax.Array
     stopped_at: jax.Array
+    taken: jax.Array
     outputs: BatchData | None
 
 
@@ -110,14 +113,16 @@ def make_forward_pass(
             return outputs, Mean.empty(), collections
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
-        loss = Mean(jnp.asarray(loss.total, jnp.float32), jnp.asarray(loss.weight, jnp.float32))
+        weight = jnp.asarray(loss.weight, jnp.float32)
+        weighs = weight > 0
+        # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
+        total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
         if options.loss_arithmetic == "medkit":
-            weighs = loss.weight > 0
             # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or
             # not.
-            mean = loss.total / jnp.where(weighs, loss.weight, 1.0)
-            loss = Mean(jnp.where(weighs, mean, 0.0), weighs.astype(jnp.float32))
-        return outputs, loss, collections
+            total = total / jnp.where(weighs, weight, 1.0)
+            weight = weighs.astype(jnp.float32)
+        return outputs, Mean(total, weight), collections
 
     return forward_pass
 
@@ -181,7 +186,8 @@ def make_train_step(
         (_, (outputs, loss, collections)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
             state.params
         )
-        norm = optax.tree.norm(gradients)
+        # The slope of a NaN that weighs nothing is NaN, and counts as little.
+        norm = jnp.where(loss.weight > 0, optax.tree.norm(gradients), 0.0)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
         taken = finite & (state.stopped_at < 0)
@@ -202,6 +208,7 @@ def make_train_step(
             norm / jnp.maximum(loss.weight, _TINY) if accumulates else norm,
             rate,
             state.stopped_at,
+            taken,
             outputs if with_outputs else None,
         )
         return state, stats
@@ -223,13 +230,14 @@ def _take_batch(
 ) -> tuple[TrainState, Any]:
     """Count the batch and add its gradients to those waiting, unless it is to be left out."""
 
-    def choose(new: Any, old: Any) -> Any:
-        return jax.tree.map(functools.partial(jnp.where, taken), new, old)
+    def choose(new: Any, old: Any, condition: jax.Array = taken) -> Any:
+        return jax.tree.map(functools.partial(jnp.where, condition), new, old)
 
     if state.gradients is None:
         waiting, weight = gradients, loss.weight
     else:
-        waiting = choose(jax.tree.map(jnp.add, state.gradients, gradients), state.gradients)
+        added = jax.tree.map(jnp.add, state.gradients, gradients)
+        waiting = choose(added, state.gradients, taken & (loss.weight > 0))
         weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
     collections = {**state.collections, **collections}
     state = state.replace(

@@ -11,6 +11,7 @@ import yaml
 from medjax.checkpoint import CheckpointError
 from medjax.checkpoint.records import RECORD
 from medjax.checkpoint.restore import free_path
+from medjax.checkpoint.space import bytes_in, give_back
 from medjax.checkpoint.store import CONFIG
 
 OPTIMIZER_NAME = "optimizer.pt"
@@ -65,10 +66,21 @@ def write_plain(
     """Write a checkpoint of weights, optimizer and scheduler, under its name once it is complete.
 
     Such a checkpoint is what medkit writes. Training can start from it, but not go on.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be written; what was written of it is removed.
     """
     staging = free_path(path.with_name(f".saving-{path.name}"))
-    staging.mkdir(parents=True)
-    text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-    (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
-    write_torch_files(staging, optimizer, scheduler, component)
-    staging.rename(path)
+    try:
+        staging.mkdir(parents=True)
+        text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+        (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
+        write_torch_files(staging, optimizer, scheduler, component)
+        staging.rename(path)
+    except BaseException as error:
+        failed = give_back(path, staging, bytes_in(staging), error)
+        if not isinstance(error, Exception):
+            raise
+        raise failed from error

@@ -25,7 +25,8 @@ class Options(medjax.Options):
         Order of the training data: medjax's own, or the very one that medkit's trainer has with
         the same seed, for comparisons.
     lr_scheduler_interval : {"epoch", "step"}
-        Whether the scheduler is stepped after each epoch, as in medkit, or after each update.
+        Whether the scheduler is stepped after each epoch, as in medkit, or after each update. By
+        "step" and with ``on_non_finite="skip"`` each step is waited for, to know of its update.
     verify : bool
         Whether the first batch is computed by torch too, and training refused where JAX differs.
     max_variants : int

@@ -109,8 +109,10 @@ class Preparation:
         self._shapes[train].add(columns(padded))
         key = self.converted.graph_of(padded, train=train)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(padded, key)}
-        if self._options.loss_arithmetic == "exact":
-            arrays[WEIGHT] = np.float32(loss_weight(batch))
+        weight = loss_weight(batch)
+        if self._options.loss_arithmetic == "medkit":
+            weight = float(weight > 0)  # every batch weighs alike, unless all labels are ignored
+        arrays[WEIGHT] = np.float32(weight)
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
 
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:

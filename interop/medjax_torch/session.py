@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from medjax import sharding
+from medjax.checkpoint.space import bytes_of
 from medjax.loop.run import Metrics, Run
 from medjax.loop.save import save
 from medjax.progress import Progress
@@ -60,14 +61,33 @@ class Session:
 
 
 class WatchedStep:
-    """The training step, with the host's hyperparameters in force and its state kept at hand."""
+    """The training step, with the host's hyperparameters in force and its state kept at hand.
 
-    def __init__(self, step: Step, session: Session, scheduler: Any, accumulation: int) -> None:
+    Parameters
+    ----------
+    step : Step
+        The compiled step.
+    session : Session
+        Gets the state after each step.
+    scheduler : object or None
+        A torch scheduler to be stepped after each update.
+    accumulation : int
+        Batches that make one update.
+    may_skip : bool
+        Whether batches may be left out. Then each step is waited for, to know whether it made an
+        update, for the next rate depends on it.
+    """
+
+    def __init__(
+        self, step: Step, session: Session, scheduler: Any, *, accumulation: int, may_skip: bool
+    ) -> None:
         self._step = step
         self._session = session
         self._scheduler = scheduler
         self._accumulation = accumulation
+        self._may_skip = may_skip
         self._pending = int(session.state.pending)
+        self._nb_updates = int(session.state.step)
 
     @property
     def nb_compilations(self) -> int:
@@ -81,12 +101,19 @@ class WatchedStep:
             state = session.link.sync(state)
         state, stats = self._step(state, batch, flush)
         session.state = state
-        if self._scheduler is not None:
-            self._pending += 1
-            if self._pending == self._accumulation or bool(flush):
-                self._pending = 0
-                self._scheduler.step()
+        if self._scheduler is not None and self._has_updated(state, flush):
+            self._scheduler.step()
         return state, stats
+
+    def _has_updated(self, state: TrainState, flush: jax.Array) -> bool:
+        if self._may_skip:
+            before, self._nb_updates = self._nb_updates, int(state.step)
+            return self._nb_updates > before
+        self._pending += 1
+        if self._pending < self._accumulation and not bool(flush):
+            return False
+        self._pending = 0
+        return True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,6 +123,11 @@ class TorchRun(Run):
     trainer: Any
     session: Session
     preparation: Preparation
+
+    def checkpoint_bytes(self, state: TrainState) -> int:
+        """Return the bytes of a checkpoint, the file of a torch optimizer included."""
+        moments = 0 if self.session.link is None else bytes_of(state.opt_state)
+        return super().checkpoint_bytes(state) + moments
 
     def train_phase(
         self, state: TrainState, progress: Progress

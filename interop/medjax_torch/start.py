@@ -85,7 +85,9 @@ def start(
         train_loader=Feed(trainer.train_dataloader, preparation, train=True),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=WatchedStep(
-            step, session, trainer.lr_scheduler if by_step else None, accumulation
+            *(step, session, trainer.lr_scheduler if by_step else None),
+            accumulation=accumulation,
+            may_skip=options.on_non_finite == "skip",
         ),
         eval_step=preparation.eval_step(with_outputs=trainer.metrics_computer is not None),
         metrics_computer=trainer.metrics_computer,

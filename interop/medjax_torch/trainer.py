@@ -253,7 +253,8 @@ class Trainer:
         NonFiniteError
             If the loss or a gradient was not finite.
         CheckpointError
-            If a checkpoint cannot be saved or resumed from.
+            If a checkpoint cannot be saved or resumed from, the output folder has no room for the
+            checkpoints of the run, or another run writes into it.
         """
         if is_of_medkit(resume):
             assert resume is not None

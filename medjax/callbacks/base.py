@@ -13,7 +13,8 @@ class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, no
     """Raised by a callback to end training in good order: evaluated and saved as usual.
 
     Raised at the begin of an epoch or during its training batches it ends the epoch after the
-    batch at hand, raised later after this epoch.
+    batch at hand, or after those that its update still needs when gradients are accumulated;
+    raised later after this epoch.
     """
 
 

@@ -74,6 +74,8 @@ def _newest_sound(folder: Path) -> Path | None:
             aside = free_path(bad.with_name(_CORRUPT + bad.name))
             bad.rename(aside)
             logger.warning("%s; set aside as %s", reason, aside.name)
+        if damaged:
+            logger.warning("The checkpoint before is sound and taken instead: %s", path)
         return path
     if damaged:
         reasons = "; ".join(str(reason) for _, reason in damaged)

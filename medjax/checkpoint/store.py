@@ -31,10 +31,12 @@ from medjax.checkpoint.arrays import (
     tree_spec,
 )
 from medjax.checkpoint.errors import CheckpointError
+from medjax.checkpoint.lock import FolderLock
 from medjax.checkpoint.manifest import fsync, write_json, write_manifest
 from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
+from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
 
 logger = logging.getLogger("medjax")
 
@@ -45,6 +47,9 @@ _STAGING, _TRASH = ".saving-", ".deleting-"
 
 class CheckpointStore:
     """The checkpoints of one run in one folder. Use it in a ``with`` statement.
+
+    The folder is locked meanwhile: a second run that wants to write into it is refused, with a
+    CheckpointError. Of several processes of one run the first holds the lock.
 
     Parameters
     ----------
@@ -73,16 +78,26 @@ class CheckpointStore:
         self._keep_all = keep_all
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        if jax.process_index() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in (_STAGING, _TRASH):
-                for leftover in self.folder.glob(f"{name}*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
-        newest = retention.last(list_entries(self.folder)) if self.folder.is_dir() else None
-        self._serial = newest.serial if newest else 0
+        self._lock = FolderLock(self.folder)
+        self._serial = 0
 
     def __enter__(self) -> CheckpointStore:
+        _in_first_process(self._open)
+        newest = retention.last(list_entries(self.folder)) if self.folder.is_dir() else None
+        self._serial = newest.serial if newest else 0
         return self
+
+    def _open(self) -> None:
+        """Make and lock the folder, then remove what a killed run left half done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except OSError as error:
+            msg = f"{self.folder} cannot be written into ({error}); give another output_dir"
+            raise CheckpointError(msg) from error
+        for name in (_STAGING, _TRASH):
+            for leftover in self.folder.glob(f"{name}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
@@ -92,6 +107,36 @@ class CheckpointStore:
             if error is None:
                 raise
             error.add_note(f"besides, {failed}")
+            if not isinstance(error, Exception):
+                logger.error("%s", failed)  # nobody prints the notes of SystemExit
+        finally:
+            self._lock.release()
+
+    def check_space(self, need: int, nb_saves: int, *, has_best: bool) -> None:
+        """Check that there is room for what is going to be saved.
+
+        Parameters
+        ----------
+        need : int
+            Bytes of one checkpoint.
+        nb_saves : int
+            Checkpoints still to be saved.
+        has_best : bool
+            Whether the best is kept beside the last.
+
+        Raises
+        ------
+        CheckpointError
+            If there is not; see `medjax.checkpoint.space`.
+        """
+
+        def check() -> None:
+            # The best, the last and the next one, while that is written.
+            at_once = max(1, (3 if has_best else 2) - len(self.entries()))
+            check_space(self.folder, need, nb_saves, None if self._keep_all else at_once)
+
+        if nb_saves > 0:
+            _in_first_process(check)
 
     def entries(self) -> list[Entry]:
         """Return the complete checkpoints of this run, in the order they were saved."""
@@ -171,57 +216,73 @@ class CheckpointStore:
         staging = path.with_name(_STAGING + path.name)
         try:
             if jax.process_index() == 0:
+                self._check_folder()
                 staging.mkdir()
                 text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
                 (staging / CONFIG).write_text(text, encoding="utf-8")
                 payload = json.dumps(record, indent=1, default=_plain)
                 write_json(staging / RECORD, payload)
                 write_files(staging)
-            written = save_arrays(staging / ARRAYS, state)
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
             if not isinstance(error, Exception):
                 raise
-            raise self._failed(path, error) from error
+            raise failed from error
+        copied = threading.Event()
         self._thread = threading.Thread(
-            target=self._finish, args=(path, staging, written), name="medjax-checkpoint"
+            target=self._write, args=(path, staging, state, copied), name="medjax-checkpoint"
         )
         self._thread.start()
+        copied.wait()
         if block:
             self.wait()
 
-    def _finish(self, path: Path, staging: Path, written: Callable[[], None]) -> None:
+    def _write(self, path: Path, staging: Path, state: Any, copied: threading.Event) -> None:
+        # In a thread from the start: a Ctrl-C within Orbax would hang the interpreter at its exit.
+        need = bytes_of(state)
         try:
+            need += bytes_in(staging)
+            try:
+                written = save_arrays(staging / ARRAYS, state)
+            finally:
+                del state
+                copied.set()
             written()
             if jax.process_index() == 0:
                 write_manifest(staging)
+                self._check_folder()
                 staging.rename(path)  # the commit: before it the checkpoint does not exist
                 fsync(self.folder)
                 self._delete_superseded()
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
-            self._error = self._failed(path, error)
+            gone = isinstance(error, Exception) and self._gone()
+            self._error = give_back(path, staging, need, gone or error)
             self._error.__cause__ = error
 
-    def _failed(self, path: Path, error: BaseException) -> CheckpointError:
-        free = shutil.disk_usage(self.folder).free if self.folder.is_dir() else 0
-        return CheckpointError(
-            f"the checkpoint {path} could not be saved ({type(error).__name__}: {error}); "
-            f"{free / 1e6:.0f} MB are free there. Earlier checkpoints are untouched: mend the "
-            "cause and resume"
-        )
+    def _check_folder(self) -> None:
+        gone = self._gone()
+        if gone is not None:
+            raise gone
+
+    def _gone(self) -> FileNotFoundError | None:
+        """Return an error if the folder is no longer the one that was opened."""
+        if not self._lock.is_lost():
+            return None
+        return FileNotFoundError(f"{self.folder} was deleted or replaced during the run")
 
     def _delete_superseded(self) -> None:
-        entries = self.entries()
-        for entry in retention.superseded(
-            entries, minimize=self._minimize, keep_all=self._keep_all
-        ):
-            trash = free_path(entry.path.with_name(_TRASH + entry.path.name))
-            try:
+        """Delete what is neither best nor last; what fails is tried again at the next save."""
+        doomed: object = f"what is superseded in {self.folder}"
+        try:
+            for entry in retention.superseded(
+                self.entries(), minimize=self._minimize, keep_all=self._keep_all
+            ):
+                doomed = entry.path
+                trash = free_path(entry.path.with_name(_TRASH + entry.path.name))
                 entry.path.rename(trash)  # first, so that a half-deleted one is never listed
-            except OSError as error:
-                logger.warning("%s is superseded but cannot be deleted: %s", entry.path, error)
-            shutil.rmtree(trash, ignore_errors=True)
+                shutil.rmtree(trash)
+        except OSError as error:
+            logger.warning("%s cannot be deleted: %s", doomed, error)
 
     def wait(self) -> None:
         """Wait for the save in flight; raise its CheckpointError if it failed."""
@@ -254,6 +315,22 @@ class CheckpointStore:
         self.resumed = chosen
         logger.info("Resuming from %s", chosen)
         return restored, record["progress"]
+
+
+def _in_first_process(check: Callable[[], None]) -> None:
+    """Run `check` in the first process; the CheckpointError it raises is raised in all of them."""
+    failed: CheckpointError | None = None
+    if jax.process_index() == 0:
+        try:
+            check()
+        except CheckpointError as error:
+            failed = error
+    if jax.process_count() > 1:
+        told = bool(multihost_utils.broadcast_one_to_all(np.int32(failed is not None)))
+        if told and failed is None:
+            failed = CheckpointError("process 0 cannot write the checkpoints; see its error")
+    if failed is not None:
+        raise failed
 
 
 def _versions() -> dict[str, Any]:

@@ -87,13 +87,13 @@ def training_epoch(
             state, stats = train_step(state, batch.device, flags[number + 1 == stop])
             monitor.follow(stats)
             if scores is not None:
-                scores.add(stats.outputs, batch)
+                scores.add(stats.outputs, batch, stats.taken)
             callback.on_step_end(number, nb_batches=stop, phase="train", loss=monitor.loss)
             check()
             if after_batch is not None:
                 after_batch(state, number + 1)
-            if callback.stop_reason is not None:
-                break
+            if callback.stop_reason is not None and int(state.pending) == 0:
+                break  # with a whole update made, as in a run that goes on
     finally:
         batches.close()
     monitor.drain()

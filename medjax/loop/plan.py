@@ -35,3 +35,26 @@ class Plan(NamedTuple):
         nb_epochs = -(-nb_updates // per_epoch)
         in_last = nb_updates - (nb_epochs - 1) * per_epoch
         return cls(nb_epochs, nb_updates, min(in_last * accumulation, nb_batches))
+
+    def nb_saves(
+        self, nb_batches: int, config: TrainerConfig, options: Options, *, epoch: int, batch: int
+    ) -> int:
+        """Return how many checkpoints are still to be saved.
+
+        Parameters
+        ----------
+        nb_batches : int
+            Batches of a whole epoch.
+        config, options
+            Say when one is saved.
+        epoch, batch : int
+            Where the run is: epoch from 1, batches of it that are done.
+        """
+        epochs = range(epoch, self.nb_epochs + 1)
+        period = config.checkpoint_period
+        between = sum(e == self.nb_epochs or (period != 0 and e % period == 0) for e in epochs)
+        interval = options.save_interval_steps
+        if interval is None or not epochs:
+            return between
+        stops = [self.last_stop if e == self.nb_epochs else nb_batches for e in epochs]
+        return between + sum((stop - 1) // interval for stop in stops) - batch // interval

@@ -13,6 +13,7 @@ from medjax import sharding
 from medjax.batch import BatchData
 from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.space import bytes_of
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Batch, Batches
@@ -56,13 +57,36 @@ class Run:
         """How often the training and the evaluation step were compiled."""
         return self.train_step.nb_compilations + self.eval_step.nb_compilations
 
+    def check_space(self, state: TrainState, progress: Progress) -> None:
+        """Check that the output folder has room for the checkpoints that are to come.
+
+        Raises
+        ------
+        CheckpointError
+            If it has not.
+        """
+        nb_saves = self.plan.nb_saves(
+            *(len(self.train_loader), self.config, self.options),
+            epoch=progress.epoch,
+            batch=progress.batch,
+        )
+        if progress.stop_reason is not None:
+            nb_saves = int(progress.batch > 0)  # the epoch that was cut short is still saved
+        self.store.check_space(
+            self.checkpoint_bytes(state), nb_saves, has_best=self.eval_loader is not None
+        )
+
+    def checkpoint_bytes(self, state: TrainState) -> int:
+        """Return the bytes of a checkpoint: the state, and the weights in the component's files."""
+        return bytes_of(state) + bytes_of(state.variables)
+
     def train_phase(
         self, state: TrainState, progress: Progress
     ) -> tuple[TrainState, Metrics, Progress]:
         """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
         is_last = progress.epoch == self.plan.nb_epochs
         stop = self.plan.last_stop if is_last else len(self.train_loader)
-        if progress.stop_reason is not None:
+        if progress.stop_reason is not None and int(state.pending) == 0:
             stop = progress.batch  # it was stopped there, then interrupted
         in_training = self.config.do_metrics_in_training
         scores = self.scores(progress.columns) if in_training else None

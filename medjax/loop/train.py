@@ -106,7 +106,8 @@ def train(
     NonFiniteError
         If the loss or a gradient was not finite.
     CheckpointError
-        If a checkpoint cannot be saved or resumed from.
+        If a checkpoint cannot be saved or resumed from, the output folder has no room for the
+        checkpoints of the run, or another run writes into it.
     SystemExit
         With 128 + the signal's number after SIGTERM or SIGUSR1, once the state is saved.
     KeyboardInterrupt
@@ -158,14 +159,20 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
 
     Raises
     ------
+    CheckpointError
+        At once, if the output folder has no room for the checkpoints.
     BaseException
         Whatever ends training early, once the callbacks have been told.
     """
+    run.check_space(state, progress)
     try:
         state, progress = _epochs(run, state, progress)
         run.store.wait()
     except BaseException as error:
-        run.callback.on_exception(error)
+        try:
+            run.callback.on_exception(error)
+        except Exception as another:
+            error.add_note(f"besides, on_exception failed ({type(another).__name__}: {another})")
         raise
     return state, progress
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import CheckpointStore
+from medjax.checkpoint.lock import LOCK
 
 CONFIG = {"learning_rate": 1e-5, "checkpoint_metric": "é"}
 
@@ -61,4 +62,5 @@ def same(a, b) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Return what lies in a folder; the lock is there as long as a store is open."""
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCK)

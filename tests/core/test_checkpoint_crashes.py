@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from disk import remount, small_disk
 from stored import names, put, restored, same, tree
 
 import medjax
@@ -115,33 +120,89 @@ def _raise_full(*_args):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 def test_a_really_full_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(disk)],
-        check=False,
-        capture_output=True,
-    )
-    if mounted.returncode:
-        pytest.skip("this machine does not allow mounting")
-    try:
+    with small_disk(tmp_path / "disk", 4) as disk:
         small = {"w": jnp.asarray(np.random.RandomState(0).rand(100_000), jnp.float32)}
         large = {"w": jnp.asarray(np.random.RandomState(1).rand(2_000_000), jnp.float32)}
         with CheckpointStore(disk / "out", "run") as store:
             put(store, 1.0, state=small)
+            free = shutil.disk_usage(disk).free
             for value in (2.0, 3.0):  # each of them is told, and leaves no more behind
                 with pytest.raises(CheckpointError, match="could not be saved") as raised:
                     put(store, value, state=large)
-                assert str(disk / "out") in str(raised.value)
+                said = str(raised.value)
+                assert str(disk / "out" / "checkpoint_00") in said
+                assert re.search(r"needs about 8\.0 MB; 3\.\d MB are free there", said), said
+                assert said.endswith("free some space and resume")
+                assert len(said) < 1000
+                assert shutil.disk_usage(disk).free == free
             put(store, 4.0, state=small)
         assert [name[:14] for name in names(disk / "out")] == ["checkpoint_004"]
         at, state = restored(disk / "out", state=small)
         assert at == 4.0
         assert same(state, small)
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_disk_that_became_read_only(tmp_path):
+    with small_disk(tmp_path / "disk", 4) as disk:
+        with CheckpointStore(disk / "out", "run") as store:
+            former = put(store, 1.0)
+        # The store is not opened: no disk can be made read-only under the file of a lock, it can
+        # only become so by a fault.
+        remount(disk, "ro")
+        with pytest.raises(CheckpointError, match="Read-only file system") as raised:
+            put(store, 2.0)
+        assert str(disk / "out" / "checkpoint_002") in str(raised.value)
+        assert "MB are free there" in str(raised.value)
+        assert "mend the cause and resume" in str(raised.value)
+        with (
+            pytest.raises(CheckpointError, match=r"cannot be written into .*Read-only"),
+            CheckpointStore(disk / "out", "another"),
+        ):
+            pass
+        remount(disk, "rw")
+        assert restored(disk / "out")[0] == 1.0
+        assert names(disk / "out") == [former.name]
+
+
+FILE_LIMIT = """
+import resource, sys
+import jax.numpy as jnp
+import numpy as np
+from medjax import CheckpointError, CheckpointStore
+
+def put(store, value, size):
+    state = {"w": jnp.asarray(np.random.RandomState(0).rand(size), jnp.float32)}
+    store.save(
+        store.new_path(value), state, {"at": float(value)}, metric=None, config={},
+        write_files=lambda folder: None, block=True,
+    )
+
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+with CheckpointStore(sys.argv[1], "run") as store:
+    put(store, 1, 10_000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    for value in (2, 3):
+        try:
+            put(store, value, 1_000_000)
+        except CheckpointError as error:
+            print(len(list(store.folder.iterdir())), str(error).replace("\\n", " "))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
+def test_a_disk_that_takes_no_large_files(tmp_path):
+    """The same as a full disk, for those who may not mount one."""
+    done = run_script(FILE_LIMIT, tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stdout
+    for line in lines:
+        assert line.startswith("2 the checkpoint ")  # the former one and the lock
+        assert "needs about 4.0 MB" in line
+        assert "MB are free there" in line
+    assert restored(tmp_path / "out", state={"w": jnp.zeros(10_000)})[0] == 1.0
 
 
 def test_the_folder_was_deleted_meanwhile(tmp_path):
@@ -150,6 +211,21 @@ def test_the_folder_was_deleted_meanwhile(tmp_path):
         shutil.rmtree(tmp_path / "out")
         with pytest.raises(CheckpointError, match="could not be saved"):
             put(store, 2.0)
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 EXITS = {
@@ -165,6 +241,7 @@ def test_leaving_commits_the_save_in_flight(kind, tmp_path):
     statement, code, said = EXITS[kind]
     script = f"""
 import sys
+import time
 import jax.numpy as jnp
 import medjax
 
@@ -175,18 +252,7 @@ with medjax.CheckpointStore({str(tmp_path / "out")!r}, "run") as store:
     )
     {statement or "pass"}
 """
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_script(script)
     assert code is None or done.returncode == code, done.stderr
     assert said in done.stderr
     at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
@@ -222,3 +288,107 @@ def test_an_interrupted_wait_can_be_repeated(tmp_path, monkeypatch):
         store.wait()
     store.wait()
     assert medjax.last_checkpoint(tmp_path) == path
+
+
+INTERRUPT = """
+import os, signal, sys, threading, time
+import jax.numpy as jnp
+import medjax
+from medjax.checkpoint import store as store_module
+
+original = store_module.save_arrays
+
+def save_arrays(path, state):
+    os.kill(os.getpid(), signal.SIGINT)  # the main thread is within `save`
+    time.sleep(0.2)
+    return original(path, state)
+
+store_module.save_arrays = save_arrays
+with medjax.CheckpointStore(sys.argv[1], "run") as store:
+    path = store.new_path(1)
+    try:
+        store.save(
+            path, {"w": jnp.arange(100_000.0)}, {"at": 1.0}, metric=None, config={},
+            write_files=lambda folder: None,
+        )
+    except KeyboardInterrupt:
+        print(os.path.exists(path), flush=True)
+        raise
+"""
+
+
+def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
+    """Orbax interrupted here would hang the interpreter at its exit."""
+    began = time.monotonic()
+    done = run_script(INTERRUPT, tmp_path / "out")
+    assert time.monotonic() - began < 60
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.stdout == "False\n"
+    at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
+    assert at == 1.0
+    assert same(state, {"w": jnp.arange(100_000.0)})
+
+
+def test_ctrl_c_while_the_component_saves_leaves_the_former_checkpoint(tmp_path):
+    def interrupt(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        signal.raise_signal(signal.SIGINT)
+
+    with CheckpointStore(tmp_path, "run") as store:
+        former = put(store, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            put(store, 2.0, write_files=interrupt)
+        assert names(tmp_path) == [former.name]
+        later = put(store, 3.0)
+    assert names(tmp_path) == [later.name]
+
+
+@pytest.mark.parametrize("step", ["rename", "rmtree", "list"])
+def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypatch, caplog):
+    """The new one is complete all the same; what is left goes when it can."""
+    caplog.set_level(logging.WARNING, logger="medjax")
+    original = Path.rename
+
+    def rename(self, target):
+        if self.name.startswith("checkpoint_001"):
+            _raise_denied()
+        return original(self, target)
+
+    with CheckpointStore(tmp_path, "run") as store:
+        former = put(store, 1.0)
+        with monkeypatch.context() as patched:
+            if step == "rename":
+                patched.setattr(Path, "rename", rename)
+            elif step == "rmtree":
+                patched.setattr(store_module.shutil, "rmtree", _raise_denied)
+            else:
+                patched.setattr(store, "entries", _raise_denied)
+            second = put(store, 2.0)
+        assert "cannot be deleted" in caplog.text
+        assert "Permission denied" in caplog.text
+        assert store.last == second
+        left = former.name if step != "rmtree" else f".deleting-{former.name}"
+        assert names(tmp_path) == sorted([left, second.name])
+        third = put(store, 3.0)
+        assert names(tmp_path)[-1] == third.name
+    assert restored(tmp_path)[0] == 3.0
+    assert names(tmp_path) == [third.name]
+
+
+def _raise_denied(*_args, **_kwargs):
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_failed_save_is_told_before_sys_exit(tmp_path, monkeypatch, caplog):
+    """Nothing prints the notes of SystemExit, and the code of success would hide it."""
+    monkeypatch.setattr(store_module, "write_manifest", _raise_full)
+
+    def leave() -> None:
+        with CheckpointStore(tmp_path, "run") as store:
+            put(store, 1.0, block=False)
+            sys.exit(0)
+
+    with pytest.raises(SystemExit) as raised:
+        leave()
+    assert raised.value.code == 0
+    assert "could not be saved (OSError: [Errno 28] No space left" in caplog.text

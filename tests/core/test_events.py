@@ -158,6 +158,24 @@ def test_a_callback_ends_training_in_good_order(tmp_path, event, at, epochs, ste
         assert result.last_checkpoint is None
 
 
+@pytest.mark.parametrize(
+    ("asked_at", "steps", "updates"),
+    [(1, 2, 1), (2, 2, 1), (3, 3, 2), (4, 5, 3)],  # epochs of 3 batches: groups of 2 and of 1
+)
+def test_a_stop_within_a_group_completes_its_update(tmp_path, asked_at, steps, updates):
+    callback = StopsAt("train step", asked_at)
+    result = run(tmp_path / "stopped", callback, gradient_accumulation_steps=2)
+    assert (callback.steps, int(result.state.step)) == (steps, updates)
+    assert int(result.state.pending) == 0
+    whole = run(
+        tmp_path / "whole",
+        [],
+        gradient_accumulation_steps=2,
+        options=Options(max_steps=updates),
+    )
+    assert same_bits(result.state.params, whole.state.params)
+
+
 def test_early_stopping_by_options(tmp_path):
     options = Options(early_stopping_patience=2)
     result = run(tmp_path, [], options=options, nb_training_epochs=9, learning_rate=0.0)

@@ -26,12 +26,12 @@ class Keeper:
         return {"count": float(len(all_data.get("lengths", [])))}
 
 
-def run(folder, component, keeper, *, data=DATA, options=None, **fields):
+def run(folder, component, keeper, *, data=DATA, evaluated=None, options=None, **fields):
     return medjax.train(
         component,
         config(folder, **({"nb_training_epochs": 1} | fields)),
         data,
-        data,
+        data if evaluated is None else evaluated,
         metrics_computer=keeper,
         options=options,
         callback=[],
@@ -98,6 +98,40 @@ def test_scores_in_training_too(tmp_path):
     assert len(keeper.computed) == 2
     assert all(sorted(d["lengths"]) == sorted(map(_length, DATA)) for d in keeper.computed)
     assert result.history[0]["train"]["count"] == result.history[0]["eval"]["count"] == 23
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_batch_that_was_left_out_is_not_scored(tmp_path, accumulation):
+    """Its outputs are those of a batch that has not been; a computer may not bear them either."""
+
+    class Strict(Keeper):
+        def prepare_batch(self, model_output, input_batch):
+            assert np.isfinite(model_output["logits"]).all()
+            return {"length": input_batch["name"]}
+
+        def compute(self, all_data):
+            return {"count": float(len(all_data["length"]))}
+
+    data = [{**item} for item in points(12)]
+    order = medjax.epoch_order(7, 1, len(data))
+    data[order[5]]["x"] = data[order[5]]["x"] * np.nan  # within the second of three batches
+    result = run(
+        *(tmp_path, mlp(), Strict()),
+        data=data,
+        evaluated=points(5),
+        do_metrics_in_training=True,
+        gradient_accumulation_steps=accumulation,
+        options=Options(on_non_finite="skip", length_window=0),
+    )
+    assert result.history[0]["train"]["count"] == 8.0
+    assert int(result.state.skipped) == 1
+    with pytest.raises(medjax.NonFiniteError):
+        run(
+            *(tmp_path, mlp(), Strict()),
+            data=data,
+            do_metrics_in_training=True,
+            options=Options(length_window=0),
+        )
 
 
 def test_compute_runs_even_if_nothing_was_kept(tmp_path):

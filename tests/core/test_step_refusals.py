@@ -129,3 +129,30 @@ def test_an_infinite_gradient_under_a_finite_loss_is_not_finite():
     component = mlp()._replace(init=lambda key: {"params": {"w": jnp.zeros(2)}}, forward=forward)
     _, stats = run_steps(*state_and_step(component), [on_device(component, POINTS[:4])])
     assert int(stats.stopped_at) == 0
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "medkit"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_nan_that_weighs_nothing_counts_nothing(arithmetic, accumulation):
+    """torch's mean over labels that are all ignored is such a NaN, and so is its slope."""
+
+    def forward(variables, batch, key, /, *, return_loss, eval_mode):
+        weight = batch["weights"].sum()
+        losses = ((batch["x"] @ variables["params"]["w1"]) ** 2).sum(-1) * batch["weights"]
+        mean = losses.sum() / weight
+        return BatchData(), Mean(mean * weight, weight), {}
+
+    component = mlp(optimizer=optax.adam)._replace(forward=forward)
+    options = Options(loss_arithmetic=arithmetic)
+    nothing = on_device(component, weightless(POINTS[:4]))
+    good = batches(component, 4)[:accumulation]
+    state, step = state_and_step(component, accumulation=accumulation, options=options)
+    same = jax.tree.map(jnp.copy, state)
+    state, stats = run_steps(state, step, [nothing] * accumulation)
+    assert int(stats.stopped_at) == -1
+    assert float(stats.grad_norm) == 0.0
+    assert same_bits(state.params, same.params)
+    state, _ = run_steps(state, step, good)
+    without, _ = run_steps(same, step, good)
+    for name in ("params", "opt_state", "losses", "step"):
+        assert same_bits(getattr(state, name), getattr(without, name)), name

@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -55,7 +56,9 @@ def sound(tmp_path_factory) -> Path:
 def _damage(path: Path, kind: str, rng: random.Random) -> None:
     content = path.read_bytes()
     at = rng.randrange(len(content)) if content else 0
-    if kind == "flip":
+    if not content and kind != "delete":
+        path.write_bytes(b"?")  # an empty file can but grow or go
+    elif kind == "flip":
         changed = bytearray(content)
         changed[at] ^= 1 << rng.randrange(8)
         path.write_bytes(changed)
@@ -71,33 +74,47 @@ def _damage(path: Path, kind: str, rng: random.Random) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize(("times", "seed"), [(60, 1), pytest.param(300, 2, marks=pytest.mark.slow)])
+KINDS = ("flip", "byte", "truncate", "empty", "delete")
+
+
+def _damages(files: list[Path], times: int, rng: random.Random) -> list[tuple[Path, str]]:
+    """Return which files to damage how: each file in each way if `times` allow it."""
+    every = [(path, kind) for path in files for kind in KINDS]
+    rng.shuffle(every)
+    return [every[number % len(every)] for number in range(times)]
+
+
+@pytest.mark.parametrize(("times", "seed"), [(60, 1), pytest.param(400, 2, marks=pytest.mark.slow)])
 def test_random_damage(times, seed, sound, tmp_path, caplog):
+    """Damages of every file; the long form, ``-m slow -s``, prints the counts by file and kind."""
     rng = random.Random(seed)
     caplog.set_level(logging.WARNING, logger="medjax")
-    fallen_back = 0
-    for number in range(times):
+    newest = medjax.last_checkpoint(sound)
+    files = [path.relative_to(newest) for path in sorted(newest.rglob("*")) if path.is_file()]
+    counts: Counter[str] = Counter()
+    for number, (target, kind) in enumerate(_damages(files, times, rng)):
         folder = Path(shutil.copytree(sound, tmp_path / str(number)))
-        newest = medjax.last_checkpoint(folder)
-        files = sorted(path for path in newest.rglob("*") if path.is_file())
-        target = rng.choice([path for path in files if path.stat().st_size])
-        kind = rng.choice(["flip", "flip", "byte", "truncate", "empty", "delete"])
-        _damage(target, kind, rng)
+        damaged = folder / newest.name
+        _damage(damaged / target, kind, rng)
         caplog.clear()
         at, state = _restore(folder)
-        told = f"{kind} in {target.relative_to(newest)}"
-        assert _equal(state, _tree(at)), told
-        if at == 1.0:
-            fallen_back += 1
-            assert not newest.exists(), told
-            assert newest.with_name("corrupt_" + newest.name).is_dir(), told
+        told = f"{kind} in {target}"
+        outcome = "fallen back" if at == 1.0 else "not affected"
+        counts.update([outcome if _equal(state, _tree(at)) else "wrong loaded", str(target), kind])
+        if outcome == "fallen back":
+            assert not damaged.exists(), told
+            assert damaged.with_name("corrupt_" + damaged.name).is_dir(), told
             assert "set aside as corrupt_checkpoint_002" in caplog.text, told
+            assert f"taken instead: {folder}/checkpoint_001" in caplog.text, told
         else:
             # Only blanks between the entries of the manifest may differ unnoticed.
             assert target.name == "manifest.json", told
             assert caplog.text == "", told
         shutil.rmtree(folder)
-    assert fallen_back > times * 0.9
+    print(json.dumps({"tried": times, "wrong loaded": 0, **counts}, indent=1))
+    assert counts["wrong loaded"] == 0
+    assert counts["fallen back"] > times * 0.9
+    assert times < len(files) * len(KINDS) or all(counts[str(path)] for path in files)
 
 
 def test_all_damaged(sound, tmp_path):

@@ -101,6 +101,41 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert _position(out) == (1, 3)  # the checkpoint before; none was written now
 
 
+def test_a_handler_not_set_from_python_gives_way_to_the_default(monkeypatch):
+    """Python has no name for it (None) and could not set it back."""
+    original = signal.signal
+    monkeypatch.setattr(
+        signal, "signal", lambda signum, handler: original(signum, handler) and None
+    )
+    before = [original(getattr(signal, each), signal.SIG_DFL) for each in HANDLED]
+    try:
+        with medjax.preemption.Preemption():
+            assert all(callable(signal.getsignal(getattr(signal, each))) for each in HANDLED)
+        assert [signal.getsignal(getattr(signal, each)) for each in HANDLED] == [signal.SIG_DFL] * 3
+    finally:
+        for each, handler in zip(HANDLED, before, strict=True):
+            original(getattr(signal, each), handler)
+
+
+def test_ctrl_c_twice_within_a_save_leaves_the_former_checkpoint(tmp_path, reference):
+    """The first asks to stop after the batch, the second does not wait for the component."""
+    out = tmp_path / "out"
+    parts = job.component()
+
+    def save(path: Path, variables: dict) -> None:
+        if "checkpoint_002" in str(path):
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        parts.save(path, variables)
+
+    with pytest.raises(KeyboardInterrupt):
+        job.run(out, parts=parts._replace(save=save))
+    assert [path.name[:14] for path in out.iterdir()] == ["checkpoint_001"]
+    found = job.report(job.run(out, resume="auto", options=job.EVERY_3), out)
+    assert found["state"] == reference["state"]
+    assert found["history"] == reference["history"]
+
+
 def test_a_run_that_was_interrupted_many_times(tmp_path, reference):
     out = tmp_path / "out"
     places = [(1, 0), (1, 1), (1, 5), (3, 2), (4, 11)]

@@ -131,6 +131,25 @@ def test_a_run_that_died_while_it_was_stopping(tmp_path):
     assert len(result.history) == 2
 
 
+def test_a_run_that_was_interrupted_between_a_stop_and_its_update(tmp_path):
+    """Two batches make an update: a stop at the first of them waits for the second."""
+    wanted = job.run(tmp_path / "wanted", callback=StopAt(2, 4))
+    out = tmp_path / "out"
+    with pytest.raises(DiedError):
+        # batch 4 is the fifth, saved with the request to stop; the process dies after it
+        job.run(
+            out,
+            callback=[StopAt(2, 4), At(2, 5, "train", die)],
+            options={"save_interval_steps": 5},
+        )
+    record = json.loads((medjax.last_checkpoint(out) / "training_state.json").read_text())
+    assert (record["progress"]["batch"], record["progress"]["stop_reason"]) == (5, "enough")
+    result = job.run(out, resume="auto")
+    assert int(result.state.batch_step) == 13 + 6
+    assert result.history == wanted.history
+    assert job.digest(result.state) == job.digest(wanted.state)
+
+
 def test_a_run_without_evaluation(tmp_path):
     def run(out, **more):
         config = medjax.TrainerConfig(out, **{**job.DEFAULTS, "nb_training_epochs": 2})

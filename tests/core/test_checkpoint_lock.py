@@ -1,0 +1,165 @@
+"""One run at a time writes into an output folder, and a killed one is in nobody's way."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import pytest
+from stored import names, put, restored
+
+import medjax
+from medjax import CheckpointError, CheckpointStore
+from medjax.checkpoint import lock as lock_module
+from medjax.checkpoint import store as store_module
+from medjax.checkpoint.lock import LOCK, FolderLock
+
+
+def test_a_second_store_is_refused_and_the_first_goes_on(tmp_path):
+    with CheckpointStore(tmp_path, "first") as store:
+        put(store, 1.0, block=False)
+        with (
+            pytest.raises(CheckpointError, match=rf"in use by .*process {os.getpid()} on "),
+            CheckpointStore(tmp_path, "second"),
+        ):
+            pass
+        store.wait()
+    assert sorted(path.name[:14] for path in tmp_path.iterdir()) == ["checkpoint_001"]
+    with CheckpointStore(tmp_path, "second") as store:
+        put(store, 2.0)
+    assert restored(tmp_path)[0] == 2.0
+
+
+def test_another_process_holds_it_until_it_is_killed(tmp_path):
+    script = (
+        "import pathlib, sys, time; from medjax.checkpoint.lock import FolderLock\n"
+        "FolderLock(pathlib.Path(sys.argv[1])).acquire()\n"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(medjax.__file__).parents[1])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, env=environment
+    )
+    try:
+        assert process.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(CheckpointError, match=f"process {process.pid} on "),
+            CheckpointStore(tmp_path, "run"),
+        ):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finally:
+        process.kill()
+        process.communicate()
+    assert (tmp_path / LOCK).exists()
+    with CheckpointStore(tmp_path, "run"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_is_never_held_twice(tmp_path):
+    """Taken and given back by many at once: the removed file is no way around it."""
+    held, most, taken = 0, 0, 0
+    guard = threading.Lock()
+
+    def work() -> None:
+        nonlocal held, most, taken
+        for _ in range(150):
+            mine = FolderLock(tmp_path)
+            try:
+                mine.acquire()
+            except CheckpointError:
+                continue
+            with guard:
+                held, taken = held + 1, taken + 1
+                most = max(most, held)
+            with guard:
+                held -= 1
+            mine.release()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert taken > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock_module, "_lock", refuse)
+    caplog.set_level(logging.WARNING, logger="medjax")
+    with CheckpointStore(tmp_path, "run") as store:
+        path = put(store, 1.0)
+    assert "cannot be locked (" in caplog.text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("when", ["before the save", "within the save"])
+def test_a_folder_that_was_replaced_gets_nothing(when, tmp_path):
+    out = tmp_path / "out"
+
+    def replace(folder: Path | None = None) -> None:
+        shutil.rmtree(out)
+        out.mkdir()
+        if folder is not None:
+            folder.mkdir()
+
+    with CheckpointStore(out, "run") as store:
+        put(store, 1.0)
+        if when == "before the save":
+            replace()
+        with pytest.raises(CheckpointError, match="was deleted or replaced during the run"):
+            put(store, 2.0, **({"write_files": replace} if when == "within the save" else {}))
+        with CheckpointStore(out, "another") as other:
+            put(other, 3.0)
+    assert [name[:14] for name in names(out)] == ["checkpoint_003"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(CheckpointError, match=r"file cannot be written into .* another output_dir"),
+        CheckpointStore(tmp_path / "file", "run"),
+    ):
+        pass
+
+
+def test_of_several_processes_the_first_locks_and_all_are_told(tmp_path, monkeypatch):
+    said = []
+
+    def broadcast(value):
+        said.append(int(value))
+        return answer
+
+    monkeypatch.setattr(store_module.multihost_utils, "broadcast_one_to_all", broadcast)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    answer = 0
+    with CheckpointStore(tmp_path, "run"):
+        assert (tmp_path / LOCK).exists()
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        with CheckpointStore(tmp_path, "run") as second:
+            assert not second._lock.is_lost()
+        answer = 1
+        with (
+            pytest.raises(CheckpointError, match="process 0"),
+            CheckpointStore(tmp_path, "run"),
+        ):
+            pass
+        monkeypatch.setattr(jax, "process_index", lambda: 0)
+        with pytest.raises(CheckpointError, match="in use by"), CheckpointStore(tmp_path, "run"):
+            pass
+    assert said == [0, 0, 0, 1]

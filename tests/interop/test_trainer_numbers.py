@@ -1,0 +1,95 @@
+"""Batches without a finite loss or without labels, and a stop within a group, through a Trainer."""
+
+import numpy as np
+import pytest
+import torch
+from trained import DATA, Accuracy, Tagger, make, same, sentences, weights
+
+from medjax_torch import Options
+from medjax_torch.callbacks import StopTraining
+
+BROKEN = {"x": torch.full((6,), float("nan")), "y": 0}
+
+
+@pytest.mark.parametrize(("accumulation", "batches"), [(1, 6), (2, 6), (2, 5)])
+def test_a_scheduler_by_step_knows_of_batches_left_out(tmp_path, accumulation, batches):
+    data = [*DATA[: 8 * batches - 1], BROKEN][-8 * batches :]
+    trainer = make(
+        tmp_path,
+        train=data,
+        gradient_accumulation_steps=accumulation,
+        lr_scheduler_builder=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9),
+        options=Options(lr_scheduler_interval="step", on_non_finite="skip"),
+    )
+    rates = []
+
+    class Rates:
+        def on_step_end(self, step_idx, nb_batches, phase):
+            if phase == "train":
+                session = trainer._run.session
+                rates.append((int(session.state.step), trainer.optimizer.param_groups[0]["lr"]))
+
+    trainer.callback = Rates()
+    trainer.train()
+    assert len(rates) == 3 * -(-len(data) // 8)
+    for updates, rate in rates:
+        assert rate == pytest.approx(1e-2 * 0.9**updates)
+    assert trainer.lr_scheduler.last_epoch == rates[-1][0]
+    if accumulation == 1:
+        assert rates[-1][0] == len(rates) - 3  # one batch of each epoch was left out
+
+
+def test_outputs_of_a_batch_left_out_reach_no_computer(tmp_path):
+    computer = Accuracy()
+    make(
+        tmp_path,
+        train=[*DATA[:23], BROKEN],
+        nb_training_epochs=1,
+        do_metrics_in_training=True,
+        metrics_computer=computer,
+        options=Options(on_non_finite="skip"),
+    ).train()
+    assert [len(inputs["y"]) for inputs in computer.inputs] == [8, 8, 8, 8, 4]  # 2 train, 3 eval
+    assert all(torch.isfinite(inputs["x"]).all() for inputs in computer.inputs)
+
+
+@pytest.mark.parametrize("arithmetic", ["medkit", "exact"])
+def test_a_batch_of_ignored_labels_weighs_nothing(tmp_path, arithmetic):
+    """torch's loss of it is NaN, and that of medkit's whole epoch with it."""
+    good = sentences(1)[0]
+    ignored = {"input_ids": [3, 1, 4], "labels": [-100, -100, -100]}
+    options = Options(loss_arithmetic=arithmetic)
+    found = []
+    for number, data in enumerate(([good], [good, ignored], [ignored, good])):
+        component = Tagger()
+        trainer = make(
+            *(tmp_path / str(number), component),
+            train=data,
+            evaluated=data,
+            batch_size=1,
+            nb_training_epochs=1,
+            options=options,
+        )
+        found.append((trainer.train(), weights(component)))
+    (history, alone), *others = found
+    assert np.isfinite(history[0]["train"]["loss"])
+    for also, with_ignored in others:
+        assert also == history
+        assert same(alone, with_ignored)
+
+
+def test_a_stop_within_a_group_completes_its_update(tmp_path):
+    class Stop:
+        steps = 0
+
+        def on_step_end(self, step_idx, nb_batches, phase):
+            self.steps += phase == "train"
+            if self.steps == 1:
+                raise StopTraining("enough")
+
+    components = []
+    for number, given in enumerate(({"callback": Stop()}, {"options": Options(max_steps=1)})):
+        trainer = make(tmp_path / str(number), gradient_accumulation_steps=3, **given)
+        trainer.train()
+        components.append(weights(trainer.component))
+    assert same(*components)
