@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
+from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
@@ -46,37 +47,6 @@ class StepStats(NamedTuple):
     learning_rate: jax.Array
     stopped_at: jax.Array
     outputs: BatchData | None
-
-
-class Step(Protocol):
-    """A step as the loop runs it, and how often it was compiled."""
-
-    @property
-    def nb_compilations(self) -> int:
-        """How often it was compiled."""
-        ...
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step."""
-        ...
-
-
-class CompiledStep:
-    """A jitted function that counts how often it was traced, that is, compiled."""
-
-    def __init__(self, function: Callable[..., Any], **jit_options: Any) -> None:
-        self.nb_compilations = 0
-
-        @functools.wraps(function)
-        def counted(*args: Any) -> Any:
-            self.nb_compilations += 1
-            return function(*args)
-
-        self._jitted = jax.jit(counted, **jit_options)
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step; the first call with new shapes compiles it."""
-        return self._jitted(*args)
 
 
 def make_forward_pass(
@@ -204,6 +174,7 @@ def make_train_step(
     everywhere = sharding.replicated(mesh)
     return CompiledStep(
         train_step,
+        "training",
         donate_argnums=0,
         out_shardings=(layout, everywhere),
     )
@@ -306,7 +277,7 @@ def make_eval_step(
         outputs, loss, _ = forward_pass(variables, batch, key, True)
         return loss, outputs if with_outputs else None
 
-    return CompiledStep(eval_step, out_shardings=sharding.replicated(mesh))
+    return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
 
 
 def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
@@ -325,4 +296,4 @@ def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
         outputs: BatchData = forward_pass(variables, batch, jax.random.key(0), True)[0]
         return outputs
 
-    return CompiledStep(predict_step)
+    return CompiledStep(predict_step, "prediction")

@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
+from medjax.compiled import CompiledStep
 from medjax.data import Batch
-from medjax.step import CompiledStep, make_eval_step
+from medjax.step import make_eval_step
 from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from medjax import sharding
+from medjax.compiled import Compilation, Step
 from medjax.loop.run import Metrics, Run
 from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
-from medjax.step import Step
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
@@ -70,9 +71,14 @@ class WatchedStep:
         self._pending = int(session.state.pending)
 
     @property
-    def nb_compilations(self) -> int:
-        """How often the step was compiled."""
-        return self._step.nb_compilations
+    def phase(self) -> str:
+        """Training."""
+        return self._step.phase
+
+    @property
+    def compilations(self) -> Sequence[Compilation]:
+        """What the step was compiled for."""
+        return self._step.compilations
 
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step, and afterwards the scheduler if it is stepped by the update."""
