@@ -177,7 +177,18 @@ def make_train_step(
         "training",
         donate_argnums=0,
         out_shardings=(layout, everywhere),
+        compiler_options=_compiler_options(mesh),
     )
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """Return what XLA is told so that gradient checkpointing saves memory on every platform.
+
+    On the CPU it removes the barriers between what is computed first and what is computed again,
+    then merges both: the time would be spent and nothing saved.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None
 
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
