@@ -10,6 +10,7 @@ import transformers
 from graph_cases import Component, check, close, eager, run, traced
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from trained import Classifier
 
 from medjax import Options as CoreOptions
 from medjax import sharding
@@ -69,6 +70,7 @@ def whole(self, x):
     return checkpoint(lambda value: self.model(value).sum(), x, use_reentrant=self.reentrant)
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True:UserWarning")
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize(
     ("function", "count"),
@@ -114,11 +116,11 @@ def hugging_face(**settings):
     )
     model = transformers.BertForTokenClassification(config)
     if settings:
-        model.activation_checkpointing_enable(settings)
+        model.gradient_checkpointing_enable(settings)
     return model
 
 
-class Tokens:
+class Tokens(Classifier):
     def __init__(self, model):
         self.model = model
 
@@ -153,6 +155,7 @@ def step_of(model):
     return compiled(*arguments)[0].params, compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
 def test_a_checkpointed_model_trains_alike_in_less_memory():
     kept, size = step_of(hugging_face())
     for reentrant in (False, True):
