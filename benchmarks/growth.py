@@ -47,8 +47,9 @@ class Row(NamedTuple):
     megabytes: float
 
     def __str__(self) -> str:
+        digits = 3 if self.seconds < 1e-2 else 0
         return (
-            f"| {self.grows} | {self.size:,} | {1e3 * self.seconds:.3g} | {self.rate} | "
+            f"| {self.grows} | {self.size:,} | {1e3 * self.seconds:,.{digits}f} | {self.rate} | "
             f"{self.compiling:.1f} | {self.megabytes:.0f} |"
         )
 
