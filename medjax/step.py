@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
+from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
@@ -50,37 +51,6 @@ class StepStats(NamedTuple):
     stopped_at: jax.Array
     taken: jax.Array
     outputs: BatchData | None
-
-
-class Step(Protocol):
-    """A step as the loop runs it, and how often it was compiled."""
-
-    @property
-    def nb_compilations(self) -> int:
-        """How often it was compiled."""
-        ...
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step."""
-        ...
-
-
-class CompiledStep:
-    """A jitted function that counts how often it was traced, that is, compiled."""
-
-    def __init__(self, function: Callable[..., Any], **jit_options: Any) -> None:
-        self.nb_compilations = 0
-
-        @functools.wraps(function)
-        def counted(*args: Any) -> Any:
-            self.nb_compilations += 1
-            return function(*args)
-
-        self._jitted = jax.jit(counted, **jit_options)
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step; the first call with new shapes compiles it."""
-        return self._jitted(*args)
 
 
 def make_forward_pass(
@@ -217,9 +187,21 @@ def make_train_step(
     everywhere = sharding.replicated(mesh)
     return CompiledStep(
         train_step,
+        "training",
         donate_argnums=0,
         out_shardings=(layout, everywhere),
+        compiler_options=_compiler_options(mesh),
     )
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """Return what XLA is told so that gradient checkpointing saves memory on every platform.
+
+    On the CPU it removes the barriers between what is computed first and what is computed again,
+    then merges both: the time would be spent and nothing saved.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None
 
 
 _TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -322,7 +304,7 @@ def make_eval_step(
         outputs, loss, _ = forward_pass(variables, batch, key, True)
         return loss, outputs if with_outputs else None
 
-    return CompiledStep(eval_step, out_shardings=sharding.replicated(mesh))
+    return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
 
 
 def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
@@ -341,4 +323,4 @@ def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
         outputs: BatchData = forward_pass(variables, batch, jax.random.key(0), True)[0]
         return outputs
 
-    return CompiledStep(predict_step)
+    return CompiledStep(predict_step, "prediction")

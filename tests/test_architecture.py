@@ -20,6 +20,7 @@ RANKS = {
     "plots": 0,  # histories as figures
     "preemption": 0,  # signals; knows jax and no room
     "schedules": 0,  # learning rates
+    "compiled": 0,  # what was compiled, and memory that was out; knows jax and no room
     "compilation": 0,  # compiled programs on disk; knows jax and no room
     "checkpoint": 0,  # any pytree and a JSON record; knows no room
     "models": 0,  # encoders; know parameters and no training

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,8 +14,9 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
+from medjax.compiled import CompiledStep
 from medjax.data import Batch
-from medjax.step import CompiledStep, make_eval_step
+from medjax.step import make_eval_step
 from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
@@ -24,6 +27,7 @@ from medjax_torch.component import (
     dtypes_of,
     loss_weight,
 )
+from medjax_torch.cost import ConversionCost
 from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
 from medjax_torch.options import Options
 from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
@@ -43,6 +47,11 @@ class Preparation:
         For padding, verification, loss arithmetic and the number of shapes.
     mesh : jax.sharding.Mesh
         Where batches go.
+
+    Attributes
+    ----------
+    steps : list of CompiledStep
+        The steps that its batches go through.
     """
 
     def __init__(self, converted: ConvertedComponent, options: Options, mesh: Mesh) -> None:
@@ -54,6 +63,8 @@ class Preparation:
         self._shapes = {True: ShapeCount(options.max_shapes), False: ShapeCount(options.max_shapes)}
         self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, CompiledStep] = {}
+        self._comparing = 0.0
+        self.steps: list[CompiledStep] = []
 
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
         """Return the evaluation step, the same one each time."""
@@ -64,7 +75,21 @@ class Preparation:
                 mesh=self.mesh,
                 with_outputs=with_outputs,
             )
+            self.steps.append(self._eval_steps[with_outputs])
         return self._eval_steps[with_outputs]
+
+    @property
+    def cost(self) -> ConversionCost:
+        """What conversion has taken so far."""
+        compilations = [made for step in self.steps for made in step.compilations]
+        variants = self.converted.variants
+        return ConversionCost(
+            nb_graphs=len(variants.graphs),
+            tracing=variants.seconds,
+            comparing=self._comparing,
+            nb_compilations=len(compilations),
+            compiling=sum(made.seconds for made in compilations),
+        )
 
     def first(self, batch: Any, *, train: bool) -> Graph:
         """Return the graph of a first batch, once torch agrees with it.
@@ -78,16 +103,18 @@ class Preparation:
         ValueError
             If a number does not fit the device, or an index its range.
         """
-        self._padding[train] = self._prove(batch, train=train)
+        with self._comparison():
+            self._padding[train] = self._prove(batch, train=train)
         padded = self._padded(batch, train=train)
         key = self.converted.graph_of(padded, train=train)
         self._arrays(padded, key)  # what cannot be converted is refused by name
         graph = self.converted.graph(key)
         if self._options.verify:
-            verified = verify(
-                *(self.converted.call_on(batch, train=train), self.converted.found, padded, graph),
-                self.converted.constants(key),
-            )
+            call = self.converted.call_on(batch, train=train)
+            with self._comparison():
+                verified = verify(
+                    *(call, self.converted.found, padded, graph), self.converted.constants(key)
+                )
             logger.info(
                 "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
                 *("training" if train else "evaluation", verified.results),
@@ -124,6 +151,12 @@ class Preparation:
         if proof is not None:
             given = strip(given, proof.axes, self._padder.length(batch.host))
         return rebuilt(batch.host, given)
+
+    @contextlib.contextmanager
+    def _comparison(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._comparing += time.perf_counter() - began
 
     def _arrays(self, padded: Any, key: GraphKey) -> dict[str, np.ndarray]:
         """Return the columns that a graph uses, checked."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import jax
 
 from medjax import sharding
 from medjax.checkpoint.space import bytes_of
+from medjax.compiled import Compilation, Step
 from medjax.loop.run import Metrics, Run
 from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
-from medjax.step import Step
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
@@ -90,9 +91,14 @@ class WatchedStep:
         self._nb_updates = int(session.state.step)
 
     @property
-    def nb_compilations(self) -> int:
-        """How often the step was compiled."""
-        return self._step.nb_compilations
+    def phase(self) -> str:
+        """Training."""
+        return self._step.phase
+
+    @property
+    def compilations(self) -> Sequence[Compilation]:
+        """What the step was compiled for."""
+        return self._step.compilations
 
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step, and afterwards the scheduler if it is stepped by the update."""

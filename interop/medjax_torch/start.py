@@ -74,6 +74,7 @@ def start(
         mesh=mesh,
         with_outputs=trainer.metrics_computer is not None and config.do_metrics_in_training,
     )
+    preparation.steps.append(step)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(
         component=component,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from jax.sharding import Mesh
@@ -25,6 +27,7 @@ from medjax_torch.checkpoints import OPTIMIZER_NAME as OPTIMIZER_NAME
 from medjax_torch.checkpoints import SCHEDULER_NAME as SCHEDULER_NAME
 from medjax_torch.checkpoints import is_of_medkit, read_torch_files, write_plain
 from medjax_torch.component import ConvertedComponent
+from medjax_torch.cost import ConversionCost
 from medjax_torch.evaluation import evaluate
 from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedules import build_schedule
@@ -35,6 +38,8 @@ from medjax_torch.start import start
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
 from medjax_torch.utils import BatchData, MetricsComputer
+
+logger = logging.getLogger("medjax")
 
 
 def set_seed(seed: int = 0) -> None:
@@ -252,6 +257,8 @@ class Trainer:
             If the component cannot be trained in JAX as torch would train it.
         NonFiniteError
             If the loss or a gradient was not finite.
+        OutOfMemoryError
+            If a device had no memory left for a step; says what to lower.
         CheckpointError
             If a checkpoint cannot be saved or resumed from, the output folder has no room for the
             checkpoints of the run, or another run writes into it.
@@ -267,7 +274,13 @@ class Trainer:
             with self._during(run):
                 _, progress = train_epochs(run, run.session.state, run.session.progress)
             self.best_checkpoint, self.last_checkpoint = store.best, store.last
+        logger.info("Converting the component took: %s", self.conversion_cost)
         return progress.history
+
+    @property
+    def conversion_cost(self) -> ConversionCost:
+        """How many graphs were traced and compiled so far, and how long that took."""
+        return self.prepare().cost
 
     def prepare(self) -> Preparation:
         """Return the component converted, anew only if it holds other tensors than before."""
@@ -288,7 +301,9 @@ class Trainer:
             self._run = None
             close_workers(self.train_dataloader)
             close_workers(self.eval_dataloader)
-            run.session.write_back()
+            # A step that failed leaves nothing to read; its own error is on its way.
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                run.session.write_back()
 
     def save(self, epoch: int) -> str:
         """Save a checkpoint and return its folder.

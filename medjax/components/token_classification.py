@@ -93,6 +93,7 @@ class TokenClassification:
         tag_subtokens: bool = False,
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
+        gradient_checkpointing: bool = False,
     ) -> Self:
         """Return a tagger on a pretrained encoder or a fine-tuned checkpoint.
 
@@ -112,6 +113,9 @@ class TokenClassification:
         optimizer : callable
             Learning rate to optax transformation; medkit's AdamW by default. With
             `Options.weight_decay` give one without decay of its own, such as `optax.adam`.
+        gradient_checkpointing : bool
+            Whether the backward pass computes the inside of each layer anew instead of keeping it:
+            less memory, more time, the same numbers.
 
         Raises
         ------
@@ -131,7 +135,7 @@ class TokenClassification:
             msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
             raise ValueError(msg)
         return cls(
-            TokenClassifier(config, len(tags)),
+            TokenClassifier(config, len(tags), gradient_checkpointing),
             load_tokenizer(folder),
             tags,
             tagging_scheme,

@@ -5,6 +5,7 @@ Within an epoch the host only dispatches steps; what it knows of them it reads b
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +14,13 @@ import numpy as np
 
 from medjax import sharding
 from medjax.callbacks import as_callback_list
+from medjax.compiled import Step, explaining_memory
 from medjax.component import Variables
 from medjax.data import Batches
 from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
-from medjax.step import Step
 
 
 def training_epoch(
@@ -66,6 +67,8 @@ def training_epoch(
     ------
     NonFiniteError
         If the loss or a gradient was not finite (see `Options.on_non_finite`).
+    OutOfMemoryError
+        If a device had no memory left for a step.
     """
     callback = as_callback_list(callback)
     stop = len(loader) if stop is None else stop
@@ -80,7 +83,7 @@ def training_epoch(
             raise NonFiniteError(epoch, number, rate, loader.indices(epoch, number))
 
     batches = loader.batches(epoch, start)
-    try:
+    with explaining_memory(train_step), contextlib.closing(batches):
         for number in range(start, stop):
             callback.on_step_begin(number, nb_batches=stop, phase="train")
             batch = next(batches)
@@ -94,9 +97,7 @@ def training_epoch(
                 after_batch(state, number + 1)
             if callback.stop_reason is not None and int(state.pending) == 0:
                 break  # with a whole update made, as in a run that goes on
-    finally:
-        batches.close()
-    monitor.drain()
+        monitor.drain()
     check()
     metrics = {"loss": float(jax.device_get(state.losses).compute())}
     return state, metrics | (scores.compute() if scores is not None else {})
@@ -128,23 +129,27 @@ def evaluation_epoch(
     -------
     dict
         ``{"loss": ...}`` and the scores.
+
+    Raises
+    ------
+    OutOfMemoryError
+        If a device had no memory left for a step.
     """
     callback = as_callback_list(callback)
     losses = LossSum()
     batches = loader.batches(epoch=0)
-    try:
+    with explaining_memory(eval_step), contextlib.closing(batches):
         for number, batch in enumerate(batches):
             callback.on_step_begin(number, nb_batches=len(loader), phase="eval")
-            loss, outputs = eval_step(variables, batch.device)
-            losses.add(loss)
+            batch_loss, outputs = eval_step(variables, batch.device)
+            losses.add(batch_loss)
             if scores is not None:
                 scores.add(outputs, batch)
             callback.on_step_end(number, nb_batches=len(loader), phase="eval")
             if after_batch is not None:
                 after_batch()
-    finally:
-        batches.close()
-    return {"loss": losses.compute()} | (scores.compute() if scores is not None else {})
+        loss = losses.compute()
+    return {"loss": loss} | (scores.compute() if scores is not None else {})
 
 
 def update_learning_rate(

@@ -14,6 +14,7 @@ from medjax.batch import BatchData
 from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.space import bytes_of
+from medjax.compiled import Compilation, Step
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Batch, Batches
@@ -27,7 +28,6 @@ from medjax.progress import Progress
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
-from medjax.step import Step
 
 Metrics = dict[str, float]
 
@@ -53,9 +53,9 @@ class Run:
     preemption: Preemption
 
     @property
-    def nb_compilations(self) -> int:
-        """How often the training and the evaluation step were compiled."""
-        return self.train_step.nb_compilations + self.eval_step.nb_compilations
+    def compilations(self) -> list[Compilation]:
+        """The compilations of the training and the evaluation step."""
+        return [*self.train_step.compilations, *self.eval_step.compilations]
 
     def check_space(self, state: TrainState, progress: Progress) -> None:
         """Check that the output folder has room for the checkpoints that are to come.

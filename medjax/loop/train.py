@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore
 from medjax.compilation import cached
+from medjax.compiled import Compilation
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
@@ -42,8 +43,8 @@ class TrainResult(NamedTuple):
         ``{"train": {...}, "eval": {...}}`` for each epoch.
     best_checkpoint, last_checkpoint : Path or None
         Folders of the checkpoints kept.
-    nb_compilations : int
-        How often the training and evaluation step were compiled.
+    compilations : list of Compilation
+        What the training and the evaluation step were compiled for, and how long that took.
     stop_reason : str or None
         Why a callback ended training, if one did.
     """
@@ -52,8 +53,13 @@ class TrainResult(NamedTuple):
     history: list[dict[str, dict[str, float]]]
     best_checkpoint: Path | None
     last_checkpoint: Path | None
-    nb_compilations: int
+    compilations: list[Compilation]
     stop_reason: str | None
+
+    @property
+    def nb_compilations(self) -> int:
+        """How often the training and the evaluation step were compiled."""
+        return len(self.compilations)
 
 
 def train(
@@ -105,6 +111,8 @@ def train(
         If an argument, the data or a metric's name is not what is expected.
     NonFiniteError
         If the loss or a gradient was not finite.
+    OutOfMemoryError
+        If a device had no memory left for a step; says what to lower.
     CheckpointError
         If a checkpoint cannot be saved or resumed from, the output folder has no room for the
         checkpoints of the run, or another run writes into it.
@@ -132,7 +140,7 @@ def train(
         state, progress = train_epochs(run, state, progress)
         return TrainResult(
             *(state, progress.history, store.best, store.last),
-            *(run.nb_compilations, callbacks.stop_reason),
+            *(run.compilations, callbacks.stop_reason),
         )
 
 

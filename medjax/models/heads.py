@@ -22,10 +22,13 @@ class TokenClassifier(nn.Module):
         Sizes and choices of the encoder.
     num_labels : int
         Number of classes.
+    gradient_checkpointing : bool
+        See `Encoder`.
     """
 
     config: EncoderConfig
     num_labels: int
+    gradient_checkpointing: bool = False
 
     @nn.compact
     def __call__(
@@ -51,7 +54,7 @@ class TokenClassifier(nn.Module):
             Logits of shape (rows, length, num_labels), float32 whatever the parameters' dtype,
             so that the loss is computed in float32.
         """
-        encoder = Encoder(self.config, name="encoder")
+        encoder = Encoder(self.config, self.gradient_checkpointing, name="encoder")
         hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
         hidden = Dropout(self.config.head_dropout)(hidden, deterministic=deterministic)
         kernel_init = nn.initializers.normal(self.config.initializer_range)

@@ -4,7 +4,7 @@ from tiny import config, sentences, tagger
 
 import medjax
 from medjax import Options, TrainerCallback
-from medjax.step import CompiledStep
+from medjax.compiled import CompiledStep
 
 LADDER = (8, 16, 32)
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import torch
 
-from medjax.step import CompiledStep
+from medjax.compiled import CompiledStep
 from medjax_torch.optimizers import (
     make_transformation,
     plan_groups,
@@ -88,7 +88,9 @@ class Pair:
         self.nb_steps = 0
         # Optimizers that differ in numbers only share one compiled update.
         structure = str((self.plan, jax.tree.map(jax.typeof, self.params), fill))
-        self.update = _UPDATES.setdefault(structure, CompiledStep(_update_of(transformation)))
+        self.update = _UPDATES.setdefault(
+            structure, CompiledStep(_update_of(transformation), "training")
+        )
 
     def fill_gradients(self) -> dict[str, jax.Array]:
         self.fill(self.model, self.nb_steps)

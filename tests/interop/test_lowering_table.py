@@ -14,6 +14,7 @@ import view_calls  # noqa: F401
 from random_draws import DRAWS
 from table_calls import FAMILIES, compared, listed, lowered, torch_result
 
+from medjax_torch.graph.recompute import barrier
 from medjax_torch.lowerings.table import TABLE, Kind, lowers
 
 aten = torch.ops.aten
@@ -44,6 +45,7 @@ CHECKS = {
     torch.ops.profiler._record_function_exit._RecordFunction,
 }
 READ = {aten._local_scalar_dense.default}
+ORDER = {barrier}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -57,7 +59,7 @@ def test_rows_equal_torch(family):
 
 
 def test_every_row_is_tested():
-    tested = listed() | set(NUMBERS) | CHECKS | READ | set(DRAWS)
+    tested = listed() | set(NUMBERS) | CHECKS | READ | ORDER | set(DRAWS)
     assert set(TABLE) - tested == set()
     assert tested - set(TABLE) == set()
     assert {target for target, row in TABLE.items() if row.kind is Kind.RANDOM} == set(DRAWS)
@@ -75,6 +77,12 @@ def test_checks_do_nothing():
 
 def test_item_stays_a_value():
     assert TABLE[aten._local_scalar_dense.default].function(jnp.ones((1, 1))).shape == ()
+
+
+def test_a_barrier_gives_what_it_takes():
+    values = [jnp.ones(2), jnp.zeros(())]
+    for given, back in zip(values, TABLE[barrier].function(values), strict=True):
+        assert (given == back).all()
 
 
 def test_a_target_has_one_lowering():

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.guards import Guard, ancestry, needed
 from medjax_torch.graph.joint import Joint
+from medjax_torch.graph.recompute import recompute
 from medjax_torch.graph.record import Graph
 
 
@@ -55,6 +56,8 @@ def assemble(
     present = {name for name, node in state.items() if node in used}
     columns = list(inputs)[len(state) :]
     module = _part(recorded, returned, used)
+    recompute(module.graph)
+    module.recompile()
     return Graph(
         module=module,
         trained=tuple(name for name in joint.trained if name in present),

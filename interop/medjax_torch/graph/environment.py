@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
+from medjax_torch.graph.recompute import marked
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions of torch, and what is called in their place with the same arguments."""
@@ -35,7 +36,7 @@ class _Replace(TorchFunctionMode):
 
 @contextmanager
 def tracing(replacements: Replacements) -> Iterator[None]:
-    """Make torch traceable: plain kernels, one thread, no recomputation, no reads past the tracer.
+    """Make torch traceable: plain kernels, one thread, no reads past the tracer.
 
     Parameters
     ----------
@@ -46,7 +47,6 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(plain_kernels())
         # Libraries then avoid looking at values (transformers' masks do).
         stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
-        stack.enter_context(_checkpoints_kept())
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
@@ -66,27 +66,29 @@ def plain_kernels() -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         # What watches torch's operations is the thread's, so backward has to run in this one.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        stack.enter_context(_checkpoints_kept())
         yield
 
 
 @contextmanager
 def _checkpoints_kept() -> Iterator[None]:
-    """Run checkpointed functions once.
+    """Run checkpointed functions once, and mark what they do for `recompute`.
 
     Recomputing them in backward would draw their dropout anew: torch rewinds its generator, which
-    a graph has not. What is kept in memory is XLA's decision anyway.
+    a graph has not.
     """
     module = torch.utils.checkpoint
     with (
-        mock.patch.object(module, "_checkpoint_without_reentrant_generator", _no_hooks),
+        mock.patch.object(module, "_checkpoint_without_reentrant_generator", _around),
         mock.patch.object(module, "CheckpointFunction", _Reentrant),
     ):
         yield
 
 
-def _no_hooks(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """Stand before and after the checkpointed function, and do nothing."""
-    yield
+def _around(*args: Any, **kwargs: Any) -> Iterator[None]:
+    """Stand before and after the checkpointed function."""
+    with marked():
+        yield
 
 
 class _Reentrant:
@@ -96,7 +98,7 @@ class _Reentrant:
     def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
         """Call the function; as in torch, without gradient if no argument requires one."""
         needed = any(isinstance(value, Tensor) and value.requires_grad for value in args)
-        with torch.set_grad_enabled(needed and torch.is_grad_enabled()):
+        with marked(), torch.set_grad_enabled(needed and torch.is_grad_enabled()):
             return function(*args)
 
 

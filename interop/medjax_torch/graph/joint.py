@@ -12,6 +12,7 @@ from torch import Tensor
 from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
+from medjax_torch.graph.recompute import BACKWARD, marked
 from medjax_torch.modules import Found, current, swapped
 
 Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
@@ -136,7 +137,8 @@ class Joint:
                 "can be learned from it. Look for a detach, a no_grad block, or parameters with "
                 "requires_grad=False."
             )
-        found = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
+        with marked(BACKWARD):
+            found = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
         pairs = zip(self.trained, found, strict=True)
         self.gradients = tuple(name for name, gradient in pairs if gradient is not None)
         return [gradient for gradient in found if gradient is not None]

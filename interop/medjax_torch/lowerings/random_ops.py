@@ -32,7 +32,9 @@ def _dropout(
 
 @lowers(aten.bernoulli.p)
 def _bernoulli(key: jax.Array, x: jax.Array, p: float = 0.5, **rest: Any) -> jax.Array:
-    return jax.random.bernoulli(key, p, x.shape).astype(x.dtype)
+    # What torch makes of dropout on the CPU.
+    drawn = keep_mask(key, 1 - p, x.shape) if p > 0 else jnp.zeros(x.shape, bool)
+    return drawn.astype(x.dtype)
 
 
 @lowers(aten.bernoulli.default)

@@ -1,14 +1,16 @@
-"""Arithmetic on numbers read from tensors, access to results, and operators that do nothing."""
+"""Arithmetic on numbers read from tensors, access to results, and what computes nothing."""
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import torch
 
+from medjax_torch.graph.recompute import barrier
 from medjax_torch.lowerings.table import lowers, lowers_each
 
 aten = torch.ops.aten
@@ -47,6 +49,11 @@ def _sym_float(x: Any) -> jax.Array:
 @lowers(torch.sym_int)
 def _sym_int(x: Any) -> jax.Array:
     return jnp.trunc(x).astype(jnp.int32)
+
+
+@lowers(barrier)
+def _barrier(values: Sequence[jax.Array]) -> list[jax.Array]:
+    return list(jax.lax.optimization_barrier(list(values)))
 
 
 @lowers(

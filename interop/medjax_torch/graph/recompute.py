@@ -1,0 +1,150 @@
+"""Checkpointed functions of a component: computed again in the backward pass, not kept until then.
+
+While torch records, a checkpointed function runs once and its operations are marked, as are those
+of the backward pass. In the finished graph the backward pass then reads copies of the marked
+operations. A barrier, which waits for the gradient that reaches the function, stands between them
+and what they start from, as in `jax.checkpoint`: XLA would otherwise see that they compute what is
+there already, and keep that.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+from medjax_torch.graph.guards import is_random
+
+BACKWARD = "backward"
+_KEY = "medjax_part"
+
+
+@contextmanager
+def marked(part: str | None = None) -> Iterator[None]:
+    """Mark the operations that torch records in the block; of nested blocks the outermost counts.
+
+    Parameters
+    ----------
+    part : str, optional
+        `BACKWARD`; by default the block is a checkpointed function.
+    """
+    mode = get_proxy_mode()
+    if mode is None:
+        yield
+        return
+    last = next(iter(reversed(mode.tracer.graph.nodes)))
+    yield
+    for node in _after(last):
+        # Of the metadata, torch hands on what stands under "custom" to the second recording.
+        node.meta["custom"] = {**node.meta.get("custom", {}), _KEY: part or last.name}
+
+
+def _after(node: fx.Node) -> Iterator[fx.Node]:
+    while node.next.op != "root":
+        node = node.next
+        yield node
+
+
+def barrier(values: Sequence[Any]) -> list[Any]:
+    """Return the values, none of them before all are there."""
+    return list(values)
+
+
+def recompute(graph: fx.Graph) -> None:
+    """Let the backward pass of a graph compute what checkpointed functions computed.
+
+    What was drawn at random is not drawn again, and integers, which later stand as indices, are
+    kept too.
+    """
+    position = {node: number for number, node in enumerate(graph.nodes)}
+    functions: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        part = _part(node)
+        if part not in (None, BACKWARD):
+            functions.setdefault(str(part), []).append(node)
+    for inside in functions.values():
+        _recompute(graph, inside, position)
+
+
+def _recompute(graph: fx.Graph, inside: list[fx.Node], position: dict[fx.Node, int]) -> None:
+    again = {node for node in inside if not _is_kept(node, inside)}
+    readers = [
+        (node, user) for node in inside if node in again for user in node.users if _reads(user)
+    ]
+    if not readers:
+        return
+    copied = _needed([node for node, _ in readers], again)
+    first = min((user for _, user in readers), key=position.__getitem__)
+    starts = {
+        source: None
+        for node in inside
+        if node in copied
+        for source in node.all_input_nodes
+        if source not in copied and _waits(source)
+    }
+    copies: dict[fx.Node, fx.Node] = {}
+    with graph.inserting_before(first):
+        behind = [*starts, *_incoming(first, position)]
+        together = graph.call_function(barrier, (behind,))
+        together.meta["val"] = [source.meta["val"] for source in behind]
+        for number, source in enumerate(starts):
+            copies[source] = graph.call_function(operator.getitem, (together, number))
+            copies[source].meta["val"] = source.meta["val"]
+        for node in inside:
+            if node in copied:
+                copies[node] = graph.node_copy(node, lambda source: copies.get(source, source))
+    for node, user in readers:
+        user.replace_input_with(node, copies[node])
+
+
+def _part(node: fx.Node) -> str | None:
+    part: str | None = node.meta.get("custom", {}).get(_KEY)
+    return part
+
+
+def _reads(node: fx.Node) -> bool:
+    return _part(node) == BACKWARD
+
+
+def _is_kept(node: fx.Node, inside: Sequence[fx.Node]) -> bool:
+    """Tell whether a value of a checkpointed function is there in the backward pass anyway."""
+    own = _part(inside[0])
+    left = any(_part(user) not in (own, BACKWARD) for user in node.users)
+    return left or is_random(node) or not _is_floating(node)
+
+
+def _waits(source: fx.Node) -> bool:
+    """Tell whether copies have to wait for a value: not for weights, batches and random draws."""
+    is_tensor = isinstance(source.meta.get("val"), Tensor) and _is_floating(source)
+    return source.op == "call_function" and is_tensor and not is_random(source)
+
+
+def _is_floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return isinstance(value, tuple | list)
+    return value.is_floating_point() or value.is_complex()
+
+
+def _needed(wanted: Sequence[fx.Node], again: set[fx.Node]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    pending = list(wanted)
+    while pending:
+        latest = pending.pop()
+        if latest not in found:
+            found.add(latest)
+            pending += [source for source in latest.all_input_nodes if source in again]
+    return found
+
+
+def _incoming(first: fx.Node, position: dict[fx.Node, int]) -> list[fx.Node]:
+    """Return the gradient with which the backward pass of a function starts at node `first`."""
+    for node in (first, *_after(first)):
+        for source in node.all_input_nodes if _reads(node) else ():
+            if _reads(source) and position[source] < position[first]:
+                return [source]
+    return []

@@ -1,0 +1,191 @@
+"""Compiled functions: what they were compiled for, how long that took, and why one had no room."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+logger = logging.getLogger("medjax")
+
+_ADVICE = {
+    "training": (
+        "Lower TrainerConfig.batch_size and raise gradient_accumulation_steps by the same factor, "
+        "which keeps the effective batch; truncate the texts and end Options.length_ladder at a "
+        "shorter length; give Options(precision='bfloat16'); or checkpoint gradients "
+        "(gradient_checkpointing=True of the component, gradient_checkpointing_enable() of a "
+        "Hugging Face model), which computes activations twice instead of keeping them"
+    ),
+    "evaluation": (
+        "Lower TrainerConfig.batch_size (gradient_accumulation_steps keeps the effective batch of "
+        "training); truncate the texts and end Options.length_ladder at a shorter length; or give "
+        "Options(precision='bfloat16')"
+    ),
+    "prediction": "Lower batch_size, or max_length of the component",
+}
+"""By phase, what needs less memory."""
+
+
+class Compilation(NamedTuple):
+    """One compilation of a step.
+
+    Attributes
+    ----------
+    batch : str
+        Columns of the batch with dtype and shape, for instance ``input_ids int32[16,64]``.
+    size : int
+        Elements of the batch.
+    seconds : float
+        How long tracing and compiling took, or reading the program from the cache on disk.
+    """
+
+    batch: str
+    size: int
+    seconds: float
+
+
+class Step(Protocol):
+    """A step as the loop runs it, and what it was compiled for."""
+
+    @property
+    def phase(self) -> str:
+        """What it is part of: training, evaluation or prediction."""
+        ...
+
+    @property
+    def compilations(self) -> Sequence[Compilation]:
+        """Its compilations, in order."""
+        ...
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the step."""
+        ...
+
+
+class OutOfMemoryError(RuntimeError):
+    """A device had no memory left for a step; the cause is the error of XLA.
+
+    Attributes
+    ----------
+    phase : str
+        ``"training"``, ``"evaluation"`` or ``"prediction"``.
+    batch : str or None
+        Columns of the batch with dtype and shape. Where the device noticed only after later
+        steps were queued, those of the largest batch so far.
+    """
+
+    def __init__(self, phase: str, batch: str | None) -> None:
+        super().__init__(phase, batch)
+        self.phase = phase
+        self.batch = batch
+
+    def __str__(self) -> str:
+        batch = "" if self.batch is None else f" with a batch of {self.batch}"
+        return f"the device ran out of memory in {self.phase}{batch}. {_ADVICE[self.phase]}"
+
+
+class CompiledStep:
+    """A jitted step that knows its compilations; its second argument is the batch.
+
+    Parameters
+    ----------
+    function : callable
+        What is compiled.
+    phase : {"training", "evaluation", "prediction"}
+        What it is part of.
+    **jit_options
+        Of `jax.jit`.
+
+    Attributes
+    ----------
+    compilations : list of Compilation
+        One for each time it was traced, in order.
+    """
+
+    def __init__(self, function: Callable[..., Any], phase: str, **jit_options: Any) -> None:
+        self.phase = phase
+        self.compilations: list[Compilation] = []
+
+        @functools.wraps(function)
+        def counted(*args: Any) -> Any:
+            self.compilations.append(Compilation(*_described(args[1]), seconds=0.0))
+            return function(*args)
+
+        self._jitted = jax.jit(counted, **jit_options)
+
+    @property
+    def nb_compilations(self) -> int:
+        """How often it was compiled."""
+        return len(self.compilations)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the step; the first call with new shapes compiles it.
+
+        Raises
+        ------
+        OutOfMemoryError
+            If the device noticed at once that it lacks the memory; see `explaining_memory` for
+            when it notices later.
+        """
+        known = len(self.compilations)
+        began = time.perf_counter()
+        try:
+            result = self._jitted(*args)
+        except jax.errors.JaxRuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(self.phase, _described(args[1])[0]) from error
+        if len(self.compilations) > known:
+            made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
+            self.compilations[-1] = made
+            logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
+        return result
+
+    def lower(self, *args: Any) -> jax.stages.Lowered:
+        """Return the step lowered for arguments, or their abstract values, but not run.
+
+        ``lower(...).compile().memory_analysis()`` tells what it needs.
+        """
+        return self._jitted.lower(*args)
+
+
+@contextlib.contextmanager
+def explaining_memory(step: Step) -> Iterator[None]:
+    """Say what to lower when a step, queued in the block, finds that memory is out.
+
+    Raises
+    ------
+    OutOfMemoryError
+        In the place of XLA's error.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        largest = max(step.compilations, key=lambda made: made.size, default=None)
+        raise OutOfMemoryError(step.phase, None if largest is None else largest.batch) from error
+
+
+def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    # The code is lost where the error comes by way of a later step.
+    text = str(error)
+    return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
+
+
+def _described(batch: Any) -> tuple[str, int]:
+    """Return names, dtypes and shapes of the columns of a batch, and how many elements it has."""
+    leaves = jax.tree.leaves_with_path(batch)
+    columns = [
+        f"{jax.tree_util.keystr(path[-1:], simple=True)} {leaf.dtype}"
+        f"[{','.join(map(str, leaf.shape))}]"
+        for path, leaf in leaves
+        if leaf.shape
+    ]
+    return ", ".join(columns), sum(math.prod(leaf.shape) for _, leaf in leaves)
