@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 import yaml
-from jax.experimental import multihost_utils
 
+from medjax import distributed
 from medjax.checkpoint import retention
 from medjax.checkpoint.arrays import (
     ARRAYS,
@@ -87,7 +87,7 @@ class CheckpointStore:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
         try:
-            self.wait()
+            self.wait(alone=error is not None)
         except CheckpointError as failed:
             if error is None:
                 raise
@@ -113,11 +113,8 @@ class CheckpointStore:
         """Return the folder the next checkpoint will have: epoch and time, UTC."""
         self.wait()
         now = datetime.datetime.now(datetime.UTC)
-        if jax.process_count() > 1:
-            seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
-            now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
-        name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
-        return free_path(self.folder / name)
+        path = free_path(self.folder / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
+        return path.with_name(distributed.first_of(path.name))
 
     def save(
         self,
@@ -179,7 +176,7 @@ class CheckpointStore:
                 write_files(staging)
             written = save_arrays(staging / ARRAYS, state)
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            self._remove(staging)
             if not isinstance(error, Exception):
                 raise
             raise self._failed(path, error) from error
@@ -199,9 +196,13 @@ class CheckpointStore:
                 fsync(self.folder)
                 self._delete_superseded()
         except BaseException as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            self._remove(staging)
             self._error = self._failed(path, error)
             self._error.__cause__ = error
+
+    def _remove(self, staging: Path) -> None:
+        if jax.process_index() == 0:  # the others only write their arrays into it
+            shutil.rmtree(staging, ignore_errors=True)
 
     def _failed(self, path: Path, error: BaseException) -> CheckpointError:
         free = shutil.disk_usage(self.folder).free if self.folder.is_dir() else 0
@@ -223,14 +224,21 @@ class CheckpointStore:
                 logger.warning("%s is superseded but cannot be deleted: %s", entry.path, error)
             shutil.rmtree(trash, ignore_errors=True)
 
-    def wait(self) -> None:
-        """Wait for the save in flight; raise its CheckpointError if it failed."""
-        if self._thread is not None:
-            self._thread.join()  # an interrupted wait may be repeated
-            self._thread = None
+    def wait(self, *, alone: bool = False) -> None:
+        """Wait for the save in flight; raise its CheckpointError if it failed.
+
+        With several processes all wait for it together, so that what is complete for one is
+        complete for all; with `alone` this one does not wait for the others, which may be gone.
+        """
+        if self._thread is None:
+            return
+        self._thread.join()  # an interrupted wait may be repeated
+        self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
+        if not alone:
+            distributed.exchange("saved")
 
     def restore(
         self, resume: str | Path, state: Any, shardings: Any

@@ -92,8 +92,8 @@ def training_epoch(
             check()
             if after_batch is not None:
                 after_batch(state, number + 1)
-            if callback.stop_reason is not None:
-                break
+            if callback.stop_reason is not None and jax.process_count() == 1:
+                break  # several processes agree on a stop between epochs
     finally:
         batches.close()
     monitor.drain()

@@ -1,7 +1,8 @@
 """A small training job with every kind of state; the tests of this folder run and break it.
 
-As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]`` trains with
-``resume="auto"`` and writes the report of the completed run.
+As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS] [--process ADDRESS NUMBER OF]``
+trains with ``resume="auto"``, alone or as one of several processes, and writes the report of the
+completed run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import optax
 
 import medjax
+from medjax import sharding
 
 NB_ITEMS, NB_EPOCHS = 203, 4
 
@@ -184,7 +186,7 @@ def digest(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        values = np.ascontiguousarray(jax.device_get(leaf))
+        values = np.ascontiguousarray(sharding.to_host(leaf))
         total.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
         total.update(values.tobytes())
     return total.hexdigest()
@@ -210,7 +212,9 @@ def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
 
 def main(output_dir: Path, report_file: Path, sleep: float) -> None:
     result = run(output_dir, resume="auto", sleep=sleep, options=EVERY_3)
-    report_file.write_text(json.dumps(report(result, output_dir)))
+    found = report(result, output_dir)
+    if jax.process_index() == 0:
+        report_file.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
@@ -218,5 +222,9 @@ if __name__ == "__main__":
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("report_file", type=Path)
     parser.add_argument("--sleep", type=float, default=0.0)
+    parser.add_argument("--process", nargs=3, metavar=("ADDRESS", "NUMBER", "OF"))
     given = parser.parse_args()
+    if given.process:
+        address, number, of = given.process
+        medjax.initialize_distributed(address, int(of), int(number), timeout=120)
     main(given.output_dir, given.report_file, given.sleep)
