@@ -1,8 +1,7 @@
 """A small training job with every kind of state; the tests of this folder run and break it.
 
-As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS] [--process ADDRESS NUMBER OF]``
-trains with ``resume="auto"``, alone or as one of several processes, and writes the report of the
-completed run.
+As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]`` trains with
+``resume="auto"`` and writes the report of the completed run.
 """
 
 from __future__ import annotations
@@ -222,9 +221,5 @@ if __name__ == "__main__":
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("report_file", type=Path)
     parser.add_argument("--sleep", type=float, default=0.0)
-    parser.add_argument("--process", nargs=3, metavar=("ADDRESS", "NUMBER", "OF"))
     given = parser.parse_args()
-    if given.process:
-        address, number, of = given.process
-        medjax.initialize_distributed(address, int(of), int(number), timeout=120)
     main(given.output_dir, given.report_file, given.sleep)
