@@ -8,6 +8,7 @@ import socket
 import time
 from typing import Any
 
+_RUN = "medjax"
 _LINE = 4096  # bytes of a call or an answer at most, but for the list of those missing
 _RETRY = 0.2  # seconds between attempts at a port that is not there yet, or still taken
 _SLACK = 5.0  # seconds that process 0 is given to answer beyond the timeout
@@ -24,7 +25,8 @@ def call_roll(port: int, number: int, timeout: float) -> None:
         If two processes have the same number or believe in different numbers of processes.
     """
     deadline = time.monotonic() + timeout
-    present: dict[int, tuple[socket.socket, str]] = {}
+    present: dict[int, str] = {}
+    connections: list[socket.socket] = []
     problem = ""
     with _listen(port, deadline) as server:
         while not problem and len(present) < number - 1:
@@ -33,17 +35,16 @@ def call_roll(port: int, number: int, timeout: float) -> None:
                 connection, _ = server.accept()
             except TimeoutError:
                 break
+            connections.append(connection)
             call = _read(connection)
-            if call is None:
-                connection.close()  # something else than a process of a run
-                continue
-            problem = _contradiction(call, number, present)
-            present.setdefault(call["process"], (connection, call["host"]))
+            if call is not None and call.get("run") == _RUN:  # else it is a stranger
+                problem = _contradiction(call, number, present)
+                present.setdefault(call["process"], call["host"])
         missing = sorted(set(range(1, number)) - set(present))
         late = not problem and bool(missing)
         if late:
             problem = _missing(missing, number, timeout)
-        for connection, _ in present.values():
+        for connection in connections:
             _send(connection, {"problem": problem, "late": late})
             connection.close()
     _raise(problem, late)
@@ -52,7 +53,7 @@ def call_roll(port: int, number: int, timeout: float) -> None:
 def answer(host: str, port: int, number: int, own: int, timeout: float) -> None:
     """Call at process 0 and wait for what it says; raises as `call_roll` does."""
     deadline = time.monotonic() + timeout
-    call = {"run": "medjax", "process": own, "processes": number, "host": socket.gethostname()}
+    call = {"run": _RUN, "process": own, "processes": number, "host": socket.gethostname()}
     reached = False
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -61,10 +62,10 @@ def answer(host: str, port: int, number: int, own: int, timeout: float) -> None:
                 connection.settimeout(left + _SLACK)
                 _send(connection, call)
                 said = _read(connection)
-                if said is not None:
-                    return _raise(said["problem"], said["late"])
         except OSError:
-            pass  # not listening yet, or a service of an earlier run on its way out
+            said = None  # not listening yet, or a service of an earlier run on its way out
+        if said is not None:
+            return _raise(said["problem"], said["late"])
         time.sleep(_RETRY)
     which = "answered" if not reached else "let this process in"
     msg = (
@@ -87,7 +88,7 @@ def _listen(port: int, deadline: float) -> socket.socket:
             time.sleep(_RETRY)
 
 
-def _contradiction(call: dict[str, Any], number: int, present: dict[int, Any]) -> str:
+def _contradiction(call: dict[str, Any], number: int, present: dict[int, str]) -> str:
     own, host = call["process"], call["host"]
     if call["processes"] != number:
         return (
@@ -96,7 +97,7 @@ def _contradiction(call: dict[str, Any], number: int, present: dict[int, Any]) -
         )
     if own in present:
         return (
-            f"process {own} runs twice, on {present[own][1]} and on {host}; give each process a "
+            f"process {own} runs twice, on {present[own]} and on {host}; give each process a "
             "process_id of its own"
         )
     return ""
