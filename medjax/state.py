@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training import train_state
 from jax.sharding import Mesh
 
-from medjax import sharding
+from medjax import distributed, sharding
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
@@ -172,6 +174,8 @@ def create_state_on(
         made, given = {}, {}
         leaves, tree = jax.tree.flatten(dict(component.init(_init_key(seed))))
         given.update(enumerate(leaves))
+    # Each process has read them by itself; the array they make together must be one.
+    distributed.check_agreement({"what component.init read": _digest(given)})
     for number, leaf in given.items():
         made[number] = sharding.put(leaf, sharding.state_shardings(leaf, mesh))
     variables = jax.tree.unflatten(tree, [made[number] for number in sorted(made)])
@@ -238,6 +242,14 @@ def _state_of(
         skipped_in_row=_count(),
         stopped_at=_count() - 1,
     )
+
+
+def _digest(leaves: dict[int, Any]) -> str:
+    total = hashlib.sha256()
+    for leaf in leaves.values() if jax.process_count() > 1 else ():
+        values = np.asarray(leaf)
+        total.update(f"{values.dtype} {values.shape}".encode() + values.tobytes())
+    return total.hexdigest()
 
 
 def _count() -> jax.Array:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 from jax.sharding import Mesh
@@ -281,13 +282,16 @@ class Trainer:
     @contextlib.contextmanager
     def _during(self, run: TorchRun) -> Any:
         self._run = run
+        ended = False
         try:
             yield
+            ended = True
         finally:
             self._run = None
             close_workers(self.train_dataloader)
             close_workers(self.eval_dataloader)
-            run.session.write_back()
+            if ended or jax.process_count() == 1:  # else the others may not come to gather it
+                run.session.write_back()
 
     def save(self, epoch: int) -> str:
         """Save a checkpoint and return its folder.
