@@ -199,10 +199,16 @@ def put_rows(batch: Any, mesh: Mesh, rows: np.ndarray) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Return a tree of arrays as numpy arrays, gathered from all processes."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+    """Return a tree of arrays as numpy arrays, gathered from all processes that hold parts."""
+
+    def gather(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_replicated or leaf.is_fully_addressable
+        ):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)
+
+    return jax.device_get(tree) if jax.process_count() == 1 else jax.tree.map(gather, tree)
 
 
 def rows_per_batch(batch_size: int, mesh: Mesh) -> int:

@@ -40,6 +40,7 @@ logger = logging.getLogger("medjax")
 
 CONFIG = "trainer_config.yml"
 
+_PATIENCE = 20.0  # seconds for a save in flight when this process of several has failed
 _STAGING, _TRASH = ".saving-", ".deleting-"
 
 
@@ -232,7 +233,11 @@ class CheckpointStore:
         """
         if self._thread is None:
             return
-        self._thread.join()  # an interrupted wait may be repeated
+        others_gone = alone and jax.process_count() > 1
+        self._thread.join(_PATIENCE if others_gone else None)  # may be interrupted and repeated
+        if self._thread.is_alive():
+            msg = f"a checkpoint was not complete after {_PATIENCE:g} s; it needs all processes"
+            raise CheckpointError(msg)
         self._thread = None
         error, self._error = self._error, None
         if error is not None:

@@ -7,10 +7,23 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+from torch import nn
 from trained import Classifier, make
 
 import medjax
 from medjax import sharding
+
+
+class Wide(Classifier):
+    """Has matrices that are worth splitting."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.model = nn.Sequential(
+            nn.Linear(6, 1024), nn.ReLU(), nn.Dropout(0.2), nn.Linear(1024, 3)
+        )
 
 
 def main(address, number, folder):
@@ -19,7 +32,7 @@ def main(address, number, folder):
     for name, fsdp in {"data": 1, "fsdp": 2}.items():
         trainer = make(
             folder / name,
-            Classifier(dropout=0.2),
+            Wide(),
             mesh=sharding.make_mesh(fsdp),
             batch_size=16,
             nb_training_epochs=2,
