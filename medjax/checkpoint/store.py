@@ -233,8 +233,10 @@ class CheckpointStore:
         """
         if self._thread is None:
             return
-        others_gone = alone and jax.process_count() > 1
-        self._thread.join(_PATIENCE if others_gone else None)  # may be interrupted and repeated
+        if alone and jax.process_count() > 1:
+            self._thread.join(_PATIENCE)
+        else:
+            self._thread.join()  # an interrupted wait may be repeated
         if self._thread.is_alive():
             msg = f"a checkpoint was not complete after {_PATIENCE:g} s; it needs all processes"
             raise CheckpointError(msg)
