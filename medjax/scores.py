@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from medjax import distributed
 from medjax.batch import BatchData
+from medjax.columns import column_to_json, from_json
 from medjax.component import Forward, Variables
 from medjax.data import Batch
 from medjax.metrics.computer import MetricsComputer
@@ -100,10 +103,10 @@ class Unpadder:
                     f"forward returned the output {name!r} as a scalar; expected one entry per row"
                 )
                 raise ValueError(msg)
-            cut = [slice(None)] * column.ndim
+            cut: list[slice | np.ndarray] = [slice(None)] * column.ndim
             for axis in self._axes[name] if lengths else ():
                 cut[axis] = slice(max(lengths))
-            cut[0] = slice(len(batch.indices))
+            cut[0] = slice(len(batch.indices)) if batch.rows is None else batch.rows
             stripped[name] = np.asarray(column)[tuple(cut)]
         return stripped
 
@@ -131,6 +134,7 @@ class Scores:
         self._unpad = unpad
         self._columns = {name: list(values) for name, values in (columns or {}).items()}
         self._waiting: tuple[BatchData, Batch, Any] | None = None
+        self._shares: list[dict[str, list[Any]]] | None = None
 
     def add(self, outputs: BatchData, batch: Batch, taken: Any = True) -> None:
         """Take the outputs of a batch; those of the batch before are fetched now, being done.
@@ -149,10 +153,15 @@ class Scores:
             self._prepare(*before)
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return what was kept of all batches added."""
+        """Return what was kept of all batches added, by all processes."""
         if self._waiting is not None:
             self._prepare(*self._waiting)
             self._waiting = None
+        if self._shares is not None:
+            shares, self._shares = self._shares, []
+            for batch in zip(*_exchange(shares), strict=True):
+                for share in batch:
+                    self._keep(share)
         return self._columns
 
     def compute(self) -> dict[str, float]:
@@ -160,8 +169,26 @@ class Scores:
         return self._computer.compute(self.columns())
 
     def _prepare(self, outputs: BatchData, batch: Batch, taken: Any) -> None:
-        if not jax.device_get(taken):
+        counts = bool(jax.device_get(taken))
+        if batch.rows is None:
+            if counts:
+                self._keep(self._computer.prepare_batch(self._unpad(outputs, batch), batch.host))
             return
-        prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+        self._shares = [] if self._shares is None else self._shares
+        self._shares.append({})
+        if counts and len(batch.rows):  # without rows the host batch is there to pad with
+            prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+            self._shares[-1] = {name: list(values) for name, values in prepared.items()}
+
+    def _keep(self, prepared: Mapping[str, Iterable[Any]]) -> None:
         for name, values in prepared.items():
             self._columns.setdefault(name, []).extend(values)
+
+
+def _exchange(shares: list[dict[str, list[Any]]]) -> list[list[dict[str, list[Any]]]]:
+    """Return for each process what it kept of each batch."""
+    own = [{n: column_to_json(n, values) for n, values in share.items()} for share in shares]
+    return [
+        [{n: from_json(values) for n, values in share.items()} for share in json.loads(said)]
+        for said in distributed.exchange(json.dumps(own))
+    ]

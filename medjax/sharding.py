@@ -1,4 +1,4 @@
-"""Where arrays lie: the mesh, the shardings of state and batch, and the start of many processes.
+"""Where arrays lie: the mesh, and the shardings of state and batch.
 
 The mesh has two axes. Rows of a batch are split over both; parameters and optimizer state are
 split over ``fsdp`` and repeated over ``data``. One device is a mesh of 1 x 1.
@@ -145,11 +145,70 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     return put(batch, jax.tree.map(choose, batch))
 
 
+def local_rows(nb_rows: int, mesh: Mesh) -> np.ndarray:
+    """Return which rows of a batch lie on the devices of this process, increasing.
+
+    Parameters
+    ----------
+    nb_rows : int
+        From `rows_per_batch`.
+    mesh : jax.sharding.Mesh
+        A mesh of `make_mesh`.
+
+    Raises
+    ------
+    ValueError
+        If no device of this process is in the mesh.
+    """
+    slices = row_sharding(mesh).addressable_devices_indices_map((nb_rows,)).values()
+    if not slices:
+        msg = (
+            f"no device of process {jax.process_index()} is in the mesh; expected a mesh over the "
+            "devices of all processes, as sharding.make_mesh() makes it"
+        )
+        raise ValueError(msg)
+    rows = np.arange(nb_rows)
+    return np.unique(np.concatenate([rows[index] for index in slices if index is not None]))
+
+
+def put_rows(batch: Any, mesh: Mesh, rows: np.ndarray) -> Any:
+    """Return the batch that all processes make together, each from the rows it holds.
+
+    Parameters
+    ----------
+    batch : pytree
+        numpy arrays, one entry for each of `rows`.
+    mesh : jax.sharding.Mesh
+        A mesh of `make_mesh`.
+    rows : numpy.ndarray
+        From `local_rows`.
+    """
+    nb_rows = len(rows) * mesh.size // mesh.local_mesh.size
+
+    def put_leaf(leaf: np.ndarray) -> jax.Array:
+        def of_device(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            first, stop, _ = index[0].indices(nb_rows)
+            place = int(np.searchsorted(rows, first))
+            return leaf[place : place + stop - first]
+
+        shape = (nb_rows, *leaf.shape[1:])
+        return jax.make_array_from_callback(shape, row_sharding(mesh), of_device)
+
+    return jax.tree.map(put_leaf, batch)
+
+
 def to_host(tree: Any) -> Any:
-    """Return a tree of arrays as numpy arrays, gathered from all processes."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-    return jax.tree.map(lambda leaf: multihost_utils.process_allgather(leaf, tiled=True), tree)
+    """Return a tree of arrays as numpy arrays, gathered from all processes that hold parts."""
+
+    def gather(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not (
+            leaf.is_fully_replicated or leaf.is_fully_addressable
+        ):
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)
+
+    return jax.device_get(tree) if jax.process_count() == 1 else jax.tree.map(gather, tree)
 
 
 def rows_per_batch(batch_size: int, mesh: Mesh) -> int:
@@ -164,35 +223,3 @@ def bytes_per_device(tree: Any) -> dict[int, int]:
         for shard in leaf.addressable_shards:
             held[shard.device.id] = held.get(shard.device.id, 0) + shard.data.nbytes
     return held
-
-
-def start_distributed(
-    coordinator_address: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    *,
-    start_timeout: int = 300,
-    stop_timeout: int = 30,
-) -> None:
-    """Start JAX's distributed runtime; call it first, in every process.
-
-    On a TPU VM all arguments are found by JAX. `jax.distributed.initialize` waits 300 s at exit
-    for a process that failed; here it is 30 s, so that one failure ends the whole run soon.
-
-    Parameters
-    ----------
-    coordinator_address : str, optional
-        ``host:port`` of process 0.
-    num_processes, process_id : int, optional
-        How many processes there are, and which one this is.
-    start_timeout, stop_timeout : int
-        Seconds to wait for the other processes at the start and at the end.
-    """
-    jax.distributed.initialize(
-        coordinator_address,
-        num_processes,
-        process_id,
-        initialization_timeout=start_timeout,
-        heartbeat_timeout_seconds=stop_timeout,
-        shutdown_timeout_seconds=stop_timeout,
-    )

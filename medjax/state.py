@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training import train_state
+from jax.sharding import Mesh
 
+from medjax import distributed, sharding
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
@@ -103,7 +107,7 @@ def create_state(
     learning_rate: float,
     accumulates: bool,
 ) -> TrainState:
-    """Return the state a run starts from, not yet laid out over a mesh.
+    """Return the state a run starts from, on one device; see `create_state_on` for several.
 
     Parameters
     ----------
@@ -123,8 +127,99 @@ def create_state(
     ValueError
         If `init` returns no parameters.
     """
-    init_key, key = jax.random.split(_root_key(seed))
-    variables = jax.tree.map(jnp.array, dict(component.init(init_key)))
+    variables = jax.tree.map(jnp.array, dict(component.init(_init_key(seed))))
+    return _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+
+
+def create_state_on(
+    mesh: Mesh,
+    component: TrainableComponent,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    learning_rate: float,
+    accumulates: bool,
+) -> TrainState:
+    """Return the state of `create_state` laid out over a mesh.
+
+    No device ever holds more than its part: what `init` computes from its key is computed in
+    parts, what it reads from files is handed out in parts from the host's memory.
+
+    Parameters
+    ----------
+    mesh : jax.sharding.Mesh
+        A mesh of `make_mesh`.
+    component, optimizer, seed, learning_rate, accumulates
+        As for `create_state`. An `init` that looks at the values of its key, which a traced
+        function cannot, is run as it is, on one device.
+    """
+    given: dict[int, Any] = {}
+    tree: Any = None
+
+    def computed() -> dict[int, jax.Array]:
+        nonlocal tree
+        leaves, tree = jax.tree.flatten(dict(component.init(_init_key(seed))))
+        for number, leaf in enumerate(leaves):
+            if not isinstance(leaf, jax.core.Tracer):
+                given[number] = leaf
+        return {
+            number: jax.lax.with_sharding_constraint(leaf, sharding.state_shardings(leaf, mesh))
+            for number, leaf in enumerate(leaves)
+            if number not in given
+        }
+
+    try:
+        made = jax.jit(computed)()
+    except jax.errors.JAXTypeError:
+        made, given = {}, {}
+        leaves, tree = jax.tree.flatten(dict(component.init(_init_key(seed))))
+        given.update(enumerate(leaves))
+    # Each process has read them by itself; the array they make together must be one.
+    distributed.check_agreement({"what component.init read": _digest(given)})
+    for number, leaf in given.items():
+        made[number] = sharding.put(leaf, sharding.state_shardings(leaf, mesh))
+    variables = jax.tree.unflatten(tree, [made[number] for number in sorted(made)])
+
+    def state_of(variables: Variables) -> TrainState:
+        return _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+
+    layout = sharding.state_shardings(jax.eval_shape(state_of, variables), mesh)
+    return jax.jit(state_of, out_shardings=layout, donate_argnums=0)(variables)
+
+
+def abstract_state(
+    component: TrainableComponent,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    learning_rate: float,
+    accumulates: bool,
+) -> TrainState:
+    """Return shapes and types of `create_state`, without its arrays where `init` allows."""
+
+    def state_of() -> TrainState:
+        return create_state(
+            component,
+            optimizer,
+            seed=seed,
+            learning_rate=learning_rate,
+            accumulates=accumulates,
+        )
+
+    try:
+        return jax.eval_shape(state_of)
+    except jax.errors.JAXTypeError:  # see `create_state_on`
+        return state_of()
+
+
+def _state_of(
+    variables: Variables,
+    component: TrainableComponent,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    learning_rate: float,
+    accumulates: bool,
+) -> TrainState:
     params = variables.pop("params", None)
     if not jax.tree.leaves(params):
         msg = "component.init returned no parameters; expected {'params': {...}, ...}"
@@ -136,7 +231,7 @@ def create_state(
         tx=optimizer,
         opt_state=optimizer.init(params),
         collections=variables,
-        key=key,
+        key=jax.random.split(_root_key(seed))[1],
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
         gradients=jax.tree.map(jnp.zeros_like, params) if accumulates else None,
@@ -149,8 +244,20 @@ def create_state(
     )
 
 
+def _digest(leaves: dict[int, Any]) -> str:
+    total = hashlib.sha256()
+    for leaf in leaves.values() if jax.process_count() > 1 else ():
+        values = np.asarray(leaf)
+        total.update(f"{values.dtype} {values.shape}".encode() + values.tobytes())
+    return total.hexdigest()
+
+
 def _count() -> jax.Array:
     return jnp.zeros((), jnp.int32)
+
+
+def _init_key(seed: int) -> jax.Array:
+    return jax.random.split(_root_key(seed))[0]
 
 
 def _root_key(seed: int) -> jax.Array:

@@ -22,14 +22,15 @@ RANKS = {
     "schedules": 0,  # learning rates
     "compiled": 0,  # what was compiled, and memory that was out; knows jax and no room
     "compilation": 0,  # compiled programs on disk; knows jax and no room
-    "checkpoint": 0,  # any pytree and a JSON record; knows no room
+    "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
     "models": 0,  # encoders; know parameters and no training
     "alignment": 1,  # entities to tokens: tagging, text
     "readers": 1,  # files to documents: tagging, text
     "metrics": 1,  # Mean and scores: batch, tagging
     "sharding": 1,  # where a batch lies: batch
+    "checkpoint": 1,  # any pytree and a JSON record: distributed
     "callbacks": 1,  # what happens beside training: config
-    "progress": 1,  # where a run is: checkpoint, columns, schedules
+    "progress": 2,  # where a run is: checkpoint, columns, schedules
     "component": 2,  # the contract: batch, metrics
     "data": 3,  # dataset to device: component, sharding
     "state": 3,  # what a step changes: component

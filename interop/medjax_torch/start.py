@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 from medjax.checkpoint import CheckpointStore
 from medjax.loop.plan import Plan
-from medjax.loop.start import all_callbacks, data_record, start_state, warmup_steps
+from medjax.loop.start import (
+    all_callbacks,
+    check_agreement,
+    data_record,
+    start_state,
+    warmup_steps,
+)
 from medjax.preemption import Preemption
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
@@ -40,8 +47,20 @@ def start(
         See ``Trainer.train``.
     """
     config, options = trainer.config, trainer.options
+    if jax.process_count() > 1 and config.seed is None:
+        msg = (
+            "with several processes TrainerConfig.seed is None; expected a seed, so that torch "
+            "draws the same in each of them"
+        )
+        raise ValueError(msg)
     preparation = trainer.prepare()
     converted, mesh = preparation.converted, preparation.mesh
+    check_agreement(
+        *(config, options, mesh),
+        items=len(trainer.train_dataloader.dataset),
+        eval_items=len(trainer.eval_dataloader.dataset),
+        resume=resume,
+    )
     graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
     link = _link(trainer.optimizer, converted, set(graph.gradients))
 

@@ -295,15 +295,19 @@ class Trainer:
     @contextlib.contextmanager
     def _during(self, run: TorchRun) -> Any:
         self._run = run
+        ended = False
         try:
             yield
+            ended = True
         finally:
             self._run = None
             close_workers(self.train_dataloader)
             close_workers(self.eval_dataloader)
-            # A step that failed leaves nothing to read; its own error is on its way.
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                run.session.write_back()
+            # A step that failed leaves nothing to read; its own error is on its way. Of several
+            # processes the others may not come to gather what is written back.
+            if ended or jax.process_count() == 1:
+                with contextlib.suppress(jax.errors.JaxRuntimeError):
+                    run.session.write_back()
 
     def save(self, epoch: int) -> str:
         """Save a checkpoint and return its folder.

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+
 from medjax.config import TrainerConfig
 
 
@@ -14,15 +16,24 @@ class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, no
 
     Raised at the begin of an epoch or during its training batches it ends the epoch after the
     batch at hand, or after those that its update still needs when gradients are accumulated;
-    raised later after this epoch.
+    raised later after this epoch. With several processes it may be raised in any of them and ends
+    all after this epoch.
     """
 
 
 class TrainerCallback:
     """Base class of callbacks; every event does nothing until overridden.
 
-    An override may leave out any parameter it does not need.
+    An override may leave out any parameter it does not need. With several processes each has its
+    own callbacks, which must ask for the same; one that prints or writes sets `of_process_0`.
+
+    Attributes
+    ----------
+    of_process_0 : bool
+        Whether the callback gets events in process 0 only.
     """
+
+    of_process_0 = False
 
     def on_train_begin(self, config: TrainerConfig) -> None:
         """Event called at the beginning of training."""
@@ -125,6 +136,7 @@ class CallbackList(TrainerCallback):
             (type(callback).__name__, _accepting(getattr(callback, event)))
             for callback in self.callbacks
             if _overrides(callback, event)
+            and not (getattr(callback, "of_process_0", False) and jax.process_index())
         ]
 
         def dispatch(*args: Any, **kwargs: Any) -> None:

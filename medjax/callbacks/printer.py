@@ -32,6 +32,8 @@ class DefaultPrinterCallback(TrainerCallback):
         Scores shown of a phase; the others are in the history and the writers' files.
     """
 
+    of_process_0 = True
+
     def __init__(self, max_columns: int = 6) -> None:
         self.logger = logging.getLogger("DefaultPrinterCallback")
         self.logger.setLevel(logging.INFO)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -25,6 +26,8 @@ class MetricsWriter(TrainerCallback):
     log_dir : str or Path
         Folder of the files; made when missing.
     """
+
+    of_process_0 = True
 
     def __init__(self, log_dir: str | Path) -> None:
         self.log_dir = Path(log_dir)
@@ -84,18 +87,22 @@ class TensorBoardWriter(TrainerCallback):
         If ``tensorboardX`` is not installed.
     """
 
+    of_process_0 = True
+
     def __init__(self, log_dir: str | Path) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             msg = "TensorBoardWriter needs tensorboardX: pip install 'medjax[tensorboard]'"
             raise ImportError(msg) from error
-        self._writer = SummaryWriter(str(log_dir))
+        self._make = functools.partial(SummaryWriter, str(log_dir))
+        self._writer: Any = None  # opened by the first event: not every process has one
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
         """Write the scalars of the epoch."""
+        self._writer = self._writer or self._make()
         for phase, scores in metrics.items():
             for name, value in scores.items():
                 self._writer.add_scalar(f"{phase}/{name}", float(value), epoch)

@@ -7,13 +7,12 @@ import os
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
+from medjax import distributed
 from medjax.checkpoint.arrays import ARRAYS
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from medjax.checkpoint.manifest import verify
-from medjax.checkpoint.records import RECORD, list_entries, newest_first, read_record
+from medjax.checkpoint.records import RECORD, newest_first, read_record
 
 logger = logging.getLogger("medjax")
 
@@ -47,18 +46,20 @@ def choose(folder: Path, resume: str | Path) -> Path | None:
     CheckpointError
         If there is no such folder.
     """
-    if resume != "auto":
-        chosen = Path(resume).absolute()
-        if not chosen.is_dir():
-            raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
-        verify(chosen, _OWNED)
-        return chosen
-    found = _newest_sound(folder) if jax.process_index() == 0 else None
-    if jax.process_count() > 1:
-        serial = -1 if found is None else read_record(found)["serial"]
-        serial = int(multihost_utils.broadcast_one_to_all(np.int32(serial)))
-        found = {entry.serial: entry.path for entry in list_entries(folder)}.get(serial)
-    return found
+    # Process 0 alone reads and hashes; on a shared disk the others would do the same again.
+    chosen = _choose(folder, resume) if jax.process_index() == 0 else None
+    agreed = distributed.first_of("" if chosen is None else str(chosen))
+    return Path(agreed) if agreed else None
+
+
+def _choose(folder: Path, resume: str | Path) -> Path | None:
+    if resume == "auto":
+        return _newest_sound(folder)
+    chosen = Path(resume).absolute()
+    if not chosen.is_dir():
+        raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
+    verify(chosen, _OWNED)
+    return chosen
 
 
 def _newest_sound(folder: Path) -> Path | None:

@@ -54,7 +54,8 @@ def give_back(path: Path, staging: Path, need: int, error: BaseException) -> Che
     error : BaseException
         Why it failed.
     """
-    shutil.rmtree(staging, ignore_errors=True)
+    if jax.process_index() == 0:  # the others only write their arrays into it
+        shutil.rmtree(staging, ignore_errors=True)
     free = free_bytes(path.parent)
     cause = f"{type(error).__name__}: {error}"
     if len(cause) > _LONGEST:

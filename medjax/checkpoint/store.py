@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 import yaml
-from jax.experimental import multihost_utils
 
+from medjax import distributed
 from medjax.checkpoint import retention
 from medjax.checkpoint.arrays import (
     ARRAYS,
@@ -42,6 +42,7 @@ logger = logging.getLogger("medjax")
 
 CONFIG = "trainer_config.yml"
 
+_PATIENCE = 20.0  # seconds for a save in flight when this process of several has failed
 _STAGING, _TRASH = ".saving-", ".deleting-"
 
 
@@ -102,7 +103,7 @@ class CheckpointStore:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
         try:
-            self.wait()
+            self.wait(alone=error is not None)
         except CheckpointError as failed:
             if error is None:
                 raise
@@ -158,11 +159,8 @@ class CheckpointStore:
         """Return the folder the next checkpoint will have: epoch and time, UTC."""
         self.wait()
         now = datetime.datetime.now(datetime.UTC)
-        if jax.process_count() > 1:
-            seconds = multihost_utils.broadcast_one_to_all(np.int64(now.timestamp()))
-            now = datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
-        name = f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}"
-        return free_path(self.folder / name)
+        path = free_path(self.folder / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
+        return path.with_name(distributed.first_of(path.name))
 
     def save(
         self,
@@ -284,14 +282,27 @@ class CheckpointStore:
         except OSError as error:
             logger.warning("%s cannot be deleted: %s", doomed, error)
 
-    def wait(self) -> None:
-        """Wait for the save in flight; raise its CheckpointError if it failed."""
-        if self._thread is not None:
+    def wait(self, *, alone: bool = False) -> None:
+        """Wait for the save in flight; raise its CheckpointError if it failed.
+
+        With several processes all wait for it together, so that what is complete for one is
+        complete for all; with `alone` this one does not wait for the others, which may be gone.
+        """
+        if self._thread is None:
+            return
+        if alone and jax.process_count() > 1:
+            self._thread.join(_PATIENCE)
+        else:
             self._thread.join()  # an interrupted wait may be repeated
-            self._thread = None
+        if self._thread.is_alive():
+            msg = f"a checkpoint was not complete after {_PATIENCE:g} s; it needs all processes"
+            raise CheckpointError(msg)
+        self._thread = None
         error, self._error = self._error, None
         if error is not None:
             raise error
+        if not alone:
+            distributed.exchange("saved")
 
     def restore(
         self, resume: str | Path, state: Any, shardings: Any
@@ -325,10 +336,9 @@ def _in_first_process(check: Callable[[], None]) -> None:
             check()
         except CheckpointError as error:
             failed = error
-    if jax.process_count() > 1:
-        told = bool(multihost_utils.broadcast_one_to_all(np.int32(failed is not None)))
-        if told and failed is None:
-            failed = CheckpointError("process 0 cannot write the checkpoints; see its error")
+    told = distributed.first_of("" if failed is None else str(failed))
+    if told and failed is None:
+        failed = CheckpointError(told)
     if failed is not None:
         raise failed
 

@@ -58,8 +58,22 @@ class Ladder(NamedTuple):
         )
         raise ValueError(msg)
 
-    def pad_lengths(self, batch: BatchData) -> BatchData:
-        """Return the batch with its ragged columns padded to one common rung."""
+    def pad_lengths(self, batch: BatchData, longest: int | None = None) -> BatchData:
+        """Return the batch with its ragged columns padded to one common rung.
+
+        Parameters
+        ----------
+        batch : BatchData
+            Arrays.
+        longest : int, optional
+            Length of the longest example when this is a part of a batch, which is padded as a
+            whole.
+
+        Raises
+        ------
+        ValueError
+            If the part needs another rung than its examples, as measured, do.
+        """
         ragged = {
             name: column
             for name, column in batch.items()
@@ -67,8 +81,16 @@ class Ladder(NamedTuple):
         }
         if not ragged:
             return batch
-        longest = max(ragged, key=lambda name: ragged[name].shape[1])
-        rung = self.rung(ragged[longest].shape[1], longest, ragged[longest].shape)
+        widest = max(ragged, key=lambda name: ragged[name].shape[1])
+        width = ragged[widest].shape[1]
+        rung = self.rung(max(width, longest or 0), widest, ragged[widest].shape)
+        if longest is not None and rung != self.rung(longest, widest, ragged[widest].shape):
+            msg = (
+                f"collate made column {widest!r} {width} long of examples of at most {longest}; "
+                "with several processes they agree on the padded length by the examples, so "
+                "preprocess must return ragged columns in the length that collate gives them"
+            )
+            raise ValueError(msg)
         return BatchData(
             {**batch, **{n: _pad_axis(c, 1, rung, self.fills[n]) for n, c in ragged.items()}}
         )
@@ -116,7 +138,9 @@ def narrow(name: str, column: np.ndarray) -> np.ndarray:
     return column
 
 
-def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
+def fix_shape(
+    batch: BatchData, ladder: Ladder, nb_rows: int, longest: int | None = None
+) -> BatchData:
     """Return the device's part of a batch: arrays only, padded in length and in rows.
 
     Parameters
@@ -128,6 +152,8 @@ def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
     nb_rows : int
         Rows to pad to. Padding rows are copies of the first row, so that they hold values the
         model can take; ``row_mask`` gives them weight zero.
+    longest : int, optional
+        See `Ladder.pad_lengths`.
 
     Raises
     ------
@@ -142,7 +168,7 @@ def fix_shape(batch: BatchData, ladder: Ladder, nb_rows: int) -> BatchData:
     if ROW_MASK in batch:
         msg = f"collate returned a column {ROW_MASK!r}, a name that medjax fills in; rename it"
         raise ValueError(msg)
-    padded = ladder.pad_lengths(arrays)
+    padded = ladder.pad_lengths(arrays, longest)
     rows = np.where(np.arange(nb_rows) < found, np.arange(nb_rows), 0)
     # Taking rows copies, which keeps the device, where it shares the host's memory, from seeing
     # what collate writes into its arrays later.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import collections
 import itertools
+import threading
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from medjax import sharding
-from medjax.batch import BatchData
+from medjax.batch import ROW_MASK, BatchData
 from medjax.component import Collate, TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.data.order import batches_by_length, epoch_order
 from medjax.data.prefetch import prefetch
+from medjax.data.shares import ShareReader
 from medjax.data.source import (
     Cache,
     Dataset,
@@ -39,11 +42,14 @@ class Batch(NamedTuple):
         What `collate` returned: a BatchData, or whatever mapping another source of batches has.
     indices : numpy.ndarray
         Positions of its items in the dataset, shape (rows,), int64.
+    rows : numpy.ndarray or None
+        Which of its rows `host` holds, where each process reads a part; None for all.
     """
 
     device: BatchData
     host: Any
     indices: np.ndarray
+    rows: np.ndarray | None = None
 
 
 class Batches(Protocol):
@@ -87,6 +93,8 @@ class DataLoader:
         Where batches go.
     options : Options
         For `prefetch` and `max_shapes`.
+    is_random : bool
+        Whether preprocessing draws random numbers.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class DataLoader:
         window: int,
         mesh: Mesh,
         options: Options,
+        is_random: bool = False,
     ) -> None:
         self.nb_items = nb_items
         self.batch_size = batch_size
@@ -114,6 +123,15 @@ class DataLoader:
         self._mesh = mesh
         self._options = options
         self._shapes: set[tuple[Any, ...]] = set()
+        self._nb_rows = sharding.rows_per_batch(batch_size, mesh)
+        self._shares: ShareReader | None = None
+        if jax.process_count() > 1:
+            self._shares = ShareReader(
+                *(source, ladder, sharding.local_rows(self._nb_rows, mesh), self._cut),
+                nb_items=nb_items,
+                grouped=window > 0,
+                is_random=is_random,
+            )
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -148,7 +166,9 @@ class DataLoader:
         ValueError
             If a batch has a shape the ladder does not hold, or there are too many shapes.
         """
-        return prefetch(self._prepare(epoch, start), self._options.prefetch)
+        if self._shares is None:
+            return prefetch(self._prepare(epoch, start), self._options.prefetch)
+        return self._shared(self._shares, epoch, start)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
         """Return the dataset positions of the items of one batch."""
@@ -160,18 +180,46 @@ class DataLoader:
         self._source.close()
 
     def _prepare(self, epoch: int, start: int) -> Iterator[Batch]:
-        nb_rows = sharding.rows_per_batch(self.batch_size, self._mesh)
         for indices, examples in self._examples(epoch, start):
-            host = self._collate(examples)
-            if host.nb_rows != len(examples):
-                msg = f"collate returned {host.nb_rows} rows for {len(examples)} examples"
-                raise ValueError(f"{msg}; expected one row for each")
-            fixed = fix_shape(host, self._ladder, nb_rows)
+            host = self._collated(examples)
+            fixed = fix_shape(host, self._ladder, self._nb_rows)
             self._count_shape(fixed)
             yield Batch(sharding.put_batch(fixed, self._mesh), host, indices)
 
-    def _examples(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, list[Example]]]:
-        """Yield items and examples of each batch, reading a window of batches at a time."""
+    def _shared(self, shares: ShareReader, epoch: int, start: int) -> Generator[Batch]:
+        """Yield batches of which each process reads a share; closing it ends the exchange."""
+        cancelled = threading.Event()
+        prepared = prefetch(
+            self._prepare_shares(shares, epoch, start, cancelled), self._options.prefetch
+        )
+        try:
+            yield from prepared
+        finally:
+            cancelled.set()
+            prepared.close()
+
+    def _prepare_shares(
+        self, shares: ShareReader, epoch: int, start: int, cancelled: threading.Event
+    ) -> Iterator[Batch]:
+        rows = sharding.local_rows(self._nb_rows, self._mesh)
+        windows, skipped = self._windows(epoch, start)
+        for share in itertools.islice(shares.read(epoch, windows, cancelled), skipped, None):
+            host = self._collated(share.examples)
+            fixed = fix_shape(host, self._ladder, len(rows), share.longest)
+            fixed[ROW_MASK][len(share.rows) :] = 0.0  # an example to pad with is no row
+            self._count_shape(fixed)
+            device = sharding.put_rows(fixed, self._mesh, rows)
+            yield Batch(device, host, share.indices, share.rows)
+
+    def _collated(self, examples: list[Example]) -> BatchData:
+        host = self._collate(examples)
+        if host.nb_rows != len(examples):
+            msg = f"collate returned {host.nb_rows} rows for {len(examples)} examples"
+            raise ValueError(f"{msg}; expected one row for each")
+        return host
+
+    def _windows(self, epoch: int, start: int) -> tuple[list[tuple[int, np.ndarray]], int]:
+        """Return the windows from a batch on, numbered, and how many batches to leave out."""
         order = np.arange(self.nb_items)
         if self._shuffle:
             order = epoch_order(self._seed, epoch, self.nb_items)
@@ -179,45 +227,56 @@ class DataLoader:
         first = start // per_window
         size = per_window * self.batch_size
         windows = [order[i : i + size] for i in range(first * size, self.nb_items, size)]
+        return list(enumerate(windows, first)), start - first * per_window
+
+    def _examples(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, list[Example]]]:
+        """Yield items and examples of each batch, reading a window of batches at a time."""
+        windows, skipped = self._windows(epoch, start)
         batches = itertools.chain.from_iterable(
-            self._cut(epoch, first + number, indices, examples)
-            for number, (indices, examples) in enumerate(self._read_ahead(epoch, windows))
+            self._cut_examples(epoch, number, indices, examples)
+            for number, indices, examples in self._read_ahead(epoch, windows)
         )
-        yield from itertools.islice(batches, start - first * per_window, None)
+        yield from itertools.islice(batches, skipped, None)
 
     def _read_ahead(
-        self, epoch: int, windows: list[np.ndarray]
-    ) -> Iterator[tuple[np.ndarray, list[Example]]]:
+        self, epoch: int, windows: list[tuple[int, np.ndarray]]
+    ) -> Iterator[tuple[int, np.ndarray, list[Example]]]:
         """Yield windows with their examples, with the next one already submitted."""
         ahead = 1 if self._window else self._options.prefetch
         waiting: collections.deque[Any] = collections.deque()
-        for indices in windows:
-            waiting.append((indices, self._source.submit(epoch, indices)))
+        for number, indices in windows:
+            waiting.append((number, indices, self._source.submit(epoch, indices)))
             if len(waiting) > ahead:
-                done, result = waiting.popleft()
-                yield done, result()
+                first, done, result = waiting.popleft()
+                yield first, done, result()
         while waiting:
-            done, result = waiting.popleft()
-            yield done, result()
+            first, done, result = waiting.popleft()
+            yield first, done, result()
 
-    def _cut(
+    def _cut_examples(
         self, epoch: int, window: int, indices: np.ndarray, examples: list[Example]
     ) -> Iterator[tuple[np.ndarray, list[Example]]]:
         if not self._window:
             yield indices, examples
             return
-        lengths = [0] * len(examples)
+        lengths = np.zeros(len(examples), np.int64)
         if self.ragged & examples[0].keys():  # else there is nothing to measure
-            lengths = [self._ladder.length_of(example) for example in examples]
-        for batch in batches_by_length(
+            lengths = np.array([self._ladder.length_of(example) for example in examples])
+        for batch in self._cut(epoch, window, lengths):
+            yield indices[batch], [examples[position] for position in batch]
+
+    def _cut(self, epoch: int, window: int, lengths: np.ndarray) -> list[np.ndarray]:
+        """Return the batches of a window, as positions in it."""
+        if not self._window:
+            return [np.arange(len(lengths))]
+        return batches_by_length(
             lengths,
             self.batch_size,
             seed=self._seed,
             epoch=epoch,
             window=window,
             shuffle=self._shuffle,
-        ):
-            yield indices[batch], [examples[position] for position in batch]
+        )
 
     def _count_shape(self, batch: BatchData) -> None:
         shape = tuple(sorted((name, column.shape) for name, column in batch.items()))
@@ -292,6 +351,7 @@ def get_dataloader(
         window=options.length_window,
         mesh=mesh if mesh is not None else sharding.make_mesh(),
         options=options,
+        is_random=examples.is_random,
     )
 
 

@@ -55,7 +55,13 @@ def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 
 
 def batches_by_length(
-    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, window: int, shuffle: bool
+    lengths: Sequence[int] | np.ndarray,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    window: int,
+    shuffle: bool,
 ) -> list[np.ndarray]:
     """Cut one window of items into batches of similar length.
 

@@ -95,7 +95,8 @@ def training_epoch(
             check()
             if after_batch is not None:
                 after_batch(state, number + 1)
-            if callback.stop_reason is not None and int(state.pending) == 0:
+            alone = jax.process_count() == 1  # several processes agree on a stop between epochs
+            if callback.stop_reason is not None and alone and int(state.pending) == 0:
                 break  # with a whole update made, as in a run that goes on
         monitor.drain()
     check()

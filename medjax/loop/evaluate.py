@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from medjax import sharding
+import contextlib
+
+from medjax import distributed, sharding
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
@@ -60,7 +62,5 @@ def evaluate(
         mesh=mesh,
         with_outputs=scores is not None,
     )
-    try:
+    with distributed.Together(), contextlib.closing(loader):
         return evaluation_epoch(variables, loader, eval_step, callback=callback, scores=scores)
-    finally:
-        loader.close()

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -86,7 +87,8 @@ class Run:
         """Train for the rest of the epoch of `progress`, saving on the way when asked to."""
         is_last = progress.epoch == self.plan.nb_epochs
         stop = self.plan.last_stop if is_last else len(self.train_loader)
-        if progress.stop_reason is not None and int(state.pending) == 0:
+        alone = jax.process_count() == 1
+        if progress.stop_reason is not None and alone and int(state.pending) == 0:
             stop = progress.batch  # it was stopped there, then interrupted
         in_training = self.config.do_metrics_in_training
         scores = self.scores(progress.columns) if in_training else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import secrets
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
-from medjax import sharding
+from medjax import distributed, sharding
 from medjax.callbacks import (
     CallbackList,
     DefaultPrinterCallback,
@@ -30,7 +30,13 @@ from medjax.preemption import Preemption
 from medjax.progress import Progress, restore_progress
 from medjax.schedules import Schedule, with_warmup
 from medjax.scores import Unpadder
-from medjax.state import TrainState, create_state, make_optimizer
+from medjax.state import (
+    TrainState,
+    abstract_state,
+    create_state,
+    create_state_on,
+    make_optimizer,
+)
 from medjax.step import make_eval_step, make_train_step
 
 
@@ -38,9 +44,7 @@ def all_callbacks(callback: Any, config: TrainerConfig, options: Options) -> Cal
     """Return the user's callbacks, or the printer, with those that options ask for."""
     chosen = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
     callbacks = list(chosen.callbacks)
-    if jax.process_index() != 0:
-        callbacks = [each for each in callbacks if not isinstance(each, DefaultPrinterCallback)]
-    elif options.log_dir is not None:
+    if options.log_dir is not None:
         callbacks.append(MetricsWriter(options.log_dir))
     if options.early_stopping_patience is not None:
         callbacks.append(
@@ -75,6 +79,14 @@ def start(
     The parameters are those of `train`; `at_end` is told to close what was opened.
     """
     nb_items = length_of(train_data)
+    check_agreement(
+        config,
+        options,
+        mesh,
+        items=nb_items,
+        eval_items=None if eval_data is None else length_of(eval_data),
+        resume=resume,
+    )
     plan = Plan.of(-(-nb_items // config.batch_size), config, options)
     schedule = with_warmup(schedule, warmup_steps(options, plan))
     state, progress = start_state(
@@ -126,6 +138,19 @@ def start(
     return run, state, progress
 
 
+def check_agreement(config: TrainerConfig, options: Options, mesh: Mesh, **facts: Any) -> None:
+    """Compare across processes what they must have in common; ValueError names what differs."""
+    fields = {
+        f"{type(record).__name__}.{field.name}": getattr(record, field.name)
+        for record in (config, options)
+        for field in dataclasses.fields(record)
+    }
+    versions = {f"the version of {name}": found for name, found in distributed.versions().items()}
+    distributed.check_agreement(
+        {**fields, **facts, **versions, "the mesh": dict(mesh.shape), "devices": mesh.size}
+    )
+
+
 def warmup_steps(options: Options, plan: Plan) -> int:
     """Return the number of updates during which the learning rate rises."""
     warmup = options.warmup_steps
@@ -158,15 +183,17 @@ def start_state(
     The order of precedence: the checkpoint of `resume`; with "auto" and none there, the variables
     of ``component.init``.
     """
-    seed = config.seed if config.seed is not None else secrets.randbits(32)
+    drawn = distributed.first_of(str(secrets.randbits(32)))
+    seed = config.seed if config.seed is not None else int(drawn)
     schedule_state = schedule.init(config.learning_rate)
-    state = create_state(
-        component,
-        make_optimizer(component, options),
-        seed=seed,
-        learning_rate=schedule_state["learning_rate"],
-        accumulates=config.gradient_accumulation_steps > 1,
-    )
+    parts: dict[str, Any] = {
+        "component": component,
+        "optimizer": make_optimizer(component, options),
+        "seed": seed,
+        "learning_rate": schedule_state["learning_rate"],
+        "accumulates": config.gradient_accumulation_steps > 1,
+    }
+    state = create_state(**parts) if mesh.size == 1 else abstract_state(**parts)
     check_storable(state)  # now, rather than at the first checkpoint, an epoch later
     progress = Progress(seed=seed, data=data, schedule=schedule_state)
     layout = sharding.state_shardings(state, mesh)
@@ -176,4 +203,5 @@ def start_state(
             if config.seed is None:
                 progress = progress._replace(seed=restored[1]["seed"])
             return restored[0], restore_progress(restored[1], progress)
-    return sharding.put(state, layout), progress
+    placed = sharding.put(state, layout) if mesh.size == 1 else create_state_on(mesh, **parts)
+    return placed, progress

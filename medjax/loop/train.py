@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import optax
 from jax.sharding import Mesh
 
-from medjax import sharding
+from medjax import distributed, sharding
 from medjax.checkpoint import CheckpointStore
 from medjax.compilation import cached
 from medjax.compiled import Compilation
@@ -152,9 +152,10 @@ def open_run(
     with (
         cached(options.compilation_cache),
         Preemption() as preemption,
+        distributed.Together(),
         CheckpointStore(
             config.output_dir,
-            secrets.token_hex(8),
+            distributed.first_of(secrets.token_hex(8)),
             minimize=config.minimize_checkpoint_metric,
             keep_all=options.keep_all_checkpoints,
         ) as store,
@@ -210,6 +211,7 @@ def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState
         run.callback.on_epoch_end(
             metrics=metrics, epoch=epoch, epoch_duration=time.monotonic() - began
         )
+        _agree_on_stop(run)
         is_last = epoch == run.plan.nb_epochs or run.callback.stop_reason is not None
         period = run.config.checkpoint_period
         if is_last or (period != 0 and epoch % period == 0):
@@ -222,7 +224,14 @@ def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState
 
 def _is_over(run: Run, progress: Progress) -> bool:
     """Return whether a callback ended training; an epoch that it cut short is still finished."""
+    _agree_on_stop(run)
     return run.callback.stop_reason is not None and progress.batch == 0
+
+
+def _agree_on_stop(run: Run) -> None:
+    """Let a stop that a callback of one process asked for be one of all processes."""
+    said = distributed.exchange(run.callback.stop_reason or "")
+    run.callback.stop_reason = next(filter(None, said), None)
 
 
 def _check_metric(name: str, metrics: Metrics) -> None:

@@ -18,9 +18,8 @@ from medjax.sharding import fsdp_spec
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def found():
-    """Return what eight_devices.py printed."""
+def printed(script):
+    """Return what a script printed on eight devices."""
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
@@ -28,7 +27,7 @@ def found():
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / "eight_devices.py")],
+        [sys.executable, "-W", "error", str(HERE / script)],
         env=environment,
         capture_output=True,
         text=True,
@@ -36,6 +35,31 @@ def found():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return printed("eight_devices.py")
+
+
+@pytest.fixture(scope="module")
+def created():
+    return printed("eight_devices_created.py")
+
+
+@pytest.mark.parametrize(
+    ("case", "shards"), [("from_key", 8), ("from_files", 8), ("from_values", 8), ("both axes", 4)]
+)
+def test_a_state_is_created_in_parts(created, case, shards):
+    held, split, whole = (created[case][name] for name in ("held", "split", "whole"))
+    assert len(held) == 8
+    assert split > 2 * whole
+    assert split / shards + whole <= held[0] <= held[-1] <= 1.05 * split / shards + whole
+
+
+def test_what_init_computes_it_computes_in_parts(created):
+    # Traced for the layout and for the shapes; run as it is only by create_state, to compare.
+    assert created["traced"] == [True, False, True] * 2
 
 
 @pytest.mark.parametrize("layout", ["data", "fsdp", "both"])

@@ -21,6 +21,7 @@ import optax
 from diary import Diary
 
 import medjax
+from medjax import sharding
 
 NB_ITEMS, NB_EPOCHS = 203, 4
 
@@ -190,7 +191,7 @@ def digest(tree: Any) -> str:
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        values = np.ascontiguousarray(jax.device_get(leaf))
+        values = np.ascontiguousarray(sharding.to_host(leaf))
         total.update(f"{jax.tree_util.keystr(path)} {values.dtype} {values.shape}".encode())
         total.update(values.tobytes())
     return total.hexdigest()

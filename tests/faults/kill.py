@@ -29,6 +29,7 @@ from diary import Diary
 from jax._src import xla_bridge
 
 JOBS = {"medjax": "job", "medjax_torch": "torch_job"}
+KINDS = ("start", "training", "save", "save")
 UNFINISHED = (".saving-", ".deleting-")
 
 
@@ -46,11 +47,7 @@ def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
         log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        if jax.config.jax_compilation_cache_dir is None:
-            jax.config.update("jax_compilation_cache_dir", str(cache))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-            jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        use_cpu(cache)
         diary = Diary(folder / "diary.txt")
         found = job.complete(folder / "out", callback=diary, sleep=sleep)
         (folder / "report.json").write_text(json.dumps(found))
@@ -61,6 +58,15 @@ def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def use_cpu(cache: Path) -> None:
+    """Let a forked process compute on the CPU with a compilation cache for all rounds."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def ended(child: int) -> int | None:
@@ -84,26 +90,33 @@ def newest(out: Path) -> str:
 
 def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str | None:
     """Wait for the moment of a random kind, kill; return the kind, None if it completed before."""
-    kind = rng.choice(["start", "training", "save", "save"])
+    kind = rng.choice(KINDS)
+    if not wait_for_moment(child, out, kind, rng, typical):
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code == 0, f"the job failed with {code}"
+        return None
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return kind
+
+
+def wait_for_moment(child: int, out: Path, kind: str, rng: random.Random, typical: float) -> bool:
+    """Return whether the moment for a kill of a kind came before the process ended."""
     began, before = time.monotonic(), unfinished(out)
     name = newest(out) if out.is_dir() else ""
     deadline = began + rng.uniform(0.0, typical)
     armed = kind == "start"
     while True:
-        if (code := ended(child)) is not None:
-            assert code == 0, f"the job failed with {code}"
-            return None
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return False
         now = time.monotonic()
         if not armed and kind == "training" and out.is_dir() and newest(out) != name:
             armed, deadline = True, now + rng.uniform(0.0, typical)
         if not armed and kind == "save" and unfinished(out) - before:
             armed, deadline = True, now + rng.uniform(0.0, 0.12)
         if armed and now >= deadline:
-            break
+            return True
         time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return kind
 
 
 def campaign(
@@ -144,10 +157,7 @@ def campaign(
                 break
             left -= 1
             figures["kills"] += 1
-            found = unfinished(folder / "out")
-            figures["kills that left an unfinished folder"] += bool(found - before)
-            committed = list((folder / "out").glob("checkpoint_*"))
-            figures["kills before the first checkpoint"] += not committed
+            count_folders(folder / "out", before, figures)
         figures["completed runs"] += 1
         same = (folder / "report.json").read_text() == wanted
         figures["identical runs"] += same
@@ -155,6 +165,12 @@ def campaign(
             print("DIFFERS", (folder / "report.json").read_text(), wanted, file=sys.stderr)
         shutil.rmtree(folder)
     return figures
+
+
+def count_folders(out: Path, before: set[str], figures: dict[str, Any]) -> None:
+    """Count what a kill left in the output folder."""
+    figures["kills that left an unfinished folder"] += bool(unfinished(out) - before)
+    figures["kills before the first checkpoint"] += not list(out.glob("checkpoint_*"))
 
 
 def _log(folder: Path) -> str:

@@ -1,0 +1,121 @@
+"""How processes find each other, and who is named when they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+import pytest
+
+import medjax
+from medjax.distributed.initialize import _detect
+from medjax.distributed.roll_call import answer, call_roll
+
+
+def outcomes(port, calls, *, number, timeout):
+    """Run a roll call in threads; return the exception of each process, None if all was well."""
+    found = {}
+
+    def note(process, function, *arguments):
+        try:
+            found[process] = function(*arguments)
+        except Exception as error:
+            found[process] = error
+
+    threads = [threading.Thread(target=note, args=(0, call_roll, port, number, timeout))]
+    for key, own, of in calls:
+        arguments = (key, answer, "localhost", port, of, own, timeout)
+        threads.append(threading.Thread(target=note, args=arguments))
+    for thread in reversed(threads):  # process 0 comes last; the others try again
+        thread.start()
+        time.sleep(0.05)
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.fixture
+def port():
+    with socket.create_server(("localhost", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_all_are_there(port):
+    calls = [(own, own, 4) for own in (1, 2, 3)]
+    assert outcomes(port, calls, number=4, timeout=20) == dict.fromkeys(range(4))
+    assert outcomes(port, calls, number=4, timeout=20) == dict.fromkeys(range(4))  # restarted
+
+
+def test_who_is_missing_is_named_to_all(port):
+    found = outcomes(port, [(2, 2, 5), (3, 3, 5)], number=5, timeout=0.6)
+    assert set(found) == {0, 2, 3}
+    for error in found.values():
+        assert isinstance(error, TimeoutError)
+        assert str(error).startswith("processes 1, 4 have not called within 0.6 s, of 5")
+
+
+def test_process_0_is_missing(port):
+    with pytest.raises(TimeoutError, match=rf"process 0 has not answered at localhost:{port}"):
+        answer("localhost", port, 3, 1, 0.5)
+
+
+def test_two_with_one_number(port):
+    found = outcomes(port, [("a", 1, 3), ("b", 1, 3)], number=3, timeout=20)
+    assert all("process 1 runs twice" in str(error) for error in found.values())
+    assert {type(error) for error in found.values()} == {ValueError}
+
+
+def test_different_numbers_of_processes(port):
+    found = outcomes(port, [(1, 1, 3)], number=2, timeout=20)
+    assert "expects 3 processes, process 0 expects 2" in str(found[0])
+    assert str(found[1]) == str(found[0])
+
+
+def test_strangers_do_not_count(port):
+    def knock():
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port)) as other:
+            other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+    timer = threading.Timer(0.2, knock)
+    timer.start()
+    found = outcomes(port, [], number=2, timeout=1.0)
+    timer.join()
+    assert "process 1 has not called" in str(found[0])
+
+
+def test_the_port_is_taken(port):
+    with (
+        socket.create_server(("", port)),
+        pytest.raises(ValueError, match=f"cannot listen on port {port}"),
+    ):
+        call_roll(port, 2, 0.3)
+
+
+def test_slurm_is_detected(monkeypatch):
+    slurm = {
+        "SLURM_JOB_ID": "4097",
+        "SLURM_STEP_NODELIST": "node[012-015]",
+        "SLURM_NTASKS": "4",
+        "SLURM_PROCID": "2",
+        "SLURM_LOCALID": "0",
+    }
+    for name, value in slurm.items():
+        monkeypatch.setenv(name, value)
+    assert _detect(None, None, None) == ("node012:61441", 4, 2, [0])
+    assert _detect("10.0.0.1:1234", 3, 1) == ("10.0.0.1:1234", 3, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((None, None, None), "no TPU VM, SLURM step .* take coordinator_address, num_processes"),
+        (("localhost:1", None, 0), "job to take num_processes from; give"),
+        (("localhost", 2, 0), "coordinator_address is 'localhost'; expected 'host:port'"),
+        (("localhost:1", 2, 2), "process_id is 2 of num_processes 2; expected 0 to 1"),
+    ],
+)
+def test_what_cannot_be_started(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        medjax.initialize_distributed(*arguments)
