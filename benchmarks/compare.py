@@ -132,18 +132,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     base = next((row for row in rows if row["name"] == "medkit"), rows[0])
     lines = [
         f"| contender | precision | epoch, s | spread | {base['name']} / it | whole run, s | ratio "
-        "| to its F1, s | F1 | tokens/s | padding | shapes | compilations | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| to its F1, s | F1 | tokens/s | padding | shapes | compilations | peak MB | device MB |",
+        f"|{'---|' * 15}",
     ]
     for row in rows:
         reached = "-" if row["to_f1_s"] is None else f"{row['to_f1_s']:.0f}"
+        device = "-" if row["device_mb"] is None else f"{row['device_mb']:.0f}"
         lines.append(
             f"| {row['name']} | {row['precision']} | {row['steady_s']:.1f} "
             f"| {row['low_s']:.1f}-{row['high_s']:.1f} "
             f"| {base['steady_s'] / row['steady_s']:.2f} | {row['whole_s']:.0f} "
             f"| {base['whole_s'] / row['whole_s']:.2f} | {reached} | {row['f1']:.3f} "
             f"| {row['tokens'] / row['steady_s']:.0f} | {row['padding']:.0%} | {row['shapes']} "
-            f"| {row.get('compilations', '-')} | {row['peak_mb']:.0f} |"
+            f"| {row.get('compilations', '-')} | {row['peak_mb']:.0f} | {device} |"
         )
     return "\n".join(lines)
 
