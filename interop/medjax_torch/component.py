@@ -54,6 +54,8 @@ class ConvertedComponent:
         ``call(batch, eval_mode) -> (outputs, loss)``, the component's forward.
     max_variants : int
         See `Variants`.
+    precision : {"float32", "bfloat16"}
+        Type in which matrices are multiplied. Parameters and all else stay float32.
 
     Attributes
     ----------
@@ -64,12 +66,18 @@ class ConvertedComponent:
     """
 
     def __init__(
-        self, component: Any, call: Callable[[Any, bool], Any], *, max_variants: int
+        self,
+        component: Any,
+        call: Callable[[Any, bool], Any],
+        *,
+        max_variants: int,
+        precision: str = "float32",
     ) -> None:
         self.component = component
         self.found: Found = find(component)
         self.variants = Variants(self.found, max_variants)
         self._call = call
+        self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
         self._joints: dict[int, Callable[..., Any]] = {}
 
@@ -175,11 +183,15 @@ class ConvertedComponent:
 
     def _joint(self, key: GraphKey) -> Callable[..., Any]:
         if key.number not in self._joints:
-            self._joints[key.number] = _joint(self.graph(key), self.constants(key))
+            self._joints[key.number] = _joint(
+                self.graph(key), self.constants(key), self._multiplies_in
+            )
         return self._joints[key.number]
 
 
-def _joint(graph: Graph, constants: Mapping[str, np.ndarray]) -> Callable[..., Any]:
+def _joint(
+    graph: Graph, constants: Mapping[str, np.ndarray], multiplies_in: Any
+) -> Callable[..., Any]:
     """Return ``(params, fixed, columns, key) -> (loss, outputs, updated)``.
 
     Its gradient by the parameters is the one that torch recorded in the graph; JAX differentiates
@@ -190,10 +202,9 @@ def _joint(graph: Graph, constants: Mapping[str, np.ndarray]) -> Callable[..., A
         inputs = graph.inputs({**params, **fixed}, columns)
         nodes = graph.module.graph.find_nodes(op="placeholder")
         expected = [jax_dtype(node.meta["val"].dtype) for node in nodes]
-        lowered = any(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(params))
         inputs = [value.astype(dtype) for value, dtype in zip(inputs, expected, strict=True)]
         held = {name: jnp.asarray(value) for name, value in constants.items()}
-        with multiplying_in(jnp.bfloat16 if lowered else None):
+        with multiplying_in(multiplies_in):
             return graph.results(run(graph.module, inputs, key, held))
 
     def results(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -66,12 +67,17 @@ class Preparation:
         self._comparing = 0.0
         self.steps: list[CompiledStep] = []
 
+    @property
+    def step_options(self) -> Options:
+        """Options of the steps; the converted component minds the precision itself."""
+        return dataclasses.replace(self._options, precision="float32")
+
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
         """Return the evaluation step, the same one each time."""
         if with_outputs not in self._eval_steps:
             self._eval_steps[with_outputs] = make_eval_step(
                 self.converted.forward,
-                options=self._options,
+                options=self.step_options,
                 mesh=self.mesh,
                 with_outputs=with_outputs,
             )

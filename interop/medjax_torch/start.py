@@ -88,7 +88,7 @@ def start(
     step = make_train_step(
         session.state,
         schedule=schedule,
-        options=options,
+        options=preparation.step_options,
         accumulation=accumulation,
         mesh=mesh,
         with_outputs=trainer.metrics_computer is not None and config.do_metrics_in_training,

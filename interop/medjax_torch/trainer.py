@@ -286,7 +286,10 @@ class Trainer:
         """Return the component converted, anew only if it holds other tensors than before."""
         if self._preparation is None or not self._preparation.converted.is_current():
             converted = ConvertedComponent(
-                self.component, self.make_forward_pass, max_variants=self.options.max_variants
+                self.component,
+                self.make_forward_pass,
+                max_variants=self.options.max_variants,
+                precision=self.options.precision,
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
             self._preparation = Preparation(converted, self.options, mesh)
