@@ -25,6 +25,7 @@ import kill
 
 import medjax
 
+MANY = 6  # saves that go well before a kill; start-up is long beside a whole run
 BOTH_END = 60.0  # seconds in which the second process is gone after the first
 
 
@@ -73,12 +74,25 @@ def finish(children: list[int]) -> list[int]:
     return [codes[child] for child in children]
 
 
+def let_it_save(child: int, out: Path, nb_saves: int) -> None:
+    """Wait until a process has begun some saves, or ended."""
+    seen: set[str] = set()
+    while len(seen) < nb_saves:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        if out.is_dir():
+            seen.add(kill.newest(out))
+        time.sleep(0.001)
+
+
 def kill_once(children: list[int], out: Path, rng: random.Random, typical: float) -> str | None:
     """Kill at a moment of a random kind; return the kind, None if the pair completed before.
 
     Half of the time both are killed at once, else one of them and the other soon after.
     """
     kind = rng.choice(kill.KINDS)
+    if kind != "start":
+        let_it_save(children[0], out, rng.randint(0, MANY))
     if not kill.wait_for_moment(children[0], out, kind, rng, typical):
         codes = finish(children)
         assert codes == [0, 0], f"the pair ended with {codes}"
