@@ -4,7 +4,8 @@ Each run is a process of its own, one after the other, in rounds: all contenders
 again, so that a machine that slows down slows all. MiniLM, batch 16, constant learning rate 1e-4,
 AdamW, span F1 on the test split after each epoch. Defaults are kept as each contender has them:
 medkit, the torch loop and Lightning draw random batches padded to their longest sentence, the
-Hugging Face Trainer clips gradients too, medjax groups batches by length.
+Hugging Face Trainer clips gradients too, medjax groups batches by length. Whole runs include
+tracing and compiling: each starts with an empty compilation cache.
 
     pip install "medjax[bench]"
     python benchmarks/compare.py
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -97,9 +99,11 @@ def _one(args: argparse.Namespace) -> None:
 
 
 def _in_process(one: str, output: Path) -> dict[str, Any] | None:
-    """Run one contender in a new process with the arguments of this one."""
+    """Run one contender in a new process with the arguments of this one and nothing compiled."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one", one]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         print(f"{one} failed:\n{done.stderr[-2000:]}", flush=True)
         return None
