@@ -260,6 +260,11 @@ class Options:
         Whether preprocessed items are kept in memory, so that each is preprocessed once.
     prefetch : int
         Batches prepared ahead of the device, in a thread where preparing them is slow.
+    steps_per_dispatch : int
+        Batches that are trained on in one call of the device, where they have the same shape. A
+        tiny model, which computes for less time than a call takes, is then several times faster;
+        callbacks, saves and signals come between calls. Scores in training, and a torch scheduler
+        by step, need each step by itself, so they make it 1.
     compilation_cache : str, Path or None
         Folder in which compiled programs are kept for the next start; "auto" is
         ``~/.cache/medjax/xla``, None keeps none.
@@ -294,6 +299,7 @@ class Options:
     max_shapes: int = 64
     cache_preprocessed: bool = False
     prefetch: int = 2
+    steps_per_dispatch: int = 1
     compilation_cache: str | Path | None = "auto"
     worker_timeout: float = 300.0
     save_interval_steps: int | None = None
@@ -302,6 +308,10 @@ class Options:
 
     def __post_init__(self) -> None:
         validate(self, _OPTION_CHECKS)
+        interval, group = self.save_interval_steps, self.steps_per_dispatch
+        if interval is not None and interval % group:
+            msg = f"Options.save_interval_steps is {interval}; expected a multiple of "
+            raise ValueError(f"{msg}steps_per_dispatch={group}, as saves come between dispatches")
 
 
 _OPTION_CHECKS: dict[str, _Check] = {
@@ -321,6 +331,7 @@ _OPTION_CHECKS: dict[str, _Check] = {
     "max_shapes": integer(1),
     "cache_preprocessed": flag,
     "prefetch": integer(1),
+    "steps_per_dispatch": integer(1),
     "compilation_cache": _optional(_path),
     "worker_timeout": _number(0.0, above=True),
     "save_interval_steps": _optional(integer(1)),

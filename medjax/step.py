@@ -131,8 +131,9 @@ def make_train_step(
     -------
     CompiledStep
         A pure function that takes over (donates) the state it is given. `batch` has one row axis,
-        split over the mesh; `flush` (bool, shape ()) asks for the update even if fewer than
-        `accumulation` batches are waiting, for the last batch of an epoch.
+        split over the mesh; a tuple of batches of one shape makes as many steps in one call, of
+        which the last gives the stats. `flush` (bool, shape ()) asks for the update even if fewer
+        than `accumulation` batches are waiting, for the last batch of an epoch.
     """
     forward_pass = make_forward_pass(state.apply_fn, options)
     max_skipped = options.max_skipped if options.on_non_finite == "skip" else 0
@@ -183,10 +184,22 @@ def make_train_step(
         )
         return state, stats
 
+    def train_steps(
+        state: TrainState, batch: BatchData | tuple[BatchData, ...], flush: jax.Array
+    ) -> tuple[TrainState, StepStats]:
+        if not isinstance(batch, tuple):
+            return train_step(state, batch, flush)
+        batches = jax.tree.map(lambda *columns: jnp.stack(columns), *batch)
+        flushes = flush & (jnp.arange(len(batch)) == len(batch) - 1)
+        state, stats = jax.lax.scan(
+            lambda state, step: train_step(state, *step), state, (batches, flushes)
+        )
+        return state, jax.tree.map(lambda leaf: leaf[-1], stats)
+
     layout = sharding.state_shardings(state, mesh)
     everywhere = sharding.replicated(mesh)
     return CompiledStep(
-        train_step,
+        train_steps,
         "training",
         donate_argnums=0,
         out_shardings=(layout, everywhere),

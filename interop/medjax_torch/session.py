@@ -130,6 +130,12 @@ class TorchRun(Run):
     session: Session
     preparation: Preparation
 
+    @property
+    def steps_per_dispatch(self) -> int:
+        """Batches trained on in one call; 1 if a scheduler is stepped after each update."""
+        by_step = self.trainer.options.lr_scheduler_interval == "step"
+        return 1 if by_step else super().steps_per_dispatch
+
     def checkpoint_bytes(self, state: TrainState) -> int:
         """Return the bytes of a checkpoint, the file of a torch optimizer included."""
         moments = 0 if self.session.link is None else bytes_of(state.opt_state)

@@ -16,11 +16,12 @@ from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.compiled import Step, explaining_memory
 from medjax.component import Variables
-from medjax.data import Batches
+from medjax.data import Batch, Batches
 from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
+from medjax.step import StepStats
 
 
 def training_epoch(
@@ -31,6 +32,7 @@ def training_epoch(
     epoch: int,
     start: int = 0,
     stop: int | None = None,
+    steps_per_dispatch: int = 1,
     callback: Any = None,
     scores: Scores | None = None,
     after_batch: Callable[[TrainState, int], None] | None = None,
@@ -49,12 +51,15 @@ def training_epoch(
         Number of the epoch, from 1; decides the order.
     start, stop : int, optional
         First batch, and batch to stop before; by default the whole epoch.
+    steps_per_dispatch : int
+        Batches trained on in one call, where they have the same shape; 1 with `scores`. Calls end
+        at multiples of it, so that a resumed epoch makes the same ones.
     callback : TrainerCallback or sequence of them, optional
         Gets on_step_begin and on_step_end.
     scores : Scores, optional
         Collects the outputs; `train_step` must return them then.
     after_batch : callable, optional
-        Called after each batch with the state and the number of batches done.
+        Called after each dispatch with the state and the number of batches done.
 
     Returns
     -------
@@ -83,15 +88,22 @@ def training_epoch(
             raise NonFiniteError(epoch, number, rate, loader.indices(epoch, number))
 
     batches = loader.batches(epoch, start)
+    group: list[Batch] = []
     with explaining_memory(train_step), contextlib.closing(batches):
         for number in range(start, stop):
             callback.on_step_begin(number, nb_batches=stop, phase="train")
-            batch = next(batches)
-            state, stats = train_step(state, batch.device, flags[number + 1 == stop])
+            group.append(next(batches))
+            is_last = number + 1 == stop
+            if (number + 1) % steps_per_dispatch and not is_last:
+                continue
+            state, stats = _dispatch(train_step, state, group, flags, flush=is_last)
             monitor.follow(stats)
             if scores is not None:
-                scores.add(stats.outputs, batch, stats.taken)
-            callback.on_step_end(number, nb_batches=stop, phase="train", loss=monitor.loss)
+                assert stats.outputs is not None
+                scores.add(stats.outputs, group[-1], stats.taken)
+            for done in range(number + 1 - len(group), number + 1):
+                callback.on_step_end(done, nb_batches=stop, phase="train", loss=monitor.loss)
+            group.clear()
             check()
             if after_batch is not None:
                 after_batch(state, number + 1)
@@ -102,6 +114,25 @@ def training_epoch(
     check()
     metrics = {"loss": float(jax.device_get(state.losses).compute())}
     return state, metrics | (scores.compute() if scores is not None else {})
+
+
+def _dispatch(
+    train_step: Step, state: TrainState, group: list[Batch], flags: Any, *, flush: bool
+) -> tuple[TrainState, StepStats]:
+    """Run the steps of a group of batches, in one call if they have one shape."""
+    *before, last = (batch.device for batch in group)
+    if before and len({_signature(batch) for batch in (*before, last)}) == 1:
+        together: tuple[TrainState, StepStats] = train_step(state, (*before, last), flags[flush])
+        return together
+    for batch in before:
+        state, _ = train_step(state, batch, flags[False])
+    alone: tuple[TrainState, StepStats] = train_step(state, last, flags[flush])
+    return alone
+
+
+def _signature(batch: Any) -> Any:
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def evaluation_epoch(

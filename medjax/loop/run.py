@@ -58,6 +58,11 @@ class Run:
         """The compilations of the training and the evaluation step."""
         return [*self.train_step.compilations, *self.eval_step.compilations]
 
+    @property
+    def steps_per_dispatch(self) -> int:
+        """Batches trained on in one call; 1 if each step's outputs are wanted."""
+        return 1 if self.config.do_metrics_in_training else self.options.steps_per_dispatch
+
     def check_space(self, state: TrainState, progress: Progress) -> None:
         """Check that the output folder has room for the checkpoints that are to come.
 
@@ -109,6 +114,7 @@ class Run:
             epoch=progress.epoch,
             start=progress.batch,
             stop=stop,
+            steps_per_dispatch=self.steps_per_dispatch,
             callback=self.callback,
             scores=scores,
             after_batch=after_batch,
