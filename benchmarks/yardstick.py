@@ -26,9 +26,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--sentences", type=int, help="train on the first of them only")
     parser.add_argument("--uniform", action="store_true", help="batches not grouped by length")
     args = parser.parse_args()
-    train = read_documents(args.data / "train.tsv")
+    train = read_documents(args.data / "train.tsv")[: args.sentences]
     test = read_documents(args.data / "test.tsv")
     labels = sorted({e.label for document in train for e in document.entities})
     tagger = TokenClassification.from_pretrained("minilm", labels, max_length=128)
@@ -57,7 +58,11 @@ def main() -> None:
             f"{time.monotonic() - began:.0f} s",
             flush=True,
         )
-    print(f"mean F1 after {args.epochs} epochs, {len(finals)} seeds: {statistics.mean(finals):.3f}")
+    spread = f", standard deviation {statistics.stdev(finals):.3f}" if len(finals) > 1 else ""
+    print(
+        f"mean F1 after {args.epochs} epochs, {len(finals)} seeds: "
+        f"{statistics.mean(finals):.3f}{spread}"
+    )
 
 
 if __name__ == "__main__":
