@@ -17,25 +17,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
+from medjax.models.activations import gelu
 from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.dropout import Dropout
 from medjax.models.products import Dense, matmul
 
-
-def _gelu(x: jax.Array) -> jax.Array:
-    """Return x times the normal distribution function, by erf as torch does.
-
-    `jax.nn.gelu` takes erfc, which is exact in a tail that adding to a hidden state loses anyway,
-    and costs an exponential more for each element.
-    """
-    return 0.5 * x * (1.0 + lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
-
-
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": _gelu,
+    "gelu": gelu,
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,

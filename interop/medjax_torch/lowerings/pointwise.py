@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 
+from medjax.models.activations import gelu
 from medjax_torch.lowerings.dtypes import integral, jax_dtype, number
 from medjax_torch.lowerings.table import lowers, lowers_each
 
@@ -226,7 +227,7 @@ def _hardtanh(x: jax.Array, low: float = -1.0, high: float = 1.0) -> jax.Array:
 
 @lowers(aten.gelu.default)
 def _gelu(x: jax.Array, approximate: str = "none") -> jax.Array:
-    return jax.nn.gelu(x, approximate=approximate == "tanh")
+    return jax.nn.gelu(x, approximate=True) if approximate == "tanh" else gelu(x)
 
 
 @lowers(aten.leaky_relu.default)
