@@ -58,6 +58,7 @@ BAD_OPTIONS = {
     "max_shapes": [0, 1.0, None],
     "cache_preprocessed": [0, 1, None],
     "prefetch": [0, 1.5, True, None],
+    "steps_per_dispatch": [0, 1.5, True, None],
     "compilation_cache": ["", 3, True],
     "worker_timeout": [0, -1, math.nan, math.inf, None],
     "save_interval_steps": [0, 1.0, True],
