@@ -26,6 +26,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._asked = 0
         self._distributed = jax.process_count() > 1
         self._previous: dict[int, Any] = {}
 
@@ -49,15 +50,14 @@ class Preemption:
             raise KeyboardInterrupt
         self.signum = signum
 
-    def requested(self, step: int) -> bool:
-        """Return whether to save and stop now; with several processes, ask at every step.
+    def requested(self) -> bool:
+        """Return whether to save and stop now; several processes must ask equally often.
 
-        Parameters
-        ----------
-        step : int
-            A count that is the same in all processes and grows with every call.
+        JAX lets all stop at the question after the last one that any process has asked, so they
+        are numbered without a gap.
         """
-        if self._distributed and multihost_utils.reached_preemption_sync_point(step):
+        self._asked += 1
+        if self._distributed and multihost_utils.reached_preemption_sync_point(self._asked):
             self.signum = signal.SIGTERM
         return self.signum is not None
 

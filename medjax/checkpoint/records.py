@@ -16,7 +16,7 @@ FORMAT = 1
 RECORD = "training_state.json"
 
 _NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
-_SERIALS = 2**31  # processes tell each other the serial as an int32
+_SERIALS = 2**31  # more saves than any folder sees, and less than stands for no record
 _FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
 
 

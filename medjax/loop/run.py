@@ -99,7 +99,7 @@ class Run:
         scores = self.scores(progress.columns) if in_training else None
 
         def after_batch(state: TrainState, number: int) -> None:
-            preempted = self.preemption.requested(self._clock(progress.epoch, number))
+            preempted = self.preemption.requested()
             interval = self.options.save_interval_steps
             due = interval is not None and number % interval == 0 and number < stop
             if not (preempted or due) or int(state.stopped_at) >= 0:
@@ -126,12 +126,9 @@ class Run:
     def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
         """Evaluate the state; preempted meanwhile, save it as it is before the evaluation."""
         assert self.eval_loader is not None
-        done = 0
 
         def after_batch() -> None:
-            nonlocal done
-            done += 1
-            if self.preemption.requested(self._clock(progress.epoch, progress.batch + done)):
+            if self.preemption.requested():
                 self.save(state, progress, epoch=progress.epoch, metric=None, block=True)
                 self.preemption.stop()
 
@@ -183,11 +180,6 @@ class Run:
         if self.metrics_computer is None:
             return None
         return Scores(self.metrics_computer, self.unpad, columns)
-
-    def _clock(self, epoch: int, batch: int) -> int:
-        """Return a number that grows with every batch and is the same in all processes."""
-        eval_batches = 0 if self.eval_loader is None else len(self.eval_loader)
-        return epoch * (len(self.train_loader) + eval_batches) + batch
 
 
 def _at(progress: Progress, batch: int, scores: Scores | None) -> Progress:

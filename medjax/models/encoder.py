@@ -201,7 +201,7 @@ class Encoder(nn.Module):
         Sizes and choices.
     gradient_checkpointing : bool
         Whether the backward pass computes the inside of each layer anew instead of keeping it:
-        a fraction of the memory, a third more time, the same numbers.
+        a fraction of the memory, up to a third more time, the same numbers.
     """
 
     config: EncoderConfig

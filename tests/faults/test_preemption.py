@@ -10,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import job
 import pytest
 from breaking import At, DiedError, die
+from jax.experimental import multihost_utils
 
 import medjax
 from medjax.preemption import Preemption
@@ -210,3 +212,16 @@ def test_a_signal_when_all_is_done_still_ends_the_process():
     with pytest.raises(DiedError), Preemption():  # what went wrong is told rather than the signal
         _sent_and_died()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_several_processes_are_asked_without_a_gap(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        multihost_utils,
+        "reached_preemption_sync_point",
+        lambda number: asked.append(number) or number == 3,
+    )
+    preemption = Preemption()
+    assert [preemption.requested() for _ in range(4)] == [False, False, True, True]
+    assert asked == [1, 2, 3, 4]
