@@ -38,9 +38,10 @@ class Compilation(NamedTuple):
     Attributes
     ----------
     batch : str
-        Columns of the batch with dtype and shape, for instance ``input_ids int32[16,64]``.
+        Columns of the batch with dtype and shape, for instance ``input_ids int32[16,64]``, or
+        what else it was compiled for.
     size : int
-        Elements of the batch.
+        Elements of the batch, 0 of what else.
     seconds : float
         How long tracing and compiling took, or reading the program from the cache on disk.
     """
@@ -99,6 +100,8 @@ class CompiledStep:
         What is compiled.
     phase : {"training", "evaluation", "prediction"}
         What it is part of.
+    subject : str, optional
+        What it is compiled for; by default the columns of the batch.
     **jit_options
         Of `jax.jit`.
 
@@ -108,13 +111,21 @@ class CompiledStep:
         One for each time it was traced, in order.
     """
 
-    def __init__(self, function: Callable[..., Any], phase: str, **jit_options: Any) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        phase: str,
+        *,
+        subject: str | None = None,
+        **jit_options: Any,
+    ) -> None:
         self.phase = phase
         self.compilations: list[Compilation] = []
+        self._subject = subject
 
         @functools.wraps(function)
         def counted(*args: Any) -> Any:
-            self.compilations.append(Compilation(*_described(args[1]), seconds=0.0))
+            self.compilations.append(Compilation(*self._described(args), seconds=0.0))
             return function(*args)
 
         self._jitted = jax.jit(counted, **jit_options)
@@ -140,7 +151,7 @@ class CompiledStep:
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
-            raise OutOfMemoryError(self.phase, _described(args[1])[0]) from error
+            raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
         if len(self.compilations) > known:
             made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
             self.compilations[-1] = made
@@ -153,6 +164,9 @@ class CompiledStep:
         ``lower(...).compile().memory_analysis()`` tells what it needs.
         """
         return self._jitted.lower(*args)
+
+    def _described(self, args: Any) -> tuple[str, int]:
+        return _described(args[1]) if self._subject is None else (self._subject, 0)
 
 
 @contextlib.contextmanager

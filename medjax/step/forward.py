@@ -1,0 +1,62 @@
+"""The forward pass in the precision and the loss arithmetic of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax.batch import ROW_MASK, BatchData
+from medjax.component import Forward, Variables
+from medjax.config import Options
+from medjax.metrics.mean import Mean
+
+
+def make_forward_pass(
+    forward: Forward, options: Options, *, return_loss: bool = True
+) -> Callable[..., Any]:
+    """Return a function that runs `forward` in the precision and loss arithmetic of `options`.
+
+    The function is ``forward_pass(variables, batch, key, eval_mode) -> (outputs, Mean,
+    collections)``; it raises ValueError if the component returns no loss though `return_loss`
+    asks for it.
+    """
+    bfloat16 = options.precision == "bfloat16"
+    matmul_precision = "default" if bfloat16 else "highest"
+
+    def forward_pass(
+        variables: Variables, batch: BatchData, key: jax.Array, eval_mode: bool
+    ) -> tuple[BatchData, Mean, Variables]:
+        if bfloat16:
+            mask = batch.get(ROW_MASK)
+            # Not the other collections: a running average would lose its small steps.
+            params, batch = jax.tree.map(_as_bfloat16, (variables["params"], batch))
+            variables = {**variables, "params": params}
+            if mask is not None:
+                batch[ROW_MASK] = mask
+        with jax.default_matmul_precision(matmul_precision):
+            outputs, loss, collections = forward(
+                variables, batch, key, return_loss=return_loss, eval_mode=eval_mode
+            )
+        if not return_loss:
+            return outputs, Mean.empty(), collections
+        if loss is None:
+            raise ValueError("The component did not return a 'loss' from the input.")
+        weight = jnp.asarray(loss.weight, jnp.float32)
+        weighs = weight > 0
+        # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
+        total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
+        if options.loss_arithmetic == "medkit":
+            # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or
+            # not.
+            total = total / jnp.where(weighs, weight, 1.0)
+            weight = weighs.astype(jnp.float32)
+        return outputs, Mean(total, weight), collections
+
+    return forward_pass
+
+
+def _as_bfloat16(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.bfloat16) if leaf.dtype == jnp.float32 else leaf

@@ -1,0 +1,181 @@
+"""The training step: pure, jitted, donated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from medjax import sharding
+from medjax.batch import BatchData
+from medjax.compiled import CompiledStep
+from medjax.component import Variables
+from medjax.config import Options
+from medjax.metrics.mean import Mean
+from medjax.schedules import Schedule
+from medjax.state import TrainState
+from medjax.step.forward import make_forward_pass
+from medjax.step.update import Found, StepStats, make_update
+
+LARGE = 1_000_000
+"""Parameters from which on the update is a program of its own.
+
+It is the same for every shape of batch, and compiling it takes about as long as compiling the
+gradients of a batch; starting a second program takes tens of microseconds, which a small model
+would notice and a large one does not.
+"""
+
+
+def make_train_step(
+    state: TrainState,
+    *,
+    schedule: Schedule,
+    options: Options,
+    accumulation: int,
+    mesh: Mesh,
+    with_outputs: bool = False,
+    separate_update: bool | None = None,
+) -> CompiledStep:
+    """Return ``train_step(state, batch, flush) -> (state, StepStats)``.
+
+    Parameters
+    ----------
+    state : TrainState
+        The state it will run on, or its abstract value; gives shapes and shardings.
+    schedule : Schedule
+        Gives the learning rate of each update.
+    options : Options
+        Precision, loss arithmetic and what to do with a batch that is not finite.
+    accumulation : int
+        Batches that make one update.
+    mesh : jax.sharding.Mesh
+        Mesh of `sharding.make_mesh`.
+    with_outputs : bool
+        Whether `StepStats.outputs` is filled.
+    separate_update : bool, optional
+        Whether gradients and update are two programs, of which the second is compiled once and not
+        for each shape of batch; by default from `LARGE` parameters on. Results agree to rounding.
+
+    Returns
+    -------
+    CompiledStep
+        A pure function that takes over (donates) the state it is given. `batch` has one row axis,
+        split over the mesh; a tuple of batches of one shape makes as many steps in one call, of
+        which the last gives the stats. `flush` (bool, shape ()) asks for the update even if fewer
+        than `accumulation` batches are waiting, for the last batch of an epoch.
+    """
+    forward_pass = make_forward_pass(state.apply_fn, options)
+    update = make_update(schedule, options, accumulation)
+    accumulates = accumulation > 1
+
+    def gradients(state: TrainState, batch: BatchData) -> tuple[Found, BatchData | None]:
+        key = jax.random.fold_in(state.key, state.batch_step)
+
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
+            variables = {"params": params, **state.collections}
+            outputs, loss, collections = forward_pass(variables, batch, key, False)
+            if accumulates:
+                return loss.total, (outputs, loss, collections)
+            # Here the division costs nothing; of the gradients it would be a pass over all.
+            mean = loss.total / jnp.where(loss.weight > 0, loss.weight, 1.0)
+            return mean, (outputs, loss, collections)
+
+        (_, (outputs, loss, collections)), found = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        return Found(found, loss, collections), outputs if with_outputs else None
+
+    def train_step(
+        state: TrainState, batch: BatchData, flush: jax.Array
+    ) -> tuple[TrainState, StepStats]:
+        found, outputs = gradients(state, batch)
+        state, stats = update(state, found, flush)
+        return state, stats._replace(outputs=outputs)
+
+    def train_steps(
+        state: TrainState, batch: BatchData | tuple[BatchData, ...], flush: jax.Array
+    ) -> tuple[TrainState, StepStats]:
+        if not isinstance(batch, tuple):
+            return train_step(state, batch, flush)
+        batches = jax.tree.map(lambda *columns: jnp.stack(columns), *batch)
+        flushes = flush & (jnp.arange(len(batch)) == len(batch) - 1)
+        state, stats = jax.lax.scan(
+            lambda state, step: train_step(state, *step), state, (batches, flushes)
+        )
+        return state, jax.tree.map(lambda leaf: leaf[-1], stats)
+
+    layout = sharding.state_shardings(state, mesh)
+    everywhere = sharding.replicated(mesh)
+    compiler_options = _compiler_options(mesh)
+    if separate_update is None:
+        nb_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+        separate_update = nb_parameters >= LARGE
+    parts: tuple[CompiledStep, ...] = ()
+    if separate_update:
+        parts = (
+            CompiledStep(
+                gradients,
+                "training",
+                out_shardings=(Found(layout.params, everywhere, None), everywhere),
+                compiler_options=compiler_options,
+            ),
+            CompiledStep(
+                update,
+                "training",
+                subject="the update of any batch",
+                donate_argnums=0,
+                out_shardings=(layout, everywhere),
+            ),
+        )
+    return _TrainStep(
+        train_steps,
+        parts,
+        donate_argnums=0,
+        out_shardings=(layout, everywhere),
+        compiler_options=compiler_options,
+    )
+
+
+class _TrainStep(CompiledStep):
+    """A training step in one program, or for single batches in two.
+
+    Parameters
+    ----------
+    function : callable
+        The step as a whole.
+    parts : tuple of CompiledStep
+        The gradients and the update, or nothing.
+    **jit_options
+        For the whole.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], parts: tuple[CompiledStep, ...], **jit_options: Any
+    ) -> None:
+        super().__init__(function, "training", **jit_options)
+        self._parts = parts
+        for part in parts:
+            part.compilations = self.compilations
+
+    def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
+        """Run the step."""
+        if not self._parts or isinstance(batch, tuple):
+            return super().__call__(state, batch, flush)
+        gradients, update = self._parts
+        found, outputs = gradients(state, batch)
+        state, stats = update(state, found, flush)
+        return state, stats._replace(outputs=outputs)
+
+
+def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
+    """Return what XLA is told so that gradient checkpointing saves memory on every platform.
+
+    On the CPU it removes the barriers between what is computed first and what is computed again,
+    then merges both: the time would be spent and nothing saved.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None
