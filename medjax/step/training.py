@@ -120,7 +120,8 @@ def make_train_step(
             CompiledStep(
                 gradients,
                 "training",
-                out_shardings=(Found(layout.params, everywhere, None), everywhere),
+                # As XLA likes it for the collections.
+                out_shardings=(Found(layout.params, everywhere, None), everywhere),  # type: ignore[arg-type]
                 compiler_options=compiler_options,
             ),
             CompiledStep(

@@ -14,8 +14,9 @@ from tiny import config, mlp, points, sentences, tagger
 
 import medjax
 from medjax import sharding
+from medjax.step import training
 
-LAYOUTS = {"one": (1, 1), "data": (8, 1), "fsdp": (8, 8), "both": (8, 4)}
+LAYOUTS = {"one": (1, 1), "data": (8, 1), "fsdp": (8, 8), "both": (8, 4), "apart": (8, 4)}
 
 
 def large():
@@ -39,6 +40,7 @@ def large():
 
 def run(layout, batch_size):
     devices, fsdp = LAYOUTS[layout]
+    training.LARGE = 1 if layout == "apart" else 1_000_000  # gradients and update compiled apart
     mesh = sharding.make_mesh(fsdp, devices=jax.devices()[:devices])
     with tempfile.TemporaryDirectory() as folder:
         result = medjax.train(
