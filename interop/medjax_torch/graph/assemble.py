@@ -47,7 +47,9 @@ def assemble(
     watched = [looked[index] for index in kept]
     used = ancestry(*returned, *watched) & inputs.keys()
     _check_reshaped(joint, [name for name, node in state.items() if node in used])
-    guard_module = _part(recorded, watched, used) if watched else None
+    guard_module = (
+        fx.GraphModule(recorded, _part(recorded.graph, watched, used)) if watched else None
+    )
     with torch.no_grad():
         values = (
             guard_module(*(inputs[node] for node in inputs if node in used)) if guard_module else []
@@ -55,9 +57,9 @@ def assemble(
 
     present = {name for name, node in state.items() if node in used}
     columns = list(inputs)[len(state) :]
-    module = _part(recorded, returned, used)
-    recompute(module.graph)
-    module.recompile()
+    part = _part(recorded.graph, returned, used)
+    recompute(part)
+    module = fx.GraphModule(recorded, part)
     return Graph(
         module=module,
         trained=tuple(name for name in joint.trained if name in present),
@@ -78,18 +80,16 @@ def assemble(
     )
 
 
-def _part(
-    recorded: fx.GraphModule, outputs: Sequence[fx.Node], inputs: Collection[fx.Node]
-) -> fx.GraphModule:
+def _part(recorded: fx.Graph, outputs: Sequence[fx.Node], inputs: Collection[fx.Node]) -> fx.Graph:
     """Return the part of a recording that computes `outputs` from `inputs`."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     wanted = ancestry(*outputs)
-    for node in recorded.graph.nodes:
+    for node in recorded.nodes:
         if node in inputs or (node in wanted and node.op != "placeholder"):
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output([copies[node] for node in outputs])
-    return fx.GraphModule(recorded, graph)
+    return graph
 
 
 def _constants(*modules: fx.GraphModule | None) -> dict[str, Tensor]:

@@ -62,7 +62,8 @@ def record(
     Torch's autograd runs here, so no_grad blocks, hooks and backward functions of the user's own
     mean what they mean in torch.
     """
-    return _make_fx(function, mode, rules.before_autograd, mode == "fake")(*inputs)
+    make = _make_fx(function, mode, rules.before_autograd, strict=mode == "fake", lines=True)
+    return make(*inputs)
 
 
 def functionalize(
@@ -77,18 +78,23 @@ def functionalize(
 
     pure = torch.func.functionalize(run, remove="mutations_and_views")
     with torch.no_grad():
-        result = _make_fx(pure, mode, rules.after_autograd, False)(*inputs)
+        make = _make_fx(pure, mode, rules.after_autograd, strict=False, lines=False)
+        result = make(*inputs)
     _simplify(result.graph)
-    result.recompile()
     return result
 
 
 def _make_fx(
-    function: Callable[..., Any], mode: Mode, decompositions: Decompositions, strict: bool
+    function: Callable[..., Any],
+    mode: Mode,
+    decompositions: Decompositions,
+    *,
+    strict: bool,
+    lines: bool,
 ) -> Callable[..., fx.GraphModule]:
     # The last two are not in every supported release of torch.
     known = inspect.signature(make_fx).parameters
-    optional = {"_error_on_data_dependent_ops": strict, "record_stack_traces": True}
+    optional = {"_error_on_data_dependent_ops": strict, "record_stack_traces": lines}
     return make_fx(
         function,
         decomposition_table=dict(decompositions),
