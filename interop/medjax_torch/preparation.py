@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
+from torch import Tensor
 
 from medjax import sharding
 from medjax.batch import BatchData
@@ -113,7 +114,7 @@ class Preparation:
             self._padding[train] = self._prove(batch, train=train)
         padded = self._padded(batch, train=train)
         key = self.converted.graph_of(padded, train=train)
-        self._arrays(padded, key)  # what cannot be converted is refused by name
+        self._arrays(columns(padded), key)  # what cannot be converted is refused by name
         graph = self.converted.graph(key)
         if self._options.verify:
             call = self.converted.call_on(batch, train=train)
@@ -139,9 +140,10 @@ class Preparation:
         if train not in self._padding:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
-        self._shapes[train].add(columns(padded))
+        tensors = columns(padded)
+        self._shapes[train].add(tensors)
         key = self.converted.graph_of(padded, train=train)
-        arrays: dict[str, Any] = {COLUMNS: self._arrays(padded, key)}
+        arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key)}
         weight = loss_weight(batch)
         if self._options.loss_arithmetic == "medkit":
             weight = float(weight > 0)  # every batch weighs alike, unless all labels are ignored
@@ -164,9 +166,9 @@ class Preparation:
         yield
         self._comparing += time.perf_counter() - began
 
-    def _arrays(self, padded: Any, key: GraphKey) -> dict[str, np.ndarray]:
+    def _arrays(self, tensors: Mapping[str, Tensor], key: GraphKey) -> dict[str, np.ndarray]:
         """Return the columns that a graph uses, checked."""
-        graph, tensors = self.converted.graph(key), columns(padded)
+        graph = self.converted.graph(key)
         if key not in self._bounds:
             self._bounds[key] = bounds(graph)
         check_ranges(self._bounds[key], tensors)

@@ -61,7 +61,11 @@ class Variants:
         """
         if self._reads_values.get(train, False):
             return dict(batch)
-        return {name: value for name, value in batch.items() if columns({name: value})}
+        return {
+            name: value
+            for name, value in batch.items()
+            if isinstance(value, torch.Tensor) or columns({name: value})
+        }
 
     def number(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> int:
         """Return the position in `graphs` of the graph for a batch, traced if it is new.

@@ -149,6 +149,22 @@ class ItemDataset(Dataset[Any]):
         except KeyError:
             return self._example(index)
 
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        """Return the examples of a batch's items, as torch's DataLoader asks for them.
+
+        Raises
+        ------
+        ItemError
+            As for a single item.
+        """
+        missing = [index for index in indices if index not in self._kept]
+        made = dict(zip(missing, self.work.examples(self.position.epoch, missing), strict=True))
+        if self._cache:
+            self._kept |= made
+            return [copy.copy(self._kept[index]) for index in indices]
+        held = {index: self._kept.pop(index) for index in {*indices} - made.keys()}
+        return [made[index] if index in made else held[index] for index in indices]
+
     def peek(self, index: int) -> Any:
         """Return an example and keep it for the `__getitem__` that follows."""
         if index not in self._kept:

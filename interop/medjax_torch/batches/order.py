@@ -156,10 +156,18 @@ class EpochSampler(Sampler[int]):
 
     def batch(self, epoch: int, number: int) -> list[int]:
         """Return the indices of one batch."""
-        return list(itertools.islice(self._indices(epoch, number), self.batch_size))
+        return next(self.batches(epoch, number, drop_last=False), [])
+
+    def batches(self, epoch: int, start: int, *, drop_last: bool) -> Iterator[list[int]]:
+        """Yield the indices of the batches of an epoch from number `start` on."""
+        indices = self._indices(epoch, start)
+        while batch := list(itertools.islice(indices, self.batch_size)):
+            if drop_last and len(batch) < self.batch_size:
+                return
+            yield batch
 
     def _indices(self, epoch: int, start: int) -> Iterator[int]:
-        yield from map(int, self._order(self.position.seed, epoch)[start * self.batch_size :])
+        yield from self._order(self.position.seed, epoch)[start * self.batch_size :].tolist()
 
 
 class GroupedSampler(EpochSampler):

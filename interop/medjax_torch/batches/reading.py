@@ -59,6 +59,9 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
     """
     position = getattr(loader.dataset, "position", None)
     ordered = _is_ordered(loader)
+    if ordered and not loader.num_workers and not loader.pin_memory:
+        yield from _made_here(loader, epoch, start)
+        return
     if position is not None:
         position.epoch, position.start = epoch, start if ordered else 0
     iterator = iter(loader)
@@ -72,6 +75,16 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
             _stop(iterator)
 
 
+def _made_here(loader: DataLoader[Any], epoch: int, start: int) -> Iterator[EpochBatch]:
+    """Yield what torch's iterator of a loader of ours would, at half the cost of a small batch."""
+    dataset: Any = loader.dataset
+    sampler: Any = loader.sampler
+    dataset.position.epoch = epoch
+    for indices in sampler.batches(epoch, start, drop_last=loader.drop_last):
+        examples = dataset.__getitems__(indices)
+        yield np.array(indices, dtype=np.int64), _checked(loader.collate_fn(examples))
+
+
 def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
     """Return a batch of epoch 1 to look at, made in this process; the loader's order goes on.
 
@@ -82,9 +95,7 @@ def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
     """
     if _is_ordered(loader):
         dataset: Any = loader.dataset
-        return _checked(
-            loader.collate_fn([dataset[index] for index in batch_indices(loader, 1, 0)])
-        )
+        return _checked(loader.collate_fn(dataset.__getitems__(batch_indices(loader, 1, 0))))
     with torch.random.fork_rng(devices=[]):
         return _checked(next(iter(loader)))
 

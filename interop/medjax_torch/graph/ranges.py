@@ -37,6 +37,8 @@ class Bound(NamedTuple):
         The torch operation that takes the index.
     line : str
         The component's line, ``""`` if unknown.
+    column : str or None
+        A column that has the index in range where it is itself; None if there is none.
     """
 
     columns: tuple[str, ...]
@@ -45,6 +47,7 @@ class Bound(NamedTuple):
     ignored: int | None
     what: str
     line: str
+    column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def bounds(graph: Graph) -> Bounds:
                 continue
             names = tuple(name for column, name in columns.items() if column in sources)
             line = line_of_stack(node.stack_trace)
-            bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line)
+            own = columns.get(_source(origin, low, size - 1))
+            bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line, own)
             found[origin] = _narrower(found.get(origin), bound)
     module = _part(graph.module, list(found), columns)
     return Bounds(module, tuple(columns.values()), tuple(found.values()))
@@ -107,7 +111,7 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     ValueError
         If an index is out of range.
     """
-    if not bounds.each:
+    if all(_is_within(bound, columns) for bound in bounds.each):
         return
     given = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
     with torch.no_grad():
@@ -117,6 +121,17 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
             least, largest = (int(limit) for limit in torch.aminmax(index))
             if least < bound.low or largest > bound.high:
                 raise ValueError(_message(bound, index, columns))
+
+
+def _is_within(bound: Bound, columns: Mapping[str, Tensor | np.ndarray]) -> bool:
+    """Tell whether an index is in range by its column alone, without computing it."""
+    if bound.column is None:
+        return False
+    column = torch.as_tensor(columns[bound.column])
+    if not column.numel():
+        return True
+    least, largest = torch.aminmax(column)
+    return bound.low <= int(least) and int(largest) <= bound.high
 
 
 def _message(bound: Bound, index: Tensor, columns: Mapping[str, Tensor | np.ndarray]) -> str:
@@ -210,6 +225,21 @@ def _is_integral(node: fx.Node) -> bool:
     return not (value.is_floating_point() or value.is_complex())
 
 
+def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
+    """Return a node that has `origin` in range where it is itself.
+
+    It is what `origin` ignores a value of, if the number in the place of that value is in range, as
+    the 0 of torch's losses is.
+    """
+    if _ignored(origin) is None:
+        return origin
+    kept: Any
+    instead: Any
+    _, kept, instead = origin.args
+    number = instead.args[0] if instead.target is aten.scalar_tensor.default else None
+    return kept if isinstance(number, int) and low <= number <= high else origin
+
+
 def _ignored(origin: fx.Node) -> int | None:
     """Return the value that is replaced where the index is ``where(x != value, x, ...)``."""
     if origin.target is aten.where.self:
@@ -222,7 +252,10 @@ def _ignored(origin: fx.Node) -> int | None:
 def _narrower(known: Bound | None, bound: Bound) -> Bound:
     if known is None:
         return bound
-    return known._replace(low=max(known.low, bound.low), high=min(known.high, bound.high))
+    column = known.column if known.column == bound.column else None
+    return known._replace(
+        low=max(known.low, bound.low), high=min(known.high, bound.high), column=column
+    )
 
 
 def _part(
