@@ -1,8 +1,9 @@
 """Steps a second of medkit's trainer and of medjax_torch with the same tiny torch component.
 
 An MLP of two layers on batches of 32, Adam, no evaluation metrics: what is measured is what a
-trainer spends on a step besides computing. Alternating runs in one process; the first epoch of a
-run traces and compiles and is left out.
+trainer spends on a step besides computing. medjax_torch trains one batch in a call of the device,
+its default, and several (`Options.steps_per_dispatch`). Alternating runs in one process; the first
+epoch of a run traces and compiles and is left out.
 
     pip install "medjax[bench]"
     python benchmarks/overhead_torch.py
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import medjax_torch
 import torch
 from torch import nn
 
@@ -61,8 +63,8 @@ class Component:
         self.module.load_state_dict(weights)
 
 
-def steps_a_second(package: str, data: list[Any], nb_steps: int) -> float:
-    """Return the training steps a second of the epochs after the first."""
+def steps_a_second(package: str, data: list[Any], nb_steps: int, **more: Any) -> float:
+    """Return the training steps a second of the epochs after the first; `more` is the Trainer's."""
     training = importlib.import_module(package)
     utils = importlib.import_module(f"{package}.utils")
     marks: list[float] = []
@@ -85,7 +87,7 @@ def steps_a_second(package: str, data: list[Any], nb_steps: int) -> float:
             checkpoint_period=0,
         )
         component = Component(utils.BatchData)
-        training.Trainer(component, config, data, data[:32], callback=Marks()).train()
+        training.Trainer(component, config, data, data[:32], callback=Marks(), **more).train()
     begins, ends = marks[::2], marks[1::2]  # of training, and of the evaluation that ends it
     seconds = [end - begin for begin, end in zip(begins, ends, strict=True)]
     return nb_steps / statistics.median(seconds[1:])
@@ -96,18 +98,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps-per-dispatch", type=int, nargs="+", default=[1, 32])
     args = parser.parse_args()
     torch.manual_seed(0)
     inputs, classes = torch.randn(32 * args.steps, 8), torch.randint(0, 3, (32 * args.steps,))
     data = [{"x": x, "y": y} for x, y in zip(inputs, classes, strict=True)]
     print(f"jax {jax.__version__}, torch {torch.__version__}, {jax.devices()[0].platform}")
-    ratios = []
+    ratios: dict[int, list[float]] = {group: [] for group in args.steps_per_dispatch}
     for _ in range(args.repeats):
         theirs = steps_a_second("medkit.training", data, args.steps)
-        ours = steps_a_second("medjax_torch", data, args.steps)
-        ratios.append(ours / theirs)
-        print(f"medkit {theirs:6.0f}  medjax_torch {ours:6.0f} steps a second, x {ratios[-1]:.2f}")
-    print(f"median: medjax_torch is {statistics.median(ratios):.2f} times as fast")
+        print(f"medkit {theirs:.0f} steps a second")
+        for group, found in ratios.items():
+            options = medjax_torch.Options(steps_per_dispatch=group)
+            ours = steps_a_second("medjax_torch", data, args.steps, options=options)
+            found.append(ours / theirs)
+            print(f"medjax_torch {ours:.0f}, {group} in a dispatch: x {found[-1]:.2f}")
+    for group, found in ratios.items():
+        print(f"median, {group} in a dispatch: {statistics.median(found):.2f} times as fast")
 
 
 if __name__ == "__main__":

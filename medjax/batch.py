@@ -105,6 +105,11 @@ class BatchData(dict[str, Any]):
         names = tuple(sorted(self))
         return [(jax.tree_util.DictKey(name), self[name]) for name in names], names
 
+    def tree_flatten(self) -> tuple[list[Any], tuple[str, ...]]:
+        """Return the columns sorted by name, and the names: what each step asks for."""
+        names = tuple(sorted(self))
+        return [super(BatchData, self).__getitem__(name) for name in names], names
+
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], columns: Any) -> Self:
         """Rebuild the batch from its names and columns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,19 @@ from medjax.schedules import Schedule
 from medjax.state import TrainState
 from medjax.step.forward import make_forward_pass
 from medjax.step.update import Found, StepStats, make_update
+
+
+class Stacked(NamedTuple):
+    """Batches of one shape as one, for as many steps in one call.
+
+    Attributes
+    ----------
+    columns : BatchData
+        With a first axis along which the batches lie.
+    """
+
+    columns: BatchData
+
 
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
@@ -64,8 +77,8 @@ def make_train_step(
     -------
     CompiledStep
         A pure function that takes over (donates) the state it is given. `batch` has one row axis,
-        split over the mesh; a tuple of batches of one shape makes as many steps in one call, of
-        which the last gives the stats. `flush` (bool, shape ()) asks for the update even if fewer
+        split over the mesh; `Stacked` batches make as many steps in one call, of which the last
+        gives the stats. `flush` (bool, shape ()) asks for the update even if fewer
         than `accumulation` batches are waiting, for the last batch of an epoch.
     """
     forward_pass = make_forward_pass(state.apply_fn, options)
@@ -97,14 +110,14 @@ def make_train_step(
         return state, stats._replace(outputs=outputs)
 
     def train_steps(
-        state: TrainState, batch: BatchData | tuple[BatchData, ...], flush: jax.Array
+        state: TrainState, batch: BatchData | Stacked, flush: jax.Array
     ) -> tuple[TrainState, StepStats]:
-        if not isinstance(batch, tuple):
+        if not isinstance(batch, Stacked):
             return train_step(state, batch, flush)
-        batches = jax.tree.map(lambda *columns: jnp.stack(columns), *batch)
-        flushes = flush & (jnp.arange(len(batch)) == len(batch) - 1)
+        nb_steps = jax.tree.leaves(batch)[0].shape[0]
+        flushes = flush & (jnp.arange(nb_steps) == nb_steps - 1)
         state, stats = jax.lax.scan(
-            lambda state, step: train_step(state, *step), state, (batches, flushes)
+            lambda state, step: train_step(state, *step), state, (batch.columns, flushes)
         )
         return state, jax.tree.map(lambda leaf: leaf[-1], stats)
 
@@ -164,7 +177,7 @@ class _TrainStep(CompiledStep):
 
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step."""
-        if not self._parts or isinstance(batch, tuple):
+        if not self._parts or isinstance(batch, Stacked):
             return super().__call__(state, batch, flush)
         gradients, update = self._parts
         found, outputs = gradients(state, batch)

@@ -11,7 +11,7 @@ from tiny import config, mlp, on_device, one_device, points, start_state, state_
 import medjax
 from medjax import Options, make_train_step
 from medjax.schedules import constant
-from medjax.step import training
+from medjax.step import Stacked, training
 
 
 def both_ways(component, options, accumulation, inputs):
@@ -62,7 +62,8 @@ def test_the_update_is_compiled_once_for_all_shapes():
     made = [compilation.batch for compilation in step.compilations]
     assert made.count("the update of any batch") == 1
     assert step.nb_compilations == len(made) == 4
-    step(state, (inputs[0], inputs[0]), jnp.asarray(False))  # in one call, which is one program
+    twice = Stacked(jax.tree.map(lambda column: jnp.stack([column, column]), inputs[0]))
+    step(state, twice, jnp.asarray(False))  # in one call, which is one program
     assert step.nb_compilations == 5
 
 

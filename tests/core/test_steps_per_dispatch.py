@@ -8,6 +8,7 @@ from tiny import config, mlp, points, sentences, tagger
 import medjax
 from medjax import Options, TrainerCallback
 from medjax.compiled import CompiledStep
+from medjax.step import Stacked
 
 
 def trained(folder, *, data=None, component=None, callback=(), resume=None, options=None, **more):
@@ -29,7 +30,8 @@ def calls_of(monkeypatch):
 
     def counted(step, *args):
         if step.phase == "training":
-            calls.append(len(args[1]) if isinstance(args[1], tuple) else 1)
+            stacked = isinstance(args[1], Stacked)
+            calls.append(jax.tree.leaves(args[1])[0].shape[0] if stacked else 1)
         return call(step, *args)
 
     monkeypatch.setattr(CompiledStep, "__call__", counted)
