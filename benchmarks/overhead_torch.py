@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import medjax_torch
 import torch
 from torch import nn
+
+import medjax_torch
 
 EPOCHS = 3
 
