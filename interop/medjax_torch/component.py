@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import medjax
 from medjax.batch import BatchData
 from medjax.data.ladder import narrow
 from medjax.metrics.mean import Mean
+from medjax.step import weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
 from medjax_torch.graph.joint import Call
@@ -79,7 +79,6 @@ class ConvertedComponent:
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
-        self._joints: dict[int, Callable[..., Any]] = {}
 
     @property
     def trained(self) -> tuple[str, ...]:
@@ -145,18 +144,65 @@ class ConvertedComponent:
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return outputs, loss and changed collections; see `medjax.component.Forward`."""
         del eval_mode  # the graph was traced for one of both
+        outputs, loss, collections, _ = self._run(variables, input_batch, key)
+        return outputs, loss if return_loss else None, collections
+
+    def differentiate(
+        self, options: medjax.Options
+    ) -> Callable[..., tuple[BatchData, Mean, Variables, Any]]:
+        """Return what gives the step the gradients that torch recorded; JAX differentiates nothing.
+
+        Parameters
+        ----------
+        options : medjax.Options
+            For the loss arithmetic.
+        """
+
+        def differentiate(
+            variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
+        ) -> tuple[BatchData, Mean, Variables, Any]:
+            with jax.default_matmul_precision("highest"):
+                outputs, loss, collections, found = self._run(variables, batch, key)
+            loss = weighed(loss, options)
+            gradients = {
+                name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
+                for name, leaf in variables["params"].items()
+            }
+            if of_sum:
+                gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
+            return outputs, loss, collections, gradients
+
+        return differentiate
+
+    def _run(
+        self, variables: Variables, input_batch: BatchData, key: jax.Array
+    ) -> tuple[BatchData, Mean, Variables, dict[str, jax.Array]]:
+        """Return outputs, loss, changed collections and the gradients of the mean loss."""
         number = input_batch[GRAPH]
-        params = variables["params"]
-        fixed = {**variables.get("frozen", {}), **variables.get("buffers", {})}
-        loss, outputs, updated = self._joint(number)(params, fixed, input_batch[COLUMNS], key)
+        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        found = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {
-            name: {**held, **{path: updated[path] for path in held if path in updated}}
+            name: {**held, **{path: found.updated[path] for path in held if path in found.updated}}
             for name, held in variables.items()
-            if name != "params" and held.keys() & updated.keys()
+            if name != "params" and held.keys() & found.updated.keys()
         }
-        named = BatchData(zip(self.graph(number).outputs.names, outputs, strict=True))
+        outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
-        return named, Mean(loss * weight, weight) if return_loss else None, collections
+        return outputs, Mean(found.loss * weight, weight), collections, found.gradients
+
+    def _evaluate(
+        self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
+    ) -> Results:
+        """Return what a graph computes from the state and the columns of a batch."""
+        graph = self.graph(key)
+        nodes = graph.module.graph.find_nodes(op="placeholder")
+        inputs = [
+            value.astype(jax_dtype(node.meta["val"].dtype))
+            for value, node in zip(graph.inputs(state, columns), nodes, strict=True)
+        ]
+        held = {name: jnp.asarray(value) for name, value in self.constants(key).items()}
+        with multiplying_in(self._multiplies_in):
+            return graph.results(run(graph.module, inputs, random_key, held))
 
     def as_trainable(
         self, configure_optimizer: Callable[[Any], optax.GradientTransformation]
@@ -180,61 +226,6 @@ class ConvertedComponent:
             save=save,
             load=load,
         )
-
-    def _joint(self, key: GraphKey) -> Callable[..., Any]:
-        if key.number not in self._joints:
-            self._joints[key.number] = _joint(
-                self.graph(key), self.constants(key), self._multiplies_in
-            )
-        return self._joints[key.number]
-
-
-def _joint(
-    graph: Graph, constants: Mapping[str, np.ndarray], multiplies_in: Any
-) -> Callable[..., Any]:
-    """Return ``(params, fixed, columns, key) -> (loss, outputs, updated)``.
-
-    Its gradient by the parameters is the one that torch recorded in the graph; JAX differentiates
-    nothing.
-    """
-
-    def evaluate(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Results:
-        inputs = graph.inputs({**params, **fixed}, columns)
-        nodes = graph.module.graph.find_nodes(op="placeholder")
-        expected = [jax_dtype(node.meta["val"].dtype) for node in nodes]
-        inputs = [value.astype(dtype) for value, dtype in zip(inputs, expected, strict=True)]
-        held = {name: jnp.asarray(value) for name, value in constants.items()}
-        with multiplying_in(multiplies_in):
-            return graph.results(run(graph.module, inputs, key, held))
-
-    def results(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Any:
-        found = evaluate(params, fixed, columns, key)
-        return found.loss, list(found.outputs), found.updated
-
-    if not graph.train:
-        return results
-
-    joint = jax.custom_vjp(results)
-
-    def forward(params: Any, fixed: Any, columns: Any, key: jax.Array) -> Any:
-        found = evaluate(params, fixed, columns, key)
-        gradients = {
-            name: found.gradients[name].astype(leaf.dtype)
-            if name in found.gradients
-            else jnp.zeros_like(leaf)
-            for name, leaf in params.items()
-        }
-        return (found.loss, list(found.outputs), found.updated), gradients
-
-    def backward(gradients: Any, cotangents: Any) -> Any:
-        return jax.tree.map(functools.partial(_scaled, cotangents[0]), gradients), None, None, None
-
-    joint.defvjp(forward, backward)
-    return joint
-
-
-def _scaled(factor: jax.Array, gradient: jax.Array) -> jax.Array:
-    return (factor * gradient).astype(gradient.dtype)
 
 
 def loss_weight(batch: Mapping[str, Any]) -> float:

@@ -92,6 +92,7 @@ def start(
         accumulation=accumulation,
         mesh=mesh,
         with_outputs=trainer.metrics_computer is not None and config.do_metrics_in_training,
+        differentiate=converted.differentiate(options),
     )
     preparation.steps.append(step)
     by_step = options.lr_scheduler_interval == "step"

@@ -44,18 +44,22 @@ def make_forward_pass(
             return outputs, Mean.empty(), collections
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
-        weight = jnp.asarray(loss.weight, jnp.float32)
-        weighs = weight > 0
-        # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
-        total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
-        if options.loss_arithmetic == "medkit":
-            # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or
-            # not.
-            total = total / jnp.where(weighs, weight, 1.0)
-            weight = weighs.astype(jnp.float32)
-        return outputs, Mean(total, weight), collections
+        return outputs, weighed(loss, options), collections
 
     return forward_pass
+
+
+def weighed(loss: Mean, options: Options) -> Mean:
+    """Return the loss of a batch in float32, weighed as the options say."""
+    weight = jnp.asarray(loss.weight, jnp.float32)
+    weighs = weight > 0
+    # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
+    total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
+    if options.loss_arithmetic == "medkit":
+        # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or not.
+        total = total / jnp.where(weighs, weight, 1.0)
+        weight = weighs.astype(jnp.float32)
+    return Mean(total, weight)
 
 
 def _as_bfloat16(leaf: jax.Array) -> jax.Array:

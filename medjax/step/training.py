@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
-from medjax.component import Variables
+from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
@@ -34,6 +34,25 @@ class Stacked(NamedTuple):
     columns: BatchData
 
 
+class Differentiate(Protocol):
+    """Runs a batch forward and backward."""
+
+    def __call__(
+        self, variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
+    ) -> tuple[BatchData, Mean, Variables, Any]:
+        """Return outputs, loss, changed collections and gradients.
+
+        Parameters
+        ----------
+        variables, batch, key
+            As for `medjax.component.Forward`.
+        of_sum : bool
+            Whether the gradients, by ``variables["params"]``, are those of ``loss.total``; else
+            they are those of the mean.
+        """
+        ...
+
+
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
 
@@ -52,6 +71,7 @@ def make_train_step(
     mesh: Mesh,
     with_outputs: bool = False,
     separate_update: bool | None = None,
+    differentiate: Differentiate | None = None,
 ) -> CompiledStep:
     """Return ``train_step(state, batch, flush) -> (state, StepStats)``.
 
@@ -72,33 +92,26 @@ def make_train_step(
     separate_update : bool, optional
         Whether gradients and update are two programs, of which the second is compiled once and not
         for each shape of batch; by default from `LARGE` parameters on. Results agree to rounding.
+    differentiate : Differentiate, optional
+        Gives the gradients of a component that has its own; by default JAX differentiates its
+        `forward`.
 
     Returns
     -------
     CompiledStep
         A pure function that takes over (donates) the state it is given. `batch` has one row axis,
         split over the mesh; `Stacked` batches make as many steps in one call, of which the last
-        gives the stats. `flush` (bool, shape ()) asks for the update even if fewer
-        than `accumulation` batches are waiting, for the last batch of an epoch.
+        gives the stats. `flush` (bool, shape ()) asks for the update even if fewer than
+        `accumulation` batches are waiting, for the last batch of an epoch.
     """
-    forward_pass = make_forward_pass(state.apply_fn, options)
-    update = make_update(schedule, options, accumulation)
     accumulates = accumulation > 1
+    update = make_update(schedule, options, accumulation)
+    differentiate = differentiate or _differentiated(state.apply_fn, options)
 
     def gradients(state: TrainState, batch: BatchData) -> tuple[Found, BatchData | None]:
         key = jax.random.fold_in(state.key, state.batch_step)
-
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
-            variables = {"params": params, **state.collections}
-            outputs, loss, collections = forward_pass(variables, batch, key, False)
-            if accumulates:
-                return loss.total, (outputs, loss, collections)
-            # Here the division costs nothing; of the gradients it would be a pass over all.
-            mean = loss.total / jnp.where(loss.weight > 0, loss.weight, 1.0)
-            return mean, (outputs, loss, collections)
-
-        (_, (outputs, loss, collections)), found = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
+        outputs, loss, collections, found = differentiate(
+            state.variables, batch, key, of_sum=accumulates
         )
         return Found(found, loss, collections), outputs if with_outputs else None
 
@@ -152,6 +165,26 @@ def make_train_step(
         out_shardings=(layout, everywhere),
         compiler_options=compiler_options,
     )
+
+
+def _differentiated(forward: Forward, options: Options) -> Differentiate:
+    forward_pass = make_forward_pass(forward, options)
+
+    def differentiate(
+        variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
+    ) -> tuple[BatchData, Mean, Variables, Any]:
+        def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
+            results = forward_pass({**variables, "params": params}, batch, key, False)
+            loss = results[1]
+            if of_sum:
+                return loss.total, results
+            # Here the division costs nothing; of the gradients it would be a pass over all.
+            return loss.total / jnp.where(loss.weight > 0, loss.weight, 1.0), results
+
+        (_, results), gradients = jax.value_and_grad(loss_of, has_aux=True)(variables["params"])
+        return *results, gradients
+
+    return differentiate
 
 
 class _TrainStep(CompiledStep):

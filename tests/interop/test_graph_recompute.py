@@ -146,8 +146,14 @@ def step_of(model):
     optimizer = make_optimizer(trainable, CoreOptions())
     state = create_state(trainable, optimizer, seed=0, learning_rate=0.1, accumulates=False)
     state = sharding.put(state, sharding.state_shardings(state, mesh))
+    options = CoreOptions()
     step = make_train_step(
-        state, schedule=as_schedule(None), options=CoreOptions(), accumulation=1, mesh=mesh
+        state,
+        schedule=as_schedule(None),
+        options=options,
+        accumulation=1,
+        mesh=mesh,
+        differentiate=converted.differentiate(options),
     )
     columns = {name: jnp.asarray(value.numpy(), jnp.int32) for name, value in batch.items()}
     arguments = state, {GRAPH: key, COLUMNS: columns}, jnp.asarray(True)
