@@ -85,6 +85,18 @@ def test_the_state_is_taken_over_and_the_batch_is_not():
     assert np.isfinite(float(step(new, batch, jnp.asarray(False))[1].grad_norm))
 
 
+def test_a_step_that_failed_can_be_tried_again():
+    component = mlp()
+    *_, (state, _, step) = both_ways(component, Options(), 1, batches(component, 4))
+    before = params(state)
+    batch = batches(component, 4)[0]
+    with pytest.raises(TypeError):
+        step(state, medjax.BatchData(batch, x="no array"), jnp.asarray(False))
+    assert_close(params(state), before, 0)
+    state, _ = step(state, batch, jnp.asarray(False))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params(state)))
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_models_from_a_size_on_get_two_programs(tmp_path, monkeypatch, large):
     component = mlp()

@@ -75,6 +75,29 @@ def test_a_batch_is_what_the_components_collate_returns():
     assert component.preprocessed == list(map(tuple, SENTENCES[:4]))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"drop_last": True},
+        {"length_window": 2},
+        {"cache_preprocessed": True, "length_window": 2, "order": "uniform"},
+        {"order": "medkit"},
+    ],
+    ids=["plain", "drop_last", "grouped", "cached", "medkit"],
+)
+def test_batches_are_those_that_torch_reads_from_the_loader(options):
+    loader, again = (loader_of(shuffle=True, **options) for _ in range(2))
+    for epoch in (1, 2):
+        again.sampler.epoch = epoch
+        expected = list(again)
+        found = [batch for _, batch in epoch_batches(loader, epoch)]
+        assert len(found) == len(expected) == len(loader)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_map_style_datasets_of_every_kind_are_read():
     concatenated = ConcatDataset([SENTENCES[:5], Subset(SENTENCES, range(5, 23))])
     assert lengths(loader_of(concatenated)) == EXPECTED

@@ -1,5 +1,7 @@
 """Ids out of range are refused before a graph runs, or show as NaN in what it computes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,8 @@ def test_ids_and_labels(train):
     ids, labels = found.each
     assert (ids.columns, ids.low, ids.high, ids.ignored) == (("ids",), 0, 9, None)
     assert (labels.columns, labels.low, labels.high, labels.ignored) == (("labels",), 0, 2, -7)
+    # In range where the column is; of the other, forward looks up a part only.
+    assert (ids.column, labels.column) == (None, "labels")
     # What forward does not look up may be anything.
     check_ranges(found, {"ids": IDS, "labels": LABELS})
     check_ranges(found, {"ids": IDS.numpy(), "labels": LABELS.numpy().astype(np.int32)})
@@ -54,6 +58,25 @@ def test_what_is_out_of_range_is_named(column, value, message):
     batch[column][-1, -1] = value
     with pytest.raises(ValueError, match=message):
         check_ranges(found, batch)
+
+
+def test_a_column_in_range_is_not_computed_with():
+    found = found_in(tagged, {"ids": IDS, "labels": LABELS}, **TAGGED)
+    alone = dataclasses.replace(found, each=found.each[1:], module=None)
+    check_ranges(alone, {"ids": IDS, "labels": LABELS.clamp(min=0)})
+    with pytest.raises(TypeError):  # the ignored label is not in range by itself
+        check_ranges(alone, {"ids": IDS, "labels": LABELS})
+
+
+def test_the_narrower_of_two_ranges_counts_and_a_column_that_both_have():
+    def forward(component, batch):
+        return {}, (component.model.weight[batch["i"]] + component.wide[batch["i"]]).sum()
+
+    found = found_in(forward, {"i": torch.tensor([0, 1])}, wide=nn.Parameter(torch.ones(5, 3)))
+    (bound,) = found.each
+    assert (bound.low, bound.high, bound.column) == (-3, 2, "i")
+    with pytest.raises(ValueError, match=r"'i' holds 3 at \[1\], expected -3 to 2"):
+        check_ranges(found, {"i": torch.tensor([0, 3])})
 
 
 def looked_up(lookup):

@@ -237,7 +237,7 @@ def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
     instead: Any
     _, kept, instead = origin.args
     number = instead.args[0] if instead.target is aten.scalar_tensor.default else None
-    return kept if isinstance(number, int) and low <= number <= high else origin
+    return _origin(kept) if isinstance(number, int) and low <= number <= high else origin
 
 
 def _ignored(origin: fx.Node) -> int | None:
