@@ -47,6 +47,7 @@ from medjax.schedules import by_step as by_step
 from medjax.schedules import reduce_on_plateau as reduce_on_plateau
 from medjax.schedules import with_warmup as with_warmup
 from medjax.state import TrainState as TrainState
+from medjax.step import Stacked as Stacked
 from medjax.step import make_eval_step as make_eval_step
 from medjax.step import make_forward_pass as make_forward_pass
 from medjax.step import make_train_step as make_train_step
