@@ -56,10 +56,7 @@ class InFlight:
         self._waiting.append(results)
         if len(self._waiting) <= _IN_FLIGHT:
             return None
-        earlier = self._waiting.popleft()
-        # What one program returns is done together, and each array costs microseconds to wait for.
-        jax.block_until_ready(jax.tree.leaves(earlier)[0])
-        return earlier
+        return jax.block_until_ready(self._waiting.popleft())
 
     def drain(self) -> list[Any]:
         """Return the results of the steps still waiting, done."""
