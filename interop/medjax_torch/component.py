@@ -18,7 +18,7 @@ import medjax
 from medjax.batch import BatchData
 from medjax.data.ladder import narrow
 from medjax.metrics.mean import Mean
-from medjax.step import weighed
+from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
 from medjax_torch.graph.joint import Call
@@ -147,9 +147,7 @@ class ConvertedComponent:
         outputs, loss, collections, _ = self._run(variables, input_batch, key)
         return outputs, loss if return_loss else None, collections
 
-    def differentiate(
-        self, options: medjax.Options
-    ) -> Callable[..., tuple[BatchData, Mean, Variables, Any]]:
+    def differentiate(self, options: medjax.Options) -> Differentiate:
         """Return what gives the step the gradients that torch recorded; JAX differentiates nothing.
 
         Parameters

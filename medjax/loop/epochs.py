@@ -6,15 +6,13 @@ Within an epoch the host only dispatches steps; what it knows of them it reads b
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from medjax import sharding
-from medjax.batch import BatchData
 from medjax.callbacks import as_callback_list
 from medjax.compiled import Step, explaining_memory
 from medjax.component import Variables
@@ -23,7 +21,7 @@ from medjax.monitor import LossSum, NonFiniteError, StepMonitor
 from medjax.schedules import Schedule, ScheduleState
 from medjax.scores import Scores
 from medjax.state import TrainState
-from medjax.step import Stacked, StepStats
+from medjax.step import StepStats, stacked
 
 
 def training_epoch(
@@ -123,34 +121,14 @@ def _dispatch(
 ) -> tuple[TrainState, StepStats]:
     """Run the steps of a group of batches, in one call if they have one shape."""
     *before, last = (batch.device for batch in group)
-    stacked = _stacked([*before, last]) if before else None
-    if stacked is not None:
-        together: tuple[TrainState, StepStats] = train_step(state, stacked, flags[flush])
-        return together
+    together = stacked([*before, last]) if before else None
+    if together is not None:
+        done: tuple[TrainState, StepStats] = train_step(state, together, flags[flush])
+        return done
     for batch in before:
         state, _ = train_step(state, batch, flags[False])
     alone: tuple[TrainState, StepStats] = train_step(state, last, flags[flush])
     return alone
-
-
-def _stacked(batches: Sequence[BatchData]) -> Stacked | None:
-    """Return batches as one, where they lie; None if they differ in shape."""
-    flat = [jax.tree.flatten(batch) for batch in batches]
-    kinds = {
-        (structure, *((leaf.shape, leaf.dtype) for leaf in leaves)) for leaves, structure in flat
-    }
-    if len(kinds) > 1:
-        return None
-    (_, structure), *_ = flat
-    columns = zip(*(leaves for leaves, _ in flat), strict=True)
-    return Stacked(jax.tree.unflatten(structure, [_stack(column) for column in columns]))
-
-
-def _stack(column: tuple[Any, ...]) -> Any:
-    return (_on_device if isinstance(column[0], jax.Array) else np.stack)(column)
-
-
-_on_device = jax.jit(jnp.stack)
 
 
 def evaluation_epoch(

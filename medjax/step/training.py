@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
 from medjax.state import TrainState
 from medjax.step.forward import make_forward_pass
+from medjax.step.stacked import Stacked
 from medjax.step.update import Found, StepStats, make_update
 
 LARGE = 1_000_000
@@ -27,18 +28,6 @@ LARGE = 1_000_000
 It is the same for batches of all shapes, and compiling it takes half as long as the gradients of a
 batch. Starting a second program takes tens of microseconds, which only a small model would notice.
 """
-
-
-class Stacked(NamedTuple):
-    """Batches of one shape as one, for as many steps in one call.
-
-    Attributes
-    ----------
-    columns : BatchData
-        With a first axis along which the batches lie.
-    """
-
-    columns: BatchData
 
 
 class Differentiate(Protocol):
@@ -158,7 +147,8 @@ def make_train_step(
             compiler_options=compiler_options,
         ),
         CompiledStep(update, "training", subject="the update of any batch", **for_all),
-        jax.jit(_zeros_like(state.params), out_shardings=layout.params),
+        # Elsewhere the allocator keeps what is freed, and the memory is dearer.
+        jax.jit(_zeros_like(state.params), out_shardings=layout.params) if _on_cpu(mesh) else None,
         **for_all,
     )
 
@@ -191,8 +181,8 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
 class _TwoPrograms(CompiledStep):
     """A training step whose gradients and whose update are two programs, for single batches.
 
-    The gradients of a step go where those of the step before lay. XLA would allocate them anew each
-    time, and on the CPU the kernel clears such memory page by page: 5 % of a step.
+    On the CPU the gradients of a step go where those of the step before lay. XLA would allocate
+    them anew each time, and the kernel clear such memory page by page: 5 % of a step.
 
     Parameters
     ----------
@@ -200,8 +190,8 @@ class _TwoPrograms(CompiledStep):
         The step as one function, for `Stacked` batches.
     gradients, update : CompiledStep
         The programs.
-    make_spare : callable
-        Returns arrays like the gradients.
+    make_spare : callable or None
+        Returns arrays like the gradients; None to allocate them anew each time.
     **jit_options
         For `whole`.
     """
@@ -211,7 +201,7 @@ class _TwoPrograms(CompiledStep):
         whole: Callable[..., Any],
         gradients: CompiledStep,
         update: CompiledStep,
-        make_spare: Callable[[], Any],
+        make_spare: Callable[[], Any] | None,
         **jit_options: Any,
     ) -> None:
         super().__init__(whole, "training", **jit_options)
@@ -227,11 +217,12 @@ class _TwoPrograms(CompiledStep):
             return super().__call__(state, batch, flush)
         # Not held meanwhile: after an error it may be gone.
         spare, self._spare = self._spare, None
-        found, outputs = self._gradients(
-            state, batch, self._make_spare() if spare is None else spare
-        )
+        if spare is None and self._make_spare is not None:
+            spare = self._make_spare()
+        found, outputs = self._gradients(state, batch, spare)
         state, stats = self._update(state, found, flush)
-        self._spare = found.gradients
+        if self._make_spare is not None:
+            self._spare = found.gradients
         return state, stats._replace(outputs=outputs)
 
 
@@ -241,5 +232,9 @@ def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
     On the CPU it removes the barriers between what is computed first and what is computed again,
     then merges both: the time would be spent and nothing saved.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if _on_cpu(mesh) else None
+
+
+def _on_cpu(mesh: Mesh) -> bool:
+    platform: str = mesh.devices.flat[0].platform
+    return platform == "cpu"

@@ -24,7 +24,7 @@ from torch.utils.data import (
 )
 
 from medjax import ItemError, WorkerError, epoch_order
-from medjax_torch.batches import close_workers, epoch_batches, make_dataloader
+from medjax_torch.batches import close_workers, epoch_batches, first_batch, make_dataloader
 
 
 class Stream(IterableDataset):
@@ -96,6 +96,15 @@ def test_batches_are_those_that_torch_reads_from_the_loader(options):
         for ours, theirs in zip(found, expected, strict=True):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_users_dataset_may_be_read_in_our_order():
+    ours = loader_of(shuffle=True)
+    rows = [ours.dataset[index] for index in range(len(ours.dataset))]
+    theirs = DataLoader(rows, batch_size=4, sampler=ours.sampler, collate_fn=ours.collate_fn)
+    expected = lengths(loader_of(shuffle=True))
+    assert lengths(theirs) == expected
+    assert first_batch(theirs)["labels"][:, 0].tolist() == expected[0]
 
 
 def test_map_style_datasets_of_every_kind_are_read():

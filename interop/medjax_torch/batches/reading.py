@@ -101,7 +101,9 @@ def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
     """
     if _is_ordered(loader):
         dataset: Any = loader.dataset
-        return _checked(loader.collate_fn(dataset.__getitems__(batch_indices(loader, 1, 0))))
+        return _checked(
+            loader.collate_fn([dataset[index] for index in batch_indices(loader, 1, 0)])
+        )
     with torch.random.fork_rng(devices=[]):
         return _checked(next(iter(loader)))
 
