@@ -28,6 +28,7 @@ from medjax.data import epoch_order as epoch_order
 from medjax.data import get_dataloader as get_dataloader
 from medjax.data import item_rng as item_rng
 from medjax.distributed import initialize_distributed as initialize_distributed
+from medjax.heap import keep_memory as keep_memory
 from medjax.loop import TrainResult as TrainResult
 from medjax.loop import evaluate as evaluate
 from medjax.loop import evaluation_epoch as evaluation_epoch

@@ -15,6 +15,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from medjax.heap import run_in_calling_thread
+
 _MIN_SHARDED_SIZE = 2**12  # elements; smaller leaves cost more to gather than they take
 
 
@@ -34,6 +36,7 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     ValueError
         If `fsdp` does not divide the number of devices.
     """
+    run_in_calling_thread()
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
         msg = f"make_mesh: fsdp is {fsdp}; expected a divisor of the {len(devices)} devices"

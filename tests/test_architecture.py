@@ -27,7 +27,8 @@ RANKS = {
     "alignment": 1,  # entities to tokens: tagging, text
     "readers": 1,  # files to documents: tagging, text
     "metrics": 1,  # Mean and scores: batch, tagging
-    "sharding": 1,  # where a batch lies: batch
+    "heap": 0,  # memory that the process keeps; knows jax and no room
+    "sharding": 1,  # where a batch lies: batch, heap
     "checkpoint": 1,  # any pytree and a JSON record: distributed
     "callbacks": 1,  # what happens beside training: config
     "progress": 2,  # where a run is: checkpoint, columns, schedules

@@ -36,7 +36,8 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
     if work.name == "medjax":
         compilations = _medjax(work, clock, tagger, config, options)
     else:
-        compilations = _bare(work, clock, tagger, config, options, loader)
+        with medjax.keep_memory():  # as `train` does
+            compilations = _bare(work, clock, tagger, config, options, loader)
     sizes = (
         (*batch.device["input_ids"].shape, batch.host["attention_mask"].sum(1))
         for batch in loader.batches(work.epochs)

@@ -8,6 +8,7 @@ from medjax import distributed, sharding
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
+from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.metrics.computer import MetricsComputer
 from medjax.scores import Scores, Unpadder
@@ -62,5 +63,5 @@ def evaluate(
         mesh=mesh,
         with_outputs=scores is not None,
     )
-    with distributed.Together(), contextlib.closing(loader):
+    with keep_memory(), distributed.Together(), contextlib.closing(loader):
         return evaluation_epoch(variables, loader, eval_step, callback=callback, scores=scores)

@@ -23,6 +23,7 @@ from medjax.compiled import Compilation
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
+from medjax.heap import keep_memory
 from medjax.loop.run import Metrics, Run
 from medjax.loop.start import all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
@@ -148,8 +149,9 @@ def train(
 def open_run(
     config: TrainerConfig, options: Options
 ) -> Iterator[tuple[CheckpointStore, Preemption]]:
-    """Open a run's output folder and compilation cache, and listen to signals, for a block."""
+    """Open a run's output folder and compilation cache, keep memory, and listen to signals."""
     with (
+        keep_memory(),
         cached(options.compilation_cache),
         Preemption() as preemption,
         distributed.Together(),

@@ -139,23 +139,14 @@ def make_train_step(
     return _TwoPrograms(
         train_steps,
         CompiledStep(
-            lambda state, batch, spare: gradients(state, batch),
+            gradients,
             "training",
-            donate_argnums=2,
-            keep_unused=True,
             out_shardings=(found_layout, everywhere),
             compiler_options=compiler_options,
         ),
         CompiledStep(update, "training", subject="the update of any batch", **for_all),
-        # Elsewhere the allocator keeps what is freed, and the memory is dearer.
-        jax.jit(_zeros_like(state.params), out_shardings=layout.params) if _on_cpu(mesh) else None,
         **for_all,
     )
-
-
-def _zeros_like(tree: Any) -> Callable[[], Any]:
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-    return lambda: jax.tree.map(jnp.zeros_like, shapes)
 
 
 def _differentiated(forward: Forward, options: Options) -> Differentiate:
@@ -181,17 +172,12 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
 class _TwoPrograms(CompiledStep):
     """A training step whose gradients and whose update are two programs, for single batches.
 
-    On the CPU the gradients of a step go where those of the step before lay. XLA would allocate
-    them anew each time, and the kernel clear such memory page by page: 5 % of a step.
-
     Parameters
     ----------
     whole : callable
         The step as one function, for `Stacked` batches.
     gradients, update : CompiledStep
         The programs.
-    make_spare : callable or None
-        Returns arrays like the gradients; None to allocate them anew each time.
     **jit_options
         For `whole`.
     """
@@ -201,28 +187,19 @@ class _TwoPrograms(CompiledStep):
         whole: Callable[..., Any],
         gradients: CompiledStep,
         update: CompiledStep,
-        make_spare: Callable[[], Any] | None,
         **jit_options: Any,
     ) -> None:
         super().__init__(whole, "training", **jit_options)
         gradients.compilations = update.compilations = self.compilations
         self._gradients = gradients
         self._update = update
-        self._make_spare = make_spare
-        self._spare: Any = None
 
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step."""
         if isinstance(batch, Stacked):
             return super().__call__(state, batch, flush)
-        # Not held meanwhile: after an error it may be gone.
-        spare, self._spare = self._spare, None
-        if spare is None and self._make_spare is not None:
-            spare = self._make_spare()
-        found, outputs = self._gradients(state, batch, spare)
+        found, outputs = self._gradients(state, batch)
         state, stats = self._update(state, found, flush)
-        if self._make_spare is not None:
-            self._spare = found.gradients
         return state, stats._replace(outputs=outputs)
 
 
@@ -232,9 +209,5 @@ def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
     On the CPU it removes the barriers between what is computed first and what is computed again,
     then merges both: the time would be spent and nothing saved.
     """
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if _on_cpu(mesh) else None
-
-
-def _on_cpu(mesh: Mesh) -> bool:
-    platform: str = mesh.devices.flat[0].platform
-    return platform == "cpu"
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None

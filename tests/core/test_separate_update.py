@@ -55,17 +55,6 @@ def test_two_programs_train_as_one(options, accumulation):
     assert_close(jax.device_get(told), jax.device_get(told_too))
 
 
-def test_elsewhere_than_on_the_cpu_no_gradients_are_held(monkeypatch):
-    component = mlp(optimizer=optax.adamw)
-    inputs = batches(component, 4)
-    *_, (expected, _, holding) = both_ways(component, Options(), 1, inputs)
-    monkeypatch.setattr(training, "_on_cpu", lambda mesh: False)
-    *_, (found, _, step) = both_ways(component, Options(), 1, inputs)
-    assert_close(params(found), params(expected))
-    assert holding._spare is not None
-    assert step._spare is None
-
-
 def test_the_update_is_compiled_once_for_all_shapes():
     component = mlp()
     inputs = [on_device(component, POINTS[:n], n) for n in (4, 8, 4, 12, 8)]
