@@ -23,6 +23,8 @@ _GIVE_BACK = {_MMAP_MAX: 2**16, _TRIM_THRESHOLD: 2**26}
 
 _DISPATCH = "jax_cpu_enable_async_dispatch"
 
+_open_blocks: list[None] = []  # one for each: the allocator is that of the whole process
+
 
 @contextlib.contextmanager
 def keep_memory() -> Iterator[None]:
@@ -39,11 +41,14 @@ def keep_memory() -> Iterator[None]:
         yield
         return
     _set(library, _KEEP)
+    _open_blocks.append(None)
     try:
         yield
     finally:
-        _set(library, _GIVE_BACK)
-        library.malloc_trim(0)
+        _open_blocks.pop()
+        if not _open_blocks:
+            _set(library, _GIVE_BACK)
+            library.malloc_trim(0)
 
 
 def run_in_calling_thread() -> None:

@@ -29,7 +29,8 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         Devices that share one copy of the state; 1 repeats the state on every device (plain data
         parallelism), the number of devices splits it over all of them.
     devices : sequence of jax.Device, optional
-        Devices to use, by default all.
+        Devices to use, by default all. If JAX has not looked for them before, the CPU will run
+        programs in the thread that calls them; see `medjax.heap`.
 
     Raises
     ------

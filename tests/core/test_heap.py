@@ -51,6 +51,14 @@ def test_a_block_is_kept_until_the_end():
     assert pages_cleared() >= PAGES
 
 
+def test_a_block_within_a_block_ends_nothing():
+    with keep_memory():
+        with keep_memory():
+            pass
+        assert pages_cleared() < PAGES / 10
+    assert pages_cleared() >= PAGES
+
+
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_settings_of_the_environment_are_left_in_charge(monkeypatch, name):
     monkeypatch.setenv(name, "1")
