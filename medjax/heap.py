@@ -1,10 +1,10 @@
 """Memory that a program frees, kept by the process for the next one: on the CPU, with glibc.
 
 A program of XLA allocates what it works in when it starts and frees it when it ends. glibc gives
-blocks of that size back to the kernel at once, which clears every page anew for the next step: a
-tenth of a step in float32, a fifth in bfloat16. Told to keep them, it keeps those of the main
-thread; in other threads a block above 64 MiB, ``HEAP_MAX_SIZE`` of its ``malloc/arena.c``, always
-comes from the kernel.
+blocks of that size back to the kernel at once, which clears every page anew for the next step: an
+eighth of a step of MiniLM in float32, a fifth in bfloat16. Told to keep them, it keeps those of the
+main thread; in other threads a block above 64 MiB, ``HEAP_MAX_SIZE`` of its ``malloc/arena.c``,
+always comes from the kernel.
 """
 
 from __future__ import annotations

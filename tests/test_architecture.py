@@ -23,11 +23,11 @@ RANKS = {
     "compiled": 0,  # what was compiled, and memory that was out; knows jax and no room
     "compilation": 0,  # compiled programs on disk; knows jax and no room
     "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
+    "heap": 0,  # memory that the process keeps; knows jax and no room
     "models": 0,  # encoders; know parameters and no training
     "alignment": 1,  # entities to tokens: tagging, text
     "readers": 1,  # files to documents: tagging, text
     "metrics": 1,  # Mean and scores: batch, tagging
-    "heap": 0,  # memory that the process keeps; knows jax and no room
     "sharding": 1,  # where a batch lies: batch, heap
     "checkpoint": 1,  # any pytree and a JSON record: distributed
     "callbacks": 1,  # what happens beside training: config
