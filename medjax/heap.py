@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import jax
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3), from glibc's malloc.h
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
+_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # -1: nothing is given back, however much it is
 # By default at most 2**16 blocks are mapped, and the threshold adapts itself up to 64 MiB.
 _GIVE_BACK = {_MMAP_MAX: 2**16, _TRIM_THRESHOLD: 2**26}
 

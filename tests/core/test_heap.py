@@ -29,13 +29,17 @@ def _no_settings_of_the_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def pages_cleared():
-    """Return how many pages the kernel clears for a block like one that was just freed."""
+def pages_cleared(beyond=0):
+    """Return how many pages the kernel clears for a block like one that was just freed.
+
+    The block is longer by `beyond` bytes that are not touched.
+    """
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        block = ctypes.c_void_p(library.malloc(SIZE))
+        block = ctypes.c_void_p(library.malloc(ctypes.c_size_t(SIZE + beyond)))
+        assert block, "no room for the block"
         ctypes.memset(block, 1, SIZE)
         library.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -49,6 +53,11 @@ def test_a_block_is_kept_until_the_end():
     with contextlib.suppress(KeyError), keep_memory():
         raise KeyError
     assert pages_cleared() >= PAGES
+
+
+def test_a_block_of_gibibytes_is_kept():
+    with keep_memory():
+        assert pages_cleared(beyond=2**31) < PAGES / 10
 
 
 def test_a_block_within_a_block_ends_nothing():
