@@ -6,6 +6,7 @@ from typing import Any
 
 from medjax import sharding
 from medjax.callbacks import as_callback_list
+from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
 from medjax_torch.feed import Feed
@@ -32,8 +33,9 @@ def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     scored = trainer.metrics_computer is not None
     step = preparation.eval_step(with_outputs=scored)
-    return evaluation_epoch(
-        *(variables, Feed(loader, preparation, train=False), step),
-        callback=as_callback_list(trainer.callback),
-        scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
-    )
+    with keep_memory():
+        return evaluation_epoch(
+            *(variables, Feed(loader, preparation, train=False), step),
+            callback=as_callback_list(trainer.callback),
+            scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
+        )

@@ -1,48 +1,24 @@
 """Memory that is freed is kept while training on the CPU, and given back afterwards."""
 
 import contextlib
-import ctypes
 import os
-import resource
 import subprocess
 import sys
 
 import jax
 import pytest
+from pages import PAGES, forget_settings, needs_glibc, pages_cleared
 from tiny import config, mlp, points
 
 import medjax
 from medjax.heap import keep_memory
 
-SIZE = 2**27
-PAGES = SIZE // resource.getpagesize()
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="memory is kept with glibc"
-)
+pytestmark = needs_glibc
 
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_environment(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("MALLOC_", "GLIBC_TUNABLES")):
-            monkeypatch.delenv(name)
-
-
-def pages_cleared(beyond=0):
-    """Return how many pages the kernel clears for a block like one that was just freed.
-
-    The block is longer by `beyond` bytes that are not touched.
-    """
-    library = ctypes.CDLL(None)
-    library.malloc.restype = ctypes.c_void_p
-    for _ in range(2):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        block = ctypes.c_void_p(library.malloc(ctypes.c_size_t(SIZE + beyond)))
-        assert block, "no room for the block"
-        ctypes.memset(block, 1, SIZE)
-        library.free(block)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    forget_settings(monkeypatch)
 
 
 def test_a_block_is_kept_until_the_end():
