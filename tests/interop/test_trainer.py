@@ -5,7 +5,6 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from pages import PAGES, forget_settings, needs_glibc, pages_cleared
 from torch import nn
 from trained import DATA, Accuracy, Classifier, Events, make, same, weights
 
@@ -232,18 +231,3 @@ def test_evaluation_and_saving_outside_of_training(tmp_path):
     trainer.train()
     again = trainer.evaluation_epoch(trainer.eval_dataloader)
     assert again["loss"] < scores["loss"]
-
-
-@needs_glibc
-def test_evaluation_outside_of_training_keeps_memory(tmp_path, monkeypatch):
-    forget_settings(monkeypatch)
-    cleared = []
-
-    class Watch(medjax_torch.TrainerCallback):
-        def on_step_end(self, *args, **kwargs):
-            cleared.append(pages_cleared())
-
-    trainer = make(tmp_path, callback=Watch())
-    trainer.evaluation_epoch(trainer.eval_dataloader)
-    assert cleared
-    assert max(cleared) < PAGES / 10
