@@ -97,16 +97,16 @@ class Examples:
         index = -1
         try:
             for index in map(int, indices):
-                examples.append(self._example(epoch, index))
+                item = self.dataset[index]
+                if self.is_random:
+                    rng = item_rng(self.seed, epoch, index)
+                    example = self.preprocess(item, rng=rng)  # type: ignore[call-arg]
+                else:
+                    example = self.preprocess(item)
+                examples.append(example)
         except Exception as error:
             raise ItemError(index, f"{type(error).__name__}: {error}") from error
         return examples
-
-    def _example(self, epoch: int, index: int) -> Example:
-        if self.is_random:
-            rng = item_rng(self.seed, epoch, index)
-            return self.preprocess(self.dataset[index], rng=rng)  # type: ignore[call-arg]
-        return self.preprocess(self.dataset[index])
 
 
 def _takes_rng(preprocess: Callable[..., Any]) -> bool:

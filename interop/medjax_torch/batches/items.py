@@ -157,6 +157,8 @@ class ItemDataset(Dataset[Any]):
         ItemError
             As for a single item.
         """
+        if not (self._cache or self._kept):
+            return self.work.examples(self.position.epoch, indices)
         missing = [index for index in indices if index not in self._kept]
         made = dict(zip(missing, self.work.examples(self.position.epoch, missing), strict=True))
         if self._cache:

@@ -150,7 +150,7 @@ class EpochSampler(Sampler[int]):
         epoch, start = self.epoch, self.start
         self.start = 0
         handed_out = self.handed_out = collections.deque()
-        for index in self._indices(epoch, start):
+        for index in itertools.chain.from_iterable(self._batches(epoch, start)):
             handed_out.append(index)
             yield index
 
@@ -160,14 +160,15 @@ class EpochSampler(Sampler[int]):
 
     def batches(self, epoch: int, start: int, *, drop_last: bool) -> Iterator[list[int]]:
         """Yield the indices of the batches of an epoch from number `start` on."""
-        indices = self._indices(epoch, start)
-        while batch := list(itertools.islice(indices, self.batch_size)):
+        for batch in self._batches(epoch, start):
             if drop_last and len(batch) < self.batch_size:
                 return
             yield batch
 
-    def _indices(self, epoch: int, start: int) -> Iterator[int]:
-        yield from self._order(self.position.seed, epoch)[start * self.batch_size :].tolist()
+    def _batches(self, epoch: int, start: int) -> Iterator[list[int]]:
+        order = self._order(self.position.seed, epoch)
+        for first in range(start * self.batch_size, len(order), self.batch_size):
+            yield order[first : first + self.batch_size].tolist()
 
 
 class GroupedSampler(EpochSampler):
@@ -203,7 +204,7 @@ class GroupedSampler(EpochSampler):
         self._window = window
         self._shuffle = shuffle
 
-    def _indices(self, epoch: int, start: int) -> Iterator[int]:
+    def _batches(self, epoch: int, start: int) -> Iterator[list[int]]:
         order = self._order(self.position.seed, epoch)
         first, skipped = divmod(start, self._window)
         size = self._window * self.batch_size
@@ -218,4 +219,4 @@ class GroupedSampler(EpochSampler):
                 shuffle=self._shuffle,
             )
             for batch in batches[skipped if number == first else 0 :]:
-                yield from indices[batch].tolist()
+                yield indices[batch].tolist()
