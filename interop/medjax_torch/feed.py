@@ -16,8 +16,9 @@ from medjax_torch.preparation import Preparation
 class Feed:
     """Prepared batches of a loader; see `medjax.data.Batches`.
 
-    A batch is prepared when the loop asks for it: JAX only queues the step before it, so that the
-    device computes meanwhile. There is no thread that could meet the tracer at work.
+    A batch is prepared when the loop asks for it, so that no thread meets the tracer at work. An
+    accelerator computes the step before it meanwhile, which JAX only queues; on the CPU the step
+    has ended, since it runs in this thread (see `medjax.heap`).
 
     Parameters
     ----------
