@@ -189,7 +189,8 @@ def test_the_item_that_fails_is_named(window):
         lengths(loader_of(Stream(data, 23)))
 
 
-def test_a_cache_preprocesses_once_and_survives_a_collate_that_takes_columns_away():
+@pytest.mark.parametrize("window", [0, 2])
+def test_a_cache_preprocesses_once_and_survives_a_collate_that_takes_columns_away(window):
     class Component(SentenceComponent):
         def collate(self, examples):
             batch = super().collate(examples)
@@ -198,7 +199,9 @@ def test_a_cache_preprocesses_once_and_survives_a_collate_that_takes_columns_awa
             return batch
 
     component = Component()
-    loader = loader_of(component=component, shuffle=True, cache_preprocessed=True, length_window=2)
+    loader = loader_of(
+        component=component, shuffle=True, cache_preprocessed=True, length_window=window
+    )
     first, again = lengths(loader, 1), lengths(loader, 1)
     assert first == again
     lengths(loader, 2)

@@ -158,6 +158,7 @@ class ItemDataset(Dataset[Any]):
             As for a single item.
         """
         if not (self._cache or self._kept):
+            # Most loaders, always: of a tiny model's step the rest would be a twentieth.
             return self.work.examples(self.position.epoch, indices)
         missing = [index for index in indices if index not in self._kept]
         made = dict(zip(missing, self.work.examples(self.position.epoch, missing), strict=True))
