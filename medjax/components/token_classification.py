@@ -30,6 +30,7 @@ from medjax.models import (
     resolve_model,
     write_checkpoint,
 )
+from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.models.tokenizer import Encoding
 from medjax.step import make_predict_step
 from medjax.tagging import split_tag, tag_names, tags_to_spans
@@ -94,6 +95,7 @@ class TokenClassification:
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
         gradient_checkpointing: bool = False,
+        attention_implementation: AttentionImplementation = "xla",
     ) -> Self:
         """Return a tagger on a pretrained encoder or a fine-tuned checkpoint.
 
@@ -116,12 +118,17 @@ class TokenClassification:
         gradient_checkpointing : bool
             Whether the backward pass computes the inside of each layer anew instead of keeping it:
             less memory, more time, the same numbers.
+        attention_implementation : {"xla", "cudnn"}
+            "cudnn" takes NVIDIA's fused attention where it applies, see `medjax.models.Encoder`:
+            with ``precision="bfloat16"`` in evaluation, and in training if the checkpoint's
+            configuration has ``attention_probs_dropout_prob`` 0.
 
         Raises
         ------
         ValueError
-            If the model, the labels or the length is not usable.
+            If the model, the labels, the length or the name of the attention is not usable.
         """
+        check_implementation(attention_implementation)
         folder = resolve_model(name_or_folder)
         config = read_config(folder)
         if labels is None:
@@ -135,7 +142,7 @@ class TokenClassification:
             msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
             raise ValueError(msg)
         return cls(
-            TokenClassifier(config, len(tags), gradient_checkpointing),
+            TokenClassifier(config, len(tags), gradient_checkpointing, attention_implementation),
             load_tokenizer(folder),
             tags,
             tagging_scheme,

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from medjax.models.attention import AttentionImplementation
 from medjax.models.config import EncoderConfig
 from medjax.models.dropout import Dropout
 from medjax.models.encoder import Encoder
@@ -22,13 +23,14 @@ class TokenClassifier(nn.Module):
         Sizes and choices of the encoder.
     num_labels : int
         Number of classes.
-    gradient_checkpointing : bool
+    gradient_checkpointing, attention_implementation
         See `Encoder`.
     """
 
     config: EncoderConfig
     num_labels: int
     gradient_checkpointing: bool = False
+    attention_implementation: AttentionImplementation = "xla"
 
     @nn.compact
     def __call__(
@@ -54,7 +56,9 @@ class TokenClassifier(nn.Module):
             Logits of shape (rows, length, num_labels), float32 whatever the parameters' dtype,
             so that the loss is computed in float32.
         """
-        encoder = Encoder(self.config, self.gradient_checkpointing, name="encoder")
+        encoder = Encoder(
+            self.config, self.gradient_checkpointing, self.attention_implementation, name="encoder"
+        )
         hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
         hidden = Dropout(self.config.head_dropout)(hidden, deterministic=deterministic)
         kernel_init = nn.initializers.normal(self.config.initializer_range)

@@ -78,6 +78,13 @@ def test_a_length_the_model_cannot_take_is_refused(tiny_folder):
         TokenClassification.from_pretrained(tiny_folder, LABELS, max_length=65)
 
 
+def test_the_implementation_of_attention_is_chosen_by_name(tiny_folder):
+    tagger = TokenClassification.from_pretrained(tiny_folder, attention_implementation="cudnn")
+    assert tagger.model.attention_implementation == "cudnn"
+    with pytest.raises(ValueError, match="attention_implementation is 'flash'; expected 'xla' or"):
+        TokenClassification.from_pretrained(tiny_folder, attention_implementation="flash")
+
+
 def test_labels_must_come_from_somewhere(tiny_folder, tmp_path):
     bare = shutil.copytree(tiny_folder, tmp_path / "bare")
     config = (bare / "config.json").read_text()

@@ -1,0 +1,82 @@
+"""Attention in one call of a library: NVIDIA's cuDNN, where it applies."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+AttentionImplementation = Literal["xla", "cudnn"]
+"""Who computes attention, named as in `jax.nn.dot_product_attention`."""
+
+_LARGEST_HEAD = 128
+"""Of cuDNN's on any GPU that has it; Hopper and later take 256."""
+
+
+def check_implementation(name: Any) -> None:
+    """Raise ValueError unless `name` is an `AttentionImplementation`."""
+    known = get_args(AttentionImplementation)
+    if name not in known:
+        expected = " or ".join(map(repr, known))
+        raise ValueError(f"attention_implementation is {name!r}; expected {expected}")
+
+
+def cudnn_applies(query: jax.Array, key: jax.Array) -> bool:
+    """Tell whether cuDNN's fused attention takes these arrays on the device of this process.
+
+    It takes bfloat16 and float16, heads of a multiple of 8 numbers up to 128, even lengths, and
+    NVIDIA GPUs of compute capability 8.0 and later; what it does not take is an error of
+    `jax.nn.dot_product_attention`.
+
+    Parameters
+    ----------
+    query, key : jax.Array
+        Shape (rows, length, heads, head size).
+    """
+    size = query.shape[-1]
+    return (
+        query.dtype in (jnp.bfloat16, jnp.float16)
+        and size % 8 == 0
+        and size <= _LARGEST_HEAD
+        and query.shape[1] % 2 == key.shape[1] % 2 == 0
+        and _compute_capability() >= 8.0
+    )
+
+
+def _compute_capability() -> float:
+    """Return that of the first device, 0 if it is none of NVIDIA's."""
+    try:
+        return float(getattr(jax.local_devices()[0], "compute_capability", 0))
+    except ValueError:  # AMD's devices name an architecture
+        return 0.0
+
+
+def attend_to_first(
+    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array
+) -> jax.Array:
+    """Attend to the real tokens of each row, which come first in it, by cuDNN.
+
+    Parameters
+    ----------
+    query, key, value : jax.Array
+        Shape (rows, length, heads, head size), of a dtype that `cudnn_applies` to.
+    real : jax.Array
+        Whether a token is real, bool, shape (rows, length).
+
+    Returns
+    -------
+    jax.Array
+        Shape and dtype of `query`. NaN in rows where padding precedes a real token, so that they
+        do not pass for right; a row without a real token attends to its first.
+    """
+    attended = jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        # How many tokens count is told cheaper than which: no bias is read, and none derived.
+        key_value_seq_lengths=jnp.maximum(real.sum(1, dtype=jnp.int32), 1),
+        implementation="cudnn",
+    )
+    comes_first = (real[:, 1:] <= real[:, :-1]).all(1)
+    return jnp.where(comes_first[:, None, None, None], attended, jnp.nan)
