@@ -18,6 +18,7 @@ import medjax
 from medjax.batch import BatchData
 from medjax.data.ladder import narrow
 from medjax.metrics.mean import Mean
+from medjax.models.attention import AttentionImplementation
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
@@ -27,7 +28,7 @@ from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.modules import Found, find, read, write_back
 from medjax_torch.tensors import to_numpy
-from medjax_torch.variants import Variants
+from medjax_torch.variants import Variants, tracing_rules
 
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 """What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
@@ -56,6 +57,8 @@ class ConvertedComponent:
         See `Variants`.
     precision : {"float32", "bfloat16"}
         Type in which matrices are multiplied. Parameters and all else stay float32.
+    attention_implementation : {"xla", "cudnn"}
+        See `Options`.
 
     Attributes
     ----------
@@ -72,10 +75,11 @@ class ConvertedComponent:
         *,
         max_variants: int,
         precision: str = "float32",
+        attention_implementation: AttentionImplementation = "xla",
     ) -> None:
         self.component = component
         self.found: Found = find(component)
-        self.variants = Variants(self.found, max_variants)
+        self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}

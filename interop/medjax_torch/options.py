@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import medjax
 from medjax.config import flag, integer, one_of, validate
+from medjax.models.attention import AttentionImplementation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Options(medjax.Options):
         Whether the first batch is computed by torch too, and training refused where JAX differs.
     max_variants : int
         Graphs traced for batches of one shape, where forward decides by their values.
+    attention_implementation : {"xla", "cudnn"}
+        "cudnn" computes `torch.nn.functional.scaled_dot_product_attention` by NVIDIA's fused
+        attention where it applies: with ``precision="bfloat16"`` on a GPU of compute capability
+        8.0 or later, in evaluation or with a ``dropout_p`` of 0, where a mask of truth values, if
+        there is one, only hides padding at the end of rows. It is opt-in, as the first batch,
+        compared with torch in float32, does not verify it.
 
     Raises
     ------
@@ -44,6 +51,7 @@ class Options(medjax.Options):
     lr_scheduler_interval: Literal["epoch", "step"] = "epoch"
     verify: bool = True
     max_variants: int = 8
+    attention_implementation: AttentionImplementation = "xla"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,4 +63,5 @@ _CHECKS = {
     "lr_scheduler_interval": one_of("epoch", "step"),
     "verify": flag,
     "max_variants": integer(1),
+    "attention_implementation": one_of(*get_args(AttentionImplementation)),
 }

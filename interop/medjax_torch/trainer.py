@@ -290,6 +290,7 @@ class Trainer:
                 self.make_forward_pass,
                 max_variants=self.options.max_variants,
                 precision=self.options.precision,
+                attention_implementation=self.options.attention_implementation,
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
             self._preparation = Preparation(converted, self.options, mesh)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
@@ -17,12 +18,25 @@ from medjax_torch.modules import Found
 
 logger = logging.getLogger("medjax")
 
-RULES = Rules(
-    replacements={F.ctc_loss: custom_ops.ctc_loss, torch.ctc_loss: custom_ops.ctc_loss},
-    before_autograd=decompositions.before_autograd(),
-    after_autograd=decompositions.after_autograd(),
-)
-"""What the tracer is told, so that the lowerings know what it records."""
+
+def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> Rules:
+    """Return what the tracer is told, so that the lowerings know what it records.
+
+    Parameters
+    ----------
+    attention_implementation : {"xla", "cudnn"}
+        See `Options`.
+    """
+    attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
+    return Rules(
+        replacements={
+            F.ctc_loss: custom_ops.ctc_loss,
+            torch.ctc_loss: custom_ops.ctc_loss,
+            **(attend if attention_implementation == "cudnn" else {}),
+        },
+        before_autograd=decompositions.before_autograd(),
+        after_autograd=decompositions.after_autograd(),
+    )
 
 
 class Variants:
@@ -34,6 +48,8 @@ class Variants:
         The component's content.
     max_variants : int
         Graphs for batches of one signature, which differ in the values that forward looks at.
+    rules : Rules
+        What the tracer is told; see `tracing_rules`.
 
     Attributes
     ----------
@@ -41,10 +57,11 @@ class Variants:
         In the order they were traced.
     """
 
-    def __init__(self, found: Found, max_variants: int) -> None:
+    def __init__(self, found: Found, max_variants: int, rules: Rules) -> None:
         self.graphs: list[Graph] = []
         self._found = found
         self._max_variants = max_variants
+        self._rules = rules
         self._numbers: dict[tuple[bool, Hashable], list[int]] = {}
         self._reads_values: dict[bool, bool] = {}
         self._warned: set[str] = set()
@@ -93,7 +110,7 @@ class Variants:
                 return number
         if len(known) == self._max_variants:
             raise TraceError(self._too_many(known))
-        return self._add(trace(call, self._found, seen, train=train, rules=RULES), known)
+        return self._add(trace(call, self._found, seen, train=train, rules=self._rules), known)
 
     def _first(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> int:
         """Find out whether forward can do without the columns that are no tensors."""
@@ -101,14 +118,14 @@ class Variants:
         self._reads_values[train] = False
         if len(seen) < len(batch):
             try:
-                graph = trace(call, self._found, seen, train=train, rules=RULES)
+                graph = trace(call, self._found, seen, train=train, rules=self._rules)
             except Exception:
                 # Whether the columns were missing or something else is wrong shows with them.
                 self._reads_values[train] = True
                 seen = dict(batch)
-                graph = trace(call, self._found, seen, train=train, rules=RULES)
+                graph = trace(call, self._found, seen, train=train, rules=self._rules)
         else:
-            graph = trace(call, self._found, seen, train=train, rules=RULES)
+            graph = trace(call, self._found, seen, train=train, rules=self._rules)
         return self._add(graph, self._numbers.setdefault((train, signature(seen)), []))
 
     def _add(self, graph: Graph, known: list[int]) -> int:

@@ -22,24 +22,22 @@ def check_implementation(name: Any) -> None:
         raise ValueError(f"attention_implementation is {name!r}; expected {expected}")
 
 
-def cudnn_applies(query: jax.Array, key: jax.Array) -> bool:
-    """Tell whether cuDNN's fused attention takes these arrays on the device of this process.
+def cudnn_applies(query: jax.Array) -> bool:
+    """Tell whether cuDNN's fused attention takes such arrays on the devices of this process.
 
-    It takes bfloat16 and float16, heads of a multiple of 8 numbers up to 128, even lengths, and
-    NVIDIA GPUs of compute capability 8.0 and later; what it does not take is an error of
-    `jax.nn.dot_product_attention`.
+    It takes bfloat16 and float16, heads of a multiple of 8 numbers up to 128, and NVIDIA GPUs of
+    compute capability 8.0 and later; the rest is an error of `jax.nn.dot_product_attention`.
 
     Parameters
     ----------
-    query, key : jax.Array
-        Shape (rows, length, heads, head size).
+    query : jax.Array
+        Shape (rows, length, heads, head size); keys and values have the same head size and dtype.
     """
     size = query.shape[-1]
     return (
         query.dtype in (jnp.bfloat16, jnp.float16)
         and size % 8 == 0
         and size <= _LARGEST_HEAD
-        and query.shape[1] % 2 == key.shape[1] % 2 == 0
         and _compute_capability() >= 8.0
     )
 
@@ -53,16 +51,25 @@ def _compute_capability() -> float:
 
 
 def attend_to_first(
-    query: jax.Array, key: jax.Array, value: jax.Array, real: jax.Array
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    real: jax.Array,
+    *,
+    scale: float | None = None,
 ) -> jax.Array:
     """Attend to the real tokens of each row, which come first in it, by cuDNN.
 
     Parameters
     ----------
-    query, key, value : jax.Array
+    query : jax.Array
         Shape (rows, length, heads, head size), of a dtype that `cudnn_applies` to.
+    key, value : jax.Array
+        Shape (rows, number of tokens, heads, head size), of the same dtype.
     real : jax.Array
-        Whether a token is real, bool, shape (rows, length).
+        Whether a token is real, bool, shape (rows, number of tokens).
+    scale : float, optional
+        What scores are multiplied by; one over the root of the head size by default.
 
     Returns
     -------
@@ -74,9 +81,25 @@ def attend_to_first(
         query,
         key,
         value,
+        scale=scale,
         # How many tokens count is told cheaper than which: no bias is read, and none derived.
         key_value_seq_lengths=jnp.maximum(real.sum(1, dtype=jnp.int32), 1),
         implementation="cudnn",
     )
-    comes_first = (real[:, 1:] <= real[:, :-1]).all(1)
-    return jnp.where(comes_first[:, None, None, None], attended, jnp.nan)
+    return jnp.where(real_comes_first(real)[:, None, None, None], attended, jnp.nan)
+
+
+def real_comes_first(real: jax.Array) -> jax.Array:
+    """Tell of each row whether no padding precedes a real token.
+
+    Parameters
+    ----------
+    real : jax.Array
+        Whether a token is real, bool, shape (rows, length).
+
+    Returns
+    -------
+    jax.Array
+        Bool, shape (rows,).
+    """
+    return (real[:, 1:] <= real[:, :-1]).all(1)

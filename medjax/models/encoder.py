@@ -163,7 +163,7 @@ class SelfAttention(nn.Module):
         """Return the attended values of each head, shape (rows, length, heads, head size)."""
         if self.implementation == "cudnn" and rate == 0:
             lowered = query.astype(self.dtype), key.astype(self.dtype), value.astype(self.dtype)
-            if cudnn_applies(*lowered[:2]):
+            if cudnn_applies(lowered[0]):
                 return attend_to_first(*lowered, real=bias[:, 0, 0] == 0)
         # Heads before length: the batched products are then contiguous, faster on CPU.
         query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))

@@ -11,15 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from medjax_torch.graph import columns
-from medjax_torch.lowerings import custom_ops, decompositions
 from medjax_torch.lowerings.interpreter import missing_operators, run
 from medjax_torch.modules import find
+from medjax_torch.variants import tracing_rules
 
-RULES = {
-    "replacements": {F.ctc_loss: custom_ops.ctc_loss, torch.ctc_loss: custom_ops.ctc_loss},
-    "before_autograd": decompositions.before_autograd(),
-    "after_autograd": decompositions.after_autograd(),
-}
+RULES = vars(tracing_rules())
 
 
 def on_jax(tensor):
@@ -27,10 +23,10 @@ def on_jax(tensor):
     return jnp.array(values.astype(np.int32) if values.dtype == np.int64 else values)
 
 
-def check_on_jax(component, batch, train=True):
+def check_on_jax(component, batch, train=True, rules=RULES):
     """Assert that loss, gradients, tensor outputs and state are torch's; return the graph."""
     loss, gradients, outputs, state = eager(component, batch, train)
-    graph = traced(component, batch, train, **RULES)
+    graph = traced(component, batch, train, **rules)
     assert not missing_operators(graph.module)
     constants = {name: on_jax(value) for name, value in graph.constants.items()}
     inputs = graph.inputs(find(component).tensors, columns(batch))

@@ -2,6 +2,7 @@
 
 import operator
 
+import attention_calls  # noqa: F401
 import dense_calls  # noqa: F401
 import index_calls  # noqa: F401
 import jax.numpy as jnp

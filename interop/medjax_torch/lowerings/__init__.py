@@ -4,6 +4,7 @@ The graphs are those that `make_fx` and `functionalize` give with the decomposit
 `lowerings.decompositions`: functional, without views, backward pass included.
 """
 
+from medjax_torch.lowerings import attention as attention
 from medjax_torch.lowerings import convolution as convolution
 from medjax_torch.lowerings import creation as creation
 from medjax_torch.lowerings import ctc as ctc

@@ -33,12 +33,15 @@ def multiplying_in(dtype: Any) -> Iterator[None]:
         _multiplying_in.reset(token)
 
 
-def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the operands of a product in the type they are multiplied in."""
+def rounded(operand: jax.Array) -> jax.Array:
+    """Return an operand of a product in the type it is multiplied in."""
     dtype = _multiplying_in.get()
-    if dtype is None:
-        return x, y
-    return _rounded(x, dtype), _rounded(y, dtype)
+    return operand if dtype is None or operand.dtype != jnp.float32 else operand.astype(dtype)
+
+
+def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return both operands of a product in the type they are multiplied in."""
+    return rounded(x), rounded(y)
 
 
 def matmul(x: jax.Array, y: jax.Array, *, transposed: bool) -> jax.Array:
@@ -54,7 +57,3 @@ def matmul(x: jax.Array, y: jax.Array, *, transposed: bool) -> jax.Array:
     x, y = operands(x, y.mT if transposed else y)
     result_dtype = jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype
     return product(x, y, transposed=transposed, result_dtype=result_dtype)
-
-
-def _rounded(array: jax.Array, dtype: Any) -> jax.Array:
-    return array.astype(dtype) if array.dtype == jnp.float32 else array

@@ -1,8 +1,7 @@
-"""Operators of our own, opaque to torch's tracer, whose JAX meaning stands in the table.
+"""Connectionist temporal classification that can be traced with lengths from a batch.
 
-torch's CTC loss reads the lengths on the host while it runs, so it cannot be traced with lengths
-from a batch. `ctc_loss` takes its place: one operator with a derivative that is another one, both
-with the shapes known beforehand.
+torch's own reads the lengths on the host while it runs. `ctc_loss` takes its place: one operator
+with a derivative that is another one, both with the shapes known beforehand.
 """
 
 from __future__ import annotations

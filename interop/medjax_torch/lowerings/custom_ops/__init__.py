@@ -1,0 +1,6 @@
+"""Operators of our own, opaque to torch's tracer, whose JAX meaning stands in the table."""
+
+from medjax_torch.lowerings.custom_ops.attention import (
+    scaled_dot_product_attention as scaled_dot_product_attention,
+)
+from medjax_torch.lowerings.custom_ops.ctc import ctc_loss as ctc_loss

@@ -1,0 +1,124 @@
+"""torch's scaled dot-product attention as one operation of the graph.
+
+torch's own is traced as the products and the softmax it is made of, which no library's kernel can
+take the place of. `scaled_dot_product_attention` is one operator instead, with a derivative that
+is another one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+from torch.nn import functional as F
+
+_of_torch = F.scaled_dot_product_attention
+
+
+@custom_op("medjax::attention", mutates_args=())
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+) -> Tensor:
+    """Return the attended values, of the shape of `query`; torch computes them.
+
+    Parameters
+    ----------
+    query : Tensor
+        Float ``(batch, heads, length, head size)``.
+    key, value : Tensor
+        Float ``(batch, heads, number of keys, head size)``.
+    mask : Tensor, optional
+        Whether a query may attend to a key, bool, broadcastable to ``(batch, heads, length, number
+        of keys)``.
+    is_causal : bool
+        Whether the i-th query attends to the first i keys only.
+    scale : float, optional
+        What scores are multiplied by; one over the root of the head size by default.
+    """
+    return _of_torch(query, key, value, mask, 0.0, is_causal, scale=scale)
+
+
+@custom_op("medjax::attention_backward", mutates_args=())
+def attention_backward(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    is_causal: bool,
+    scale: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives of `attention` by query, key and value, given that of its result."""
+    # Written out, as torch differentiates nothing inside of an operator.
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scores = query @ key.mT * scale
+    if is_causal:
+        mask = torch.ones_like(scores, dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    # A query that may attend to nothing gets zeros.
+    weights = scores.softmax(-1).nan_to_num(0)
+    to_weights = gradient @ value.mT
+    to_scores = weights * (to_weights - (weights * to_weights).sum(-1, keepdim=True)) * scale
+    return to_scores @ key, to_scores.mT @ query, weights.mT @ gradient
+
+
+@attention.register_fake
+def _(query: Tensor, *rest: Any) -> Tensor:
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@attention_backward.register_fake
+def _(
+    gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.options = inputs[4:]
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    return *attention_backward(gradient, *ctx.saved_tensors, *ctx.options), None, None, None
+
+
+attention.register_autograd(_backward, setup_context=_save)
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Attend as `torch.nn.functional.scaled_dot_product_attention`, in one operation if possible.
+
+    It takes torch's arguments in torch's order, so a function mode may put it in the place of
+    torch's. It is one operation where no weight is dropped, the mask is one of truth values or
+    none, and query, key and value have four axes with batch, heads and head size in common; torch
+    computes the rest.
+    """
+    masks = attn_mask is None or (attn_mask.dtype == torch.bool and not is_causal)
+    alike = query.dim() == 4 and all(
+        tensor.shape[:2] == query.shape[:2] and tensor.shape[3:] == query.shape[3:]
+        for tensor in (key, value)
+    )
+    if dropout_p == 0 and not enable_gqa and masks and alike:
+        result: Tensor = attention(query, key, value, attn_mask, is_causal, scale)
+        return result
+    return _of_torch(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )

@@ -1,0 +1,222 @@
+"""torch's attention as one operation: which calls become one, and what cuDNN is given."""
+
+import re
+from functools import partial
+
+import attention_calls
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from graph_cases import Component, traced
+from test_graph_on_jax import check_on_jax, on_jax
+from torch import nn
+from torch.nn import functional as F
+from trained import DATA, Classifier, make
+
+from medjax.models import attention as by_cudnn
+from medjax_torch import Options
+from medjax_torch.lowerings import attention as lowered
+from medjax_torch.lowerings.precision import multiplying_in
+from medjax_torch.variants import tracing_rules
+
+RULES = vars(tracing_rules("cudnn"))
+WHOLE = "medjax.attention.default"
+dot_product_attention = jax.nn.dot_product_attention
+
+
+def attending(**options):
+    """Return a component whose queries, keys and values are trained."""
+
+    def forward(component, batch):
+        projected = component.model(batch["x"]).chunk(3, -1)
+        query, key, value = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in projected)
+        given = {name: batch[name] for name in batch.keys() - {"x"}}
+        attended = F.scaled_dot_product_attention(query, key, value, **given, **options)
+        return {"attended": attended}, attended.square().sum()
+
+    torch.manual_seed(0)
+    return Component(forward, model=nn.Linear(6, 48))
+
+
+X = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
+PADDING = (torch.arange(4) < torch.tensor([[4], [3]]))[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "mask"),
+    [
+        ({}, None),
+        ({"is_causal": True, "scale": 0.2}, None),
+        ({}, PADDING),
+        ({}, torch.ones(4, 4, dtype=torch.bool).tril()),
+    ],
+    ids=["plain", "causal", "padding", "mask of two axes"],
+)
+def test_it_is_one_operation_with_gradients(options, mask):
+    batch = {"x": X} if mask is None else {"x": X, "attn_mask": mask}
+    graph = check_on_jax(attending(**options), batch, rules=RULES)
+    assert {WHOLE, "medjax.attention_backward.default"} <= set(graph.operations)
+    assert WHOLE in check_on_jax(attending(**options), batch, train=False, rules=RULES).operations
+    assert WHOLE not in traced(attending(**options), batch, **vars(tracing_rules())).operations
+
+
+def test_a_mask_of_numbers_is_left_to_torch():
+    batch = {"x": X, "attn_mask": torch.where(PADDING, 0.0, -torch.inf)}
+    assert WHOLE not in check_on_jax(attending(), batch, rules=RULES).operations
+
+
+def test_dropped_weights_are_left_to_torch():
+    assert WHOLE not in traced(attending(dropout_p=0.5), {"x": X}, **RULES).operations
+
+
+@pytest.mark.parametrize("shapes", [[(2, 4, 8)] * 3, [(2, 2, 4, 8), (2, 2, 4, 8), (2, 2, 4, 6)]])
+def test_other_shapes_are_left_to_torch(shapes):
+    def forward(component, batch):
+        attended = F.scaled_dot_product_attention(batch["q"], batch["k"], batch["v"])
+        return {"attended": attended}, component.model(attended).sum()
+
+    batch = {name: torch.randn(shape) for name, shape in zip("qkv", shapes, strict=True)}
+    component = Component(forward, model=nn.Linear(shapes[2][-1], 1))
+    assert WHOLE not in check_on_jax(component, batch, rules=RULES).operations
+
+
+def test_grouped_queries_are_left_to_torch():
+    def forward(component, batch):
+        heads = batch["kv"], batch["kv"]
+        attended = F.scaled_dot_product_attention(batch["q"], *heads, enable_gqa=True)
+        return {"attended": attended}, component.model(attended).sum()
+
+    batch = {"q": torch.randn(2, 4, 5, 8), "kv": torch.randn(2, 2, 5, 8)}
+    component = Component(forward, model=nn.Linear(8, 1))
+    assert WHOLE not in check_on_jax(component, batch, rules=RULES).operations
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_an_encoder_of_transformers_attends_in_one_operation(train):
+    config = transformers.BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    torch.manual_seed(0)
+
+    def forward(component, batch):
+        output = component.model(**batch)
+        return {"logits": output.logits}, output.loss
+
+    batch = {
+        "input_ids": torch.randint(1, 40, (2, 6)),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]]),
+        "labels": torch.tensor([[0, 1, 1, 1, 0, -100], [1, 0, 0, 1, -100, -100]]),
+    }
+    component = Component(forward, model=transformers.BertForTokenClassification(config))
+    graph = check_on_jax(component, batch, train, rules=RULES)
+    calls = [node for node in graph.module.graph.nodes if str(node.target) == WHOLE]
+    assert len(calls) == config.num_hidden_layers
+
+
+@pytest.fixture
+def by_lengths(monkeypatch):
+    """Pretend that cuDNN applies, let XLA compute what it is asked for, and list of how many keys.
+
+    Of each row, or of all alike, each time that a step comes to it.
+    """
+    lengths = []
+
+    def computed(query, key, value, *, implementation, key_value_seq_lengths=None, **options):
+        if implementation == "cudnn":
+            assert query.dtype == key.dtype == value.dtype == jnp.bfloat16
+            told = key.shape[1] if key_value_seq_lengths is None else key_value_seq_lengths
+            jax.debug.callback(lambda told: lengths.append(np.asarray(told).tolist()), told)
+            options["key_value_seq_lengths"] = key_value_seq_lengths
+        return dot_product_attention(query, key, value, implementation="xla", **options)
+
+    monkeypatch.setattr(by_cudnn, "_compute_capability", lambda: 8.0)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", computed)
+    return lengths
+
+
+def step(mask, query, key, value, gradient):
+    """Return the attended values and the derivatives, multiplied in bfloat16."""
+    with multiplying_in(jnp.bfloat16):
+        options = (mask, False, 0.3)
+        attended = lowered.attention(query, key, value, *options)
+        return attended, lowered._backward(gradient, query, key, value, *options)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none", 5),
+        ("padding at the end", [5, 3]),
+        ("padding of a whole row", [5, 1]),
+        ("padding at the beginning", None),
+        ("by query and key", None),
+        ("by head", None),
+    ],
+)
+def test_cudnn_is_told_how_many_keys_are_real(by_lengths, name, told):
+    mask = attention_calls.MASKS[name]
+    draw = np.random.default_rng(0)
+    query, key, value, gradient = (
+        jnp.asarray(draw.normal(size=shape), jnp.float32)
+        for shape in (*attention_calls.SHAPES, attention_calls.SHAPES[0])
+    )
+    mask = None if mask is None else on_jax(mask)
+    # A function of its own: what was compiled for another test calls back to that one's list.
+    attended, derivatives = jax.jit(partial(step, mask))(query, key, value, gradient)
+    jax.effects_barrier()
+    assert by_lengths == ([] if told is None else [told] * 2)  # forward and backward
+
+    tensors = [
+        torch.tensor(np.asarray(array)).requires_grad_() for array in (query, key, value, gradient)
+    ]
+    expected = F.scaled_dot_product_attention(*tensors[:3], attention_calls.MASKS[name], scale=0.3)
+    expected.backward(tensors[3].detach())
+    for found, wanted in zip(
+        [attended, *derivatives], [expected, *(t.grad for t in tensors[:3])], strict=True
+    ):
+        np.testing.assert_allclose(np.float32(found), wanted.detach(), rtol=0, atol=0.05)
+
+
+def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
+    monkeypatch.setattr(by_cudnn, "_compute_capability", lambda: 9.0)
+    # Where JAX asks the machine itself, which need not have a GPU.
+    cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
+    arrays = [jnp.ones((2, 3, 4, 8))] * 4
+    traced_step = jax.jit(step).trace(on_jax(PADDING), *arrays)
+    program = traced_step.lower(lowering_platforms=("cuda",)).as_text()
+    kernels = re.findall(r"custom_call @__cudnn\$(\w+)", program)
+    # The backward pass starts from what the forward pass kept, computed anew.
+    assert kernels == ["fmhaSoftmax", "fmhaSoftmax", "fmhaSoftmaxBackward"]
+
+
+def test_a_trainer_takes_the_option(tmp_path):
+    class Attending(Classifier):
+        """Points whose numbers attend to each other."""
+
+        def forward(self, batch, return_loss, eval_mode):
+            x = batch["x"][:, None, :, None].expand(-1, 1, -1, 8)
+            attended = F.scaled_dot_product_attention(x, x, x)
+            return super().forward({**batch, "x": attended[:, 0, :, 0]}, return_loss, eval_mode)
+
+    options = Options(attention_implementation="cudnn", precision="bfloat16")
+    trainer = make(tmp_path, Attending(), options=options, train=DATA)
+    history = trainer.train()
+    assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
+    converted = trainer.prepare().converted
+    assert all(WHOLE in graph.operations for graph in converted.variants.graphs)
+
+
+def test_an_unknown_implementation_is_refused():
+    with pytest.raises(ValueError, match="is 'flash'; expected one of 'xla', 'cudnn'"):
+        Options(attention_implementation="flash")
