@@ -18,22 +18,19 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
+import machine  # noqa: E402
 from clinical_ner import SYNTHETIC, load_corpus  # noqa: E402
 from contenders import CONTENDERS, Work, run  # noqa: E402
-
-PACKAGES = ("jax", "flax", "torch", "transformers", "medkit-lib", "lightning")
 
 F1_NOISE = 0.01
 """Scores this close to medkit's have reached it: runs that differ in their seed differ by as much
@@ -65,7 +62,7 @@ def main() -> None:
         _one(args)
         return
     args.output.mkdir(parents=True, exist_ok=True)
-    print(_machine(), flush=True)
+    print(machine.describe(), flush=True)
     pairs = [
         (name, precision)
         for name in args.only
@@ -176,16 +173,6 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel("seconds an epoch, evaluation included")
     figure.savefig(path)
     print(f"Drawn: {path}")
-
-
-def _machine() -> str:
-    found = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            continue
-    return f"{platform.platform()}, Python {platform.python_version()}, {', '.join(found)}"
 
 
 if __name__ == "__main__":

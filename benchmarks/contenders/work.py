@@ -6,13 +6,12 @@ import dataclasses
 import importlib
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
+import machine
 import numpy as np
 
 from medjax.text import Document
@@ -103,17 +102,9 @@ def run(work: Work) -> dict[str, Any]:
         "ends_s": [mark - clock.marks[0] for mark in clock.marks[1:]],
         "scores": clock.scores,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device_mb": _device_mb(),
+        "device_mb": machine.device_mb(),
         **facts,
     }
-
-
-def _device_mb() -> float | None:
-    """Return the most memory of the accelerator that was in use, by torch or by JAX, in MiB."""
-    if "torch" in sys.modules and sys.modules["torch"].cuda.max_memory_allocated():
-        return float(sys.modules["torch"].cuda.max_memory_allocated() / 2**20)
-    stats = jax.local_devices()[0].memory_stats()
-    return stats["peak_bytes_in_use"] / 2**20 if stats else None
 
 
 def padding(batches: Iterable[Any]) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""medjax with its Flax encoder, and the bare loop of its jitted step, over ready batches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from overhead import Durations
+
+import medjax
+from medjax.components import TokenClassification
+from medjax.models import EncoderConfig, TokenClassifier
+from medjax.schedules import as_schedule
+from medjax.state import create_state, make_optimizer
+from on_device.work import LABELS, Work
+
+
+def train(name: str, work: Work) -> list[float]:
+    """Return the seconds of each epoch of `medjax.train`, or of a loop of its steps."""
+    attention = "cudnn" if work.option == "cudnn" else "xla"
+    model = TokenClassifier(EncoderConfig(**work.sizes), LABELS, attention_implementation=attention)
+    tags = tuple(map(str, range(LABELS)))
+    tagger = TokenClassification(model, None, tags)  # type: ignore[arg-type]
+    component = tagger.component._replace(
+        preprocess=lambda item: item,
+        collate=collate,
+        save=lambda path, variables: None,
+        load=lambda path: {},
+    )
+    options = medjax.Options(precision=work.precision, compilation_cache=None)  # type: ignore[arg-type]
+    return (_medjax if name == "medjax" else _bare)(work, component, options)
+
+
+def collate(rows: Any) -> medjax.BatchData:
+    """Return a batch of rows of one length."""
+    return medjax.BatchData({name: np.stack([row[name] for row in rows]) for name in rows[0]})
+
+
+def _medjax(work: Work, component: Any, options: Any) -> list[float]:
+    durations = Durations()
+    with tempfile.TemporaryDirectory() as folder:
+        config = medjax.TrainerConfig(
+            folder,
+            1e-4,
+            work.epochs + 1,  # the last also saves, and is left out
+            batch_size=work.rows,
+            seed=0,
+            checkpoint_period=0,
+        )
+        medjax.train(component, config, work.items(), options=options, callback=durations)
+    return durations.seconds[:-1]
+
+
+def _bare(work: Work, component: Any, options: Any) -> list[float]:
+    mesh = medjax.sharding.make_mesh()
+    optimizer = make_optimizer(component, options)
+    state = create_state(component, optimizer, seed=0, learning_rate=1e-4, accumulates=False)
+    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
+    step = medjax.make_train_step(
+        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
+    )
+    config = medjax.TrainerConfig("unused", batch_size=work.rows)
+    loader = medjax.get_dataloader(
+        work.items(), component, config, shuffle=False, options=options, mesh=mesh
+    )
+    batches, no_flush = [batch.device for batch in loader.batches(1)], np.asarray(False)
+    seconds = []
+    for _ in range(work.epochs):
+        began = time.perf_counter()
+        for batch in batches:
+            state, _ = step(state, batch, no_flush)
+        jax.block_until_ready(state)
+        seconds.append(time.perf_counter() - began)
+    return seconds
