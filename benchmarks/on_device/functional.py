@@ -31,7 +31,10 @@ def train(name: str, work: Work) -> list[float]:
         load=lambda path: {},
     )
     options = medjax.Options(precision=work.precision, compilation_cache=None)  # type: ignore[arg-type]
-    return (_medjax if name == "medjax" else _bare)(work, component, options)
+    if name == "medjax":
+        return _medjax(work, component, options)
+    with medjax.keep_memory():  # as `medjax.train` does
+        return _bare(work, component, options)
 
 
 def collate(rows: Any) -> medjax.BatchData:

@@ -18,7 +18,7 @@ import medjax
 from medjax.batch import BatchData
 from medjax.data.ladder import narrow
 from medjax.metrics.mean import Mean
-from medjax.models.attention import AttentionImplementation
+from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
@@ -79,6 +79,9 @@ class ConvertedComponent:
     ) -> None:
         self.component = component
         self.found: Found = find(component)
+        # One operation costs where no kernel takes it, so it is one only where cuDNN may.
+        if precision != "bfloat16" or not has_cudnn_attention():
+            attention_implementation = "xla"
         self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None

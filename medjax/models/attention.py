@@ -38,16 +38,16 @@ def cudnn_applies(query: jax.Array) -> bool:
         query.dtype in (jnp.bfloat16, jnp.float16)
         and size % 8 == 0
         and size <= _LARGEST_HEAD
-        and _compute_capability() >= 8.0
+        and has_cudnn_attention()
     )
 
 
-def _compute_capability() -> float:
-    """Return that of the first device, 0 if it is none of NVIDIA's."""
+def has_cudnn_attention() -> bool:
+    """Tell whether the first device is one that cuDNN's fused attention runs on at all."""
     try:
-        return float(getattr(jax.local_devices()[0], "compute_capability", 0))
+        return float(getattr(jax.local_devices()[0], "compute_capability", 0)) >= 8.0
     except ValueError:  # AMD's devices name an architecture
-        return 0.0
+        return False
 
 
 def attend_to_first(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from trained import DATA, Classifier, make
 
 from medjax.models import attention as by_cudnn
-from medjax_torch import Options
+from medjax_torch import Options, component
 from medjax_torch.lowerings import attention as lowered
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.variants import tracing_rules
@@ -30,8 +30,8 @@ dot_product_attention = jax.nn.dot_product_attention
 def attending(**options):
     """Return a component whose queries, keys and values are trained."""
 
-    def forward(component, batch):
-        projected = component.model(batch["x"]).chunk(3, -1)
+    def forward(self, batch):
+        projected = self.model(batch["x"]).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in projected)
         given = {name: batch[name] for name in batch.keys() - {"x"}}
         attended = F.scaled_dot_product_attention(query, key, value, **given, **options)
@@ -74,9 +74,9 @@ def test_dropped_weights_are_left_to_torch():
 
 @pytest.mark.parametrize("shapes", [[(2, 4, 8)] * 3, [(2, 2, 4, 8), (2, 2, 4, 8), (2, 2, 4, 6)]])
 def test_other_shapes_are_left_to_torch(shapes):
-    def forward(component, batch):
+    def forward(self, batch):
         attended = F.scaled_dot_product_attention(batch["q"], batch["k"], batch["v"])
-        return {"attended": attended}, component.model(attended).sum()
+        return {"attended": attended}, self.model(attended).sum()
 
     batch = {name: torch.randn(shape) for name, shape in zip("qkv", shapes, strict=True)}
     component = Component(forward, model=nn.Linear(shapes[2][-1], 1))
@@ -84,10 +84,10 @@ def test_other_shapes_are_left_to_torch(shapes):
 
 
 def test_grouped_queries_are_left_to_torch():
-    def forward(component, batch):
+    def forward(self, batch):
         heads = batch["kv"], batch["kv"]
         attended = F.scaled_dot_product_attention(batch["q"], *heads, enable_gqa=True)
-        return {"attended": attended}, component.model(attended).sum()
+        return {"attended": attended}, self.model(attended).sum()
 
     batch = {"q": torch.randn(2, 4, 5, 8), "kv": torch.randn(2, 2, 5, 8)}
     component = Component(forward, model=nn.Linear(8, 1))
@@ -107,8 +107,8 @@ def test_an_encoder_of_transformers_attends_in_one_operation(train):
     )
     torch.manual_seed(0)
 
-    def forward(component, batch):
-        output = component.model(**batch)
+    def forward(self, batch):
+        output = self.model(**batch)
         return {"logits": output.logits}, output.loss
 
     batch = {
@@ -138,7 +138,8 @@ def by_lengths(monkeypatch):
             options["key_value_seq_lengths"] = key_value_seq_lengths
         return dot_product_attention(query, key, value, implementation="xla", **options)
 
-    monkeypatch.setattr(by_cudnn, "_compute_capability", lambda: 8.0)
+    for module in (by_cudnn, component):
+        monkeypatch.setattr(module, "has_cudnn_attention", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", computed)
     return lengths
 
@@ -187,7 +188,7 @@ def test_cudnn_is_told_how_many_keys_are_real(by_lengths, name, told):
 
 
 def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
-    monkeypatch.setattr(by_cudnn, "_compute_capability", lambda: 9.0)
+    monkeypatch.setattr(by_cudnn, "has_cudnn_attention", lambda: True)
     # Where JAX asks the machine itself, which need not have a GPU.
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
@@ -200,21 +201,43 @@ def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
     assert kernels == ["fmhaSoftmax", "fmhaSoftmax", "fmhaSoftmaxBackward"]
 
 
-def test_a_trainer_takes_the_option(tmp_path):
-    class Attending(Classifier):
-        """Points whose numbers attend to each other."""
+class Attending(Classifier):
+    """Points whose numbers attend to each other."""
 
-        def forward(self, batch, return_loss, eval_mode):
-            x = batch["x"][:, None, :, None].expand(-1, 1, -1, 8)
-            attended = F.scaled_dot_product_attention(x, x, x)
-            return super().forward({**batch, "x": attended[:, 0, :, 0]}, return_loss, eval_mode)
+    def forward(self, batch, return_loss, eval_mode):
+        x = batch["x"][:, None, :, None].expand(-1, 1, -1, 8)
+        attended = F.scaled_dot_product_attention(x, x, x)
+        return super().forward({**batch, "x": attended[:, 0, :, 0]}, return_loss, eval_mode)
 
-    options = Options(attention_implementation="cudnn", precision="bfloat16")
-    trainer = make(tmp_path, Attending(), options=options, train=DATA)
-    history = trainer.train()
-    assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
-    converted = trainer.prepare().converted
-    assert all(WHOLE in graph.operations for graph in converted.variants.graphs)
+
+def trained_with(folder, **options):
+    """Return the losses of a run, and whether its graphs attend in one operation."""
+    trainer = make(folder, Attending(), options=Options(**options), train=DATA)
+    losses = [epoch["train"]["loss"] for epoch in trainer.train()]
+    graphs = trainer.prepare().converted.variants.graphs
+    return losses, [WHOLE in graph.operations for graph in graphs]
+
+
+def test_a_trainer_takes_the_option(by_lengths, tmp_path):
+    expected, _ = trained_with(tmp_path / "xla", precision="bfloat16")
+    assert not by_lengths
+    options = {"precision": "bfloat16", "attention_implementation": "cudnn"}
+    losses, whole = trained_with(tmp_path / "cudnn", **options)
+    assert all(whole)
+    assert by_lengths
+    np.testing.assert_allclose(losses, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_option_changes_nothing_where_cudnn_cannot_apply(monkeypatch, tmp_path, precision):
+    # A GPU has it for bfloat16 only, a CPU has it not at all.
+    monkeypatch.setattr(component, "has_cudnn_attention", lambda: precision == "float32")
+    runs = [
+        trained_with(tmp_path / name, precision=precision, attention_implementation=name)
+        for name in ("xla", "cudnn")
+    ]
+    assert runs[0] == runs[1]
+    assert not any(runs[0][1])
 
 
 def test_an_unknown_implementation_is_refused():

@@ -46,7 +46,7 @@ def calls(monkeypatch):
         seen.append(query.dtype)
         return dot_product_attention(query, key, value, implementation="xla", **options)
 
-    monkeypatch.setattr(attention, "_compute_capability", lambda: 8.0)
+    monkeypatch.setattr(attention, "has_cudnn_attention", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", computed)
     return seen
 
@@ -122,7 +122,7 @@ def test_the_device_decides(monkeypatch, device, applies):
 
 
 def test_a_gpu_is_given_cudnns_kernels(monkeypatch, make_batch):
-    monkeypatch.setattr(attention, "_compute_capability", lambda: 9.0)
+    monkeypatch.setattr(attention, "has_cudnn_attention", lambda: True)
     # Where JAX asks the machine itself, which need not have a GPU.
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
