@@ -16,6 +16,7 @@ import argparse
 import importlib
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -25,10 +26,10 @@ from typing import Any
 import machine
 from on_device.work import Work
 
-TORCH = ("float32", "tf32", "bfloat16")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 CONTENDERS = {
-    "torch loop": ("torch_side", "compiled", TORCH),
-    "HF Trainer": ("torch_side", "compiled", TORCH),
+    "torch loop": ("torch_side", "compiled", PRECISIONS),
+    "HF Trainer": ("torch_side", "compiled", PRECISIONS),
     "medjax_torch": ("torch_side", "cudnn", ("float32", "bfloat16")),
     "medjax": ("functional", "cudnn", ("float32", "bfloat16")),
     "jitted loop": ("functional", "cudnn", ("float32", "bfloat16")),
@@ -49,13 +50,13 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
-    add("--precisions", nargs="+", choices=TORCH, default=TORCH)
+    add("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     add("--rows", type=int, nargs="+", default=[16, 64, 256])
     add("--lengths", type=int, nargs="+", default=[128, 512])
     add("--layers", type=int, default=12)
     add("--hidden-size", type=int, default=768, help="a multiple of 64, the size of a head")
     add("--steps", type=int, default=20, help="of an epoch")
-    add("--epochs", type=int, default=4)
+    add("--epochs", type=int, default=4, help="at least two, as the first is left out")
     add("--attention-dropout", type=float, default=0.0)
     add("--one", nargs=3, help=argparse.SUPPRESS)  # in this process: name, option, precision
     args = parser.parse_args()
@@ -65,7 +66,7 @@ def main() -> None:
         return
     print(machine.describe(), flush=True)
     print(
-        "| contender | multiplied in | batch | epoch's step, ms | spread | tokens/s | TFLOP/s "
+        "| contender | multiplied in | batch | step, ms | spread | tokens/s | TFLOP/s "
         f"| of the peak | first epoch, s | device MB |\n|{'---|' * 10}",
         flush=True,
     )
@@ -111,10 +112,7 @@ def measured(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield what was measured of one contender, or how it failed, for each shape."""
     name, option, precision = args.one
     module = importlib.import_module(f"on_device.{CONTENDERS[name][0]}")
-    shapes = sorted(
-        itertools.product(args.rows, args.lengths), key=lambda shape: shape[0] * shape[1]
-    )
-    for rows, length in shapes:
+    for rows, length in sorted(itertools.product(args.rows, args.lengths), key=math.prod):
         work = Work(
             precision,
             option,
@@ -130,7 +128,8 @@ def measured(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         try:
             result["epochs_s"] = module.train(name, work)
         except Exception as error:  # what has no room, or does not compile, is a line of its own
-            result["failed"] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            first_line = str(error).partition("\n")[0]
+            result["failed"] = f"{type(error).__name__}: {first_line[:200]}"
         result["flops"], result["device_mb"] = work.step_flops, machine.device_mb()
         known = any(card in machine.device_kind() for card in ("H100", "H200"))
         result["peak"] = PEAKS[precision] if known else None

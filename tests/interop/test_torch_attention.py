@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from trained import DATA, Classifier, make
 
 from medjax.models import attention as by_cudnn
-from medjax_torch import Options, component
+from medjax_torch import Options
+from medjax_torch import component as conversion
 from medjax_torch.lowerings import attention as lowered
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.variants import tracing_rules
@@ -138,7 +139,7 @@ def by_lengths(monkeypatch):
             options["key_value_seq_lengths"] = key_value_seq_lengths
         return dot_product_attention(query, key, value, implementation="xla", **options)
 
-    for module in (by_cudnn, component):
+    for module in (by_cudnn, conversion):
         monkeypatch.setattr(module, "has_cudnn_attention", lambda: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", computed)
     return lengths
@@ -231,7 +232,7 @@ def test_a_trainer_takes_the_option(by_lengths, tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_option_changes_nothing_where_cudnn_cannot_apply(monkeypatch, tmp_path, precision):
     # A GPU has it for bfloat16 only, a CPU has it not at all.
-    monkeypatch.setattr(component, "has_cudnn_attention", lambda: precision == "float32")
+    monkeypatch.setattr(conversion, "has_cudnn_attention", lambda: precision == "float32")
     runs = [
         trained_with(tmp_path / name, precision=precision, attention_implementation=name)
         for name in ("xla", "cudnn")

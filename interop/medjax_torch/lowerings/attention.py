@@ -37,20 +37,14 @@ def attention(
 
 @lowers(torch.ops.medjax.attention_backward.default)
 def _backward(
-    gradient: jax.Array,
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: jax.Array | None,
-    is_causal: bool,
-    scale: float | None,
+    gradient: jax.Array, query: jax.Array, key: jax.Array, value: jax.Array, *how: Any
 ) -> list[jax.Array]:
     gradient, query, key, value = _as_jax_has_them(gradient, query, key, value)
 
     def derivatives(attend: _Attend) -> Any:
         return jax.vjp(attend, query, key, value)[1](gradient)
 
-    found = _by_library(derivatives, query, key, mask, is_causal, scale)
+    found = _by_library(derivatives, query, key, *how)
     return [derivative.swapaxes(1, 2) for derivative in found]
 
 
