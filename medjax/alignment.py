@@ -70,7 +70,7 @@ def entities_to_tags(entities: Iterable[Entity], offsets: npt.ArrayLike, scheme:
     ----------
     entities, offsets
         As in `entities_to_spans`, which says which token belongs to which entity.
-    scheme : {"iob2", "bilou"}
+    scheme : {"iob2", "bilou", "iobes", "io"}
         Tagging scheme.
 
     Returns

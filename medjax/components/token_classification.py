@@ -62,7 +62,7 @@ class TokenClassification:
         Its tokenizer.
     tags : tuple of str
         Tag of each class.
-    tagging_scheme : {"iob2", "bilou"}
+    tagging_scheme : {"iob2", "bilou", "iobes", "io"}
         Scheme of `tags`.
     tag_subtokens : bool
         Whether all tokens of a word are trained on and not only the first.
@@ -106,7 +106,7 @@ class TokenClassification:
             `medjax.models.resolve_model`.
         labels : sequence of str, optional
             Kinds of entities. None takes those of the checkpoint, which must then be a tagger.
-        tagging_scheme : {"iob2", "bilou"}
+        tagging_scheme : {"iob2", "bilou", "iobes", "io"}
             How entities become tags; read off the checkpoint when `labels` is None.
         tag_subtokens : bool
             Whether all tokens of a word are trained on and not only the first.

@@ -41,7 +41,7 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     ----------
     y_true, y_pred : sequence of sequences of str
         Tags of each sentence, right and predicted.
-    rule : {"conlleval", "iob2", "bilou"}
+    rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags, see `medjax.tagging`.
 
     Returns

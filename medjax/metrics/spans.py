@@ -37,7 +37,7 @@ def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str
     ----------
     y_true, y_pred : sequence of sequences of str
         Tags of each sentence, right and predicted.
-    rule : {"conlleval", "iob2", "bilou"}
+    rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags, see `medjax.tagging`.
 
     Returns
@@ -161,7 +161,7 @@ class SpanMetrics:
     ----------
     tags : sequence of str
         Name of each tag id, as `medjax.tagging.tag_names` returns them.
-    rule : {"conlleval", "iob2", "bilou"}
+    rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags; medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
         ``"bilou"``.
 

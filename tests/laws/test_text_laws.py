@@ -12,7 +12,7 @@ from medjax.tagging import TokenSpan, spans_to_tags, tag_names, tags_to_spans
 from medjax.text import Document, Entity, split_sentences, without_overlaps
 
 LABELS = st.sampled_from(["a", "b-c", "O"])
-SCHEMES = pytest.mark.parametrize("scheme", ["iob2", "bilou"])
+SCHEMES = pytest.mark.parametrize("scheme", ["iob2", "bilou", "iobes"])
 QUICK = settings(max_examples=60, deadline=None)
 
 

@@ -2,7 +2,16 @@ import time
 
 import pytest
 
-from medjax.tagging import TokenSpan, spans_to_tags, split_tag, tag_names, tags_to_spans
+from medjax.tagging import (
+    TagError,
+    TokenSpan,
+    scheme_of,
+    spans_to_tags,
+    split_tag,
+    standard_tags,
+    tag_names,
+    tags_to_spans,
+)
 
 
 def test_tag_ids_are_those_of_medkit():
@@ -20,9 +29,9 @@ def test_tag_names_refuses_labels_that_are_equal_or_empty(labels):
 
 
 def test_unknown_scheme_and_rule_are_named_with_what_is_allowed():
-    with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'iob2'\]"):
+    with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'io', 'iob2', 'iobes'\]"):
         tag_names(["a"], "bio")
-    with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'conlleval', 'iob2'\]"):
+    with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'conlleval', 'io', 'iob2', 'iobes'\]"):
         tags_to_spans([], "bio")
 
 
@@ -47,6 +56,8 @@ def test_a_strict_rule_refuses_prefixes_of_other_schemes():
         ("bilou", "U-a B-a L-a B-a I-a O L-a", [("a", 0, 1), ("a", 1, 3)]),
         ("bilou", "B-a I-a B-a L-a L-a", [("a", 2, 4)]),
         ("bilou", "B-a I-b L-b", []),
+        ("iobes", "S-a B-a E-a B-a I-a O E-a", [("a", 0, 1), ("a", 1, 3)]),
+        ("io", "I-a I-a I-b O I-a", [("a", 0, 2), ("b", 2, 3), ("a", 4, 5)]),
         (
             "conlleval",
             "I-a I-a I-b O I-a B-a",
@@ -58,6 +69,65 @@ def test_a_strict_rule_refuses_prefixes_of_other_schemes():
 )
 def test_rules(rule, tags, spans):
     assert tags_to_spans(tags.split(), rule) == [TokenSpan(*span) for span in spans]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("iob2", "B-a I-a I-a O B-b"),
+        ("bilou", "B-a I-a L-a O U-b"),
+        ("iobes", "B-a I-a E-a O S-b"),
+        ("io", "I-a I-a I-a O I-b"),
+    ],
+)
+def test_schemes(scheme, tags):
+    assert spans_to_tags([("b", 4, 5), ("a", 0, 3)], 5, scheme) == tags.split()
+    assert scheme_of(tags.split()) == scheme
+
+
+@pytest.mark.parametrize(
+    ("written", "standard"),
+    [
+        ("O B-Drug I-Drug", "O B-Drug I-Drug"),
+        ("O B-Side-effect", "O B-Side-effect"),
+        ("o b-drug i-drug", "O B-drug I-drug"),
+        ("O B_D I_D E_D S_D", "O B-D I-D E-D S-D"),
+        ("O B-D M-D E-D W-D", "O B-D I-D E-D S-D"),
+        ("B:D I:D", "B-D I-D"),
+        ("O Drug-B Drug-I", "O B-Drug I-Drug"),
+        ("O B I", "O B-Entity I-Entity"),
+        ("O Drug Sign", "O I-Drug I-Sign"),
+        ("O", "O"),
+        ("", ""),
+    ],
+)
+def test_notations_of_tags(written, standard):
+    assert list(standard_tags(written.split()).values()) == standard.split()
+
+
+@pytest.mark.parametrize(
+    ("written", "tag"),
+    [
+        ("LABEL_0 LABEL_1", "LABEL_0"),
+        ("O LABEL_1", "LABEL_1"),
+        ("O B-a [PAD]", "[PAD]"),
+        ("NN VB", "NN"),  # a column of something else: without an O, labels alone are not read
+        ("O 1 2", "1"),
+        ("O B-a I_a", "I_a"),
+        ("O B-a Drug", "Drug"),
+        ("O B- I-", "B-"),
+    ],
+)
+def test_a_tag_of_no_notation_is_named(written, tag):
+    with pytest.raises(TagError, match="expected O, and a prefix") as caught:
+        standard_tags(written.split())
+    assert caught.value.tag == tag
+
+
+@pytest.mark.parametrize("tags", [["O"], ["O", "B-a", "L-a", "E-a"]])
+def test_tags_of_no_scheme_are_refused(tags):
+    with pytest.raises(ValueError, match="of no tagging scheme"):
+        scheme_of(tags)
 
 
 @pytest.mark.parametrize(
