@@ -1,17 +1,117 @@
-"""From entities by characters to spans of tokens, and back.
+"""From tokens to words, and from entities by characters to spans of words, and back.
 
-Tokens are given by their character offsets, the ``offset_mapping`` of a fast tokenizer.
+Tokens are given by their character offsets, the ``offset_mapping`` of a fast tokenizer, words by
+their own. What is said of tokens in `entities_to_spans` and the functions after it holds for words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from medjax.tagging import TokenSpan, spans_to_tags
-from medjax.text import Entity
+from medjax.text import Entity, find_words
+
+
+class Word(NamedTuple):
+    """A stretch of text that gets one tag, and the token that the tag stands on.
+
+    Attributes
+    ----------
+    start, end : int
+        Place in the text, in characters, `end` exclusive.
+    token : int
+        Position of the first of its tokens.
+    """
+
+    start: int
+    end: int
+    token: int
+
+
+def tokens_to_words(
+    text: str, offsets: Sequence[tuple[int, int]], *, subtokens: bool = False
+) -> list[Word]:
+    """Return the words of a tokenized text.
+
+    Words are those of `medjax.text.find_words`, whatever the tokenizer. Words that share a token
+    are joined, and words without any token (characters that the tokenizer drops) are left out.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+    offsets : sequence of (int, int)
+        Start and end of each token in characters, in the order of the text; equal for a token that
+        stands for no text. White space at either end of a token is ignored.
+    subtokens : bool
+        Whether words are also cut wherever a token starts, so that each token is a word of its own
+        (tokens that share a character are still one).
+
+    Returns
+    -------
+    list of Word
+        In the order of the text; they do not overlap.
+
+    Examples
+    --------
+    >>> tokens_to_words("l'HTA,", [(0, 2), (2, 3), (3, 5), (5, 6)])
+    [Word(start=0, end=2, token=0), Word(start=2, end=5, token=1), Word(start=5, end=6, token=3)]
+    """
+    tokens = _tokens_with_text(text, offsets)
+    pieces = find_words(text)
+    if subtokens:
+        pieces = _cut(pieces, [start for _, start, _ in tokens])
+    words: list[Word] = []
+    first = taken = 0  # first piece that a token can still touch, first that is in no word yet
+    for position, start, end in tokens:
+        while first < len(pieces) and pieces[first][1] <= start:
+            first += 1
+        stop = first
+        while stop < len(pieces) and pieces[stop][0] < end:
+            stop += 1
+        if stop == first:
+            continue
+        if first < taken:
+            words[-1] = words[-1]._replace(end=max(words[-1].end, pieces[stop - 1][1]))
+        else:
+            words.append(Word(pieces[first][0], pieces[stop - 1][1], position))
+        taken = max(taken, stop)
+    return words
+
+
+def _tokens_with_text(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return position, start and end of the tokens that stand for more than white space."""
+    tokens: list[tuple[int, int, int]] = []
+    for position, (start, end) in enumerate(offsets):
+        while start < end and text[start].isspace():
+            start += 1
+        while start < end and text[end - 1].isspace():
+            end -= 1
+        if start == end:
+            continue
+        # The mark that some tokenizers put before a text counts as its first character.
+        if tokens and tokens[-1][1] == start and tokens[-1][2] < end:
+            tokens.pop()
+        tokens.append((position, start, end))
+    return tokens
+
+
+def _cut(pieces: list[tuple[int, int]], starts: list[int]) -> list[tuple[int, int]]:
+    """Return the pieces, cut at those of the sorted `starts` that lie inside one."""
+    cut: list[tuple[int, int]] = []
+    number = 0
+    for start, end in pieces:
+        while number < len(starts) and starts[number] < end:
+            if starts[number] > start:
+                cut.append((start, starts[number]))
+                start = starts[number]
+            number += 1
+        cut.append((start, end))
+    return cut
 
 
 def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> list[TokenSpan]:
