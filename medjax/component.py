@@ -7,6 +7,7 @@ the weights handed in and out instead of held.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -124,6 +125,47 @@ class Load(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class ExpandedData:
+    """A dataset in which an item of the user's dataset may stand for several.
+
+    Attributes
+    ----------
+    items : sequence
+        What `preprocess` gets, one for each row of a batch.
+    origins : sequence of int
+        For each of them its position in the user's dataset, for messages.
+    notes : sequence of str
+        What the user should know about the data before training; said once, as warnings.
+    """
+
+    items: Sequence[Any]
+    origins: Sequence[int]
+    notes: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.items)
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return what `preprocess` gets."""
+        return self.items[index]
+
+
+class Expand(Protocol):
+    """Turns a dataset into one with an item for each row, such as the windows of long texts."""
+
+    def __call__(self, data: Any, /) -> ExpandedData:
+        """Return the expanded dataset.
+
+        Parameters
+        ----------
+        data : Dataset
+            Training or evaluation data, with ``__len__`` and ``__getitem__``.
+        """
+        ...
+
+
 class TrainableComponent(NamedTuple):
     """What medjax trains.
 
@@ -143,6 +185,8 @@ class TrainableComponent(NamedTuple):
         Variables to the component's own files.
     load : Load
         The component's own files to variables.
+    expand : Expand, optional
+        Dataset to a dataset with an item for each row. By default each item is a row.
     """
 
     init: Init
@@ -152,3 +196,4 @@ class TrainableComponent(NamedTuple):
     configure_optimizer: ConfigureOptimizer
     save: Save
     load: Load
+    expand: Expand | None = None

@@ -43,7 +43,12 @@ RULES: dict[str, str] = {**SCHEMES, "conlleval": "BIESLU"}
 """Prefixes that each rule of `tags_to_spans` accepts."""
 
 # Prefixes of a span of one token, and of the first, the inner and the last token of a longer one.
-_PLACES = {"iob2": "BBII", "bilou": "UBIL", "iobes": "SBIE", "io": "IIII"}
+_PLACES = {
+    "iob2": ("B", "B", "I", "I"),
+    "bilou": ("U", "B", "I", "L"),
+    "iobes": ("S", "B", "I", "E"),
+    "io": ("I", "I", "I", "I"),
+}
 
 
 class TokenSpan(NamedTuple):

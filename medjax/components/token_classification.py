@@ -13,13 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medjax.alignment import entities_to_tags
+from medjax.alignment import Word, entities_to_tags
 from medjax.batch import ROW_MASK, BatchData
-from medjax.component import TrainableComponent, Variables
-from medjax.components.windows import Window, Word, read_words, split_windows
+from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.components.documents import (
+    DocumentReader,
+    DocumentWindow,
+    Unreachable,
+    check_entities,
+    expand_documents,
+    find_unreachable,
+    read_documents,
+    window_of,
+)
+from medjax.components.windows import Window
 from medjax.config import Options
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
-from medjax.metrics.mean import Mean
+from medjax.metrics import GOLD, Gold, Mean
 from medjax.models import (
     TokenClassifier,
     Tokenizer,
@@ -31,13 +41,12 @@ from medjax.models import (
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
-from medjax.models.tokenizer import Encoding
 from medjax.step import make_predict_step
 from medjax.tagging import split_tag, tag_names, tags_to_spans
 from medjax.text import Document, Entity
 
 IGNORED = -100
-"""Label of tokens that do not count: special tokens, padding, later tokens of a word."""
+"""Label of tokens that do not count: special tokens, padding, all but the first of a word."""
 
 Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -51,8 +60,11 @@ def adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation
 class TokenClassification:
     """A tagger of text: finds entities and their place; made by `from_pretrained`.
 
-    It takes `medjax.text.Document` items. A word is what the tokenizer's pre-tokeniser makes one;
-    tags are those of words, and stand on the first token of each.
+    It takes `medjax.text.Document` items. Words are those of `medjax.text.find_words`, the same for
+    every tokenizer; each gets one tag, on the first of its tokens. A document that is longer than
+    the model takes is read in windows that overlap by a quarter, in training, evaluation and
+    `predict` alike; each word is tagged in the window where it has the most context, and scores are
+    of whole documents.
 
     Attributes
     ----------
@@ -65,10 +77,9 @@ class TokenClassification:
     tagging_scheme : {"iob2", "bilou", "iobes", "io"}
         Scheme of `tags`.
     tag_subtokens : bool
-        Whether all tokens of a word are trained on and not only the first.
+        Whether each token gets a tag of its own, so that entities may start and end inside words.
     max_length : int
-        Tokens of an example; what is longer is cut off in training, and read in overlapping
-        windows in `predict`.
+        Tokens of a window, special tokens included.
     optimizer : callable
         Learning rate to optax transformation.
     folder : Path or None
@@ -109,9 +120,10 @@ class TokenClassification:
         tagging_scheme : {"iob2", "bilou", "iobes", "io"}
             How entities become tags; read off the checkpoint when `labels` is None.
         tag_subtokens : bool
-            Whether all tokens of a word are trained on and not only the first.
+            Whether each token gets a tag of its own, so that entities may start and end inside
+            words. By default each word gets one.
         max_length : int, optional
-            Tokens of an example; by default what the model takes, at most 512.
+            Tokens of a window; by default what the model takes, at most 512.
         optimizer : callable
             Learning rate to optax transformation; medkit's AdamW by default. With
             `Options.weight_decay` give one without decay of its own, such as `optax.adam`.
@@ -163,6 +175,7 @@ class TokenClassification:
             configure_optimizer=self.optimizer,
             save=self.save,
             load=self.load,
+            expand=self.expand,
         )
 
     @property
@@ -183,37 +196,94 @@ class TokenClassification:
             params["classifier"] = {"kernel": kernel, "bias": np.zeros(len(self.tags), np.float32)}
         return {"params": params}
 
-    def preprocess(self, item: Document) -> dict[str, Any]:
-        """Return token ids and labels of a document.
+    @property
+    def _reader(self) -> DocumentReader:
+        return DocumentReader(self.tokenizer, self.max_length, self.tag_subtokens)
+
+    def expand(self, documents: Any) -> ExpandedData:
+        """Return the windows of all documents; `medjax.train` and `medjax.evaluate` do so.
 
         Parameters
         ----------
-        item : Document
-            Anything with a `text` and its `entities`.
+        documents : Dataset
+            Documents; each is read now, to count its windows, and again for each batch.
+
+        Returns
+        -------
+        ExpandedData
+            `DocumentWindow` items, and notes on annotated entities that no tags can stand for.
+
+        Raises
+        ------
+        ValueError
+            If an entity has an unknown label, is empty or lies outside its text.
+        """
+        return expand_documents(documents, self._reader, self.labels, self.tagging_scheme)
+
+    def unreachable(self, documents: Any) -> list[Unreachable]:
+        """Return the annotated entities that even a perfect tagger of this kind cannot find.
+
+        They end inside a word or a token, share a word with another entity, or consist of
+        characters that the tokenizer drops. Scores count them as missed.
+
+        Parameters
+        ----------
+        documents : Dataset
+            Documents.
+        """
+        return [
+            entity
+            for position, document, reading in read_documents(documents, self._reader)
+            for entity in find_unreachable(position, document, reading.words, self.tagging_scheme)
+        ]
+
+    def preprocess(self, item: Document | DocumentWindow) -> dict[str, Any]:
+        """Return token ids, labels and annotation of a window of a document.
+
+        Parameters
+        ----------
+        item : DocumentWindow or Document
+            An item of what `expand` returns; or a document (anything with a `text` and its
+            `entities`) that fits in one window.
 
         Returns
         -------
         dict
             ``input_ids`` and ``labels``, lists of int with one entry for each token; the label of
-            a token that does not count is -100.
+            a token that does not count is -100. ``gold``, a `medjax.metrics.Gold`.
+
+        Raises
+        ------
+        ValueError
+            If a document is too long for one window, or no longer what it was when it was expanded.
         """
-        encoding = self.tokenizer.encode([item.text], self.max_length)[0]
-        words = read_words(encoding)
-        ids = {tag: number for number, tag in enumerate(self.tags)}
-        labels = [IGNORED] * len(encoding.ids)
-        if self.tag_subtokens:
-            tokens = [position for word in words for position in word.tokens]
-            offsets = [encoding.offsets[position] for position in tokens]
+        if isinstance(item, DocumentWindow):
+            document, index, number = item.documents[item.position], item.position, item.number
         else:
-            tokens = [word.tokens[0] for word in words]
-            offsets = [(word.start, word.end) for word in words]
-        tags = entities_to_tags(item.entities, offsets, self.tagging_scheme)
-        for position, tag in zip(tokens, tags, strict=True):
-            if tag not in ids:
-                msg = f"the data has the label {split_tag(tag)[1]!r}; expected one of {self.labels}"
-                raise ValueError(msg)
+            document, index, number = item, None, 0
+        check_entities(document, self.labels)
+        (reading,) = self._reader.read([document.text])
+        if index is None and len(reading.windows) > 1:
+            msg = (
+                f"a document of {reading.nb_tokens} tokens found; expected one that fits in "
+                f"max_length={self.max_length}, or the items of TokenClassification.expand"
+            )
+            raise ValueError(msg)
+        if number >= len(reading.windows):
+            msg = f"document {index} has become shorter since it was expanded; keep the data as is"
+            raise ValueError(msg)
+        window, words, entities = window_of(document, reading, number)
+        labels = [IGNORED] * len(window.ids)
+        ids = {tag: number for number, tag in enumerate(self.tags)}
+        # Of the whole document, since an entity may begin in the window before.
+        tags = entities_to_tags(
+            document.entities, [word[:2] for word in reading.words], self.tagging_scheme
+        )[window.first_word : window.stop_word]
+        for position, tag in zip(window.positions, tags, strict=True):
             labels[position] = ids[tag]
-        return {"input_ids": encoding.ids, "labels": labels}
+        offsets = [(word.start, word.end) for word in words]
+        gold = Gold(index, offsets, [(e.label, e.start, e.end) for e in entities])
+        return {"input_ids": window.ids, "labels": labels, GOLD: gold}
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
         """Return a batch padded to its longest example.
@@ -221,13 +291,15 @@ class TokenClassification:
         Returns
         -------
         BatchData
-            ``input_ids``, ``attention_mask`` and ``labels``, int32, shape (rows, length).
+            ``input_ids``, ``attention_mask`` and ``labels``, int32, shape (rows, length), and
+            ``gold``, a list that stays on the host.
         """
         ids = [example["input_ids"] for example in examples]
         return BatchData(
             input_ids=_padded(ids, self.tokenizer.pad_token_id),
             attention_mask=_padded([[1] * len(row) for row in ids], 0),
             labels=_padded([example["labels"] for example in examples], IGNORED),
+            gold=[example[GOLD] for example in examples],
         )
 
     def forward(
@@ -275,7 +347,13 @@ class TokenClassification:
         return {"params": read_params(path, self.model.config)}
 
     def predict(
-        self, variables: Variables, texts: Sequence[str], *, batch_size: int = 16
+        self,
+        variables: Variables,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 16,
+        rule: str = "conlleval",
+        options: Options | None = None,
     ) -> list[tuple[Entity, ...]]:
         """Find the entities of new texts.
 
@@ -284,9 +362,13 @@ class TokenClassification:
         variables : dict
             Trained weights: ``result.state.variables``, or from `load`.
         texts : sequence of str
-            Texts of any length; long ones are read in windows that overlap by a quarter.
+            Texts of any length.
         batch_size : int
             Windows that go through the model together.
+        rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
+            How tags become entities, see `medjax.tagging`; `SpanMetrics` has the same default.
+        options : Options, optional
+            For `precision`; give those of an evaluation to find what it scored.
 
         Returns
         -------
@@ -294,43 +376,46 @@ class TokenClassification:
             For each text its entities by character offsets, with the mean probability of their
             words' tags as score.
         """
-        encodings = self.tokenizer.encode(texts)
-        windows = [
-            window
-            for number, encoding in enumerate(encodings)
-            for window in split_windows(number, encoding, self.max_length)
-        ]
-        probabilities = [np.zeros((len(e.ids), len(self.tags)), np.float32) for e in encodings]
+        options = options or Options()
+        readings = self._reader.read(texts)
+        probabilities = [np.zeros((len(r.words), len(self.tags)), np.float32) for r in readings]
+        windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
         # By length, so that windows of a batch need little padding.
-        windows.sort(key=lambda window: len(window.ids))
-        predict_step = make_predict_step(self.forward, Options())
+        windows.sort(key=lambda pair: len(pair[1].ids))
+        predict_step = make_predict_step(self.forward, options)
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            outputs = predict_step(variables, self._fixed(batch, batch_size))
+            outputs = predict_step(variables, self._fixed([w for _, w in batch], batch_size))
             logits = jax.device_get(outputs["logits"])
-            for window, scores in zip(batch, logits, strict=False):
-                found = jax.nn.softmax(scores[window.first_kept : window.stop_kept])
-                start = window.offset + window.first_kept
-                probabilities[window.text][start : start + len(found)] = found
-        return [self._entities(*pair) for pair in zip(encodings, probabilities, strict=True)]
+            for (number, window), scores in zip(batch, logits, strict=False):
+                words = slice(window.first_word, window.stop_word)
+                probabilities[number][words] = jax.nn.softmax(scores[window.positions])
+        return [
+            self._entities(reading.words, found, rule)
+            for reading, found in zip(readings, probabilities, strict=True)
+        ]
 
     def _fixed(self, windows: Sequence[Window], nb_rows: int) -> BatchData:
-        unlabelled = [{"input_ids": w.ids, "labels": [IGNORED] * len(w.ids)} for w in windows]
+        unlabelled = [
+            {"input_ids": w.ids, "labels": [IGNORED] * len(w.ids), GOLD: None} for w in windows
+        ]
         lengths = (*(n for n in Options().length_ladder if n < self.max_length), self.max_length)
-        return fix_shape(self.collate(unlabelled), Ladder(lengths, HUGGING_FACE_PADDING), nb_rows)
+        ladder = Ladder(lengths, HUGGING_FACE_PADDING)
+        return fix_shape(self.collate(unlabelled), ladder, nb_rows)
 
-    def _entities(self, encoding: Encoding, probabilities: np.ndarray) -> tuple[Entity, ...]:
-        words = read_words(encoding)
-        best = probabilities[[word.tokens[0] for word in words]] if words else probabilities[:0]
-        tags = [self.tags[number] for number in best.argmax(-1)]
+    def _entities(
+        self, words: Sequence[Word], probabilities: np.ndarray, rule: str
+    ) -> tuple[Entity, ...]:
+        tags = [self.tags[number] for number in probabilities.argmax(-1)]
         return tuple(
-            _entity(label, words[first:stop], float(best[first:stop].max(-1).mean()))
-            for label, first, stop in tags_to_spans(tags, "conlleval")
+            Entity(
+                span.label,
+                words[span.first].start,
+                words[span.stop - 1].end,
+                float(probabilities[span.first : span.stop].max(-1).mean()),
+            )
+            for span in tags_to_spans(tags, rule)
         )
-
-
-def _entity(label: str, words: Sequence[Word], score: float) -> Entity:
-    return Entity(label, words[0].start, words[-1].end, score)
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:

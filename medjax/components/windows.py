@@ -1,44 +1,12 @@
-"""Words of a tokenised text, and the windows a long one is read in."""
+"""The windows in which a model reads a text that is too long for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from medjax.alignment import Word
 from medjax.models.tokenizer import Encoding
-
-
-class Word(NamedTuple):
-    """A word and its tokens.
-
-    Attributes
-    ----------
-    start, end : int
-        Place in the text, in characters, `end` exclusive.
-    tokens : tuple of int
-        Positions of its tokens.
-    """
-
-    start: int
-    end: int
-    tokens: tuple[int, ...]
-
-
-def read_words(encoding: Encoding) -> list[Word]:
-    """Return the words of a text, as the tokenizer's pre-tokeniser cut them."""
-    words: list[Word] = []
-    last_id: int | None = None
-    for position, (word_id, (start, end)) in enumerate(
-        zip(encoding.word_ids, encoding.offsets, strict=True)
-    ):
-        if start == end:
-            continue  # special tokens and those that stand for no character
-        if word_id is not None and word_id == last_id:
-            words[-1] = Word(words[-1].start, end, (*words[-1].tokens, position))
-        else:
-            words.append(Word(start, end, (position,)))
-        last_id = word_id
-    return words
 
 
 class Window(NamedTuple):
@@ -46,52 +14,60 @@ class Window(NamedTuple):
 
     Attributes
     ----------
-    text : int
-        Number of the text.
     ids : list of int
         Token ids, special tokens included.
-    offset : int
-        Position in the text's encoding minus position in the window.
-    first_kept, stop_kept : int
-        Positions in the window for which it is the window with the most context.
+    first_word, stop_word : int
+        The words that are tagged in this window, for which it has the most context.
+    positions : list of int
+        Position in `ids` of the token that each of these words is tagged on.
     """
 
-    text: int
     ids: list[int]
-    offset: int
-    first_kept: int
-    stop_kept: int
+    first_word: int
+    stop_word: int
+    positions: list[int]
 
 
-def split_windows(text: int, encoding: Encoding, max_length: int) -> Iterator[Window]:
-    """Yield the windows of a text: one if it fits, else several that overlap by a quarter.
+def split_windows(encoding: Encoding, words: Sequence[Word], max_length: int) -> list[Window]:
+    """Return the windows of a text: one if it fits, else several that overlap by a quarter.
+
+    Each word is tagged in exactly one window.
 
     Parameters
     ----------
-    text : int
-        Number of the text.
     encoding : Encoding
         The whole text.
+    words : sequence of Word
+        Its words.
     max_length : int
         Tokens of a window, special tokens included.
     """
-    special = encoding.special_tokens_mask
-    inner = [position for position, flag in enumerate(special) if not flag]
-    if len(encoding.ids) <= max_length or not inner:
-        yield Window(text, encoding.ids, 0, 0, len(encoding.ids))
-        return
+    ids = encoding.ids
+    inner = [position for position, flag in enumerate(encoding.special_tokens_mask) if not flag]
+    if len(ids) <= max_length or not inner:
+        return [Window(ids, 0, len(words), [word.token for word in words])]
     begin, stop = inner[0], inner[-1] + 1
-    before, after = encoding.ids[:begin], encoding.ids[stop:]
+    before, after = ids[:begin], ids[stop:]
     size = max_length - len(before) - len(after)
+    windows: list[Window] = []
+    first_word = 0
+    for first, last, kept_to in _ranges(begin, stop, size):
+        stop_word = first_word
+        while stop_word < len(words) and words[stop_word].token < kept_to:
+            stop_word += 1
+        shift = len(before) - first
+        positions = [word.token + shift for word in words[first_word:stop_word]]
+        windows.append(Window(before + ids[first:last] + after, first_word, stop_word, positions))
+        first_word = stop_word
+    return windows
+
+
+def _ranges(begin: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first and last token of each window, and the token where the next takes over."""
     overlap = size // 4
     first = begin
-    while True:
-        last = min(first + size, stop)
-        ids = before + encoding.ids[first:last] + after
-        kept_from = first if first == begin else first + overlap // 2
-        kept_to = last if last == stop else last - (overlap - overlap // 2)
-        offset = first - len(before)
-        yield Window(text, ids, offset, kept_from - offset, kept_to - offset)
-        if last == stop:
-            return
+    while first + size < stop:
+        last = first + size
+        yield first, last, last - (overlap - overlap // 2)
         first = last - overlap
+    yield first, stop, stop

@@ -16,13 +16,13 @@ from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import Collate, TrainableComponent
 from medjax.config import Options, TrainerConfig
+from medjax.data.dataset import Dataset, expand, origins_of
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.data.order import batches_by_length, epoch_order
 from medjax.data.prefetch import prefetch
 from medjax.data.shares import ShareReader
 from medjax.data.source import (
     Cache,
-    Dataset,
     Example,
     Examples,
     ExampleSource,
@@ -73,10 +73,10 @@ class DataLoader:
 
     Parameters
     ----------
+    data : Dataset
+        The items.
     source : ExampleSource
-        Preprocessed examples.
-    nb_items : int
-        Length of the dataset.
+        Preprocessed examples of them.
     collate : Collate
         Examples to batch.
     batch_size : int
@@ -99,8 +99,8 @@ class DataLoader:
 
     def __init__(
         self,
+        data: Dataset,
         source: ExampleSource,
-        nb_items: int,
         collate: Collate,
         *,
         batch_size: int,
@@ -112,7 +112,8 @@ class DataLoader:
         options: Options,
         is_random: bool = False,
     ) -> None:
-        self.nb_items = nb_items
+        self.nb_items = len(data)
+        self._data = data
         self.batch_size = batch_size
         self._source = source
         self._collate = collate
@@ -128,7 +129,7 @@ class DataLoader:
         if jax.process_count() > 1:
             self._shares = ShareReader(
                 *(source, ladder, sharding.local_rows(self._nb_rows, mesh), self._cut),
-                nb_items=nb_items,
+                nb_items=self.nb_items,
                 grouped=window > 0,
                 is_random=is_random,
             )
@@ -173,7 +174,7 @@ class DataLoader:
     def indices(self, epoch: int, batch: int) -> list[int]:
         """Return the dataset positions of the items of one batch."""
         indices, _ = next(self._examples(epoch, batch))
-        return [int(index) for index in indices]
+        return origins_of(self._data, indices.tolist())
 
     def close(self) -> None:
         """End the worker processes, if there are any."""
@@ -330,7 +331,7 @@ def get_dataloader(
     """
     options = options or Options()
     padding = {**HUGGING_FACE_PADDING, **options.padding}
-    nb_items = length_of(data)
+    data = expand(data, component)
     examples = Examples(data, component.preprocess, seed)
     source: ExampleSource = InProcess(examples)
     if config.dataloader_nb_workers:
@@ -338,8 +339,8 @@ def get_dataloader(
     if options.cache_preprocessed:
         source = Cache(source, examples)
     return DataLoader(
+        data,
         source,
-        nb_items,
         component.collate,
         batch_size=config.batch_size,
         seed=seed,
@@ -353,18 +354,3 @@ def get_dataloader(
         options=options,
         is_random=examples.is_random,
     )
-
-
-def length_of(data: Dataset) -> int:
-    """Return the number of items of a dataset; ValueError if it has no length or no items."""
-    kind = type(data).__name__
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        msg = (
-            f"the data is a {kind}; expected an object with __len__ and __getitem__, such as a "
-            "list or a map-style dataset. Turn a stream into a list first"
-        )
-        raise ValueError(msg)
-    nb_items = len(data)
-    if nb_items == 0:
-        raise ValueError(f"the data, a {kind}, has no items; expected at least one")
-    return nb_items

@@ -21,24 +21,13 @@ import jax
 import numpy as np
 
 from medjax.component import Preprocess
+from medjax.data.dataset import Dataset, origins_of
 from medjax.data.order import item_rng
 
 Example = dict[str, Any]
 
 _START_TIMEOUT = 120.0  # seconds for a worker process to start
 _GRACE = 10.0  # seconds that a worker outlives SIGTERM: for the batch that the trainer still needs
-
-
-class Dataset(Protocol):
-    """Anything with a length and items by index: a list, a torch Dataset, a grain source, ..."""
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-        ...
-
-    def __getitem__(self, index: int, /) -> Any:
-        """Return an item."""
-        ...
 
 
 class ItemError(RuntimeError):
@@ -105,7 +94,8 @@ class Examples:
                     example = self.preprocess(item)
                 examples.append(example)
         except Exception as error:
-            raise ItemError(index, f"{type(error).__name__}: {error}") from error
+            cause = f"{type(error).__name__}: {error}"
+            raise ItemError(origins_of(self.dataset, [index])[0], cause) from error
         return examples
 
 

@@ -22,7 +22,7 @@ from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.arrays import check_storable
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
-from medjax.data import DataLoader, Dataset, get_dataloader, length_of
+from medjax.data import DataLoader, Dataset, expand, get_dataloader
 from medjax.loop.plan import Plan
 from medjax.loop.run import Run
 from medjax.metrics.computer import MetricsComputer
@@ -78,13 +78,15 @@ def start(
 
     The parameters are those of `train`; `at_end` is told to close what was opened.
     """
-    nb_items = length_of(train_data)
+    train_data = expand(train_data, component)
+    eval_data = None if eval_data is None else expand(eval_data, component)
+    nb_items = len(train_data)
     check_agreement(
         config,
         options,
         mesh,
         items=nb_items,
-        eval_items=None if eval_data is None else length_of(eval_data),
+        eval_items=None if eval_data is None else len(eval_data),
         resume=resume,
     )
     plan = Plan.of(-(-nb_items // config.batch_size), config, options)

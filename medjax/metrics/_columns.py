@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,3 +59,9 @@ def labels_and_predictions(
         real = np.asarray(input_batch[ROW_MASK]) > 0
         return labels[real], predictions[real]
     return labels, predictions
+
+
+def real_rows(column: Sequence[Any], input_batch: Mapping[str, Any]) -> list[Any]:
+    """Return the entries of a column's real rows."""
+    mask = input_batch.get(ROW_MASK, np.ones(len(column)))
+    return [value for value, real in zip(column, np.asarray(mask) > 0, strict=True) if real]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from medjax.metrics.spans import Tags, check_lengths, span_pairs
-from medjax.tagging import TokenSpan
+from medjax.metrics.spans import Spans, Tags, check_lengths, span_pairs
 
 
 class Confusion(NamedTuple):
@@ -61,28 +61,50 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     ({('Drug', 'Test'): 1}, {'Test': 1}, {'Drug': 1})
     """
     check_lengths(y_true, y_pred)
+    pairs = span_pairs(y_true, y_pred, rule)
+    return entity_confusion([true for true, _ in pairs], [found for _, found in pairs])
+
+
+def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
+    """Count which label is predicted for which annotated entity.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of sequences of (label, start, end)
+        Entities of each document, annotated and predicted, as `entity_scores` takes them.
+
+    Returns
+    -------
+    Confusion
+        The counts; entities share a character where spans share a token.
+
+    Raises
+    ------
+    ValueError
+        If the number of documents differs.
+    """
     same_span: Counter[tuple[str, str]] = Counter()
     partial: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     spurious: Counter[str] = Counter()
     labels: set[str] = set()
-    for true_spans, pred_spans in span_pairs(y_true, y_pred, rule):
-        labels.update(span.label for span in (*true_spans, *pred_spans))
-        predicted = {(span.first, span.stop): span.label for span in pred_spans}
-        pred_tokens, true_tokens = _tokens(pred_spans), _tokens(true_spans)
-        for label, first, stop in true_spans:
-            if (first, stop) in predicted:
-                same_span[label, predicted[first, stop]] += 1
-            elif pred_tokens.isdisjoint(range(first, stop)):
+    for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
+        labels.update(span[0] for span in (*true_spans, *pred_spans))
+        predicted = {(start, end): label for label, start, end, *_ in pred_spans}
+        pred_places, true_places = _places(pred_spans), _places(true_spans)
+        for label, start, end, *_ in true_spans:
+            if (start, end) in predicted:
+                same_span[label, predicted[start, end]] += 1
+            elif pred_places.isdisjoint(range(start, end)):
                 missed[label] += 1
             else:
                 partial[label] += 1
-        for label, first, stop in pred_spans:
-            if true_tokens.isdisjoint(range(first, stop)):
+        for label, start, end, *_ in pred_spans:
+            if true_places.isdisjoint(range(start, end)):
                 spurious[label] += 1
     columns = (dict(same_span), dict(partial), dict(missed), dict(spurious))
     return Confusion(tuple(sorted(labels)), *columns)
 
 
-def _tokens(spans: list[TokenSpan]) -> set[int]:
-    return {token for span in spans for token in range(span.first, span.stop)}
+def _places(spans: Sequence[tuple[Any, ...]]) -> set[int]:
+    return {place for _, start, end, *_ in spans for place in range(start, end)}

@@ -8,13 +8,12 @@ with its lenient mode for the rule ``"conlleval"``, with ``mode="strict"`` for t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from medjax.metrics._columns import IGNORED, labels_and_predictions
-from medjax.tagging import TokenSpan, check_rule, split_tag, tags_to_spans
+from medjax.tagging import TokenSpan, check_rule, tags_to_spans
 
 AVERAGES = ("micro", "macro", "weighted")
 """Averages of `span_scores`: over spans, over labels, over labels by their number of spans."""
@@ -23,6 +22,10 @@ MEASURES = ("precision", "recall", "f1-score")
 """What `span_scores` computes for each label and average."""
 
 Tags = Sequence[Sequence[str]]
+"""Tags of each sentence."""
+
+Spans = Sequence[Sequence[tuple[Any, ...]]]
+"""Label, start, end, and maybe more, of each span of each sentence or document."""
 
 
 def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str, float]:
@@ -63,32 +66,72 @@ def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str
     """
     check_rule(rule)
     check_lengths(y_true, y_pred)
+    pairs = span_pairs(y_true, y_pred, rule)
+    scores = entity_scores([true for true, _ in pairs], [predicted for _, predicted in pairs])
+    return with_accuracy(scores, y_true, y_pred)
+
+
+def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
+    """Score predicted entities against the annotated ones, by label, start and end.
+
+    Parameters
+    ----------
+    y_true, y_pred : sequence of sequences of (label, start, end)
+        Entities of each document, annotated and predicted, in any order: for instance
+        `medjax.text.Entity`, of which the score is ignored.
+
+    Returns
+    -------
+    dict of str to float
+        What `span_scores` returns, without ``accuracy``. An entity that is annotated twice counts
+        twice in the support and is found once.
+
+    Raises
+    ------
+    ValueError
+        If the number of documents differs, or a label is called as an average is.
+
+    Examples
+    --------
+    >>> scores = entity_scores([[("Drug", 0, 7)]], [[("Drug", 0, 7), ("Test", 9, 12)]])
+    >>> scores["micro_precision"], scores["micro_recall"]
+    (0.5, 1.0)
+    """
+    if len(y_true) != len(y_pred):
+        msg = f"found predictions for {len(y_pred)} documents; expected {len(y_true)}"
+        raise ValueError(msg)
     right: Counter[str] = Counter()
     predicted: Counter[str] = Counter()
     support: Counter[str] = Counter()
-    for true_spans, pred_spans in span_pairs(y_true, y_pred, rule):
-        right.update(span.label for span in set(true_spans) & set(pred_spans))
-        predicted.update(span.label for span in pred_spans)
-        support.update(span.label for span in true_spans)
+    for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
+        true_set, pred_set = ({tuple(s[:3]) for s in spans} for spans in (true_spans, pred_spans))
+        right.update(label for label, _, _ in true_set & pred_set)
+        predicted.update(span[0] for span in pred_spans)
+        support.update(span[0] for span in true_spans)
     labels = sorted(predicted | support)
     if clash := set(labels) & set(AVERAGES):
         msg = f"label {min(clash)!r} has the name of an average; rename it, {AVERAGES} are taken"
         raise ValueError(msg)
     counts = np.array([[c[label] for label in labels] for c in (right, predicted, support)])
-    nb_right = sum(
-        true == pred
-        for true_tags, pred_tags in zip(y_true, y_pred, strict=True)
-        for true, pred in zip(true_tags, pred_tags, strict=True)
-    )
     scores = _averages(counts)
     scores["support"] = sum(support.values())
-    scores["accuracy"] = nb_right / max(sum(map(len, y_true)), 1)
     by_label = _measures(*counts)
     for column, label in enumerate(labels):
         for measure, values in zip(MEASURES, by_label, strict=True):
             scores[f"{label}_{measure}"] = float(values[column])
         scores[f"{label}_support"] = support[label]
     return scores
+
+
+def with_accuracy(scores: dict[str, float], y_true: Tags, y_pred: Tags) -> dict[str, float]:
+    """Return scores with the share of tags that are right, 0 where there is none."""
+    check_lengths(y_true, y_pred)
+    nb_right = sum(
+        true == pred
+        for true_tags, pred_tags in zip(y_true, y_pred, strict=True)
+        for true, pred in zip(true_tags, pred_tags, strict=True)
+    )
+    return {**scores, "accuracy": nb_right / max(sum(map(len, y_true)), 1)}
 
 
 def check_lengths(y_true: Tags, y_pred: Tags) -> None:
@@ -152,99 +195,3 @@ def _measures(
     total = precision + recall
     f1 = 2.0 * precision * recall / np.where(total == 0, 1.0, total)
     return precision, recall, f1
-
-
-class SpanMetrics:
-    """Span scores of a token classifier, as a MetricsComputer.
-
-    Parameters
-    ----------
-    tags : sequence of str
-        Name of each tag id, as `medjax.tagging.tag_names` returns them.
-    rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags; medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
-        ``"bilou"``.
-
-    Raises
-    ------
-    ValueError
-        If the rule is unknown or a tag is none of it.
-
-    Examples
-    --------
-    >>> metrics = SpanMetrics(("O", "B-Drug", "I-Drug"))
-    >>> batch = {"labels": np.array([[-100, 1, 2, 0]])}
-    >>> columns = metrics.prepare_batch({"predictions": np.array([[0, 1, 2, 2]])}, batch)
-    >>> columns
-    {'y_true': [['B-Drug', 'I-Drug', 'O']], 'y_pred': [['B-Drug', 'I-Drug', 'I-Drug']]}
-    >>> metrics.compute(columns)["micro_f1-score"]
-    0.0
-    """
-
-    def __init__(self, tags: Sequence[str], rule: str = "conlleval") -> None:
-        check_rule(rule)
-        for tag in tags:
-            split_tag(tag, rule)
-        self.tags = tuple(tags)
-        self.rule = rule
-
-    def prepare_batch(
-        self, model_output: Mapping[str, Any], input_batch: Mapping[str, Any]
-    ) -> dict[str, list[list[str]]]:
-        """Return the tags of a batch, without the positions labelled -100 and padding rows.
-
-        Parameters
-        ----------
-        model_output : mapping
-            ``"predictions"``, int of shape (rows, length), or ``"logits"`` of shape (rows, length,
-            tags), numpy or JAX arrays.
-        input_batch : mapping
-            ``"labels"``, int of shape (rows, length); -100 where nothing is to be predicted.
-
-        Returns
-        -------
-        dict of str to list of list of str
-            ``"y_true"`` and ``"y_pred"``, one list of tags a row.
-
-        Raises
-        ------
-        ValueError
-            If a column is missing, shapes disagree or an id has no tag.
-        """
-        labels, predictions = labels_and_predictions(model_output, input_batch)
-        if labels.ndim != 2:
-            msg = f"labels have shape {labels.shape}; expected (rows, length)"
-            raise ValueError(msg)
-        counts = labels != IGNORED
-        return {
-            "y_true": self._names(labels, counts),
-            "y_pred": self._names(predictions, counts),
-        }
-
-    def _names(self, ids: np.ndarray, counts: np.ndarray) -> list[list[str]]:
-        counted = ids[counts]
-        if counted.size and not 0 <= counted.min() <= counted.max() < len(self.tags):
-            msg = (
-                f"tag ids from {counted.min()} to {counted.max()} found; expected 0 to "
-                f"{len(self.tags) - 1}, the positions in {self.tags}"
-            )
-            raise ValueError(msg)
-        return [
-            [self.tags[tag_id] for tag_id in row[mask].tolist()]
-            for row, mask in zip(ids, counts, strict=True)
-        ]
-
-    def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
-        """Return the scores of all batches together.
-
-        Parameters
-        ----------
-        all_data : mapping of str to list
-            The columns of `prepare_batch`, joined.
-
-        Returns
-        -------
-        dict of str to float
-            See `span_scores`.
-        """
-        return span_scores(all_data["y_true"], all_data["y_pred"], self.rule)

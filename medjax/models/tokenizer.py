@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
 
 
 class Encoding(NamedTuple):
-    """A tokenised text; every list has one entry per token.
+    """A tokenized text; every list has one entry per token.
 
     Attributes
     ----------
@@ -58,19 +58,23 @@ class Tokenizer:
     Attributes
     ----------
     backend : tokenizers.Tokenizer
-        What does the work; it neither truncates nor pads by itself.
+        What does the work; it neither truncates nor pads, and nothing changes it, so that
+        threads may share it.
     pad_token_id : int
         Token to fill up short rows with.
+    unknown_token_id : int or None
+        Token that stands for what is not in the vocabulary; None if everything can be spelt.
     files : Mapping
         Name and content of the tokenizer's files, as `save` writes them.
     """
 
     backend: tokenizers.Tokenizer = dataclasses.field(repr=False)
     pad_token_id: int
+    unknown_token_id: int | None
     files: Mapping[str, bytes] = dataclasses.field(repr=False)
 
     def encode(self, texts: Sequence[str], max_length: int | None = None) -> list[Encoding]:
-        """Tokenise texts, without padding.
+        """Tokenize texts, without padding.
 
         Parameters
         ----------
@@ -93,25 +97,18 @@ class Tokenizer:
         if isinstance(texts, str):
             msg = f"texts is the string {texts[:40]!r}; expected a list of texts: [{texts[:40]!r}]"
             raise ValueError(msg)
-        self._truncate_at(max_length)
-        return [
+        encodings = [
             Encoding(found.ids, found.offsets, found.word_ids, found.special_tokens_mask)
             for found in self.backend.encode_batch(list(texts))
         ]
-
-    def _truncate_at(self, max_length: int | None) -> None:
-        current = self.backend.truncation and self.backend.truncation["max_length"]
-        if max_length == current:
-            # Left alone, so that threads that agree on the length share the backend safely.
-            return
         if max_length is None:
-            self.backend.no_truncation()
-            return
+            return encodings
         nb_special = self.backend.num_special_tokens_to_add(is_pair=False)
         if max_length <= nb_special:
             msg = f"max_length is {max_length}; expected more than {nb_special}, the special tokens"
             raise ValueError(msg)
-        self.backend.enable_truncation(max_length)
+        # Cut here and not by the backend, whose truncation is a setting shared by all its users.
+        return [_cut_off(encoding, max_length) for encoding in encodings]
 
     def save(self, folder: Path | str) -> None:
         """Write the tokenizer's files, byte for byte as they were read.
@@ -125,6 +122,17 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
+
+
+def _cut_off(encoding: Encoding, max_length: int) -> Encoding:
+    """Return an encoding of at most `max_length` tokens, its closing special tokens kept."""
+    excess = len(encoding.ids) - max_length
+    if excess <= 0:
+        return encoding
+    stop = len(encoding.ids)
+    while stop > 0 and encoding.special_tokens_mask[stop - 1]:
+        stop -= 1
+    return Encoding._make(column[: stop - excess] + column[stop:] for column in encoding)
 
 
 def _fast_tokenizer_json(folder: Path) -> bytes:
@@ -165,6 +173,14 @@ def _pad_token_id(backend: tokenizers.Tokenizer, files: Mapping[str, bytes], fol
     raise ValueError(msg)
 
 
+def _unknown_token_id(backend: tokenizers.Tokenizer, content: bytes) -> int | None:
+    model = json.loads(content)["model"]
+    if model.get("unk_id") is not None:  # Unigram numbers it
+        return int(model["unk_id"])
+    unknown = model.get("unk_token")
+    return None if unknown is None else backend.token_to_id(unknown)
+
+
 def load_tokenizer(folder: Path | str) -> Tokenizer:
     """Load the tokenizer of a checkpoint.
 
@@ -203,4 +219,5 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     pad_token_id = _pad_token_id(backend, files, folder)
     backend.no_truncation()
     backend.no_padding()
-    return Tokenizer(backend, pad_token_id, files)
+    unknown_token_id = _unknown_token_id(backend, files[TOKENIZER_FILE])
+    return Tokenizer(backend, pad_token_id, unknown_token_id, files)

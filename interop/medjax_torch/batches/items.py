@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
-from medjax.data.loader import length_of
+from medjax.data.dataset import length_of
 from medjax.data.source import Examples
 
 Collate = Callable[[Sequence[Any]], Any]

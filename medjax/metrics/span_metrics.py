@@ -1,0 +1,190 @@
+"""Span scores of a token classifier, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from medjax.metrics._columns import IGNORED, labels_and_predictions, real_rows
+from medjax.metrics.spans import entity_scores, span_pairs, with_accuracy
+from medjax.tagging import check_rule, split_tag, tags_to_spans
+
+GOLD = "gold"
+"""Name of the column of a batch that holds a `Gold` for each row."""
+
+
+class Gold(NamedTuple):
+    """The annotation that a row of a batch is scored against.
+
+    Attributes
+    ----------
+    document : int or None
+        Number of the document that the row is a window of; None for a document of its own.
+    words : sequence of (int, int)
+        Start and end in characters of each labelled word of the row, in the document's text.
+    entities : sequence of (str, int, int)
+        Label, start and end of the annotated entities that start in this window.
+    """
+
+    document: int | None
+    words: Sequence[tuple[int, int]]
+    entities: Sequence[tuple[str, int, int]]
+
+
+class SpanMetrics:
+    """Span scores of a token classifier, as a MetricsComputer.
+
+    A batch with the column `GOLD`, such as those of `medjax.components.TokenClassification`, is
+    scored by document and by characters: the windows of a document are put together, tags become
+    entities, and these are compared with the annotated ones. An annotated entity that no tags can
+    stand for, because it ends inside a word, counts as missed. Without that column tags are
+    compared with tags.
+
+    Parameters
+    ----------
+    tags : sequence of str
+        Name of each tag id, as `medjax.tagging.tag_names` returns them.
+    rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
+        How spans are read from tags; medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
+        ``"bilou"``.
+
+    Raises
+    ------
+    ValueError
+        If the rule is unknown or a tag is none of it.
+
+    Examples
+    --------
+    >>> metrics = SpanMetrics(("O", "B-Drug", "I-Drug"))
+    >>> batch = {"labels": np.array([[-100, 1, 2, 0]])}
+    >>> columns = metrics.prepare_batch({"predictions": np.array([[0, 1, 2, 2]])}, batch)
+    >>> columns
+    {'y_true': [['B-Drug', 'I-Drug', 'O']], 'y_pred': [['B-Drug', 'I-Drug', 'I-Drug']]}
+    >>> metrics.compute(columns)["micro_f1-score"]
+    0.0
+    """
+
+    def __init__(self, tags: Sequence[str], rule: str = "conlleval") -> None:
+        check_rule(rule)
+        for tag in tags:
+            split_tag(tag, rule)
+        self.tags = tuple(tags)
+        self.rule = rule
+
+    def prepare_batch(
+        self, model_output: Mapping[str, Any], input_batch: Mapping[str, Any]
+    ) -> dict[str, list[Any]]:
+        """Return the tags of a batch, without the positions labelled -100 and padding rows.
+
+        Parameters
+        ----------
+        model_output : mapping
+            ``"predictions"``, int of shape (rows, length), or ``"logits"`` of shape (rows, length,
+            tags), numpy or JAX arrays.
+        input_batch : mapping
+            ``"labels"``, int of shape (rows, length), -100 where nothing is to be predicted;
+            maybe `GOLD`, a list of `Gold`.
+
+        Returns
+        -------
+        dict of str to list
+            ``"y_true"`` and ``"y_pred"``, one list of tags a row; with `GOLD` that column too.
+
+        Raises
+        ------
+        ValueError
+            If a column is missing, shapes disagree or an id has no tag.
+        """
+        labels, predictions = labels_and_predictions(model_output, input_batch)
+        if labels.ndim != 2:
+            msg = f"labels have shape {labels.shape}; expected (rows, length)"
+            raise ValueError(msg)
+        counts = labels != IGNORED
+        prepared: dict[str, list[Any]] = {
+            "y_true": self._names(labels, counts),
+            "y_pred": self._names(predictions, counts),
+        }
+        if GOLD in input_batch:
+            prepared[GOLD] = real_rows(input_batch[GOLD], input_batch)
+            for gold, tags in zip(prepared[GOLD], prepared["y_true"], strict=True):
+                if len(gold[1]) != len(tags):
+                    msg = f"a row has {len(tags)} labels for {len(gold[1])} words; expected as many"
+                    raise ValueError(msg)
+        return prepared
+
+    def _names(self, ids: np.ndarray, counts: np.ndarray) -> list[list[str]]:
+        counted = ids[counts]
+        if counted.size and not 0 <= counted.min() <= counted.max() < len(self.tags):
+            msg = (
+                f"tag ids from {counted.min()} to {counted.max()} found; expected 0 to "
+                f"{len(self.tags) - 1}, the positions in {self.tags}"
+            )
+            raise ValueError(msg)
+        return [
+            [self.tags[tag_id] for tag_id in row[mask].tolist()]
+            for row, mask in zip(ids, counts, strict=True)
+        ]
+
+    def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
+        """Return the scores of all batches together.
+
+        Parameters
+        ----------
+        all_data : mapping of str to list
+            The columns of `prepare_batch`, joined.
+
+        Returns
+        -------
+        dict of str to float
+            See `span_scores`; ``accuracy`` is that of the words' tags.
+        """
+        y_true, y_pred = all_data["y_true"], all_data["y_pred"]
+        return with_accuracy(entity_scores(*self.entities(all_data)), y_true, y_pred)
+
+    def entities(
+        self, all_data: Mapping[str, list[Any]]
+    ) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Return the annotated and the predicted entities of each document.
+
+        Parameters
+        ----------
+        all_data : mapping of str to list
+            The columns of `prepare_batch`, joined.
+
+        Returns
+        -------
+        y_true, y_pred : list of list of tuple
+            (label, start, end) in characters, or, without the column `GOLD`, spans of tags for
+            each row.
+        """
+        if GOLD not in all_data:
+            pairs = span_pairs(all_data["y_true"], all_data["y_pred"], self.rule)
+            return [list(true) for true, _ in pairs], [list(found) for _, found in pairs]
+        y_true: list[list[Any]] = []
+        y_pred: list[list[Any]] = []
+        for rows in _by_document(all_data[GOLD]):
+            tags = [tag for row in rows for tag in all_data["y_pred"][row]]
+            words = [word for row in rows for word in all_data[GOLD][row][1]]
+            y_true.append([tuple(e) for row in rows for e in all_data[GOLD][row][2]])
+            y_pred.append(
+                [
+                    (label, words[first][0], words[stop - 1][1])
+                    for label, first, stop in tags_to_spans(tags, self.rule)
+                ]
+            )
+        return y_true, y_pred
+
+
+def _by_document(golds: Sequence[Any]) -> list[list[int]]:
+    """Return the rows of each document, in the order of its text."""
+    documents: dict[Any, list[int]] = {}
+    for row, (document, _, _) in enumerate(golds):
+        key = ("row", row) if document is None else document
+        documents.setdefault(key, []).append(row)
+    # A window without words has no place of its own, only entities that count.
+    return [
+        sorted(rows, key=lambda row: golds[row][1][0][0] if golds[row][1] else -1)
+        for rows in documents.values()
+    ]
