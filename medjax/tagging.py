@@ -129,6 +129,17 @@ def tag_names(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in SCHEMES[scheme]))
 
 
+def labels_of(tags: Iterable[str]) -> list[str]:
+    """Return the labels of tags, each once, in their order.
+
+    Examples
+    --------
+    >>> labels_of(["O", "B-Drug", "I-Drug", "B-Test"])
+    ['Drug', 'Test']
+    """
+    return list(dict.fromkeys(split_tag(tag)[1] for tag in tags if tag != OUTSIDE))
+
+
 def split_tag(tag: str, rule: str = "conlleval") -> tuple[str, str]:
     """Return the prefix and the label of a tag, ``("O", "")`` for ``"O"``.
 

@@ -1,25 +1,22 @@
-"""Documents as a tagger reads them: their words, their windows, and what no tags can stand for."""
+"""Documents as a tagger reads them: words, windows, and the examples made of these."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from medjax.alignment import Word, entities_to_spans, spans_to_entities, tokens_to_words
+from medjax.alignment import Word, entities_to_tags, tokens_to_words
 from medjax.component import ExpandedData
+from medjax.components.unreachable import INSIDE, Unreachable, find_unreachable, unreachable_note
 from medjax.components.windows import Window, split_windows
+from medjax.metrics import GOLD, IGNORED, Gold
 from medjax.models.tokenizer import Tokenizer
-from medjax.tagging import spans_to_tags, tags_to_spans
-from medjax.text import Document, Entity
+from medjax.tagging import labels_of
+from medjax.text import Document
 
 _BATCH = 256  # documents tokenized together, which the tokenizer does in threads
-_NAMED = 3  # entities that a note names
-
-NO_WORD = "have no word of their own"
-SHARED = "share a word with another"
-INSIDE = "start or end inside a word"
+_UNKNOWN = 0.1  # share of unknown tokens above which text and tokenizer do not fit
 
 
 class Reading(NamedTuple):
@@ -59,30 +56,6 @@ class DocumentWindow(NamedTuple):
     number: int
 
 
-class Unreachable(NamedTuple):
-    """An annotated entity that a perfect tagger cannot return; it counts as missed.
-
-    Attributes
-    ----------
-    position : int
-        Position of its document in the dataset.
-    document : str
-        Name of the document.
-    entity : Entity
-        The entity.
-    text : str
-        What it covers.
-    reason : str
-        Why: it has no word, shares its word with another entity, or ends inside a word.
-    """
-
-    position: int
-    document: str
-    entity: Entity
-    text: str
-    reason: str
-
-
 @dataclasses.dataclass(frozen=True)
 class DocumentReader:
     """Reads texts for a tagger.
@@ -117,6 +90,19 @@ class DocumentReader:
         return Reading(words, windows, nb_tokens, nb_unknown)
 
 
+def read_documents(
+    documents: Any, reader: DocumentReader, labels: Sequence[str]
+) -> Iterator[tuple[int, Any, Reading]]:
+    """Yield position, document and reading of all documents of a dataset, checked."""
+    for first in range(0, len(documents), _BATCH):
+        positions = range(first, min(first + _BATCH, len(documents)))
+        batch = [documents[position] for position in positions]
+        for document in batch:
+            check_document(document, labels)
+        readings = reader.read([document.text for document in batch])
+        yield from zip(positions, batch, readings, strict=True)
+
+
 def expand_documents(
     documents: Any, reader: DocumentReader, labels: Sequence[str], scheme: str
 ) -> ExpandedData:
@@ -141,8 +127,7 @@ def expand_documents(
     windows: list[DocumentWindow] = []
     unreachable: list[Unreachable] = []
     nb_entities = nb_tokens = nb_unknown = 0
-    for position, document, reading in read_documents(documents, reader):
-        check_entities(document, labels)
+    for position, document, reading in read_documents(documents, reader, labels):
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
         unreachable += find_unreachable(position, document, reading.words, scheme)
         nb_entities += len(document.entities)
@@ -154,91 +139,82 @@ def expand_documents(
         if not reader.subtokens and any(entity.reason == INSIDE for entity in unreachable):
             note += "; tag_subtokens=True reaches those that start and end between tokens"
         notes.append(note)
-    if nb_unknown > 0.05 * nb_tokens:
+    if nb_unknown > _UNKNOWN * nb_tokens:
         notes.append(
             f"{nb_unknown / nb_tokens:.0%} of the tokens of {len(documents):,} documents are "
             "unknown to the tokenizer; use a model made for their language and script"
         )
-    return ExpandedData(windows, [window.position for window in windows], notes)
+    return ExpandedData(windows, [window.position for window in windows], tuple(notes))
 
 
-def read_documents(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any, Reading]]:
-    """Yield position, document and reading of all documents of a dataset."""
-    for first in range(0, len(documents), _BATCH):
-        positions = range(first, min(first + _BATCH, len(documents)))
-        batch = [documents[position] for position in positions]
-        readings = reader.read([document.text for document in batch])
-        yield from zip(positions, batch, readings, strict=True)
+def find_all_unreachable(
+    documents: Any, reader: DocumentReader, labels: Sequence[str], scheme: str
+) -> list[Unreachable]:
+    """Return the entities of a dataset that no tags can stand for."""
+    return [
+        entity
+        for position, document, reading in read_documents(documents, reader, labels)
+        for entity in find_unreachable(position, document, reading.words, scheme)
+    ]
 
 
-def check_entities(document: Document, labels: Sequence[str]) -> None:
-    """Refuse entities that are not of the given labels or not in the text."""
-    where = f"document {document.name!r}" if getattr(document, "name", "") else "a document"
+def check_document(document: Any, labels: Sequence[str]) -> None:
+    """Refuse what is no document, and entities of other labels or outside the text."""
+    if not isinstance(getattr(document, "text", None), str) or not hasattr(document, "entities"):
+        msg = (
+            f"an item of the data is {document!r:.60}; expected a medjax.text.Document, or an "
+            "object that has its text and entities"
+        )
+        raise ValueError(msg)
+    where = f"the document {getattr(document, 'name', '') or document.text[:40]!r}"
     for entity in document.entities:
         if entity.label not in labels:
             msg = f"{where} has the label {entity.label!r}; expected one of {list(labels)}"
             raise ValueError(msg)
         if not 0 <= entity.start < entity.end <= len(document.text):
             msg = (
-                f"{where} has the entity {tuple(entity[:3])}; expected 0 <= start < end <= "
-                f"{len(document.text)}, the length of its text"
+                f"{where} has {entity.label} at {entity.start} to {entity.end}; expected "
+                f"0 <= start < end <= {len(document.text)}, the length of its text"
             )
             raise ValueError(msg)
 
 
-def find_unreachable(
-    position: int, document: Document, words: Sequence[Word], scheme: str
-) -> list[Unreachable]:
-    """Return the entities of a document that are not found again from their own tags."""
-    if not document.entities:
-        return []
-    offsets = [(word.start, word.end) for word in words]
-    tags = spans_to_tags(entities_to_spans(document.entities, offsets), len(words), scheme)
-    found = {e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets)}
-    name = getattr(document, "name", "") or f"document {position}"
-    return [
-        Unreachable(
-            position,
-            name,
-            entity,
-            document.text[entity.start : entity.end],
-            _reason(entity, offsets),
+def window_example(
+    item: Document | DocumentWindow, reader: DocumentReader, tags: Sequence[str], scheme: str
+) -> dict[str, Any]:
+    """Return token ids, labels and annotation of a window; see `TokenClassification.preprocess`."""
+    position, number = None, 0
+    document: Any = item
+    if isinstance(item, DocumentWindow):
+        document, position, number = item.documents[item.position], item.position, item.number
+    check_document(document, labels_of(tags))
+    (reading,) = reader.read([document.text])
+    if position is None and len(reading.windows) > 1:
+        msg = (
+            f"a document of {reading.nb_tokens} tokens found; expected one that fits in "
+            f"max_length={reader.max_length}, or the items of TokenClassification.expand"
         )
-        for entity in document.entities
-        if tuple(entity[:3]) not in found
-    ]
+        raise ValueError(msg)
+    if number >= len(reading.windows):
+        msg = f"document {position} was longer when training started; keep the data as it is"
+        raise ValueError(msg)
+    window = reading.windows[number]
+    offsets = [(word.start, word.end) for word in reading.words]
+    # Of the whole document, since an entity may start in one window and end in the next.
+    names = entities_to_tags(document.entities, offsets, scheme)
+    ids = {tag: number for number, tag in enumerate(tags)}
+    labels = [IGNORED] * len(window.ids)
+    tagged = slice(window.first_word, window.stop_word)
+    for place, name in zip(window.positions, names[tagged], strict=True):
+        labels[place] = ids[name]
+    begin, stop = _stretch(reading, number, len(document.text))
+    entities = [(e.label, e.start, e.end) for e in document.entities if begin <= e.start < stop]
+    gold = Gold(position, offsets[tagged], entities)
+    return {"input_ids": window.ids, "labels": labels, GOLD: gold}
 
 
-def _reason(entity: Entity, offsets: Sequence[tuple[int, int]]) -> str:
-    touched = [(start, end) for start, end in offsets if start < entity.end and entity.start < end]
-    if not touched:
-        return NO_WORD
-    is_whole = touched[0][0] == entity.start and touched[-1][1] == entity.end
-    return SHARED if is_whole else INSIDE
-
-
-def unreachable_note(
-    unreachable: Sequence[Unreachable], nb_entities: int, nb_documents: int
-) -> str:
-    """Return what to say of entities that no tags can stand for."""
-    counts = Counter(entity.reason for entity in unreachable)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    named = ", ".join(f"{e.text!r} in {e.document}" for e in unreachable[:_NAMED])
-    more = ", ..." if len(unreachable) > _NAMED else ""
-    return (
-        f"{len(unreachable):,} of {nb_entities:,} entities in {nb_documents:,} documents cannot be "
-        f"tagged exactly and count as missed: {reasons} ({named}{more})"
-    )
-
-
-def window_of(
-    document: Document, reading: Reading, number: int
-) -> tuple[Window, list[Word], list[Entity]]:
-    """Return a window of a document with its words and the entities that start in it."""
-    windows, words = reading.windows, reading.words
-    window = windows[number]
-    bounds = [words[w.first_word].start for w in windows[1:] if w.first_word < len(words)]
-    bounds += [len(document.text)] * (len(windows) - len(bounds))
-    begin, stop = bounds[number - 1] if number else 0, bounds[number]
-    entities = [e for e in document.entities if begin <= e.start < stop]
-    return window, words[window.first_word : window.stop_word], entities
+def _stretch(reading: Reading, number: int, length: int) -> tuple[int, int]:
+    """Return start and end of the text that falls to a window; those of all have no gap."""
+    begins = [window.first_word for window in reading.windows[number : number + 2]]
+    places = [reading.words[n].start if n < len(reading.words) else length for n in begins]
+    return places[0] if number else 0, places[1] if len(places) > 1 else length

@@ -13,23 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medjax.alignment import Word, entities_to_tags
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
 from medjax.components.documents import (
     DocumentReader,
     DocumentWindow,
-    Unreachable,
-    check_entities,
     expand_documents,
-    find_unreachable,
-    read_documents,
-    window_of,
+    find_all_unreachable,
+    window_example,
 )
-from medjax.components.windows import Window
+from medjax.components.prediction import predict_entities
+from medjax.components.unreachable import Unreachable
 from medjax.config import Options
-from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
-from medjax.metrics import GOLD, Gold, Mean
+from medjax.metrics import GOLD, IGNORED, Mean
 from medjax.models import (
     TokenClassifier,
     Tokenizer,
@@ -42,11 +38,8 @@ from medjax.models import (
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.step import make_predict_step
-from medjax.tagging import split_tag, tag_names, tags_to_spans
+from medjax.tagging import labels_of, split_tag, tag_names
 from medjax.text import Document, Entity
-
-IGNORED = -100
-"""Label of tokens that do not count: special tokens, padding, all but the first of a word."""
 
 Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
@@ -181,7 +174,7 @@ class TokenClassification:
     @property
     def labels(self) -> list[str]:
         """Kinds of entities, in the order of their tags."""
-        return list(dict.fromkeys(split_tag(tag)[1] for tag in self.tags if tag != "O"))
+        return labels_of(self.tags)
 
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights, with a random classifier where they have none."""
@@ -231,11 +224,7 @@ class TokenClassification:
         documents : Dataset
             Documents.
         """
-        return [
-            entity
-            for position, document, reading in read_documents(documents, self._reader)
-            for entity in find_unreachable(position, document, reading.words, self.tagging_scheme)
-        ]
+        return find_all_unreachable(documents, self._reader, self.labels, self.tagging_scheme)
 
     def preprocess(self, item: Document | DocumentWindow) -> dict[str, Any]:
         """Return token ids, labels and annotation of a window of a document.
@@ -257,33 +246,7 @@ class TokenClassification:
         ValueError
             If a document is too long for one window, or no longer what it was when it was expanded.
         """
-        if isinstance(item, DocumentWindow):
-            document, index, number = item.documents[item.position], item.position, item.number
-        else:
-            document, index, number = item, None, 0
-        check_entities(document, self.labels)
-        (reading,) = self._reader.read([document.text])
-        if index is None and len(reading.windows) > 1:
-            msg = (
-                f"a document of {reading.nb_tokens} tokens found; expected one that fits in "
-                f"max_length={self.max_length}, or the items of TokenClassification.expand"
-            )
-            raise ValueError(msg)
-        if number >= len(reading.windows):
-            msg = f"document {index} has become shorter since it was expanded; keep the data as is"
-            raise ValueError(msg)
-        window, words, entities = window_of(document, reading, number)
-        labels = [IGNORED] * len(window.ids)
-        ids = {tag: number for number, tag in enumerate(self.tags)}
-        # Of the whole document, since an entity may begin in the window before.
-        tags = entities_to_tags(
-            document.entities, [word[:2] for word in reading.words], self.tagging_scheme
-        )[window.first_word : window.stop_word]
-        for position, tag in zip(window.positions, tags, strict=True):
-            labels[position] = ids[tag]
-        offsets = [(word.start, word.end) for word in words]
-        gold = Gold(index, offsets, [(e.label, e.start, e.end) for e in entities])
-        return {"input_ids": window.ids, "labels": labels, GOLD: gold}
+        return window_example(item, self._reader, self.tags, self.tagging_scheme)
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
         """Return a batch padded to its longest example.
@@ -376,45 +339,15 @@ class TokenClassification:
             For each text its entities by character offsets, with the mean probability of their
             words' tags as score.
         """
-        options = options or Options()
-        readings = self._reader.read(texts)
-        probabilities = [np.zeros((len(r.words), len(self.tags)), np.float32) for r in readings]
-        windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
-        # By length, so that windows of a batch need little padding.
-        windows.sort(key=lambda pair: len(pair[1].ids))
-        predict_step = make_predict_step(self.forward, options)
-        for first in range(0, len(windows), batch_size):
-            batch = windows[first : first + batch_size]
-            outputs = predict_step(variables, self._fixed([w for _, w in batch], batch_size))
-            logits = jax.device_get(outputs["logits"])
-            for (number, window), scores in zip(batch, logits, strict=False):
-                words = slice(window.first_word, window.stop_word)
-                probabilities[number][words] = jax.nn.softmax(scores[window.positions])
-        return [
-            self._entities(reading.words, found, rule)
-            for reading, found in zip(readings, probabilities, strict=True)
-        ]
-
-    def _fixed(self, windows: Sequence[Window], nb_rows: int) -> BatchData:
-        unlabelled = [
-            {"input_ids": w.ids, "labels": [IGNORED] * len(w.ids), GOLD: None} for w in windows
-        ]
-        lengths = (*(n for n in Options().length_ladder if n < self.max_length), self.max_length)
-        ladder = Ladder(lengths, HUGGING_FACE_PADDING)
-        return fix_shape(self.collate(unlabelled), ladder, nb_rows)
-
-    def _entities(
-        self, words: Sequence[Word], probabilities: np.ndarray, rule: str
-    ) -> tuple[Entity, ...]:
-        tags = [self.tags[number] for number in probabilities.argmax(-1)]
-        return tuple(
-            Entity(
-                span.label,
-                words[span.first].start,
-                words[span.stop - 1].end,
-                float(probabilities[span.first : span.stop].max(-1).mean()),
-            )
-            for span in tags_to_spans(tags, rule)
+        return predict_entities(
+            make_predict_step(self.forward, options or Options()),
+            variables,
+            texts,
+            reader=self._reader,
+            collate=self.collate,
+            tags=self.tags,
+            batch_size=batch_size,
+            rule=rule,
         )
 
 

@@ -1,5 +1,6 @@
 """Scores of a model against annotations."""
 
+from medjax.metrics._columns import IGNORED as IGNORED
 from medjax.metrics.accuracy import Accuracy as Accuracy
 from medjax.metrics.computer import MetricsComputer as MetricsComputer
 from medjax.metrics.confusion import Confusion as Confusion

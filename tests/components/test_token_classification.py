@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 import shutil
 
 import jax
@@ -11,8 +12,9 @@ import torch
 import transformers
 
 import medjax
+from medjax.alignment import tokens_to_words
 from medjax.components import TokenClassification
-from medjax.components.windows import read_words, split_windows
+from medjax.components.windows import split_windows
 from medjax.text import Document, Entity
 
 LABELS = ["Problem", "Test", "Treatment"]
@@ -26,12 +28,13 @@ def tagger(tiny_folder):
 def labelled_words(tagger, document):
     """Return the text of each labelled token's word with its tag."""
     example = tagger.preprocess(document)
-    (encoding,) = tagger.tokenizer.encode([document.text], tagger.max_length)
-    words = {word.tokens[0]: document.text[word.start : word.end] for word in read_words(encoding)}
+    (encoding,) = tagger.tokenizer.encode([document.text])
+    words = tokens_to_words(document.text, encoding.offsets, subtokens=tagger.tag_subtokens)
+    assert [w.token for w in words] == [n for n, x in enumerate(example["labels"]) if x != -100]
+    assert list(example["gold"].words) == [word[:2] for word in words]
     return [
-        (words[position], tagger.tags[label])
-        for position, label in enumerate(example["labels"])
-        if label != -100
+        (document.text[start:end], tagger.tags[example["labels"][token]])
+        for start, end, token in words
     ]
 
 
@@ -61,16 +64,51 @@ def test_all_subtokens_can_be_tagged(tiny_folder):
     assert -100 not in labels[1:-1]
 
 
-def test_long_examples_are_cut_off(tiny_folder):
+def test_a_long_document_is_expanded_and_not_cut_off(tiny_folder):
     tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, max_length=8)
-    text = "pain " * 30
-    example = tagger.preprocess(Document(text, (Entity("Problem", 0, 4), Entity("Test", 100, 104))))
-    assert len(example["input_ids"]) == len(example["labels"]) == 8
+    document = Document("pain " * 30, (Entity("Problem", 0, 4), Entity("Test", 100, 104)), "long")
+    with pytest.raises(ValueError, match="a document of 30 tokens found; expected one that fits"):
+        tagger.preprocess(document)
+    expanded = tagger.expand([Document("fever"), document])
+    assert list(expanded.origins) == [0, *[1] * (len(expanded) - 1)]
+    examples = [tagger.preprocess(item) for item in expanded.items]
+    assert all(len(example["input_ids"]) <= 8 for example in examples)
+    labels = [label for example in examples[1:] for label in example["labels"] if label != -100]
+    assert [tagger.tags[label] for label in labels] == [
+        "B-Problem", *["O"] * 19, "B-Test", *["O"] * 9
+    ]  # fmt: skip
+    entities = [entity for example in examples for entity in example["gold"].entities]
+    assert entities == [("Problem", 0, 4), ("Test", 100, 104)]
+
+
+def test_an_entity_over_two_windows_goes_on_in_the_second(tiny_folder):
+    tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, max_length=8)
+    document = Document("pain " * 12, (Entity("Problem", 0, 59),))
+    examples = [tagger.preprocess(item) for item in tagger.expand([document]).items]
+    labels = [label for example in examples for label in example["labels"] if label != -100]
+    assert len(examples) > 2
+    assert [tagger.tags[label] for label in labels] == ["B-Problem", *["I-Problem"] * 11]
 
 
 def test_unknown_label_is_refused(tagger):
+    document = Document("BRCA1", (Entity("Gene", 0, 5),))
     with pytest.raises(ValueError, match=r"label 'Gene'; expected one of \['Problem'"):
-        tagger.preprocess(Document("BRCA1", (Entity("Gene", 0, 5),)))
+        tagger.preprocess(document)
+    with pytest.raises(ValueError, match=r"the document 'BRCA1' has the label 'Gene'"):
+        tagger.expand([document])
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"text": "pain"}, "an item of the data is {'text': 'pain'}; expected a medjax.text.Docu"),
+        (Document("pain", (Entity("Test", 0, 5),)), "Test at 0 to 5; expected 0 <= start < end <="),
+        (Document("pain", (Entity("Test", 2, 2),)), "Test at 2 to 2; expected 0 <= start < end <="),
+    ],
+)
+def test_what_is_no_document_is_refused(tagger, document, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tagger.expand([document])
 
 
 def test_a_length_the_model_cannot_take_is_refused(tiny_folder):
@@ -159,7 +197,8 @@ def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
     (encoding,) = tagger.tokenizer.encode(texts[:1])
     with torch.no_grad():
         expected = theirs(input_ids=torch.tensor([encoding.ids])).logits.numpy()
-    batch = tagger.collate([{"input_ids": encoding.ids, "labels": encoding.ids}])
+    example = {"input_ids": encoding.ids, "labels": encoding.ids, "gold": None}
+    batch = tagger.collate([example])
     found = tagger.forward(
         result.state.variables, batch, jax.random.key(0), return_loss=False, eval_mode=True
     )
@@ -175,16 +214,20 @@ def test_predict_reads_long_texts_in_windows(tagger):
     assert all(a.end <= b.start for a, b in itertools.pairwise(entities))
 
 
-def test_windows_keep_every_token_once(tagger):
-    (encoding,) = tagger.tokenizer.encode(["chest pain and fever " * 50])
-    windows = list(split_windows(0, encoding, 64))
-    kept = [w.offset + p for w in windows for p in range(w.first_kept, w.stop_kept)]
+@pytest.mark.parametrize("max_length", [3, 4, 9, 64])
+def test_windows_tag_every_word_once(tagger, max_length):
+    text = "chest pain and fever " * 50
+    (encoding,) = tagger.tokenizer.encode([text])
+    words = tokens_to_words(text, encoding.offsets)
+    windows = split_windows(encoding, words, max_length)
     assert len(windows) > 3
-    assert kept == [position for position, s in enumerate(encoding.special_tokens_mask) if not s]
-    assert all(len(window.ids) <= 64 for window in windows)
+    assert [n for w in windows for n in range(w.first_word, w.stop_word)] == list(range(len(words)))
     for window in windows:
-        inside = range(window.first_kept, window.stop_kept)
-        assert [window.ids[p] for p in inside] == [encoding.ids[window.offset + p] for p in inside]
+        assert len(window.ids) <= max_length
+        assert (window.ids[0], window.ids[-1]) == (encoding.ids[0], encoding.ids[-1])
+        tokens = [word.token for word in words[window.first_word : window.stop_word]]
+        found = [window.ids[position] for position in window.positions]
+        assert found == [encoding.ids[token] for token in tokens]
 
 
 def test_it_pickles_for_workers(tagger):

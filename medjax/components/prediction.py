@@ -1,0 +1,75 @@
+"""Entities of new texts, found by a tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from medjax.alignment import Word
+from medjax.batch import BatchData
+from medjax.component import Collate, Variables
+from medjax.components.documents import DocumentReader
+from medjax.components.windows import Window
+from medjax.config import Options
+from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
+from medjax.metrics import GOLD, IGNORED
+from medjax.tagging import tags_to_spans
+from medjax.text import Entity
+
+
+def predict_entities(
+    predict_step: Callable[[Variables, BatchData], BatchData],
+    variables: Variables,
+    texts: Sequence[str],
+    *,
+    reader: DocumentReader,
+    collate: Collate,
+    tags: Sequence[str],
+    batch_size: int,
+    rule: str,
+) -> list[tuple[Entity, ...]]:
+    """Return the entities of each text; see `TokenClassification.predict`."""
+    readings = reader.read(texts)
+    probabilities = [np.zeros((len(r.words), len(tags)), np.float32) for r in readings]
+    windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
+    # By length, so that windows of a batch need little padding.
+    windows.sort(key=lambda pair: len(pair[1].ids))
+    for first in range(0, len(windows), batch_size):
+        group = windows[first : first + batch_size]
+        batch = collate([_unlabelled(window) for _, window in group])
+        outputs = predict_step(variables, fix_shape(batch, _ladder(reader.max_length), batch_size))
+        logits: Any = jax.device_get(outputs["logits"])
+        for (number, window), scores in zip(group, logits, strict=False):
+            words = slice(window.first_word, window.stop_word)
+            probabilities[number][words] = jax.nn.softmax(scores[window.positions])
+    return [
+        _entities(reading.words, found, tags, rule)
+        for reading, found in zip(readings, probabilities, strict=True)
+    ]
+
+
+def _unlabelled(window: Window) -> dict[str, Any]:
+    return {"input_ids": window.ids, "labels": [IGNORED] * len(window.ids), GOLD: None}
+
+
+def _ladder(max_length: int) -> Ladder:
+    lengths = (*(n for n in Options().length_ladder if n < max_length), max_length)
+    return Ladder(lengths, HUGGING_FACE_PADDING)
+
+
+def _entities(
+    words: Sequence[Word], probabilities: np.ndarray, tags: Sequence[str], rule: str
+) -> tuple[Entity, ...]:
+    best = [tags[number] for number in probabilities.argmax(-1)]
+    return tuple(
+        Entity(
+            label,
+            words[first].start,
+            words[stop - 1].end,
+            float(probabilities[first:stop].max(-1).mean()),
+        )
+        for label, first, stop in tags_to_spans(best, rule)
+    )
