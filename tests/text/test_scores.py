@@ -6,11 +6,14 @@ from medjax.metrics import (
     Accuracy,
     SpanMetrics,
     character_error_rate,
+    entity_confusion,
+    entity_scores,
     format_scores,
     label_confusion,
     span_scores,
     word_error_rate,
 )
+from medjax.text import Entity
 
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
 
@@ -55,9 +58,56 @@ def test_span_metrics_of_logits_and_of_predictions(module):
     assert metrics.compute(expected)["a_recall"] == 1.0
 
 
+def test_windows_of_a_document_are_put_together_whatever_their_order():
+    metrics = SpanMetrics(TAGS)
+    rows = [  # document, words, entities that start there, labels, predictions
+        (7, [(9, 11), (12, 14)], [], [2, 0], [2, 0]),
+        (7, [(0, 4), (5, 8)], [("a", 5, 11)], [0, 1], [0, 1]),
+        (3, [(0, 2)], [("b", 0, 2), ("b", 4, 5)], [3], [3]),
+        (None, [(0, 2)], [("a", 0, 2)], [1], [0]),
+        (None, [], [("a", 0, 1)], [], []),
+    ]
+    columns = {"y_true": [], "y_pred": [], "gold": []}
+    for document, words, entities, labels, predictions in rows:
+        batch = {"labels": np.array([labels], int), "gold": [(document, words, entities)]}
+        prepared = metrics.prepare_batch({"predictions": np.array([predictions], int)}, batch)
+        for name, values in prepared.items():
+            columns[name] += values
+    assert metrics.entities(columns) == (
+        [[("a", 5, 11)], [("b", 0, 2), ("b", 4, 5)], [("a", 0, 2)], [("a", 0, 1)]],
+        [[("a", 5, 11)], [("b", 0, 2)], [], []],
+    )
+    scores = metrics.compute(columns)
+    assert (scores["support"], scores["micro_recall"], scores["micro_precision"]) == (5, 2 / 5, 1.0)
+    assert scores["accuracy"] == 5 / 6
+
+
+def test_labels_and_words_of_a_row_are_as_many():
+    with pytest.raises(ValueError, match="a row has 1 labels for 2 words"):
+        SpanMetrics(TAGS).prepare_batch(
+            {"predictions": np.array([[0]])},
+            {"labels": np.array([[0]]), "gold": [(0, [(0, 1), (1, 2)], [])]},
+        )
+
+
+def test_entities_are_right_by_label_start_and_end():
+    gold = [[Entity("a", 0, 3), Entity("b", 4, 6)], [Entity("a", 0, 3)]]
+    found = [[Entity("a", 0, 3, 0.9), Entity("b", 4, 7, 0.8)], [Entity("b", 0, 3, 0.7)]]
+    scores = entity_scores(gold, found)
+    assert (scores["micro_precision"], scores["a_recall"], scores["b_recall"]) == (1 / 3, 1 / 2, 0)
+    assert "accuracy" not in scores
+    confusion = entity_confusion(gold, found)
+    assert confusion.same_span == {("a", "a"): 1, ("a", "b"): 1}
+    assert (confusion.partial, confusion.missed, confusion.spurious) == ({"b": 1}, {}, {})
+    with pytest.raises(ValueError, match="predictions for 1 documents; expected 2"):
+        entity_scores(gold, found[:1])
+
+
 def test_padding_rows_do_not_count():
     batch = {"labels": np.array([[1], [1]]), "row_mask": np.array([1.0, 0.0], np.float32)}
     output = {"predictions": np.array([[1], [0]])}
+    annotated = batch | {"gold": [(0, [(0, 1)], []), (1, [(0, 1)], [])]}
+    assert SpanMetrics(TAGS).prepare_batch(output, annotated)["gold"] == [(0, [(0, 1)], [])]
     assert SpanMetrics(TAGS).prepare_batch(output, batch)["y_true"] == [["B-a"]]
     assert Accuracy().compute(Accuracy().prepare_batch(output, batch)) == {"accuracy": 1.0}
 
