@@ -17,7 +17,7 @@ import optax
 import medjax
 from medjax.components import TokenClassification
 from medjax.data import epoch_order
-from medjax.metrics import format_confusion, format_scores, label_confusion, span_scores
+from medjax.metrics import entity_confusion, format_confusion, format_scores
 from medjax.readers import CONLL_SUFFIXES, read_documents
 from medjax.text import Document, Entity, split_sentences
 
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--constant-rate", action="store_true", help="do not lower the learning rate to 0")
     add("--seed", type=int, default=0)
     add("--max-length", type=int, default=128, help="tokens of a sentence")
-    add("--scheme", choices=("iob2", "bilou"), default="iob2")
+    add("--scheme", choices=("iob2", "bilou", "iobes"), default="iob2")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     add("--save-interval", type=int, default=None, help="batches between checkpoints in an epoch")
     return parser.parse_args(arguments)
@@ -99,12 +99,12 @@ def _find_split(folder: Path, names: Sequence[str]) -> Path:
     return found[0]
 
 
-class TagCollector(medjax.SpanMetrics):
-    """Span scores that also keep the tags they were computed from, for the confusion."""
+class Collector(medjax.SpanMetrics):
+    """Span scores that also keep what they were computed from, for other rules and tables."""
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the tags and score them."""
-        self.tags_of = all_data
+        """Keep the columns and score them."""
+        self.columns = all_data
         return super().compute(all_data)
 
 
@@ -115,12 +115,11 @@ def report(
     documents: list[Document],
 ) -> str:
     """Return tables of the scores by label, by both rules, and of the confusion."""
-    collector = TagCollector(tagger.tags)
+    collector = Collector(tagger.tags)
     lenient = medjax.evaluate(
         tagger.component, variables, config, documents, metrics_computer=collector
     )
-    y_true, y_pred = collector.tags_of["y_true"], collector.tags_of["y_pred"]
-    strict = span_scores(y_true, y_pred, rule=tagger.tagging_scheme)
+    strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme).compute(collector.columns)
     return "\n\n".join(
         (
             f"Test split, {len(documents)} sentences, rule of conlleval:",
@@ -128,7 +127,7 @@ def report(
             f"The same, strict {tagger.tagging_scheme}:",
             format_scores(strict),
             "Confusion, rule of conlleval:",
-            format_confusion(label_confusion(y_true, y_pred)),
+            format_confusion(entity_confusion(*collector.entities(collector.columns))),
         )
     )
 

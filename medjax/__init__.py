@@ -19,6 +19,7 @@ from medjax.checkpoint import MismatchError as MismatchError
 from medjax.checkpoint import best_checkpoint as best_checkpoint
 from medjax.checkpoint import last_checkpoint as last_checkpoint
 from medjax.compiled import OutOfMemoryError as OutOfMemoryError
+from medjax.component import ExpandedData as ExpandedData
 from medjax.component import TrainableComponent as TrainableComponent
 from medjax.config import Options as Options
 from medjax.config import TrainerConfig as TrainerConfig

@@ -75,10 +75,10 @@ def tokens_to_words(
             stop += 1
         if stop == first:
             continue
-        if first < taken:
-            words[-1] = words[-1]._replace(end=max(words[-1].end, pieces[stop - 1][1]))
-        else:
+        if first >= taken:
             words.append(Word(pieces[first][0], pieces[stop - 1][1], position))
+        elif stop > taken:
+            words[-1] = words[-1]._replace(end=pieces[stop - 1][1])
         taken = max(taken, stop)
     return words
 

@@ -86,11 +86,11 @@ def _bare(work: Work, clock: Clock, tagger: Any, config: Any, options: Any, load
         for batch in batches:
             state, _ = step(state, batch.device, no_flush)
         found = [evaluate(state.variables, batch.device)[1]["predictions"] for batch in tests]
-        columns: dict[str, list[Any]] = {"y_true": [], "y_pred": []}
+        columns: dict[str, list[Any]] = {}
         for batch, predictions in zip(tests, jax.device_get(found), strict=True):
             rows, length = batch.host["labels"].shape
             kept = metrics.prepare_batch({"predictions": predictions[:rows, :length]}, batch.host)
             for name, column in kept.items():
-                columns[name] += column
+                columns.setdefault(name, []).extend(column)
         clock.epoch(metrics.compute(columns))
     return step.nb_compilations + evaluate.nb_compilations

@@ -6,6 +6,7 @@ All train transformers' own token classifier on sentences that are tokenised bef
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import medjax
 from contenders.work import Clock, Work, padding
 from medjax.components import TokenClassification
 from medjax.models import resolve_model
+from medjax.text import Document
 
 
 def train(work: Work, clock: Clock) -> dict[str, Any]:
@@ -43,8 +45,8 @@ class Task:
         self.model = transformers.AutoModelForTokenClassification.from_pretrained(
             folder, num_labels=len(tagger.tags)
         )
-        self.train = [tagger.preprocess(document) for document in work.train]
-        self.test = [tagger.preprocess(document) for document in work.test]
+        self.train = _tokens(tagger, work.train)
+        self.test = _tokens(tagger, work.test)
         self.collate = transformers.DataCollatorForTokenClassification(
             transformers.AutoTokenizer.from_pretrained(folder)
         )
@@ -65,6 +67,12 @@ class Task:
             for name, column in kept.items():
                 columns[name] += column
         return self.metrics.compute(columns)
+
+
+def _tokens(tagger: TokenClassification, documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Return the columns that these contenders train on; they score tags, not documents."""
+    examples = [tagger.preprocess(item) for item in tagger.expand(documents).items]
+    return [{name: row[name] for name in ("input_ids", "labels")} for row in examples]
 
 
 def _hf_trainer(task: Task, clock: Clock) -> Any:

@@ -1,3 +1,5 @@
-"""Ready components: models with the preprocessing and the optimizer they are trained with."""
+"""Components that are ready to train."""
 
+from medjax.components.documents import DocumentWindow as DocumentWindow
 from medjax.components.token_classification import TokenClassification as TokenClassification
+from medjax.components.unreachable import Unreachable as Unreachable

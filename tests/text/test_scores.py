@@ -1,9 +1,13 @@
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medjax.columns import column_to_json, from_json
 from medjax.metrics import (
     Accuracy,
+    Gold,
     SpanMetrics,
     character_error_rate,
     entity_confusion,
@@ -80,6 +84,12 @@ def test_windows_of_a_document_are_put_together_whatever_their_order():
     scores = metrics.compute(columns)
     assert (scores["support"], scores["micro_recall"], scores["micro_precision"]) == (5, 2 / 5, 1.0)
     assert scores["accuracy"] == 5 / 6
+
+
+def test_the_annotation_survives_a_checkpoint():
+    column = [Gold(4, [(0, 3)], [("a", 0, 3)]), Gold(None, [], [])]
+    stored = json.loads(json.dumps(column_to_json("gold", column)))
+    assert from_json(stored) == column
 
 
 def test_labels_and_words_of_a_row_are_as_many():
