@@ -12,7 +12,7 @@ from medjax.components.unreachable import INSIDE, Unreachable, find_unreachable,
 from medjax.components.windows import Window, split_windows
 from medjax.metrics import GOLD, IGNORED, Gold
 from medjax.models.tokenizer import Tokenizer
-from medjax.tagging import labels_of
+from medjax.tagging import labels_of, tag_names
 from medjax.text import Document
 
 _BATCH = 256  # documents tokenized together, which the tokenizer does in threads
@@ -104,35 +104,26 @@ def read_documents(
 
 
 def expand_documents(
-    documents: Any, reader: DocumentReader, labels: Sequence[str], scheme: str
+    documents: Any, reader: DocumentReader, tags: Sequence[str], scheme: str
 ) -> ExpandedData:
-    """Return the windows of all documents, and notes on what the tagger cannot read of them.
-
-    Parameters
-    ----------
-    documents : Dataset
-        Documents, with ``__len__`` and ``__getitem__``.
-    reader : DocumentReader
-        Reads their texts.
-    labels : sequence of str
-        Kinds of entities that the tagger knows.
-    scheme : str
-        Its tagging scheme.
-
-    Raises
-    ------
-    ValueError
-        If an entity has another label, is empty or lies outside its text.
-    """
+    """Return the windows of all documents; see `TokenClassification.expand`."""
     windows: list[DocumentWindow] = []
     unreachable: list[Unreachable] = []
     nb_entities = nb_tokens = nb_unknown = 0
-    for position, document, reading in read_documents(documents, reader, labels):
+    found: set[str] = set()
+    for position, document, reading in read_documents(documents, reader, labels_of(tags)):
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
         unreachable += find_unreachable(position, document, reading.words, scheme)
+        found.update(entity.label for entity in document.entities)
         nb_entities += len(document.entities)
         nb_tokens += reading.nb_tokens
         nb_unknown += reading.nb_unknown
+    if missing := set(tag_names(sorted(found), scheme)) - set(tags):
+        msg = (
+            f"the data needs the tags {sorted(missing)}, which the classifier of this checkpoint "
+            f"lacks; it has {list(tags)}. Give labels=[...] to train a new classifier"
+        )
+        raise ValueError(msg)
     notes = []
     if unreachable:
         note = unreachable_note(unreachable, nb_entities, len(documents))

@@ -15,6 +15,7 @@ import optax
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.components.checkpoint_tags import choose_tags, known_tags
 from medjax.components.documents import (
     DocumentReader,
     DocumentWindow,
@@ -30,15 +31,15 @@ from medjax.models import (
     TokenClassifier,
     Tokenizer,
     load_tokenizer,
+    prove_folder,
     read_config,
-    read_labels,
     read_params,
     resolve_model,
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.step import make_predict_step
-from medjax.tagging import labels_of, split_tag, tag_names
+from medjax.tagging import labels_of
 from medjax.text import Document, Entity
 
 Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
@@ -131,24 +132,21 @@ class TokenClassification:
         Raises
         ------
         ValueError
-            If the model, the labels, the length or the name of the attention is not usable.
+            If the model, the labels, the length or the name of the attention is not usable, or
+            weights, configuration and tokenizer of the model do not fit together.
         """
         check_implementation(attention_implementation)
         folder = resolve_model(name_or_folder)
         config = read_config(folder)
-        if labels is None:
-            tags = tuple(read_labels(folder) or ())
-            tagging_scheme = _scheme_of(tags, folder)
-        else:
-            tags = tag_names(labels, tagging_scheme)
-            known = tuple(read_labels(folder) or ())
-            tags = known if sorted(known) == sorted(tags) else tags
+        tokenizer = load_tokenizer(folder)
+        prove_folder(folder, config, tokenizer)
+        tags, tagging_scheme = choose_tags(folder, labels, tagging_scheme)
         if max_length is not None and not 2 < max_length <= config.max_length:
             msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
             raise ValueError(msg)
         return cls(
             TokenClassifier(config, len(tags), gradient_checkpointing, attention_implementation),
-            load_tokenizer(folder),
+            tokenizer,
             tags,
             tagging_scheme,
             tag_subtokens,
@@ -182,7 +180,7 @@ class TokenClassification:
         if self.folder is None:
             return dict(self.model.init(key, tokens, tokens, deterministic=True))
         params = read_params(self.folder, self.model.config)
-        if tuple(read_labels(self.folder) or ()) != self.tags:
+        if known_tags(self.folder) != self.tags:
             size = (self.model.config.hidden_size, len(self.tags))
             scale = self.model.config.initializer_range
             kernel = nn.initializers.normal(scale)(key, size)
@@ -209,9 +207,10 @@ class TokenClassification:
         Raises
         ------
         ValueError
-            If an entity has an unknown label, is empty or lies outside its text.
+            If an entity has an unknown label, is empty or lies outside its text, or the classes
+            lack a tag that the entities need.
         """
-        return expand_documents(documents, self._reader, self.labels, self.tagging_scheme)
+        return expand_documents(documents, self._reader, self.tags, self.tagging_scheme)
 
     def unreachable(self, documents: Any) -> list[Unreachable]:
         """Return the annotated entities that even a perfect tagger of this kind cannot find.
@@ -356,11 +355,3 @@ def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     for number, row in enumerate(rows):
         padded[number, : len(row)] = row
     return padded
-
-
-def _scheme_of(tags: Sequence[str], folder: Path) -> str:
-    if not tags:
-        msg = f"{folder} is no token classifier with named tags; give labels=[...]"
-        raise ValueError(msg)
-    prefixes = {split_tag(tag)[0] for tag in tags}
-    return "bilou" if prefixes & {"L", "U"} else "iob2"

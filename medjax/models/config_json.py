@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medjax.models.config import EncoderConfig
 from medjax.models.families import FAMILIES
+from medjax.models.files import read_json
 
 CONFIG_FILE = "config.json"
 
 _OWN_FIELDS = frozenset({"_name_or_path", "num_labels", "_num_labels", "torch_dtype"})
 """Fields of an original config.json that describe that checkpoint and not the one written."""
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a file of a checkpoint that holds one JSON object.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If it does not exist or holds something else.
-    """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"no {file.name} in {file.parent}; expected the folder of a Hugging Face checkpoint"
-        raise ValueError(msg) from None
-    except (ValueError, RecursionError) as error:
-        msg = f"{file} is not JSON ({error}); restore it from where the checkpoint came from"
-        raise ValueError(msg) from error
-    if not isinstance(content, dict):
-        msg = f"{file} holds a {type(content).__name__}; expected a JSON object"
-        raise ValueError(msg)
-    return content
 
 
 def read_config(folder: Path | str) -> EncoderConfig:
@@ -87,32 +61,23 @@ def read_config(folder: Path | str) -> EncoderConfig:
         raise ValueError(msg) from error
 
 
-def read_labels(folder: Path | str) -> tuple[str, ...] | None:
-    """Read the class names of a token classifier, in the order of its logits.
+def class_names(content: Mapping[str, Any], file: Path, nb_classes: int) -> tuple[str, ...]:
+    """Return the names of a classifier's classes, in the order of its logits.
 
     Parameters
     ----------
-    folder : Path or str
-        Folder of the checkpoint.
-
-    Returns
-    -------
-    tuple of str or None
-        The names; None if the checkpoint is not a token classifier, in which case `read_params`
-        returns no head either.
+    content : mapping
+        What `file` holds.
+    file : Path
+        The config.json, for messages.
+    nb_classes : int
+        Rows of the classifier.
 
     Raises
     ------
     ValueError
-        If config.json is missing or its `id2label` does not number the classes from 0.
+        If `id2label` does not number the classes from 0, or names another number of them.
     """
-    file = Path(folder) / CONFIG_FILE
-    content = read_json(file)
-    architectures = content.get("architectures") or []
-    if not isinstance(architectures, list):
-        raise ValueError(f"{file}: architectures is {architectures!r}; expected a list of names")
-    if not any(str(name).endswith("ForTokenClassification") for name in architectures):
-        return None
     # transformers leaves out what equals its default, and its default is these two.
     id2label = content.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     if not isinstance(id2label, dict) or set(id2label) != {str(n) for n in range(len(id2label))}:
@@ -120,6 +85,12 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
         raise ValueError(msg)
     if not all(isinstance(name, str) for name in id2label.values()):
         raise ValueError(f"{file}: id2label is {id2label}; expected names of classes")
+    if len(id2label) != nb_classes:
+        msg = (
+            f"{file}: id2label names {len(id2label)} classes; the classifier of the weights has "
+            f"{nb_classes}: take config.json and weights from one checkpoint"
+        )
+        raise ValueError(msg)
     return tuple(id2label[str(index)] for index in range(len(id2label)))
 
 

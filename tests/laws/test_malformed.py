@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from malformed import ANYTHING, FUZZED, attempts, damaged, json_files, names_a_field
 
 import medjax
-from medjax.models.config_json import read_config, read_labels
+from medjax.models import read_config, read_labels
 from medjax.progress import Progress, progress_record, restore_progress
 from medjax.readers import read_brat, read_conll, read_medkit_json
 

@@ -128,10 +128,38 @@ def test_base_model_has_no_head(bert_folder, tmp_path):
     assert_equal_params(read_params(tmp_path / "base", config), {"encoder": task["encoder"]})
 
 
-def test_head_of_another_task_is_left_aside(bert_folder):
-    edit_config(bert_folder, architectures=["BertForSequenceClassification"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("architectures", [None, "as they are"])
+def test_head_of_another_task_is_left_aside(model_type, architectures, torch_classifier, tmp_path):
+    config = torch_classifier(model_type).config
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(tmp_path)
+    if architectures is None:
+        edit_config(tmp_path, architectures=None)
+    assert read_labels(tmp_path) is None
+    assert set(read_params(tmp_path, read_config(tmp_path))) == {"encoder"}
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["BertModel"]])
+def test_a_token_classifier_is_told_by_its_weights(architectures, checkpoint):
+    model, folder = checkpoint
+    expected = read_labels(folder)
+    assert expected == tuple(model.config.id2label.values())
+    edit_config(folder, architectures=architectures)
+    assert read_labels(folder) == expected
+    assert set(read_params(folder, read_config(folder))) == {"encoder", "classifier"}
+
+
+def test_beside_a_pooler_the_configuration_decides(bert_folder):
+    # Token classifiers of transformers before version 4 kept the pooler.
+    pooler = {"weight": np.zeros((32, 32), np.float32), "bias": np.zeros(32, np.float32)}
+    names = {f"bert.pooler.dense.{name}": values for name, values in pooler.items()}
+    edit_tensors(bert_folder, lambda tensors: tensors | names)
+    assert len(read_labels(bert_folder)) == 5
+    edit_config(bert_folder, architectures=None)
     assert read_labels(bert_folder) is None
-    assert set(read_params(bert_folder, read_config(bert_folder))) == {"encoder"}
+    edit_config(bert_folder, id2label=dict(enumerate(("O", "B-a", "I-a", "B-b", "I-b"))))
+    assert read_labels(bert_folder) == ("O", "B-a", "I-a", "B-b", "I-b")
 
 
 def test_old_layer_norm_names(bert_folder):
@@ -166,12 +194,13 @@ def test_half_precision_is_widened(dtype, bert_folder, tmp_path):
     np.testing.assert_array_equal(kernel.T, model.classifier.weight.detach().float().numpy())
 
 
-def test_labels_left_out_by_transformers(bert_folder):
-    file = bert_folder / "config.json"
-    content = json.loads(file.read_text())
-    del content["id2label"]
-    file.write_text(json.dumps(content))
-    assert read_labels(bert_folder) == ("LABEL_0", "LABEL_1")
+def test_labels_left_out_by_transformers(torch_classifier, bert_folder, tmp_path):
+    torch_classifier("bert", num_labels=2).save_pretrained(tmp_path / "two")
+    assert "id2label" not in json.loads((tmp_path / "two" / "config.json").read_text())
+    assert read_labels(tmp_path / "two") == ("LABEL_0", "LABEL_1")
+    edit_config(bert_folder, id2label=None)
+    with pytest.raises(ValueError, match="names 2 classes; the classifier of the weights has 5"):
+        read_labels(bert_folder)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +250,7 @@ def test_missing_files(bert_folder):
     with pytest.raises(ValueError, match=r"no model\.safetensors"):
         read_params(bert_folder, config)
     (bert_folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(ValueError, match="Pickles are never loaded; convert"):
+    with pytest.raises(ValueError, match="Pickles are never loaded; convert the checkpoint once"):
         read_params(bert_folder, config)
     (bert_folder / "config.json").unlink()
     with pytest.raises(ValueError, match=r"no config\.json"):

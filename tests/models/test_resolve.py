@@ -13,8 +13,8 @@ from medjax.models import resolve_model
 class FakeHub:
     """Stands in for huggingface_hub: one folder in the cache, one to download."""
 
-    def __init__(self, cached=None, online=None):
-        self.cached, self.online = cached, online
+    def __init__(self, cached=None, online=None, files=()):
+        self.cached, self.online, self.files = cached, online, files
         self.downloads = 0
 
     def snapshot_download(self, name, *, allow_patterns, local_files_only=False):
@@ -28,6 +28,12 @@ class FakeHub:
             message = "not there"
             raise FileNotFoundError(message)
         return str(found)
+
+    def list_repo_files(self, name):
+        if self.files is None:
+            message = "no network"
+            raise ConnectionError(message)
+        return list(self.files)
 
 
 @pytest.fixture
@@ -65,9 +71,27 @@ def test_cached_model_needs_no_network(tmp_path, use_hub):
 def test_download(partly_cached, tmp_path, use_hub):
     cached = tmp_path / "cached"
     cached.mkdir()
+    (tmp_path / "model-00001-of-00001.safetensors").touch()
     hub = use_hub(FakeHub(cached=cached if partly_cached else None, online=tmp_path))
     assert resolve_model("some/model") == tmp_path
     assert hub.downloads == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["config.json", "pytorch_model.bin"], "has no model.safetensors, only pytorch_model.bin."),
+        (None, "has no model.safetensors."),
+    ],
+)
+def test_a_repository_of_pickles(files, found, tmp_path, use_hub):
+    (tmp_path / "config.json").write_text("{}")
+    use_hub(FakeHub(online=tmp_path, files=files))
+    with pytest.raises(ValueError, match="the repository 'some/model' " + found) as caught:
+        resolve_model("some/model")
+    assert "AutoTokenizer.from_pretrained('some/model').save_pretrained('converted')" in str(
+        caught.value
+    )
 
 
 def test_unknown_names(use_hub):

@@ -134,6 +134,30 @@ def test_missing_packages(folder, monkeypatch):
         load_tokenizer(folder)
 
 
-def test_empty_folder(tmp_path):
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ([], "none of its files"),
+        (["tokenizer_config.json"], "tokenizer_config.json"),
+        (["vocab.json", "special_tokens_map.json"], "special_tokens_map.json, vocab.json"),
+    ],
+)
+def test_a_folder_without_a_vocabulary(files, found, tmp_path):
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(
+        ValueError, match=f"no tokenizer in .*: found {found}, expected tokenizer.j"
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_that_transformers_cannot_read(tmp_path):
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="transformers cannot make one"):
         load_tokenizer(tmp_path)
+
+
+def test_a_pointer_of_git_lfs(folder):
+    (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is a pointer of Git LFS.*git lfs pull"):
+        load_tokenizer(folder)
