@@ -149,7 +149,9 @@ def _score(text: str) -> int:
     for before, char in zip(" " + text, text, strict=False):
         if char.isascii() or char in _SIGNS:
             continue
-        if char in _LETTERS:
+        if before.lower() in _LETTERS:  # several in a row are letters of another alphabet
+            score -= 2
+        elif char in _LETTERS:
             score += 2
         elif char.lower() in _LETTERS:  # a capital does not follow a small letter
             score += -2 if before.islower() else 1

@@ -18,7 +18,9 @@ _BCONV = (
 )
 _OWN_TOOL = "export from the tool that wrote it as CoNLL columns or BRAT"
 _COLUMNS = "export one token a line with its tag, as CSV or with tabs"
-_INCEPTION = 'in INCEpTION or WebAnno export as "CoNLL 2002"'
+_INCEPTION = (
+    'export the layer "Named entity" as "CoNLL 2002" in INCEpTION or WebAnno, or convert to BRAT'
+)
 _DATASETS = (
     "write a line with token and tag for each token and a blank line behind each sentence; the "
     'names of the tags are in dataset.features["ner_tags"].feature.names'

@@ -34,6 +34,7 @@ _SUPPORTED = (
     "a folder with .ann files (BRAT), CoNLL columns (.conll, .tsv, .txt, .iob, .bio, .csv and the "
     "like) or medkit JSON (.json, .jsonl)"
 )
+_PREFIXES = ("B-", "I-", "b-", "i-", "B_", "I_")
 _TOP = 1 << 16  # bytes that a file is judged by
 
 Format = Literal["brat", "conll", "medkit"]
@@ -133,8 +134,8 @@ def _looks_like_columns(text: str) -> bool:
     rows = [cells for cells in rows if not cells[0].startswith(("#", "-DOCSTART-"))]
     widths = Counter(map(len, rows))
     width, nb_rows = widths.most_common(1)[0] if rows else (0, 0)
-    last = Counter(cells[-1].upper() for cells in rows)
-    nb_tags = sum(n for cell, n in last.items() if cell in set("OBI") or cell[:2] in ("B-", "I-"))
+    last = Counter(cells[-1] for cells in rows)
+    nb_tags = sum(n for cell, n in last.items() if cell in set("OBI") or cell[:2] in _PREFIXES)
     return width > 1 and nb_rows >= 0.9 * len(rows) and 2 * nb_tags >= len(rows)
 
 
