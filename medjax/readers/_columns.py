@@ -190,7 +190,7 @@ def _counts_tokens(values: Sequence[Sequence[str]]) -> bool:
         )
 
     # One line alone counts nothing: "1" may be a token.
-    return any(len(sentence) > 1 for sentence in values) and any(
+    return sum(map(len, values)) > 1 and any(
         all(counts(sentence, start) for sentence in values) for start in (0, 1)
     )
 

@@ -203,7 +203,7 @@ def looks_like_json(text: str) -> bool:
 
 def _first_record(text: str) -> Any:
     """Return the first record of JSON, of a list in it or of JSON lines; None if there is none."""
-    for piece in (text.strip().partition("\n")[0], text):
+    for piece in (re.split(r"[\r\n]", text.strip(), maxsplit=1)[0], text):
         try:
             record = json.loads(piece)
         except (ValueError, RecursionError):

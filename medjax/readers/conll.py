@@ -101,14 +101,14 @@ def _sentences(
     path: Path, rows: Sequence[Row], token_column: int | None, tag_column: int
 ) -> tuple[list[list[Row]], dict[str, str]]:
     """Return the lines of each sentence without comments, and what the tags stand for."""
-    certain = [row for row in rows if row.cells and not row.cells[0].startswith(("#", _END))]
+    certain = [row for row in rows if not _is_end(row) and not row.cells[0].startswith("#")]
     for row in certain:
         _check_width(path, row, token_column, tag_column)
     standard = _standard(path, certain, tag_column)
     width = len(certain[0].cells) if certain else None
     sentences: list[list[Row]] = [[]]
     for row in rows:
-        if not row.cells or row.cells[0].startswith(_END):
+        if _is_end(row):
             sentences.append([])
         elif not row.cells[0].startswith("#"):
             sentences[-1].append(row)
@@ -119,6 +119,11 @@ def _sentences(
                 standard[tag] = read
                 sentences[-1].append(row)
     return [sentence for sentence in sentences if sentence], standard
+
+
+def _is_end(row: Row) -> bool:
+    # The first column may count.
+    return not row.cells or any(cell.startswith(_END) for cell in row.cells[:2])
 
 
 def _check_width(path: Path, row: Row, token_column: int | None, tag_column: int) -> None:

@@ -83,7 +83,7 @@ def _records(path: Path, text: str) -> list[tuple[str, Any]]:
     refuse_other_text(path, text, "medkit JSON")
     refuse_other_json(path, text, "medkit JSON")
     try:
-        header = json.loads(text.partition("\n")[0])
+        header = json.loads(split_lines(text)[0])
     except (ValueError, RecursionError):
         header = None  # a single document is written over several lines
     if isinstance(header, dict) and "content" not in header:

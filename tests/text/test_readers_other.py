@@ -60,9 +60,10 @@ def test_medkit_annotations_apart_need_a_single_document(write):
         read_medkit_json(path, apart)
 
 
-def test_medkit_with_a_byte_order_mark(write):
-    (document,) = read_documents(write("x.jsonl", "\ufeff" + medkit_entity()))
-    assert document == Document("pain", (Entity("a", 0, 4),), "x.jsonl:2")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_medkit_with_a_byte_order_mark_and_any_line_end(write, end):
+    path = write("x.jsonl", "\ufeff" + medkit_entity().replace("\n", end))
+    assert read_documents(path) == [Document("pain", (Entity("a", 0, 4),), "x.jsonl:2")]
 
 
 def test_medkit_what_is_left_out_is_said(write, caplog):
