@@ -134,7 +134,7 @@ def _check_width(path: Path, row: Row, token_column: int | None, tag_column: int
     if nb_columns >= needed and len({c % nb_columns for c in columns}) < len(columns):
         needed = nb_columns + 1
     if nb_columns < needed:
-        found = f"{nb_columns} columns {row.cells}"
+        found = f"{nb_columns} columns {str(row.cells):.200}"
         msg = f"{path}:{row.number}: found {found}, expected at least {needed}"
         raise ValueError(msg)
 
@@ -146,8 +146,8 @@ def _standard(path: Path, rows: Sequence[Row], tag_column: int) -> dict[str, str
     except TagError as error:
         place = tags.index(error.tag)
         msg = (
-            f"{path}:{rows[place].number}: found {error.tag!r} as tag, expected O or a prefix and "
-            f"a label such as B-Drug, in one notation for all tags, in column {tag_column}"
+            f"{path}:{rows[place].number}: found {error.tag!r:.80} as tag, expected O or a prefix "
+            f"and a label such as B-Drug, in one notation for all tags, in column {tag_column}"
             f"{_remedy(rows, place, tag_column)}"
         )
         raise ValueError(msg) from error

@@ -73,6 +73,14 @@ def test_brat_offsets_within_a_character_or_of_two_ways_are_refused(write):
         read_brat(write("b.ann", "T1\tSign 2 5\té\n"))
 
 
+def test_brat_line_ends_at_the_edge_of_an_entity(write):
+    text = "a\r\ntoux\r\nb"
+    write("a.txt", text)
+    (document,) = read_brat(write("a.ann", "T1\tX 0 1\ta\nT2\tX 1 6\ttoux\n")).documents
+    # The carriage return, which does not count, is in neither.
+    assert document.entities == (Entity("X", 0, 1), Entity("X", 2, 7))
+
+
 def test_brat_byte_order_marks_and_an_entity_at_the_start(write, caplog):
     write("a.txt", BOM + "toux, fièvre")
     line = "T1\tSign {} {}\ttoux\nT2\tSign {} {}\tfièvre\n"
@@ -85,7 +93,8 @@ def test_brat_byte_order_marks_and_an_entity_at_the_start(write, caplog):
     assert read_brat(ann)[:3] == expected
     assert not caplog.records
     assert read_brat(write("a.ann", line.format(1, 5, 7, 13)))[:3] == expected
-    assert read_brat(write("a.ann", line.format(0, 5, 7, 13)))[:3] == expected  # the mark inside
+    inside = line.replace("\ttoux", f"\t{BOM}toux").format(0, 5, 7, 13)
+    assert read_brat(write("a.ann", inside))[:3] == expected
     utf_16 = (BOM + line.format(1, 5, 7, 13)).encode("utf-16-le")
     write("a.txt", (BOM + "toux, fièvre").encode("utf-16-le"))
     assert read_brat(write("a.ann", utf_16), encoding="utf-16")[:3] == expected
@@ -223,6 +232,12 @@ def test_brat_malformed_lines_are_named(write, line, message):
     path = write("a.ann", f"\n{line}\n")
     with pytest.raises(ValueError, match=re.escape(f"{path}:2: ") + ".*" + re.escape(message)):
         read_brat(path)
+
+
+def test_brat_line_ends_are_no_part_of_what_is_named(write):
+    write("a.txt", "pain")
+    with pytest.raises(ValueError, match=r"found the text 'rash', expected 'pain'"):
+        read_brat(write("a.ann", "\r\nT1\tProblem 0 4\trash\r\n"))
 
 
 def test_brat_missing_files_are_named(write, tmp_path):
