@@ -134,7 +134,7 @@ def _check_width(path: Path, row: Row, token_column: int | None, tag_column: int
     if nb_columns >= needed and len({c % nb_columns for c in columns}) < len(columns):
         needed = nb_columns + 1
     if nb_columns < needed:
-        found = f"{nb_columns} columns {str(row.cells):.200}"
+        found = f"{nb_columns} columns {row.cells!s:.200}"
         msg = f"{path}:{row.number}: found {found}, expected at least {needed}"
         raise ValueError(msg)
 
