@@ -18,7 +18,7 @@ import medjax
 from medjax.components import TokenClassification
 from medjax.data import epoch_order
 from medjax.metrics import entity_confusion, format_confusion, format_scores
-from medjax.readers import CONLL_SUFFIXES, read_documents
+from medjax.readers import format_of, read_documents
 from medjax.text import Document, Entity, split_sentences
 
 SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
@@ -47,6 +47,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="folder with train, devel and "
         "test files, a BRAT folder, or 1 to 3 files in that order")  # fmt: skip
+    add("--encoding", default=None, help="of the data, such as cp1252; UTF-8 if not given")
     add("--model", default="minilm", help="folder of a checkpoint, or a name")
     add("--output", type=Path, default=Path("runs/clinical_ner"), help="folder of the results")
     add("--resume", action="store_true", help="go on from the last checkpoint in --output")
@@ -64,19 +65,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_corpus(paths: Sequence[Path], seed: int) -> Corpus:
+def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Corpus:
     """Read the corpus and, where it has no splits of its own, split it 80 / 10 / 10.
+
+    A folder with an entry for the train split is read as splits, another one as BRAT.
 
     Raises
     ------
     ValueError
         If there are more than three files, or a folder holds nothing readable.
     """
-    if len(paths) == 1 and paths[0].is_dir() and not any(paths[0].glob("*.ann")):
-        paths = [_find_split(paths[0], names) for names in SPLITS.values()]
+    if len(paths) == 1 and paths[0].is_dir():
+        splits = [_find_split(paths[0], names) for names in SPLITS.values()]
+        if splits[0] or not any(file.suffix.lower() == ".ann" for file in paths[0].rglob("*")):
+            paths = [_only(paths[0], *both) for both in zip(splits, SPLITS.values(), strict=True)]
     if len(paths) > 3:
         raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
-    parts = [_read_sentences(path) for path in paths]
+    parts = [_read_sentences(path, encoding) for path in paths]
     if len(parts) == 1:
         shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
         first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
@@ -84,15 +89,25 @@ def load_corpus(paths: Sequence[Path], seed: int) -> Corpus:
     return Corpus(parts[0], parts[1], parts[-1])
 
 
-def _read_sentences(path: Path) -> list[Document]:
-    documents = read_documents(path)
-    if path.suffix.lower() in CONLL_SUFFIXES:
+def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
+    documents = read_documents(path, encoding)
+    if format_of(path) == "conll":
         return documents
     return [sentence for document in documents for sentence in split_sentences(document)]
 
 
-def _find_split(folder: Path, names: Sequence[str]) -> Path:
-    found = [path for path in sorted(folder.iterdir()) if path.stem in names]
+def _find_split(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return the entries named by a split: ``dev.tsv``, ``corpus.dev`` or a folder ``dev``."""
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    texts = {path.with_suffix(".txt") for path in entries if path.suffix.lower() == ".ann"}
+    return [
+        path
+        for path in entries
+        if {path.stem.lower(), path.suffix[1:].lower()} & set(names) and path not in texts
+    ]
+
+
+def _only(folder: Path, found: Sequence[Path], names: Sequence[str]) -> Path:
     if len(found) != 1:
         msg = f"{folder} has {len(found)} files or folders named {' or '.join(names)}; expected one"
         raise ValueError(msg)
@@ -145,7 +160,7 @@ def marked(text: str, entities: Sequence[Entity]) -> str:
 def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     """Train, report and show what the tagger finds in three sentences."""
     args = parse(arguments)
-    corpus = load_corpus(args.data, args.seed)
+    corpus = load_corpus(args.data, args.seed, args.encoding)
     labels = sorted({e.label for document in corpus.train for e in document.entities})
     print(f"{len(corpus.train)} / {len(corpus.devel)} / {len(corpus.test)} sentences: {labels}")
     tagger = TokenClassification.from_pretrained(

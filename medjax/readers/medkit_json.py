@@ -10,11 +10,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from medjax.readers._files import LOGGER, build_document, merge_fragments, read_text
+from medjax.readers._dropped import ATTRIBUTES, OVERLAPPING, RELATIONS, Tally
+from medjax.readers._files import Texts, build_document, merge_fragments, split_lines
+from medjax.readers._foreign import refuse_other_json, refuse_other_text
 from medjax.text import Document, Entity
 
 _VERSION = "0.2"
 _ONE, _MANY, _ANNOTATIONS = "text_document", "text_document_list", "text_annotation_list"
+_KINDS = {"Segment": "segments", "Relation": RELATIONS}
+_INSERTED = "entities with no original span"
 
 
 def read_medkit_json(
@@ -28,7 +32,7 @@ def read_medkit_json(
     Segments, relations and attributes are left out. An entity reaches from the start of its first
     to the end of its last original span, as in medkit's own training; one with no original span
     (inserted text) is left out. Of overlapping entities the longest is kept. A warning of the
-    logger ``medjax`` says how many were dropped.
+    logger ``medjax`` says what was left out.
 
     Parameters
     ----------
@@ -37,7 +41,7 @@ def read_medkit_json(
     anns_path : path, optional
         The annotations of a single document, where they were saved apart (``split_anns=True``).
     encoding : str
-        Encoding of the files.
+        Encoding of the files; a byte order mark is tolerated.
 
     Returns
     -------
@@ -50,35 +54,36 @@ def read_medkit_json(
         If a file is not JSON, of another kind or version, lacks a field, or an entity lies outside
         the text or stands for another text than it gives.
     """
-    path = Path(path)
-    records, apart = _records(path, encoding), []
-    if anns_path is not None:
-        apart = _lines(Path(anns_path), read_text(Path(anns_path), encoding), _ANNOTATIONS)
-        if len(records) != 1:
-            msg = f"{path}: found {len(records)} documents, expected one for annotations kept apart"
-            raise ValueError(msg)
-    documents, nb_dropped = [], 0
+    path, tally = Path(path), Tally()
+    with Texts(encoding) as texts:
+        records, apart = _records(path, texts.read(path)), []
+        if anns_path is not None:
+            anns_path = Path(anns_path)
+            apart = _lines(anns_path, texts.read(anns_path), _ANNOTATIONS)
+    if anns_path is not None and len(records) != 1:
+        msg = f"{path}: found {len(records)} documents, expected one for annotations kept apart"
+        raise ValueError(msg)
+    documents = []
     for where, record in records:
         text = _field(record, "text", str, where)
+        tally.add(str(path), ATTRIBUTES, _nb_attributes(record))
         anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + apart
-        entities = [_entity(ann, text, at) for at, ann in anns if _is_entity(ann, at)]
-        inside = [entity for entity in entities if entity is not None]
-        document, nb_overlaps = build_document(text, inside, where.removeprefix(f"{path.parent}/"))
+        entities = [
+            entity for at, ann in anns if (entity := _entity(ann, text, at, str(path), tally))
+        ]
+        name = where.removeprefix(f"{path.parent}{os.sep}")
+        document, nb_overlaps = build_document(text, entities, name)
+        tally.add(str(path), OVERLAPPING, nb_overlaps)
         documents.append(document)
-        nb_dropped += nb_overlaps + len(entities) - len(inside)
-    if nb_dropped:
-        LOGGER.warning(
-            "%s: %d entities dropped for overlapping a longer one or having no original span",
-            path,
-            nb_dropped,
-        )
+    tally.warn("medkit JSON")
     return documents
 
 
-def _records(path: Path, encoding: str) -> list[tuple[str, Any]]:
-    text = read_text(path, encoding)
+def _records(path: Path, text: str) -> list[tuple[str, Any]]:
+    refuse_other_text(path, text, "medkit JSON")
+    refuse_other_json(path, text, "medkit JSON")
     try:
-        header = json.loads(text.partition("\n")[0])
+        header = json.loads(split_lines(text)[0])
     except (ValueError, RecursionError):
         header = None  # a single document is written over several lines
     if isinstance(header, dict) and "content" not in header:
@@ -90,7 +95,7 @@ def _records(path: Path, encoding: str) -> list[tuple[str, Any]]:
 
 
 def _lines(path: Path, text: str, content_type: str) -> list[tuple[str, Any]]:
-    header, *lines = text.split("\n")
+    header, *lines = split_lines(text)
     _check_header(_parse(header, path, 1), content_type, f"{path}:1")
     return [
         (f"{path}:{number}", _parse(line, path, number))
@@ -112,9 +117,19 @@ def _parse(text: str, path: Path, number: int) -> Any:
 
 
 def _check_header(header: Any, content_type: str, where: str) -> None:
+    if not isinstance(header, dict) or not {"version", "content_type"} & set(header):
+        msg = (
+            f"{where}: found {header!r:.60}, expected the header of medkit JSON, "
+            f'{{"version": "{_VERSION}", "content_type": "{content_type}"}}'
+        )
+        raise ValueError(msg)
     found = (_field(header, "version", str, where), _field(header, "content_type", str, where))
     if found != (_VERSION, content_type):
         msg = f"{where}: found version and content {found}, expected {(_VERSION, content_type)}"
+        if found[1].startswith("audio_"):
+            msg += "; audio has no text, give the documents of its transcription"
+        elif found[1] == _ANNOTATIONS:
+            msg += "; give the document as path and these annotations as anns_path"
         raise ValueError(msg)
 
 
@@ -126,12 +141,33 @@ def _field(record: Any, name: str, kind: type, where: str, default: Any = None) 
     return value
 
 
-def _is_entity(ann: Any, where: str) -> bool:
-    return bool(_field(ann, "_class_name", str, where).rpartition(".")[2] == "Entity")
+def _nb_attributes(record: Any) -> int:
+    attributes = record.get("attrs") if isinstance(record, dict) else None
+    return len(attributes) if isinstance(attributes, list) else 0
 
 
-def _entity(ann: dict[str, Any], text: str, where: str) -> Entity | None:
+def _entity(ann: Any, text: str, where: str, file: str, tally: Tally) -> Entity | None:
+    """Return an entity, or None for what is left out, which is counted."""
+    kind = _field(ann, "_class_name", str, where).rpartition(".")[2]
+    tally.add(file, ATTRIBUTES, _nb_attributes(ann))
+    if kind != "Entity":
+        tally.add(file, _KINDS.get(kind, f"annotations of the class {kind}"))
+        return None
     label = _field(ann, "label", str, where)
+    fragments, is_original = _fragments(ann, label, text, where)
+    covered = "".join(text[start:end] for start, end in fragments)
+    if is_original and covered != _field(ann, "text", str, where):
+        msg = f"{where}: found the text {ann['text']!r}, expected {covered!r}, at its offsets"
+        raise ValueError(msg)
+    merged = merge_fragments([(start, end) for start, end in fragments if start < end], text)
+    if not merged:
+        tally.add(file, _INSERTED)
+        return None
+    return Entity(label, merged[0][0], merged[-1][1])
+
+
+def _fragments(ann: Any, label: str, text: str, where: str) -> tuple[list[tuple[int, int]], bool]:
+    """Return where the text of an entity was taken from, and whether it is as it was."""
     fragments, is_original = [], True
     for span in _field(ann, "spans", list, where):
         if (
@@ -147,9 +183,4 @@ def _entity(ann: dict[str, Any], text: str, where: str) -> Entity | None:
                 msg = f"{where}: found {label} at {start} to {end}, expected it in 0 to {len(text)}"
                 raise ValueError(msg)
             fragments.append((start, end))
-    covered = "".join(text[start:end] for start, end in fragments)
-    if is_original and covered != _field(ann, "text", str, where):
-        msg = f"{where}: found the text {ann['text']!r}, expected {covered!r}, at its offsets"
-        raise ValueError(msg)
-    merged = merge_fragments([(start, end) for start, end in fragments if start < end], text)
-    return Entity(label, merged[0][0], merged[-1][1]) if merged else None
+    return fragments, is_original

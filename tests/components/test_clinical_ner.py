@@ -9,8 +9,26 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "clinical_ner.py"
 
 
 @pytest.fixture(scope="module")
-def main():
-    return runpy.run_path(str(EXAMPLE))["main"]
+def example():
+    return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.fixture(scope="module")
+def main(example):
+    return example["main"]
+
+
+@pytest.fixture(scope="module")
+def load_corpus(example):
+    return example["load_corpus"]
+
+
+def write_brat(folder, *names, encoding="utf-8"):
+    for name in names:
+        path = folder / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"Fièvre. Note {path.stem}.\n", encoding=encoding)
+        path.with_suffix(".ann").write_text("T1\tSign 0 6\tFièvre\n", encoding=encoding)
 
 
 @pytest.fixture
@@ -62,6 +80,53 @@ def test_it_reads_brat(run, tmp_path):
         )
     result = run("--data", str(folder), "--epochs", "1", "--scheme", "bilou")
     assert result.best_checkpoint is not None
+
+
+def test_nested_brat_folders_are_one_corpus(load_corpus, tmp_path):
+    write_brat(tmp_path, *(f"ward{number % 3}/deep/{number}" for number in range(10)))
+    corpus = load_corpus([tmp_path], 0)
+    assert [len(part) for part in corpus] == [16, 2, 2]
+    names = {document.name for part in corpus for document in part}
+    assert {"ward0/deep/0#1", "ward1/deep/4#2"} < names
+
+
+def test_folders_of_splits_come_before_one_corpus(load_corpus, tmp_path):
+    write_brat(tmp_path, "train/a/1", "train/b/2", "dev/3", "test/4")
+    corpus = load_corpus([tmp_path], 0)
+    names = [[document.name for document in part] for part in corpus]
+    assert names == [["a/1#1", "a/1#2", "b/2#1", "b/2#2"], ["3#1", "3#2"], ["4#1", "4#2"]]
+
+
+def test_splits_are_found_by_stem_or_suffix(load_corpus, tmp_path):
+    for name in ("corpus.train", "Dev.conll", "corpus.test", "._train.conll"):
+        (tmp_path / name).write_text(f"{name} O\n\n2. O\nNo O\n")
+    corpus = load_corpus([tmp_path], 0)
+    # Sentences of a file in columns are not cut again.
+    assert [[document.text for document in part] for part in corpus] == [
+        ["corpus.train", "2. No"],
+        ["Dev.conll", "2. No"],
+        ["corpus.test", "2. No"],
+    ]
+
+
+def test_brat_files_can_be_splits(load_corpus, tmp_path):
+    write_brat(tmp_path, "train", "devel", "test")
+    assert [part[0].name for part in load_corpus([tmp_path], 0)] == ["train#1", "devel#1", "test#1"]
+
+
+def test_a_split_that_is_missing_is_named(load_corpus, tmp_path):
+    write_brat(tmp_path, "train/1", "test/2")
+    with pytest.raises(ValueError, match="0 files or folders named devel or dev or valid"):
+        load_corpus([tmp_path], 0)
+
+
+def test_the_encoding_is_an_argument(example, load_corpus, tmp_path):
+    write_brat(tmp_path, "train", "devel", "test", encoding="cp1252")
+    with pytest.raises(ValueError, match='give encoding="cp1252"'):
+        load_corpus([tmp_path], 0)
+    args = example["parse"](["--data", str(tmp_path), "--encoding", "cp1252"])
+    corpus = load_corpus(args.data, 0, args.encoding)
+    assert [part[0].text for part in corpus] == ["Fièvre."] * 3
 
 
 def test_wrong_data_is_explained(run, tmp_path):

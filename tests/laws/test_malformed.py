@@ -61,6 +61,7 @@ def test_encoder_configurations(times, tmp_path):
 
 def check_documents(documents):
     for document in documents:
+        assert not document.text.startswith("\ufeff")
         ends = [0]
         for entity in document.entities:
             assert ends[-1] <= entity.start < entity.end <= len(document.text)
@@ -73,7 +74,7 @@ COLUMNS = st.lists(
         st.builds(
             lambda token, space, tag: f"{token}{space}{tag}",
             st.text(max_size=4),
-            st.sampled_from([" ", "\t", "  ", "\u00a0", "\r"]),
+            st.sampled_from([" ", "\t", "  ", "\u00a0", "\r", ",", ";"]),
             st.sampled_from(["O", "B-a", "I-a", "I-b", "E-a", "S-", "B", "-", "X-a", ""]),
         ),
     ),
@@ -93,7 +94,7 @@ def test_columns(times, tmp_path):
     attempts(times, wild, attempt, ValueError)
 
 
-TEXT = "Fever and a rash\nof the left\u2028and right hand"
+TEXT = "Fever and a rash\nof the left\u2028and right hand\r\n\U0001f642 cut"
 NUMBER = st.one_of(st.integers(-2, 50).map(str), st.sampled_from(["", "x", "\u0664", "9" * 5000]))
 FRAGMENT = st.builds(lambda start, end: f"{start} {end}", NUMBER, NUMBER)
 ANNOTATIONS = st.lists(
@@ -117,9 +118,8 @@ ANNOTATIONS = st.lists(
 
 @FUZZED
 def test_standoff(times, tmp_path):
-    (tmp_path / "note.txt").write_bytes(TEXT.encode())
-
     def attempt(content):
+        (tmp_path / "note.txt").write_bytes(TEXT.encode("utf-8-sig"))
         (tmp_path / "note.ann").write_bytes(content)
         check_documents(read_brat(tmp_path).documents)
 

@@ -1,0 +1,76 @@
+import json
+
+import pytest
+
+from medjax.readers import read_brat, read_documents
+from medjax.text import Document, Entity
+
+HEADER = '{"version": "0.2", "content_type": "text_document_list"}\n'
+FRENCH = "fièvre à 39 °C, œdème\tO\n"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "utf-16", "utf-16-le", "utf-16-be"])
+def test_the_likely_encoding_is_named_with_a_sample(write, encoding):
+    path = write("x.tsv", FRENCH.encode(encoding))
+    shown = rf"found byte 0x\w\w at position \d, expected text in utf-8; it looks like {encoding}"
+    with pytest.raises(ValueError, match=rf'{shown}, which reads .fièvre à.*encoding="{encoding}"'):
+        read_documents(path)
+    assert read_documents(path, encoding)[0].text == "fièvre à 39 °C, œdème"
+
+
+def test_the_old_code_page_of_dos_is_told_from_others(write):
+    text = "oedème, fièvre à 40 °C, été\tO\n"
+    path = write("x.tsv", text.encode("cp850"))
+    with pytest.raises(ValueError, match=r'looks like cp850, .*oedème, fièvre.*encoding="cp850"'):
+        read_documents(path)
+
+
+def test_utf_16_of_plain_letters_is_no_utf_8(write):
+    path = write("x.tsv", "rash\tO\n".encode("utf-16-le"))
+    with pytest.raises(ValueError, match=r'byte 0x00 at position 1.*encoding="utf-16-le"'):
+        read_documents(path)
+
+
+def test_what_has_no_likely_encoding_asks_for_it(write):
+    path = write("x.tsv", "температура\tO\n".encode("cp1251"))
+    with pytest.raises(ValueError, match=r"0xf2 at position 0, .*; give the encoding of the file"):
+        read_documents(path)
+    with pytest.raises(ValueError, match="found 'utf-9' as encoding; expected one of Python's"):
+        read_documents(path, "utf-9")
+
+
+def test_one_damaged_place_does_not_condemn_the_encoding(write):
+    path = write("x.tsv", "éé\tO\nété\tO\n".encode() + b"caf\xe9\tO\n")
+    with pytest.raises(ValueError, match=r"most of the file is, so mend it at .*O\\ncaf"):
+        read_documents(path)
+
+
+@pytest.mark.parametrize("asked", ["latin-1", "cp1252", "cp850"])
+def test_utf_8_read_as_another_encoding_is_said(write, caplog, asked):
+    (document,) = read_documents(write("x.tsv", "fièvre\tO\n"), asked)
+    assert document.text == "fièvre".encode().decode(asked)
+    (message,) = caplog.messages
+    assert message.startswith(f"read as {asked}, but these files are valid UTF-8: ")
+    assert "if 'fièvre\\tO' is what the first one says" in message
+    with pytest.raises(ValueError, match=r'expected text in utf-16; it looks like utf-8.*"utf-8"'):
+        read_documents(write("x.tsv", "fièvre\tO\n"), "utf-16")
+
+
+def test_a_wrong_encoding_is_said_where_the_offsets_fail_of_it(write, caplog):
+    write("a.txt", "fièvre, toux")
+    write("b.txt", "toux")
+    paths = [write("b.ann", ""), write("a.ann", "T1\tSign 8 12\ttoux\n")]
+    with pytest.raises(ValueError, match="found the text 'toux', expected ' tou'"):
+        read_brat(paths, encoding="cp1252")
+    assert "read as cp1252, but these files are valid UTF-8" in caplog.text
+
+
+def test_the_encoding_reaches_every_reader(write, tmp_path, caplog):
+    write("a.txt", "fièvre".encode("cp1252"))
+    write("a.ann", "T1\tSign 0 6\tfièvre\n".encode("cp1252"))
+    expected = Document("fièvre", (Entity("Sign", 0, 6),), "a")
+    assert read_documents(tmp_path, "cp1252") == [expected]
+    record = json.dumps({"text": "fièvre", "anns": []}, ensure_ascii=False)
+    path = write("x.jsonl", (HEADER + record).encode("cp1252"))
+    assert read_documents(path, "cp1252")[0].text == "fièvre"
+    assert not caplog.records

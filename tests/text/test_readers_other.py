@@ -1,0 +1,202 @@
+import io
+import json
+import re
+import zipfile
+
+import pytest
+
+from medjax.readers import format_of, read_brat, read_conll, read_documents, read_medkit_json
+from medjax.text import Document, Entity
+
+# medkit
+
+HEADER = '{"version": "0.2", "content_type": "text_document_list"}\n'
+
+
+def medkit_entity(**changes):
+    span = {"start": 0, "end": 4}
+    entity = {"_class_name": "x.Entity", "label": "a", "text": "pain", "spans": [span], **changes}
+    return HEADER + json.dumps({"text": "pain", "anns": [entity]}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "1: found no JSON"),
+        ("{\n\n", "3: found no JSON"),
+        (HEADER + "{\n", "2: found no JSON"),
+        (
+            HEADER.replace("0.2", "0.9"),
+            "1: found version and content ('0.9', 'text_document_list')",
+        ),
+        (
+            HEADER.replace("text_document", "audio_document"),
+            "expected ('0.2', 'text_document_list'); audio has no text",
+        ),
+        (
+            HEADER.replace("document", "annotation"),
+            "give the document as path and these annotations as anns_path",
+        ),
+        ('{"a": 1}', "1: found {'a': 1}, expected the header of medkit JSON"),
+        ("[5]", "1: found [5], expected the header of medkit JSON"),
+        (HEADER + "\n[]\n", "3: found None as 'text', expected a str"),
+        (HEADER + '{"text": "a", "anns": 3}', "2: found 3 as 'anns', expected a list"),
+        (medkit_entity(label=3), "2: found 3 as 'label', expected a str"),
+        (medkit_entity(spans=[5]), "2: found None as 'start', expected a int"),
+        (medkit_entity(spans=[{"start": 0, "end": 9}]), "found a at 0 to 9, expected it in 0 to 4"),
+        (medkit_entity(text="pane"), "2: found the text 'pane', expected 'pain'"),
+    ],
+)
+def test_medkit_malformed_lines_are_named(write, content, message):
+    path = write("x.jsonl", content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}:") + ".*" + re.escape(message)):
+        read_medkit_json(path)
+
+
+def test_medkit_annotations_apart_need_a_single_document(write):
+    path = write("x.jsonl", HEADER)
+    apart = write("anns.jsonl", HEADER.replace("document", "annotation"))
+    with pytest.raises(ValueError, match="found 0 documents, expected one"):
+        read_medkit_json(path, apart)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_medkit_with_a_byte_order_mark_and_any_line_end(write, end):
+    path = write("x.jsonl", "\ufeff" + medkit_entity().replace("\n", end))
+    assert read_documents(path) == [Document("pain", (Entity("a", 0, 4),), "x.jsonl:2")]
+
+
+def test_medkit_what_is_left_out_is_said(write, caplog):
+    entity = {"_class_name": "x.Entity", "label": "a", "text": "pain"}
+    anns = [
+        {**entity, "spans": [{"start": 0, "end": 4}], "attrs": [{"label": "negated"}]},
+        {**entity, "spans": [{"start": 0, "end": 4}]},
+        {**entity, "spans": [{"length": 4, "replaced_spans": []}]},
+        {"_class_name": "x.Segment", "label": "sentence"},
+        {"_class_name": "x.Segment", "label": "sentence"},
+        {"_class_name": "x.Relation", "label": "of", "attrs": []},
+        {"_class_name": "mine.Note"},
+    ]
+    record = {"text": "pain", "anns": anns, "attrs": [{"label": "date"}]}
+    path = write("x.jsonl", HEADER + json.dumps(record))
+    (document,) = read_medkit_json(path)
+    assert document.entities == (Entity("a", 0, 4),)
+    assert [message.replace(f" ({path})", "") for message in caplog.messages] == [
+        "medkit JSON: left out are attributes: 2; entities with no original span: 1; segments: 2; "
+        "relations: 1; annotations of the class Note: 1; entities overlapping a longer one: 1"
+    ]
+
+
+# Foreign files
+
+SPAN = {"start": 0, "end": 4, "label": "Sign"}
+JSON = [
+    ("a Doccano export", {"id": 1, "text": "pain", "label": [[0, 4, "Sign"]]}, "DoccanoInput"),
+    ("a Doccano export", {"text": "pain", "entities": [], "relations": []}, "DoccanoInput"),
+    ("a Label Studio export", {"id": 1, "data": {}, "annotations": []}, "as CONLL2003"),
+    ("a Label Studio export", {"text": "pain", "label": [{"labels": ["Sign"]}]}, "as CONLL2003"),
+    ("a Hugging Face dataset", {"tokens": ["pain"], "ner_tags": [1]}, "names of the tags are in"),
+    ("spaCy JSON", {"text": "pain", "ents": [SPAN], "tokens": []}, "SpacyInputConverter"),
+    ("spaCy JSON", {"id": 0, "paragraphs": []}, "SpacyInputConverter"),
+    ("spaCy training data", ["pain", {"entities": [[0, 4, "Sign"]]}], "SpacyInputConverter"),
+    ("Prodigy JSON", {"text": "pain", "_input_hash": 1, "spans": [SPAN]}, "data-to-spacy"),
+    ("spaCy or Prodigy JSON", {"text": "pain", "spans": [SPAN]}, "SpacyInputConverter"),
+    ("BioC JSON", {"source": "", "documents": []}, "bconv"),
+    ("BioC JSON", {"id": "1", "passages": []}, "bconv"),
+    ("PubAnnotation JSON", {"text": "pain", "denotations": []}, "bconv"),
+    ("UIMA CAS JSON", {"%TYPES": {}, "%VIEWS": {}}, "CoNLL 2002"),
+    ("GLiNER training data", {"tokenized_text": ["pain"], "ner": []}, "a blank line"),
+]
+
+
+@pytest.mark.parametrize("shape", ["record", "list", "lines", "indented"])
+@pytest.mark.parametrize(("name", "record", "remedy"), JSON, ids=[name for name, *_ in JSON])
+def test_foreign_json_is_named(write, name, record, remedy, shape):
+    text = {
+        "record": json.dumps(record),
+        "list": json.dumps([record, record]),
+        "lines": "\ufeff" + 2 * (json.dumps(record) + "\n"),
+        "indented": json.dumps([record], indent=1),
+    }[shape]
+    message = f"found {re.escape(name)}, expected medkit JSON; .*{re.escape(remedy)}"
+    for file in ("x.json", "x.unknown", "x.train"):
+        with pytest.raises(ValueError, match=message):
+            read_documents(write(file, text))
+    with pytest.raises(ValueError, match=message.replace("medkit JSON", "CoNLL columns")):
+        read_conll(write("x.tsv", text))
+
+
+def zipped(name):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, "x")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b"PAR1\x15\x04", "a Parquet table"),
+        (b"ARROW1\0\0", "an Arrow table"),
+        (b"\xff\xff\xff\xff\x10\1", "an Arrow stream"),
+        (b"\x1f\x8b\x08\0", "a gzip archive"),
+        (zipped("notes/a.ann"), "a zip archive"),
+        (zipped("xl/workbook.xml"), "an Excel workbook"),
+        (zipped("TypeSystem.xml"), "a UIMA CAS archive"),
+        (b'<?xml version="1.0"?>\n<xmi:XMI xmlns:cas="x">', "UIMA CAS XMI"),
+        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE collection SYSTEM "BioC.dtd">', "BioC XML"),
+        (b'<?xml version="1.0"?>\n<collection><source/>', "BioC XML"),
+        (b'<?xml version="1.0"?>\n<GateDocument>', "GATE XML"),
+        (b'<?xml version="1.0"?>\n<note/>', "XML"),
+        (b"12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\tD1\n", "PubTator"),
+        (b"#FORMAT=WebAnno TSV 3.3\n\n\n#Text=No\n1-1\t0-2\tNo\t_\n", "WebAnno TSV"),
+    ],
+)
+def test_foreign_files_are_named(write, content, name):
+    for file in ("x.tsv", "x.jsonl", "x.other", "x"):
+        with pytest.raises(ValueError, match=f"{file}: found {name}.*, expected "):
+            read_documents(write(file, content))
+
+
+def test_foreign_binary_files_are_named_beside_brat_too(write):
+    write("a.txt", zipped("word/document.xml"))
+    with pytest.raises(ValueError, match=r"a\.txt: found a Word document, expected text"):
+        read_brat(write("a.ann", ""))
+
+
+# By name and by content
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.tsv", "x.conll", "x.txt", "x.iob", "x.BIO", "x.conllu", "x.conll03", "x.iob2"),
+        *("x.iobes", "x.bioes", "x.bilou", "x.bmes", "x.train", "x.dev", "x.devel", "x.test"),
+        *("x.valid", "x.csv", "x.tags"),
+    ],
+)
+def test_columns_are_read_by_suffix(write, name):
+    path = write(name, "a O\n")
+    assert format_of(path) == "conll"
+    assert read_documents(path)[0].text == "a"
+
+
+def test_an_unknown_suffix_is_read_by_content(write, tmp_path):
+    path = write("corpus.gold", "# a comment\nNo O\nrash B-Sign\n\nNo O\n\n" * 9000)
+    assert format_of(path) == "conll"
+    assert len(read_documents(path)) == 18000
+    path = write("corpus", medkit_entity())
+    assert format_of(path) == "medkit"
+    assert read_documents(path)[0].text == "pain"
+    assert format_of(write("a.ann", "")) == format_of(tmp_path) == "brat"
+
+
+@pytest.mark.parametrize("content", ["", "A note.\nOf two lines, this one longer.\n", "a b\nc d\n"])
+def test_what_is_not_supported_is_told_what_is(write, tmp_path, content):
+    supported = r"expected a folder with \.ann files \(BRAT\), CoNLL columns .* or medkit JSON"
+    with pytest.raises(ValueError, match=r"found the suffix '\.md' and no columns, " + supported):
+        read_documents(write("x.md", content))
+    with pytest.raises(ValueError, match=r"found a folder without \.ann files, " + supported):
+        read_documents(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_documents(tmp_path / "absent.tsv")
