@@ -6,6 +6,7 @@ holds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
 
     A token classifier is told by its weights: a linear ``classifier`` on the hidden states and
     nothing between. Classifiers of whole texts have one as well, with a pooler before it, which
-    old token classifiers kept too; there ``architectures`` or a class called O decides.
+    old token classifiers kept too; there ``architectures`` decides, and where it names no
+    classifier, whether the classes read as tags.
 
     Parameters
     ----------
@@ -62,21 +64,34 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     content = read_json(file)
     with StoredTensors.open(Path(folder)) as stored:
         shape = stored.shape_of("classifier.weight")
+        has_bias = stored.shape_of("classifier.bias") is not None
+        embeddings = stored.shape_of("embeddings.word_embeddings.weight")
         has_pooler = stored.shape_of("pooler.dense.weight") is not None
         is_deeper = stored.shape_of("pre_classifier.weight") is not None
-    if shape is None or len(shape) != 2 or is_deeper:
+    if shape is None or len(shape) != 2 or is_deeper or not has_bias:
         return None
+    if embeddings is not None and shape[1:] != embeddings[1:]:
+        return None  # it takes something else than the hidden state of a token
     if has_pooler and not _says_token_classifier(content):
         return None
     return class_names(content, file, shape[0])
 
 
+_TEXT_TASKS = ("SequenceClassification", "MultipleChoice", "NextSentencePrediction")
+_TAG = re.compile(r"O|[BIESLU][-_].+", re.IGNORECASE)
+
+
 def _says_token_classifier(content: Mapping[str, Any]) -> bool:
     architectures, id2label = content.get("architectures"), content.get("id2label")
-    if isinstance(architectures, list) and architectures:
-        return any(str(name).endswith("ForTokenClassification") for name in architectures)
-    names = id2label.values() if isinstance(id2label, dict) else ()
-    return any(name in {"O", "o"} for name in names)
+    named = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    if any(name.endswith("ForTokenClassification") for name in named):
+        return True
+    if any(name.endswith(_TEXT_TASKS) for name in named):
+        return False
+    names = [str(name) for name in id2label.values()] if isinstance(id2label, dict) else []
+    return any(name in {"O", "o"} for name in names) or (
+        bool(names) and all(_TAG.fullmatch(name) for name in names)
+    )
 
 
 def check_params(folder: Path | str, config: EncoderConfig) -> None:

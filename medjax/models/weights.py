@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from medjax.models.conversion import convert
 from medjax.models.families import FAMILIES, TensorName
 from medjax.models.files import check_downloaded, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 SHARD_INDEX_FILE = "model.safetensors.index.json"
 
+_ADAPTER = "adapter_model.safetensors"
 _PICKLES = ("pytorch_model*.bin",)
 _OTHERS = ("tf_model*.h5", "flax_model*.msgpack", "*.onnx", "*.gguf", "*.ckpt*")
 
@@ -34,41 +36,39 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / WEIGHTS_FILE]
     if (folder / SHARD_INDEX_FILE).is_file():
         return _shards(folder)
-    if pickles := _named(folder, _PICKLES):
-        raise ValueError(f"{folder} holds {pickles} and no {WEIGHTS_FILE}. {convert(folder)}")
-    if others := _named(folder, _OTHERS):
+    if (folder / _ADAPTER).is_file():
         msg = (
-            f"{folder} holds {others}, weights of another framework; expected {WEIGHTS_FILE}: take "
-            "a checkpoint that has it, or write one with the program that made these"
+            f"{folder} holds {_ADAPTER}, an adapter and no model; expected {WEIGHTS_FILE}: merge "
+            "the adapter into its model with peft (merge_and_unload) and save the result"
         )
         raise ValueError(msg)
-    msg = f"no {WEIGHTS_FILE} in {folder}; expected the folder of a Hugging Face checkpoint"
+    if pickles := files_like(folder, _PICKLES):
+        for path in pickles:
+            check_downloaded(path)
+        msg = f"{folder} holds {_names(pickles)} and no {WEIGHTS_FILE}. {convert(folder, folder)}"
+        raise ValueError(msg)
+    if others := files_like(folder, _OTHERS):
+        msg = (
+            f"{folder} holds {_names(others)}, weights of another framework; expected "
+            f"{WEIGHTS_FILE}: take a checkpoint that has it, or write one with the program that "
+            "made these"
+        )
+        raise ValueError(msg)
+    found = _names(files_like(folder, ("*.safetensors",)))
+    msg = (
+        f"no {WEIGHTS_FILE} in {folder}{found and ', only ' + found}; expected the folder of a "
+        "Hugging Face checkpoint"
+    )
     raise ValueError(msg)
 
 
-def _named(folder: Path, patterns: Sequence[str]) -> str:
-    return ", ".join(sorted(path.name for p in patterns for path in folder.glob(p)))
+def files_like(folder: Path, patterns: Sequence[str] = _PICKLES) -> list[Path]:
+    """Return the files of a folder that match patterns, by default pickled weights."""
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
 
 
-def convert(source: Path | str, architecture: str | None = None) -> str:
-    """Return how to turn a checkpoint without safetensors into one that has them."""
-    name = architecture or _architecture(source) or "AutoModel"
-    return (
-        "Pickles are never loaded; convert the checkpoint once, where you trust it, with head and "
-        "tokenizer, and give the new folder:\n"
-        f"    from transformers import AutoTokenizer, {name}\n"
-        f"    {name}.from_pretrained({str(source)!r}).save_pretrained('converted')\n"
-        f"    AutoTokenizer.from_pretrained({str(source)!r}).save_pretrained('converted')"
-    )
-
-
-def _architecture(source: Path | str) -> str | None:
-    """Return the class that a checkpoint's configuration names, if that can be read."""
-    try:
-        named = read_json(Path(source) / "config.json").get("architectures") or [None]
-    except ValueError:
-        return None
-    return named[0] if isinstance(named[0], str) and named[0].isidentifier() else None
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in files)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -106,8 +106,11 @@ def _plain_name(name: str) -> str:
 class StoredTensors:
     """The tensors of a checkpoint, by plain name, read one at a time."""
 
-    def __init__(self, files: Mapping[str, tuple[Any, str]], folder: Path) -> None:
+    def __init__(
+        self, files: Mapping[str, tuple[Any, str]], twice: Mapping[str, str], folder: Path
+    ) -> None:
         self._files = files
+        self._twice = twice  # stored name of a second tensor, where a plain name has two
         self._folder = folder
 
     @classmethod
@@ -115,6 +118,7 @@ class StoredTensors:
     def open(cls, folder: Path) -> Iterator[StoredTensors]:
         """Open the weights of a folder."""
         files: dict[str, tuple[Any, str]] = {}
+        twice: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
             for path in weight_files(folder):
                 check_downloaded(path)
@@ -125,8 +129,12 @@ class StoredTensors:
                     msg = f"cannot read {path} ({error}); download or copy the checkpoint again"
                     raise ValueError(msg) from error
                 for name in opened.keys():  # noqa: SIM118, as it is no mapping
-                    files[_plain_name(name)] = (opened, name)
-            yield cls(files, folder)
+                    plain_name = _plain_name(name)
+                    if plain_name in files:
+                        twice[plain_name] = name
+                    else:
+                        files[plain_name] = (opened, name)
+            yield cls(files, twice, folder)
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
         """Return the stored shape of a tensor, None if there is no such tensor."""
@@ -136,12 +144,19 @@ class StoredTensors:
         return tuple(opened.get_slice(stored_name).get_shape())
 
     def check(self, tensor: TensorName, shape: tuple[int, ...]) -> None:
-        """Refuse a tensor that is not there, not of floats, or not of the Flax shape `shape`."""
+        """Refuse a tensor that is not there once, not of floats, or not of Flax's `shape`."""
         expected = list(reversed(shape)) if tensor.transposed else list(shape)
         if tensor.name not in self._files:
             msg = f"the checkpoint {self._folder} lacks tensor {tensor.name!r} of shape {expected}"
             raise ValueError(msg)
         opened, stored_name = self._files[tensor.name]
+        if tensor.name in self._twice:
+            msg = (
+                f"the checkpoint {self._folder} has two tensors for {tensor.name!r}: "
+                f"{stored_name!r} and {self._twice[tensor.name]!r}; expected one: save the model "
+                "that you mean by itself"
+            )
+            raise ValueError(msg)
         stored = opened.get_slice(stored_name)
         if stored.get_shape() != expected:
             msg = (
