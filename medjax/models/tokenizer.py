@@ -6,26 +6,18 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from medjax.models.files import check_downloaded
+from medjax.models.files import check_downloaded, read_json
+from medjax.models.vocabulary import (
+    SETTINGS_FILE,
+    TOKENIZER_FILE,
+    TOKENIZER_FILES,
+    make_tokenizer_json,
+)
 
 if TYPE_CHECKING:
     import tokenizers
-
-TOKENIZER_FILE = "tokenizer.json"
-
-TOKENIZER_FILES = (
-    TOKENIZER_FILE,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-)
-"""Every file that tokenizers of the supported families consist of."""
 
 
 class Encoding(NamedTuple):
@@ -137,55 +129,30 @@ def _cut_off(encoding: Encoding, max_length: int) -> Encoding:
     return Encoding._make(column[: stop - excess] + column[stop:] for column in encoding)
 
 
-_VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"), ("sentencepiece.bpe.model",))
-
-
-def _fast_tokenizer_json(folder: Path, files: Mapping[str, bytes]) -> bytes:
-    """Let `transformers` turn a vocabulary in an older format into a tokenizer.json."""
-    # Without one, transformers makes an empty tokenizer, to which every word is unknown.
-    if not any(set(names) <= files.keys() for names in _VOCABULARIES):
-        expected = ", ".join(" with ".join(names) for names in _VOCABULARIES)
-        msg = (
-            f"no tokenizer in {folder}: found {', '.join(sorted(files)) or 'none of its files'}, "
-            f"expected {TOKENIZER_FILE}, or {expected}; copy them from the checkpoint that the "
-            "weights come from, or save its tokenizer there: AutoTokenizer.from_pretrained(...)"
-            f".save_pretrained({str(folder)!r})"
-        )
-        raise ValueError(msg)
-    try:
-        import transformers
-    except ImportError as error:
-        msg = (
-            f"no {TOKENIZER_FILE} in {folder}; install transformers, which makes one from the "
-            "vocabulary (pip install transformers sentencepiece), or take a folder that has it"
-        )
-        raise ValueError(msg) from error
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return tokenizer.backend_tokenizer.to_str().encode()
-    # transformers raises whatever its converters raise: OSError, ImportError, AttributeError ...
-    except Exception as error:
-        msg = f"no {TOKENIZER_FILE} in {folder}, and transformers cannot make one: {error}"
-        raise ValueError(msg) from error
-
-
-def _pad_token_id(backend: tokenizers.Tokenizer, files: Mapping[str, bytes], folder: Path) -> int:
-    if backend.padding is not None:
-        return int(backend.padding["pad_id"])
-    named: list[Any] = [
-        json.loads(files.get(name, b"{}")).get("pad_token")
-        for name in ("tokenizer_config.json", "special_tokens_map.json")
+def _pad_token_id(backend: tokenizers.Tokenizer, folder: Path) -> int:
+    # As in transformers, the token that a file names goes before the padding of tokenizer.json.
+    named = [
+        _token_named(folder / name, "pad_token")
+        for name in (SETTINGS_FILE, "special_tokens_map.json")
     ]
-    # After what the files name, what the supported families call it.
-    for token in (*named, "[PAD]", "<pad>"):
-        text = token["content"] if isinstance(token, dict) else token
+    padding = [] if backend.padding is None else [backend.padding["pad_token"]]
+    # Last, what the supported families call it.
+    for text in (*named, *padding, "[PAD]", "<pad>"):
         token_id = None if text is None else backend.token_to_id(text)
         if token_id is not None:
             return token_id
-    msg = (
-        f"the tokenizer of {folder} names no padding token; set pad_token in tokenizer_config.json"
-    )
+    msg = f"the tokenizer of {folder} names no padding token; set pad_token in {SETTINGS_FILE}"
     raise ValueError(msg)
+
+
+def _token_named(file: Path, field: str) -> str | None:
+    """Return the special token that a file names, None where it is silent."""
+    token = read_json(file).get(field) if file.is_file() else None
+    text = token.get("content") if isinstance(token, dict) else token
+    if token is not None and not isinstance(text, str):
+        msg = f"{file}: {field} is {token!r:.80}; expected the token's text, such as '[PAD]'"
+        raise ValueError(msg)
+    return text
 
 
 def _unknown_token_id(backend: tokenizers.Tokenizer, content: bytes) -> int | None:
@@ -226,14 +193,14 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     for name in files:
         check_downloaded(folder / name)
     if TOKENIZER_FILE not in files:
-        files[TOKENIZER_FILE] = _fast_tokenizer_json(folder, files)
+        files[TOKENIZER_FILE] = make_tokenizer_json(folder, files)
     try:
         backend = tokenizers.Tokenizer.from_buffer(files[TOKENIZER_FILE])
     # The package raises bare Exceptions.
     except Exception as error:
         msg = f"cannot read {folder / TOKENIZER_FILE} ({error}); copy the checkpoint again"
         raise ValueError(msg) from error
-    pad_token_id = _pad_token_id(backend, files, folder)
+    pad_token_id = _pad_token_id(backend, folder)
     backend.no_truncation()
     backend.no_padding()
     unknown_token_id = _unknown_token_id(backend, files[TOKENIZER_FILE])

@@ -65,25 +65,6 @@ def test_a_vocabulary_larger_than_the_embeddings(folder):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
-@pytest.mark.parametrize(
-    ("model", "found"),
-    [
-        ({"type": "WordLevel", "vocab": {"[UNK]": 1}, "unk_token": "[UNK]"}, "only unknown tokens"),
-        ({"type": "BPE", "vocab": {"[UNK]": 1}, "merges": [], "unk_token": None}, "no token at"),
-    ],
-)
-def test_a_tokenizer_that_knows_no_word(model, found, folder):
-    edit_json(folder / "tokenizer.json", model=model)
-    with pytest.raises(ValueError, match=f"makes {found}.*'The patient has no fever"):
-        TokenClassification.from_pretrained(folder, LABELS)
-
-
-def test_a_tokenizer_without_special_tokens_is_said(folder, caplog):
-    edit_json(folder / "tokenizer.json", post_processor=None)
-    TokenClassification.from_pretrained(folder, LABELS)
-    assert "puts no special tokens around a text" in caplog.text
-
-
 def test_weights_of_another_size(folder):
     edit_json(folder / "config.json", vocab_size=5000)
     with pytest.raises(ValueError, match=r"word_embeddings\.weight.* its config\.json makes it"):

@@ -1,6 +1,7 @@
 """Names of models become folders, without imports or network where that can be."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -30,9 +31,8 @@ class FakeHub:
         return str(found)
 
     def list_repo_files(self, name):
-        if self.files is None:
-            message = "no network"
-            raise ConnectionError(message)
+        if isinstance(self.files, Exception):
+            raise self.files
         return list(self.files)
 
 
@@ -61,37 +61,81 @@ def test_minilm(tmp_path, monkeypatch):
 
 
 def test_cached_model_needs_no_network(tmp_path, use_hub):
-    (tmp_path / "model.safetensors").touch()
+    fill(tmp_path, "config.json", "model.safetensors", "tokenizer.json")
     hub = use_hub(FakeHub(cached=tmp_path))
     assert resolve_model("some/model") == tmp_path
     assert hub.downloads == 0
 
 
-@pytest.mark.parametrize("partly_cached", [False, True])
-def test_download(partly_cached, tmp_path, use_hub):
-    cached = tmp_path / "cached"
-    cached.mkdir()
-    (tmp_path / "model-00001-of-00001.safetensors").touch()
-    hub = use_hub(FakeHub(cached=cached if partly_cached else None, online=tmp_path))
+def fill(folder, *names):
+    """Write files of a checkpoint; an index names two shards."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
+        content = {"weight_map": shards} if name.endswith("index.json") else {}
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "cached",
+    [
+        None,
+        [],
+        ["config.json", "pytorch_model.bin", "tokenizer.json"],
+        ["config.json", "model.safetensors"],
+        ["model.safetensors", "tokenizer.json"],
+        ["config.json", "model.safetensors.index.json", "model-1.safetensors", "tokenizer.json"],
+        ["config.json", "model.safetensors", "vocab.json"],
+    ],
+    ids=str,
+)
+def test_what_is_not_or_partly_cached_is_downloaded(cached, tmp_path, use_hub):
+    fill(tmp_path, "model-00001-of-00001.safetensors")
+    cached = None if cached is None else fill(tmp_path / "cached", *cached)
+    hub = use_hub(FakeHub(cached=cached, online=tmp_path))
     assert resolve_model("some/model") == tmp_path
     assert hub.downloads == 1
+
+
+def test_without_network_cached_weights_are_taken_as_they_are(tmp_path, use_hub):
+    cached = fill(tmp_path / "cached", "config.json", "model.safetensors")
+    use_hub(FakeHub(cached=cached))
+    assert resolve_model("some/model") == cached
+
+
+def test_without_network_cached_pickles_are_named(tmp_path, use_hub):
+    cached = fill(tmp_path / "cached", "config.json", "pytorch_model.bin")
+    use_hub(FakeHub(cached=cached))
+    message = r"'some/model' has no model\.safetensors in the .* cache, only pytorch_model\.bin"
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve_model("some/model")
+    assert f"AutoTokenizer.from_pretrained({str(cached)!r})" in str(caught.value)
+
+
+class ClientError(Exception):
+    """Stands in for the errors of the hub's HTTP client, which are no OSErrors."""
 
 
 @pytest.mark.parametrize(
     ("files", "found"),
     [
         (["config.json", "pytorch_model.bin"], "has no model.safetensors, only pytorch_model.bin."),
-        (None, "has no model.safetensors."),
+        (ConnectionError("no network"), "has no model.safetensors."),
+        (ClientError("no network"), "has no model.safetensors."),
     ],
 )
 def test_a_repository_of_pickles(files, found, tmp_path, use_hub):
-    (tmp_path / "config.json").write_text("{}")
+    config = {"model_type": "camembert", "architectures": ["CamembertForTokenClassification"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     use_hub(FakeHub(online=tmp_path, files=files))
     with pytest.raises(ValueError, match="the repository 'some/model' " + found) as caught:
         resolve_model("some/model")
-    assert "AutoTokenizer.from_pretrained('some/model').save_pretrained('converted')" in str(
-        caught.value
-    )
+    for line in (
+        "CamembertForTokenClassification.from_pretrained('some/model').save_pretrained('converted')",
+        "AutoTokenizer.from_pretrained('some/model').save_pretrained('converted')",
+    ):
+        assert line in str(caught.value)
 
 
 def test_unknown_names(use_hub):
