@@ -158,10 +158,22 @@ class SpanMetrics:
         y_true, y_pred : list of list of tuple
             (label, start, end) in characters, or, without the column `GOLD`, spans of tags for
             each row.
+
+        Raises
+        ------
+        ValueError
+            If only some of the rows have an annotation.
         """
         if GOLD not in all_data:
             pairs = span_pairs(all_data["y_true"], all_data["y_pred"], self.rule)
             return [list(true) for true, _ in pairs], [list(found) for _, found in pairs]
+        if len(all_data[GOLD]) != len(all_data["y_pred"]):
+            msg = (
+                f"found annotations of {len(all_data[GOLD])} rows and tags of "
+                f"{len(all_data['y_pred'])}; expected as many: an epoch whose training is scored "
+                "must be resumed by the version of medjax that began it"
+            )
+            raise ValueError(msg)
         y_true: list[list[Any]] = []
         y_pred: list[list[Any]] = []
         for rows in _by_document(all_data[GOLD]):

@@ -14,24 +14,11 @@ PADDING = " \t\r\n\v\f"
 """White space that belongs to no cell. A no-break space is not in it: it can be a token."""
 
 _HEADER_TOKENS = frozenset({"token", "tokens", "word", "words", "form", "text", "mot", "mots"})
-_HEADER_TAGS = frozenset(
-    [
-        *(
-            "tag",
-            "tags",
-            "label",
-            "labels",
-            "ner",
-            "ner_tag",
-            "ner_tags",
-            "ner-tag",
-            "ne",
-            "ne_tag",
-        ),
-        *("entity", "entities", "iob", "iob2", "bio", "bio_tag", "bilou", "class", "annotation"),
-        *("étiquette", "etiquette"),
-    ]
-)
+_HEADER_TAGS = {
+    "annotation", "bilou", "bio", "bio_tag", "class", "entities", "entity", "etiquette", "iob",
+    "iob2", "label", "labels", "ne", "ne_tag", "ner", "ner-tag", "ner_tag", "ner_tags", "tag",
+    "tags", "étiquette",
+}  # fmt: skip
 _NUMBER = re.compile(r"[-+]?[0-9]+([-.,:/][0-9]+)*")
 _DELIMITERS = (",", ";", "\t")
 

@@ -22,11 +22,11 @@ from medjax.readers.medkit_json import read_medkit_json
 from medjax.text import Document
 
 CONLL_SUFFIXES = (
-    *(".tsv", ".conll", ".txt", ".iob", ".bio", ".csv", ".tab", ".tags", ".tag", ".ner", ".col"),
-    *(".conllu", ".conll02", ".conll03", ".conll2002", ".conll2003", ".iob1", ".iob2", ".iobes"),
-    *(".bioes", ".bilou", ".bio2", ".bmes", ".bmeso", ".bmewo", ".io"),
-    *(".train", ".dev", ".devel", ".valid", ".validation", ".test", ".testa", ".testb", ".eval"),
-)
+    ".tsv", ".conll", ".txt", ".iob", ".bio", ".csv", ".tab", ".tags", ".tag", ".ner", ".col",
+    ".conllu", ".conll02", ".conll03", ".conll2002", ".conll2003", ".iob1", ".iob2", ".iobes",
+    ".bioes", ".bilou", ".bio2", ".bmes", ".bmeso", ".bmewo", ".io", ".train", ".dev", ".devel",
+    ".valid", ".validation", ".test", ".testa", ".testb", ".eval",
+)  # fmt: skip
 """Endings of files in CoNLL columns, whose documents are single sentences."""
 
 _MEDKIT = (".json", ".jsonl")

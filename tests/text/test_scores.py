@@ -86,6 +86,12 @@ def test_windows_of_a_document_are_put_together_whatever_their_order():
     assert scores["accuracy"] == 5 / 6
 
 
+def test_rows_without_an_annotation_among_others_are_refused():
+    columns = {"y_true": [["O"], ["O"]], "y_pred": [["O"], ["O"]], "gold": [(0, [(0, 1)], [])]}
+    with pytest.raises(ValueError, match="annotations of 1 rows and tags of 2; expected as many"):
+        SpanMetrics(TAGS).compute(columns)
+
+
 def test_the_annotation_survives_a_checkpoint():
     column = [Gold(4, [(0, 3)], [("a", 0, 3)]), Gold(None, [], [])]
     stored = json.loads(json.dumps(column_to_json("gold", column)))
