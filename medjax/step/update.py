@@ -40,6 +40,21 @@ class Found(NamedTuple):
     collections: Variables
 
 
+class Waiting(NamedTuple):
+    """What an update is made of.
+
+    Attributes
+    ----------
+    gradients : pytree
+        Like ``state.params``.
+    loss : jax.Array or None
+        Sum of the losses that they are of, where it is known.
+    """
+
+    gradients: Any
+    loss: jax.Array | None
+
+
 class StepStats(NamedTuple):
     """What a training step tells; it outlives the state, whose buffers the next step takes.
 
@@ -118,21 +133,24 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 def _take_batch(
     state: TrainState, gradients: Any, loss: Mean, collections: Variables, taken: jax.Array
-) -> tuple[TrainState, Any]:
-    """Count the batch and add its gradients to those waiting, unless it is to be left out."""
+) -> tuple[TrainState, Waiting]:
+    """Count the batch and add gradients and loss to those waiting, unless it is to be left out."""
 
     def choose(new: Any, old: Any, condition: jax.Array = taken) -> Any:
         return jax.tree.map(functools.partial(jnp.where, condition), new, old)
 
     if state.gradients is None:
-        waiting, weight = gradients, loss.weight
+        waiting, weight = Waiting(gradients, loss.total), loss.weight
     else:
-        added = jax.tree.map(jnp.add, state.gradients, gradients)
-        waiting = choose(added, state.gradients, taken & (loss.weight > 0))
+        old = Waiting(state.gradients, state.waiting_loss)
+        new = Waiting(gradients, None if old.loss is None else loss.total)
+        added = jax.tree.map(jnp.add, old, new)
+        waiting = choose(added, old, taken & (loss.weight > 0))
         weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
     collections = {**state.collections, **collections}
     state = state.replace(
         gradients=None,
+        waiting_loss=None,
         gradient_weight=weight,
         pending=state.pending + taken,
         batch_step=state.batch_step + taken,
@@ -155,27 +173,37 @@ def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> Tra
 
 
 def _update(
-    state: TrainState, waiting: Any, rate: jax.Array, *, divisor: int | None, accumulates: bool
+    state: TrainState, waiting: Waiting, rate: jax.Array, *, divisor: int | None, accumulates: bool
 ) -> TrainState:
-    gradients = waiting
+    gradients, weight = waiting.gradients, state.gradient_weight
     if accumulates:
-        weight = state.gradient_weight if divisor is None else divisor
-        gradients = jax.tree.map(lambda gradient: gradient / weight, waiting)
+        weight = weight if divisor is None else divisor
+        gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
-    state = state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
-    return state.apply_gradients(grads=gradients).replace(
-        gradients=jax.tree.map(jnp.zeros_like, waiting) if accumulates else None,
+    # An optimizer may ask for the loss that the gradients are of, as Polyak's step size does.
+    extra = {} if waiting.loss is None else {"value": waiting.loss / weight}
+    updates, opt_state = state.tx.update(
+        gradients, state.opt_state._replace(hyperparams=hyperparams), state.params, **extra
+    )
+    none = jax.tree.map(jnp.zeros_like, waiting) if accumulates else Waiting(None, None)
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        gradients=none.gradients,
+        waiting_loss=none.loss,
         gradient_weight=jnp.zeros_like(state.gradient_weight),
         pending=jnp.zeros_like(state.pending),
     )
 
 
 def _wait(
-    state: TrainState, waiting: Any, rate: jax.Array, *, due: jax.Array, accumulates: bool
+    state: TrainState, waiting: Waiting, rate: jax.Array, *, due: jax.Array, accumulates: bool
 ) -> TrainState:
     # A group that is due but weighs nothing (all labels ignored) ends without an update.
     del rate
     return state.replace(
-        gradients=waiting if accumulates else None,
+        gradients=waiting.gradients if accumulates else None,
+        waiting_loss=waiting.loss if accumulates else None,
         pending=jnp.where(due, 0, state.pending),
     )
