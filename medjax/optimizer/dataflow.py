@@ -11,21 +11,21 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 # Each is zero where its first operand is. Of a division by zero it is assumed that it does not
 # happen: the value would not be finite, which ends the training by other means.
-_ZERO_OF_FIRST = frozenset(
-    ["abs", "broadcast_in_dim", "convert_element_type", "copy", "cumsum", "div", "integer_pow"]
-    + ["neg", "reduce_max", "reduce_min", "reduce_precision", "reduce_sum", "reshape", "rev"]
-    + ["sharding_constraint", "sign", "slice", "split", "sqrt", "square", "squeeze", "tanh"]
-    + ["transpose"]
-)
-_ZERO_OF_ANY = frozenset(["conv_general_dilated", "dot_general", "mul"])
-_ZERO_OF_ALL = frozenset(
-    ["add", "add_any", "concatenate", "device_put", "max", "min", "optimization_barrier", "pad"]
-    + ["sub"]
-)
-_CALLS = frozenset(
-    ["checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit"]
-    + ["pjit", "remat", "remat2"]
-)
+_ZERO_OF_FIRST = {
+    *("abs", "broadcast_in_dim", "convert_element_type", "copy", "cumsum", "div", "integer_pow"),
+    *("neg", "reduce_max", "reduce_min", "reduce_precision", "reduce_sum", "reshape", "rev"),
+    *("sharding_constraint", "sign", "slice", "split", "sqrt", "square", "squeeze", "tanh"),
+    "transpose",
+}
+_ZERO_OF_ANY = {"conv_general_dilated", "dot_general", "mul"}
+_ZERO_OF_ALL = {
+    *("add", "add_any", "concatenate", "device_put", "max", "min", "optimization_barrier", "pad"),
+    "sub",
+}
+_CALLS = {
+    *("checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit"),
+    *("pjit", "remat", "remat2"),
+}
 
 
 def known_zeros(traced: ClosedJaxpr, zeros: Sequence[bool]) -> list[bool]:
