@@ -175,9 +175,9 @@ def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> Tra
 def _update(
     state: TrainState, waiting: Waiting, rate: jax.Array, *, divisor: int | None, accumulates: bool
 ) -> TrainState:
-    gradients, weight = waiting.gradients, state.gradient_weight
+    gradients = waiting.gradients
+    weight = state.gradient_weight if divisor is None or not accumulates else divisor
     if accumulates:
-        weight = weight if divisor is None else divisor
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     # An optimizer may ask for the loss that the gradients are of, as Polyak's step size does.

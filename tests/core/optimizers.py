@@ -1,6 +1,7 @@
 """All optimizers of optax that take a learning rate, and a plain loop to compare with."""
 
 import inspect
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,12 @@ def found():
 
 
 def made(name, function):
-    return lambda rate: function(learning_rate=rate, **NEEDS.get(name, {}))
+    def configure(rate):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # deprecated ones run as well
+            return function(learning_rate=rate, **NEEDS.get(name, {}))
+
+    return configure
 
 
 def labels(params):
