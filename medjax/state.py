@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,26 @@ from medjax import optimizer as optimizers
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
+
+
+class Waiting(NamedTuple):
+    """What an update is made of.
+
+    Attributes
+    ----------
+    gradients : pytree
+        Like the parameters.
+    loss : jax.Array or None
+        Sum of the losses that they are of, float32, shape (), where the optimizer depends on it.
+    """
+
+    gradients: Any
+    loss: jax.Array | None
+
+    @property
+    def held(self) -> Any:
+        """The same as it stands in a state: gradients alone, without a loss."""
+        return self.gradients if self.loss is None else self
 
 
 class TrainState(train_state.TrainState):
@@ -35,13 +55,11 @@ class TrainState(train_state.TrainState):
         Rate set by the host between epochs, float32, shape ().
     batch_step : jax.Array
         Batches trained on, int32, shape ().
-    gradients : pytree or None
-        Sum of the gradients waiting for an update; None without accumulation.
+    gradients : pytree, Waiting or None
+        Sum of the gradients waiting for an update, with that of their losses for an optimizer that
+        depends on it; None without accumulation.
     gradient_weight : jax.Array
         What to divide `gradients` by, float32, shape ().
-    waiting_loss : jax.Array or None
-        Sum of the losses that `gradients` are of, float32, shape (); None without accumulation, or
-        with an optimizer that does not depend on the loss.
     pending : jax.Array
         Batches in `gradients`, int32, shape ().
     losses : Mean
@@ -61,7 +79,6 @@ class TrainState(train_state.TrainState):
     batch_step: jax.Array
     gradients: Any
     gradient_weight: jax.Array
-    waiting_loss: jax.Array | None
     pending: jax.Array
     losses: Mean
     skipped: jax.Array
@@ -206,7 +223,6 @@ def _state_of(
     if not jax.tree.leaves(params):
         msg = "component.init returned no parameters; expected {'params': {...}, ...}"
         raise ValueError(msg)
-    waits = accumulates and optimizers.uses_value(optimizer, params)
     return TrainState(
         step=_count(),
         apply_fn=component.forward,
@@ -217,15 +233,20 @@ def _state_of(
         key=jax.random.split(_root_key(seed))[1],
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
-        gradients=jax.tree.map(jnp.zeros_like, params) if accumulates else None,
+        gradients=_none_waiting(optimizer, params) if accumulates else None,
         gradient_weight=jnp.zeros((), jnp.float32),
-        waiting_loss=jnp.zeros((), jnp.float32) if waits else None,
         pending=_count(),
         losses=Mean.empty(),
         skipped=_count(),
         skipped_in_row=_count(),
         stopped_at=_count() - 1,
     )
+
+
+def _none_waiting(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    takes_loss = optimizers.uses_value(optimizer, params)
+    return Waiting(zeros, jnp.zeros((), jnp.float32)) if takes_loss else zeros
 
 
 def _own(tree: Any) -> Any:

@@ -19,7 +19,7 @@ from medjax.component import Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
-from medjax.state import TrainState
+from medjax.state import TrainState, Waiting
 
 
 class Found(NamedTuple):
@@ -38,21 +38,6 @@ class Found(NamedTuple):
     gradients: Any
     loss: Mean
     collections: Variables
-
-
-class Waiting(NamedTuple):
-    """What an update is made of.
-
-    Attributes
-    ----------
-    gradients : pytree
-        Like ``state.params``.
-    loss : jax.Array or None
-        Sum of the losses that they are of, where it is known.
-    """
-
-    gradients: Any
-    loss: jax.Array | None
 
 
 class StepStats(NamedTuple):
@@ -142,7 +127,8 @@ def _take_batch(
     if state.gradients is None:
         waiting, weight = Waiting(gradients, loss.total), loss.weight
     else:
-        old = Waiting(state.gradients, state.waiting_loss)
+        old = state.gradients
+        old = old if isinstance(old, Waiting) else Waiting(old, None)
         new = Waiting(gradients, None if old.loss is None else loss.total)
         added = jax.tree.map(jnp.add, old, new)
         waiting = choose(added, old, taken & (loss.weight > 0))
@@ -150,7 +136,6 @@ def _take_batch(
     collections = {**state.collections, **collections}
     state = state.replace(
         gradients=None,
-        waiting_loss=None,
         gradient_weight=weight,
         pending=state.pending + taken,
         batch_step=state.batch_step + taken,
@@ -185,13 +170,11 @@ def _update(
     updates, opt_state = state.tx.update(
         gradients, state.opt_state._replace(hyperparams=hyperparams), state.params, **extra
     )
-    none = jax.tree.map(jnp.zeros_like, waiting) if accumulates else Waiting(None, None)
     return state.replace(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        gradients=none.gradients,
-        waiting_loss=none.loss,
+        gradients=jax.tree.map(jnp.zeros_like, waiting).held if accumulates else None,
         gradient_weight=jnp.zeros_like(state.gradient_weight),
         pending=jnp.zeros_like(state.pending),
     )
@@ -203,7 +186,6 @@ def _wait(
     # A group that is due but weighs nothing (all labels ignored) ends without an update.
     del rate
     return state.replace(
-        gradients=waiting.gradients if accumulates else None,
-        waiting_loss=waiting.loss if accumulates else None,
+        gradients=waiting.held if accumulates else None,
         pending=jnp.where(due, 0, state.pending),
     )
