@@ -82,9 +82,15 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
     first, state = jax.make_jaxpr(init, return_shape=True)(scalar, params)
     check_known(state, options)
     trace = jax.make_jaxpr(update, return_shape=True)
-    extra = {"value": scalar} if _accepts_value(update, gradients, state, params, scalar) else {}
+    extra = {"value": scalar}
     for _ in range(_ROUNDS):
-        traced, (updates, after) = trace(gradients, state, params, scalar, extra)
+        try:
+            traced, (updates, after) = trace(gradients, state, params, scalar, extra)
+        except TypeError as error:  # nothing but trying tells what an update takes
+            if "unexpected keyword argument 'value'" not in str(error):
+                raise
+            extra = {}
+            traced, (updates, after) = trace(gradients, state, params, scalar, extra)
         _check_same(updates, params, "updates")
         _check_same(after, state, "state")
         if _dtypes(after) == _dtypes(state):
@@ -101,17 +107,6 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
 
 _ROUNDS = 3
 """Updates after which the types of a state have settled: an int that meets a float becomes one."""
-
-
-def _accepts_value(update: Any, gradients: Any, state: Any, params: Any, scalar: Any) -> bool:
-    """Return whether an update takes the loss, of which nothing but trying can tell."""
-    try:
-        jax.eval_shape(update, gradients, state, params, scalar, {"value": scalar})
-    except TypeError as error:
-        if "unexpected keyword argument 'value'" not in str(error):
-            raise
-        return False
-    return True
 
 
 def _frozen(
