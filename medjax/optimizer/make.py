@@ -125,10 +125,24 @@ def _inner(
 
     def init(params: Any) -> Any:
         state = as_transformation(configure(learning_rate)).init(params)
-        return jax.tree.map(jnp.asarray, state, found.dtypes)
+        return held(
+            jax.tree.map(lambda leaf, kind: jnp.asarray(leaf, kind.dtype), state, found.state)
+        )
 
     def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        return update_with_rate(configure, learning_rate, gradients, state, params, **extra)
+        state = jax.tree.map(
+            lambda kind, leaf: leaf if kind.size else jnp.zeros(kind.shape, kind.dtype),
+            found.state,
+            state,
+        )
+        updates, state = update_with_rate(
+            configure, learning_rate, gradients, state, params, **extra
+        )
+        return updates, held(state)
+
+    def held(state: Any) -> Any:
+        # Orbax stores no array without elements, of which galore keeps some.
+        return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 

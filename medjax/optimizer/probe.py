@@ -23,8 +23,8 @@ class Probe(NamedTuple):
 
     Attributes
     ----------
-    dtypes : pytree
-        Like its state: the types that the state settles on.
+    state : pytree
+        Shapes of its state and the types that it settles on.
     accepts_value : bool
         Whether ``update`` takes the loss as ``value``.
     uses_value : bool
@@ -33,7 +33,7 @@ class Probe(NamedTuple):
         Paths of the parameters whose update is zero by construction.
     """
 
-    dtypes: Any
+    state: Any
     accepts_value: bool
     uses_value: bool
     frozen: frozenset[str]
@@ -98,7 +98,7 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
         state = after
     of_value = [False] * (len(traced.in_avals) - len(extra)) + [True] * len(extra)
     return Probe(
-        dtypes=jax.tree.map(lambda leaf: leaf.dtype, state),
+        state=jax.tree.map(_shape, state),
         accepts_value=bool(extra),
         uses_value=any(depend_on(traced, of_value)),
         frozen=_frozen(first, traced, gradients, state, params),

@@ -16,10 +16,11 @@ from optimizers import (
     made,
 )
 from test_sharding import printed
-from tiny import config, init_mlp, mlp, one_device, points
+from tiny import config, init_mlp, mlp, one_device, points, same_bits, start_state
 
 import medjax
-from medjax import Options
+from medjax import Options, sharding
+from medjax.checkpoint.arrays import check_storable, load_arrays, save_arrays
 from medjax.optimizer import make_optimizer
 
 QUICK = [
@@ -154,3 +155,14 @@ def test_types_that_change_with_the_first_update_settle_before_it(tmp_path):
     state = result.state.opt_state.inner_state[0]
     assert (int(state["seen"]), state["norm"].dtype) == (4, jnp.float32)
     assert float(state["norm"]) > 0
+
+
+@pytest.mark.parametrize("name", everything())
+def test_every_state_is_stored_and_read_back(name, tmp_path):
+    state = start_state(mlp(optimizer=everything()[name])).opt_state
+    check_storable(state)
+    save_arrays(tmp_path / "state", state)()
+    layout = sharding.state_shardings(state, one_device())
+    read = load_arrays(tmp_path / "state", state, layout)
+    assert jax.tree.structure(read) == jax.tree.structure(state)
+    assert same_bits(read, state)
