@@ -78,6 +78,16 @@ def zero_until_step_3(rate):
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
+def two_steps_late(rate):
+    def init(params):
+        return (optax.tree.zeros_like(params),) * 2
+
+    def update(updates, state, params=None):
+        return optax.tree.scale(-rate, state[0]), (state[1], updates)
+
+    return optax.GradientTransformation(init, update)
+
+
 def set_by_the_host(rate):
     return optax.chain(optax.inject_hyperparams(optax.scale)(step_size=0.0), optax.sgd(rate))
 
@@ -85,7 +95,7 @@ def set_by_the_host(rate):
 @pytest.mark.parametrize(
     "configure",
     [
-        *(first_update_is_zero, zero_until_step_3, set_by_the_host),
+        *(first_update_is_zero, zero_until_step_3, two_steps_late, set_by_the_host),
         *(configure for name, configure in WRAPPED.items() if name not in FREEZES | {"masked": 0}),
     ],
 )
