@@ -190,7 +190,7 @@ def start_state(
     schedule_state = schedule.init(config.learning_rate)
     parts: dict[str, Any] = {
         "component": component,
-        "optimizer": make_optimizer(component, options),
+        "optimizer": make_optimizer(component, options, schedule_state["learning_rate"]),
         "seed": seed,
         "learning_rate": schedule_state["learning_rate"],
         "accumulates": config.gradient_accumulation_steps > 1,
