@@ -72,13 +72,17 @@ def start(
     schedule = with_warmup(trainer.schedule, warmup_steps(options, plan))
     if link is not None:
         first_rate = link.learning_rate
-        schedule = schedule._replace(init=lambda rate: trainer.schedule.init(first_rate))
+        # torch's optimizer and scheduler hold the rate.
+        schedule = schedule._replace(
+            init=lambda rate: trainer.schedule.init(first_rate), resume=lambda saved: saved
+        )
     data = data_record(len(trainer.train_dataloader.dataset), config, options)
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,
         resume=resume,
         data={**data, "order": options.order},
+        metrics_computer=trainer.metrics_computer,
     )
     if store.resumed is not None:
         read_torch_files(store.resumed, trainer.optimizer, trainer.lr_scheduler)

@@ -172,7 +172,9 @@ class Run:
     def with_callbacks(self, progress: Progress) -> Progress:
         """Return `progress` with what the callbacks have to remember."""
         return progress._replace(
-            callbacks=self.callback.state_dict(), stop_reason=self.callback.stop_reason
+            callbacks=self.callback.state_dict(),
+            stop_reason=self.callback.stop_reason,
+            stopped_by=self.callback.stopped_by,
         )
 
     def scores(self, columns: dict[str, list[Any]] | None = None) -> Scores | None:

@@ -158,6 +158,7 @@ def open_run(
         CheckpointStore(
             config.output_dir,
             distributed.first_of(secrets.token_hex(8)),
+            metric=config.checkpoint_metric,
             minimize=config.minimize_checkpoint_metric,
             keep_all=options.keep_all_checkpoints,
         ) as store,
@@ -190,7 +191,8 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
 
 def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     run.callback.load_state_dict(progress.callbacks)
-    run.callback.stop_reason = progress.stop_reason
+    run.callback.resume_stop(progress.stop_reason, progress.stopped_by)
+    progress = run.with_callbacks(progress)
     run.callback.on_train_begin(config=run.config)
     while progress.epoch <= run.plan.nb_epochs and not _is_over(run, progress):
         epoch = progress.epoch
