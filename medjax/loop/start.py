@@ -182,6 +182,7 @@ def start_state(
     resume: str | Path | None,
     data: dict[str, Any],
     metrics_computer: Any,
+    more_settings: dict[str, Any] | None = None,
 ) -> tuple[TrainState, Progress]:
     """Return state and progress, from a checkpoint if one is asked for and there.
 
@@ -200,7 +201,7 @@ def start_state(
     }
     state = create_state(**parts) if mesh.size == 1 else abstract_state(**parts)
     check_storable(state)  # now, rather than at the first checkpoint, an epoch later
-    settings = settings_of(config, options, schedule, metrics_computer)
+    settings = settings_of(config, options, schedule, metrics_computer, **(more_settings or {}))
     progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)
     layout = sharding.state_shardings(state, mesh)
     found = None if resume is None else store.find(resume)
