@@ -42,6 +42,25 @@ class TrainerCallback:
     def on_train_begin(self, config: TrainerConfig) -> None:
         """Event called at the beginning of training."""
 
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Event called after `on_train_begin` when training goes on from a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint_dir : str
+            The checkpoint.
+        epoch : int
+            Epoch to go on with, from 1; beyond `nb_epochs` if nothing is left to do.
+        step_idx : int
+            Training batches of it that are done.
+        nb_batches : int
+            Training batches of an epoch.
+        nb_epochs : int
+            Epochs of the whole run.
+        """
+
     def on_train_end(self) -> None:
         """Event called at the end of training."""
 
@@ -101,6 +120,7 @@ _EVENTS = (
     "on_train_begin",
     "on_train_end",
     "on_epoch_begin",
+    "on_resume",
     "on_epoch_end",
     "on_step_begin",
     "on_step_end",
@@ -231,7 +251,12 @@ def as_callback_list(callback: Any) -> CallbackList:
         return callback
     if callback is None:
         return CallbackList([])
-    return CallbackList(callback if isinstance(callback, list | tuple) else [callback])
+    callbacks = callback if isinstance(callback, list | tuple) else [callback]
+    for each in callbacks:
+        if isinstance(each, type):
+            name = each.__name__
+            raise ValueError(f"callback is the class {name}; expected an instance: {name}(...)")
+    return CallbackList(callbacks)
 
 
 def _overrides(callback: Any, event: str) -> bool:

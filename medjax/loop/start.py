@@ -23,6 +23,13 @@ from medjax.checkpoint.arrays import check_storable
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
+from medjax.data.loader import ladder_of
+from medjax.loop.contract import (
+    check_component,
+    check_metric_names,
+    check_wanted_metrics,
+    sample_scores,
+)
 from medjax.loop.plan import Plan
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
@@ -79,6 +86,13 @@ def start(
 
     The parameters are those of `train`; `at_end` is told to close what was opened.
     """
+    wanted = check_wanted_metrics(
+        config,
+        options,
+        schedule,
+        has_eval_data=eval_data is not None,
+        metrics_computer=metrics_computer,
+    )
     train_data = expand(train_data, component)
     eval_data = None if eval_data is None else expand(eval_data, component)
     nb_items = len(train_data)
@@ -111,6 +125,13 @@ def start(
         at_end.callback(made.close)
         return made
 
+    check_component(component, state.variables, train_data, ladder_of(options))
+    if wanted.keys() - {"loss"} and eval_data is not None:
+        scores = sample_scores(
+            component, state.variables, eval_data, metrics_computer, config.batch_size
+        )
+        if scores:
+            check_metric_names(wanted, scores)
     train_loader = loader(train_data, shuffle=True)
     scored = metrics_computer is not None
     run = Run(
