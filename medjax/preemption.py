@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType
@@ -9,6 +10,8 @@ from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+
+logger = logging.getLogger("medjax")
 
 
 class Preemption:
@@ -61,8 +64,16 @@ class Preemption:
             self.signum = signal.SIGTERM
         return self.signum is not None
 
-    def stop(self) -> None:
-        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number."""
+    def stop(self, saved: str | None = None) -> None:
+        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number.
+
+        Parameters
+        ----------
+        saved : str, optional
+            The checkpoint to go on from, which the user is told.
+        """
+        if saved is not None and jax.process_index() == 0:
+            logger.warning("Saved %s; start again with resume='auto' to go on from there", saved)
         if self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + int(self.signum or signal.SIGTERM))

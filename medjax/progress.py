@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from medjax.checkpoint import CorruptCheckpointError, MismatchError
+from medjax.checkpoint import CorruptCheckpointError
 from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
@@ -12,6 +12,7 @@ from medjax.schedules import ScheduleState
 _KINDS: dict[str, Any] = {
     **{"seed": int, "data": dict, "schedule": dict, "epoch": int, "batch": int},
     **{"columns": dict, "history": list, "callbacks": dict, "stop_reason": str | None},
+    **{"stopped_by": str | None, "settings": dict},
 }
 
 
@@ -40,6 +41,10 @@ class Progress(NamedTuple):
         States of the callbacks.
     stop_reason : str or None
         Why a callback ended training, if one did.
+    stopped_by : str or None
+        Which one.
+    settings : dict
+        What the user had set when this was saved, by name; {} in checkpoints of older versions.
     """
 
     seed: int
@@ -51,6 +56,8 @@ class Progress(NamedTuple):
     history: list[dict[str, dict[str, float]]] = []  # noqa: RUF012
     callbacks: dict[str, Any] = {}  # noqa: RUF012
     stop_reason: str | None = None
+    stopped_by: str | None = None
+    settings: dict[str, Any] = {}  # noqa: RUF012
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
@@ -65,48 +72,24 @@ def progress_record(progress: Progress) -> dict[str, Any]:
     return {**progress._asdict(), "columns": columns}
 
 
-def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
-    """Return the progress of a checkpoint, checked against the run that wants to go on.
+def read_progress(saved: dict[str, Any]) -> Progress:
+    """Return the progress of a checkpoint.
 
     Parameters
     ----------
     saved : dict
         From `progress_record`, through JSON.
-    now : Progress
-        The progress a new run would start with.
 
     Raises
     ------
     CorruptCheckpointError
         If it is no progress.
-    MismatchError
-        If the schedule is of another kind, or the checkpoint stands within an epoch and the data,
-        its batches or the seed have changed, so that its position means nothing.
     """
     try:
-        progress = _progress_from(saved)
+        return _progress_from(saved)
     except UNREADABLE as error:
         msg = f"the progress of the checkpoint is damaged ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
-    missing = now.schedule.keys() - progress.schedule.keys()
-    if missing:
-        msg = (
-            f"the checkpoint's schedule has {sorted(progress.schedule)} but no {sorted(missing)}; "
-            "resume with the kind of schedule that it was saved with"
-        )
-        raise MismatchError(msg)
-    if progress.batch == 0:
-        return progress._replace(data=now.data, seed=now.seed)
-    then = {"seed": progress.seed, **progress.data}
-    for name, value in {"seed": now.seed, **now.data}.items():
-        if then.get(name) != value:
-            msg = (
-                f"the checkpoint stands at batch {progress.batch} of epoch {progress.epoch}, "
-                f"where {name} was {then.get(name)!r}, but now it is {value!r}; resume with what "
-                "it was, or from a checkpoint at the end of an epoch"
-            )
-            raise MismatchError(msg)
-    return progress
 
 
 def _progress_from(saved: dict[str, Any]) -> Progress:

@@ -230,7 +230,7 @@ def _state_of(
         tx=optimizer,
         opt_state=_own(optimizer.init(params)),
         collections=variables,
-        key=jax.random.split(_root_key(seed))[1],
+        key=dropout_key(seed),
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
         gradients=_none_waiting(optimizer, params) if accumulates else None,
@@ -272,6 +272,11 @@ def _digest(leaves: dict[int, Any]) -> str:
 
 def _count() -> jax.Array:
     return jnp.zeros((), jnp.int32)
+
+
+def dropout_key(seed: int) -> jax.Array:
+    """Return the root of the dropout keys of a run, typed, shape ()."""
+    return jax.random.split(_root_key(seed))[1]
 
 
 def _init_key(seed: int) -> jax.Array:

@@ -39,7 +39,8 @@ def check_spec(saved: TreeSpec, wanted: TreeSpec, where: Path) -> None:
         msg = (
             f"{where} holds another training state: {len(differing)} leaves differ, first {name}: "
             f"found {_shown(saved.get(name))}, expected {_shown(wanted.get(name))}. Resume with "
-            "the model, optimizer and options it was saved with"
+            "the model and optimizer it was saved with; for a new run give another output_dir or "
+            "resume=None"
         )
         raise MismatchError(msg)
 

@@ -74,16 +74,38 @@ def named(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def list_entries(folder: Path) -> list[Entry]:
-    """Return the checkpoints of a folder that have a readable record, whatever their run."""
+def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
+    """Return the checkpoints of a folder that have a readable record, whatever their run.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder.
+    metric : str, optional
+        Name of the metric to compare them by; by default the one each was saved with. Where it is
+        another one, its value is that of the evaluation that the checkpoint holds.
+    """
     found = []
     for path in named(folder):
         try:
             record = read_record(path)
         except (CorruptCheckpointError, MismatchError):
             continue
-        found.append(Entry(record["serial"], path, record["run"], record["metric"]))
+        value = _value_of(record, metric)
+        other = value is None and record["metric"] is not None
+        found.append(Entry(record["serial"], path, record["run"], value, other))
     return sorted(found)
+
+
+def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
+    """Return the value of a metric in the evaluation before a checkpoint."""
+    saved: float | None = record["metric"]
+    if saved is None or metric is None or record.get("metric_name", metric) == metric:
+        return saved
+    try:
+        return float(record["progress"]["history"][-1]["eval"][metric])
+    except UNREADABLE:
+        return None
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -96,12 +118,14 @@ def newest_first(folder: Path) -> list[Path]:
 
 def best_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
-    found = list_entries(Path(output_dir))
-    newest = retention.last(found)
+    folder = Path(output_dir)
+    newest = retention.last(list_entries(folder))
     if newest is None:
         return None
-    minimize = bool(read_record(newest.path).get("minimize", True))
-    best = retention.best([entry for entry in found if entry.run == newest.run], minimize=minimize)
+    record = read_record(newest.path)
+    minimize, metric = bool(record.get("minimize", True)), record.get("metric_name")
+    entries = [e for e in list_entries(folder, metric) if e.run == newest.run]
+    best = retention.best(entries, minimize=minimize)
     return best and best.path
 
 

@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -46,6 +46,21 @@ _PATIENCE = 20.0  # seconds for a save in flight when this process of several ha
 _STAGING, _TRASH = ".saving-", ".deleting-"
 
 
+class Found(NamedTuple):
+    """A checkpoint to resume from.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    record : dict
+        Everything of it but the arrays.
+    """
+
+    path: Path
+    record: dict[str, Any]
+
+
 class CheckpointStore:
     """The checkpoints of one run in one folder. Use it in a ``with`` statement.
 
@@ -58,6 +73,9 @@ class CheckpointStore:
         Output folder; made when missing.
     run : str
         Identifies the run; only its own checkpoints are ever deleted.
+    metric : str
+        Name of the metric that makes a checkpoint the best. One that was saved under another is
+        compared by its stored evaluation.
     minimize : bool
         Whether a lower metric is better.
     keep_all : bool
@@ -70,11 +88,18 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, folder: str | Path, run: str, *, minimize: bool = True, keep_all: bool = False
+        self,
+        folder: str | Path,
+        run: str,
+        *,
+        metric: str = "loss",
+        minimize: bool = True,
+        keep_all: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.run = run
         self.resumed: Path | None = None
+        self._metric = metric
         self._minimize = minimize
         self._keep_all = keep_all
         self._thread: threading.Thread | None = None
@@ -141,7 +166,7 @@ class CheckpointStore:
 
     def entries(self) -> list[Entry]:
         """Return the complete checkpoints of this run, in the order they were saved."""
-        return [entry for entry in list_entries(self.folder) if entry.run == self.run]
+        return [e for e in list_entries(self.folder, self._metric) if e.run == self.run]
 
     @property
     def best(self) -> Path | None:
@@ -206,6 +231,7 @@ class CheckpointStore:
             "run": self.run,
             "serial": self._serial,
             "metric": metric,
+            "metric_name": self._metric,
             "minimize": self._minimize,
             "versions": _versions(),
             "spec": tree_spec(state),
@@ -304,28 +330,43 @@ class CheckpointStore:
         if not alone:
             distributed.exchange("saved")
 
-    def restore(
-        self, resume: str | Path, state: Any, shardings: Any
-    ) -> tuple[Any, dict[str, Any]] | None:
-        """Return the state and progress of a checkpoint; see `medjax.checkpoint.restore`.
+    def find(self, resume: str | Path) -> Found | None:
+        """Return the checkpoint to resume from; see `medjax.checkpoint.restore.choose`."""
+        chosen = choose(self.folder, resume)
+        return None if chosen is None else Found(chosen, read_record(chosen))
+
+    def load(self, found: Found, state: Any, shardings: Any) -> Any:
+        """Return the state of a checkpoint, with shapes and types of `state`.
 
         A run that goes on from its newest checkpoint keeps its identity; from an older one, or
         one of another folder, a new run branches off and the old one's checkpoints stay.
+
+        Raises
+        ------
+        MismatchError
+            If the checkpoint holds other arrays than `state`.
+        CorruptCheckpointError
+            If they cannot be read.
         """
-        chosen = choose(self.folder, resume)
-        if chosen is None:
-            return None
-        record = read_record(chosen)
-        check_spec(record["spec"], tree_spec(state), chosen)
-        restored = load_arrays(chosen / ARRAYS, state, shardings)
+        path, record = found
+        check_spec(record["spec"], tree_spec(state), path)
+        restored = load_arrays(path / ARRAYS, state, shardings)
         newest = retention.last([e for e in list_entries(self.folder) if e.run == record["run"]])
-        if newest is not None and newest.path == chosen:
+        if newest is not None and newest.path == path:
             self.run = record["run"]
             if jax.process_index() == 0:
                 self._delete_superseded()  # what a kill after the last commit left
-        self.resumed = chosen
-        logger.info("Resuming from %s", chosen)
-        return restored, record["progress"]
+        self.resumed = path
+        return restored
+
+    def restore(
+        self, resume: str | Path, state: Any, shardings: Any
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Return the state and progress of a checkpoint, as `find` and `load` do."""
+        found = self.find(resume)
+        if found is None:
+            return None
+        return self.load(found, state, shardings), found.record["progress"]
 
 
 def _in_first_process(check: Callable[[], None]) -> None:
