@@ -240,7 +240,7 @@ class CheckpointStore:
         staging = path.with_name(_STAGING + path.name)
         try:
             if jax.process_index() == 0:
-                self._check_folder()
+                self._lock.confirm()
                 staging.mkdir()
                 text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
                 (staging / CONFIG).write_text(text, encoding="utf-8")
@@ -274,7 +274,7 @@ class CheckpointStore:
             written()
             if jax.process_index() == 0:
                 write_manifest(staging)
-                self._check_folder()
+                self._lock.confirm()
                 staging.rename(path)  # the commit: before it the checkpoint does not exist
                 fsync(self.folder)
                 self._delete_superseded()
@@ -283,16 +283,13 @@ class CheckpointStore:
             self._error = give_back(path, staging, need, gone or error)
             self._error.__cause__ = error
 
-    def _check_folder(self) -> None:
-        gone = self._gone()
-        if gone is not None:
-            raise gone
-
-    def _gone(self) -> FileNotFoundError | None:
-        """Return an error if the folder is no longer the one that was opened."""
-        if not self._lock.is_lost():
-            return None
-        return FileNotFoundError(f"{self.folder} was deleted or replaced during the run")
+    def _gone(self) -> Exception | None:
+        """Return an error if the folder is no longer the one that was opened, or no longer ours."""
+        try:
+            self._lock.confirm()
+        except (OSError, CheckpointError) as error:
+            return error
+        return None
 
     def _delete_superseded(self) -> None:
         """Delete what is neither best nor last; what fails is tried again at the next save."""
