@@ -70,12 +70,19 @@ def _is_leaf(leaf: Any) -> bool:
 def named(folder: Path) -> Iterator[Path]:
     """Yield what has the name of a checkpoint in a folder, sound or not."""
     for path in folder.iterdir():
-        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        if is_name(path.name) and path.is_dir() and not path.is_symlink():
             yield path
+
+
+def is_name(name: str) -> bool:
+    """Return whether this is the name of a checkpoint."""
+    return _NAME.fullmatch(name) is not None
 
 
 def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
     """Return the checkpoints of a folder that have a readable record, whatever their run.
+
+    They come in the order they were saved; a copy comes after what it was copied from.
 
     Parameters
     ----------
@@ -93,8 +100,9 @@ def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
             continue
         value = _value_of(record, metric)
         other = value is None and record["metric"] is not None
-        found.append(Entry(record["serial"], path, record["run"], value, other))
-    return sorted(found)
+        copied = record.get("name", path.name) != path.name
+        found.append(Entry(record["serial"], path, record["run"], value, other, copied))
+    return sorted(found, key=lambda entry: (entry.serial, entry.copied, entry.path))
 
 
 def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
@@ -110,9 +118,9 @@ def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
 
 def newest_first(folder: Path) -> list[Path]:
     """Return checkpoint folders, sound or not; those without a readable record come first."""
-    serials = {entry.path: entry.serial for entry in list_entries(folder)}
+    places = {entry.path: (entry.serial, not entry.copied) for entry in list_entries(folder)}
     return sorted(
-        named(folder), key=lambda path: (serials.get(path, 2**62), path.name), reverse=True
+        named(folder), key=lambda path: (places.get(path, (2**62, True)), path.name), reverse=True
     )
 
 

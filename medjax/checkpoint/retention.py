@@ -24,6 +24,8 @@ class Entry(NamedTuple):
         evaluation did not give this metric.
     was_compared : bool
         Whether it has a value of another metric, by which it may have been the best.
+    copied : bool
+        Whether it has another name than its run gave it: somebody copied or renamed it.
     """
 
     serial: int
@@ -31,6 +33,7 @@ class Entry(NamedTuple):
     run: str
     metric: float | None
     was_compared: bool = False
+    copied: bool = False
 
 
 def best(entries: Sequence[Entry], *, minimize: bool) -> Entry | None:

@@ -33,7 +33,7 @@ from medjax.checkpoint.arrays import (
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
 from medjax.checkpoint.manifest import fsync, write_json, write_manifest
-from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
+from medjax.checkpoint.records import FORMAT, RECORD, is_name, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
 from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
@@ -123,7 +123,8 @@ class CheckpointStore:
             raise CheckpointError(msg) from error
         for name in (_STAGING, _TRASH):
             for leftover in self.folder.glob(f"{name}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+                if is_name(leftover.name.removeprefix(name)):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
@@ -165,8 +166,12 @@ class CheckpointStore:
             _in_first_process(check)
 
     def entries(self) -> list[Entry]:
-        """Return the complete checkpoints of this run, in the order they were saved."""
-        return [e for e in list_entries(self.folder, self._metric) if e.run == self.run]
+        """Return the complete checkpoints of this run, in the order they were saved.
+
+        A copy that somebody made of one is not among them, so it is never deleted.
+        """
+        found = list_entries(self.folder, self._metric)
+        return [entry for entry in found if entry.run == self.run and not entry.copied]
 
     @property
     def best(self) -> Path | None:
@@ -229,6 +234,7 @@ class CheckpointStore:
         record = {
             "format": FORMAT,
             "run": self.run,
+            "name": path.name,
             "serial": self._serial,
             "metric": metric,
             "metric_name": self._metric,
