@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from medjax.checkpoint import CorruptCheckpointError
 from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
+
+logger = logging.getLogger("medjax")
+
+_LARGEST_RATE = float(np.finfo(np.float32).max)
 
 _KINDS: dict[str, Any] = {
     **{"seed": int, "data": dict, "schedule": dict, "epoch": int, "batch": int},
@@ -92,6 +99,53 @@ def read_progress(saved: dict[str, Any]) -> Progress:
         raise CorruptCheckpointError(msg) from error
 
 
+def check_position(progress: Progress, nb_batches: int) -> None:
+    """Refuse a position that no run over this data can have.
+
+    Parameters
+    ----------
+    progress : Progress
+        From `restore_progress`.
+    nb_batches : int
+        Batches of an epoch.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If there is no such batch, or another number of epochs in the history than were finished.
+    """
+    if progress.epoch != len(progress.history) + 1:
+        msg = (
+            f"the checkpoint stands in epoch {_short(progress.epoch)}, but its history has "
+            f"{len(progress.history)} epochs; expected one row for each that is finished. "
+            "Resume from another checkpoint"
+        )
+        raise CorruptCheckpointError(msg)
+    if progress.batch > nb_batches:
+        msg = (
+            f"the checkpoint stands at batch {_short(progress.batch)} of an epoch, but an epoch of "
+            f"this data has {nb_batches} batches. Resume from another checkpoint"
+        )
+        raise CorruptCheckpointError(msg)
+
+
+def _short(number: int) -> str:
+    return str(number) if number < 10**15 else f"10**{len(str(number)) - 1} or more"
+
+
+def tell_of_other_data(saved: Progress, now: Progress) -> None:
+    """Say that the data has another length than it had at the end of the epoch before."""
+    then, here = saved.data.get("items"), now.data.get("items")
+    if then is not None and then != here:
+        logger.warning(
+            "The training data has %s items now, %s when the checkpoint was saved, at the end of "
+            "epoch %d; training goes on with those of now",
+            here,
+            then,
+            saved.epoch - 1,
+        )
+
+
 def _progress_from(saved: dict[str, Any]) -> Progress:
     fields = {name: value for name, value in saved.items() if name in Progress._fields}
     for name, value in fields.items():
@@ -102,6 +156,9 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
     if not all(isinstance(value, int | float) for value in progress.schedule.values()):
         raise TypeError(f"the schedule is {progress.schedule!r:.60}")
+    rate = progress.schedule.get("learning_rate", 0.0)
+    if not abs(float(rate)) <= _LARGEST_RATE:
+        raise ValueError(f"the learning rate is {rate!r:.60}")
     for row in progress.history:
         if not all(isinstance(metrics, dict) for metrics in row.values()):
             raise TypeError(f"a row of the history is {row!r:.60}")

@@ -233,7 +233,7 @@ def _state_of(
         key=dropout_key(seed),
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
-        gradients=_none_waiting(optimizer, params) if accumulates else None,
+        gradients=none_waiting(optimizer, params) if accumulates else None,
         gradient_weight=jnp.zeros((), jnp.float32),
         pending=_count(),
         losses=Mean.empty(),
@@ -243,7 +243,8 @@ def _state_of(
     )
 
 
-def _none_waiting(optimizer: optax.GradientTransformation, params: Any) -> Any:
+def none_waiting(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Return the sums of gradients, and of the loss where it is used, before any batch."""
     zeros = jax.tree.map(jnp.zeros_like, params)
     takes_loss = optimizers.uses_value(optimizer, params)
     return Waiting(zeros, jnp.zeros((), jnp.float32)) if takes_loss else zeros

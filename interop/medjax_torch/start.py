@@ -18,6 +18,7 @@ from medjax.loop.start import (
     warmup_steps,
 )
 from medjax.preemption import Preemption
+from medjax.progress import check_position
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
 from medjax.step import make_train_step
@@ -86,6 +87,7 @@ def start(
         metrics_computer=trainer.metrics_computer,
         more_settings=as_set,
     )
+    check_position(progress, len(trainer.train_dataloader))
     if store.resumed is not None:
         resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)
     reseed(trainer.train_dataloader, progress.seed)

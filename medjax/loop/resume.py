@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -22,9 +21,9 @@ from medjax import sharding
 from medjax.checkpoint import CheckpointStore, MismatchError
 from medjax.checkpoint.store import Found
 from medjax.config import Options, TrainerConfig
-from medjax.progress import Progress
+from medjax.progress import Progress, tell_of_other_data
 from medjax.schedules import Schedule, resumed
-from medjax.state import TrainState, dropout_key
+from medjax.state import TrainState, dropout_key, none_waiting
 
 logger = logging.getLogger("medjax")
 
@@ -100,8 +99,10 @@ def reconcile(then: Progress, now: Progress, schedule: Schedule, config: Trainer
     after = {"seed": now.seed, **now.data, **now.settings}
     if then.batch:
         _check_position(then, before, after)
-    elif before.get("seed") != after["seed"]:
-        _say(f"seed was {before['seed']!r} and is {after['seed']!r} now: order and dropout change")
+    else:
+        tell_of_other_data(then, now)
+        if before["seed"] != after["seed"]:
+            _say(f"seed was {before['seed']} and is {after['seed']} now: order and dropout change")
     rate = _schedule_state(then, before, after, schedule, config)
     kept = then.columns if config.do_metrics_in_training else {}
     if then.columns and not kept:
@@ -196,16 +197,17 @@ def restore_state(
         If it cannot be read.
     """
     spec = found.record["spec"]
-    sums = any(name.startswith(".gradients[") for name in spec)
+    sums = any(name.startswith(".gradients") for name in spec)
     form = state.replace(opt_state=jax.eval_shape(optimizer.init, state.params))
     if sums != (state.gradients is not None):
-        form = form.replace(gradients=state.params if sums else None)
+        waiting = jax.eval_shape(lambda params: none_waiting(optimizer, params), state.params)
+        form = form.replace(gradients=waiting if sums else None)
     restored = store.load(found, form, sharding.state_shardings(form, mesh))
     wanted = jax.tree.structure(state.opt_state)
     opt_state = jax.tree.unflatten(wanted, jax.tree.leaves(restored.opt_state))
     gradients = None
     if state.gradients is not None:
-        gradients = restored.gradients if sums else jax.tree.map(jnp.zeros_like, restored.params)
+        gradients = restored.gradients if sums else none_waiting(state.tx, restored.params)
     return restored.replace(opt_state=opt_state, gradients=gradients)
 
 

@@ -35,7 +35,7 @@ from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settin
 from medjax.loop.run import Run
 from medjax.metrics.computer import MetricsComputer
 from medjax.preemption import Preemption
-from medjax.progress import Progress, read_progress
+from medjax.progress import Progress, check_position, read_progress
 from medjax.schedules import Schedule, with_warmup
 from medjax.scores import Unpadder
 from medjax.state import (
@@ -104,7 +104,8 @@ def start(
         eval_items=None if eval_data is None else len(eval_data),
         resume=resume,
     )
-    plan = Plan.of(-(-nb_items // config.batch_size), config, options)
+    nb_batches = -(-nb_items // config.batch_size)
+    plan = Plan.of(nb_batches, config, options)
     schedule = with_warmup(schedule, warmup_steps(options, plan))
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
@@ -113,6 +114,7 @@ def start(
         data=data_record(nb_items, config, options),
         metrics_computer=metrics_computer,
     )
+    check_position(progress, nb_batches)
 
     def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
         made = get_dataloader(
