@@ -21,6 +21,9 @@ class Preemption:
     processes JAX's own service receives SIGTERM and picks one step for all of them to stop at;
     a Python handler beside it would silence it, so none is set then.
 
+    A signal that the process was started to ignore stays ignored: shells do so with the Ctrl-C of
+    jobs in the background, which means the job in front.
+
     Attributes
     ----------
     signum : int or None
@@ -37,7 +40,8 @@ class Preemption:
         if not self._distributed and threading.current_thread() is threading.main_thread():
             names = ("SIGTERM", "SIGUSR1", "SIGINT")
             for signum in (getattr(signal, name) for name in names if hasattr(signal, name)):
-                self._previous[signum] = signal.signal(signum, self._note)
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -244,6 +244,7 @@ class CheckpointStore:
             "progress": progress,
         }
         staging = path.with_name(_STAGING + path.name)
+        copied, claim = threading.Event(), threading.Lock()
         try:
             if jax.process_index() == 0:
                 self._lock.confirm()
@@ -253,22 +254,35 @@ class CheckpointStore:
                 payload = json.dumps(record, indent=1, default=_plain)
                 write_json(staging / RECORD, payload)
                 write_files(staging)
+            self._thread = threading.Thread(
+                target=self._write,
+                args=(path, staging, state, copied, claim),
+                name="medjax-checkpoint",
+            )
+            self._thread.start()
+            copied.wait()
         except BaseException as error:
+            if not claim.acquire(blocking=False):
+                raise  # the thread is at work on it, and `wait` waits for the thread
+            self._thread = None
             failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
             if not isinstance(error, Exception):
                 raise
             raise failed from error
-        copied = threading.Event()
-        self._thread = threading.Thread(
-            target=self._write, args=(path, staging, state, copied), name="medjax-checkpoint"
-        )
-        self._thread.start()
-        copied.wait()
         if block:
             self.wait()
 
-    def _write(self, path: Path, staging: Path, state: Any, copied: threading.Event) -> None:
+    def _write(
+        self,
+        path: Path,
+        staging: Path,
+        state: Any,
+        copied: threading.Event,
+        claim: threading.Lock,
+    ) -> None:
         # In a thread from the start: a Ctrl-C within Orbax would hang the interpreter at its exit.
+        if not claim.acquire(blocking=False):
+            return  # a Ctrl-C came before this thread did, and the save was given up
         need = bytes_of(state)
         try:
             need += bytes_in(staging)
