@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import difflib
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 import optax
 
@@ -23,6 +25,23 @@ from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.source import Examples
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
+
+
+logger = logging.getLogger("medjax")
+
+_UNSOUND = {
+    "0.10.2": "it gives wrong results on CPUs (jax issue 39103)",
+    "0.11.0": "it crashes on CPUs (jax issues 39257 and 40412)",
+    "0.11.1": "its loops take quadratic time on CPUs",
+}
+
+
+def warn_of_versions(installed: str = jaxlib.__version__) -> None:
+    """Warn of a release of jaxlib that is known to be unsound."""
+    if installed in _UNSOUND:
+        logger.warning(
+            "jaxlib %s is installed: %s; install another release", installed, _UNSOUND[installed]
+        )
 
 
 def check_arguments(

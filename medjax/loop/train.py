@@ -27,7 +27,7 @@ from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.heap import keep_memory
-from medjax.loop.contract import check_arguments
+from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.run import Metrics, Run
 from medjax.loop.start import all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
@@ -129,6 +129,7 @@ def train(
         After Ctrl-C, once the state is saved; a second Ctrl-C does not wait for that.
     """
     check_arguments(component, config, options, metrics_computer)
+    warn_of_versions()
     options = options or Options()
     mesh = mesh if mesh is not None else sharding.make_mesh()
     callbacks = all_callbacks(callback, config, options)

@@ -18,6 +18,7 @@ from tiny import (
 
 import medjax
 from medjax import BatchData, Options
+from medjax.loop.contract import warn_of_versions
 
 DATA, EVAL = points(8), points(4, seed=1)
 
@@ -266,3 +267,10 @@ def test_the_note_of_a_failing_forward_names_the_columns(out):
     with pytest.raises(TypeError, match="my own mistake") as caught:
         train(out, mlp()._replace(forward=forward))
     assert any(f"'x': (1, {FEATURES})" in note for note in caught.value.__notes__)
+
+
+def test_a_release_that_computes_wrongly_is_named(caplog):
+    warn_of_versions("0.10.1")
+    assert not caplog.records
+    warn_of_versions("0.10.2")
+    assert "jaxlib 0.10.2 is installed: it gives wrong results on CPUs" in caplog.text
