@@ -105,7 +105,7 @@ def check_position(progress: Progress, nb_batches: int) -> None:
     Parameters
     ----------
     progress : Progress
-        From `restore_progress`.
+        From `read_progress`.
     nb_batches : int
         Batches of an epoch.
 

@@ -305,7 +305,20 @@ class TokenClassification:
         self.tokenizer.save(path)
 
     def load(self, path: Path) -> Variables:
-        """Return the weights of a folder that `save` wrote."""
+        """Return the weights of a folder that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If its classes are not those of this tagger, or the weights cannot be read.
+        """
+        tags = known_tags(path)
+        if tags != self.tags:
+            msg = (
+                f"{path} has the classes {list(tags)}; expected {list(self.tags)}, in this order: "
+                "use TokenClassification.from_pretrained for another tagger"
+            )
+            raise ValueError(msg)
         return {"params": read_params(path, self.model.config)}
 
     def predict(

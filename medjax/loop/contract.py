@@ -26,7 +26,6 @@ from medjax.data.source import Examples
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
 
-
 logger = logging.getLogger("medjax")
 
 _UNSOUND = {

@@ -225,3 +225,10 @@ def test_it_pickles_for_workers(tagger):
     preprocess = pickle.loads(pickle.dumps(tagger.component.preprocess))
     document = Document("No chest pain", (Entity("Problem", 3, 13),))
     assert preprocess(document) == tagger.preprocess(document)
+
+
+def test_weights_of_other_classes_are_not_loaded(tiny_folder, tagger, tmp_path):
+    other = TokenClassification.from_pretrained(tiny_folder, ["Treatment", "Test", "Sign"])
+    other.save(tmp_path, other.init(jax.random.key(0)))
+    with pytest.raises(ValueError, match=r"has the classes \['O', 'B-Treatment'.*; expected \['O'"):
+        tagger.load(tmp_path)
