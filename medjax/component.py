@@ -170,13 +170,15 @@ class ExpandedData:
 class Expand(Protocol):
     """Turns a dataset into one with an item for each row, such as the windows of long texts."""
 
-    def __call__(self, data: Any, /) -> ExpandedData:
+    def __call__(self, data: Any, /, *, training: bool) -> ExpandedData:
         """Return the expanded dataset.
 
         Parameters
         ----------
         data : Dataset
-            Training or evaluation data, with ``__len__`` and ``__getitem__``.
+            The data, with ``__len__`` and ``__getitem__``.
+        training : bool
+            Whether it is trained on, and not evaluated on.
         """
         ...
 

@@ -337,7 +337,7 @@ def get_dataloader(
         If the dataset has no length, no items, or cannot be sent to the workers asked for.
     """
     options = options or Options()
-    data = expand(data, component)
+    data = expand(data, component, training=shuffle)
     examples = Examples(data, component.preprocess, seed)
     source: ExampleSource = InProcess(examples)
     if config.dataloader_nb_workers:

@@ -93,8 +93,8 @@ def start(
         has_eval_data=eval_data is not None,
         metrics_computer=metrics_computer,
     )
-    train_data = expand(train_data, component)
-    eval_data = None if eval_data is None else expand(eval_data, component)
+    train_data = expand(train_data, component, training=True)
+    eval_data = None if eval_data is None else expand(eval_data, component, training=False)
     nb_items = len(train_data)
     check_agreement(
         config,
