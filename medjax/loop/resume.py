@@ -95,10 +95,11 @@ def reconcile(then: Progress, now: Progress, schedule: Schedule, config: Trainer
         If the checkpoint stands within an epoch and something has changed that the position there,
         or what was summed up so far, depends on.
     """
-    before = {"seed": then.seed, **then.data, **then.settings}
-    after = {"seed": now.seed, **now.data, **now.settings}
+    # The seed of a run may be drawn, so it is not the one that was set.
+    before = {**then.data, **then.settings, "seed": then.seed}
+    after = {**now.data, **now.settings, "seed": now.seed}
     if then.batch:
-        _check_position(then, before, after)
+        _check_position(then, before, after, now.data)
     else:
         tell_of_other_data(then, now)
         if before["seed"] != after["seed"]:
@@ -116,9 +117,12 @@ def reconcile(then: Progress, now: Progress, schedule: Schedule, config: Trainer
     )
 
 
-def _check_position(then: Progress, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+def _check_position(
+    then: Progress, before: Mapping[str, Any], after: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
     for name in WITHIN_EPOCH:
-        if name not in before or name not in after or before[name] == after[name]:
+        known = name in after and (name in before or name in data)
+        if not known or before.get(name) == after[name]:
             continue
         if name == "do_metrics_in_training" and not after[name]:
             continue  # they are dropped
@@ -128,7 +132,7 @@ def _check_position(then: Progress, before: Mapping[str, Any], after: Mapping[st
             continue  # it has nothing of this epoch yet
         msg = (
             f"the checkpoint stands at batch {then.batch} of epoch {then.epoch}, "
-            f"where {name} was {before[name]!r}, but now it is {after[name]!r}; resume with what "
+            f"where {name} was {before.get(name)!r}, but now it is {after[name]!r}; resume with what "
             "it was, or from a checkpoint at the end of an epoch"
         )
         raise MismatchError(msg)

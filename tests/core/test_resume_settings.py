@@ -184,6 +184,12 @@ def test_the_same_settings_are_the_same_run(copy):
     assert same_bits(resumed.state, whole.state)
 
 
+def test_a_seed_that_was_drawn_goes_on(tmp_path):
+    with pytest.raises(RuntimeError):
+        run(tmp_path, epochs=2, options={"save_interval_steps": 2}, callback=Dies(2, 3), seed=None)
+    assert len(run(tmp_path, epochs=2, resume="auto", seed=None).history) == 2
+
+
 def rates_of(result):
     record = json.loads((result.last_checkpoint / "training_state.json").read_text())
     return record["progress"]["schedule"]["learning_rate"], float(result.state.learning_rate)
