@@ -89,6 +89,26 @@ def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -
     return Corpus(parts[0], parts[1], parts[-1])
 
 
+def check(corpus: Corpus) -> None:
+    """Refuse an empty split and a corpus without entities; name labels that training lacks."""
+    for name, sentences in corpus._asdict().items():
+        if not sentences:
+            sizes = " / ".join(str(len(part)) for part in corpus)
+            msg = f"--data gives {sizes} sentences; expected some to train, choose and report on"
+            raise ValueError(f"{msg}, but there is none in {name}")
+    known = labels_in(corpus.train)
+    if not known:
+        raise ValueError("--data has no entity in its train split; expected annotated sentences")
+    for name, sentences in (("devel", corpus.devel), ("test", corpus.test)):
+        if unknown := sorted(set(labels_in(sentences)) - set(known)):
+            print(f"{name} has labels that train lacks, which count as missed: {unknown}")
+
+
+def labels_in(documents: Sequence[Document]) -> list[str]:
+    """Return the labels of all entities, sorted."""
+    return sorted({entity.label for document in documents for entity in document.entities})
+
+
 def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
     documents = read_documents(path, encoding)
     if format_of(path) == "conll":
@@ -161,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     """Train, report and show what the tagger finds in three sentences."""
     args = parse(arguments)
     corpus = load_corpus(args.data, args.seed, args.encoding)
-    labels = sorted({e.label for document in corpus.train for e in document.entities})
+    check(corpus)
+    labels = labels_in(corpus.train)
     print(f"{len(corpus.train)} / {len(corpus.devel)} / {len(corpus.test)} sentences: {labels}")
     tagger = TokenClassification.from_pretrained(
         args.model,

@@ -105,7 +105,22 @@ class ConfigureOptimizer(Protocol):
     """Makes the optimizer for a learning rate."""
 
     def __call__(self, learning_rate: optax.ScalarOrSchedule, /) -> optax.GradientTransformation:
-        """Return an optax transformation; `learning_rate` is a traced scalar."""
+        """Return an optax transformation, which trains as it would in a plain loop of optax.
+
+        Parameters
+        ----------
+        learning_rate : jax.Array
+            The rate of an update, float32, shape (), traced: it may be used in arithmetic, also
+            for a schedule, but has no value to look at. The function is called whenever an update
+            is traced, so what `optax.inject_hyperparams` makes of the rate follows it.
+
+        Returns
+        -------
+        optax.GradientTransformation
+            Its ``update`` may take ``value``, the mean loss that the gradients are of. What needs
+            more (a line search, the gradient of every row, two copies of the parameters) is
+            refused by name before training.
+        """
         ...
 
 
@@ -155,13 +170,15 @@ class ExpandedData:
 class Expand(Protocol):
     """Turns a dataset into one with an item for each row, such as the windows of long texts."""
 
-    def __call__(self, data: Any, /) -> ExpandedData:
+    def __call__(self, data: Any, /, *, training: bool) -> ExpandedData:
         """Return the expanded dataset.
 
         Parameters
         ----------
         data : Dataset
-            Training or evaluation data, with ``__len__`` and ``__getitem__``.
+            The data, with ``__len__`` and ``__getitem__``.
+        training : bool
+            Whether it is trained on, and not evaluated on.
         """
         ...
 

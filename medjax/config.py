@@ -225,10 +225,16 @@ class Options:
     Attributes
     ----------
     max_grad_norm : float, optional
-        Gradients with a larger global norm are scaled down to it.
+        Gradients with a larger global norm are scaled down to it; those of frozen parameters
+        (see `weight_decay`) do not count.
     weight_decay : float
-        Decoupled decay per step, as AdamW's, of parameters with two or more dimensions (biases
-        and normalisation scales are spared). It adds to what the component's optimizer decays.
+        Decoupled decay per update, as AdamW's, of all parameters but biases and normalisation
+        scales (see `medjax.optimizer.decays`) and frozen ones. It adds to what the component's
+        optimizer decays. Frozen is a parameter whose update from the component's optimizer is zero
+        by construction, whatever gradients, rate and count of updates are: through
+        ``optax.set_to_zero`` under `optax.partition`, `optax.masked`, `optax.freeze` or
+        `optax.selective_transform`, or a factor of 0. A rate of 0 during a warm-up freezes nothing,
+        nor does ``jax.lax.stop_gradient`` in `forward`.
     warmup_steps : int or float
         Updates, or the fraction of all updates, during which the learning rate rises from 0.
     early_stopping_patience : int, optional

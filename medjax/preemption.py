@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType
@@ -10,6 +11,8 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+logger = logging.getLogger("medjax")
+
 
 class Preemption:
     """Notices SIGTERM, SIGUSR1 and Ctrl-C while it is entered, so that the loop can save first.
@@ -17,6 +20,9 @@ class Preemption:
     In one process these are Python handlers; a second Ctrl-C interrupts at once. With several
     processes JAX's own service receives SIGTERM and picks one step for all of them to stop at;
     a Python handler beside it would silence it, so none is set then.
+
+    A signal that the process was started to ignore stays ignored: shells do so with the Ctrl-C of
+    jobs in the background, which means the job in front.
 
     Attributes
     ----------
@@ -34,7 +40,8 @@ class Preemption:
         if not self._distributed and threading.current_thread() is threading.main_thread():
             names = ("SIGTERM", "SIGUSR1", "SIGINT")
             for signum in (getattr(signal, name) for name in names if hasattr(signal, name)):
-                self._previous[signum] = signal.signal(signum, self._note)
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._note)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -61,8 +68,16 @@ class Preemption:
             self.signum = signal.SIGTERM
         return self.signum is not None
 
-    def stop(self) -> None:
-        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number."""
+    def stop(self, saved: str | None = None) -> None:
+        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number.
+
+        Parameters
+        ----------
+        saved : str, optional
+            The checkpoint to go on from, which the user is told.
+        """
+        if saved is not None and jax.process_index() == 0:
+            logger.warning("Saved %s; start again with resume='auto' to go on from there", saved)
         if self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + int(self.signum or signal.SIGTERM))

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
-from medjax.checkpoint import CorruptCheckpointError, MismatchError
+import numpy as np
+
+from medjax.checkpoint import CorruptCheckpointError
 from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
 
+logger = logging.getLogger("medjax")
+
+_LARGEST_RATE = float(np.finfo(np.float32).max)
+
 _KINDS: dict[str, Any] = {
     **{"seed": int, "data": dict, "schedule": dict, "epoch": int, "batch": int},
     **{"columns": dict, "history": list, "callbacks": dict, "stop_reason": str | None},
+    **{"stopped_by": str | None, "settings": dict},
 }
 
 
@@ -40,6 +48,10 @@ class Progress(NamedTuple):
         States of the callbacks.
     stop_reason : str or None
         Why a callback ended training, if one did.
+    stopped_by : str or None
+        Which one.
+    settings : dict
+        What the user had set when this was saved, by name; {} in checkpoints of older versions.
     """
 
     seed: int
@@ -51,6 +63,8 @@ class Progress(NamedTuple):
     history: list[dict[str, dict[str, float]]] = []  # noqa: RUF012
     callbacks: dict[str, Any] = {}  # noqa: RUF012
     stop_reason: str | None = None
+    stopped_by: str | None = None
+    settings: dict[str, Any] = {}  # noqa: RUF012
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
@@ -65,48 +79,71 @@ def progress_record(progress: Progress) -> dict[str, Any]:
     return {**progress._asdict(), "columns": columns}
 
 
-def restore_progress(saved: dict[str, Any], now: Progress) -> Progress:
-    """Return the progress of a checkpoint, checked against the run that wants to go on.
+def read_progress(saved: dict[str, Any]) -> Progress:
+    """Return the progress of a checkpoint.
 
     Parameters
     ----------
     saved : dict
         From `progress_record`, through JSON.
-    now : Progress
-        The progress a new run would start with.
 
     Raises
     ------
     CorruptCheckpointError
         If it is no progress.
-    MismatchError
-        If the schedule is of another kind, or the checkpoint stands within an epoch and the data,
-        its batches or the seed have changed, so that its position means nothing.
     """
     try:
-        progress = _progress_from(saved)
+        return _progress_from(saved)
     except UNREADABLE as error:
         msg = f"the progress of the checkpoint is damaged ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
-    missing = now.schedule.keys() - progress.schedule.keys()
-    if missing:
+
+
+def check_position(progress: Progress, nb_batches: int) -> None:
+    """Refuse a position that no run over this data can have.
+
+    Parameters
+    ----------
+    progress : Progress
+        From `read_progress`.
+    nb_batches : int
+        Batches of an epoch.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If there is no such batch, or another number of epochs in the history than were finished.
+    """
+    if progress.epoch != len(progress.history) + 1:
         msg = (
-            f"the checkpoint's schedule has {sorted(progress.schedule)} but no {sorted(missing)}; "
-            "resume with the kind of schedule that it was saved with"
+            f"the checkpoint stands in epoch {_short(progress.epoch)}, but its history has "
+            f"{len(progress.history)} epochs; expected one row for each that is finished. "
+            "Resume from another checkpoint"
         )
-        raise MismatchError(msg)
-    if progress.batch == 0:
-        return progress._replace(data=now.data, seed=now.seed)
-    then = {"seed": progress.seed, **progress.data}
-    for name, value in {"seed": now.seed, **now.data}.items():
-        if then.get(name) != value:
-            msg = (
-                f"the checkpoint stands at batch {progress.batch} of epoch {progress.epoch}, "
-                f"where {name} was {then.get(name)!r}, but now it is {value!r}; resume with what "
-                "it was, or from a checkpoint at the end of an epoch"
-            )
-            raise MismatchError(msg)
-    return progress
+        raise CorruptCheckpointError(msg)
+    if progress.batch > nb_batches:
+        msg = (
+            f"the checkpoint stands at batch {_short(progress.batch)} of an epoch, but an epoch of "
+            f"this data has {nb_batches} batches. Resume from another checkpoint"
+        )
+        raise CorruptCheckpointError(msg)
+
+
+def _short(number: int) -> str:
+    return str(number) if number < 10**15 else f"10**{len(str(number)) - 1} or more"
+
+
+def tell_of_other_data(saved: Progress, now: Progress) -> None:
+    """Say that the data has another length than it had at the end of the epoch before."""
+    then, here = saved.data.get("items"), now.data.get("items")
+    if then is not None and then != here:
+        logger.warning(
+            "The training data has %s items now, %s when the checkpoint was saved, at the end of "
+            "epoch %d; training goes on with those of now",
+            here,
+            then,
+            saved.epoch - 1,
+        )
 
 
 def _progress_from(saved: dict[str, Any]) -> Progress:
@@ -119,6 +156,9 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
     if not all(isinstance(value, int | float) for value in progress.schedule.values()):
         raise TypeError(f"the schedule is {progress.schedule!r:.60}")
+    rate = progress.schedule.get("learning_rate", 0.0)
+    if not abs(float(rate)) <= _LARGEST_RATE:
+        raise ValueError(f"the learning rate is {rate!r:.60}")
     for row in progress.history:
         if not all(isinstance(metrics, dict) for metrics in row.values()):
             raise TypeError(f"a row of the history is {row!r:.60}")

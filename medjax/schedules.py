@@ -34,12 +34,19 @@ class Schedule(NamedTuple):
         shape ()), given the rate of the host (float32, shape ()).
     needs_metric : bool
         Whether `update` needs the metric.
+    mode : {"min", "max"} or None
+        Whether lower or higher is better, where `update` compares the metric.
+    resume : callable or None
+        ``resume(saved) -> ScheduleState``: what becomes of a saved state, for a schedule that
+        somebody else keeps. None lets `resumed` decide.
     """
 
     init: Callable[[float], ScheduleState]
     update: Callable[[ScheduleState, int, float | None], ScheduleState]
     rate: Callable[[jax.Array, jax.Array], jax.Array]
     needs_metric: bool = False
+    mode: str | None = None
+    resume: Callable[[ScheduleState], ScheduleState] | None = None
 
 
 def _init(learning_rate: float) -> ScheduleState:
@@ -185,7 +192,7 @@ def reduce_on_plateau(
             state |= {"cooldown": cooldown, "bad_epochs": 0}
         return state
 
-    return Schedule(init, update, _host_rate, needs_metric=True)
+    return Schedule(init, update, _host_rate, needs_metric=True, mode=mode)
 
 
 def with_warmup(schedule: Schedule, steps: int) -> Schedule:
@@ -209,6 +216,57 @@ def with_warmup(schedule: Schedule, steps: int) -> Schedule:
         return schedule.rate(step, learning_rate) * factor
 
     return schedule._replace(rate=rate)
+
+
+def resumed(
+    schedule: Schedule,
+    saved: ScheduleState,
+    learning_rate: float,
+    epoch: int,
+    *,
+    same_rate: bool,
+    same_metric: bool,
+) -> ScheduleState:
+    """Return the state with which a schedule goes on from a checkpoint.
+
+    A schedule that follows no metric is a function of its settings and the epoch: it is computed
+    again from what these are now. One that follows a metric keeps what it has seen and the rate it
+    has come to, unless the configured rate was changed; of another metric it keeps the rate only.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The schedule.
+    saved : dict
+        Its state in the checkpoint, or that of another schedule.
+    learning_rate : float
+        The configured rate.
+    epoch : int
+        The epoch to go on with, from 1.
+    same_rate, same_metric : bool
+        Whether the configured rate, and the metric with its mode, are those of the checkpoint.
+
+    Examples
+    --------
+    >>> plateau = reduce_on_plateau(patience=2)
+    >>> seen = {"learning_rate": 0.01, "best": 0.5, "bad_epochs": 1, "cooldown": 0}
+    >>> resumed(plateau, seen, 0.1, 4, same_rate=True, same_metric=True) == seen
+    True
+    >>> resumed(constant(), seen, 0.1, 4, same_rate=True, same_metric=True)
+    {'learning_rate': 0.1}
+    """
+    if schedule.resume is not None:
+        return schedule.resume(saved)
+    state = schedule.init(learning_rate)
+    if not schedule.needs_metric:
+        for done in range(1, epoch):
+            state = schedule.update(state, done, None)
+        return state
+    if not same_rate or not state.keys() <= saved.keys():
+        return state
+    if not same_metric:
+        return {**state, "learning_rate": saved["learning_rate"]}
+    return {name: saved[name] for name in state}
 
 
 def as_schedule(schedule: Schedule | optax.Schedule | None) -> Schedule:

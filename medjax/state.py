@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,30 @@ from flax.training import train_state
 from jax.sharding import Mesh
 
 from medjax import distributed, sharding
+from medjax import optimizer as optimizers
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
+
+
+class Waiting(NamedTuple):
+    """What an update is made of.
+
+    Attributes
+    ----------
+    gradients : pytree
+        Like the parameters.
+    loss : jax.Array or None
+        Sum of the losses that they are of, float32, shape (), where the optimizer depends on it.
+    """
+
+    gradients: Any
+    loss: jax.Array | None
+
+    @property
+    def held(self) -> Any:
+        """The same as it stands in a state: gradients alone, without a loss."""
+        return self.gradients if self.loss is None else self
 
 
 class TrainState(train_state.TrainState):
@@ -34,8 +55,9 @@ class TrainState(train_state.TrainState):
         Rate set by the host between epochs, float32, shape ().
     batch_step : jax.Array
         Batches trained on, int32, shape ().
-    gradients : pytree or None
-        Sum of the gradients waiting for an update; None without accumulation.
+    gradients : pytree, Waiting or None
+        Sum of the gradients waiting for an update, with that of their losses for an optimizer that
+        depends on it; None without accumulation.
     gradient_weight : jax.Array
         What to divide `gradients` by, float32, shape ().
     pending : jax.Array
@@ -69,34 +91,11 @@ class TrainState(train_state.TrainState):
         return {"params": self.params, **self.collections}
 
 
-def decays(params: Any) -> Any:
-    """Return which parameters weight decay applies to: those with two or more dimensions.
-
-    Biases and normalisation scales have one and are spared, as is usual since Loshchilov and
-    Hutter 2019 (AdamW) was taken up by BERT.
-    """
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-
-
 def make_optimizer(
-    component: TrainableComponent, options: Options
+    component: TrainableComponent, options: Options, learning_rate: float = 0.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the component's optimizer with clipping and decay, its learning rate injectable.
-
-    The rate stands in ``opt_state.hyperparams["learning_rate"]``, where the step writes it.
-    """
-
-    def build(learning_rate: Any) -> optax.GradientTransformation:
-        parts = [component.configure_optimizer(learning_rate)]
-        if options.max_grad_norm is not None:
-            parts.insert(0, optax.clip_by_global_norm(options.max_grad_norm))
-        if options.weight_decay:
-            # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
-            rate = -learning_rate * options.weight_decay
-            parts.append(optax.add_decayed_weights(rate, mask=decays))
-        return optax.chain(*parts)
-
-    return optax.inject_hyperparams(build)(learning_rate=jnp.zeros((), jnp.float32))
+    """Return the component's optimizer with clipping and decay; see `medjax.optimizer`."""
+    return optimizers.make_optimizer(component.configure_optimizer, options, learning_rate)
 
 
 def create_state(
@@ -229,12 +228,12 @@ def _state_of(
         apply_fn=component.forward,
         params=params,
         tx=optimizer,
-        opt_state=optimizer.init(params),
+        opt_state=_own(optimizer.init(params)),
         collections=variables,
-        key=jax.random.split(_root_key(seed))[1],
+        key=dropout_key(seed),
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
-        gradients=jax.tree.map(jnp.zeros_like, params) if accumulates else None,
+        gradients=none_waiting(optimizer, params) if accumulates else None,
         gradient_weight=jnp.zeros((), jnp.float32),
         pending=_count(),
         losses=Mean.empty(),
@@ -242,6 +241,26 @@ def _state_of(
         skipped_in_row=_count(),
         stopped_at=_count() - 1,
     )
+
+
+def none_waiting(optimizer: optax.GradientTransformation, params: Any) -> Any:
+    """Return the sums of gradients, and of the loss where it is used, before any batch."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    takes_loss = optimizers.uses_value(optimizer, params)
+    return Waiting(zeros, jnp.zeros((), jnp.float32)) if takes_loss else zeros
+
+
+def _own(tree: Any) -> Any:
+    """Return a tree in buffers of its own, as the step takes over those of the whole state.
+
+    An optimizer may keep the parameters it starts from, the learning rate, or what it was made
+    with, as they are.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    del tree  # so that no more than one leaf is there twice
+    for number in range(len(leaves)):
+        leaves[number] = jnp.copy(leaves[number])
+    return jax.tree.unflatten(structure, leaves)
 
 
 def _digest(leaves: dict[int, Any]) -> str:
@@ -254,6 +273,11 @@ def _digest(leaves: dict[int, Any]) -> str:
 
 def _count() -> jax.Array:
     return jnp.zeros((), jnp.int32)
+
+
+def dropout_key(seed: int) -> jax.Array:
+    """Return the root of the dropout keys of a run, typed, shape ()."""
+    return jax.random.split(_root_key(seed))[1]
 
 
 def _init_key(seed: int) -> jax.Array:

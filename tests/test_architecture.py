@@ -28,6 +28,7 @@ RANKS = {
     "alignment": 1,  # entities to tokens: tagging, text
     "readers": 1,  # files to documents: tagging, text
     "metrics": 1,  # Mean and scores: batch, tagging
+    "optimizer": 1,  # any optimizer of optax with the options around it: config
     "sharding": 1,  # where a batch lies: batch, heap
     "checkpoint": 1,  # any pytree and a JSON record: distributed
     "callbacks": 1,  # what happens beside training: config

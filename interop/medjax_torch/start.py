@@ -18,13 +18,14 @@ from medjax.loop.start import (
     warmup_steps,
 )
 from medjax.preemption import Preemption
+from medjax.progress import check_position
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
 from medjax.step import make_train_step
 from medjax_torch.batches import first_batch, reseed
-from medjax_torch.checkpoints import read_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
+from medjax_torch.hyperparameters import resume_torch, torch_settings
 from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.session import Session, TorchRun, WatchedStep
@@ -72,16 +73,23 @@ def start(
     schedule = with_warmup(trainer.schedule, warmup_steps(options, plan))
     if link is not None:
         first_rate = link.learning_rate
-        schedule = schedule._replace(init=lambda rate: trainer.schedule.init(first_rate))
+        # torch's optimizer and scheduler hold the rate.
+        schedule = schedule._replace(
+            init=lambda rate: trainer.schedule.init(first_rate), resume=lambda saved: saved
+        )
     data = data_record(len(trainer.train_dataloader.dataset), config, options)
+    as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,
         resume=resume,
         data={**data, "order": options.order},
+        metrics_computer=trainer.metrics_computer,
+        more_settings=as_set,
     )
+    check_position(progress, len(trainer.train_dataloader))
     if store.resumed is not None:
-        read_torch_files(store.resumed, trainer.optimizer, trainer.lr_scheduler)
+        resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)
     reseed(trainer.train_dataloader, progress.seed)
     session = Session(converted, link, _in_force(state, link, store), progress)
     accumulation = config.gradient_accumulation_steps

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from medjax.config import TrainerConfig
+
+logger = logging.getLogger("medjax")
 
 
 class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, not an error)
@@ -37,6 +41,25 @@ class TrainerCallback:
 
     def on_train_begin(self, config: TrainerConfig) -> None:
         """Event called at the beginning of training."""
+
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Event called after `on_train_begin` when training goes on from a checkpoint.
+
+        Parameters
+        ----------
+        checkpoint_dir : str
+            The checkpoint.
+        epoch : int
+            Epoch to go on with, from 1; beyond `nb_epochs` if nothing is left to do.
+        step_idx : int
+            Training batches of it that are done.
+        nb_batches : int
+            Training batches of an epoch.
+        nb_epochs : int
+            Epochs of the whole run.
+        """
 
     def on_train_end(self) -> None:
         """Event called at the end of training."""
@@ -97,6 +120,7 @@ _EVENTS = (
     "on_train_begin",
     "on_train_end",
     "on_epoch_begin",
+    "on_resume",
     "on_epoch_end",
     "on_step_begin",
     "on_step_end",
@@ -123,18 +147,22 @@ class CallbackList(TrainerCallback):
     ----------
     stop_reason : str or None
         What the first `StopTraining` said.
+    stopped_by : str or None
+        Class and number of the callback that raised it.
     """
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
         self.callbacks = list(callbacks)
         self.stop_reason: str | None = None
+        self.stopped_by: str | None = None
+        self._names = _numbered([type(callback).__name__ for callback in self.callbacks])
         for event in _EVENTS:
             setattr(self, event, self._dispatcher(event))
 
     def _dispatcher(self, event: str) -> Callable[..., None]:
         receivers = [
-            (type(callback).__name__, _accepting(getattr(callback, event)))
-            for callback in self.callbacks
+            (name, _accepting(getattr(callback, event)))
+            for name, callback in zip(self._names, self.callbacks, strict=True)
             if _overrides(callback, event)
             and not (getattr(callback, "of_process_0", False) and jax.process_index())
         ]
@@ -144,27 +172,77 @@ class CallbackList(TrainerCallback):
                 try:
                     receive(*args, **kwargs)
                 except StopTraining as request:
-                    self.stop_reason = self.stop_reason or str(request) or f"{name} asked for it"
+                    if self.stop_reason is None:
+                        kind = name.partition(":")[0]
+                        self.stop_reason = str(request) or f"{kind} asked for it"
+                        self.stopped_by = name
                 except Exception as error:
-                    error.add_note(f"raised by the callback {name} in {event}")
+                    kind = name.partition(":")[0]
+                    error.add_note(f"raised by the callback {kind} in {event}")
                     raise
 
         return dispatch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the callbacks by position and class."""
+        """Return the states of the callbacks by class, those of one class numbered from 0."""
         return {
-            f"{position}:{type(callback).__name__}": callback.state_dict()
-            for position, callback in enumerate(self.callbacks)
+            name: callback.state_dict()
+            for name, callback in zip(self._names, self.callbacks, strict=True)
             if hasattr(callback, "state_dict")
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Give each callback its state; one that was not there before starts afresh."""
-        for position, callback in enumerate(self.callbacks):
-            known = state.get(f"{position}:{type(callback).__name__}")
+        """Give each callback its state, wherever it stands in the list now.
+
+        One that was not there before starts afresh; a state whose callback is gone is dropped.
+        """
+        states = _by_class(state)
+        for name, callback in zip(self._names, self.callbacks, strict=True):
+            known = states.pop(name, None)
             if known is not None:
                 callback.load_state_dict(known)
+        for name in states:
+            kind = name.partition(":")[0]
+            logger.warning(f"the callback {kind} of the checkpoint is gone; its state is dropped")
+
+    def resume_stop(self, reason: str | None, stopped_by: str | None) -> None:
+        """Take over that training was stopped, unless what stopped it would not do so now.
+
+        Parameters
+        ----------
+        reason, stopped_by : str or None
+            `stop_reason` and `stopped_by` of the checkpoint; the second is None in those of older
+            versions. The callbacks have their states back.
+        """
+        self.stop_reason, self.stopped_by = reason, stopped_by
+        if reason is None or stopped_by is None:
+            return
+        now = dict(zip(self._names, self.callbacks, strict=True)).get(stopped_by)
+        if now is not None and getattr(now, "still_stops", lambda: True)():
+            return
+        kind = stopped_by.partition(":")[0]
+        why = "is gone" if now is None else "would not stop it now"
+        logger.warning(f"training was stopped ({reason}) by {kind}, which {why}: it goes on")
+        self.stop_reason = self.stopped_by = None
+
+
+def _numbered(kinds: Sequence[str]) -> list[str]:
+    """Return ``"Kind:0"``, ``"Kind:1"`` and so on for each name, counting each by itself."""
+    seen: Counter[str] = Counter()
+    names = []
+    for kind in kinds:
+        names.append(f"{kind}:{seen[kind]}")
+        seen[kind] += 1
+    return names
+
+
+def _by_class(state: dict[str, Any]) -> dict[str, Any]:
+    """Return saved states by class and number; older checkpoints have position and class."""
+    old = [name for name in state if name.partition(":")[0].isdigit()]
+    old.sort(key=lambda name: int(name.partition(":")[0]))
+    new = _numbered([name.partition(":")[2] for name in old])
+    renamed = dict(zip(old, new, strict=True))
+    return {renamed.get(name, name): value for name, value in state.items()}
 
 
 def as_callback_list(callback: Any) -> CallbackList:
@@ -173,7 +251,12 @@ def as_callback_list(callback: Any) -> CallbackList:
         return callback
     if callback is None:
         return CallbackList([])
-    return CallbackList(callback if isinstance(callback, list | tuple) else [callback])
+    callbacks = callback if isinstance(callback, list | tuple) else [callback]
+    for each in callbacks:
+        if isinstance(each, type):
+            name = each.__name__
+            raise ValueError(f"callback is the class {name}; expected an instance: {name}(...)")
+    return CallbackList(callbacks)
 
 
 def _overrides(callback: Any, event: str) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 from medjax.callbacks.base import StopTraining, TrainerCallback
+
+logger = logging.getLogger("medjax")
 
 
 class EarlyStopping(TrainerCallback):
@@ -47,17 +50,34 @@ class EarlyStopping(TrainerCallback):
             self._best, self._bad_epochs = value, 0
             return
         self._bad_epochs += 1
-        if self._bad_epochs >= self.patience:
+        if self.still_stops():
             msg = (
                 f"{self.metric} has not improved on {self._best:g} for {self._bad_epochs} "
                 f"evaluations, at epoch {epoch}"
             )
             raise StopTraining(msg)
 
+    def still_stops(self) -> bool:
+        """Return whether training has to stop by the patience that is set now."""
+        return self._bad_epochs >= self.patience
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and the count."""
-        return {"best": self._best, "bad_epochs": self._bad_epochs}
+        """Return the best value and the count, and the metric that they are of."""
+        return {
+            "best": self._best,
+            "bad_epochs": self._bad_epochs,
+            "metric": self.metric,
+            "minimize": self.minimize,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take both back."""
+        """Take both back, unless they are of another metric or direction."""
+        for name in ("metric", "minimize"):
+            now, then = getattr(self, name), state.get(name, getattr(self, name))
+            if now != then:
+                logger.warning(
+                    f"early stopping counts afresh: {name} was {then!r} in the checkpoint and is "
+                    f"{now!r} now"
+                )
+                return
         self._best, self._bad_epochs = float(state["best"]), int(state["bad_epochs"])

@@ -58,6 +58,17 @@ class DefaultPrinterCallback(TrainerCallback):
             config.gradient_accumulation_steps,
         )
 
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Print where training goes on, or that it is complete."""
+        place = f"epoch {epoch} of {nb_epochs}"
+        if step_idx:
+            place += f", batch {step_idx} of {nb_batches}"
+        elif epoch > nb_epochs:
+            place = f"already complete after {epoch - 1} epochs"
+        self.logger.info("Resuming from %s, %s", checkpoint_dir, place)
+
     def on_train_end(self) -> None:
         """Print that training is over."""
         self._close()

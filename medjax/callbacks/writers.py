@@ -39,7 +39,7 @@ class MetricsWriter(TrainerCallback):
         """Add the row of the epoch."""
         row: Row = {"epoch": epoch, "seconds": round(epoch_duration, 3)}
         row |= {
-            f"{phase}/{name}": float(value)
+            f"{phase}/{name}": _plain(value)
             for phase, scores in metrics.items()
             for name, value in scores.items()
         }
@@ -56,6 +56,14 @@ class MetricsWriter(TrainerCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the rows back."""
         self._rows = list(state["rows"])
+
+
+def _plain(value: Any) -> float | str:
+    """Return a number where a metric is one, else what it looks like."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _as_csv(rows: list[Row]) -> str:
@@ -105,6 +113,8 @@ class TensorBoardWriter(TrainerCallback):
         self._writer = self._writer or self._make()
         for phase, scores in metrics.items():
             for name, value in scores.items():
-                self._writer.add_scalar(f"{phase}/{name}", float(value), epoch)
+                number = _plain(value)
+                if isinstance(number, float):
+                    self._writer.add_scalar(f"{phase}/{name}", number, epoch)
         self._writer.add_scalar("seconds", epoch_duration, epoch)
         self._writer.flush()

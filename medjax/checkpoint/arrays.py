@@ -15,6 +15,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
+from medjax.checkpoint.manifest import UNREADABLE
 
 ARRAYS = "training_state"
 """Folder of the arrays in a checkpoint."""
@@ -39,7 +40,8 @@ def check_spec(saved: TreeSpec, wanted: TreeSpec, where: Path) -> None:
         msg = (
             f"{where} holds another training state: {len(differing)} leaves differ, first {name}: "
             f"found {_shown(saved.get(name))}, expected {_shown(wanted.get(name))}. Resume with "
-            "the model, optimizer and options it was saved with"
+            "the model and optimizer it was saved with; for a new run give another output_dir or "
+            "resume=None"
         )
         raise MismatchError(msg)
 
@@ -90,6 +92,6 @@ def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:
     )
     try:
         return ocp.load(path, wanted)
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (*UNREADABLE, AssertionError, NotImplementedError) as error:
         msg = f"the arrays of {path} cannot be read ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,15 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in files}
 
 
-def _links(folder: Path) -> dict[str, Path]:
-    links = (path for path in folder.rglob("*") if path.is_symlink())
-    return {path.relative_to(folder).as_posix(): path for path in links}
+def _strangers(folder: Path) -> dict[str, str]:
+    """Return what is neither a file nor a folder, by name, with what it is."""
+    found = {}
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            kind = "symbolic link" if stat.S_ISLNK(mode) else "pipe, a socket or a device"
+            found[path.relative_to(folder).as_posix()] = kind
+    return found
 
 
 def _sha256(path: Path) -> str:
@@ -69,10 +76,10 @@ def write_manifest(folder: Path) -> None:
     Raises
     ------
     ValueError
-        If there is a symbolic link among them.
+        If there is a symbolic link, a pipe or the like among them.
     """
-    for link in _links(folder):
-        raise ValueError(f"{link} is a symbolic link; save the file itself, which stays with it")
+    for name, kind in _strangers(folder).items():
+        raise ValueError(f"{name} is a {kind}; save the file itself, which stays with it")
     files = _files(folder)
     entries = {name: [path.stat().st_size, _sha256(path)] for name, path in files.items()}
     write_json(folder / MANIFEST, json.dumps(entries, indent=1))
@@ -96,7 +103,8 @@ def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
 
     Files may be added beside, a README for instance, but none whose name starts with one of
     `owned`: those that are read must all be listed. Names only say what is expected, they are never
-    opened; and what is listed or owned is no symbolic link, so that nothing outside is read.
+    opened; and what is listed or owned is no symbolic link and no pipe, so that nothing outside is
+    read and nothing is waited for.
     """
     try:
         entries = read_json(folder / MANIFEST)
@@ -104,9 +112,9 @@ def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
     except UNREADABLE as error:
         msg = f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
-    for name, link in _links(folder).items():
+    for name, kind in _strangers(folder).items():
         if name in expected or f"{name}/".startswith(owned):
-            msg = f"{link} is a symbolic link; expected the file or folder that was saved"
+            msg = f"{folder / name} is a {kind}; expected the file or folder that was saved"
             raise CorruptCheckpointError(msg)
     found = _files(folder)
     for name in found:

@@ -70,38 +70,70 @@ def _is_leaf(leaf: Any) -> bool:
 def named(folder: Path) -> Iterator[Path]:
     """Yield what has the name of a checkpoint in a folder, sound or not."""
     for path in folder.iterdir():
-        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        if is_name(path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
-def list_entries(folder: Path) -> list[Entry]:
-    """Return the checkpoints of a folder that have a readable record, whatever their run."""
+def is_name(name: str) -> bool:
+    """Return whether this is the name of a checkpoint."""
+    return _NAME.fullmatch(name) is not None
+
+
+def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
+    """Return the checkpoints of a folder that have a readable record, whatever their run.
+
+    They come in the order they were saved; a copy comes after what it was copied from.
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder.
+    metric : str, optional
+        Name of the metric to compare them by; by default the one each was saved with. Where it is
+        another one, its value is that of the evaluation that the checkpoint holds.
+    """
     found = []
     for path in named(folder):
         try:
             record = read_record(path)
         except (CorruptCheckpointError, MismatchError):
             continue
-        found.append(Entry(record["serial"], path, record["run"], record["metric"]))
-    return sorted(found)
+        value = _value_of(record, metric)
+        other = value is None and record["metric"] is not None
+        copied = record.get("name", path.name) != path.name
+        found.append(Entry(record["serial"], path, record["run"], value, other, copied))
+    return sorted(found, key=lambda entry: (entry.serial, entry.copied, entry.path))
+
+
+def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
+    """Return the value of a metric in the evaluation before a checkpoint."""
+    saved: float | None = record["metric"]
+    if saved is None or metric is None or record.get("metric_name", metric) == metric:
+        return saved
+    try:
+        return float(record["progress"]["history"][-1]["eval"][metric])
+    except UNREADABLE:
+        return None
 
 
 def newest_first(folder: Path) -> list[Path]:
     """Return checkpoint folders, sound or not; those without a readable record come first."""
-    serials = {entry.path: entry.serial for entry in list_entries(folder)}
+    places = {entry.path: (entry.serial, not entry.copied) for entry in list_entries(folder)}
     return sorted(
-        named(folder), key=lambda path: (serials.get(path, 2**62), path.name), reverse=True
+        named(folder), key=lambda path: (places.get(path, (2**62, True)), path.name), reverse=True
     )
 
 
 def best_checkpoint(output_dir: str | Path) -> Path | None:
     """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
-    found = list_entries(Path(output_dir))
-    newest = retention.last(found)
+    folder = Path(output_dir)
+    newest = retention.last(list_entries(folder))
     if newest is None:
         return None
-    minimize = bool(read_record(newest.path).get("minimize", True))
-    best = retention.best([entry for entry in found if entry.run == newest.run], minimize=minimize)
+    record = read_record(newest.path)
+    minimize, metric = bool(record.get("minimize", True)), record.get("metric_name")
+    entries = [e for e in list_entries(folder, metric) if e.run == newest.run]
+    best = retention.best(entries, minimize=minimize)
     return best and best.path
 
 

@@ -20,13 +20,20 @@ class Entry(NamedTuple):
     run : str
         Identifies the run, over all its resumptions.
     metric : float or None
-        Value of the checkpoint metric; None for a checkpoint within an epoch.
+        Value of the checkpoint metric; None for a checkpoint within an epoch, or one whose
+        evaluation did not give this metric.
+    was_compared : bool
+        Whether it has a value of another metric, by which it may have been the best.
+    copied : bool
+        Whether it has another name than its run gave it: somebody copied or renamed it.
     """
 
     serial: int
     path: Path
     run: str
     metric: float | None
+    was_compared: bool = False
+    copied: bool = False
 
 
 def best(entries: Sequence[Entry], *, minimize: bool) -> Entry | None:
@@ -61,8 +68,11 @@ def last(entries: Sequence[Entry]) -> Entry | None:
 
 
 def superseded(entries: Sequence[Entry], *, minimize: bool, keep_all: bool) -> list[Entry]:
-    """Return the entries of one run that are neither the best nor the last."""
+    """Return the entries of one run that are neither the best nor the last.
+
+    One that was compared by another metric only is kept: nobody knows whether it is worse.
+    """
     if keep_all:
         return []
     kept = {best(entries, minimize=minimize), last(entries)}
-    return [entry for entry in entries if entry not in kept]
+    return [entry for entry in entries if entry not in kept and not entry.was_compared]

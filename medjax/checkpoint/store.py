@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -33,7 +33,7 @@ from medjax.checkpoint.arrays import (
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
 from medjax.checkpoint.manifest import fsync, write_json, write_manifest
-from medjax.checkpoint.records import FORMAT, RECORD, list_entries, read_record
+from medjax.checkpoint.records import FORMAT, RECORD, is_name, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
 from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
@@ -44,6 +44,21 @@ CONFIG = "trainer_config.yml"
 
 _PATIENCE = 20.0  # seconds for a save in flight when this process of several has failed
 _STAGING, _TRASH = ".saving-", ".deleting-"
+
+
+class Found(NamedTuple):
+    """A checkpoint to resume from.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    record : dict
+        Everything of it but the arrays.
+    """
+
+    path: Path
+    record: dict[str, Any]
 
 
 class CheckpointStore:
@@ -58,6 +73,9 @@ class CheckpointStore:
         Output folder; made when missing.
     run : str
         Identifies the run; only its own checkpoints are ever deleted.
+    metric : str
+        Name of the metric that makes a checkpoint the best. One that was saved under another is
+        compared by its stored evaluation.
     minimize : bool
         Whether a lower metric is better.
     keep_all : bool
@@ -70,11 +88,18 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, folder: str | Path, run: str, *, minimize: bool = True, keep_all: bool = False
+        self,
+        folder: str | Path,
+        run: str,
+        *,
+        metric: str = "loss",
+        minimize: bool = True,
+        keep_all: bool = False,
     ) -> None:
         self.folder = Path(folder).absolute()
         self.run = run
         self.resumed: Path | None = None
+        self._metric = metric
         self._minimize = minimize
         self._keep_all = keep_all
         self._thread: threading.Thread | None = None
@@ -98,7 +123,8 @@ class CheckpointStore:
             raise CheckpointError(msg) from error
         for name in (_STAGING, _TRASH):
             for leftover in self.folder.glob(f"{name}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+                if is_name(leftover.name.removeprefix(name)):
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
@@ -140,8 +166,12 @@ class CheckpointStore:
             _in_first_process(check)
 
     def entries(self) -> list[Entry]:
-        """Return the complete checkpoints of this run, in the order they were saved."""
-        return [entry for entry in list_entries(self.folder) if entry.run == self.run]
+        """Return the complete checkpoints of this run, in the order they were saved.
+
+        A copy that somebody made of one is not among them, so it is never deleted.
+        """
+        found = list_entries(self.folder, self._metric)
+        return [entry for entry in found if entry.run == self.run and not entry.copied]
 
     @property
     def best(self) -> Path | None:
@@ -204,39 +234,55 @@ class CheckpointStore:
         record = {
             "format": FORMAT,
             "run": self.run,
+            "name": path.name,
             "serial": self._serial,
             "metric": metric,
+            "metric_name": self._metric,
             "minimize": self._minimize,
             "versions": _versions(),
             "spec": tree_spec(state),
             "progress": progress,
         }
         staging = path.with_name(_STAGING + path.name)
+        copied, claim = threading.Event(), threading.Lock()
         try:
             if jax.process_index() == 0:
-                self._check_folder()
+                self._lock.confirm()
                 staging.mkdir()
                 text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
                 (staging / CONFIG).write_text(text, encoding="utf-8")
                 payload = json.dumps(record, indent=1, default=_plain)
                 write_json(staging / RECORD, payload)
                 write_files(staging)
+            self._thread = threading.Thread(
+                target=self._write,
+                args=(path, staging, state, copied, claim),
+                name="medjax-checkpoint",
+            )
+            self._thread.start()
+            copied.wait()
         except BaseException as error:
+            if not claim.acquire(blocking=False):
+                raise  # the thread is at work on it, and `wait` waits for the thread
+            self._thread = None
             failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
             if not isinstance(error, Exception):
                 raise
             raise failed from error
-        copied = threading.Event()
-        self._thread = threading.Thread(
-            target=self._write, args=(path, staging, state, copied), name="medjax-checkpoint"
-        )
-        self._thread.start()
-        copied.wait()
         if block:
             self.wait()
 
-    def _write(self, path: Path, staging: Path, state: Any, copied: threading.Event) -> None:
+    def _write(
+        self,
+        path: Path,
+        staging: Path,
+        state: Any,
+        copied: threading.Event,
+        claim: threading.Lock,
+    ) -> None:
         # In a thread from the start: a Ctrl-C within Orbax would hang the interpreter at its exit.
+        if not claim.acquire(blocking=False):
+            return  # a Ctrl-C came before this thread did, and the save was given up
         need = bytes_of(state)
         try:
             need += bytes_in(staging)
@@ -248,7 +294,7 @@ class CheckpointStore:
             written()
             if jax.process_index() == 0:
                 write_manifest(staging)
-                self._check_folder()
+                self._lock.confirm()
                 staging.rename(path)  # the commit: before it the checkpoint does not exist
                 fsync(self.folder)
                 self._delete_superseded()
@@ -257,16 +303,13 @@ class CheckpointStore:
             self._error = give_back(path, staging, need, gone or error)
             self._error.__cause__ = error
 
-    def _check_folder(self) -> None:
-        gone = self._gone()
-        if gone is not None:
-            raise gone
-
-    def _gone(self) -> FileNotFoundError | None:
-        """Return an error if the folder is no longer the one that was opened."""
-        if not self._lock.is_lost():
-            return None
-        return FileNotFoundError(f"{self.folder} was deleted or replaced during the run")
+    def _gone(self) -> Exception | None:
+        """Return an error if the folder is no longer the one that was opened, or no longer ours."""
+        try:
+            self._lock.confirm()
+        except (OSError, CheckpointError) as error:
+            return error
+        return None
 
     def _delete_superseded(self) -> None:
         """Delete what is neither best nor last; what fails is tried again at the next save."""
@@ -304,28 +347,43 @@ class CheckpointStore:
         if not alone:
             distributed.exchange("saved")
 
-    def restore(
-        self, resume: str | Path, state: Any, shardings: Any
-    ) -> tuple[Any, dict[str, Any]] | None:
-        """Return the state and progress of a checkpoint; see `medjax.checkpoint.restore`.
+    def find(self, resume: str | Path) -> Found | None:
+        """Return the checkpoint to resume from; see `medjax.checkpoint.restore.choose`."""
+        chosen = choose(self.folder, resume)
+        return None if chosen is None else Found(chosen, read_record(chosen))
+
+    def load(self, found: Found, state: Any, shardings: Any) -> Any:
+        """Return the state of a checkpoint, with shapes and types of `state`.
 
         A run that goes on from its newest checkpoint keeps its identity; from an older one, or
         one of another folder, a new run branches off and the old one's checkpoints stay.
+
+        Raises
+        ------
+        MismatchError
+            If the checkpoint holds other arrays than `state`.
+        CorruptCheckpointError
+            If they cannot be read.
         """
-        chosen = choose(self.folder, resume)
-        if chosen is None:
-            return None
-        record = read_record(chosen)
-        check_spec(record["spec"], tree_spec(state), chosen)
-        restored = load_arrays(chosen / ARRAYS, state, shardings)
+        path, record = found
+        check_spec(record["spec"], tree_spec(state), path)
+        restored = load_arrays(path / ARRAYS, state, shardings)
         newest = retention.last([e for e in list_entries(self.folder) if e.run == record["run"]])
-        if newest is not None and newest.path == chosen:
+        if newest is not None and newest.path == path:
             self.run = record["run"]
             if jax.process_index() == 0:
                 self._delete_superseded()  # what a kill after the last commit left
-        self.resumed = chosen
-        logger.info("Resuming from %s", chosen)
-        return restored, record["progress"]
+        self.resumed = path
+        return restored
+
+    def restore(
+        self, resume: str | Path, state: Any, shardings: Any
+    ) -> tuple[Any, dict[str, Any]] | None:
+        """Return the state and progress of a checkpoint, as `find` and `load` do."""
+        found = self.find(resume)
+        if found is None:
+            return None
+        return self.load(found, state, shardings), found.record["progress"]
 
 
 def _in_first_process(check: Callable[[], None]) -> None:

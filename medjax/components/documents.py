@@ -12,7 +12,7 @@ from medjax.components.unreachable import INSIDE, Unreachable, find_unreachable,
 from medjax.components.windows import Window, split_windows
 from medjax.metrics import GOLD, IGNORED, Gold
 from medjax.models.tokenizer import Tokenizer
-from medjax.tagging import labels_of, tag_names
+from medjax.tagging import OUTSIDE, labels_of, tag_names
 from medjax.text import Document
 
 _BATCH = 256  # documents tokenized together, which the tokenizer does in threads
@@ -90,35 +90,41 @@ class DocumentReader:
         return Reading(words, windows, nb_tokens, nb_unknown)
 
 
-def read_documents(
-    documents: Any, reader: DocumentReader, labels: Sequence[str]
-) -> Iterator[tuple[int, Any, Reading]]:
+def read_documents(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any, Reading]]:
     """Yield position, document and reading of all documents of a dataset, checked."""
     for first in range(0, len(documents), _BATCH):
         positions = range(first, min(first + _BATCH, len(documents)))
         batch = [documents[position] for position in positions]
         for document in batch:
-            check_document(document, labels)
+            check_document(document)
         readings = reader.read([document.text for document in batch])
         yield from zip(positions, batch, readings, strict=True)
 
 
 def expand_documents(
-    documents: Any, reader: DocumentReader, tags: Sequence[str], scheme: str
+    documents: Any,
+    reader: DocumentReader,
+    tags: Sequence[str],
+    scheme: str,
+    *,
+    training: bool,
 ) -> ExpandedData:
     """Return the windows of all documents; see `TokenClassification.expand`."""
     windows: list[DocumentWindow] = []
     unreachable: list[Unreachable] = []
     nb_entities = nb_tokens = nb_unknown = 0
     found: set[str] = set()
-    for position, document, reading in read_documents(documents, reader, labels_of(tags)):
+    labels = labels_of(tags)
+    for position, document, reading in read_documents(documents, reader):
+        if training:
+            check_labels(document, labels)
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
-        unreachable += find_unreachable(position, document, reading.words, scheme)
+        unreachable += find_unreachable(position, document, reading.words, labels, scheme)
         found.update(entity.label for entity in document.entities)
         nb_entities += len(document.entities)
         nb_tokens += reading.nb_tokens
         nb_unknown += reading.nb_unknown
-    if missing := set(tag_names(sorted(found), scheme)) - set(tags):
+    if training and (missing := set(tag_names(sorted(found), scheme)) - set(tags)):
         msg = (
             f"the data needs the tags {sorted(missing)}, which the classifier of this checkpoint "
             f"lacks; it has {list(tags)}. Give labels=[...] to train a new classifier"
@@ -144,30 +150,38 @@ def find_all_unreachable(
     """Return the entities of a dataset that no tags can stand for."""
     return [
         entity
-        for position, document, reading in read_documents(documents, reader, labels)
-        for entity in find_unreachable(position, document, reading.words, scheme)
+        for position, document, reading in read_documents(documents, reader)
+        for entity in find_unreachable(position, document, reading.words, labels, scheme)
     ]
 
 
-def check_document(document: Any, labels: Sequence[str]) -> None:
-    """Refuse what is no document, and entities of other labels or outside the text."""
+def check_document(document: Any) -> None:
+    """Refuse what is no document, and entities outside the text."""
     if not isinstance(getattr(document, "text", None), str) or not hasattr(document, "entities"):
         msg = (
             f"an item of the data is {document!r:.60}; expected a medjax.text.Document, or an "
             "object that has its text and entities"
         )
         raise ValueError(msg)
-    where = f"the document {getattr(document, 'name', '') or document.text[:40]!r}"
     for entity in document.entities:
-        if entity.label not in labels:
-            msg = f"{where} has the label {entity.label!r}; expected one of {list(labels)}"
-            raise ValueError(msg)
         if not 0 <= entity.start < entity.end <= len(document.text):
             msg = (
-                f"{where} has {entity.label} at {entity.start} to {entity.end}; expected "
-                f"0 <= start < end <= {len(document.text)}, the length of its text"
+                f"{_called(document)} has {entity.label} at {entity.start} to {entity.end}; "
+                f"expected 0 <= start < end <= {len(document.text)}, the length of its text"
             )
             raise ValueError(msg)
+
+
+def check_labels(document: Any, labels: Sequence[str]) -> None:
+    """Refuse entities of other labels."""
+    for entity in document.entities:
+        if entity.label not in labels:
+            msg = f"{_called(document)} has the label {entity.label!r}; expected one of "
+            raise ValueError(f"{msg}{list(labels)}")
+
+
+def _called(document: Any) -> str:
+    return f"the document {getattr(document, 'name', '') or document.text[:40]!r}"
 
 
 def window_example(
@@ -178,7 +192,10 @@ def window_example(
     document: Any = item
     if isinstance(item, DocumentWindow):
         document, position, number = item.documents[item.position], item.position, item.number
-    check_document(document, labels_of(tags))
+    check_document(document)
+    labels_known = labels_of(tags)
+    if position is None:
+        check_labels(document, labels_known)
     (reading,) = reader.read([document.text])
     if position is None and len(reading.windows) > 1:
         msg = (
@@ -192,12 +209,13 @@ def window_example(
     window = reading.windows[number]
     offsets = [(word.start, word.end) for word in reading.words]
     # Of the whole document, since an entity may start in one window and end in the next.
-    names = entities_to_tags(document.entities, offsets, scheme)
+    known = [entity for entity in document.entities if entity.label in labels_known]
+    names = entities_to_tags(known, offsets, scheme)
     ids = {tag: number for number, tag in enumerate(tags)}
     labels = [IGNORED] * len(window.ids)
     tagged = slice(window.first_word, window.stop_word)
     for place, name in zip(window.positions, names[tagged], strict=True):
-        labels[place] = ids[name]
+        labels[place] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation a tag may be lacking
     begin, stop = _stretch(reading, number, len(document.text))
     entities = [(e.label, e.start, e.end) for e in document.entities if begin <= e.start < stop]
     gold = Gold(position, offsets[tagged], entities)

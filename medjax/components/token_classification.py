@@ -191,13 +191,16 @@ class TokenClassification:
     def _reader(self) -> DocumentReader:
         return DocumentReader(self.tokenizer, self.max_length, self.tag_subtokens)
 
-    def expand(self, documents: Any) -> ExpandedData:
+    def expand(self, documents: Any, *, training: bool = True) -> ExpandedData:
         """Return the windows of all documents; `medjax.train` and `medjax.evaluate` do so.
 
         Parameters
         ----------
         documents : Dataset
             Documents; each is read now, to count its windows, and again for each batch.
+        training : bool
+            Whether they are trained on. In evaluation an entity with a label that the tagger does
+            not know counts as missed, and a note says so.
 
         Returns
         -------
@@ -207,10 +210,12 @@ class TokenClassification:
         Raises
         ------
         ValueError
-            If an entity has an unknown label, is empty or lies outside its text, or the classes
-            lack a tag that the entities need.
+            If an entity is empty or lies outside its text; in training also if it has an unknown
+            label, or one for which the classes lack a tag.
         """
-        return expand_documents(documents, self._reader, self.tags, self.tagging_scheme)
+        return expand_documents(
+            documents, self._reader, self.tags, self.tagging_scheme, training=training
+        )
 
     def unreachable(self, documents: Any) -> list[Unreachable]:
         """Return the annotated entities that even a perfect tagger of this kind cannot find.

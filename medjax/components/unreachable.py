@@ -12,6 +12,7 @@ from medjax.text import Document, Entity
 
 _NAMED = 3  # entities that a note names
 
+UNKNOWN = "have a label that the tagger does not know"
 NO_WORD = "have no word of their own"
 SHARED = "share a word with another"
 INSIDE = "start or end inside a word"
@@ -42,13 +43,18 @@ class Unreachable(NamedTuple):
 
 
 def find_unreachable(
-    position: int, document: Document, words: Sequence[Word], scheme: str
+    position: int,
+    document: Document,
+    words: Sequence[Word],
+    labels: Sequence[str],
+    scheme: str,
 ) -> list[Unreachable]:
     """Return the entities of a document that are not found again from their own tags."""
     if not document.entities:
         return []
     offsets = [(word.start, word.end) for word in words]
-    tags = spans_to_tags(entities_to_spans(document.entities, offsets), len(words), scheme)
+    known = [entity for entity in document.entities if entity.label in labels]
+    tags = spans_to_tags(entities_to_spans(known, offsets), len(words), scheme)
     found = Counter(e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets))
     name = getattr(document, "name", "") or f"document {position}"
     unreachable = []
@@ -56,7 +62,7 @@ def find_unreachable(
         key = (entity.label, entity.start, entity.end)
         if found[key] == 0:
             text = document.text[entity.start : entity.end]
-            reason = _reason(entity, offsets)
+            reason = _reason(entity, offsets) if entity.label in labels else UNKNOWN
             unreachable.append(Unreachable(position, name, entity, text, reason))
         found[key] -= 1  # the same entity annotated twice is found once
     return unreachable

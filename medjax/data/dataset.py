@@ -25,7 +25,7 @@ class Dataset(Protocol):
         ...
 
 
-def expand(data: Dataset, component: TrainableComponent) -> Dataset:
+def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> Dataset:
     """Return a dataset with an item for each row of a batch; expanded once, it stays as it is.
 
     Parameters
@@ -34,6 +34,8 @@ def expand(data: Dataset, component: TrainableComponent) -> Dataset:
         The user's dataset.
     component : TrainableComponent
         Its `expand` is used, if there is one.
+    training : bool
+        Whether the data is trained on, and not evaluated on.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def expand(data: Dataset, component: TrainableComponent) -> Dataset:
     length_of(data)
     if component.expand is None or isinstance(data, ExpandedData):
         return data
-    expanded = component.expand(data)
+    expanded = component.expand(data, training=training)
     if jax.process_index() == 0:
         for note in expanded.notes:
             LOGGER.warning(note)

@@ -295,6 +295,13 @@ class DataLoader:
         self._shapes.add(shape)
 
 
+def ladder_of(options: Options) -> Ladder:
+    """Return the lengths and the columns that are padded to them."""
+    padding = {**HUGGING_FACE_PADDING, **options.padding}
+    fills = {name: fill for name, fill in padding.items() if fill is not None}
+    return Ladder(options.length_ladder, fills)
+
+
 def get_dataloader(
     data: Dataset,
     component: TrainableComponent,
@@ -330,8 +337,7 @@ def get_dataloader(
         If the dataset has no length, no items, or cannot be sent to the workers asked for.
     """
     options = options or Options()
-    padding = {**HUGGING_FACE_PADDING, **options.padding}
-    data = expand(data, component)
+    data = expand(data, component, training=shuffle)
     examples = Examples(data, component.preprocess, seed)
     source: ExampleSource = InProcess(examples)
     if config.dataloader_nb_workers:
@@ -345,10 +351,7 @@ def get_dataloader(
         batch_size=config.batch_size,
         seed=seed,
         shuffle=shuffle,
-        ladder=Ladder(
-            options.length_ladder,
-            {name: fill for name, fill in padding.items() if fill is not None},
-        ),
+        ladder=ladder_of(options),
         window=options.length_window,
         mesh=mesh if mesh is not None else sharding.make_mesh(),
         options=options,

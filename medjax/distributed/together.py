@@ -7,6 +7,7 @@ process at its end for them.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -19,8 +20,12 @@ import jax
 
 from medjax.distributed.exchange import client
 
-_FAILED, _GONE = "medjax/failed/", "medjax/gone/"
+_FAILED, _GONE, _BEAT = "medjax/failed/", "medjax/gone/", "medjax/beat/"
+# JAX raises the error of a collective as a ValueError where a compiled call meets it.
+_OF_A_DEAD_PEER = (jax.errors.JaxRuntimeError, ValueError, OSError)
+_LEFT = "left"  # the beat of a process that has left the block as it should
 _INTERVAL = 0.5  # seconds between looks at whether another process failed
+_SILENCE = 2.5  # seconds without a beat after which a process is taken for dead
 _GRACE = 8.0  # seconds the others have to finish a save that they can finish
 _PATIENCE = 20.0  # seconds a failed process has to unwind and to show its error
 _LINGER = 10.0  # seconds process 0, which serves the others, stays for their end
@@ -33,6 +38,9 @@ class Together:
     the block in one process is told to the others, which print it and end with code 1. The failed
     one raises it as always and ends with code 1 at the end of the program, or after 20 s. A
     SystemExit of a preemption, which all processes raise at the same step, is no failure.
+
+    A process that was killed tells nothing. It is the survivors that meet errors then; they look
+    who has gone silent, and name that one.
     """
 
     def __init__(self) -> None:
@@ -40,10 +48,13 @@ class Together:
         self._own = jax.process_index() if self._active else 0
         self._left = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="medjax-together", daemon=True)
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="medjax-beat", daemon=True)
 
     def __enter__(self) -> Together:
         if self._active:
             self._watcher.start()
+            self._heart.start()
         return self
 
     def __exit__(
@@ -57,13 +68,35 @@ class Together:
         self._left.set()
         self._watcher.join()
         if error is None or _is_preemption(error):
+            self._ended.set()
+            self._heart.join()
             return
+        # Who failed by itself beats on, so that the others do not take it for dead.
+        message = "".join(traceback.format_exception_only(kind, error)).strip()
+        silent = _silent(self._own) if isinstance(error, _OF_A_DEAD_PEER) else []
         for process, said in _failures().items():
             error.add_note(f"process {process} had failed before: {said}")
-        message = "".join(traceback.format_exception_only(kind, error)).strip()
-        client().key_value_set(f"{_FAILED}{self._own}", message, allow_overwrite=True)
+        for process in silent:
+            said = "it gives no sign of life: it was killed, or its machine or network is down"
+            error.add_note(f"process {process} failed: {said}")
+            _tell(process, f"{said} (process {self._own} noticed)")
+        if not silent:
+            _tell(self._own, message)
         atexit.register(_leave, self._own)
         threading.Thread(target=_give_up, args=(error, self._own), daemon=True).start()
+
+    def _beat(self) -> None:
+        count = 0
+        while True:
+            ended = self._ended.wait(_INTERVAL)
+            count += 1
+            beat = _LEFT if ended else str(count)
+            try:
+                client().key_value_set(f"{_BEAT}{self._own}", beat, allow_overwrite=True)
+            except jax.errors.JaxRuntimeError:
+                return  # process 0 is gone
+            if ended:
+                return
 
     def _watch(self) -> None:
         while not self._left.wait(_INTERVAL):
@@ -88,6 +121,28 @@ def _failures() -> dict[int, str]:
     except jax.errors.JaxRuntimeError as error:  # process 0 is gone, and the store with it
         return {0: f"it cannot be reached any more ({str(error).splitlines()[0]})"}
     return {int(key.removeprefix(_FAILED)): message for key, message in sorted(said)}
+
+
+def _tell(process: int, message: str) -> None:
+    """Publish that a process failed, unless process 0, which would tell it, is the one."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        client().key_value_set(f"{_FAILED}{process}", message, allow_overwrite=True)
+
+
+def _beats() -> dict[str, str]:
+    return dict(client().key_value_dir_get(_BEAT))
+
+
+def _silent(own: int) -> list[int]:
+    """Return the processes that do not beat, though they are within the block."""
+    try:
+        before = _beats()
+        time.sleep(_SILENCE)
+        after = _beats()
+    except jax.errors.JaxRuntimeError:
+        return []  # process 0 is gone, which `_failures` says
+    stopped = [key for key, beat in before.items() if after.get(key) == beat != _LEFT]
+    return sorted({int(key.removeprefix(_BEAT)) for key in stopped} - {own})
 
 
 def _give_up(error: BaseException, own: int) -> None:

@@ -9,6 +9,7 @@ from medjax.component import TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.heap import keep_memory
+from medjax.loop.contract import check_arguments
 from medjax.loop.epochs import evaluation_epoch
 from medjax.metrics.computer import MetricsComputer
 from medjax.scores import Scores, Unpadder
@@ -49,6 +50,7 @@ def evaluate(
     ValueError
         If the data is empty or cannot be batched.
     """
+    check_arguments(component, config, options, metrics_computer)
     options = options or Options()
     mesh = sharding.make_mesh()
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))

@@ -105,9 +105,9 @@ class Run:
             if not (preempted or due) or int(state.stopped_at) >= 0:
                 return  # a state that has met its NaN is not saved; the epoch is about to raise
             here = _at(progress, number, scores)
-            self.save(state, here, epoch=progress.epoch, metric=None, block=preempted)
+            saved = self.save(state, here, epoch=progress.epoch, metric=None, block=preempted)
             if preempted:
-                self.preemption.stop()
+                self.preemption.stop(saved)
 
         state, metrics = training_epoch(
             *(state, self.train_loader, self.train_step),
@@ -129,8 +129,8 @@ class Run:
 
         def after_batch() -> None:
             if self.preemption.requested():
-                self.save(state, progress, epoch=progress.epoch, metric=None, block=True)
-                self.preemption.stop()
+                saved = self.save(state, progress, epoch=progress.epoch, metric=None, block=True)
+                self.preemption.stop(saved)
 
         return evaluation_epoch(
             *(state.variables, self.eval_loader, self.eval_step),
@@ -172,7 +172,9 @@ class Run:
     def with_callbacks(self, progress: Progress) -> Progress:
         """Return `progress` with what the callbacks have to remember."""
         return progress._replace(
-            callbacks=self.callback.state_dict(), stop_reason=self.callback.stop_reason
+            callbacks=self.callback.state_dict(),
+            stop_reason=self.callback.stop_reason,
+            stopped_by=self.callback.stopped_by,
         )
 
     def scores(self, columns: dict[str, list[Any]] | None = None) -> Scores | None:

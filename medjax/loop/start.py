@@ -23,11 +23,19 @@ from medjax.checkpoint.arrays import check_storable
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
+from medjax.data.loader import ladder_of
+from medjax.loop.contract import (
+    check_component,
+    check_metric_names,
+    check_wanted_metrics,
+    sample_scores,
+)
 from medjax.loop.plan import Plan
+from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
 from medjax.metrics.computer import MetricsComputer
 from medjax.preemption import Preemption
-from medjax.progress import Progress, restore_progress
+from medjax.progress import Progress, check_position, read_progress
 from medjax.schedules import Schedule, with_warmup
 from medjax.scores import Unpadder
 from medjax.state import (
@@ -78,8 +86,15 @@ def start(
 
     The parameters are those of `train`; `at_end` is told to close what was opened.
     """
-    train_data = expand(train_data, component)
-    eval_data = None if eval_data is None else expand(eval_data, component)
+    wanted = check_wanted_metrics(
+        config,
+        options,
+        schedule,
+        has_eval_data=eval_data is not None,
+        metrics_computer=metrics_computer,
+    )
+    train_data = expand(train_data, component, training=True)
+    eval_data = None if eval_data is None else expand(eval_data, component, training=False)
     nb_items = len(train_data)
     check_agreement(
         config,
@@ -89,14 +104,17 @@ def start(
         eval_items=None if eval_data is None else len(eval_data),
         resume=resume,
     )
-    plan = Plan.of(-(-nb_items // config.batch_size), config, options)
+    nb_batches = -(-nb_items // config.batch_size)
+    plan = Plan.of(nb_batches, config, options)
     schedule = with_warmup(schedule, warmup_steps(options, plan))
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,
         resume=resume,
         data=data_record(nb_items, config, options),
+        metrics_computer=metrics_computer,
     )
+    check_position(progress, nb_batches)
 
     def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
         made = get_dataloader(
@@ -109,6 +127,13 @@ def start(
         at_end.callback(made.close)
         return made
 
+    check_component(component, state.variables, train_data, ladder_of(options))
+    if wanted.keys() - {"loss"} and eval_data is not None:
+        scores = sample_scores(
+            component, state.variables, eval_data, metrics_computer, config.batch_size
+        )
+        if scores:
+            check_metric_names(wanted, scores)
     train_loader = loader(train_data, shuffle=True)
     scored = metrics_computer is not None
     run = Run(
@@ -179,6 +204,8 @@ def start_state(
     store: CheckpointStore,
     resume: str | Path | None,
     data: dict[str, Any],
+    metrics_computer: Any,
+    more_settings: dict[str, Any] | None = None,
 ) -> tuple[TrainState, Progress]:
     """Return state and progress, from a checkpoint if one is asked for and there.
 
@@ -190,20 +217,25 @@ def start_state(
     schedule_state = schedule.init(config.learning_rate)
     parts: dict[str, Any] = {
         "component": component,
-        "optimizer": make_optimizer(component, options),
+        "optimizer": make_optimizer(component, options, schedule_state["learning_rate"]),
         "seed": seed,
         "learning_rate": schedule_state["learning_rate"],
         "accumulates": config.gradient_accumulation_steps > 1,
     }
     state = create_state(**parts) if mesh.size == 1 else abstract_state(**parts)
     check_storable(state)  # now, rather than at the first checkpoint, an epoch later
-    progress = Progress(seed=seed, data=data, schedule=schedule_state)
+    settings = settings_of(config, options, schedule, metrics_computer, **(more_settings or {}))
+    progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)
     layout = sharding.state_shardings(state, mesh)
-    if resume is not None:
-        restored = store.restore(resume, state, layout)
-        if restored is not None:
-            if config.seed is None:
-                progress = progress._replace(seed=restored[1]["seed"])
-            return restored[0], restore_progress(restored[1], progress)
+    found = None if resume is None else store.find(resume)
+    if found is not None:
+        saved = read_progress(found.record["progress"])
+        if config.seed is None:
+            progress = progress._replace(seed=saved.seed)
+        progress = reconcile(saved, progress, schedule, config)
+        before = {n: saved.settings.get(n, getattr(options, n)) for n in SHAPING_OPTIONS}
+        optimizer = make_optimizer(component, dataclasses.replace(options, **before))
+        restored = restore_state(store, found, state, mesh, optimizer)
+        return with_settings(restored, saved, progress, mesh), progress
     placed = sharding.put(state, layout) if mesh.size == 1 else create_state_on(mesh, **parts)
     return placed, progress

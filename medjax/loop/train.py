@@ -7,23 +7,27 @@ save.
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax.sharding import Mesh
 
 from medjax import distributed, sharding
-from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint import CheckpointStore, Entry
+from medjax.checkpoint.retention import best
 from medjax.compilation import cached
 from medjax.compiled import Compilation
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.heap import keep_memory
+from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.run import Metrics, Run
 from medjax.loop.start import all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
@@ -31,6 +35,8 @@ from medjax.preemption import Preemption
 from medjax.progress import Progress
 from medjax.schedules import Schedule, as_schedule
 from medjax.state import TrainState
+
+logger = logging.getLogger("medjax")
 
 
 class TrainResult(NamedTuple):
@@ -122,6 +128,8 @@ def train(
     KeyboardInterrupt
         After Ctrl-C, once the state is saved; a second Ctrl-C does not wait for that.
     """
+    check_arguments(component, config, options, metrics_computer)
+    warn_of_versions()
     options = options or Options()
     mesh = mesh if mesh is not None else sharding.make_mesh()
     callbacks = all_callbacks(callback, config, options)
@@ -158,6 +166,7 @@ def open_run(
         CheckpointStore(
             config.output_dir,
             distributed.first_of(secrets.token_hex(8)),
+            metric=config.checkpoint_metric,
             minimize=config.minimize_checkpoint_metric,
             keep_all=options.keep_all_checkpoints,
         ) as store,
@@ -190,8 +199,17 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
 
 def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     run.callback.load_state_dict(progress.callbacks)
-    run.callback.stop_reason = progress.stop_reason
+    run.callback.resume_stop(progress.stop_reason, progress.stopped_by)
+    progress = run.with_callbacks(progress)
     run.callback.on_train_begin(config=run.config)
+    if run.store.resumed is not None:
+        run.callback.on_resume(
+            checkpoint_dir=str(run.store.resumed),
+            epoch=progress.epoch,
+            step_idx=progress.batch,
+            nb_batches=len(run.train_loader),
+            nb_epochs=run.plan.nb_epochs,
+        )
     while progress.epoch <= run.plan.nb_epochs and not _is_over(run, progress):
         epoch = progress.epoch
         began = time.monotonic()
@@ -220,6 +238,8 @@ def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState
             metric = eval_metrics.get(run.config.checkpoint_metric)
             run.save(state, progress, epoch=epoch, metric=metric)
     run.store.wait()  # callbacks find the last checkpoint complete
+    if jax.process_index() == 0:
+        _say_if_best_was_not_saved(run, progress.history)
     run.callback.on_train_end()
     return state, progress
 
@@ -237,7 +257,28 @@ def _agree_on_stop(run: Run) -> None:
 
 
 def _check_metric(name: str, metrics: Metrics) -> None:
-    """Check the name of the checkpoint metric before anything is saved under it."""
+    """Check the checkpoint metric before anything is saved under it."""
     if name not in metrics:
         msg = f"Checkpoint metric {name!r} not found; the evaluation gave {sorted(metrics)}"
         raise ValueError(msg)
+    try:
+        float(metrics[name])
+    except (TypeError, ValueError):
+        msg = f"Checkpoint metric {name!r} is {metrics[name]!r:.60}; expected a number"
+        raise ValueError(msg) from None
+
+
+def _say_if_best_was_not_saved(run: Run, history: list[dict[str, Metrics]]) -> None:
+    name, period = run.config.checkpoint_metric, run.config.checkpoint_period
+    entries = [
+        Entry(epoch, Path(), "", float(row["eval"][name]))
+        for epoch, row in enumerate(history, 1)
+        if name in row.get("eval", {})
+    ]
+    found = best(entries, minimize=run.config.minimize_checkpoint_metric)
+    if found is None or found.serial == len(history) or (period and found.serial % period == 0):
+        return
+    logger.warning(
+        f"the best evaluation was that of epoch {found.serial} ({name} {found.metric:.4g}), which "
+        f"was not saved: checkpoint_period is {period}; with 1 every epoch can be the best"
+    )

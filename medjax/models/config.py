@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 
 ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
@@ -101,8 +102,10 @@ class EncoderConfig:
         for name in _DROPOUTS:
             rate = getattr(self, name)
             self._require(name, rate is None or 0 <= rate < 1, "a probability in [0, 1)")
-        self._require("layer_norm_eps", self.layer_norm_eps > 0, "a positive number")
-        self._require("initializer_range", self.initializer_range > 0, "a positive number")
+        self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a positive number")
+        self._require(
+            "initializer_range", 0 < self.initializer_range < math.inf, "a positive number"
+        )
         self._require(
             "pad_token_id",
             0 <= self.pad_token_id < self.vocab_size,

@@ -6,6 +6,7 @@ holds.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,10 +104,31 @@ def check_params(folder: Path | str, config: EncoderConfig) -> None:
         As `read_params`.
     """
     labels = read_labels(folder)
-    shapes = _parameter_shapes(config, len(labels or ("any",)))
     with StoredTensors.open(Path(folder)) as stored:
+        _check_sizes(stored, config, folder)
+        shapes = _parameter_shapes(config, len(labels or ("any",)))
         for tensor in _tensors(config, labels):
             stored.check(tensor, shapes[tensor.path])
+
+
+def _check_sizes(stored: StoredTensors, config: EncoderConfig, folder: Path | str) -> None:
+    """Refuse sizes that the weights do not have, before anything is made of these sizes."""
+    found = stored.nb_layers(FAMILIES[config.model_type].layers)
+    if config.num_hidden_layers > found:
+        msg = (
+            f"{Path(folder) / CONFIG_FILE}: num_hidden_layers is {config.num_hidden_layers:,}; the "
+            f"weights have {found} layers: take config.json and weights from one checkpoint"
+        )
+        raise ValueError(msg)
+    rows = {
+        "word_embeddings": (config.vocab_size, config.hidden_size),
+        "position_embeddings": (config.max_position_embeddings, config.hidden_size),
+        "token_type_embeddings": (config.type_vocab_size, config.hidden_size),
+        "intermediate": (config.hidden_size, config.intermediate_size),
+    }
+    for tensor in encoder_tensors(dataclasses.replace(config, num_hidden_layers=1)):
+        if tensor.path[-2] in rows and tensor.path[-1] != "bias":
+            stored.check(tensor, rows[tensor.path[-2]])
 
 
 def _tensors(config: EncoderConfig, labels: tuple[str, ...] | None) -> list[TensorName]:
@@ -141,9 +163,10 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     """
     folder = Path(folder)
     labels = read_labels(folder)
-    tensors = _tensors(config, labels)
-    shapes = _parameter_shapes(config, len(labels or ("any",)))
     with StoredTensors.open(folder) as stored:
+        _check_sizes(stored, config, folder)
+        tensors = _tensors(config, labels)
+        shapes = _parameter_shapes(config, len(labels or ("any",)))
         flat = {tensor.path: stored.read(tensor, shapes[tensor.path]) for tensor in tensors}
     return unflatten_dict(flat)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from medjax.models.files import check_downloaded, read_json
+from medjax.models.files import check_downloaded, check_ordinary, read_json
 from medjax.models.vocabulary import (
     SETTINGS_FILE,
     TOKENIZER_FILE,
@@ -187,6 +187,7 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
         msg = "tokenising text needs the package tokenizers: pip install 'medjax[text]'"
         raise ImportError(msg) from error
     folder = Path(folder)
+    check_ordinary(folder)  # of all files: transformers may open any
     files = {
         name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
     }

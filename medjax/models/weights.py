@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from medjax.models.conversion import convert
 from medjax.models.families import FAMILIES, TensorName
-from medjax.models.files import check_downloaded, read_json
+from medjax.models.files import check_downloaded, check_ordinary, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 SHARD_INDEX_FILE = "model.safetensors.index.json"
@@ -32,6 +32,7 @@ def weight_files(folder: Path) -> list[Path]:
     ValueError
         If there are none, an index cannot be used, or the weights are of another format.
     """
+    check_ordinary(folder)
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / SHARD_INDEX_FILE).is_file():
@@ -142,6 +143,11 @@ class StoredTensors:
             return None
         opened, stored_name = self._files[name]
         return tuple(opened.get_slice(stored_name).get_shape())
+
+    def nb_layers(self, layers: str) -> int:
+        """Return how many layers are stored, whose tensors begin with ``<layers>.<number>.``."""
+        names = [n.removeprefix(f"{layers}.") for n in self._files if n.startswith(f"{layers}.")]
+        return len({name.partition(".")[0] for name in names})
 
     def check(self, tensor: TensorName, shape: tuple[int, ...]) -> None:
         """Refuse a tensor that is not there once, not of floats, or not of Flax's `shape`."""

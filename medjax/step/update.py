@@ -19,7 +19,7 @@ from medjax.component import Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
-from medjax.state import TrainState
+from medjax.state import TrainState, Waiting
 
 
 class Found(NamedTuple):
@@ -118,17 +118,20 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 def _take_batch(
     state: TrainState, gradients: Any, loss: Mean, collections: Variables, taken: jax.Array
-) -> tuple[TrainState, Any]:
-    """Count the batch and add its gradients to those waiting, unless it is to be left out."""
+) -> tuple[TrainState, Waiting]:
+    """Count the batch and add gradients and loss to those waiting, unless it is to be left out."""
 
     def choose(new: Any, old: Any, condition: jax.Array = taken) -> Any:
         return jax.tree.map(functools.partial(jnp.where, condition), new, old)
 
     if state.gradients is None:
-        waiting, weight = gradients, loss.weight
+        waiting, weight = Waiting(gradients, loss.total), loss.weight
     else:
-        added = jax.tree.map(jnp.add, state.gradients, gradients)
-        waiting = choose(added, state.gradients, taken & (loss.weight > 0))
+        old = state.gradients
+        old = old if isinstance(old, Waiting) else Waiting(old, None)
+        new = Waiting(gradients, None if old.loss is None else loss.total)
+        added = jax.tree.map(jnp.add, old, new)
+        waiting = choose(added, old, taken & (loss.weight > 0))
         weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
     collections = {**state.collections, **collections}
     state = state.replace(
@@ -155,27 +158,34 @@ def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> Tra
 
 
 def _update(
-    state: TrainState, waiting: Any, rate: jax.Array, *, divisor: int | None, accumulates: bool
+    state: TrainState, waiting: Waiting, rate: jax.Array, *, divisor: int | None, accumulates: bool
 ) -> TrainState:
-    gradients = waiting
+    gradients = waiting.gradients
+    weight = state.gradient_weight if divisor is None or not accumulates else divisor
     if accumulates:
-        weight = state.gradient_weight if divisor is None else divisor
-        gradients = jax.tree.map(lambda gradient: gradient / weight, waiting)
+        gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
-    state = state.replace(opt_state=state.opt_state._replace(hyperparams=hyperparams))
-    return state.apply_gradients(grads=gradients).replace(
-        gradients=jax.tree.map(jnp.zeros_like, waiting) if accumulates else None,
+    # An optimizer may ask for the loss that the gradients are of, as Polyak's step size does.
+    extra = {} if waiting.loss is None else {"value": waiting.loss / weight}
+    updates, opt_state = state.tx.update(
+        gradients, state.opt_state._replace(hyperparams=hyperparams), state.params, **extra
+    )
+    return state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        gradients=jax.tree.map(jnp.zeros_like, waiting).held if accumulates else None,
         gradient_weight=jnp.zeros_like(state.gradient_weight),
         pending=jnp.zeros_like(state.pending),
     )
 
 
 def _wait(
-    state: TrainState, waiting: Any, rate: jax.Array, *, due: jax.Array, accumulates: bool
+    state: TrainState, waiting: Waiting, rate: jax.Array, *, due: jax.Array, accumulates: bool
 ) -> TrainState:
     # A group that is due but weighs nothing (all labels ignored) ends without an update.
     del rate
     return state.replace(
-        gradients=waiting if accumulates else None,
+        gradients=waiting.held if accumulates else None,
         pending=jnp.where(due, 0, state.pending),
     )

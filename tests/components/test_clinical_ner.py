@@ -133,3 +133,44 @@ def test_wrong_data_is_explained(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="0 files or folders named train; expected one"):
         run("--data", str(tmp_path / "empty"))
+
+
+def split_files(folder, train, test):
+    """Write three files of columns, the devel split like the test split."""
+    files = {"train.tsv": train, "devel.tsv": test, "test.tsv": test}
+    for name, lines in files.items():
+        (folder / name).write_text(lines)
+    return [str(folder / name) for name in files]
+
+
+TRAIN = "No\tO\nchest\tB-Problem\npain\tI-Problem\n\n" * 8
+
+
+def test_labels_that_training_lacks_are_said_and_count_as_missed(run, tmp_path, capsys):
+    test = "pain\tB-Problem\naspirin\tB-Drug\n\n"
+    run("--data", *split_files(tmp_path, TRAIN, test), "--epochs", "1")
+    printed = capsys.readouterr().out
+    assert "devel has labels that train lacks, which count as missed: ['Drug']" in printed
+    report = (tmp_path / "out" / "report.txt").read_text().splitlines()
+    (drug,) = (line.split() for line in report[:6] if line.startswith("Drug"))
+    assert drug == ["Drug", "0.0000", "0.0000", "0.0000", "1"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (TRAIN, "", "8 / 0 / 0 sentences; .* there is none in devel"),
+        ("No\tO\npain\tO\n\n" * 8, TRAIN, "no entity in its train split"),
+    ],
+)
+def test_a_corpus_that_cannot_be_used_is_refused_first(train, test, message, run, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run("--data", *split_files(tmp_path, train, test))
+    assert not (tmp_path / "out").exists()
+
+
+def test_five_sentences_in_one_file(run, tmp_path):
+    path = tmp_path / "five.tsv"
+    path.write_text("pain\tB-Problem\n\n" * 5)
+    with pytest.raises(ValueError, match=r"4 / 0 / 1 sentences; .* there is none in devel"):
+        run("--data", str(path))

@@ -146,8 +146,8 @@ def test_states_go_back_to_the_callback_they_came_from():
     second.load_state_dict(state)
     assert second.state_dict() == first.state_dict()
     assert {name: kept["best"] for name, kept in state.items()} == {
-        "0:EarlyStopping": 2.0,
-        "2:EarlyStopping": 0.5,
+        "EarlyStopping:0": 2.0,
+        "EarlyStopping:1": 0.5,
     }
     CallbackList([MetricsWriter("unused")]).load_state_dict(state)  # another one starts afresh
 

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -296,6 +297,8 @@ import jax.numpy as jnp
 import medjax
 from medjax.checkpoint import store as store_module
 
+# Where this was started in the background, Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 original = store_module.save_arrays
 
 def save_arrays(path, state):
@@ -329,6 +332,66 @@ def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
     assert same(state, {"w": jnp.arange(100_000.0)})
 
 
+@pytest.fixture
+def interruptible():
+    """Let Ctrl-C interrupt, which a process that was started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("when", ["before it starts", "when it has started"])
+def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
+    """Either the checkpoint is complete or nothing is left of it; and it stays a Ctrl-C."""
+    start = threading.Thread.start
+
+    def interrupted(thread):
+        if thread.name == "medjax-checkpoint":
+            monkeypatch.setattr(threading.Thread, "start", start)
+            if when == "when it has started":
+                start(thread)
+            raise KeyboardInterrupt
+        start(thread)
+
+    def train() -> None:
+        with CheckpointStore(tmp_path, "run") as store:
+            former.append(put(store, 1.0))
+            monkeypatch.setattr(threading.Thread, "start", interrupted)
+            put(store, 2.0)
+
+    former: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    left = names(tmp_path)
+    assert len(left) == 1
+    assert left[0].startswith("checkpoint_")
+    if when == "before it starts":
+        assert left == [former[0].name]
+    with CheckpointStore(tmp_path, "run") as store:
+        put(store, 3.0)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
+    """The thread exists, but comes to its work only after the Ctrl-C was dealt with."""
+    write, late = CheckpointStore._write, []
+
+    def delayed(*args):
+        late.append(args)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(CheckpointStore, "_write", delayed)
+    with CheckpointStore(tmp_path, "run") as store:
+        with pytest.raises(KeyboardInterrupt):
+            put(store, 1.0)
+        assert names(tmp_path) == []
+        (arguments,) = late
+        write(*arguments)
+        store.wait()
+        assert names(tmp_path) == []
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_while_the_component_saves_leaves_the_former_checkpoint(tmp_path):
     def interrupt(folder: Path) -> None:
         (folder / "half").write_text("half")

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -129,6 +130,84 @@ def test_a_folder_that_was_replaced_gets_nothing(when, tmp_path):
     assert [name[:14] for name in names(out)] == ["checkpoint_003"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file")
+def test_a_lock_that_was_removed_is_taken_again(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, logger="medjax")
+    with CheckpointStore(tmp_path, "run") as store:
+        put(store, 1.0)
+        (tmp_path / LOCK).unlink()
+        second = put(store, 2.0)
+        assert f"{tmp_path / LOCK} was removed during the run" in caplog.text
+        with pytest.raises(CheckpointError, match="in use by"), CheckpointStore(tmp_path, "b"):
+            pass
+        caplog.clear()
+        put(store, 3.0, metric=1.0)
+        assert caplog.text == ""
+    assert not (tmp_path / LOCK).exists()
+    assert second.name not in names(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file")
+def test_a_lock_that_was_removed_and_taken_by_another_run(tmp_path):
+    with CheckpointStore(tmp_path, "run") as store:
+        first = put(store, 1.0)
+        (tmp_path / LOCK).unlink()
+        with (
+            CheckpointStore(tmp_path, "another"),
+            pytest.raises(CheckpointError, match="is in use by another run"),
+        ):
+            put(store, 2.0)
+        put(store, 3.0)
+    assert first.name not in names(tmp_path)
+
+
+def _stand_in(kind: str, lock: Path, other: Path) -> None:
+    if kind == "link":
+        lock.symlink_to(other)
+    elif kind == "dangling link":
+        lock.symlink_to(other.with_name("not there"))
+    elif kind == "hard link":
+        os.link(other, lock)
+    elif kind == "folder":
+        lock.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(lock))
+    else:
+        lock.write_text(other.read_text())
+
+
+STAND_INS = {
+    "link": "is a symbolic link",
+    "dangling link": "is a symbolic link",
+    "hard link": "is a file with another name besides",
+    "folder": "is a folder",
+    "pipe": "is a named pipe",
+    "socket": "is a socket",
+    "file": "is a file of something else",
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
+@pytest.mark.parametrize("kind", STAND_INS)
+def test_what_stands_in_the_place_of_the_lock_is_left_alone(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    out, other = Path("out"), tmp_path / "precious"
+    out.mkdir()
+    other.write_text("thesis")
+    _stand_in(kind, out / LOCK, other)
+    with (
+        pytest.raises(CheckpointError, match=rf"\.lock {STAND_INS[kind]}.* remove it, or give"),
+        CheckpointStore(out, "run"),
+    ):
+        pass
+    assert other.read_text() == "thesis"
+    assert os.path.lexists(out / LOCK)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
@@ -151,7 +230,7 @@ def test_of_several_processes_the_first_locks_and_all_are_told(tmp_path, monkeyp
         assert (tmp_path / LOCK).exists()
         monkeypatch.setattr(jax, "process_index", lambda: 1)
         with CheckpointStore(tmp_path, "run") as second:
-            assert not second._lock.is_lost()
+            second._lock.confirm()
         answer = "in use by another"
         with (
             pytest.raises(CheckpointError, match="in use by another"),

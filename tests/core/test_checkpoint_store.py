@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -222,3 +223,35 @@ def test_a_record_is_plain_json(tmp_path):
 def test_corrupt_and_mismatch_are_checkpoint_errors():
     assert issubclass(CorruptCheckpointError, CheckpointError)
     assert issubclass(MismatchError, CheckpointError)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint_099_20300101T000000Z", "checkpoint_000_20000101T000000Z"]
+)
+def test_a_copy_that_somebody_made_is_never_deleted_nor_preferred(name, tmp_path):
+    with CheckpointStore(tmp_path, "run") as store:
+        first = put(store, 1.0, metric=0.1)
+        copy = Path(shutil.copytree(first, tmp_path / name))
+        assert store.best == store.last == first == medjax.last_checkpoint(tmp_path)
+        put(store, 2.0, metric=0.5)
+        third = put(store, 3.0, metric=0.05)
+        fourth = put(store, 4.0, metric=0.9)
+        assert store.best == third
+    assert names(tmp_path) == sorted([copy.name, third.name, fourth.name])
+    assert restored(tmp_path, copy)[0] == 1.0
+    shutil.copytree(fourth, tmp_path / "checkpoint_098_20300101T000000Z")
+    with CheckpointStore(tmp_path, "reader") as store:
+        store.restore("auto", tree(), layout(tree()))
+        assert store.resumed == fourth
+        assert store.run == "run"
+        fifth = put(store, 5.0, metric=0.01)
+    kept = [copy.name, "checkpoint_098_20300101T000000Z", fifth.name]
+    assert names(tmp_path) == sorted(kept)
+
+
+def test_a_hidden_folder_of_somebody_else_is_not_swept(tmp_path):
+    (tmp_path / ".saving-mine").mkdir()
+    (tmp_path / ".saving-checkpoint_001_20300101T000000Z").mkdir()
+    with CheckpointStore(tmp_path, "run"):
+        pass
+    assert names(tmp_path) == [".saving-mine"]

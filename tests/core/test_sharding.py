@@ -18,7 +18,7 @@ from medjax.sharding import fsdp_spec
 HERE = Path(__file__).parent
 
 
-def printed(script):
+def printed(script, *arguments):
     """Return what a script printed on eight devices."""
     environment = {
         **os.environ,
@@ -27,7 +27,7 @@ def printed(script):
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), *sys.path]),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(HERE / script)],
+        [sys.executable, "-W", "error", str(HERE / script), *arguments],
         env=environment,
         capture_output=True,
         text=True,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -35,6 +36,14 @@ def compilation_cache(tmp_path_factory: pytest.TempPathFactory):
         if in_environment[name] is not None:
             os.environ[name.upper()] = in_environment[name]
     jax_cache.reset_cache()
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts():
+    """Set the handler that Python has by itself, unless it was started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

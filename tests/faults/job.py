@@ -205,7 +205,7 @@ def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
     found = {
         "state": digest(result.state),
         "history": result.history,
-        "progress": record["progress"],
+        "progress": {**record["progress"], "settings": {}},  # options of saving may differ
         "learning_rate": float(result.state.learning_rate),
         "stop_reason": result.stop_reason,
         "best": result.best_checkpoint.name[:14],

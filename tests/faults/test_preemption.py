@@ -103,6 +103,15 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     assert _position(out) == (1, 3)  # the checkpoint before; none was written now
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path, reference):
+    """As the Ctrl-C of jobs in the background is: it means the job in front."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    out = tmp_path / "out"
+    result = job.run(out, callback=At(2, 7, "train", _send("SIGINT")), options=job.EVERY_3)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert job.report(result, out)["history"] == reference["history"]
+
+
 def test_a_handler_not_set_from_python_gives_way_to_the_default(monkeypatch):
     """Python has no name for it (None) and could not set it back."""
     original = signal.signal

@@ -182,7 +182,7 @@ def test_sigterm_to_one_process_saves_in_both(pairs):
     record = json.loads((medjax.last_checkpoint(out) / "training_state.json").read_text())
     position = record["progress"]["epoch"], record["progress"]["batch"]
     assert (2, 8) <= position < (job.NB_EPOCHS, 13)
-    done = record["progress"]["callbacks"]["0:Counter"]["batches"]
+    done = record["progress"]["callbacks"]["Counter:0"]["batches"]
     assert done == 13 * (position[0] - 1) + position[1]  # no step done is lost
     again = finish(begin("preempted", pair.folder), pair.folder)
     assert again.codes == [0, 0], again.errors

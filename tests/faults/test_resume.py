@@ -144,7 +144,7 @@ def test_a_run_that_was_interrupted_between_a_stop_and_its_update(tmp_path):
         )
     record = json.loads((medjax.last_checkpoint(out) / "training_state.json").read_text())
     assert (record["progress"]["batch"], record["progress"]["stop_reason"]) == (5, "enough")
-    result = job.run(out, resume="auto")
+    result = job.run(out, callback=StopAt(9, None), resume="auto")
     assert int(result.state.batch_step) == 13 + 6
     assert result.history == wanted.history
     assert job.digest(result.state) == job.digest(wanted.state)
@@ -184,6 +184,7 @@ def test_no_checkpoint_holds_what_is_not_finite(tmp_path):
         ({"seed": 12}, "seed was 11, but now it is 12"),
         ({"data": job.items(202)}, "items was 203, but now it is 202"),
         ({"options": {"length_window": 5}}, "length_window was 4, but now it is 5"),
+        ({"gradient_accumulation_steps": 1}, "gradient_accumulation_steps was 2"),
         ({"gradient_accumulation_steps": 3}, "gradient_accumulation_steps was 2"),
     ],
 )
@@ -209,7 +210,6 @@ def test_at_the_end_of_an_epoch_they_may_change(tmp_path):
             {"parts": job.component(optimizer=optax.sgd)},
             r"\.count: found int32 of shape \(\), expected nothing",
         ),
-        ({"gradient_accumulation_steps": 1}, r"\.gradients.*expected nothing"),
     ],
 )
 def test_another_model_or_optimizer_is_refused(out, change, said):

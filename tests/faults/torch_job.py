@@ -140,7 +140,7 @@ def report(trainer: medjax_torch.Trainer, history: Any) -> dict[str, Any]:
         "groups": optimizer["param_groups"],
         "scheduler": trainer.lr_scheduler.state_dict(),
         "history": history,
-        "progress": record["progress"],
+        "progress": {**record["progress"], "settings": {}},  # options of saving may differ
         "best": trainer.best_checkpoint.name[:14],
         "last": trainer.last_checkpoint.name[:14],
         "folder": sorted(path.name[:14] for path in Path(trainer.output_dir).iterdir()),

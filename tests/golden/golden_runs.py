@@ -159,23 +159,22 @@ def plain(state: Any) -> dict[str, Any]:
 
 
 class Restored:
-    """Remembers what `CheckpointStore.restore` returns, within a ``with`` statement."""
+    """Remembers what `CheckpointStore.load` returns, within a ``with`` statement."""
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
         self.progress: dict[str, Any] = {}
 
     def __enter__(self) -> Restored:
-        self._original = original = medjax.CheckpointStore.restore
+        self._original = original = medjax.CheckpointStore.load
 
-        def restore(store: Any, *args: Any) -> Any:
-            found = original(store, *args)
-            assert found is not None
-            self.state, self.progress = plain(found[0]), found[1]
-            return found
+        def load(store: Any, found: Any, *args: Any) -> Any:
+            state = original(store, found, *args)
+            self.state, self.progress = plain(state), found.record["progress"]
+            return state
 
-        medjax.CheckpointStore.restore = restore  # type: ignore[method-assign]
+        medjax.CheckpointStore.load = load  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
-        medjax.CheckpointStore.restore = self._original  # type: ignore[method-assign]
+        medjax.CheckpointStore.load = self._original  # type: ignore[method-assign]

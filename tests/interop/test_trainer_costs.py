@@ -32,12 +32,15 @@ def test_the_cost_of_conversion_can_be_read(tmp_path, caplog):
 
 
 class Hungry(Classifier):
-    """Asks for terabytes, which no graph of its own size shows."""
+    """Asks for terabytes, which no graph of its own size shows.
+
+    By a sum and not by a sort: at this size the compiler of JAX 0.12 divides by zero in a sort.
+    """
 
     def forward(self, batch, return_loss, eval_mode):
         outputs, loss = super().forward(batch, return_loss, eval_mode)
-        long = torch.arange(2**21) * loss.detach()
-        return outputs, loss + 0 * (long.sin() * long[:, None]).sort(0).values.max()
+        long = torch.arange(2**20) * loss.detach()
+        return outputs, loss + 0 * (long.sin() * long[:, None]).cumsum(0).max()
 
 
 def test_a_trainer_without_enough_memory_says_what_to_lower(tmp_path):

@@ -140,3 +140,71 @@ def test_options_have_an_effect_and_train(tmp_path, options):
     assert history != plain
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
     assert history[-1]["train"]["loss"] == pytest.approx(plain[-1]["train"]["loss"], rel=0.5)
+
+
+def rates(trainer):
+    return [group["lr"] for group in trainer.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("scheduler", [None, falling])
+def test_a_changed_rate_holds(tmp_path, caplog, scheduler):
+    _, first = finish(tmp_path, scheduler, Options(), learning_rate=0.01)
+    first.train()
+    nb_epochs = len(first.train_history) if hasattr(first, "train_history") else 2
+    saved = rates(first)[0]
+    caplog.clear()
+    _, second = finish(
+        tmp_path, scheduler, Options(), learning_rate=0.04, nb_training_epochs=nb_epochs + 3
+    )
+    second.train(resume="auto")
+    expected = 0.04
+    if scheduler is not None:  # in proportion: each epoch halves it, as it did before
+        nb_more = second.lr_scheduler.last_epoch - first.lr_scheduler.last_epoch
+        expected = saved * 4 * 0.5**nb_more
+        assert second.lr_scheduler.base_lrs == [0.04]
+    assert rates(second)[0] == pytest.approx(expected)
+    assert "lr of the optimizer was 0.01 and is 0.04 now" in caplog.text
+
+
+def test_a_changed_scheduler_holds(tmp_path, caplog):
+    def slower(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
+
+    def other(optimizer):
+        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    _, first = finish(tmp_path / "a", falling, Options(), learning_rate=0.01)
+    first.train()
+    before, done = rates(first)[0], first.lr_scheduler.last_epoch
+    _, second = finish(
+        tmp_path / "a", slower, Options(), learning_rate=0.01, nb_training_epochs=done + 1
+    )
+    second.train(resume="auto")
+    assert rates(second)[0] == pytest.approx(before * 0.9)
+    assert "gamma of the scheduler StepLR was 0.5 and is 0.9 now" in caplog.text
+    _, third = finish(
+        tmp_path / "a", other, Options(), learning_rate=0.01, nb_training_epochs=done + 3
+    )
+    third.train(resume="auto")
+    assert rates(third)[0] == pytest.approx(0.01 * 0.25)
+    assert "the scheduler was a StepLR and is ExponentialLR now: it starts again" in caplog.text
+
+
+def test_what_a_callback_made_of_the_rate_is_kept(tmp_path, caplog):
+    class Halves:
+        def __init__(self):
+            self.trainer = None
+
+        def on_epoch_end(self, metrics, epoch, epoch_duration):
+            self.trainer.optimizer.param_groups[0]["lr"] *= 0.5
+
+    def run(**given):
+        halves = Halves()
+        _, trainer = finish(tmp_path, None, Options(), learning_rate=0.01, callback=halves, **given)
+        halves.trainer = trainer
+        trainer.train(resume="auto")
+        return rates(trainer)[0]
+
+    assert run(nb_training_epochs=2) == pytest.approx(0.0025)
+    assert run(nb_training_epochs=3) == pytest.approx(0.00125)
+    assert "of the optimizer was" not in caplog.text

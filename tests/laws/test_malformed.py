@@ -15,7 +15,7 @@ from malformed import ANYTHING, FUZZED, attempts, damaged, json_files, names_a_f
 
 import medjax
 from medjax.models import read_config, read_labels
-from medjax.progress import Progress, progress_record, restore_progress
+from medjax.progress import Progress, progress_record, read_progress
 from medjax.readers import read_brat, read_conll, read_medkit_json
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -185,7 +185,7 @@ def resume(checkpoint):
         medjax.last_checkpoint(store.folder)
         medjax.best_checkpoint(store.folder)
         found = store.restore(checkpoint, STATE, jax.tree.map(lambda _: here, STATE))
-    return restore_progress(found[1], START)
+    return read_progress(found[1])
 
 
 @FUZZED

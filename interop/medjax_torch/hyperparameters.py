@@ -1,0 +1,126 @@
+"""What the user has set of a torch optimizer and scheduler, told from what training made of it.
+
+torch keeps both in one state: a state that is loaded brings the rate, decay and schedule back that
+were set when it was saved. So what was set is stored beside it, and what the user has changed since
+is put in force again.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from medjax.checkpoint.records import read_record
+from medjax_torch.checkpoints import read_torch_files
+
+logger = logging.getLogger("medjax")
+
+_PLAIN = (bool, int, float, str, type(None))
+_BASE = "initial_lr"  # what schedulers scale
+
+
+def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
+    """Return what is set of an optimizer and a scheduler that have not trained yet.
+
+    Parameters
+    ----------
+    optimizer, scheduler
+        Of torch, or None.
+
+    Returns
+    -------
+    dict
+        ``"torch optimizer"``, a list of dict, one for each group, and ``"torch scheduler"``, a
+        dict with its class under ``"class"``; plain values only.
+    """
+    groups = [
+        {name: _plain(value) for name, value in group.items() if name != "params"}
+        for group in getattr(optimizer, "param_groups", ())
+    ]
+    known: dict[str, Any] = {}
+    if scheduler is not None:
+        state = scheduler.state_dict() if hasattr(scheduler, "state_dict") else {}
+        known = {n: _plain(v) for n, v in state.items() if _plain(v) is not _NOT_PLAIN}
+        known["class"] = type(scheduler).__name__
+    return {"torch optimizer": groups, "torch scheduler": known}
+
+
+_NOT_PLAIN = "not plain"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(item, _PLAIN) for item in value):
+        return list(value)
+    return _NOT_PLAIN
+
+
+def resume_torch(folder: Path, optimizer: Any, scheduler: Any, now: dict[str, Any]) -> None:
+    """Give optimizer and scheduler their saved states, with what the user has set since.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint.
+    optimizer, scheduler
+        Fresh, as the user made them.
+    now : dict
+        Their `torch_settings`.
+
+    Raises
+    ------
+    CheckpointError
+        If their states cannot be read.
+    """
+    then = read_record(folder)["progress"].get("settings", {})
+    was = then.get("torch scheduler") or {}
+    is_another = bool(was) and was.get("class") != now["torch scheduler"].get("class")
+    read_torch_files(folder, optimizer, None if is_another else scheduler)
+    before, after = then.get("torch optimizer", []), now["torch optimizer"]
+    groups = getattr(optimizer, "param_groups", [])
+    if len(before) == len(after) == len(groups):
+        for group, old, new in zip(groups, before, after, strict=True):
+            _put_in_force(group, old, new)
+    if is_another:
+        _start_again(optimizer, scheduler, was["class"], now)
+    elif was:
+        _follow(scheduler, was, now["torch scheduler"])
+
+
+def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name, value in new.items():
+        if name not in old or old[name] == value or value == _NOT_PLAIN:
+            continue
+        if name == "lr" and _BASE in group and old["lr"]:
+            group["lr"] *= value / old["lr"]  # what a scheduler has made of it stays in proportion
+        elif name != _BASE:
+            group[name] = tuple(value) if isinstance(group.get(name), tuple) else value
+        if name in {"lr", _BASE} and _BASE in group:
+            group[_BASE] = new.get(_BASE, value)
+        _say(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
+
+
+def _follow(scheduler: Any, was: dict[str, Any], now: dict[str, Any]) -> None:
+    for name, value in now.items():
+        if name not in was or was[name] == value or name in {"class", "_last_lr"}:
+            continue
+        setattr(scheduler, name, value)
+        _say(f"{name} of the scheduler {now['class']} was {was[name]!r} and is {value!r} now")
+
+
+def _start_again(optimizer: Any, scheduler: Any, kind: str, now: dict[str, Any]) -> None:
+    for group, fresh in zip(optimizer.param_groups, now["torch optimizer"], strict=True):
+        group["lr"] = fresh["lr"]
+        group.pop(_BASE, None)
+        if _BASE in fresh:
+            group[_BASE] = fresh[_BASE]
+    _say(f"the scheduler was a {kind} and is {type(scheduler).__name__} now: it starts again")
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        logger.warning("Resuming: %s", text)

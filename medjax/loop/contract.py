@@ -1,0 +1,289 @@
+"""What is checked before training starts: arguments, the component on one item, names of metrics.
+
+A mistake found here is said in our words. Found by the first step, it would be somebody else's
+error; found after the first epoch, it would cost that epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+import optax
+
+from medjax.batch import ROW_MASK, BatchData
+from medjax.component import TrainableComponent, Variables
+from medjax.config import Options, TrainerConfig
+from medjax.data import Dataset
+from medjax.data.ladder import Ladder, fix_shape
+from medjax.data.source import Examples
+from medjax.metrics.mean import Mean
+from medjax.schedules import Schedule
+
+logger = logging.getLogger("medjax")
+
+_UNSOUND = {
+    "0.10.2": "it gives wrong results on CPUs (jax issue 39103)",
+    "0.11.0": "it crashes on CPUs (jax issues 39257 and 40412)",
+    "0.11.1": "its loops take quadratic time on CPUs",
+}
+
+
+def warn_of_versions(installed: str = jaxlib.__version__) -> None:
+    """Warn of a release of jaxlib that is known to be unsound."""
+    if installed in _UNSOUND:
+        logger.warning(
+            "jaxlib %s is installed: %s; install another release", installed, _UNSOUND[installed]
+        )
+
+
+def check_arguments(
+    component: Any, config: Any, options: Any = None, metrics_computer: Any = None
+) -> None:
+    """Refuse arguments that are not what `train` and `evaluate` take.
+
+    Raises
+    ------
+    ValueError
+        Names the argument or slot, what was found, what was expected.
+    """
+    _check_component(component)
+    if not isinstance(config, TrainerConfig):
+        _refuse("config", config, "a medjax.TrainerConfig")
+    if options is not None and not isinstance(options, Options):
+        _refuse("options", options, "a medjax.Options, such as Options(weight_decay=0.01)")
+    if isinstance(metrics_computer, type):
+        name = metrics_computer.__name__
+        msg = f"metrics_computer is the class {name}; expected an instance: {name}(...)"
+        raise ValueError(msg)
+    for name in ("prepare_batch", "compute") if metrics_computer is not None else ():
+        if not callable(getattr(metrics_computer, name, None)):
+            _refuse("metrics_computer", metrics_computer, f"an object with the method {name}")
+
+
+def _check_component(component: Any) -> None:
+    if not isinstance(component, TrainableComponent):
+        expected = "a medjax.TrainableComponent, a record of functions"
+        if isinstance(getattr(component, "component", None), TrainableComponent):
+            expected += "; give its attribute .component"
+        elif hasattr(component, "state_dict") or hasattr(component, "configure_optimizer"):
+            expected += "; torch components are trained by medjax_torch.Trainer"
+        _refuse("component", component, expected)
+    for name, slot in component._asdict().items():
+        if name == "configure_optimizer" and isinstance(slot, optax.GradientTransformation):
+            msg = (
+                "component.configure_optimizer is an optimizer; expected a function of the "
+                "learning rate that returns one: optax.adamw, or lambda rate: optax.adamw(rate)"
+            )
+            raise ValueError(msg)
+        if not callable(slot) and not (name == "expand" and slot is None):
+            _refuse(f"component.{name}", slot, "a function")
+
+
+def _refuse(name: str, found: Any, expected: str) -> None:
+    msg = f"{name} is {found!r:.80} of type {type(found).__name__}; expected {expected}"
+    raise ValueError(msg)
+
+
+def check_wanted_metrics(
+    config: TrainerConfig,
+    options: Options,
+    schedule: Schedule,
+    *,
+    has_eval_data: bool,
+    metrics_computer: Any,
+) -> dict[str, str]:
+    """Return the evaluation metrics that a run needs, with what needs them.
+
+    Raises
+    ------
+    ValueError
+        If there is no evaluation to give one, or no metrics computer to give more than the loss.
+    """
+    wanted = {}
+    if has_eval_data or config.checkpoint_metric != "loss":
+        wanted[config.checkpoint_metric] = "TrainerConfig.checkpoint_metric"
+    if options.early_stopping_patience is not None:
+        wanted[config.checkpoint_metric] = "Options.early_stopping_patience with checkpoint_metric"
+    if schedule.needs_metric:
+        wanted[config.metric_to_track_lr] = "the schedule, by TrainerConfig.metric_to_track_lr,"
+    for name, who in wanted.items():
+        if not has_eval_data:
+            msg = f"{who} follows the evaluation metric {name!r}, but there is no evaluation data"
+            raise ValueError(f"{msg}; give eval_data, or leave it out")
+        if metrics_computer is None and name != "loss":
+            msg = f"{who} follows the metric {name!r}; without a metrics_computer there is only"
+            raise ValueError(f"{msg} 'loss'")
+    return wanted
+
+
+def check_metric_names(wanted: Mapping[str, str], scores: Mapping[str, Any]) -> None:
+    """Refuse metrics that no evaluation will give, judged by the scores of a sample.
+
+    A name that ends as a score of a label does, such as ``Drug_recall`` beside ``Test_recall``, may
+    come with other data and is not refused.
+
+    Parameters
+    ----------
+    wanted : mapping of str to str
+        What `check_wanted_metrics` returns.
+    scores : mapping of str to float
+        Scores of some evaluation data, without the loss.
+
+    Raises
+    ------
+    ValueError
+        Names the metric, what needs it and one that looks alike.
+    """
+    known = ["loss", *scores]
+    of_labels = {name.partition("_")[2] for name in scores} - {""}
+    for name, who in wanted.items():
+        if name in known or name.partition("_")[2] in of_labels:
+            continue
+        alike = difflib.get_close_matches(name.removeprefix("eval_"), known)
+        hint = f"; did you mean {alike[0]!r}?" if alike else "."
+        msg = f"{who} follows the metric {name!r}, which no evaluation gives{hint}"
+        raise ValueError(f"{msg} There are {sorted(known)}")
+
+
+def check_component(
+    component: TrainableComponent, variables: Variables, data: Dataset, ladder: Ladder
+) -> None:
+    """Try a component on one item, without computing anything.
+
+    Parameters
+    ----------
+    component : TrainableComponent
+        The component.
+    variables : dict
+        Its variables; shapes and types suffice.
+    data : Dataset
+        Training data.
+    ladder : Ladder
+        Lengths and columns to pad.
+
+    Raises
+    ------
+    ValueError
+        Names the slot whose result is not what it should be.
+    ItemError
+        If the item cannot be preprocessed.
+    """
+    batch = _collated(component, data, 1)
+    fixed = fix_shape(batch, ladder, 1)
+    try:
+        _outputs(component, variables, fixed, eval_mode=False)
+    except (TypeError, ValueError) as error:
+        unpadded = _left_behind(batch, fixed)
+        if unpadded:
+            raise ValueError(f"{unpadded} component.forward failed on it: {error}") from error
+        shapes = {name: tuple(column.shape) for name, column in fixed.items()}
+        error.add_note(f"raised by component.forward on a batch with the columns {shapes}")
+        raise
+
+
+def _collated(component: TrainableComponent, data: Dataset, count: int) -> BatchData:
+    examples = Examples(data, component.preprocess, 0)(1, range(count))
+    if not isinstance(examples[0], Mapping):
+        _refuse_result("preprocess", examples[0], "a dict with a value for each name")
+    batch = component.collate(examples)
+    if not isinstance(batch, BatchData):
+        _refuse_result("collate", batch, "a medjax.BatchData with one row for each example")
+    return batch
+
+
+def _outputs(
+    component: TrainableComponent, variables: Variables, inputs: BatchData, *, eval_mode: bool
+) -> BatchData:
+    """Return shapes and types of the outputs."""
+
+    def forward(variables: Variables, inputs: BatchData) -> BatchData:
+        key = jax.random.key(0)
+        result: Any = component.forward(
+            variables, inputs, key, return_loss=True, eval_mode=eval_mode
+        )
+        _check_result(result)
+        outputs: BatchData = result[0]
+        return outputs
+
+    shapes: BatchData = jax.eval_shape(forward, variables, inputs)
+    return shapes
+
+
+def _check_result(result: Any) -> None:
+    if not isinstance(result, tuple) or len(result) != 3:
+        found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        msg = (
+            f"component.forward returned {found}; expected three: outputs (a BatchData), loss (a "
+            "medjax.Mean or None) and the collections that changed (a dict, {} for none)"
+        )
+        raise ValueError(msg)
+    outputs, loss, collections = result
+    if not isinstance(outputs, BatchData):
+        _refuse_result("forward", outputs, "a medjax.BatchData as first value, the outputs")
+    if not isinstance(loss, Mean):
+        expected = (
+            "a medjax.Mean as second value, the loss: Mean.of(losses, weights) of the losses of "
+            "rows or labels and what each weighs, 0 for padding"
+        )
+        _refuse_result("forward", loss, expected)
+    if not isinstance(collections, Mapping):
+        _refuse_result("forward", collections, "a dict of collections as third value, {} for none")
+
+
+def _refuse_result(slot: str, found: Any, expected: str) -> None:
+    msg = f"component.{slot} returned a {type(found).__name__}; expected {expected}"
+    raise ValueError(msg)
+
+
+def _left_behind(batch: BatchData, fixed: BatchData) -> str:
+    """Return what to say of columns that were as long as a padded one and are not now."""
+    lengths = {n: c.shape[1] for n, c in batch.arrays().items() if c.ndim > 1}
+    padded = {n for n, length in lengths.items() if fixed[n].shape[1] != length}
+    others = sorted(
+        n for n in lengths.keys() - padded if lengths[n] in {lengths[p] for p in padded}
+    )
+    if not others:
+        return ""
+    first = sorted(padded)[0]
+    return (
+        f"the column {first!r} is padded from length {lengths[first]} to {fixed[first].shape[1]}, "
+        f"and {', '.join(map(repr, others))} of the same length is not: give Options(padding="
+        f"{{{others[0]!r}: 0}}) to pad it too, or {{{first!r}: None}} to pad neither."
+    )
+
+
+def sample_scores(
+    component: TrainableComponent, variables: Variables, data: Dataset, computer: Any, count: int
+) -> dict[str, Any]:
+    """Return what a metrics computer makes of some items when all outputs are 0; {} if it fails.
+
+    It gives the names of the metrics before anything is computed, with a copy of the computer.
+
+    Parameters
+    ----------
+    component, variables
+        As for `check_component`.
+    data : Dataset
+        Evaluation data.
+    computer : MetricsComputer
+        The computer.
+    count : int
+        Number of items.
+    """
+    batch = _collated(component, data, min(count, len(data)))
+    inputs = BatchData({**batch.arrays(), ROW_MASK: np.ones(batch.nb_rows, np.float32)})
+    outputs = _outputs(component, variables, inputs, eval_mode=True)
+    zeros = BatchData({name: np.zeros(o.shape, o.dtype) for name, o in outputs.items()})
+    try:
+        computer = copy.deepcopy(computer)
+        kept = computer.prepare_batch(zeros, batch)
+        return dict(computer.compute({name: list(values) for name, values in kept.items()}))
+    except Exception:  # a user's own code, on numbers it was not made for
+        return {}

@@ -1,0 +1,165 @@
+"""The optimizer of a run."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from medjax.config import Options
+from medjax.optimizer.dataflow import depend_on
+from medjax.optimizer.decay import decays
+from medjax.optimizer.probe import Probe, probe, update_with_rate
+from medjax.optimizer.rate import Configure
+from medjax.optimizer.refusals import as_transformation
+
+_Probed = Callable[[Any, Any], Probe]
+
+
+def make_optimizer(
+    configure: Configure, options: Options, learning_rate: float = 0.0
+) -> optax.GradientTransformationExtraArgs:
+    """Return the component's optimizer with clipping and decay, its learning rate injectable.
+
+    The rate stands in ``opt_state.hyperparams["learning_rate"]``, where the step writes it; the
+    component's optimizer is built with it anew, while its update is traced. The optimizer is probed
+    when its state is made, so that what cannot run is refused before training.
+
+    Parameters
+    ----------
+    configure : callable
+        The component's `configure_optimizer`.
+    options : Options
+        Clipping and decay. Neither counts nor moves a parameter whose update is zero by
+        construction, as `optax.set_to_zero` makes it.
+    learning_rate : float
+        The rate that the state is made with.
+
+    Returns
+    -------
+    optax.GradientTransformationExtraArgs
+        ``update`` takes ``value``, the loss that the gradients are of, and hands it to an
+        optimizer that accepts it.
+    """
+    probed = _remembered(configure, options)
+
+    def build(learning_rate: Any) -> optax.GradientTransformationExtraArgs:
+        return _around(configure, options, probed, learning_rate)
+
+    rate = jnp.asarray(learning_rate, jnp.float32)
+    return optax.inject_hyperparams(build)(learning_rate=rate)
+
+
+def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:
+    """Return whether an optimizer of `make_optimizer` depends on the value of the loss.
+
+    Parameters
+    ----------
+    optimizer : optax.GradientTransformation
+        From `make_optimizer`.
+    params : pytree
+        Arrays, or their shapes and types.
+    """
+
+    def update(params: Any, state: Any, value: Any) -> Any:
+        return optax.with_extra_args_support(optimizer).update(params, state, params, value=value)
+
+    state = jax.eval_shape(optimizer.init, params)
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    traced = jax.make_jaxpr(update)(params, state, scalar)
+    return any(depend_on(traced, [False] * (len(traced.in_avals) - 1) + [True]))
+
+
+def _remembered(configure: Configure, options: Options) -> _Probed:
+    """Return `probe` of an optimizer, which tries it once for each structure of parameters."""
+    known: dict[Any, Probe] = {}
+
+    def probed(params: Any, gradients: Any) -> Probe:
+        leaves, structure = jax.tree.flatten((params, gradients))
+        key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        if key not in known:
+            known[key] = probe(configure, options, params, gradients)
+        return known[key]
+
+    return probed
+
+
+def _around(
+    configure: Configure, options: Options, probed: _Probed, learning_rate: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Return clipping, the component's optimizer and decay, in that order, at one rate."""
+
+    def init(params: Any) -> Any:
+        return chain(probed(params, params), params).init(params)
+
+    def update(
+        gradients: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any
+    ) -> Any:
+        found = probed(params, gradients)
+        if found.accepts_value and value is not None:
+            extra["value"] = value
+        return chain(found, params).update(gradients, state, params, **extra)
+
+    def chain(found: Probe, params: Any) -> optax.GradientTransformationExtraArgs:
+        parts = [_inner(configure, learning_rate, found)]
+        if options.max_grad_norm is not None:
+            parts.insert(0, _clip(options.max_grad_norm, found.frozen))
+        if options.weight_decay:
+            # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
+            rate = -learning_rate * options.weight_decay
+            mask = jax.tree.map(operator.and_, decays(params), _trained(params, found.frozen))
+            parts.append(optax.add_decayed_weights(rate, mask=mask))
+        return optax.chain(*parts)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _inner(
+    configure: Configure, learning_rate: Any, found: Probe
+) -> optax.GradientTransformationExtraArgs:
+    """Return the component's optimizer at a rate."""
+
+    def init(params: Any) -> Any:
+        state = as_transformation(configure(learning_rate)).init(params)
+        return held(
+            jax.tree.map(lambda leaf, kind: jnp.asarray(leaf, kind.dtype), state, found.state)
+        )
+
+    def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        state = jax.tree.map(
+            lambda kind, leaf: leaf if kind.size else jnp.zeros(kind.shape, kind.dtype),
+            found.state,
+            state,
+        )
+        updates, state = update_with_rate(
+            configure, learning_rate, gradients, state, params, **extra
+        )
+        return updates, held(state)
+
+    def held(state: Any) -> Any:
+        # Orbax stores no array without elements, of which galore keeps some.
+        return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _clip(max_norm: float, frozen: frozenset[str]) -> optax.GradientTransformation:
+    """Return clipping by the global norm of the gradients of parameters that are trained."""
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> Any:
+        del params
+        masked = optax.masked(clip, _trained(gradients, frozen))
+        return masked.update(gradients, optax.MaskedState(state))[0], state
+
+    return optax.GradientTransformation(clip.init, update) if frozen else clip
+
+
+def _trained(tree: Any, frozen: frozenset[str]) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path) not in frozen, tree
+    )

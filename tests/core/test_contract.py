@@ -1,0 +1,276 @@
+"""Mistakes are found before training starts, and said in our words."""
+
+import re
+
+import numpy as np
+import optax
+import pytest
+from tiny import (
+    FEATURES,
+    collate_points,
+    collate_sentences,
+    config,
+    mlp,
+    points,
+    sentences,
+    tagger,
+)
+
+import medjax
+from medjax import BatchData, Options
+from medjax.loop.contract import warn_of_versions
+
+DATA, EVAL = points(8), points(4, seed=1)
+
+
+class Scores:
+    def prepare_batch(self, output, batch):
+        return {"found": list(output["logits"].argmax(-1)), "true": list(batch["labels"])}
+
+    def compute(self, columns):
+        return {"micro_f1-score": 0.5, "Drug_recall": 0.1, "best_label": "Drug"}
+
+
+def train(folder, component=None, *, data=DATA, eval_data=EVAL, **more):
+    fields = {
+        name: more.pop(name)
+        for name in list(more)
+        if name in medjax.TrainerConfig.__dataclass_fields__
+    }
+    more = {"callback": []} | more
+    return medjax.train(component or mlp(), config(folder, **fields), data, eval_data, **more)
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder that must not be there after a mistake."""
+    yield tmp_path / "out"
+    assert not any((tmp_path / "out").glob("*"))
+
+
+def wrong_forward(change):
+    """Return a component whose forward pass returns something else."""
+    component = mlp()
+
+    def forward(*args, **kwargs):
+        return change(*component.forward(*args, **kwargs))
+
+    return component._replace(forward=forward)
+
+
+@pytest.mark.parametrize(
+    ("component", "message"),
+    [
+        (object(), "component is <object object at"),
+        (mlp()._replace(configure_optimizer=optax.adam(1e-3)), "configure_optimizer is an optimiz"),
+        (mlp()._replace(save=None), "component.save is None of type NoneType; expected a function"),
+        (mlp(preprocess=lambda item: 3), "component.preprocess returned a int; expected a dict"),
+        (
+            mlp(collate=lambda examples: dict(collate_points(examples))),
+            "component.collate returned a dict; expected a medjax.BatchData",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, _: (outputs, loss)),
+            "forward returned 2 values; expected three",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, _: outputs),
+            "returned BatchData; expected three",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, c: (outputs, loss.compute(), c)),
+            "expected a medjax.Mean as second value, the loss: Mean.of(losses, weights)",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, c: (dict(outputs), loss, c)),
+            "forward returned a dict; expected",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, _: (outputs, loss, None)),
+            "a dict of collections as third",
+        ),
+    ],
+)
+def test_slots_of_a_component(component, message, out):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(out, component)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"metrics_computer": Scores},
+            "metrics_computer is the class Scores; expected",
+        ),
+        ({"metrics_computer": object()}, "expected an object with the method prepare_batch"),
+        ({"options": {"max_steps": 1}}, "options is {'max_steps': 1} of type dict; expected a med"),
+        (
+            {"callback": medjax.EarlyStopping},
+            "callback is the class EarlyStopping; expected",
+        ),
+    ],
+)
+def test_other_arguments(given, message, out):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(out, **given)
+
+
+def test_a_dict_is_no_configuration(out):
+    message = "config is {'output_dir': 'out'} of type dict; expected a medjax.TrainerConfig"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        medjax.train(mlp(), {"output_dir": "out"}, DATA)
+    with pytest.raises(ValueError, match="metrics_computer is the class"):
+        medjax.evaluate(mlp(), {}, config(out), DATA, metrics_computer=Scores)
+
+
+def test_a_tagger_is_asked_for_its_component(out, tmp_path):
+    class Holder:
+        component = mlp()
+
+    with pytest.raises(ValueError, match=r"functions; give its attribute \.component"):
+        train(out, Holder())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"checkpoint_metric": "f1"}, "checkpoint_metric follows the metric 'f1'; without a metr"),
+        ({"checkpoint_metric": "eval_loss"}, "'eval_loss'; without a metrics_computer there is o"),
+        (
+            {"checkpoint_metric": "eval_micro_f1-score", "metrics_computer": Scores()},
+            "no evaluation gives; did you mean 'micro_f1-score'?",
+        ),
+        (
+            {"checkpoint_metric": "micro_f1", "metrics_computer": Scores()},
+            "no evaluation gives; did you mean 'micro_f1-score'?",
+        ),
+        (
+            {
+                "schedule": medjax.reduce_on_plateau(),
+                "metric_to_track_lr": "accuracy",
+                "metrics_computer": Scores(),
+            },
+            "the schedule, by TrainerConfig.metric_to_track_lr, follows the metric 'accuracy'",
+        ),
+        (
+            {"eval_data": None, "options": Options(early_stopping_patience=2)},
+            "Options.early_stopping_patience with checkpoint_metric follows the evaluation metric",
+        ),
+        (
+            {"eval_data": None, "schedule": medjax.reduce_on_plateau()},
+            "the evaluation metric 'loss', but there is no evaluation data",
+        ),
+        ({"eval_data": None, "checkpoint_metric": "f1"}, "but there is no evaluation data"),
+    ],
+)
+def test_metrics_that_will_not_come(given, message, out):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(out, **given)
+
+
+def test_a_score_of_a_label_that_the_sample_lacks_may_come(tmp_path):
+    class Late(Scores):
+        calls = 0
+
+        def compute(self, columns):
+            return super().compute(columns) | {"Rare_recall": 0.3}
+
+        def __deepcopy__(self, memo):
+            return Scores()
+
+    result = train(tmp_path, checkpoint_metric="Rare_recall", metrics_computer=Late())
+    assert result.best_checkpoint is not None
+
+
+def test_the_computer_is_asked_for_names_by_a_copy(tmp_path):
+    class Counting(Scores):
+        calls = 0
+
+        def compute(self, columns):
+            self.calls += 1
+            return super().compute(columns)
+
+    computer = Counting()
+    train(tmp_path, checkpoint_metric="micro_f1-score", metrics_computer=computer)
+    assert computer.calls == 2  # one for each epoch
+
+
+def test_a_checkpoint_metric_must_be_a_number(out):
+    with pytest.raises(
+        ValueError, match="Checkpoint metric 'best_label' is 'Drug'; expected a num"
+    ):
+        train(out, checkpoint_metric="best_label", metrics_computer=Scores())
+
+
+def test_a_metric_that_is_no_number_is_written_where_it_can_be(tmp_path):
+    options = Options(log_dir=tmp_path / "logs")
+    result = train(tmp_path / "out", metrics_computer=Scores(), options=options)
+    assert result.history[0]["eval"]["best_label"] == "Drug"
+    assert "Drug" in (tmp_path / "logs" / "metrics.csv").read_text()
+    assert '"eval/best_label": "Drug"' in (tmp_path / "logs" / "metrics.jsonl").read_text()
+
+
+def test_features_as_long_as_labels_that_are_not_padded_with_them(out):
+    def collate(examples):
+        batch = collate_sentences(examples)
+        del batch["length"]
+        batch["features"] = np.zeros((*batch["labels"].shape, 20), np.float32)
+        del batch["input_ids"]
+        return batch
+
+    plain = tagger()
+
+    def forward(variables, batch, key, /, *, return_loss, eval_mode):
+        ids = batch["features"].argmax(-1)
+        inputs = BatchData({**batch, "input_ids": ids})
+        return plain.forward(variables, inputs, key, return_loss=return_loss, eval_mode=eval_mode)
+
+    component = plain._replace(collate=collate, forward=forward)
+    message = (
+        r"the column 'labels' is padded from length \d+ to \d+, and 'features' of the same length "
+        r"is not: give Options\(padding={'features': 0}\) to pad it too, or {'labels': None}"
+    )
+    with pytest.raises(ValueError, match=message):
+        train(out, component, data=sentences(8))
+    train(out.parent / "padded", component, data=sentences(8), eval_data=sentences(4),
+          options=Options(padding={"features": 0}))  # fmt: skip
+
+
+def test_the_best_epoch_that_was_not_saved_is_said(tmp_path, caplog):
+    class Rising(Scores):
+        epoch = 0
+
+        def compute(self, columns):
+            self.epoch += 1
+            return {"f1": [0.1, 0.2, 0.9, 0.3][self.epoch - 1]}
+
+    fields = {"checkpoint_metric": "f1", "minimize_checkpoint_metric": False}
+    train(
+        tmp_path / "a",
+        metrics_computer=Rising(),
+        nb_training_epochs=4,
+        checkpoint_period=2,
+        **fields,
+    )
+    assert "the best evaluation was that of epoch 3 (f1 0.9), which was not saved" in caplog.text
+    caplog.clear()
+    train(tmp_path / "b", metrics_computer=Rising(), **fields)
+    assert "not saved" not in caplog.text
+
+
+def test_the_note_of_a_failing_forward_names_the_columns(out):
+    def forward(*_, **__):
+        message = "my own mistake"
+        raise TypeError(message)
+
+    with pytest.raises(TypeError, match="my own mistake") as caught:
+        train(out, mlp()._replace(forward=forward))
+    assert any(f"'x': (1, {FEATURES})" in note for note in caught.value.__notes__)
+
+
+def test_a_release_that_computes_wrongly_is_named(caplog):
+    warn_of_versions("0.10.1")
+    assert not caplog.records
+    warn_of_versions("0.10.2")
+    assert "jaxlib 0.10.2 is installed: it gives wrong results on CPUs" in caplog.text
