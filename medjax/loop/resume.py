@@ -132,8 +132,9 @@ def _check_position(
             continue  # it has nothing of this epoch yet
         msg = (
             f"the checkpoint stands at batch {then.batch} of epoch {then.epoch}, "
-            f"where {name} was {before.get(name)!r}, but now it is {after[name]!r}; resume with what "
-            "it was, or from a checkpoint at the end of an epoch"
+            f"where {name} was {before.get(name)!r}, but now it is {after[name]!r}; resume with "
+            "what it was, from a checkpoint at the end of an epoch, or start anew with "
+            "resume=None"
         )
         raise MismatchError(msg)
 

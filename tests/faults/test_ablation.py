@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import shutil
 from collections.abc import Callable
@@ -20,18 +19,24 @@ from breaking import At, DiedError, die
 import medjax
 
 
-def _reset(name: str) -> Callable[[Any, dict], tuple[Any, dict]]:
-    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
-        leaf = getattr(state, name)
+Forget = Callable[[Any], Any]
+
+
+def _nothing(whole: Any) -> Any:
+    return whole
+
+
+def _reset(name: str) -> Forget:
+    def forget(state: Any) -> Any:
         if name == "key":
-            return state.replace(key=jax.random.key(0)), progress
-        return state.replace(**{name: jax.tree.map(jnp.zeros_like, leaf)}), progress
+            return state.replace(key=jax.random.key(0))
+        return state.replace(**{name: jax.tree.map(jnp.zeros_like, getattr(state, name))})
 
     return forget
 
 
-def _reset_adam(name: str) -> Callable[[Any, dict], tuple[Any, dict]]:
-    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+def _reset_adam(name: str) -> Forget:
+    def forget(state: Any) -> Any:
         def change(node: Any) -> Any:
             if isinstance(node, optax.ScaleByAdamState):
                 zeros = jax.tree.map(jnp.zeros_like, getattr(node, name))
@@ -41,24 +46,24 @@ def _reset_adam(name: str) -> Callable[[Any, dict], tuple[Any, dict]]:
         is_adam = lambda node: isinstance(node, optax.ScaleByAdamState)  # noqa: E731
         changed = jax.tree.map(change, state.opt_state, is_leaf=is_adam)
         assert job.digest(changed) != job.digest(state.opt_state)
-        return state.replace(opt_state=changed), progress
+        return state.replace(opt_state=changed)
 
     return forget
 
 
-def _progress(**values: Any) -> Callable[[Any, dict], tuple[Any, dict]]:
-    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+def _progress(**values: Any) -> Forget:
+    def forget(progress: dict) -> dict:
         changed = {**progress, **values}
         assert changed != progress
-        return state, changed
+        return changed
 
     return forget
 
 
-def _schedule(**values: Any) -> Callable[[Any, dict], tuple[Any, dict]]:
-    def forget(state: Any, progress: dict) -> tuple[Any, dict]:
+def _schedule(**values: Any) -> Forget:
+    def forget(progress: dict) -> dict:
         assert {**progress["schedule"], **values} != progress["schedule"]
-        return state, {**progress, "schedule": {**progress["schedule"], **values}}
+        return {**progress, "schedule": {**progress["schedule"], **values}}
 
     return forget
 
@@ -67,9 +72,11 @@ STATE = [
     *("params", "collections", "key", "step", "batch_step"),
     *("gradients", "gradient_weight", "pending", "losses"),
 ]
-OMISSIONS = {
-    **{f"state.{name}": _reset(name) for name in STATE},
+OF_STATE = {
+    **{name: _reset(name) for name in STATE},
     **{f"adam.{name}": _reset_adam(name) for name in ("mu", "nu", "count")},
+}
+OF_PROGRESS = {
     "epoch": _progress(epoch=1),
     "batch": _progress(batch=0),
     "columns": _progress(columns={}),
@@ -84,9 +91,14 @@ OMISSIONS = {
 
 
 def _resumed(
-    saved: Path, out: Path, monkeypatch: pytest.MonkeyPatch, forget: Any
+    saved: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    of_state: Forget = _nothing,
+    of_progress: Forget = _nothing,
 ) -> dict[str, Any]:
-    """Return the report of a run resumed with `forget` in between, or the error it ends with."""
+    """Return the report of a run resumed without what is forgotten, or the error it ends with."""
     shutil.copytree(saved, out)
     find, load = medjax.CheckpointStore.find, medjax.CheckpointStore.load
 
@@ -94,14 +106,12 @@ def _resumed(
         found = find(self, resume)
         progress = found.record["progress"]
         assert (progress["epoch"], progress["batch"]) == (3, 3)
-        with contextlib.suppress(AttributeError):  # where something of the state is forgotten
-            progress = forget(None, progress)[1]
-        return found._replace(record={**found.record, "progress": progress})
+        return found._replace(record={**found.record, "progress": of_progress(progress)})
 
     def load_less(self: Any, found: Any, state: Any, shardings: Any) -> Any:
         state = load(self, found, state, shardings)
         assert int(state.pending) == 1
-        return jax.device_put(forget(state, found.record["progress"])[0], shardings)
+        return jax.device_put(of_state(state), shardings)
 
     monkeypatch.setattr(medjax.CheckpointStore, "find", find_less)
     monkeypatch.setattr(medjax.CheckpointStore, "load", load_less)
@@ -115,15 +125,18 @@ def _resumed(
 
 
 def test_nothing_forgotten_is_identical(saved, reference, tmp_path, monkeypatch):
-    found = _resumed(
-        saved, tmp_path / "out", monkeypatch, lambda state, progress: (state, progress)
-    )
-    assert found == reference
+    assert _resumed(saved, tmp_path / "out", monkeypatch) == reference
 
 
-@pytest.mark.parametrize("name", OMISSIONS)
-def test_each_omission_is_noticed(name, saved, reference, tmp_path, monkeypatch):
-    found = _resumed(saved, tmp_path / "out", monkeypatch, OMISSIONS[name])
+@pytest.mark.parametrize("name", OF_STATE)
+def test_each_part_of_the_state_is_missed(name, saved, reference, tmp_path, monkeypatch):
+    found = _resumed(saved, tmp_path / "out", monkeypatch, of_state=OF_STATE[name])
+    assert found != reference
+
+
+@pytest.mark.parametrize("name", OF_PROGRESS)
+def test_each_part_of_the_progress_is_missed(name, saved, reference, tmp_path, monkeypatch):
+    found = _resumed(saved, tmp_path / "out", monkeypatch, of_progress=OF_PROGRESS[name])
     assert found != reference
 
 
@@ -135,7 +148,7 @@ def test_every_part_is_covered():
     assert state - elsewhere == set(STATE)
     from medjax.progress import Progress
 
-    names = {name.split(".")[0] for name in OMISSIONS}
+    names = {name.split(".")[0] for name in OF_PROGRESS}
     # What matters when settings change only, see tests/core/test_resume_settings.py.
     assert set(Progress._fields) - {"settings", "stopped_by"} <= names
 
