@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 DEFAULT = Path(".cache", "medjax", "xla")
 """Folder of the cache in the user's home."""
+
+NOISY = ("0.10.0", "0.10.1")
+"""Releases of jaxlib that print two lines of 2,000 characters, which say that the processor lacks
+features and may crash, for each program they read back for a CPU. Nothing is wrong with it."""
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -26,12 +31,14 @@ def cached(folder: str | Path | None) -> Iterator[None]:
     Parameters
     ----------
     folder : str, Path or None
-        ``"auto"`` stands for a folder in the user's home, None for no cache. Programs for
-        processors with other instructions lie in folders of their own, as a home may be shared.
+        ``"auto"`` stands for a folder in the user's home, or for no cache on CPUs with a release
+        of jaxlib in `NOISY`; None for no cache. Programs for processors with other instructions
+        lie in folders of their own, as a home may be shared.
     """
     config: Any = jax.config  # which lists none of its attributes
     own = config.jax_compilation_cache_dir is not None
-    if folder is None or own or not config.jax_enable_compilation_cache:
+    noisy = folder == "auto" and jaxlib.__version__ in NOISY and jax.default_backend() == "cpu"
+    if folder is None or noisy or own or not config.jax_enable_compilation_cache:
         yield
         return
     path = (Path.home() / DEFAULT if folder == "auto" else Path(folder)) / _processor()

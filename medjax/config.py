@@ -273,7 +273,8 @@ class Options:
         by step, need each step by itself, so they make it 1.
     compilation_cache : str, Path or None
         Folder in which compiled programs are kept for the next start; "auto" is
-        ``~/.cache/medjax/xla``, None keeps none.
+        ``~/.cache/medjax/xla``, None keeps none. With jaxlib 0.10.0 and 0.10.1 (Python 3.11),
+        "auto" keeps none on CPUs: reading a program back prints pages of false alarms there.
     worker_timeout : float
         Seconds to wait for a worker process before it is reported as hanging.
     save_interval_steps : int, optional

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jaxlib
 import pytest
 
 from medjax.compilation import cached
@@ -59,6 +60,7 @@ def test_jaxs_own_cache_stays_in_charge_and_none_is_none(tmp_path):
 @pytest.mark.usefixtures("enabled")
 def test_auto_is_a_folder_in_the_home(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(jaxlib, "__version__", "0.12.0")
     before = jax.config.jax_persistent_cache_min_compile_time_secs
     with cached("auto"):
         folder = Path(jax.config.jax_compilation_cache_dir)
@@ -68,3 +70,12 @@ def test_auto_is_a_folder_in_the_home(tmp_path, monkeypatch):
     with pytest.raises(KeyError), cached(tmp_path):
         raise KeyError
     assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.usefixtures("enabled")
+def test_auto_is_none_where_reading_prints_false_alarms(tmp_path, monkeypatch):
+    monkeypatch.setattr(jaxlib, "__version__", "0.10.1")
+    with cached("auto"):
+        assert jax.config.jax_compilation_cache_dir is None
+    with cached(tmp_path):
+        assert Path(jax.config.jax_compilation_cache_dir).parent == tmp_path

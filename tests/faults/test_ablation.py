@@ -18,7 +18,6 @@ from breaking import At, DiedError, die
 
 import medjax
 
-
 Forget = Callable[[Any], Any]
 
 

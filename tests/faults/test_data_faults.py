@@ -103,23 +103,21 @@ class Job:
 
     def __init__(self, door: str, folder: Path) -> None:
         self.out, self.diary = folder / "out", folder / "diary.txt"
+        self.errors = folder / "stderr.txt"  # no pipe: one that nobody reads fills up, and blocks
         command = [sys.executable, str(HERE / "worker_job.py"), door, str(self.out)]
-        self.process = subprocess.Popen(
-            [*command, str(self.diary)],
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join(map(str, [ROOT, ROOT / "interop"])),
-                "JAX_PLATFORMS": "cpu",
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        paths = os.pathsep.join(map(str, [ROOT, ROOT / "interop"]))
+        with self.errors.open("w") as errors:
+            self.process = subprocess.Popen(
+                [*command, str(self.diary)],
+                env=os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"},
+                stderr=errors,
+                start_new_session=True,
+            )
 
     def wait_for_batches(self, count: int) -> None:
         deadline = time.monotonic() + 120
         while len(diary.read(self.diary)) < count:
-            assert self.process.poll() is None, self.process.communicate()[1]
+            assert self.process.poll() is None, self.errors.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -132,7 +130,7 @@ class Job:
     def end(self) -> None:
         if _is_there(self.process.pid):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.communicate()
+        self.process.wait()
 
 
 def _is_there(group: int) -> bool:
@@ -150,7 +148,7 @@ def test_a_signal_to_all_processes_of_a_job_loses_no_step(door, tmp_path):
     try:
         run.wait_for_batches(5)
         os.killpg(run.process.pid, signal.SIGTERM)
-        assert run.process.wait(30) == 143, run.process.communicate()[1]
+        assert run.process.wait(30) == 143, run.errors.read_text()
         run.wait_for_the_last_of_the_group(20)
     finally:
         run.end()
