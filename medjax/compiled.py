@@ -102,6 +102,8 @@ class CompiledStep:
         What it is part of.
     subject : str, optional
         What it is compiled for; by default the columns of the batch.
+    keeps : object, optional
+        What has to live as long as the step, because its arguments refer to it weakly.
     **jit_options
         Of `jax.jit`.
 
@@ -117,11 +119,13 @@ class CompiledStep:
         phase: str,
         *,
         subject: str | None = None,
+        keeps: Any = None,
         **jit_options: Any,
     ) -> None:
         self.phase = phase
         self.compilations: list[Compilation] = []
         self._subject = subject
+        self._keeps = keeps
 
         @functools.wraps(function)
         def counted(*args: Any) -> Any:

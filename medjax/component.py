@@ -183,8 +183,24 @@ class Expand(Protocol):
         ...
 
 
-class TrainableComponent(NamedTuple):
+class _Slots(NamedTuple):
+    init: Init
+    preprocess: Preprocess
+    collate: Collate
+    forward: Forward
+    configure_optimizer: ConfigureOptimizer
+    save: Save
+    load: Load
+    expand: Expand | None = None
+
+
+class TrainableComponent(_Slots):
     """What medjax trains.
+
+    It keeps the programs that it was trained with, for as long as it lives: trained again with the
+    same settings and shapes, it is not traced again. Where `forward` or `configure_optimizer` read
+    something from outside that has changed since, make a new record, for instance with
+    ``component._replace()``.
 
     Attributes
     ----------
@@ -206,11 +222,7 @@ class TrainableComponent(NamedTuple):
         Dataset to a dataset with an item for each row. By default each item is a row.
     """
 
-    init: Init
-    preprocess: Preprocess
-    collate: Collate
-    forward: Forward
-    configure_optimizer: ConfigureOptimizer
-    save: Save
-    load: Load
-    expand: Expand | None = None
+    # Without __slots__ here, so that a record has a place for its programs (see loop.kept).
+
+    def __getstate__(self) -> None:
+        """Leave the programs out of copies and pickles."""

@@ -7,6 +7,7 @@ compiles nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -82,12 +83,18 @@ def by_step(schedule: optax.Schedule) -> Schedule:
     >>> float(schedule.rate(jnp.asarray(5), jnp.asarray(1.0)))
     0.5
     """
+    return Schedule(_init, _keep, _RateByStep(schedule))
 
-    def rate(step: jax.Array, learning_rate: jax.Array) -> jax.Array:
+
+@dataclasses.dataclass(frozen=True)
+class _RateByStep:
+    """The rate of an optax schedule; equal for equal ones, so that steps can tell."""
+
+    schedule: optax.Schedule
+
+    def __call__(self, step: jax.Array, learning_rate: jax.Array) -> jax.Array:
         del learning_rate
-        return jnp.asarray(schedule(step), jnp.float32)
-
-    return Schedule(_init, _keep, rate)
+        return jnp.asarray(self.schedule(step), jnp.float32)
 
 
 def by_epoch(schedule: optax.Schedule) -> Schedule:

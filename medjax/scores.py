@@ -79,18 +79,27 @@ class Unpadder:
         Arrays or abstract values.
     ragged : set of str
         Columns padded along axis 1.
+    known : dict, optional
+        Takes what was found out, for another `Unpadder` of these variables.
     """
 
-    def __init__(self, forward: Forward, variables: Variables, ragged: set[str]) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        variables: Variables,
+        ragged: set[str],
+        known: dict[Any, LengthAxes] | None = None,
+    ) -> None:
         self._forward = forward
-        self._variables = jax.eval_shape(lambda: variables)
+        self._variables = jax.tree.map(_abstract, variables)
         self._ragged = ragged
+        self._known = {} if known is None else known
         self._axes: LengthAxes | None = None
 
     def __call__(self, outputs: BatchData, batch: Batch) -> BatchData:
         """Return the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
         if self._axes is None:
-            self._axes = length_axes(self._forward, self._variables, batch.device, self._ragged)
+            self._axes = self._found_axes(batch.device)
         lengths = [
             column.shape[1]
             for name, column in batch.host.arrays().items()
@@ -109,6 +118,17 @@ class Unpadder:
             cut[0] = slice(len(batch.indices)) if batch.rows is None else batch.rows
             stripped[name] = np.asarray(column)[tuple(cut)]
         return stripped
+
+    def _found_axes(self, batch: BatchData) -> LengthAxes:
+        columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
+        key = (frozenset(self._ragged), *sorted(columns))
+        if key not in self._known:
+            self._known[key] = length_axes(self._forward, self._variables, batch, self._ragged)
+        return self._known[key]
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 class Scores:

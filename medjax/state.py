@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from medjax import distributed, sharding
 from medjax import optimizer as optimizers
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options
+from medjax.lent import lent
 from medjax.metrics.mean import Mean
 
 
@@ -44,6 +46,10 @@ class TrainState(train_state.TrainState):
 
     `step` counts updates, `batch_step` the batches trained on; with gradient accumulation the
     second is larger. Every random number is derived from `key` and `batch_step`.
+
+    The static fields `apply_fn` and `tx` are stand-ins that do not own their functions (see
+    `medjax.lent`). A state of `create_state` holds them beside, as does the one `train` returns;
+    one that came out of a transformation of JAX works while the component and the optimizer live.
 
     Attributes
     ----------
@@ -90,12 +96,30 @@ class TrainState(train_state.TrainState):
         """All variable collections, as `TrainableComponent.forward` takes them."""
         return {"params": self.params, **self.collections}
 
+    @property
+    def held(self) -> tuple[Any, ...]:
+        """What this state keeps alive beside its arrays."""
+        return getattr(self, "_held", ())
+
+    def holding(self, *functions: Any) -> TrainState:
+        """Return this state, which now keeps alive what its stand-ins stand for."""
+        object.__setattr__(self, "_held", functions)  # no field: JAX does not see it
+        return self
+
+
+def _replace(state: TrainState, **updates: Any) -> TrainState:
+    """Return a state with other values that holds what `state` holds."""
+    return dataclasses.replace(state, **updates).holding(*state.held)
+
+
+TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax gives each subclass its own
+
 
 def make_optimizer(
-    component: TrainableComponent, options: Options, learning_rate: float = 0.0
+    component: TrainableComponent, options: Options
 ) -> optax.GradientTransformationExtraArgs:
     """Return the component's optimizer with clipping and decay; see `medjax.optimizer`."""
-    return optimizers.make_optimizer(component.configure_optimizer, options, learning_rate)
+    return optimizers.make_optimizer(component.configure_optimizer, options)
 
 
 def create_state(
@@ -127,7 +151,8 @@ def create_state(
         If `init` returns no parameters.
     """
     variables = jax.tree.map(jnp.array, dict(component.init(_init_key(seed))))
-    return _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+    state = _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+    return state.holding(component.forward, optimizer)
 
 
 def create_state_on(
@@ -183,7 +208,8 @@ def create_state_on(
         return _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
 
     layout = sharding.state_shardings(jax.eval_shape(state_of, variables), mesh)
-    return jax.jit(state_of, out_shardings=layout, donate_argnums=0)(variables)
+    state: TrainState = jax.jit(state_of, out_shardings=layout, donate_argnums=0)(variables)
+    return state.holding(component.forward, optimizer)
 
 
 def abstract_state(
@@ -206,7 +232,7 @@ def abstract_state(
         )
 
     try:
-        return jax.eval_shape(state_of)
+        return jax.eval_shape(state_of).holding(component.forward, optimizer)
     except jax.errors.JAXTypeError:  # see `create_state_on`
         return state_of()
 
@@ -225,10 +251,10 @@ def _state_of(
         raise ValueError(msg)
     return TrainState(
         step=_count(),
-        apply_fn=component.forward,
+        apply_fn=lent(component.forward),
         params=params,
-        tx=optimizer,
-        opt_state=_own(optimizer.init(params)),
+        tx=optax.GradientTransformationExtraArgs(lent(optimizer.init), lent(optimizer.update)),
+        opt_state=_own(optimizer.init(params, learning_rate=learning_rate)),
         collections=variables,
         key=dropout_key(seed),
         learning_rate=jnp.asarray(learning_rate, jnp.float32),

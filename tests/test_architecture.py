@@ -23,6 +23,7 @@ RANKS = {
     "compiled": 0,  # what was compiled, and memory that was out; knows jax and no room
     "compilation": 0,  # compiled programs on disk; knows jax and no room
     "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
+    "lent": 0,  # functions held without being owned; knows no room
     "heap": 0,  # memory that the process keeps; knows jax and no room
     "models": 0,  # encoders; know parameters and no training
     "alignment": 1,  # entities to tokens: tagging, text

@@ -52,11 +52,13 @@ class Run:
     callback: CallbackList
     store: CheckpointStore
     preemption: Preemption
+    known_compilations: tuple[int, int] = (0, 0)
 
     @property
     def compilations(self) -> list[Compilation]:
-        """The compilations of the training and the evaluation step."""
-        return [*self.train_step.compilations, *self.eval_step.compilations]
+        """The compilations of the training and the evaluation step in this run."""
+        steps = zip((self.train_step, self.eval_step), self.known_compilations, strict=True)
+        return [made for step, known in steps for made in step.compilations[known:]]
 
     @property
     def steps_per_dispatch(self) -> int:

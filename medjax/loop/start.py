@@ -30,6 +30,7 @@ from medjax.loop.contract import (
     check_wanted_metrics,
     sample_scores,
 )
+from medjax.loop.kept import kept_optimizer, kept_steps
 from medjax.loop.plan import Plan
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
@@ -43,9 +44,7 @@ from medjax.state import (
     abstract_state,
     create_state,
     create_state_on,
-    make_optimizer,
 )
-from medjax.step import make_eval_step, make_train_step
 
 
 def all_callbacks(callback: Any, config: TrainerConfig, options: Options) -> CallbackList:
@@ -106,7 +105,8 @@ def start(
     )
     nb_batches = -(-nb_items // config.batch_size)
     plan = Plan.of(nb_batches, config, options)
-    schedule = with_warmup(schedule, warmup_steps(options, plan))
+    warmup, rate = warmup_steps(options, plan), schedule.rate
+    schedule = with_warmup(schedule, warmup)
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,
@@ -115,6 +115,17 @@ def start(
         metrics_computer=metrics_computer,
     )
     check_position(progress, nb_batches)
+    scored = metrics_computer is not None
+    steps = kept_steps(
+        *(component, state),
+        config=config,
+        options=options,
+        schedule=schedule,
+        warmup=warmup,
+        rate=rate,
+        mesh=mesh,
+        scored=scored,
+    )
 
     def loader(data: Dataset, *, shuffle: bool) -> DataLoader:
         made = get_dataloader(
@@ -135,7 +146,6 @@ def start(
         if scores:
             check_metric_names(wanted, scores)
     train_loader = loader(train_data, shuffle=True)
-    scored = metrics_computer is not None
     run = Run(
         component=component,
         config=config,
@@ -145,19 +155,11 @@ def start(
         schedule=schedule,
         train_loader=train_loader,
         eval_loader=None if eval_data is None else loader(eval_data, shuffle=False),
-        train_step=make_train_step(
-            state,
-            schedule=schedule,
-            options=options,
-            accumulation=config.gradient_accumulation_steps,
-            mesh=mesh,
-            with_outputs=scored and config.do_metrics_in_training,
-        ),
-        eval_step=make_eval_step(
-            component.forward, options=options, mesh=mesh, with_outputs=scored
-        ),
+        train_step=steps.train,
+        eval_step=steps.eval,
+        known_compilations=(steps.train.nb_compilations, steps.eval.nb_compilations),
         metrics_computer=metrics_computer,
-        unpad=Unpadder(component.forward, state.variables, train_loader.ragged),
+        unpad=Unpadder(component.forward, state.variables, train_loader.ragged, steps.axes),
         callback=callback,
         store=store,
         preemption=preemption,
@@ -217,7 +219,7 @@ def start_state(
     schedule_state = schedule.init(config.learning_rate)
     parts: dict[str, Any] = {
         "component": component,
-        "optimizer": make_optimizer(component, options, schedule_state["learning_rate"]),
+        "optimizer": kept_optimizer(component, options),
         "seed": seed,
         "learning_rate": schedule_state["learning_rate"],
         "accumulates": config.gradient_accumulation_steps > 1,
@@ -236,6 +238,10 @@ def start_state(
         before = {n: saved.settings.get(n, getattr(options, n)) for n in SHAPING_OPTIONS}
         optimizer = make_optimizer(component, dataclasses.replace(options, **before))
         restored = restore_state(store, found, state, mesh, optimizer)
-        return with_settings(restored, saved, progress, mesh), progress
+        return _holding(with_settings(restored, saved, progress, mesh), parts), progress
     placed = sharding.put(state, layout) if mesh.size == 1 else create_state_on(mesh, **parts)
-    return placed, progress
+    return _holding(placed, parts), progress
+
+
+def _holding(state: TrainState, parts: dict[str, Any]) -> TrainState:
+    return state.holding(parts["component"].forward, parts["optimizer"])

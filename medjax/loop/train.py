@@ -146,9 +146,10 @@ def train(
             preemption=preemption,
             at_end=at_end,
         )
+        held = state.held
         state, progress = train_epochs(run, state, progress)
         return TrainResult(
-            *(state, progress.history, store.best, store.last),
+            *(state.holding(*held), progress.history, store.best, store.last),
             *(run.compilations, callbacks.stop_reason),
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from medjax.config import Options
@@ -21,7 +22,7 @@ _Probed = Callable[[Any, Any], Probe]
 
 
 def make_optimizer(
-    configure: Configure, options: Options, learning_rate: float = 0.0
+    configure: Configure, options: Options
 ) -> optax.GradientTransformationExtraArgs:
     """Return the component's optimizer with clipping and decay, its learning rate injectable.
 
@@ -36,13 +37,11 @@ def make_optimizer(
     options : Options
         Clipping and decay. Neither counts nor moves a parameter whose update is zero by
         construction, as `optax.set_to_zero` makes it.
-    learning_rate : float
-        The rate that the state is made with.
 
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        ``update`` takes ``value``, the loss that the gradients are of, and hands it to an
+        ``init`` takes ``learning_rate``, with which the state is made, by default 0; ``update`` takes ``value``, the loss that the gradients are of, and hands it to an
         optimizer that accepts it.
     """
     probed = _remembered(configure, options)
@@ -50,8 +49,14 @@ def make_optimizer(
     def build(learning_rate: Any) -> optax.GradientTransformationExtraArgs:
         return _around(configure, options, probed, learning_rate)
 
-    rate = jnp.asarray(learning_rate, jnp.float32)
-    return optax.inject_hyperparams(build)(learning_rate=rate)
+    injected = optax.inject_hyperparams(build)
+
+    def init(params: Any, *, learning_rate: float = 0.0) -> Any:
+        return injected(learning_rate=jnp.asarray(learning_rate, jnp.float32)).init(params)
+
+    # The rate in force stands in the state. Of numpy here: an array of JAX would be kept alive.
+    update = injected(learning_rate=np.zeros((), np.float32)).update
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:

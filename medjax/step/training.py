@@ -15,6 +15,7 @@ from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
+from medjax.lent import owned
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
 from medjax.state import TrainState
@@ -93,7 +94,8 @@ def make_train_step(
     """
     accumulates = accumulation > 1
     update = make_update(schedule, options, accumulation)
-    differentiate = differentiate or _differentiated(state.apply_fn, options)
+    differentiate = differentiate or _differentiated(owned(state.apply_fn), options)
+    for_all: dict[str, Any] = {"keeps": tuple(map(owned, state.tx))}  # the step outlives the state
 
     def gradients(state: TrainState, batch: BatchData) -> tuple[Found, BatchData | None]:
         key = jax.random.fold_in(state.key, state.batch_step)
@@ -124,7 +126,7 @@ def make_train_step(
     layout = sharding.state_shardings(state, mesh)
     everywhere = sharding.replicated(mesh)
     compiler_options = _compiler_options(mesh)
-    for_all: dict[str, Any] = {
+    for_all |= {
         "donate_argnums": 0,
         "out_shardings": (layout, everywhere),
         "compiler_options": compiler_options,
