@@ -49,7 +49,8 @@ class TrainState(train_state.TrainState):
 
     The static fields `apply_fn` and `tx` are stand-ins that do not own their functions (see
     `medjax.lent`). A state of `create_state` holds them beside, as does the one `train` returns;
-    one that came out of a transformation of JAX works while the component and the optimizer live.
+    one that came out of a transformation of JAX needs the component, which keeps the optimizers of
+    its states.
 
     Attributes
     ----------
@@ -102,7 +103,7 @@ class TrainState(train_state.TrainState):
         return getattr(self, "_held", ())
 
     def holding(self, *functions: Any) -> TrainState:
-        """Return this state, which now keeps alive what its stand-ins stand for."""
+        """Return this state, which now keeps alive `functions`, those its stand-ins stand for."""
         object.__setattr__(self, "_held", functions)  # no field: JAX does not see it
         return self
 
@@ -112,7 +113,7 @@ def _replace(state: TrainState, **updates: Any) -> TrainState:
     return dataclasses.replace(state, **updates).holding(*state.held)
 
 
-TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax gives each subclass its own
+TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax sets its own
 
 
 def make_optimizer(
@@ -152,7 +153,7 @@ def create_state(
     """
     variables = jax.tree.map(jnp.array, dict(component.init(_init_key(seed))))
     state = _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
-    return state.holding(component.forward, optimizer)
+    return _holding(state, component, optimizer)
 
 
 def create_state_on(
@@ -209,7 +210,7 @@ def create_state_on(
 
     layout = sharding.state_shardings(jax.eval_shape(state_of, variables), mesh)
     state: TrainState = jax.jit(state_of, out_shardings=layout, donate_argnums=0)(variables)
-    return state.holding(component.forward, optimizer)
+    return _holding(state, component, optimizer)
 
 
 def abstract_state(
@@ -232,7 +233,7 @@ def abstract_state(
         )
 
     try:
-        return jax.eval_shape(state_of).holding(component.forward, optimizer)
+        return _holding(jax.eval_shape(state_of), component, optimizer)
     except jax.errors.JAXTypeError:  # see `create_state_on`
         return state_of()
 
@@ -287,6 +288,16 @@ def _own(tree: Any) -> Any:
     for number in range(len(leaves)):
         leaves[number] = jnp.copy(leaves[number])
     return jax.tree.unflatten(structure, leaves)
+
+
+def _holding(
+    state: TrainState, component: TrainableComponent, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Return `state` with its functions held, also for the states that will be made of it."""
+    held: list[Any] = component.__dict__.setdefault("optimizers of states", [])
+    if not any(one is optimizer for one in held):
+        held.append(optimizer)
+    return state.holding(component.forward, optimizer)
 
 
 def _digest(leaves: dict[int, Any]) -> str:

@@ -45,7 +45,7 @@ class Steps(NamedTuple):
 def kept_optimizer(component: TrainableComponent, options: Options) -> optax.GradientTransformation:
     """Return the optimizer of `make_optimizer`, the same one for equal options."""
     return _kept(
-        component, "optimizers", _traced(options), lambda: make_optimizer(component, options)
+        component, "optimizer", _traced(options), lambda: make_optimizer(component, options)
     )
 
 
