@@ -6,17 +6,19 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from torch import Tensor
 
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
+from medjax.component import TrainableComponent
 from medjax.data import Batch
 from medjax.step import make_eval_step
 from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
@@ -33,7 +35,7 @@ from medjax_torch.cost import ConversionCost
 from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
 from medjax_torch.options import Options
 from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
-from medjax_torch.verification import verify
+from medjax_torch.verification import evaluator, verify
 
 logger = logging.getLogger("medjax")
 
@@ -65,6 +67,8 @@ class Preparation:
         self._shapes = {True: ShapeCount(options.max_shapes), False: ShapeCount(options.max_shapes)}
         self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, CompiledStep] = {}
+        self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
+        self._trainable: tuple[Any, TrainableComponent] | None = None
         self._comparing = 0.0
         self.steps: list[CompiledStep] = []
 
@@ -72,6 +76,14 @@ class Preparation:
     def step_options(self) -> Options:
         """Options of the steps; the converted component minds the precision itself."""
         return dataclasses.replace(self._options, precision="float32")
+
+    def trainable(
+        self, key: Any, configure_optimizer: Callable[[Any], optax.GradientTransformation]
+    ) -> TrainableComponent:
+        """Return the component's record, the one before if its optimizer has an equal key."""
+        if self._trainable is None or self._trainable[0] != key:
+            self._trainable = key, self.converted.as_trainable(configure_optimizer)
+        return self._trainable[1]
 
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
         """Return the evaluation step, the same one each time."""
@@ -118,10 +130,10 @@ class Preparation:
         graph = self.converted.graph(key)
         if self._options.verify:
             call = self.converted.call_on(batch, train=train)
+            evaluate = self._evaluators.setdefault(key, evaluator(graph))
+            constants = self.converted.constants(key)
             with self._comparison():
-                verified = verify(
-                    *(call, self.converted.found, padded, graph), self.converted.constants(key)
-                )
+                verified = verify(*(call, self.converted.found, padded, graph, constants), evaluate)
             logger.info(
                 "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
                 *("training" if train else "evaluation", verified.results),

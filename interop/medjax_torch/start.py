@@ -9,6 +9,8 @@ import jax
 import optax
 
 from medjax.checkpoint import CheckpointStore
+from medjax.compiled import CompiledStep
+from medjax.loop.kept import kept, layout_of, traced
 from medjax.loop.plan import Plan
 from medjax.loop.start import (
     all_callbacks,
@@ -68,9 +70,11 @@ def start(
     def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
         return trainer.optimizer if link is None else link.configure(learning_rate)
 
-    component = converted.as_trainable(configure_optimizer)
+    rule = trainer.optimizer if link is None else link.rule
+    component = preparation.trainable(rule, configure_optimizer)
     plan = Plan.of(len(trainer.train_dataloader), config, options)
-    schedule = with_warmup(trainer.schedule, warmup_steps(options, plan))
+    warmup, rate = warmup_steps(options, plan), trainer.schedule.rate
+    schedule = with_warmup(trainer.schedule, warmup)
     if link is not None:
         first_rate = link.learning_rate
         # torch's optimizer and scheduler hold the rate.
@@ -93,16 +97,23 @@ def start(
     reseed(trainer.train_dataloader, progress.seed)
     session = Session(converted, link, _in_force(state, link, store), progress)
     accumulation = config.gradient_accumulation_steps
-    step = make_train_step(
-        session.state,
-        schedule=schedule,
-        options=preparation.step_options,
-        accumulation=accumulation,
-        mesh=mesh,
-        with_outputs=trainer.metrics_computer is not None and config.do_metrics_in_training,
-        differentiate=converted.differentiate(options),
-    )
-    preparation.steps.append(step)
+    with_outputs = trainer.metrics_computer is not None and config.do_metrics_in_training
+
+    def make_step() -> CompiledStep:
+        made = make_train_step(
+            session.state,
+            schedule=schedule,
+            options=preparation.step_options,
+            accumulation=accumulation,
+            mesh=mesh,
+            with_outputs=with_outputs,
+            differentiate=converted.differentiate(options),
+        )
+        preparation.steps.append(made)
+        return made
+
+    settings = traced(options), rate, warmup, accumulation, with_outputs
+    step = kept(component, "steps", (*settings, layout_of(session.state)), make_step)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(
         component=component,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -69,6 +69,7 @@ def verify(
     batch: Mapping[str, Any],
     graph: Graph,
     constants: Mapping[str, Any],
+    evaluate: Callable[..., Any] | None = None,
 ) -> Verified:
     """Compare a graph in JAX with the component in torch on one batch.
 
@@ -87,6 +88,8 @@ def verify(
         What will be trained or evaluated.
     constants : mapping of str to array
         The graph's constants as the step will get them.
+    evaluate : callable, optional
+        From `evaluator(graph)`, by who compares the graph more than once.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def verify(
         tolerance, nor by how far torch's own result moves with a rounding of its arguments.
     """
     expected = reference(call, found, batch, train=graph.train)
-    actual = _on_jax(found, batch, graph, constants)
+    actual = _on_jax(found, batch, graph, constants, evaluate or evaluator(graph))
     listing = differences(actual, expected, ("JAX", "torch"), _rounded(graph))
     coarsest = _coarsest(graph)
     wrong = [one for one in listing if one.relative > _TOLERANCES[coarsest]]
@@ -115,21 +118,26 @@ def verify(
     return Verified(listing[0].relative, listing[0].name, len(listing))
 
 
+def evaluator(graph: Graph) -> Callable[..., Any]:
+    """Return what runs a graph in JAX; it is compiled with the first run."""
+
+    def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
+        return run(graph.module, arguments, None, constants)
+
+    return jax.jit(evaluate, compiler_options=_QUICKLY)
+
+
 def _on_jax(
     found: Found,
     batch: Mapping[str, Any],
     graph: Graph,
     constants: Mapping[str, Any],
+    evaluate: Callable[..., Any],
 ) -> Outcome:
     arguments = [_array(value) for value in graph.inputs(found.tensors, columns(batch))]
-
-    def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
-        return run(graph.module, arguments, None, constants)
-
     # A faster, coarser product on an accelerator is a choice of the step, not an error.
     with jax.default_matmul_precision("highest"):
-        compiled = jax.jit(evaluate, compiler_options=_QUICKLY)
-        values = jax.device_get(compiled(arguments, constants))
+        values = jax.device_get(evaluate(arguments, constants))
     results = graph.results([np.asarray(value) for value in values])
     return Outcome(
         loss=results.loss,

@@ -44,9 +44,7 @@ class Steps(NamedTuple):
 
 def kept_optimizer(component: TrainableComponent, options: Options) -> optax.GradientTransformation:
     """Return the optimizer of `make_optimizer`, the same one for equal options."""
-    return _kept(
-        component, "optimizer", _traced(options), lambda: make_optimizer(component, options)
-    )
+    return kept(component, "optimizer", traced(options), lambda: make_optimizer(component, options))
 
 
 def kept_steps(
@@ -95,23 +93,40 @@ def kept_steps(
             {},
         )
 
-    kinds = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in jax.tree.leaves(state)]
-    structure = jax.tree.structure(state)
     key = (
-        *(_traced(options), rate, warmup, accumulation, mesh, scored, with_outputs),
-        *(structure, kinds),
+        *(traced(options), rate, warmup, accumulation, mesh, scored, with_outputs),
+        layout_of(state),
     )
-    return _kept(component, "steps", key, make)
+    return kept(component, "steps", key, make)
 
 
-def _traced(options: Options) -> Options:
+def layout_of(state: TrainState) -> Any:
+    """Return structure, shapes, dtypes and shardings of a state, to be compared."""
+    kinds = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in jax.tree.leaves(state)]
+    return jax.tree.structure(state), kinds
+
+
+def traced(options: Options) -> Options:
     """Return options without what no program depends on."""
     return dataclasses.replace(
         options, log_dir=None, early_stopping_patience=None, save_interval_steps=None
     )
 
 
-def _kept(component: TrainableComponent, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+def kept(component: TrainableComponent, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+    """Return what `make` returned to this component for an equal key, else what it returns now.
+
+    Parameters
+    ----------
+    component : TrainableComponent
+        The record that keeps it.
+    kind : str
+        What it is; of each kind the last few are kept.
+    key : object
+        All that it depends on, to be compared.
+    make : callable
+        Makes it.
+    """
     known: list[tuple[Any, Any]] = component.__dict__.setdefault(kind, [])
     for number, (before, value) in enumerate(known):
         if before == key:

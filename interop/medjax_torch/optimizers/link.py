@@ -47,6 +47,11 @@ class OptimizerLink:
         """Rate of the first group."""
         return float(self._optimizer.param_groups[0]["lr"])
 
+    @property
+    def rule(self) -> tuple[Any, ...]:
+        """What the transformation depends on beside its state, to be compared."""
+        return self._plan, frozenset(self._absent)
+
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
         return make_transformation(self._plan, self._last, self._absent, learning_rate)
