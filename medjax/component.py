@@ -8,7 +8,7 @@ the weights handed in and out instead of held.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +17,7 @@ import optax
 
 from medjax.batch import BatchData
 from medjax.metrics.mean import Mean
+from medjax.reads import reads
 
 Variables = dict[str, Any]
 """Flax variable collections: ``params`` and what else the model keeps, e.g. ``batch_stats``."""
@@ -198,9 +199,8 @@ class TrainableComponent(_Slots):
     """What medjax trains.
 
     It keeps the programs that it was trained with, for as long as it lives: trained again with the
-    same settings and shapes, it is not traced again. Where `forward` or `configure_optimizer` read
-    something from outside that has changed since, make a new record, for instance with
-    ``component._replace()``.
+    same settings and shapes, it is not traced again, unless something has changed meanwhile that
+    `init`, `forward` or `configure_optimizer` read from outside (see `medjax.reads`).
 
     Attributes
     ----------
@@ -222,7 +222,37 @@ class TrainableComponent(_Slots):
         Dataset to a dataset with an item for each row. By default each item is a row.
     """
 
-    # Without __slots__ here, so that a record has a place for its programs (see loop.kept).
+    # Without __slots__ here, so that a record has a place for what it keeps.
+
+    def read_outside(self) -> Any:
+        """Return what compiled programs of this component depend on beside their arguments."""
+        return reads(self.init, self.forward, self.configure_optimizer)
+
+    def kept(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
+        """Return what `make` returned before for an equal key, else what it returns now.
+
+        What is kept lies in the record itself: it goes with the record and keeps nothing alive that
+        the record does not.
+
+        Parameters
+        ----------
+        kind : str
+            What it is; of each kind the last two are kept, as each may take much memory.
+        key : object
+            What it depends on, to be compared, beside what is read from outside.
+        make : callable
+            Makes it.
+        """
+        key = (self.read_outside(), key)
+        known: list[tuple[Any, Any]] = self.__dict__.setdefault(kind, [])
+        for number, (before, value) in enumerate(known):
+            if before == key:
+                known.append(known.pop(number))
+                return value
+        value = make()
+        known.append((key, value))
+        del known[:-2]
+        return value
 
     def __getstate__(self) -> None:
         """Leave the programs out of copies and pickles."""

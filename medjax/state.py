@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from medjax import distributed, sharding
 from medjax import optimizer as optimizers
-from medjax.component import TrainableComponent, Variables
+from medjax.component import Init, TrainableComponent, Variables
 from medjax.config import Options
 from medjax.lent import lent
 from medjax.metrics.mean import Mean
@@ -152,7 +152,8 @@ def create_state(
         If `init` returns no parameters.
     """
     variables = jax.tree.map(jnp.array, dict(component.init(_init_key(seed))))
-    state = _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+    key = dropout_key(seed)
+    state = _state_of(variables, key, learning_rate, component, optimizer, accumulates)
     return _holding(state, component, optimizer)
 
 
@@ -178,39 +179,76 @@ def create_state_on(
         As for `create_state`. An `init` that looks at the values of its key, which a traced
         function cannot, is run as it is, on one device.
     """
-    given: dict[int, Any] = {}
-    tree: Any = None
-
-    def computed() -> dict[int, jax.Array]:
-        nonlocal tree
-        leaves, tree = jax.tree.flatten(dict(component.init(_init_key(seed))))
-        for number, leaf in enumerate(leaves):
-            if not isinstance(leaf, jax.core.Tracer):
-                given[number] = leaf
-        return {
-            number: jax.lax.with_sharding_constraint(leaf, sharding.state_shardings(leaf, mesh))
-            for number, leaf in enumerate(leaves)
-            if number not in given
-        }
-
-    try:
-        made = jax.jit(computed)()
-    except jax.errors.JAXTypeError:
-        made, given = {}, {}
-        leaves, tree = jax.tree.flatten(dict(component.init(_init_key(seed))))
-        given.update(enumerate(leaves))
+    key = _init_key(seed)
+    made, given, tree = _made(component, key, mesh)
     # Each process has read them by itself; the array they make together must be one.
     distributed.check_agreement({"what component.init read": _digest(given)})
     for number, leaf in given.items():
         made[number] = sharding.put(leaf, sharding.state_shardings(leaf, mesh))
     variables = jax.tree.unflatten(tree, [made[number] for number in sorted(made)])
 
-    def state_of(variables: Variables) -> TrainState:
-        return _state_of(variables, component, optimizer, seed, learning_rate, accumulates)
+    def state_of(variables: Variables, key: jax.Array, learning_rate: jax.Array) -> TrainState:
+        return _state_of(variables, key, learning_rate, component, optimizer, accumulates)
 
-    layout = sharding.state_shardings(jax.eval_shape(state_of, variables), mesh)
-    state: TrainState = jax.jit(state_of, out_shardings=layout, donate_argnums=0)(variables)
+    def compiled() -> Any:
+        layout = sharding.state_shardings(jax.eval_shape(state_of, *arguments), mesh)
+        return jax.jit(state_of, out_shardings=layout, donate_argnums=0)
+
+    arguments = (variables, dropout_key(seed), jnp.float32(learning_rate))
+    shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(variables)]
+    of = (optimizer, accumulates, mesh, tree, shapes)
+    state: TrainState = component.kept("state", of, compiled)(*arguments)
     return _holding(state, component, optimizer)
+
+
+class _Init:
+    """Computes what `init` makes of its key in parts, on a mesh.
+
+    Attributes
+    ----------
+    given : dict
+        Leaves by number that `init` read and did not compute.
+    gives : bool
+        Whether there were such leaves, once it has run.
+    tree : PyTreeDef
+        Structure of the variables.
+    """
+
+    def __init__(self, init: Init, mesh: Mesh) -> None:
+        self.given: dict[int, Any] = {}
+        self.gives = False
+        self.tree: Any = None
+        self._init = init
+        self._mesh = mesh
+        self.compute = jax.jit(self._computed)
+
+    def _computed(self, key: jax.Array) -> dict[int, jax.Array]:
+        leaves, self.tree = jax.tree.flatten(dict(self._init(key)))
+        computed = {}
+        for number, leaf in enumerate(leaves):
+            if isinstance(leaf, jax.core.Tracer):
+                layout = sharding.state_shardings(leaf, self._mesh)
+                computed[number] = jax.lax.with_sharding_constraint(leaf, layout)
+            else:
+                self.given[number] = leaf
+        self.gives = bool(self.given)
+        return computed
+
+
+def _made(
+    component: TrainableComponent, key: jax.Array, mesh: Mesh
+) -> tuple[dict[int, jax.Array], dict[int, Any], Any]:
+    """Return leaves of the variables that were computed, those that were read, and the tree."""
+    init = component.kept("init", mesh, lambda: _Init(component.init, mesh))
+    if init.gives:  # what it read may have changed since
+        init = _Init(component.init, mesh)
+    try:
+        made = dict(init.compute(key))
+    except jax.errors.JAXTypeError:
+        leaves, tree = jax.tree.flatten(dict(component.init(key)))
+        return {}, dict(enumerate(leaves)), tree
+    given, init.given = init.given, {}  # a kept one holds no weights
+    return made, given, init.tree
 
 
 def abstract_state(
@@ -240,10 +278,10 @@ def abstract_state(
 
 def _state_of(
     variables: Variables,
+    key: jax.Array,
+    learning_rate: Any,
     component: TrainableComponent,
     optimizer: optax.GradientTransformation,
-    seed: int,
-    learning_rate: float,
     accumulates: bool,
 ) -> TrainState:
     params = variables.pop("params", None)
@@ -257,7 +295,7 @@ def _state_of(
         tx=optax.GradientTransformationExtraArgs(lent(optimizer.init), lent(optimizer.update)),
         opt_state=_own(optimizer.init(params, learning_rate=learning_rate)),
         collections=variables,
-        key=dropout_key(seed),
+        key=key,
         learning_rate=jnp.asarray(learning_rate, jnp.float32),
         batch_step=_count(),
         gradients=none_waiting(optimizer, params) if accumulates else None,

@@ -10,7 +10,7 @@ import optax
 
 from medjax.checkpoint import CheckpointStore
 from medjax.compiled import CompiledStep
-from medjax.loop.kept import kept, layout_of, traced
+from medjax.loop.kept import layout_of, traced
 from medjax.loop.plan import Plan
 from medjax.loop.start import (
     all_callbacks,
@@ -113,7 +113,7 @@ def start(
         return made
 
     settings = traced(options), rate, warmup, accumulation, with_outputs
-    step = kept(component, "steps", (*settings, layout_of(session.state)), make_step)
+    step = component.kept("steps", (*settings, layout_of(session.state)), make_step)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(
         component=component,

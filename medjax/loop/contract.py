@@ -212,7 +212,15 @@ def _outputs(
         outputs: BatchData = result[0]
         return outputs
 
-    shapes: BatchData = jax.eval_shape(forward, variables, inputs)
+    kinds = [
+        (path, tuple(leaf.shape), leaf.dtype)
+        for path, leaf in jax.tree_util.tree_leaves_with_path((variables, inputs))
+    ]
+    shapes: BatchData = component.kept(
+        "outputs",
+        (eval_mode, kinds),
+        lambda: jax.eval_shape(forward, variables, inputs),
+    )
     return shapes
 
 

@@ -1,13 +1,8 @@
-"""What a component keeps from one run to the next: its optimizer and its compiled steps.
-
-It lies in the record itself, so that it goes with the record and keeps nothing alive that the
-record does not: the steps refer to the component, and both are collected together.
-"""
+"""What a component keeps from one run to the next: its optimizer and its compiled steps."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,9 +16,6 @@ from medjax.schedules import Schedule
 from medjax.scores import LengthAxes
 from medjax.state import TrainState, make_optimizer
 from medjax.step import make_eval_step, make_train_step
-
-_KEPT = 2
-"""Settings of which the programs are kept; each may hold as much memory as a model."""
 
 
 class Steps(NamedTuple):
@@ -44,7 +36,7 @@ class Steps(NamedTuple):
 
 def kept_optimizer(component: TrainableComponent, options: Options) -> optax.GradientTransformation:
     """Return the optimizer of `make_optimizer`, the same one for equal options."""
-    return kept(component, "optimizer", traced(options), lambda: make_optimizer(component, options))
+    return component.kept("optimizer", traced(options), lambda: make_optimizer(component, options))
 
 
 def kept_steps(
@@ -97,7 +89,7 @@ def kept_steps(
         *(traced(options), rate, warmup, accumulation, mesh, scored, with_outputs),
         layout_of(state),
     )
-    return kept(component, "steps", key, make)
+    return component.kept("steps", key, make)
 
 
 def layout_of(state: TrainState) -> Any:
@@ -111,28 +103,3 @@ def traced(options: Options) -> Options:
     return dataclasses.replace(
         options, log_dir=None, early_stopping_patience=None, save_interval_steps=None
     )
-
-
-def kept(component: TrainableComponent, kind: str, key: Any, make: Callable[[], Any]) -> Any:
-    """Return what `make` returned to this component for an equal key, else what it returns now.
-
-    Parameters
-    ----------
-    component : TrainableComponent
-        The record that keeps it.
-    kind : str
-        What it is; of each kind the last few are kept.
-    key : object
-        All that it depends on, to be compared.
-    make : callable
-        Makes it.
-    """
-    known: list[tuple[Any, Any]] = component.__dict__.setdefault(kind, [])
-    for number, (before, value) in enumerate(known):
-        if before == key:
-            known.append(known.pop(number))
-            return value
-    value = make()
-    known.append((key, value))
-    del known[:-_KEPT]
-    return value

@@ -44,6 +44,7 @@ from medjax.state import (
     abstract_state,
     create_state,
     create_state_on,
+    make_optimizer,
 )
 
 

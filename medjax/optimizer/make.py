@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 import optax
 
 from medjax.config import Options
+from medjax.lent import owned
 from medjax.optimizer.dataflow import depend_on
 from medjax.optimizer.decay import decays
 from medjax.optimizer.probe import Probe, probe, update_with_rate
@@ -21,9 +23,7 @@ from medjax.optimizer.refusals import as_transformation
 _Probed = Callable[[Any, Any], Probe]
 
 
-def make_optimizer(
-    configure: Configure, options: Options
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(configure: Configure, options: Options) -> optax.GradientTransformationExtraArgs:
     """Return the component's optimizer with clipping and decay, its learning rate injectable.
 
     The rate stands in ``opt_state.hyperparams["learning_rate"]``, where the step writes it; the
@@ -41,8 +41,9 @@ def make_optimizer(
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        ``init`` takes ``learning_rate``, with which the state is made, by default 0; ``update`` takes ``value``, the loss that the gradients are of, and hands it to an
-        optimizer that accepts it.
+        ``init`` takes ``learning_rate``, with which the state is made, by default 0; ``update``
+        takes ``value``, the loss that the gradients are of, and hands it to an optimizer that
+        accepts it.
     """
     probed = _remembered(configure, options)
 
@@ -73,10 +74,24 @@ def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:
     def update(params: Any, state: Any, value: Any) -> Any:
         return optax.with_extra_args_support(optimizer).update(params, state, params, value=value)
 
-    state = jax.eval_shape(optimizer.init, params)
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    traced = jax.make_jaxpr(update)(params, state, scalar)
-    return any(depend_on(traced, [False] * (len(traced.in_avals) - 1) + [True]))
+    known = _USES_VALUE.setdefault(owned(optimizer.update), {})
+    key = _kinds(params)
+    if key not in known:
+        state = jax.eval_shape(optimizer.init, params)
+        scalar = jax.ShapeDtypeStruct((), jnp.float32)
+        traced = jax.make_jaxpr(update)(params, state, scalar)
+        known[key] = any(depend_on(traced, [False] * (len(traced.in_avals) - 1) + [True]))
+    return known[key]
+
+
+_USES_VALUE: weakref.WeakKeyDictionary[Any, dict[Any, bool]] = weakref.WeakKeyDictionary()
+"""What was found out, by the update of the optimizer, for as long as it lives."""
+
+
+def _kinds(tree: Any) -> Hashable:
+    """Return structure, shapes and types of a tree."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _remembered(configure: Configure, options: Options) -> _Probed:
@@ -84,8 +99,7 @@ def _remembered(configure: Configure, options: Options) -> _Probed:
     known: dict[Any, Probe] = {}
 
     def probed(params: Any, gradients: Any) -> Probe:
-        leaves, structure = jax.tree.flatten((params, gradients))
-        key = (structure, *((leaf.shape, leaf.dtype) for leaf in leaves))
+        key = _kinds((params, gradients))
         if key not in known:
             known[key] = probe(configure, options, params, gradients)
         return known[key]

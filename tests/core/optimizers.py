@@ -189,7 +189,7 @@ def trained(component, batches, mesh, *, options=None, schedule=None, accumulati
     options = options or medjax.Options()
     parts = {
         "component": component,
-        "optimizer": make_optimizer(component, options, RATE),
+        "optimizer": make_optimizer(component, options),
         "seed": 7,
         "learning_rate": RATE,
         "accumulates": accumulation > 1,

@@ -1,0 +1,154 @@
+"""What a function reads from outside: values that stand as constants in a compiled program."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+_LIBRARIES = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "numpy", "scipy", "torch"}
+"""Packages whose objects are compared by identity."""
+
+_FUNCTIONS = _LIBRARIES | {"flax", "optax", "transformers"}
+"""Packages whose functions are: they read nothing that users change."""
+
+_MOST = 100_000
+"""Objects that are looked into; those beyond, of a large vocabulary, are compared by identity."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, enum.Enum, np.generic)
+
+
+def reads(*functions: Any) -> list[Any]:
+    """Return what functions can read from outside now, to be compared with what they read later.
+
+    Followed are closures, the globals and attributes of modules that the code names, defaults,
+    arguments of partials, attributes of objects and classes, and containers, to any depth. NumPy
+    arrays count by their values, those of JAX, which do not change, by identity. What only a call
+    can reach, such as a file, is not seen.
+
+    Parameters
+    ----------
+    functions
+        Functions, bound methods or other callables.
+    """
+    found: list[Any] = []
+    seen: dict[int, int] = {}
+    alive: list[Any] = []  # as an identity may be used again
+    ahead: list[Any] = list(functions)
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, _PLAIN):
+            found.append((type(value).__name__, repr(value)))
+            continue
+        if id(value) in seen:
+            found.append(seen[id(value)])
+            continue
+        seen[id(value)] = len(alive)
+        alive.append(value)
+        inside = list(_inside(value)) if len(alive) < _MOST else None
+        if inside is None or not (inside or _is_empty(value)):
+            found.append(_digest(value) if isinstance(value, np.ndarray) else _Same(value))
+        else:
+            found.append((type(value).__name__, len(inside)))
+            ahead.extend(inside)
+    return found
+
+
+class _Same:
+    """An object that equals itself only."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._value is other._value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _inside(value: Any) -> Iterator[Any]:
+    """Yield what can be read through a value."""
+    if isinstance(value, types.FunctionType):
+        if not _is_of(value.__module__, _FUNCTIONS):
+            yield from _of_function(value)
+    elif isinstance(value, types.MethodType):
+        yield from (value.__func__, value.__self__)
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, types.CellType):
+        yield from _contents(value)
+    elif isinstance(value, Mapping):
+        for name, held in value.items():
+            yield from (name, held)
+    elif isinstance(value, list | tuple):
+        yield from value
+    elif isinstance(value, set | frozenset):
+        yield from sorted(value, key=repr)
+    elif isinstance(value, property):
+        yield from (value.fget,)
+    elif isinstance(value, staticmethod | classmethod):
+        yield value.__func__
+    elif isinstance(value, type):
+        if not _is_of(value.__module__, _FUNCTIONS):
+            yield from value.__bases__
+            yield from _named(vars(value))
+    elif hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache
+        yield value.__wrapped__
+    elif not _is_of(type(value).__module__, _LIBRARIES) and hasattr(value, "__dict__"):
+        yield type(value)
+        yield from _named(vars(value))
+
+
+def _named(attributes: Mapping[str, Any]) -> Iterator[Any]:
+    for name, held in attributes.items():
+        if not name.startswith("__"):
+            yield from (name, held)
+
+
+def _of_function(function: types.FunctionType) -> Iterator[Any]:
+    yield function.__code__
+    yield function.__defaults__
+    yield function.__kwdefaults__
+    yield from function.__closure__ or ()
+    names = list(_names(function.__code__))
+    for name in names:
+        held = function.__globals__.get(name)
+        if not isinstance(held, types.ModuleType):
+            yield held
+        elif not _is_of(held.__name__, _FUNCTIONS):
+            yield from (getattr(held, other, None) for other in names)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _contents(cell: types.CellType) -> Iterator[Any]:
+    try:
+        yield cell.cell_contents
+    except ValueError:  # nothing has been put into it yet
+        yield None
+
+
+def _is_of(module: str | None, packages: frozenset[str]) -> bool:
+    return module is not None and module.partition(".")[0] in packages
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple | set | frozenset) and not value
+
+
+def _digest(array: np.ndarray) -> tuple[Any, ...]:
+    if array.dtype.hasobject:
+        return (repr(array),)
+    values = np.ascontiguousarray(array).view(np.uint8).data
+    return array.shape, str(array.dtype), hashlib.blake2b(values).hexdigest()
