@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
 
 logger = logging.getLogger("medjax")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class Stopped(KeyboardInterrupt):
+    """A Ctrl-C that was answered: the run stopped where it could."""
+
+
+def ends_briefly(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Let an answered Ctrl-C end `function` as a plain KeyboardInterrupt, without its frames.
+
+    Where the loop happened to stand says nothing to the user who stopped it.
+    """
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except Stopped:
+            raise KeyboardInterrupt from None
+
+    return call
 
 
 class Preemption:
@@ -79,5 +104,5 @@ class Preemption:
         if saved is not None and jax.process_index() == 0:
             logger.warning("Saved %s; start again with resume='auto' to go on from there", saved)
         if self.signum == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise Stopped
         raise SystemExit(128 + int(self.signum or signal.SIGTERM))

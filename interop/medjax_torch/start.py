@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
 from medjax_torch.hyperparameters import resume_torch, torch_settings
 from medjax_torch.modules import check_reachable
+from medjax_torch.optimizers.horizon import warn_of_interval
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.session import Session, TorchRun, WatchedStep
+
+logger = logging.getLogger("medjax")
 
 
 def start(
@@ -73,6 +77,12 @@ def start(
     rule = trainer.optimizer if link is None else link.rule
     component = preparation.trainable(rule, configure_optimizer)
     plan = Plan.of(len(trainer.train_dataloader), config, options)
+    warn_of_interval(
+        *(trainer.lr_scheduler, options.lr_scheduler_interval),
+        nb_epochs=plan.nb_epochs,
+        nb_updates=plan.nb_updates,
+        warn=logger.warning,
+    )
     warmup, rate = warmup_steps(options, plan), trainer.schedule.rate
     schedule = with_warmup(trainer.schedule, warmup)
     if link is not None:

@@ -20,6 +20,7 @@ from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.checkpoint.restore import free_path
 from medjax.loop.train import open_run, train_epochs
+from medjax.preemption import ends_briefly
 from medjax_torch.batches import close_workers, make_dataloader
 from medjax_torch.callbacks import DefaultPrinterCallback
 from medjax_torch.checkpoints import CONFIG_NAME as CONFIG_NAME
@@ -27,6 +28,7 @@ from medjax_torch.checkpoints import OPTIMIZER_NAME as OPTIMIZER_NAME
 from medjax_torch.checkpoints import SCHEDULER_NAME as SCHEDULER_NAME
 from medjax_torch.checkpoints import is_of_medkit, read_torch_files, write_plain
 from medjax_torch.component import ConvertedComponent
+from medjax_torch.contract import check_arguments, check_metrics, check_optimizer, check_result
 from medjax_torch.cost import ConversionCost
 from medjax_torch.evaluation import evaluate
 from medjax_torch.optimizers import end_epoch
@@ -102,6 +104,7 @@ class Trainer:
         options: Options | None = None,
         mesh: Mesh | None = None,
     ) -> None:
+        check_arguments(component, config, metrics_computer, lr_scheduler_builder, options)
         if config.seed is not None:
             set_seed(config.seed)
         self.config = config
@@ -135,6 +138,7 @@ class Trainer:
 
     def _configure_optimizer(self) -> None:
         self.optimizer = self.component.configure_optimizer(self.config.learning_rate)
+        check_optimizer(self.optimizer)
         self.lr_scheduler, self.schedule = build_schedule(
             self._lr_scheduler_builder, self.optimizer, self.options.lr_scheduler_interval
         )
@@ -210,13 +214,10 @@ class Trainer:
         Raises
         ------
         ValueError
-            If the component returns no loss.
+            If the component does not return outputs and a loss.
         """
         inputs = inputs.to_device(self.device)
-        outputs, loss = self.component.forward(inputs, return_loss=True, eval_mode=eval_mode)
-        if loss is None:
-            raise ValueError("The component did not return a 'loss' from the input.")
-        return outputs, loss
+        return check_result(self.component.forward(inputs, return_loss=True, eval_mode=eval_mode))
 
     def update_learning_rate(self, eval_metrics: dict[str, float]) -> None:
         """Step the scheduler after an epoch, if there is one and that is its interval.
@@ -234,6 +235,7 @@ class Trainer:
         if self.lr_scheduler is not None and self.options.lr_scheduler_interval == "epoch":
             end_epoch(self.lr_scheduler, eval_metrics, self.config.metric_to_track_lr)
 
+    @ends_briefly
     def train(self, resume: str | Path | None = None) -> list[dict[str, dict[str, float]]]:
         """Train, and return the metrics of every epoch.
 
@@ -269,6 +271,7 @@ class Trainer:
             self._configure_optimizer()
             read_torch_files(Path(resume), self.optimizer, self.lr_scheduler)
             resume = None
+        check_metrics(self)
         with open_run(self.config, self.options) as (store, preemption):
             run = start(self, store, preemption, resume)
             with self._during(run):

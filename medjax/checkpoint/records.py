@@ -15,7 +15,7 @@ from medjax.checkpoint.retention import Entry
 FORMAT = 1
 RECORD = "training_state.json"
 
-_NAME = re.compile(r"checkpoint_\d{3,}_\d{8}T\d{6}Z(-\d+)?")
+_NAME = re.compile(r"checkpoint_\d{3,}(_batch_\d+)?_\d{8}T\d{6}Z(-\d+)?")
 _SERIALS = 2**31  # more saves than any folder sees, and less than stands for no record
 _FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
 

@@ -185,11 +185,20 @@ class CheckpointStore:
         entry = retention.last(self.entries())
         return entry and entry.path
 
-    def new_path(self, epoch: int) -> Path:
-        """Return the folder the next checkpoint will have: epoch and time, UTC."""
+    def new_path(self, epoch: int, batch: int = 0) -> Path:
+        """Return the folder the next checkpoint will have: epoch, batch within it and time, UTC.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch from 1.
+        batch : int
+            Batches done of it; 0 if it is complete.
+        """
         self.wait()
         now = datetime.datetime.now(datetime.UTC)
-        path = free_path(self.folder / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
+        within = f"_batch_{batch}" if batch else ""
+        path = free_path(self.folder / f"checkpoint_{epoch:03d}{within}_{now:%Y%m%dT%H%M%SZ}")
         return path.with_name(distributed.first_of(path.name))
 
     def save(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import logging
 import threading
 from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +30,11 @@ from medjax.data.source import (
     InProcess,
     Workers,
 )
+
+logger = logging.getLogger("medjax")
+
+_RAGGED = 4
+"""Lengths of a column that is not padded after which it is named."""
 
 
 class Batch(NamedTuple):
@@ -124,6 +130,7 @@ class DataLoader:
         self._mesh = mesh
         self._options = options
         self._shapes: set[tuple[Any, ...]] = set()
+        self._named: set[str] = set()
         self._nb_rows = sharding.rows_per_batch(batch_size, mesh)
         self._shares: ShareReader | None = None
         if jax.process_count() > 1:
@@ -293,6 +300,24 @@ class DataLoader:
             )
             raise ValueError(msg)
         self._shapes.add(shape)
+        self._warn_of_ragged()
+
+    def _warn_of_ragged(self) -> None:
+        """Name, once, the columns that come in many lengths without being padded to the ladder."""
+        lengths = collections.defaultdict(set)
+        for shape in self._shapes:
+            for name, sizes in shape:
+                if len(sizes) > 1 and name not in self._ladder.fills:
+                    lengths[name].add(sizes[1])
+        ragged = {name: found for name, found in lengths.items() if len(found) == _RAGGED}
+        for name in ragged.keys() - self._named:
+            self._named.add(name)
+            logger.warning(
+                "The column %r has come in the lengths %s, and each new one costs a compilation: "
+                "give Options(padding={%r: fill}) to pad it to the length ladder, or pad it in "
+                "collate",
+                *(name, ", ".join(map(str, sorted(ragged[name]))), name),
+            )
 
 
 def ladder_of(options: Options) -> Ladder:

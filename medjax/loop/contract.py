@@ -10,7 +10,7 @@ import copy
 import difflib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jaxlib
@@ -24,7 +24,6 @@ from medjax.data import Dataset
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.source import Examples
 from medjax.metrics.mean import Mean
-from medjax.schedules import Schedule
 
 logger = logging.getLogger("medjax")
 
@@ -55,16 +54,27 @@ def check_arguments(
     """
     _check_component(component)
     if not isinstance(config, TrainerConfig):
-        _refuse("config", config, "a medjax.TrainerConfig")
+        refuse("config", config, "a medjax.TrainerConfig")
     if options is not None and not isinstance(options, Options):
-        _refuse("options", options, "a medjax.Options, such as Options(weight_decay=0.01)")
+        refuse("options", options, "a medjax.Options, such as Options(weight_decay=0.01)")
+    check_metrics_computer(metrics_computer)
+
+
+def check_metrics_computer(metrics_computer: Any) -> None:
+    """Refuse what is no metrics computer, nor None.
+
+    Raises
+    ------
+    ValueError
+        Says what was found and expected.
+    """
     if isinstance(metrics_computer, type):
         name = metrics_computer.__name__
         msg = f"metrics_computer is the class {name}; expected an instance: {name}(...)"
         raise ValueError(msg)
     for name in ("prepare_batch", "compute") if metrics_computer is not None else ():
         if not callable(getattr(metrics_computer, name, None)):
-            _refuse("metrics_computer", metrics_computer, f"an object with the method {name}")
+            refuse("metrics_computer", metrics_computer, f"an object with the method {name}")
 
 
 def _check_component(component: Any) -> None:
@@ -74,7 +84,7 @@ def _check_component(component: Any) -> None:
             expected += "; give its attribute .component"
         elif hasattr(component, "state_dict") or hasattr(component, "configure_optimizer"):
             expected += "; torch components are trained by medjax_torch.Trainer"
-        _refuse("component", component, expected)
+        refuse("component", component, expected)
     for name, slot in component._asdict().items():
         if name == "configure_optimizer" and isinstance(slot, optax.GradientTransformation):
             msg = (
@@ -83,23 +93,37 @@ def _check_component(component: Any) -> None:
             )
             raise ValueError(msg)
         if not callable(slot) and not (name == "expand" and slot is None):
-            _refuse(f"component.{name}", slot, "a function")
+            refuse(f"component.{name}", slot, "a function")
 
 
-def _refuse(name: str, found: Any, expected: str) -> None:
-    msg = f"{name} is {found!r:.80} of type {type(found).__name__}; expected {expected}"
+def refuse(name: str, found: Any, expected: str) -> NoReturn:
+    """Raise a ValueError that says what an argument is and was expected to be."""
+    kind = type(found)
+    of = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    msg = f"{name} is {found!r:.80} of type {of}; expected {expected}"
     raise ValueError(msg)
 
 
 def check_wanted_metrics(
     config: TrainerConfig,
     options: Options,
-    schedule: Schedule,
     *,
+    needs_metric: bool,
     has_eval_data: bool,
     metrics_computer: Any,
 ) -> dict[str, str]:
     """Return the evaluation metrics that a run needs, with what needs them.
+
+    Parameters
+    ----------
+    config, options
+        Of the run.
+    needs_metric : bool
+        Whether its schedule follows ``config.metric_to_track_lr``.
+    has_eval_data : bool
+        Whether there is anything to evaluate.
+    metrics_computer : MetricsComputer or None
+        What gives metrics other than the loss.
 
     Raises
     ------
@@ -111,7 +135,7 @@ def check_wanted_metrics(
         wanted[config.checkpoint_metric] = "TrainerConfig.checkpoint_metric"
     if options.early_stopping_patience is not None:
         wanted[config.checkpoint_metric] = "Options.early_stopping_patience with checkpoint_metric"
-    if schedule.needs_metric:
+    if needs_metric:
         wanted[config.metric_to_track_lr] = "the schedule, by TrainerConfig.metric_to_track_lr,"
     for name, who in wanted.items():
         if not has_eval_data:

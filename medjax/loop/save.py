@@ -58,7 +58,7 @@ def save(
     str
         Folder of the checkpoint, complete after ``store.wait()``.
     """
-    path = store.new_path(epoch)
+    path = store.new_path(epoch, progress.batch)
     as_callback_list(callback).on_save(checkpoint_dir=str(path))
     if write_files is None:
         variables = sharding.to_host(state.variables)

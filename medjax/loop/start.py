@@ -89,7 +89,7 @@ def start(
     wanted = check_wanted_metrics(
         config,
         options,
-        schedule,
+        needs_metric=schedule.needs_metric,
         has_eval_data=eval_data is not None,
         metrics_computer=metrics_computer,
     )

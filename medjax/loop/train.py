@@ -31,7 +31,7 @@ from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.run import Metrics, Run
 from medjax.loop.start import all_callbacks, start
 from medjax.metrics.computer import MetricsComputer
-from medjax.preemption import Preemption
+from medjax.preemption import Preemption, ends_briefly
 from medjax.progress import Progress
 from medjax.schedules import Schedule, as_schedule
 from medjax.state import TrainState
@@ -69,6 +69,7 @@ class TrainResult(NamedTuple):
         return len(self.compilations)
 
 
+@ends_briefly
 def train(
     component: TrainableComponent,
     config: TrainerConfig,
@@ -129,7 +130,6 @@ def train(
         After Ctrl-C, once the state is saved; a second Ctrl-C does not wait for that.
     """
     check_arguments(component, config, options, metrics_computer)
-    warn_of_versions()
     options = options or Options()
     mesh = mesh if mesh is not None else sharding.make_mesh()
     callbacks = all_callbacks(callback, config, options)
@@ -159,6 +159,7 @@ def open_run(
     config: TrainerConfig, options: Options
 ) -> Iterator[tuple[CheckpointStore, Preemption]]:
     """Open a run's output folder and compilation cache, keep memory, and listen to signals."""
+    warn_of_versions()
     with (
         keep_memory(),
         cached(options.compilation_cache),

@@ -1,6 +1,7 @@
 """The data: order, grouping, the ladder, what is refused, and resuming anywhere."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -136,6 +137,23 @@ def test_too_many_shapes_name_the_column():
         SENTENCES, tagger(collate=collate), max_shapes=3, length_window=0, padding={"features": 7}
     )
     assert all(batch.device["features"].shape[1] in (16, 24, 32) for batch in padded.batches(1))
+
+
+def test_a_ragged_column_that_is_not_padded_is_named_once(caplog):
+    def collate(examples):
+        longest = max(len(example["input_ids"]) for example in examples)
+        return BatchData(features=np.zeros((len(examples), longest)), other=np.zeros(len(examples)))
+
+    list(loader_of(SENTENCES, tagger(collate=collate), length_window=0).batches(1))
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == 1
+    assert re.match(
+        r"The column 'features' has come in the lengths (\d+, ){3}\d+, .*\{'f", found[0]
+    )
+    caplog.clear()
+    padded = {"length_window": 0, "padding": {"features": 0}}
+    list(loader_of(SENTENCES, tagger(collate=collate), **padded).batches(1))
+    assert not caplog.records
 
 
 def test_a_hugging_face_column_can_be_left_as_it_is():

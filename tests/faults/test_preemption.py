@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import jax
@@ -45,8 +46,19 @@ def test_a_signal_saves_the_very_batch(name, code, tmp_path, reference):
     if code is not None:
         assert raised.value.code == code
     assert _position(out) == (2, 8)  # the batch at hand was finished, none was lost
+    assert medjax.last_checkpoint(out).name.startswith("checkpoint_002_batch_8_")
     assert [signal.getsignal(getattr(signal, each)) for each in HANDLED] == before
     assert job.report(job.run(out, resume="auto"), out) == reference
+
+
+def test_an_answered_ctrl_c_says_where_it_stopped_and_not_how(tmp_path, caplog):
+    with pytest.raises(KeyboardInterrupt) as raised:
+        job.run(tmp_path / "out", callback=At(1, 4, "train", _send("SIGINT")))
+    assert type(raised.value) is KeyboardInterrupt
+    shown = traceback.format_exception(raised.value)
+    assert not any(name in line for line in shown for name in ("train.py", "epochs.py", "run.py"))
+    last = medjax.last_checkpoint(tmp_path / "out")
+    assert f"Saved {last}; start again with resume='auto'" in caplog.text
 
 
 def test_a_signal_on_the_last_batch_of_an_epoch(tmp_path, reference):

@@ -37,9 +37,20 @@ def build_scheduler(
     Raises
     ------
     ValueError
-        If the scheduler follows a metric and the interval is the update, which has none.
+        If the scheduler follows a metric and the interval is the update, which has none, or
+        `builder` is a class that takes more than the optimizer.
     """
-    scheduler = builder(optimizer)
+    try:
+        scheduler = builder(optimizer)
+    except TypeError as error:
+        if not isinstance(builder, type):
+            raise
+        msg = (
+            f"lr_scheduler_builder is the class {builder.__name__}, which takes more than the "
+            f"optimizer ({error}); expected a function of the optimizer, such as lambda "
+            f"optimizer: {builder.__name__}(optimizer, ...)"
+        )
+        raise ValueError(msg) from error
     if interval == "step" and isinstance(scheduler, ReduceLROnPlateau):
         msg = (
             "ReduceLROnPlateau follows an evaluation metric, which an update has not; expected "

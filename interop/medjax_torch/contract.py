@@ -1,0 +1,139 @@
+"""What is checked of a `Trainer` before it trains, so that a mistake is said in our words."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+import torch
+from torch import Tensor, nn
+
+from medjax.loop.contract import (
+    check_metric_names,
+    check_metrics_computer,
+    check_wanted_metrics,
+    refuse,
+)
+from medjax_torch.batches import first_batch
+from medjax_torch.options import Options
+from medjax_torch.trainer_config import TrainerConfig
+
+_METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "load")
+
+
+def check_arguments(
+    component: Any, config: Any, metrics_computer: Any, lr_scheduler_builder: Any, options: Any
+) -> None:
+    """Refuse arguments that are not what a `Trainer` takes.
+
+    Raises
+    ------
+    ValueError
+        Names the argument, what was found and what was expected.
+    """
+    missing = [name for name in (*_METHODS, "device") if not hasattr(component, name)]
+    if isinstance(component, type):
+        msg = f"component is the class {component.__name__}; expected an instance of it"
+        raise ValueError(msg)
+    if missing:
+        expected = f"an object with the methods and attributes {', '.join((*_METHODS, 'device'))}"
+        if isinstance(component, nn.Module):
+            expected += "; write a class that holds the module and has them"
+        refuse("component", component, f"{expected}; it has no {', '.join(missing)}")
+    fields = [field.name for field in dataclasses.fields(TrainerConfig)]
+    if not all(hasattr(config, name) for name in fields):
+        refuse("config", config, "a TrainerConfig")
+    if options is not None and not isinstance(options, Options):
+        refuse("options", options, "a medjax_torch.Options")
+    check_metrics_computer(metrics_computer)
+    if isinstance(lr_scheduler_builder, torch.optim.lr_scheduler.LRScheduler):
+        name = type(lr_scheduler_builder).__name__
+        expected = f"a function of the optimizer: lambda optimizer: {name}(optimizer, ...)"
+        refuse("lr_scheduler_builder", lr_scheduler_builder, expected)
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Refuse what a component configured, if it is no optimizer.
+
+    Raises
+    ------
+    ValueError
+        Says what was found.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer | optax.GradientTransformation):
+        expected = "a torch.optim.Optimizer of its parameters, or an optax.GradientTransformation"
+        refuse("what component.configure_optimizer returned", optimizer, expected)
+
+
+def check_result(result: Any) -> tuple[Any, Any]:
+    """Return outputs and loss, refusing anything else that a forward returned.
+
+    Raises
+    ------
+    ValueError
+        Says what was found and expected.
+    """
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        found = f"{len(result)} values" if isinstance(result, tuple | list) else _told(result)
+        msg = (
+            f"component.forward returned {found}; expected two: the outputs, a BatchData, and the "
+            "loss, a tensor with one element"
+        )
+        raise ValueError(msg)
+    outputs, loss = result
+    if not isinstance(outputs, Mapping):
+        msg = (
+            f"component.forward returned {_told(outputs)} as outputs; expected a BatchData or a "
+            "dict, such as BatchData(logits=logits)"
+        )
+        raise ValueError(msg)
+    if loss is None:
+        raise ValueError("The component did not return a 'loss' from the input.")
+    return outputs, loss
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def check_metrics(trainer: Any) -> None:
+    """Refuse metrics that no evaluation will give.
+
+    What the metrics computer makes of one batch of the evaluation data, computed by torch, tells.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        Ready to train.
+
+    Raises
+    ------
+    ValueError
+        Names the metric, what needs it and one that looks alike.
+    """
+    computer = trainer.metrics_computer
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    wanted = check_wanted_metrics(
+        trainer.config,
+        trainer.options,
+        needs_metric=trainer.schedule.needs_metric or isinstance(trainer.lr_scheduler, plateau),
+        has_eval_data=True,
+        metrics_computer=computer,
+    )
+    if not wanted.keys() - {"loss"}:
+        return
+    batch: Any = first_batch(trainer.eval_dataloader)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs, _ = trainer.make_forward_pass(batch, eval_mode=True)
+    try:
+        computer = copy.deepcopy(computer)
+        kept = computer.prepare_batch(outputs, batch)
+        scores = computer.compute({name: list(values) for name, values in kept.items()})
+    except Exception:  # a user's own code, on fewer items than it was made for
+        return
+    check_metric_names(wanted, scores)
