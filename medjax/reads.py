@@ -122,7 +122,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
         if not isinstance(held, types.ModuleType):
             yield held
         elif not _is_of(held.__name__, _FUNCTIONS):
-            yield from (getattr(held, other, None) for other in names)
+            yield from (vars(held).get(other) for other in names)  # lazy ones stay
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

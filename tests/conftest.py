@@ -1,8 +1,25 @@
-"""No test writes compiled programs into the home of whoever runs it."""
+"""For all tests: none writes compiled programs into the home of whoever runs it."""
 
 import os
 
 import jax
+import pytest
 
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "0"  # for the processes that tests start
 jax.config.update("jax_enable_compilation_cache", False)
+
+TRACED = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
+
+
+@pytest.fixture
+def traces():
+    """Return the traces and compilations of JAX, as they happen."""
+    seen: list[str] = []
+
+    def listen(event, duration, **_):
+        if event in TRACED:
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)

@@ -11,13 +11,9 @@ import optax
 import torch
 from torch import Tensor, nn
 
-from medjax.loop.contract import (
-    check_metric_names,
-    check_metrics_computer,
-    check_wanted_metrics,
-    refuse,
-)
+from medjax.loop.contract import check_metric_names, check_metrics_computer, refuse
 from medjax_torch.batches import first_batch
+from medjax_torch.optimizers.schedulers import metric_missing
 from medjax_torch.options import Options
 from medjax_torch.trainer_config import TrainerConfig
 
@@ -102,7 +98,7 @@ def _told(value: Any) -> str:
 
 
 def check_metrics(trainer: Any) -> None:
-    """Refuse metrics that no evaluation will give.
+    """Refuse metrics that no evaluation will give, in medkit's words and then in ours.
 
     What the metrics computer makes of one batch of the evaluation data, computed by torch, tells.
 
@@ -116,24 +112,34 @@ def check_metrics(trainer: Any) -> None:
     ValueError
         Names the metric, what needs it and one that looks alike.
     """
-    computer = trainer.metrics_computer
+    config = trainer.config
+    wanted = {
+        f"Checkpoint metric '{config.checkpoint_metric}' not found": (
+            *(config.checkpoint_metric, "TrainerConfig.checkpoint_metric"),
+        )
+    }
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-    wanted = check_wanted_metrics(
-        trainer.config,
-        trainer.options,
-        needs_metric=trainer.schedule.needs_metric or isinstance(trainer.lr_scheduler, plateau),
-        has_eval_data=True,
-        metrics_computer=computer,
-    )
-    if not wanted.keys() - {"loss"}:
-        return
+    if trainer.schedule.needs_metric or isinstance(trainer.lr_scheduler, plateau):
+        metric = config.metric_to_track_lr
+        wanted[metric_missing(metric)] = metric, "TrainerConfig.metric_to_track_lr"
+    scores = _sample_scores(trainer) if any(name != "loss" for name, _ in wanted.values()) else {}
+    for said, (name, field) in wanted.items() if scores is not None else ():
+        try:
+            check_metric_names({name: field}, scores or {})
+        except ValueError as error:
+            raise ValueError(f"{said}: {error}") from None
+
+
+def _sample_scores(trainer: Any) -> dict[str, Any] | None:
+    """Return the scores of a batch, {} without a metrics computer, None if it cannot tell."""
+    if trainer.metrics_computer is None:
+        return {}
     batch: Any = first_batch(trainer.eval_dataloader)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         outputs, _ = trainer.make_forward_pass(batch, eval_mode=True)
     try:
-        computer = copy.deepcopy(computer)
+        computer = copy.deepcopy(trainer.metrics_computer)
         kept = computer.prepare_batch(outputs, batch)
-        scores = computer.compute({name: list(values) for name, values in kept.items()})
+        return dict(computer.compute({name: list(values) for name, values in kept.items()}))
     except Exception:  # a user's own code, on fewer items than it was made for
-        return
-    check_metric_names(wanted, scores)
+        return None

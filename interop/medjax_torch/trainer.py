@@ -271,7 +271,8 @@ class Trainer:
             self._configure_optimizer()
             read_torch_files(Path(resume), self.optimizer, self.lr_scheduler)
             resume = None
-        check_metrics(self)
+        if type(self).evaluation_epoch is Trainer.evaluation_epoch:
+            check_metrics(self)
         with open_run(self.config, self.options) as (store, preemption):
             run = start(self, store, preemption, resume)
             with self._during(run):

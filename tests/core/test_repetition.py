@@ -17,8 +17,6 @@ from medjax import Options
 from medjax.lent import Lent, lent, owned
 from medjax.state import create_state, make_optimizer
 
-TRACED = ("/jax/core/compile/jaxpr_trace_duration", "/jax/core/compile/backend_compile_duration")
-
 
 class Owner:
     """What a component's functions close over: a network of the tiny kind."""
@@ -42,20 +40,6 @@ def component(owner: Owner) -> medjax.TrainableComponent:
         forward=owner.forward,
         configure_optimizer=owner.configure_optimizer,
     )
-
-
-@pytest.fixture
-def events():
-    """Return the traces and compilations of JAX, as they happen."""
-    seen: list[str] = []
-
-    def listen(event, duration, **_):
-        if event in TRACED:
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_component_goes_when_its_last_run_is_over(tmp_path):
@@ -94,11 +78,11 @@ def test_a_result_keeps_what_its_state_calls(tmp_path):
     assert gone() is None
 
 
-def test_the_second_run_traces_and_compiles_nothing(tmp_path, events):
+def test_the_second_run_traces_and_compiles_nothing(tmp_path, traces):
     parts = mlp()
 
     def train(name, count=40, **options):
-        events.clear()
+        traces.clear()
         result = medjax.train(
             parts,
             config(tmp_path / name, nb_training_epochs=2, gradient_accumulation_steps=2),
@@ -108,7 +92,7 @@ def test_the_second_run_traces_and_compiles_nothing(tmp_path, events):
             callback=[],
             options=Options(**options),
         )
-        return result, list(events)
+        return result, list(traces)
 
     schedule = optax.linear_schedule(0.1, 0.0, 100)
     options = {"max_grad_norm": 1.0, "warmup_steps": 3}

@@ -88,16 +88,19 @@ def test_results_of_forward(result, message, tmp_path):
     [
         (
             {"checkpoint_metric": "acuracy"},
-            "checkpoint_metric .*'acuracy', which no .*did you mean 'accuracy'",
+            "Checkpoint metric 'acuracy' not found: .*, which no .*did you mean 'accuracy'",
         ),
-        ({"checkpoint_metric": "f1", "metrics_computer": None}, "without a metrics_computer"),
+        (
+            {"checkpoint_metric": "f1", "metrics_computer": None},
+            r"Checkpoint metric 'f1' not found: .* There are \['loss'\]",
+        ),
         ({"checkpoint_metric": "eval_loss"}, "did you mean 'loss'"),
         (
             {
                 "metric_to_track_lr": "f1",
                 "lr_scheduler_builder": lr_scheduler.ReduceLROnPlateau,
             },
-            "metric_to_track_lr, follows the evaluation metric 'f1'|metric_to_track_lr,.*'f1'",
+            "Learning scheduler needs an eval metric to update .*'f1' was not found: .*track_lr",
         ),
     ],
 )

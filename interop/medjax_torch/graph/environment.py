@@ -78,11 +78,18 @@ def _checkpoints_kept() -> Iterator[None]:
     a graph has not.
     """
     module = torch.utils.checkpoint
-    with (
-        mock.patch.object(module, "_checkpoint_without_reentrant_generator", _around),
-        mock.patch.object(module, "CheckpointFunction", _Reentrant),
-    ):
+    with ExitStack() as stack:
+        for name in filter(module.__dict__.__contains__, _AROUND):
+            stack.enter_context(mock.patch.object(module, name, _around))
+        stack.enter_context(mock.patch.object(module, "CheckpointFunction", _Reentrant))
         yield
+
+
+_AROUND = (
+    "_checkpoint_without_reentrant_generator",
+    "_checkpoint_without_reentrant_generator_impl",
+)
+"""What `torch.utils.checkpoint` runs around a function, up to torch 2.14 and in 2.15."""
 
 
 def _around(*args: Any, **kwargs: Any) -> Iterator[None]:

@@ -86,9 +86,13 @@ def end_epoch(scheduler: Any, eval_metrics: Mapping[str, float], metric: str) ->
         return
     value = eval_metrics.get(metric)
     if value is None:
-        msg = (
-            "Learning scheduler needs an eval metric to update the learning rate, "
-            f"'{metric}' was not found"
-        )
-        raise ValueError(msg)
+        raise ValueError(metric_missing(metric))
     scheduler.step(value)
+
+
+def metric_missing(metric: str) -> str:
+    """Return what medkit says of a metric that a scheduler needs and does not get."""
+    return (
+        "Learning scheduler needs an eval metric to update the learning rate, "
+        f"'{metric}' was not found"
+    )
