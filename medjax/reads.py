@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import enum
 import functools
 import hashlib
@@ -20,6 +22,9 @@ _FUNCTIONS = _LIBRARIES | {"flax", "optax", "transformers"}
 
 _MOST = 100_000
 """Objects that are looked into; those beyond, of a large vocabulary, are compared by identity."""
+
+_NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
+"""Classes of the standard library that hold what users set."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, enum.Enum, np.generic)
 
@@ -86,7 +91,7 @@ def _inside(value: Any) -> Iterator[Any]:
     elif isinstance(value, Mapping):
         for name, held in value.items():
             yield from (name, held)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | collections.deque):
         yield from value
     elif isinstance(value, set | frozenset):
         yield from sorted(value, key=repr)
@@ -100,15 +105,22 @@ def _inside(value: Any) -> Iterator[Any]:
             yield from _named(vars(value))
     elif hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache
         yield value.__wrapped__
-    elif not _is_of(type(value).__module__, _LIBRARIES) and hasattr(value, "__dict__"):
+    elif isinstance(value, _NAMESPACES) or not _is_of(type(value).__module__, _LIBRARIES):
         yield type(value)
-        yield from _named(vars(value))
+        yield from _named(getattr(value, "__dict__", {}))
+        yield from (getattr(value, name, None) for name in _slots(type(value)))
 
 
 def _named(attributes: Mapping[str, Any]) -> Iterator[Any]:
     for name, held in attributes.items():
         if not name.startswith("__"):
             yield from (name, held)
+
+
+def _slots(kind: type) -> Iterator[str]:
+    for each in kind.__mro__:
+        slots = vars(each).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
@@ -144,7 +156,10 @@ def _is_of(module: str | None, packages: frozenset[str]) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple | set | frozenset) and not value
+    return (
+        isinstance(value, Mapping | list | tuple | collections.deque | set | frozenset)
+        and not value
+    )
 
 
 def _digest(array: np.ndarray) -> tuple[Any, ...]:

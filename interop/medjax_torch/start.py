@@ -22,6 +22,7 @@ from medjax.loop.start import (
 )
 from medjax.preemption import Preemption
 from medjax.progress import check_position
+from medjax.reads import reads
 from medjax.schedules import with_warmup
 from medjax.state import TrainState
 from medjax.step import make_train_step
@@ -122,7 +123,7 @@ def start(
         preparation.steps.append(made)
         return made
 
-    settings = traced(options), rate, warmup, accumulation, with_outputs
+    settings = traced(options), reads(rate), warmup, accumulation, with_outputs
     step = component.kept("steps", (*settings, layout_of(session.state)), make_step)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(

@@ -1,5 +1,7 @@
 """What functions read from outside: seen when it changes, equal while it stays."""
 
+import argparse
+import collections
 import enum
 import functools
 import types
@@ -19,6 +21,16 @@ settings.alpha = 0.5
 class Kind(enum.Enum):
     MEAN = "mean"
     SUM = "sum"
+
+
+class Slotted:
+    __slots__ = ("alpha",)
+
+    def __init__(self):
+        self.alpha = 0.1
+
+    def forward(self, x):
+        return x * self.alpha
 
 
 class Base:
@@ -65,7 +77,12 @@ def changes():
         return x * options["rate"]
 
     options = {"rate": 0.1}
-    model = Model()
+    model, slotted, recent = Model(), Slotted(), collections.deque([1.0])
+    arguments = argparse.Namespace(alpha=0.1)
+
+    def of_arguments(x):
+        return x * arguments.alpha + recent[0]
+
     jitted = jax.jit(closure)
     set_weights = functools.partial(model.weights.__setitem__, 1, 5.0)
     return {
@@ -80,6 +97,9 @@ def changes():
             functools.partial(through_partial, options=options),
             lambda: options.update(rate=0.2),
         ),
+        "slot": (slotted.forward, lambda: setattr(slotted, "alpha", 0.2)),
+        "arguments": (of_arguments, lambda: setattr(arguments, "alpha", 0.2)),
+        "deque": (of_arguments, lambda: recent.append(2.0)),
         "attribute": (model.forward, lambda: setattr(model, "alpha", 0.2)),
         "enum": (model.forward, lambda: setattr(model, "kind", Kind.SUM)),
         "nested attribute": (model.forward, lambda: model.layers[1].update(rate=0.3)),
