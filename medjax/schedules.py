@@ -86,9 +86,9 @@ def by_step(schedule: optax.Schedule) -> Schedule:
     return Schedule(_init, _keep, _RateByStep(schedule))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _RateByStep:
-    """The rate of an optax schedule; equal for equal ones, so that steps can tell."""
+    """The rate of an optax schedule."""
 
     schedule: optax.Schedule
 

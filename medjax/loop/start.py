@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import secrets
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from medjax.loop.run import Run
 from medjax.metrics.computer import MetricsComputer
 from medjax.preemption import Preemption
 from medjax.progress import Progress, check_position, read_progress
+from medjax.reads import reads
 from medjax.schedules import Schedule, with_warmup
 from medjax.scores import Unpadder
 from medjax.state import (
@@ -106,8 +108,12 @@ def start(
     )
     nb_batches = -(-nb_items // config.batch_size)
     plan = Plan.of(nb_batches, config, options)
-    warmup, rate = warmup_steps(options, plan), schedule.rate
-    schedule = with_warmup(schedule, warmup)
+    # JAX takes a function it has seen for the same one: a rate that reads other values is another.
+    rate = component.kept(
+        "rate", reads(schedule.rate), lambda given=schedule.rate: functools.partial(given)
+    )
+    warmup = warmup_steps(options, plan)
+    schedule = with_warmup(schedule._replace(rate=rate), warmup)
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,

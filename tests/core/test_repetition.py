@@ -128,6 +128,23 @@ def test_a_forward_that_reads_another_value_is_traced_anew(tmp_path):
     assert copy.copy(parts).__dict__ == {}  # the programs go into no copy and no pickle
 
 
+def test_a_schedule_that_reads_another_value_is_traced_anew(tmp_path):
+    parts, rate = mlp(), [0.1]
+
+    def schedule(step):
+        return rate[0]
+
+    def loss(name):
+        setting = config(tmp_path / name, nb_training_epochs=2)
+        result = medjax.train(parts, setting, points(16), schedule=schedule, callback=[])
+        return result.history[-1]["train"]["loss"]
+
+    before = loss("a")
+    assert loss("b") == before
+    rate[0] = 0.0
+    assert loss("c") != before
+
+
 def test_a_state_is_a_tree_of_one_structure_whoever_made_it():
     parts = mlp()
     optimizer = make_optimizer(parts, Options())
