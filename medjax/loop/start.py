@@ -109,9 +109,8 @@ def start(
     nb_batches = -(-nb_items // config.batch_size)
     plan = Plan.of(nb_batches, config, options)
     # JAX takes a function it has seen for the same one: a rate that reads other values is another.
-    rate = component.kept(
-        "rate", reads(schedule.rate), lambda given=schedule.rate: functools.partial(given)
-    )
+    rate_now = schedule.rate
+    rate = component.kept("rate", reads(rate_now), lambda: functools.partial(rate_now))
     warmup = warmup_steps(options, plan)
     schedule = with_warmup(schedule._replace(rate=rate), warmup)
     state, progress = start_state(
