@@ -19,6 +19,7 @@ from medjax.loop.start import (
     data_record,
     start_state,
     warmup_steps,
+    with_kept_rate,
 )
 from medjax.preemption import Preemption
 from medjax.progress import check_position
@@ -84,8 +85,8 @@ def start(
         nb_updates=plan.nb_updates,
         warn=logger.warning,
     )
-    warmup, rate = warmup_steps(options, plan), trainer.schedule.rate
-    schedule = with_warmup(trainer.schedule, warmup)
+    warmup = warmup_steps(options, plan)
+    schedule = with_warmup(with_kept_rate(component, trainer.schedule), warmup)
     if link is not None:
         first_rate = link.learning_rate
         # torch's optimizer and scheduler hold the rate.
@@ -123,7 +124,7 @@ def start(
         preparation.steps.append(made)
         return made
 
-    settings = traced(options), reads(rate), warmup, accumulation, with_outputs
+    settings = traced(options), reads(trainer.schedule.rate), warmup, accumulation, with_outputs
     step = component.kept("steps", (*settings, layout_of(session.state)), make_step)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(

@@ -108,11 +108,9 @@ def start(
     )
     nb_batches = -(-nb_items // config.batch_size)
     plan = Plan.of(nb_batches, config, options)
-    # JAX takes a function it has seen for the same one: a rate that reads other values is another.
-    rate_now = schedule.rate
-    rate = component.kept("rate", reads(rate_now), lambda: functools.partial(rate_now))
-    warmup = warmup_steps(options, plan)
-    schedule = with_warmup(schedule._replace(rate=rate), warmup)
+    schedule = with_kept_rate(component, schedule)
+    warmup, rate = warmup_steps(options, plan), schedule.rate
+    schedule = with_warmup(schedule, warmup)
     state, progress = start_state(
         *(component, config, options, schedule, mesh),
         store=store,
@@ -184,6 +182,15 @@ def check_agreement(config: TrainerConfig, options: Options, mesh: Mesh, **facts
     distributed.check_agreement(
         {**fields, **facts, **versions, "the mesh": dict(mesh.shape), "devices": mesh.size}
     )
+
+
+def with_kept_rate(component: TrainableComponent, schedule: Schedule) -> Schedule:
+    """Return `schedule` with the rate of an earlier run if it reads what that one read, else anew.
+
+    JAX takes a function that it has seen for the same one, whatever it reads now.
+    """
+    rate = component.kept("rate", reads(schedule.rate), lambda: functools.partial(schedule.rate))
+    return schedule._replace(rate=rate)
 
 
 def warmup_steps(options: Options, plan: Plan) -> int:

@@ -56,6 +56,17 @@ def test_what_was_changed_in_the_groups_is_in_force_in_the_second(tmp_path, trac
     assert "momentum_buffer" in next(iter(trainer.optimizer.state.values()))
 
 
+def test_a_schedule_that_reads_another_value_is_traced_anew(tmp_path):
+    component, rate = Classifier(), [0.1]
+    trainer = make(tmp_path, component, lr_scheduler_builder=lambda step: rate[0] + 0.0 * step)
+    trainer.train()
+    held = [parameter.detach().clone() for parameter in component.model.parameters()]
+    rate[0] = 0.0
+    trainer.train()
+    for parameter, before in zip(component.model.parameters(), held, strict=True):
+        assert torch.equal(parameter, before)
+
+
 class Scaled(Classifier):
     scale = 1.0
 
