@@ -22,13 +22,14 @@ from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.graph import Graph, Results
-from medjax_torch.graph.joint import Call
 from medjax_torch.lowerings import run
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.modules import Found, find, read, write_back
+from medjax_torch.optimizers.rule import touched
 from medjax_torch.tensors import to_numpy
-from medjax_torch.variants import Variants, tracing_rules
+from medjax_torch.variants import Check, Variants, tracing_rules
+from medjax_torch.watch import ColumnReads
 
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 """What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
@@ -42,6 +43,37 @@ class GraphKey:
     """The graph of a batch, by its number. It holds no array, so steps are compiled for each."""
 
     number: int
+
+
+class ForwardCall:
+    """A component's forward on the columns of one kind of batch.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(batch, eval_mode) -> (outputs, loss)``.
+    batch : mapping of str to value
+        Gives the type that forward expects.
+    train : bool
+        Whether gradients are wanted.
+
+    Attributes
+    ----------
+    reads : ColumnReads
+        What forward has read of the batches.
+    """
+
+    def __init__(
+        self, call: Callable[[Any, bool], Any], batch: Mapping[str, Any], *, train: bool
+    ) -> None:
+        self.reads = ColumnReads()
+        self._call = call
+        self._batch = batch
+        self._train = train
+
+    def __call__(self, values: dict[str, Any]) -> Any:
+        """Return outputs and loss."""
+        return self._call(self.reads.wrap(rebuilt(self._batch, values)), not self._train)
 
 
 class ConvertedComponent:
@@ -66,6 +98,12 @@ class ConvertedComponent:
         The component's content.
     variants : Variants
         Its graphs.
+    trained : tuple of str
+        Names of the parameters that have required a gradient since training began.
+    initially : tuple of str
+        Names of those that did when it was converted.
+    version : int
+        Counts up when `found`, `trained` or which parameters get a gradient has changed.
     """
 
     def __init__(
@@ -82,15 +120,29 @@ class ConvertedComponent:
         # One operation costs where no kernel takes it, so it is one only where cuDNN may.
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
-        self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
+        self.initially = self.trained = self._requiring()
+        self.version = 0
+        functions = (component.forward, call)
+        rules = tracing_rules(attention_implementation)
+        self.variants = Variants(self.found, max_variants, rules, functions)
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
 
     @property
-    def trained(self) -> tuple[str, ...]:
-        """Names of the parameters that the optimizer may update."""
-        return tuple(name for name, p in self.found.parameters.items() if p.requires_grad)
+    def without_gradient(self) -> frozenset[str]:
+        """Names of the trained parameters that have had no gradient in any training graph."""
+        return frozenset(self.trained).difference(*self._gradients())
+
+    @property
+    def sometimes(self) -> frozenset[str]:
+        """Names of those that have a gradient in some training graphs and none in others."""
+        with_gradient = self._gradients()
+        each = frozenset().union(*with_gradient)
+        return each.difference(frozenset(each).intersection(*with_gradient))
+
+    def _gradients(self) -> list[frozenset[str]]:
+        return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]
 
     def is_current(self) -> bool:
         """Tell whether the component still holds the very tensors that were found."""
@@ -98,18 +150,48 @@ class ConvertedComponent:
         before = self.found.tensors
         return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
 
-    def call_on(self, batch: Mapping[str, Any], *, train: bool) -> Call:
+    def refresh(self) -> None:
+        """Find what the component holds, if that has changed, and what of it is trained now."""
+        if not self.is_current():
+            self.found = self.variants.found = find(self.component)
+            self.version += 1
+        known = set(self.trained)
+        now = set(self._requiring())
+        if not now <= known:
+            # What was trained once keeps its moments, as in torch.
+            names = self.found.parameters
+            self.trained = tuple(name for name in names if name in known | now)
+            self.version += 1
+
+    def _requiring(self) -> tuple[str, ...]:
+        return tuple(name for name, p in self.found.parameters.items() if p.requires_grad)
+
+    def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
         """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
+        return ForwardCall(self._call, batch, train=train)
 
-        def call(values: dict[str, Any]) -> Any:
-            return self._call(rebuilt(batch, values), not train)
+    def graph_of(
+        self, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
+    ) -> GraphKey:
+        """Return the graph of a batch of tensors, traced if it is new.
 
-        return call
-
-    def graph_of(self, batch: Mapping[str, Any], *, train: bool) -> GraphKey:
-        """Return the graph of a batch of tensors, traced if it is new."""
-        call = self.call_on(batch, train=train)
-        return GraphKey(self.variants.number(call, batch, train=train))
+        Parameters
+        ----------
+        batch : mapping of str to value
+            The batch.
+        train : bool
+            Whether gradients are wanted.
+        check : callable, optional
+            See `Variants.add`.
+        """
+        number = self.variants.known(batch, train=train)
+        if number is None:
+            self.refresh()
+            before = self.without_gradient, self.sometimes
+            call = self.call_on(batch, train=train)
+            number = self.variants.add(call, batch, train=train, check=check)
+            self.version += (self.without_gradient, self.sometimes) != before
+        return GraphKey(number)
 
     def graph(self, key: GraphKey) -> Graph:
         """Return a graph that `graph_of` named."""
@@ -173,6 +255,8 @@ class ConvertedComponent:
                 name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
                 for name, leaf in variables["params"].items()
             }
+            for name in self.sometimes & found.keys():
+                gradients[name] = touched(gradients[name])
             if of_sum:
                 gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
             return outputs, loss, collections, gradients

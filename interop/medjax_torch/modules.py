@@ -6,9 +6,10 @@ replaced in both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,10 @@ from medjax_torch.names import outermost, paths_of
 from medjax_torch.slots import MISSING, Slot, Snapshot
 from medjax_torch.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.walk import Walk, walk
+
+
+Effect = tuple[str, Any, Any]
+"""Where something was left, what lay there before and what lies there now."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,9 @@ def current(found: Found, name: str, placed: Tensor) -> Tensor:
 
 
 @contextmanager
-def swapped(found: Found, mapping: Mapping[str, Tensor]) -> Iterator[list[str]]:
+def swapped(
+    found: Found, mapping: Mapping[str, Tensor], more: Sequence[tuple[Slot, Any]] = ()
+) -> Iterator[list[Effect]]:
     """Put other tensors in every place of the found ones, and put everything back afterwards.
 
     Also what else happened to the Python state of the component in the meantime is undone:
@@ -144,26 +151,33 @@ def swapped(found: Found, mapping: Mapping[str, Tensor]) -> Iterator[list[str]]:
         The component's content.
     mapping : mapping of str to Tensor
         The tensors to put in, by the names of `found`.
+    more : sequence of (Slot, value)
+        Other values to put in, inside the component or not.
 
     Yields
     ------
-    list of str
-        Empty; after the block, the paths of what it left in the component, other than the new
-        values of tensors.
+    list of Effect
+        Empty; after the block, what it left in the component, other than the new values of
+        tensors.
     """
-    effects: list[str] = []
+    effects: list[Effect] = []
     before = found.content.snapshots()
     inside: list[Snapshot] = []
+    others = [(slot, slot.get()) for slot, _ in more]
     try:
         for name, tensor in mapping.items():
             for slot in found.slots[name]:
                 slot.set(tensor)
+        for slot, value in more:
+            slot.set(value)
         inside = found.content.snapshots()
         yield effects
     finally:
-        effects += [path for snapshot in inside for path in _effects(snapshot)]
+        effects += [effect for snapshot in inside for effect in _effects(snapshot)]
         for snapshot in before:
             snapshot.restore()
+        for slot, value in others:
+            slot.set(value)
 
 
 def read(found: Found) -> dict[str, np.ndarray]:
@@ -226,7 +240,7 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
-def _effects(snapshot: Snapshot) -> Iterator[str]:
+def _effects(snapshot: Snapshot) -> Iterator[Effect]:
     """Yield where forward left something that its next run might read.
 
     Not counted are modes, which every forward sets, tensors in the place of tensors, which are
@@ -235,4 +249,4 @@ def _effects(snapshot: Snapshot) -> Iterator[str]:
     for path, before, now in snapshot.changes():
         undecided = before is None or before is MISSING
         if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
-            yield path
+            yield path, before, now

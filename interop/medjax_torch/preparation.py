@@ -20,6 +20,7 @@ from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
 from medjax.component import TrainableComponent
 from medjax.data import Batch
+from medjax.data.ladder import narrow
 from medjax.step import make_eval_step
 from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
@@ -35,6 +36,8 @@ from medjax_torch.cost import ConversionCost
 from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
 from medjax_torch.options import Options
 from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
+from medjax_torch.tensors import to_numpy
+from medjax_torch.variants import Check
 from medjax_torch.verification import evaluator, verify
 
 logger = logging.getLogger("medjax")
@@ -125,9 +128,9 @@ class Preparation:
         with self._comparison():
             self._padding[train] = self._prove(batch, train=train)
         padded = self._padded(batch, train=train)
-        key = self.converted.graph_of(padded, train=train)
-        self._arrays(columns(padded), key)  # what cannot be converted is refused by name
+        key = self.converted.graph_of(padded, train=train, check=self._check_on(padded, train))
         graph = self.converted.graph(key)
+        self._arrays(graph.tensors_of(padded), key)  # what cannot be converted is refused by name
         if self._options.verify:
             call = self.converted.call_on(batch, train=train)
             evaluate = self._evaluators.setdefault(key, evaluator(graph))
@@ -152,9 +155,9 @@ class Preparation:
         if train not in self._padding:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
-        tensors = columns(padded)
-        self._shapes[train].add(tensors)
-        key = self.converted.graph_of(padded, train=train)
+        self._shapes[train].add(columns(padded))
+        key = self.converted.graph_of(padded, train=train, check=self._check_on(padded, train))
+        tensors = self.converted.graph(key).tensors_of(padded)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key)}
         weight = loss_weight(batch)
         if self._options.loss_arithmetic == "medkit":
@@ -171,6 +174,20 @@ class Preparation:
         if proof is not None:
             given = strip(given, proof.axes, self._padder.length(batch.host))
         return rebuilt(batch.host, given)
+
+    def _check_on(self, batch: Any, train: bool) -> Check | None:
+        """Return what compares a graph with torch on a batch, None if that is not wanted."""
+        if not self._options.verify:
+            return None
+
+        def check(graph: Graph) -> None:
+            held = {name: to_numpy(value) for name, value in graph.constants.items()}
+            constants = {name: narrow(name, array) for name, array in held.items()}
+            call = self.converted.call_on(batch, train=train)
+            with self._comparison():
+                verify(call, self.converted.found, batch, graph, constants)
+
+        return check
 
     @contextlib.contextmanager
     def _comparison(self) -> Iterator[None]:

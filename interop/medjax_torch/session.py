@@ -8,57 +8,203 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from medjax import sharding
 from medjax.checkpoint.space import bytes_of
 from medjax.compiled import Compilation, Step
+from medjax.data.ladder import narrow
 from medjax.loop.run import Metrics, Run
 from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
+from medjax_torch.assembly import Assembly
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
+from medjax_torch.flags import with_flags
+from medjax_torch.graph import TraceError
+from medjax_torch.modules import write_back
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.preparation import Preparation
+from medjax_torch.tensors import to_numpy
+from medjax_torch.watch import TensorWatch
 
 
-@dataclasses.dataclass
 class Session:
     """What changes while a Trainer trains, at hand for its methods.
 
-    Attributes
+    The newest values are on the device, in `state`. User code finds them in the component's own
+    tensors as soon as it looks there, and what it writes there is in the state of the next step.
+
+    Parameters
     ----------
     converted : ConvertedComponent
         What is trained.
+    assembly : Assembly
+        Makes state and step anew when the component or its optimizer has changed.
     link : OptimizerLink or None
         The torch optimizer; None for one of optax.
+    state : TrainState
+        The state training begins with.
+    progress : Progress
+        Where it begins.
+
+    Attributes
+    ----------
     state : TrainState
         The state after the last step.
     progress : Progress
         Where the phase at hand began.
+    step : CompiledStep or None
+        The step that fits the state, if it is another one than training began with.
     metric : float or None
         Checkpoint metric of the save that is due.
     is_saving : bool
         Whether the loop has asked for a checkpoint.
     """
 
-    converted: ConvertedComponent
-    link: OptimizerLink | None
-    state: TrainState
-    progress: Progress
-    metric: float | None = None
-    is_saving: bool = False
+    def __init__(
+        self,
+        converted: ConvertedComponent,
+        assembly: Assembly,
+        link: OptimizerLink | None,
+        state: TrainState,
+        progress: Progress,
+    ) -> None:
+        self.converted, self.link = converted, link
+        self.state, self.progress = state, progress
+        self.step: Step | None = None
+        self.metric: float | None = None
+        self.is_saving = False
+        self._assembly = assembly
+        self._found = converted.found
+        self._version = converted.version
+        self._brought: dict[str, np.ndarray] = {}
+        self._is_ahead = False
+        self._watch = TensorWatch(self._found.tensors, self.bring)
+        self.bring()
+
+    def bring(self) -> None:
+        """Write the weights of the state into the component's tensors, for user code to find."""
+        if self._is_lost():
+            return  # a step failed while it had the buffers; the component holds the last saved
+        with self._watch.aside():
+            variables = sharding.to_host(self.state.variables)
+            self._brought = {n: leaf for held in variables.values() for n, leaf in held.items()}
+            write_back(self._found, self._brought)
 
     def write_back(self) -> None:
-        """Copy weights and moments into the component and the torch optimizer."""
-        leaves = jax.tree.leaves(self.state)
-        if any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array)):
-            return  # a step failed while it had the buffers; the component holds the last saved
-        self.converted.write(sharding.to_host(self.state.variables))
-        if self.link is not None:
+        """Copy weights and moments into the component and the torch optimizer, and leave them."""
+        self._watch.release()
+        self.bring()
+        if self.link is not None and not self._is_lost():
             self.link.hand_back(self.state)
+
+    def merged(self, state: TrainState) -> TrainState:
+        """Return the loop's state with what user code wrote since the loop got it."""
+        if not self._is_ahead:
+            return state
+        return self.state.replace(learning_rate=state.learning_rate, losses=state.losses)
+
+    def handed_on(self, state: TrainState) -> TrainState:
+        """Return `merged` for a loop that takes it over."""
+        state = self.merged(state)
+        self._is_ahead = False
+        return state
+
+    def caught_up(self, state: TrainState) -> TrainState:
+        """Return a state with everything that user code did to the component and its optimizer.
+
+        From here on the tensors wait to be touched again.
+
+        Raises
+        ------
+        TraceError
+            If a parameter was replaced by another one.
+        """
+        before = state
+        if self._watch.is_open:
+            state = self._with_written(state)
+        if self._watch.flags_changed or self._watch.is_open:
+            self._watch.flags_changed = False
+            with self._watch.aside():
+                self.converted.refresh()
+        is_current = self.link is None or self.link.is_current()
+        if self._version != self.converted.version or not is_current:
+            state = self._rebuilt(state)
+        self._watch.close()
+        self._is_ahead |= state is not before
+        self.state = state
+        return state
+
+    def has_run(self, state: TrainState) -> None:
+        """Take the state after a step; while somebody keeps views of the tensors, bring it."""
+        self.state = state
+        if self._watch.is_open:
+            self.bring()
+
+    def end(self) -> None:
+        """Leave the tensors to the user."""
+        self._watch.release()
+
+    def _is_lost(self) -> bool:
+        leaves = jax.tree.leaves(self.state)
+        return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
+
+    def _with_written(self, state: TrainState) -> TrainState:
+        """Return the state with the tensors that hold something else than was brought."""
+        tensors = self._found.tensors
+        written = {
+            name: narrow(name, now)
+            for name, before in self._brought.items()
+            if not _equal(before, now := to_numpy(tensors[name]))
+        }
+        self._brought = {}  # the step takes over the buffers that these may be views of
+        if not written:
+            return state
+        variables = {
+            name: {
+                path: sharding.put(written[path], leaf.sharding) if path in written else leaf
+                for path, leaf in held.items()
+            }
+            for name, held in state.variables.items()
+        }
+        params = variables.pop("params")
+        return state.replace(params=params, collections=variables)
+
+    def _rebuilt(self, state: TrainState) -> TrainState:
+        """Return the state for the component and the optimizer as they are now, with its step."""
+        old, new = self._found, self.converted.found
+        replaced = {
+            name
+            for name, tensor in new.tensors.items()
+            if name in old.tensors and old.tensors[name] is not tensor
+        }
+        lost = sorted((old.parameters.keys() - new.parameters.keys()) | (replaced & old.parameters.keys()))
+        if lost and self.link is not None:
+            raise TraceError(
+                f"{', '.join(lost)} of the component was replaced while it was trained, and the "
+                "optimizer holds the old parameter. Write the new values into the old one "
+                "(load_state_dict, copy_), or replace it before train()."
+            )
+        if old is not new:
+            self._watch.release()
+            self._found = new
+            self._watch = TensorWatch(new.tensors, self.bring)
+        self._version = self.converted.version
+        parts = self._assembly.parts()
+        if self.link is not None:
+            self.link.hand_back(state)
+        self.link = parts.link
+        state = self._assembly.carried(parts, state, replaced)
+        self.step = self._assembly.step(parts, state)
+        return state
+
+
+def _equal(before: np.ndarray, now: np.ndarray) -> bool:
+    return np.array_equal(before, now, equal_nan=now.dtype.kind in "fc")
 
 
 class WatchedStep:
@@ -103,10 +249,13 @@ class WatchedStep:
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step, and afterwards the scheduler if it is stepped by the update."""
         session = self._session
+        state = session.caught_up(session.handed_on(state))
+        session.handed_on(state)
+        self._step = session.step or self._step
         if session.link is not None:
             state = session.link.sync(state)
         state, stats = self._step(state, batch, flush)
-        session.state = state
+        session.has_run(state)
         if self._scheduler is not None and self._has_updated(state, flush):
             self._scheduler.step()
         return state, stats
@@ -120,6 +269,38 @@ class WatchedStep:
             return False
         self._pending = 0
         return True
+
+
+class WatchedEvalStep:
+    """The evaluation step, on what user code made of the weights since the evaluation began.
+
+    Parameters
+    ----------
+    step : Step
+        The compiled step.
+    session : Session
+        Has the newest state.
+    """
+
+    def __init__(self, step: Step, session: Session) -> None:
+        self._step = step
+        self._session = session
+
+    @property
+    def phase(self) -> str:
+        """Evaluation."""
+        return self._step.phase
+
+    @property
+    def compilations(self) -> Sequence[Compilation]:
+        """What the step was compiled for."""
+        return self._step.compilations
+
+    def __call__(self, variables: Any, batch: Any) -> Any:
+        """Run the step."""
+        del variables  # those that the evaluation began with
+        session = self._session
+        return self._step(session.caught_up(session.state).variables, batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +326,8 @@ class TorchRun(Run):
         self, state: TrainState, progress: Progress
     ) -> tuple[TrainState, Metrics, Progress]:
         """Call ``trainer.training_epoch()``."""
-        self.session.state, self.session.progress = state, progress
+        self.session.state = self.session.handed_on(state)
+        self.session.progress = progress
         metrics = self.trainer.training_epoch()
         if self.session.progress is progress and progress.batch < len(self.train_loader):
             msg = (
@@ -165,7 +347,7 @@ class TorchRun(Run):
 
     def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
         """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
-        self.session.state, self.session.progress = state, progress
+        self.session.state, self.session.progress = self.session.merged(state), progress
         metrics: Metrics = self.trainer.evaluation_epoch(self.trainer.eval_dataloader)
         return metrics
 
@@ -180,6 +362,7 @@ class TorchRun(Run):
     ) -> tuple[TrainState, ScheduleState]:
         """Call ``trainer.update_learning_rate(eval_metrics)`` and put in force what it set."""
         self.trainer.update_learning_rate(eval_metrics)
+        state = self.session.handed_on(state)
         state, schedule_state = super().next_epoch(state, progress, eval_metrics)
         if self.session.link is not None:
             state = self.session.link.sync(state)
@@ -198,7 +381,8 @@ class TorchRun(Run):
         """Call ``trainer.save(epoch)``."""
         del block  # always: the caller of Trainer.save finds a complete folder
         session = self.session
-        session.state, session.progress, session.metric = state, progress, metric
+        session.state = session.caught_up(session.merged(state))
+        session.progress, session.metric = progress, metric
         session.is_saving = True
         try:
             path: str = self.trainer.save(epoch)
@@ -214,7 +398,7 @@ class TorchRun(Run):
         def write_files(folder: Path) -> None:
             write_torch_files(folder, trainer.optimizer, trainer.lr_scheduler, trainer.component)
 
-        progress = self.with_callbacks(session.progress)
+        progress = with_flags(self.with_callbacks(session.progress), session.converted)
         return save(
             *(self.store, self.component, self.config, session.state, progress),
             epoch=epoch,

@@ -7,34 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
 from medjax.checkpoint import CheckpointStore
-from medjax.compiled import CompiledStep
-from medjax.loop.kept import layout_of, traced
 from medjax.loop.plan import Plan
-from medjax.loop.start import (
-    all_callbacks,
-    check_agreement,
-    data_record,
-    start_state,
-    warmup_steps,
-    with_kept_rate,
-)
+from medjax.loop.start import all_callbacks, check_agreement, data_record, start_state
 from medjax.preemption import Preemption
 from medjax.progress import check_position
-from medjax.reads import reads
-from medjax.schedules import with_warmup
-from medjax.state import TrainState
-from medjax.step import make_train_step
+from medjax_torch.assembly import Assembly
 from medjax_torch.batches import first_batch, reseed
-from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
+from medjax_torch.flags import resume_flags
 from medjax_torch.hyperparameters import resume_torch, torch_settings
-from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.horizon import warn_of_interval
-from medjax_torch.optimizers.link import OptimizerLink
-from medjax_torch.session import Session, TorchRun, WatchedStep
+from medjax_torch.session import Session, TorchRun, WatchedEvalStep, WatchedStep
 
 logger = logging.getLogger("medjax")
 
@@ -70,14 +55,10 @@ def start(
         eval_items=len(trainer.eval_dataloader.dataset),
         resume=resume,
     )
-    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
-    link = _link(trainer.optimizer, converted, set(graph.gradients))
-
-    def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
-        return trainer.optimizer if link is None else link.configure(learning_rate)
-
-    rule = trainer.optimizer if link is None else link.rule
-    component = preparation.trainable(rule, configure_optimizer)
+    found = None if resume is None else store.find(resume)
+    if found is not None:
+        resume_flags(found.record, converted)
+    preparation.first(first_batch(trainer.train_dataloader), train=True)
     plan = Plan.of(len(trainer.train_dataloader), config, options)
     warn_of_interval(
         *(trainer.lr_scheduler, options.lr_scheduler_interval),
@@ -85,18 +66,12 @@ def start(
         nb_updates=plan.nb_updates,
         warn=logger.warning,
     )
-    warmup = warmup_steps(options, plan)
-    schedule = with_warmup(with_kept_rate(component, trainer.schedule), warmup)
-    if link is not None:
-        first_rate = link.learning_rate
-        # torch's optimizer and scheduler hold the rate.
-        schedule = schedule._replace(
-            init=lambda rate: trainer.schedule.init(first_rate), resume=lambda saved: saved
-        )
+    assembly = Assembly(trainer, preparation, plan)
+    parts = assembly.parts()
     data = data_record(len(trainer.train_dataloader.dataset), config, options)
     as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
     state, progress = start_state(
-        *(component, config, options, schedule, mesh),
+        *(parts.component, config, options, parts.schedule, mesh),
         store=store,
         resume=resume,
         data={**data, "order": options.order},
@@ -107,41 +82,28 @@ def start(
     if store.resumed is not None:
         resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)
     reseed(trainer.train_dataloader, progress.seed)
-    session = Session(converted, link, _in_force(state, link, store), progress)
-    accumulation = config.gradient_accumulation_steps
-    with_outputs = trainer.metrics_computer is not None and config.do_metrics_in_training
-
-    def make_step() -> CompiledStep:
-        made = make_train_step(
-            session.state,
-            schedule=schedule,
-            options=preparation.step_options,
-            accumulation=accumulation,
-            mesh=mesh,
-            with_outputs=with_outputs,
-            differentiate=converted.differentiate(options),
-        )
-        preparation.steps.append(made)
-        return made
-
-    settings = traced(options), reads(trainer.schedule.rate), warmup, accumulation, with_outputs
-    step = component.kept("steps", (*settings, layout_of(session.state)), make_step)
+    if parts.link is not None:
+        is_fresh = store.resumed is None
+        state = parts.link.adopt(state) if is_fresh else parts.link.sync(state)
+    session = Session(converted, assembly, parts.link, state, progress)
     by_step = options.lr_scheduler_interval == "step"
     return TorchRun(
-        component=component,
+        component=parts.component,
         config=config,
         options=options,
         plan=plan,
         mesh=mesh,
-        schedule=schedule,
+        schedule=parts.schedule,
         train_loader=Feed(trainer.train_dataloader, preparation, train=True),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=WatchedStep(
-            *(step, session, trainer.lr_scheduler if by_step else None),
-            accumulation=accumulation,
+            *(assembly.step(parts, state), session, trainer.lr_scheduler if by_step else None),
+            accumulation=config.gradient_accumulation_steps,
             may_skip=options.on_non_finite == "skip",
         ),
-        eval_step=preparation.eval_step(with_outputs=trainer.metrics_computer is not None),
+        eval_step=WatchedEvalStep(
+            preparation.eval_step(with_outputs=trainer.metrics_computer is not None), session
+        ),
         metrics_computer=trainer.metrics_computer,
         unpad=preparation.unpad,
         callback=all_callbacks(trainer.callback, config, options),
@@ -151,21 +113,3 @@ def start(
         session=session,
         preparation=preparation,
     )
-
-
-def _link(
-    optimizer: Any, converted: ConvertedComponent, with_gradient: set[str]
-) -> OptimizerLink | None:
-    """Return the link to a torch optimizer, None if the component made one of optax."""
-    if isinstance(optimizer, optax.GradientTransformation):
-        return None
-    check_reachable(converted.found, optimizer)
-    names = {tensor: name for name, tensor in converted.found.parameters.items()}
-    return OptimizerLink(optimizer, names, set(names.values()) - with_gradient)
-
-
-def _in_force(state: TrainState, link: OptimizerLink | None, store: CheckpointStore) -> TrainState:
-    """Return the state with what the torch optimizer says, moments included at a fresh start."""
-    if link is None:
-        return state
-    return link.sync(state) if store.resumed is not None else link.adopt(state)

@@ -7,7 +7,20 @@ from typing import Any, Protocol, Self, overload, runtime_checkable
 import torch
 
 
-class BatchData(dict[str, Any]):
+class _OfMedkitToo(type):
+    """The class of BatchData, for which medkit's own counts as one."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        """Tell whether `instance` is a BatchData of this package or of medkit."""
+        return super().__instancecheck__(instance) or any(
+            (kind.__module__, kind.__qualname__) == _OF_MEDKIT for kind in type(instance).__mro__
+        )
+
+
+_OF_MEDKIT = ("medkit.training.utils", "BatchData")
+
+
+class BatchData(dict[str, Any], metaclass=_OfMedkitToo):
     """A batch of torch tensors and lists, with access by column and by row.
 
     Examples

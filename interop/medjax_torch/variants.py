@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
 from medjax.models.attention import AttentionImplementation
-from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
+from medjax_torch.conditions import Conditions
+from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
+from medjax_torch.graph.numbers import PREFIX, Number, is_number
 from medjax_torch.lowerings import custom_ops, decompositions
 from medjax_torch.modules import Found
+from medjax_torch.watch import ColumnReads, outer_places
 
 logger = logging.getLogger("medjax")
+
+_OFTEN = 8
+"""Traces of one kind of batch after which it is said what makes them necessary."""
+
+Check = Callable[[Graph], None]
+"""Raises if a graph does not compute what torch computes."""
 
 
 def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> Rules:
@@ -39,6 +48,13 @@ def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> 
     )
 
 
+class _Kept(NamedTuple):
+    """A graph, by its number, and the conditions under which it is valid."""
+
+    conditions: Conditions
+    number: int
+
+
 class Variants:
     """The graphs of a component.
 
@@ -50,117 +66,184 @@ class Variants:
         Graphs for batches of one signature, which differ in the values that forward looks at.
     rules : Rules
         What the tracer is told; see `tracing_rules`.
+    functions : iterable of callable
+        The component's forward and what calls it, whose globals count.
 
     Attributes
     ----------
     graphs : list of Graph
         In the order they were traced.
+    found : Found
+        The component's content, to be replaced when it holds other tensors.
+    seconds : float
+        How long tracing took, all in all.
     """
 
-    def __init__(self, found: Found, max_variants: int, rules: Rules) -> None:
+    def __init__(
+        self,
+        found: Found,
+        max_variants: int,
+        rules: Rules,
+        functions: Iterable[Callable[..., Any]] = (),
+    ) -> None:
         self.graphs: list[Graph] = []
-        self._found = found
+        self.found = found
+        self.seconds = 0.0
         self._max_variants = max_variants
         self._rules = rules
-        self._numbers: dict[tuple[bool, Hashable], list[int]] = {}
-        self._reads_values: dict[bool, bool] = {}
+        self._functions = tuple(functions)
+        self._kept: dict[Hashable, list[_Kept]] = {}
+        self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
+        self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
         self._warned: set[str] = set()
 
-    @property
-    def seconds(self) -> float:
-        """How long tracing took, all in all."""
-        return sum(graph.seconds for graph in self.graphs)
+    def known(self, batch: Mapping[str, Any], *, train: bool) -> int | None:
+        """Return the position in `graphs` of the graph for a batch, None if there is none yet.
 
-    def visible(self, batch: Mapping[str, Any], *, train: bool) -> dict[str, Any]:
-        """Return what the graph depends on: the tensors, and other columns if forward reads them.
-
-        Texts and identifiers, which differ in every batch, would ask for a graph each.
+        Parameters
+        ----------
+        batch : mapping of str to value
+            What the component's forward would get.
+        train : bool
+            Whether gradients are wanted.
         """
-        if self._reads_values.get(train, False):
-            return dict(batch)
-        return {
-            name: value
-            for name, value in batch.items()
-            if isinstance(value, torch.Tensor) or columns({name: value})
-        }
+        kept = self._kept_for(batch, train)
+        for place, (conditions, number) in enumerate(kept):
+            if conditions.hold(batch) and self._valid(self.graphs[number], batch):
+                if place:
+                    kept.insert(0, kept.pop(place))
+                return number
+        return None
 
-    def number(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> int:
-        """Return the position in `graphs` of the graph for a batch, traced if it is new.
+    def add(
+        self, call: Call, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
+    ) -> int:
+        """Return the position in `graphs` of a graph for a batch, traced now.
 
         Parameters
         ----------
         call : Call
             The component's forward.
-        batch : mapping of str to value
-            What the component's forward would get.
-        train : bool
-            Whether gradients are wanted.
+        batch, train
+            As for `known`.
+        check : callable, optional
+            Asked before a number is taken for an input.
 
         Raises
         ------
         TraceError
             If forward cannot be a graph, or decides by its values in too many ways.
         """
-        if train not in self._reads_values:
-            return self._first(call, batch, train=train)
-        seen = self.visible(batch, train=train)
-        known = self._numbers.setdefault((train, signature(seen)), [])
-        for number in known:
-            if self._valid(self.graphs[number], seen):
-                return number
-        if len(known) == self._max_variants:
-            raise TraceError(self._too_many(known))
-        return self._add(trace(call, self._found, seen, train=train, rules=self._rules), known)
+        kept = self._kept_for(batch, train)
+        number, conditions = self._traced(call, batch, train, check)
+        floats = set(conditions.number_columns(batch)) - self._fixed[train]
+        if floats:
+            self._make_live(train, [Number(name, column=name) for name in floats])
+            number, conditions = self._traced(call, batch, train, check)
+        kept.insert(0, _Kept(conditions, number))
+        if len({each.number for each in kept}) > self._max_variants:
+            raise TraceError(self._too_many(kept, batch))
+        self._warn_of_cost(kept, batch)
+        return number
 
-    def _first(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> int:
-        """Find out whether forward can do without the columns that are no tensors."""
-        seen = self.visible(batch, train=train)
-        self._reads_values[train] = False
-        if len(seen) < len(batch):
+    def _kept_for(self, batch: Mapping[str, Any], train: bool) -> list[_Kept]:
+        seen = {
+            name: value
+            for name, value in batch.items()
+            if isinstance(value, torch.Tensor) or columns({name: value})
+        }
+        learning = self.learning if train else None
+        return self._kept.setdefault((train, learning, signature(seen)), [])
+
+    @property
+    def learning(self) -> frozenset[str]:
+        """Names of the parameters that require a gradient now."""
+        with torch._C.DisableTorchFunctionSubclass():
+            return frozenset(n for n, p in self.found.parameters.items() if p.requires_grad)
+
+    def _traced(
+        self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
+    ) -> tuple[int, Conditions]:
+        """Trace forward with the numbers that have changed before as inputs, if that can be."""
+        new = self._new_numbers(batch, train)
+        if new:
+            self._make_live(train, new)
             try:
-                graph = trace(call, self._found, seen, train=train, rules=self._rules)
-            except Exception:
-                # Whether the columns were missing or something else is wrong shows with them.
-                self._reads_values[train] = True
-                seen = dict(batch)
-                graph = trace(call, self._found, seen, train=train, rules=self._rules)
-        else:
-            graph = trace(call, self._found, seen, train=train, rules=self._rules)
-        return self._add(graph, self._numbers.setdefault((train, signature(seen)), []))
+                return self._trace(call, batch, train, check)
+            except Exception as error:
+                names = {number.name for number in new}
+                logger.debug("%s cannot be inputs: %s", ", ".join(sorted(names)), error)
+                self._fixed[train] |= names
+                for name in names:
+                    del self._live[train][name]
+        return self._trace(call, batch, train, None)
 
-    def _add(self, graph: Graph, known: list[int]) -> int:
-        self._check_gradients(graph)
-        self.graphs.append(graph)
-        for each in self.graphs:
-            self._check_guards(each)
-        self._warn_of_effects(graph)
-        known.append(len(self.graphs) - 1)
-        logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
-        return known[-1]
+    def _new_numbers(self, batch: Mapping[str, Any], train: bool) -> list[Number]:
+        """Return the numbers that forward read and that have changed since."""
+        kept = self._kept_for(batch, train)
+        if not kept:
+            return []
+        last = kept[0].conditions
+        found = [Number(name, column=name) for name in last.changed_columns(batch)]
+        found += [Number(PREFIX + path, slot=slot) for path, slot in last.changed_places()]
+        known = self._live[train].keys() | self._fixed[train]
+        return [
+            number
+            for number in found
+            if number.name not in known and is_number(_value(number, batch))
+        ]
+
+    def _make_live(self, train: bool, numbers: Sequence[Number]) -> None:
+        self._live[train] |= {number.name: number for number in numbers}
+
+    def _trace(
+        self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
+    ) -> tuple[int, Conditions]:
+        numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
+        graph = trace(
+            *(call, self.found, batch), train=train, rules=self._rules, numbers=numbers
+        )
+        self.seconds += graph.seconds
+        if check is not None:
+            check(graph)
+        self._refuse_writing(graph)
+        self._refuse_counters(graph)
+        known = {each.number for each in self._kept_for(batch, train)}
+        position = next((n for n in known if same(self.graphs[n], graph)), None)
+        if position is None:
+            self.graphs.append(graph)
+            position = len(self.graphs) - 1
+            for each in self.graphs:
+                self._check_guards(each)
+            self._warn_of_effects(graph)
+            logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
+        places = [*graph.places, *outer_places(self._functions, self.found.content)]
+        reads = getattr(call, "reads", None) or _all_of(batch)
+        return position, Conditions(reads, places, numbers, batch)
 
     def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
         if graph.guard_module is None:
             return True
-        inputs = graph.inputs(self._found.tensors, columns(batch))
-        with torch.no_grad():
+        inputs = graph.inputs(self.found.tensors, graph.tensors_of(batch))
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
             return graph.holds([value.item() for value in graph.guard_module(*inputs)])
 
-    def _check_gradients(self, graph: Graph) -> None:
-        """Raise TraceError where what is trained differs from graph to graph."""
+    def _refuse_writing(self, graph: Graph) -> None:
         written = sorted(set(graph.updated) & set(graph.trained))
         if written:
             raise TraceError(
                 f"forward itself writes to {', '.join(written)}, which the optimizer updates. "
                 "Write to a buffer, or to a parameter with requires_grad=False."
             )
-        for other in self.graphs:
-            differing = sorted(set(graph.gradients) ^ set(other.gradients))
-            if graph.train and other.train and differing:
-                raise TraceError(
-                    f"{', '.join(differing)} gets a gradient from some batches and none from "
-                    "others, so that the optimizer would have to skip it now and then. Let every "
-                    "batch use it, for instance multiplied by 0."
-                )
+
+    def _refuse_counters(self, graph: Graph) -> None:
+        """Raise TraceError if forward reads what an earlier run of it left in Python."""
+        if graph.counters:
+            raise TraceError(
+                f"forward counts in {', '.join(graph.counters)}, which it reads and changes: a "
+                "graph would find the same value at every step. Keep it in a buffer "
+                "(register_buffer, or a tensor in an attribute), or let a callback set it."
+            )
 
     def _check_guards(self, graph: Graph) -> None:
         """Raise TraceError if forward decides by state that changes in training.
@@ -169,7 +252,7 @@ class Variants:
         """
         if graph.guard_module is None:
             return
-        changing = {name for name, p in self._found.parameters.items() if p.requires_grad}
+        changing = {name for name, p in self.found.parameters.items() if p.requires_grad}
         changing |= {name for each in self.graphs for name in each.updated}
         names = (*graph.trained, *graph.frozen, *graph.buffers, *graph.columns)
         inputs = graph.guard_module.graph.find_nodes(op="placeholder")
@@ -194,11 +277,50 @@ class Variants:
                 ", ".join(new),
             )
 
-    def _too_many(self, known: list[int]) -> str:
-        guards = self.graphs[known[0]].guards
-        lines = sorted({guard.line for guard in guards if guard.line}) or ["lines not recorded"]
+    def _warn_of_cost(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> None:
+        if len(kept) <= _OFTEN:
+            return
+        names = set(_changed(kept, batch)) - self._warned
+        if names:
+            self._warned.update(names)
+            logger.warning(
+                "forward reads %s, which has had more than %d values: it is traced anew for each, "
+                "%.1f s so far. Keep it in a tensor, or leave it out of what forward reads",
+                *(", ".join(sorted(names)), _OFTEN, self.seconds),
+            )
+
+    def _too_many(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> str:
+        guards = self.graphs[kept[0].number].guards
+        lines = sorted({guard.line for guard in guards if guard.line})
+        names = _changed(kept, batch)
+        where = f"at {', '.join(lines)}" if lines else f"in {', '.join(names)}" if names else ""
         return (
-            f"forward decides by values of the batch at {', '.join(lines)} in more than "
-            f"{self._max_variants} ways. Use torch.where with both results, or raise "
+            f"forward decides by values {where} in more than {self._max_variants} ways. Use "
+            "torch.where with both results, keep the value in a tensor, or raise "
             "Options(max_variants=...)"
         )
+
+
+def _value(number: Number, batch: Mapping[str, Any]) -> Any:
+    try:
+        return number.value(batch)
+    except KeyError:
+        return None
+
+
+def _changed(kept: Sequence[_Kept], batch: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs from what forward found before."""
+    names: dict[str, None] = {}
+    for each in kept[1:]:
+        names |= dict.fromkeys(map("column {!r}".format, each.conditions.changed_columns(batch)))
+        names |= dict.fromkeys(place.path for place in each.conditions.changed_places())
+    return list(names)
+
+
+def _all_of(batch: Mapping[str, Any]) -> ColumnReads:
+    """Return the reads of a forward that was not watched: everything."""
+    reads = ColumnReads()
+    reads.values.update(batch)
+    return reads
+
+

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from medjax_torch.comparison import Difference, differences
-from medjax_torch.graph.batches import columns
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.record import Graph
@@ -134,7 +133,7 @@ def _on_jax(
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any],
 ) -> Outcome:
-    arguments = [_array(value) for value in graph.inputs(found.tensors, columns(batch))]
+    arguments = [_array(value) for value in graph.inputs(found.tensors, graph.tensors_of(batch))]
     # A faster, coarser product on an accelerator is a choice of the step, not an error.
     with jax.default_matmul_precision("highest"):
         values = jax.device_get(evaluate(arguments, constants))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import sys
+from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from medjax_torch.slots import MISSING, Cell, Element, Entry, Item, Member, Slot, Snapshot
 
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
+REGISTRIES = ("_parameters", "_buffers", "_modules")
 """The dicts in which a torch module keeps what `named_parameters` and its like list."""
 
 _CLOSED = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "medjax", "medjax_torch"}
@@ -26,7 +27,12 @@ _CLOSED = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "medjax", "medj
 Their containers and functions, which `_children` names, are.
 """
 
+_LIBRARIES = _CLOSED | {"torch", "numpy", "scipy", "sklearn", "transformers", "optax", "flax"}
+"""Packages whose functions read no globals that users change."""
+
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+_KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools.partial)
 
 _Child = tuple[str, Slot | None, Any]
 
@@ -45,12 +51,15 @@ class Walk:
         Random generators of Python, numpy and torch.
     holders : list of (str, holder)
         Everything whose content forward may change: dicts, lists, sets, closures, `__slots__`.
+    objects : list of (str, object)
+        Every object with attributes, modules among them, under the first path that leads to it.
     """
 
     tensors: list[tuple[str, Slot | None, Tensor]] = field(default_factory=list)
     modules: list[tuple[str, nn.Module]] = field(default_factory=list)
     generators: dict[str, Any] = field(default_factory=dict)
     holders: list[tuple[str, Any]] = field(default_factory=list)
+    objects: list[tuple[str, Any]] = field(default_factory=list)
 
     def snapshots(self) -> list[Snapshot]:
         """Remember the content of every holder."""
@@ -79,6 +88,8 @@ def walk(root: object) -> Walk:
             seen.add(id(value))
             if isinstance(value, nn.Module):
                 result.modules.append((path, value))
+            if not isinstance(value, _KNOWN):
+                result.objects.append((path, value))
             pending.extend(reversed(list(_children(path, value, result.holders))))
     return result
 
@@ -86,10 +97,14 @@ def walk(root: object) -> Walk:
 def _is_open(value: object) -> bool:
     if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | type):
         return False
-    known = (dict, list, deque, set, frozenset, SimpleNamespace)
-    if isinstance(value, (*known, FunctionType, MethodType, functools.partial)):
+    if isinstance(value, (*_KNOWN, SimpleNamespace, Namespace)):
         return True
     return type(value).__module__.partition(".")[0] not in _CLOSED
+
+
+def is_of_library(module: str) -> bool:
+    """Tell whether a module is of a package whose functions read nothing that users change."""
+    return module.partition(".")[0] in _LIBRARIES
 
 
 def _elements(path: str, slot: Slot | None, values: tuple[Any, ...]) -> Iterator[_Child]:
@@ -159,7 +174,7 @@ def _attributes(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterat
 
 def _entries(path: str, values: dict[Any, Any]) -> Iterator[_Child]:
     """Yield the values, a module's registries first, as if their content were attributes."""
-    registries = _REGISTRIES if all(name in values for name in _REGISTRIES) else ()
+    registries = REGISTRIES if all(name in values for name in REGISTRIES) else ()
     for name in registries:
         yield path, None, values[name]
     for key, value in dict.items(values):

@@ -11,4 +11,5 @@ from medjax_torch.graph.ranges import bounds as bounds
 from medjax_torch.graph.ranges import check_ranges as check_ranges
 from medjax_torch.graph.record import Graph as Graph
 from medjax_torch.graph.record import Results as Results
+from medjax_torch.graph.record import same as same
 from medjax_torch.graph.trace import trace as trace

@@ -60,12 +60,13 @@ def assemble(
     part = _part(recorded.graph, returned, used)
     recompute(part)
     module = fx.GraphModule(recorded, part)
+    given = tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used)
     return Graph(
         module=module,
         trained=tuple(name for name in joint.trained if name in present),
         frozen=tuple(name for name in joint.frozen if name in present),
         buffers=tuple(name for name in joint.buffers if name in present),
-        columns=tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used),
+        columns=given,
         gradients=joint.gradients,
         outputs=joint.outputs,
         updated=tuple(changed),
@@ -77,6 +78,9 @@ def assemble(
         effects=joint.effects,
         train=joint.train,
         seconds=seconds,
+        numbers=tuple(number for number in joint.numbers if number.name in given),
+        places=tuple(joint.attributes.places),
+        counters=joint.counters,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -162,6 +163,43 @@ def _to_list(tensor: Tensor) -> Any:
     return tensor.item() if tensor.dim() == 0 else [_to_list(row) for row in tensor.unbind(0)]
 
 
+def _joining(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that makes a tensor of data, for lists that hold tensors too.
+
+    torch would read their values, which no tracer sees.
+    """
+
+    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(data, list | tuple) or not _holds_tensors(data):
+            return function(data, *args, **kwargs)
+        joined = _stacked(data)
+        dtype = kwargs.get("dtype") or joined.dtype
+        made = joined.to(device=kwargs.get("device"), dtype=dtype)
+        return made.detach().requires_grad_(kwargs.get("requires_grad", False))
+
+    return call
+
+
+def _holds_tensors(data: Any) -> bool:
+    if isinstance(data, list | tuple):
+        return any(map(_holds_tensors, data))
+    return isinstance(data, Tensor | torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def _stacked(data: Any) -> Tensor:
+    if isinstance(data, list | tuple):
+        parts = [_stacked(part) for part in data]
+        kind = functools.reduce(torch.promote_types, (part.dtype for part in parts))
+        return torch.stack([part.to(kind) for part in parts])
+    if isinstance(data, Tensor):
+        return data
+    number: Any = data
+    whole = isinstance(data, int | torch.SymInt) and not isinstance(data, bool)
+    truth = isinstance(data, bool | torch.SymBool)
+    kind = torch.bool if truth else torch.int64 if whole else torch.get_default_dtype()
+    return torch.scalar_tensor(number, dtype=kind)
+
+
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Compute `torch.nn.functional.one_hot` without its look at the range of the values.
 
@@ -189,6 +227,8 @@ REPLACEMENTS: Replacements = {
     functional.one_hot: _one_hot,
     torch.embedding: _dense(torch.embedding, 4),
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
+    torch.as_tensor: _joining(torch.as_tensor),
+    torch.tensor: _joining(torch.tensor),
     Tensor.tolist: _to_list,
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
 from medjax_torch.graph.recompute import BACKWARD, marked
 from medjax_torch.modules import Found, current, swapped
+from medjax_torch.slots import Slot
+from medjax_torch.watch.reads import AttributeReads
 
 Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
 """The component's forward on a batch: outputs and loss."""
@@ -32,11 +35,13 @@ class Joint:
         The batch; its tensors are inputs, everything else is fixed.
     train : bool
         Whether gradients are computed. Else all parameters count as frozen.
+    numbers : sequence of Number
+        Numbers that are inputs too.
 
     Attributes
     ----------
     trained, frozen, buffers, columns : tuple of str
-        Names of the inputs, which come in this order.
+        Names of the inputs, which come in this order; numbers are among the columns.
     gradients : tuple of str
         After a call, the trained parameters that the loss depends on.
     outputs : OutputSpec
@@ -45,22 +50,39 @@ class Joint:
         After a call, the tensors that forward replaced by others of another shape or dtype.
     effects : tuple of str
         After a call, the paths of what forward left in the component, other than state.
+    counters : tuple of str
+        After a call, those of them that forward read before it changed them.
+    attributes : AttributeReads
+        What forward has read of the component's objects.
     """
 
     gradients: tuple[str, ...]
     outputs: OutputSpec
     reshaped: tuple[str, ...]
     effects: tuple[str, ...]
+    counters: tuple[str, ...]
 
-    def __init__(self, call: Call, found: Found, batch: Mapping[str, Any], *, train: bool) -> None:
+    def __init__(
+        self,
+        call: Call,
+        found: Found,
+        batch: Mapping[str, Any],
+        *,
+        train: bool,
+        numbers: Sequence[Number] = (),
+    ) -> None:
         self.call, self.found, self.train = call, found, train
+        self.numbers = tuple(numbers)
+        self.attributes = AttributeReads(found.content)
         learn = {name for name, p in found.parameters.items() if train and p.requires_grad}
         self.trained = tuple(name for name in found.parameters if name in learn)
         self.frozen = tuple(name for name in found.parameters if name not in learn)
         self.buffers = tuple(found.buffers)
         leaves, self._spec = flatten(batch)
         self._leaves = leaves
-        self.columns = tuple(path for path, leaf in leaves.items() if isinstance(leaf, Tensor))
+        self._given = {p: leaf for p, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        self._given |= tensors_of(batch, self.numbers)
+        self.columns = tuple(self._given)
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -70,7 +92,7 @@ class Joint:
     def arguments(self) -> list[Tensor]:
         """Return the inputs: the component's own tensors and the batch's, without gradient."""
         held = self.found.tensors
-        values = [held[name] for name in self.state] + [self._leaves[c] for c in self.columns]
+        values = [held[name] for name in self.state] + list(self._given.values())
         return [value.detach() for value in values]
 
     def eager(self) -> None:
@@ -85,12 +107,17 @@ class Joint:
         name on.
         """
         placed = self._place(inputs)
-        with swapped(self.found, placed) as effects:
-            outputs, loss = self._run(self._batch(inputs))
+        with swapped(self.found, placed, self._stand_ins(inputs)) as effects:
+            with self.attributes.recording():
+                outputs, loss = self._run(self._batch(inputs))
             after = self._after(placed)
             self.outputs, values = flatten_outputs(outputs or {})
             gradients = self._differentiate(loss, [placed[name] for name in self.trained])
-        self.effects = tuple(effects)
+        self.effects = tuple(path for path, _, _ in effects)
+        read = {place.path for place in self.attributes.places}
+        self.counters = tuple(
+            path for path, before, now in effects if path in read and _counts(before, now)
+        )
         results = [loss.reshape(()), *gradients, *values, *after]
         return [value.detach() for value in results]
 
@@ -112,7 +139,15 @@ class Joint:
             for path, leaf in self._leaves.items()
         ]
         batch: dict[str, Any] = pytree.tree_unflatten(leaves, self._spec)
+        for number in self.numbers:
+            if number.column is not None:
+                batch[number.column] = number.handed(tensors[number.name])
         return batch
+
+    def _stand_ins(self, inputs: Sequence[Tensor]) -> list[tuple[Slot, Any]]:
+        """Return what stands in the place of numbers outside of the batch."""
+        tensors = dict(zip(self.columns, inputs[len(self.state) :], strict=True))
+        return [(n.slot, n.handed(tensors[n.name])) for n in self.numbers if n.slot is not None]
 
     def _run(self, batch: dict[str, Any]) -> tuple[Mapping[str, Any] | None, Tensor]:
         with torch.set_grad_enabled(self.train):
@@ -157,3 +192,8 @@ class Joint:
             after.append(now)
         self.reshaped = tuple(reshaped)
         return after
+
+
+def _counts(before: Any, now: Any) -> bool:
+    """Tell whether a value was a number or a text, and is another now."""
+    return isinstance(before, bool | int | float | str) and not callable(now)

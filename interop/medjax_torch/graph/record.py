@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
+from medjax_torch.graph.batches import columns
 from medjax_torch.graph.guards import Guard
+from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec
+from medjax_torch.watch.places import Place
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,16 @@ class Graph:
         Paths of what forward leaves in the component for its next run: a counter, a list of
         losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
         at every step what it found while it was traced.
+    counters : tuple of str
+        Paths of numbers and the like that forward read and then changed.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float
         How long tracing took.
+    numbers : tuple of Number
+        Those among `columns`.
+    places : tuple of Place
+        Where forward read values that are constants of the graph.
     """
 
     module: fx.GraphModule
@@ -83,6 +93,18 @@ class Graph:
     effects: tuple[str, ...]
     train: bool
     seconds: float
+    numbers: tuple[Number, ...] = ()
+    places: tuple[Place, ...] = ()
+    counters: tuple[str, ...] = ()
+
+    @property
+    def inputs_named(self) -> tuple[str, ...]:
+        """Names of the inputs, in their order."""
+        return (*self.trained, *self.frozen, *self.buffers, *self.columns)
+
+    def tensors_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors and numbers of a batch that the graph may use, by path."""
+        return {**columns(batch), **tensors_of(batch, self.numbers)}
 
     def inputs(self, state: Mapping[str, Any], columns: Mapping[str, Any]) -> list[Any]:
         """Return the graph's inputs in its order.
@@ -117,3 +139,20 @@ class Graph:
         """The distinct operations, sorted."""
         calls = (node.target for node in self.module.graph.nodes if node.op == "call_function")
         return tuple(sorted({str(target) for target in calls if target is not operator.getitem}))
+
+
+def same(first: Graph, second: Graph) -> bool:
+    """Tell whether two graphs compute the same from the same inputs."""
+    return (
+        first.module.code == second.module.code
+        and first.inputs_named == second.inputs_named
+        and (first.gradients, first.updated, first.guards)
+        == (second.gradients, second.updated, second.guards)
+        and first.outputs == second.outputs
+        and first.constants.keys() == second.constants.keys()
+        and all(
+            held.dtype == second.constants[name].dtype
+            and torch.equal(held, second.constants[name])
+            for name, held in first.constants.items()
+        )
+    )

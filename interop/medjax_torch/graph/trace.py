@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at, line_of_error
 from medjax_torch.graph.guards import add_guards, refuse_unguarded
 from medjax_torch.graph.joint import Call, Joint
+from medjax_torch.graph.numbers import Number
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
 from medjax_torch.graph.record import Graph
 from medjax_torch.modules import Found
@@ -30,7 +31,13 @@ class _ShapeOfValuesError(Exception):
 
 
 def trace(
-    call: Call, found: Found, batch: Mapping[str, Any], *, train: bool, rules: Rules | None = None
+    call: Call,
+    found: Found,
+    batch: Mapping[str, Any],
+    *,
+    train: bool,
+    rules: Rules | None = None,
+    numbers: Sequence[Number] = (),
 ) -> Graph:
     """Record forward, and in training torch's own backward, as one functional graph.
 
@@ -47,6 +54,8 @@ def trace(
         Whether to compute gradients of the parameters that require one.
     rules : Rules, optional
         Replacements and decompositions; by default core aten is what remains.
+    numbers : sequence of Number
+        Python numbers that become inputs as tensors do.
 
     Returns
     -------
@@ -65,7 +74,7 @@ def trace(
     start = time.perf_counter()
     rules = rules or Rules()
     check_hooks(found)
-    joint = Joint(call, found, batch, train=train)
+    joint = Joint(call, found, batch, train=train, numbers=numbers)
     with host_random.watched(found.content.generators) as drawn:
         recorded, sources = _record_any(joint, rules, drawn)
         graph = assemble(joint, recorded, sources, time.perf_counter() - start)

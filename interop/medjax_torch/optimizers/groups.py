@@ -16,7 +16,7 @@ from medjax_torch.optimizers.decays import make_decay
 from medjax_torch.optimizers.rule import Hyperparams, Options, Rule
 from medjax_torch.optimizers.rules import RULES
 
-_SWITCHES = ("maximize", "nesterov", "amsgrad", "centered", "decoupled_weight_decay")
+SWITCHES = ("maximize", "nesterov", "amsgrad", "centered", "decoupled_weight_decay")
 
 
 class GroupPlan(NamedTuple):
@@ -144,7 +144,7 @@ def _names(
 
 def _options(group: dict[str, Any]) -> Options:
     # Momentum is a number, yet whether there is any decides if a buffer is kept.
-    return frozenset(name for name in (*_SWITCHES, "momentum") if group.get(name))
+    return frozenset(name for name in (*SWITCHES, "momentum") if group.get(name))
 
 
 def _check_options(options: Options, planned: Options, index: int) -> None:

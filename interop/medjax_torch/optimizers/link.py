@@ -11,7 +11,7 @@ import torch
 
 from medjax import sharding
 from medjax.state import TrainState
-from medjax_torch.optimizers.groups import GroupPlan, plan_groups, read_hyperparams
+from medjax_torch.optimizers.groups import SWITCHES, GroupPlan, plan_groups, read_hyperparams
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
 from medjax_torch.optimizers.transformation import make_transformation, set_hyperparams
@@ -28,6 +28,8 @@ class OptimizerLink:
         Names of the parameters.
     absent : collection of str
         Parameters that get no gradient.
+    sometimes : collection of str
+        Parameters that get one from some batches only.
     """
 
     def __init__(
@@ -35,12 +37,16 @@ class OptimizerLink:
         optimizer: torch.optim.Optimizer,
         names: Mapping[torch.Tensor, str],
         absent: Collection[str],
+        sometimes: Collection[str] = (),
     ) -> None:
         self._optimizer = optimizer
+        self._names = dict(names)
         self._plan: tuple[GroupPlan, ...] = plan_groups(optimizer, names)
         self._absent = absent
+        self._sometimes = sometimes
         self._last = read_hyperparams(optimizer, self._plan)
         self._seen = self._settings()
+        self._shape_seen = self._shape()
 
     @property
     def learning_rate(self) -> float:
@@ -50,11 +56,19 @@ class OptimizerLink:
     @property
     def rule(self) -> tuple[Any, ...]:
         """What the transformation depends on beside its state, to be compared."""
-        return self._plan, frozenset(self._absent)
+        return self._plan, frozenset(self._absent), frozenset(self._sometimes)
 
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
-        return make_transformation(self._plan, self._last, self._absent, learning_rate)
+        return make_transformation(
+            self._plan, self._last, self._absent, learning_rate, self._sometimes
+        )
+
+    def is_current(self) -> bool:
+        """Tell whether the groups hold the parameters, with the options, that were planned."""
+        if self._shape() == self._shape_seen:
+            return True
+        return plan_groups(self._optimizer, self._names) == self._plan
 
     def sync(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters that stand in the groups now."""
@@ -67,6 +81,10 @@ class OptimizerLink:
     def adopt(self, state: TrainState) -> TrainState:
         """Return the state with hyperparameters and moments of the torch optimizer."""
         state = state.replace(opt_state=read_moments(self._optimizer, self._plan, state.opt_state))
+        return self.pushed(state)
+
+    def pushed(self, state: TrainState) -> TrainState:
+        """Return the state with the hyperparameters of the groups, changed or not."""
         return self._pushed(state, read_hyperparams(self._optimizer, self._plan))
 
     def hand_back(self, state: TrainState) -> None:
@@ -82,5 +100,12 @@ class OptimizerLink:
         """Return what the groups say, to notice a change without computing anything."""
         return [
             [value for name, value in group.items() if name != "params"]
+            for group in self._optimizer.param_groups
+        ]
+
+    def _shape(self) -> list[tuple[Any, ...]]:
+        """Return what changes when a group, a parameter or an option is added."""
+        return [
+            (len(group["params"]), *(bool(group.get(name)) for name in SWITCHES))
             for group in self._optimizer.param_groups
         ]

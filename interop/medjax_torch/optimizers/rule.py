@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Hyperparams = dict[str, Any]
 """Numbers of one parameter group: float32 scalars, and a `Decay` for every decay rate."""
@@ -17,6 +18,20 @@ Options = frozenset[str]
 """Switches of a group that are on; they select code, so changing one would compile anew."""
 
 Update = Callable[[jax.Array, Slots, Hyperparams, Options], tuple[jax.Array, Slots]]
+
+
+TOUCH = 1e-30
+"""What a gradient that is 0 carries to be told from one that is not there.
+
+It is lost in every sum, its square is 0 in float32, and divided by an epsilon it moves nothing.
+"""
+
+
+def touched(gradient: jax.Array) -> jax.Array:
+    """Return a gradient of which one element at least is not 0."""
+    flat = gradient.reshape(-1)
+    tiny = max(TOUCH, float(jnp.finfo(gradient.dtype).tiny))
+    return flat.at[:1].add(tiny).reshape(gradient.shape)
 
 
 class Rule(NamedTuple):

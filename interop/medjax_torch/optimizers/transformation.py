@@ -7,6 +7,7 @@ computed on the device from the count of each parameter.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -40,6 +41,7 @@ def make_transformation(
     hyperparams: tuple[Hyperparams, ...],
     absent: Collection[str] = (),
     learning_rate: jax.Array | float | None = None,
+    sometimes: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """Return the transformation that updates as the torch optimizer behind `plan` would.
 
@@ -57,6 +59,9 @@ def make_transformation(
         Rate in force, traced, where an optax schedule or a warm-up decides it: the rates of all
         groups are scaled by its ratio to that of the first group. By default they stay what
         `hyperparams` says.
+    sometimes : collection of str
+        Parameters that get a gradient from some batches only. Where all of it is 0 it was not
+        there, and they are left alone; see `rule.touched`.
 
     Returns
     -------
@@ -95,9 +100,15 @@ def make_transformation(
             for name in group.names:
                 gradient = updates.get(name)
                 if name not in frozen and gradient is not None:
-                    delta, moments[name] = _update_one(
+                    delta, slots = _update_one(
                         gradient, params[name], moments[name], numbers, group
                     )
+                    if name in sometimes:
+                        there = jnp.any(gradient != 0)
+                        delta = jnp.where(there, delta, 0)
+                        choose = functools.partial(jnp.where, there)
+                        slots = jax.tree.map(choose, slots, moments[name])
+                    moments[name] = slots
                     deltas[name] = delta.astype(params[name].dtype)
         return deltas, OptimizerState(state.hyperparams, moments)
 
