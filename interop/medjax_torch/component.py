@@ -102,6 +102,8 @@ class ConvertedComponent:
         Names of the parameters that have required a gradient since training began.
     initially : tuple of str
         Names of those that did when it was converted.
+    earlier : frozenset of str
+        What `sometimes` was in the run that is resumed.
     version : int
         Counts up when `found`, `trained` or which parameters get a gradient has changed.
     """
@@ -121,6 +123,7 @@ class ConvertedComponent:
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
         self.initially = self.trained = self._requiring()
+        self.earlier: frozenset[str] = frozenset()
         self.version = 0
         functions = (component.forward, call)
         rules = tracing_rules(attention_implementation)
@@ -139,7 +142,7 @@ class ConvertedComponent:
         """Names of those that have a gradient in some training graphs and none in others."""
         with_gradient = self._gradients()
         each = frozenset().union(*with_gradient)
-        return each.difference(frozenset(each).intersection(*with_gradient))
+        return self.earlier | each.difference(each.intersection(*with_gradient))
 
     def _gradients(self) -> list[frozenset[str]]:
         return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]

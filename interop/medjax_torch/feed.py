@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from medjax.data import Batch
-from medjax_torch.batches import batch_indices, epoch_batches
+from medjax_torch.batches import batch_indices, check_length, epoch_batches
 from medjax_torch.preparation import Preparation
 
 
@@ -41,6 +41,7 @@ class Feed:
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
+        check_length(self.loader)
         for indices, batch in epoch_batches(self.loader, epoch, start):
             device = self._preparation(batch, train=self._train)
             known = np.zeros(0, np.int64) if indices is None else indices

@@ -20,6 +20,7 @@ def with_flags(progress: Progress, converted: ConvertedComponent) -> Progress:
         "initial": list(converted.initially),
         "trained": list(converted.trained),
         "requiring": sorted(converted.variants.learning),
+        "sometimes": sorted(converted.sometimes),
     }
     return progress._replace(settings={**progress.settings, _KEY: record})
 
@@ -40,6 +41,7 @@ def resume_flags(record: dict[str, Any], converted: ConvertedComponent) -> None:
     saved = record["progress"].get("settings", {}).get(_KEY)
     if not saved or saved["initial"] != list(converted.initially):
         return
+    converted.earlier = frozenset(saved["sometimes"])
     parameters = converted.found.parameters
     for which in ("trained", "requiring"):
         for name in saved["trained"]:

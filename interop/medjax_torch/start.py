@@ -58,6 +58,7 @@ def start(
     found = None if resume is None else store.find(resume)
     if found is not None:
         resume_flags(found.record, converted)
+    converted.refresh()
     preparation.first(first_batch(trainer.train_dataloader), train=True)
     plan = Plan.of(len(trainer.train_dataloader), config, options)
     warn_of_interval(

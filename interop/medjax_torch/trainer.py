@@ -30,6 +30,7 @@ from medjax_torch.checkpoints import is_of_medkit, read_torch_files, write_plain
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.contract import check_arguments, check_metrics, check_optimizer, check_result
 from medjax_torch.cost import ConversionCost
+from medjax_torch.device import CPU, on_host
 from medjax_torch.evaluation import evaluate
 from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedules import build_schedule
@@ -61,7 +62,8 @@ class Trainer:
     Parameters
     ----------
     component : TrainableComponent
-        What to train; its modules lie on the CPU, JAX brings weights to its own device.
+        What to train. Modules that lie on a GPU of torch's, as with ``device=0``, lie on the CPU
+        while they are trained, from where JAX brings them to its own device, and are moved back.
     config : TrainerConfig
         How to train it.
     train_data, eval_data : dataset
@@ -118,12 +120,6 @@ class Trainer:
         self.dataloader_nb_workers = config.dataloader_nb_workers
         self.dataloader_pin_memory = False
         self.device = component.device
-        if torch.device(self.device).type != "cpu":
-            msg = (
-                f"the component lies on {self.device}; expected the CPU, from where JAX brings it "
-                "to its own accelerator. Make the component without a device"
-            )
-            raise ValueError(msg)
         self.train_dataloader = self.get_dataloader(train_data, shuffle=True)
         self.eval_dataloader = self.get_dataloader(eval_data, shuffle=False)
         self.nb_training_epochs = config.nb_training_epochs
@@ -195,7 +191,8 @@ class Trainer:
         eval_dataloader : torch.utils.data.DataLoader
             From `get_dataloader`, or any whose batches the component's forward takes.
         """
-        return evaluate(self, self._run, eval_dataloader)
+        with on_host(self.component, self.optimizer):
+            return evaluate(self, self._run, eval_dataloader)
 
     def make_forward_pass(
         self, inputs: BatchData, eval_mode: bool
@@ -216,7 +213,7 @@ class Trainer:
         ValueError
             If the component does not return outputs and a loss.
         """
-        inputs = inputs.to_device(self.device)
+        inputs = inputs.to_device(CPU)
         return check_result(self.component.forward(inputs, return_loss=True, eval_mode=eval_mode))
 
     def update_learning_rate(self, eval_metrics: dict[str, float]) -> None:
@@ -265,6 +262,10 @@ class Trainer:
             If a checkpoint cannot be saved or resumed from, the output folder has no room for the
             checkpoints of the run, or another run writes into it.
         """
+        with on_host(self.component, self.optimizer):
+            return self._train(resume)
+
+    def _train(self, resume: str | Path | None) -> list[dict[str, dict[str, float]]]:
         if is_of_medkit(resume):
             assert resume is not None
             self.component.load(resume)
@@ -303,19 +304,26 @@ class Trainer:
     @contextlib.contextmanager
     def _during(self, run: TorchRun) -> Any:
         self._run = run
-        ended = False
         try:
             yield
-            ended = True
+        except BaseException as error:
+            # Of several processes the others may not come to gather what is written back.
+            if jax.process_count() == 1:
+                try:
+                    run.session.write_back()
+                except Exception as another:
+                    error.add_note(
+                        "besides, the weights could not be written back to the component "
+                        f"({type(another).__name__}: {another}); those of the last save are on disk"
+                    )
+            raise
+        else:
+            run.session.write_back()
         finally:
             self._run = None
+            run.session.end()
             close_workers(self.train_dataloader)
             close_workers(self.eval_dataloader)
-            # A step that failed leaves nothing to read; its own error is on its way. Of several
-            # processes the others may not come to gather what is written back.
-            if ended or jax.process_count() == 1:
-                with contextlib.suppress(jax.errors.JaxRuntimeError):
-                    run.session.write_back()
 
     def save(self, epoch: int) -> str:
         """Save a checkpoint and return its folder.

@@ -261,7 +261,8 @@ def as_callback_list(callback: Any) -> CallbackList:
 
 def _overrides(callback: Any, event: str) -> bool:
     """Return whether a callback does anything at an event; most do not at most."""
-    method = getattr(type(callback), event, None) or getattr(callback, event, None)
+    own = getattr(callback, "__dict__", {}).get(event)  # assigned to this callback alone
+    method = own or getattr(type(callback), event, None) or getattr(callback, event, None)
     return method is not None and method is not getattr(TrainerCallback, event, None)
 
 

@@ -167,8 +167,10 @@ def evaluation_epoch(
     losses = LossSum()
     batches = loader.batches(epoch=0)
     with explaining_memory(eval_step), contextlib.closing(batches):
-        for number, batch in enumerate(batches):
+        for number in range(len(loader)):
+            # First the callback: what it sets may decide how a batch is prepared.
             callback.on_step_begin(number, nb_batches=len(loader), phase="eval")
+            batch = next(batches)
             batch_loss, outputs = eval_step(variables, batch.device)
             losses.add(batch_loss)
             if scores is not None:

@@ -210,7 +210,7 @@ def test_swapped_reports_python_values_that_changed():
         component.model.eval()
         component.model.running_mean = torch.ones(2)
         assert current(found, "model.running_mean", torch.ones(2)) is component.model.running_mean
-    assert effects == ["steps", "losses"]
+    assert [path for path, _, _ in effects] == ["steps", "losses"]
     assert (component.steps, component.losses) == (0, [])
 
 

@@ -9,6 +9,7 @@ from medjax_torch.batches.padding import Padded as Padded
 from medjax_torch.batches.padding import Padder as Padder
 from medjax_torch.batches.padding import padding_rules as padding_rules
 from medjax_torch.batches.reading import batch_indices as batch_indices
+from medjax_torch.batches.reading import check_length as check_length
 from medjax_torch.batches.reading import close_workers as close_workers
 from medjax_torch.batches.reading import epoch_batches as epoch_batches
 from medjax_torch.batches.reading import first_batch as first_batch

@@ -119,6 +119,27 @@ def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
     return list(range(batch * size, min((batch + 1) * size, len(loader.dataset))))
 
 
+def check_length(loader: DataLoader[Any]) -> None:
+    """Refuse a dataset that has become longer or shorter since its loader was made.
+
+    Raises
+    ------
+    ValueError
+        Names both lengths.
+    """
+    if not isinstance(loader.dataset, ItemDataset | StreamDataset):
+        return
+    data: Any = loader.dataset.work.examples.dataset
+    now, before = len(data), len(loader.dataset)
+    if now != before:
+        msg = (
+            f"the data, a {type(data).__name__}, has {now} items now and had {before} when the "
+            "Trainer was made; expected the same number, on which epochs, schedules and resuming "
+            "count. Make another Trainer for the data of now"
+        )
+        raise ValueError(msg)
+
+
 def reseed(loader: DataLoader[Any], seed: int) -> None:
     """Give a loader of ours another seed, that of the run that is resumed."""
     if isinstance(loader.dataset, ItemDataset | StreamDataset):

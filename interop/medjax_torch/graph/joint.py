@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -115,9 +115,8 @@ class Joint:
             gradients = self._differentiate(loss, [placed[name] for name in self.trained])
         self.effects = tuple(path for path, _, _ in effects)
         read = {place.path for place in self.attributes.places}
-        self.counters = tuple(
-            path for path, before, now in effects if path in read and _counts(before, now)
-        )
+        within = (p for p, before, now in effects if _counts(before, now) and _is_within(p, read))
+        self.counters = tuple(dict.fromkeys((*self.attributes.changed, *within)))
         results = [loss.reshape(()), *gradients, *values, *after]
         return [value.detach() for value in results]
 
@@ -197,3 +196,8 @@ class Joint:
 def _counts(before: Any, now: Any) -> bool:
     """Tell whether a value was a number or a text, and is another now."""
     return isinstance(before, bool | int | float | str) and not callable(now)
+
+
+def _is_within(path: str, read: Collection[str]) -> bool:
+    """Tell whether a value lies in a container that was read."""
+    return path.rpartition(".")[0] in read

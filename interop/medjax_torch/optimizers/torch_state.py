@@ -80,8 +80,9 @@ def read_moments(
 def _parameters(
     optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...]
 ) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan]]:
-    for group, planned in zip(optimizer.param_groups, plan, strict=True):
-        for parameter, name in zip(group["params"], planned.names, strict=True):
+    # Groups and parameters may have been added since, behind those that were planned.
+    for group, planned in zip(optimizer.param_groups, plan, strict=False):
+        for parameter, name in zip(group["params"], planned.names, strict=False):
             yield parameter, name, group, planned
 
 

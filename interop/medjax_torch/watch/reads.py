@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from medjax_torch.slots import Cell, Entry, Member
 from medjax_torch.walk import REGISTRIES, Walk, is_of_library
-from medjax_torch.watch.places import Place, is_value
+from medjax_torch.watch.places import Place, is_value, token
 
 _TORCH = str(Path(torch.__file__).parent)
 
@@ -37,6 +37,12 @@ class AttributeReads:
         self._objects = [holder for _, holder in content.objects]  # as an id may be used again
         self._written: set[tuple[int, str]] = set()
         self._found: dict[tuple[int, str], Place] = {}
+        self._changed: dict[str, None] = {}
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Paths of the numbers and texts that were read and then set to others."""
+        return tuple(self._changed)
 
     @property
     def places(self) -> list[Place]:
@@ -56,7 +62,8 @@ class AttributeReads:
     def _listening(self, kind: type) -> Iterator[None]:
         """Have a class tell of its instances' attributes."""
         get, put = kind.__getattribute__, kind.__setattr__
-        known, note, written = self._paths, self._note, self._written
+        known, written = self._paths, self._written
+        note, change = self._note, self._change
 
         def __getattribute__(self: Any, name: str) -> Any:
             if id(self) in known:
@@ -65,6 +72,7 @@ class AttributeReads:
 
         def __setattr__(self: Any, name: str, value: Any) -> None:
             if id(self) in known:
+                change(self, name, value)
                 written.add((id(self), name))
             put(self, name, value)
 
@@ -96,6 +104,15 @@ class AttributeReads:
         if slot is not None:
             path = self._paths[id(holder)]
             self._found[key] = Place(f"{path}.{name}" if path else name, slot)
+
+    def _change(self, holder: Any, name: str, value: Any) -> None:
+        place = self._found.get((id(holder), name))
+        if place is None or (id(holder), name) in self._written:
+            return
+        before = getattr(type(holder), name, None)
+        before = object.__getattribute__(holder, "__dict__").get(name, before)
+        if isinstance(before, bool | int | float | str) and token(before) != token(value):
+            self._changed[place.path] = None
 
     def _note_all(self, holder: Any) -> None:
         for name in object.__getattribute__(holder, "__dict__"):

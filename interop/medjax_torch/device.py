@@ -1,0 +1,79 @@
+"""Where a component's tensors lie: on the CPU while JAX trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medjax_torch.slots import Entry
+from medjax_torch.walk import walk
+
+CPU = torch.device("cpu")
+
+
+@contextmanager
+def on_host(component: Any, optimizer: Any) -> Iterator[None]:
+    """Have a component lie on the CPU within the block, and where it lay afterwards.
+
+    Its tensors stay the same objects. An attribute ``device`` of its objects says so meanwhile, so
+    that what forward moves goes to the CPU too.
+
+    Parameters
+    ----------
+    component : object
+        The component.
+    optimizer : object
+        What it configured; the moments that a torch optimizer has got meanwhile are moved along.
+    """
+    content = walk(component)
+    names = [
+        (slot, slot.get())
+        for slot in _device_slots(content.objects)
+        if _is_elsewhere(slot.get())
+    ]
+    moved = {id(t): (t, t.device) for _, _, t in content.tensors if _is_elsewhere(t.device)}
+    if not names and not moved:
+        yield
+        return
+    for slot, _ in names:
+        slot.set(CPU)
+    for tensor, _ in moved.values():
+        tensor.data = tensor.data.to(CPU)
+    try:
+        yield
+    finally:
+        for tensor, device in moved.values():
+            tensor.data = tensor.data.to(device)
+            _move(getattr(optimizer, "state", {}).get(tensor, {}), device)
+        for slot, device in names:
+            slot.set(device)
+
+
+def _device_slots(objects: list[tuple[str, Any]]) -> Iterator[Entry]:
+    for _, holder in objects:
+        attributes = getattr(holder, "__dict__", {})
+        for name in ("device", "_device"):
+            if name in attributes:
+                yield Entry(attributes, name)
+
+
+def _is_elsewhere(device: Any) -> bool:
+    """Tell whether a value means a device of torch's other than the CPU; -1 is transformers' CPU."""
+    if isinstance(device, int) and not isinstance(device, bool):
+        return device >= 0
+    if not isinstance(device, str | torch.device):
+        return False
+    try:
+        return torch.device(device).type not in ("cpu", "meta")
+    except RuntimeError:
+        return False  # a name of something else
+
+
+def _move(state: dict[str, Any], device: torch.device) -> None:
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.ndim:
+            state[name] = value.to(device)
