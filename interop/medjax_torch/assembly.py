@@ -164,7 +164,9 @@ _VARIABLE = "variable "
 
 def _name(path: tuple[Any, ...]) -> str:
     """Return what to call a leaf of a state: a variable alike in every collection it may be in."""
-    keys = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path]
+    keys = [
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    ]
     if keys[0] in ("params", "collections") and len(keys) > 1:
         while keys[0] in ("collections", *_COLLECTIONS):
             keys = keys[1:]

@@ -77,7 +77,9 @@ def _kind(number: Number, batch: Mapping[str, Any]) -> Any:
 def _is_among(place: Place, slots: Collection[Any]) -> bool:
     return any(
         place.slot is slot
-        or (getattr(place.slot, "holder", place) is getattr(slot, "holder", slot)
-            and getattr(place.slot, "key", place) == getattr(slot, "key", slot))
+        or (
+            getattr(place.slot, "holder", place) is getattr(slot, "holder", slot)
+            and getattr(place.slot, "key", place) == getattr(slot, "key", slot)
+        )
         for slot in slots
     )

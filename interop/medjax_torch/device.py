@@ -31,9 +31,7 @@ def on_host(component: Any, optimizer: Any) -> Iterator[None]:
     """
     content = walk(component)
     names = [
-        (slot, slot.get())
-        for slot in _device_slots(content.objects)
-        if _is_elsewhere(slot.get())
+        (slot, slot.get()) for slot in _device_slots(content.objects) if _is_elsewhere(slot.get())
     ]
     moved = {id(t): (t, t.device) for _, _, t in content.tensors if _is_elsewhere(t.device)}
     if not names and not moved:
@@ -62,7 +60,7 @@ def _device_slots(objects: list[tuple[str, Any]]) -> Iterator[Entry]:
 
 
 def _is_elsewhere(device: Any) -> bool:
-    """Tell whether a value means a device of torch's other than the CPU; -1 is transformers' CPU."""
+    """Tell whether a value means a device other than the CPU, which is -1 in transformers."""
     if isinstance(device, int) and not isinstance(device, bool):
         return device >= 0
     if not isinstance(device, str | torch.device):

@@ -10,7 +10,7 @@ from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
 from medjax_torch.feed import Feed
-from medjax_torch.session import TorchRun
+from medjax_torch.run import TorchRun
 
 
 def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float]:

@@ -20,7 +20,6 @@ from medjax_torch.slots import MISSING, Slot, Snapshot
 from medjax_torch.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.walk import Walk, walk
 
-
 Effect = tuple[str, Any, Any]
 """Where something was left, what lay there before and what lies there now."""
 

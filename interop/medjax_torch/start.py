@@ -19,7 +19,9 @@ from medjax_torch.feed import Feed
 from medjax_torch.flags import resume_flags
 from medjax_torch.hyperparameters import resume_torch, torch_settings
 from medjax_torch.optimizers.horizon import warn_of_interval
-from medjax_torch.session import Session, TorchRun, WatchedEvalStep, WatchedStep
+from medjax_torch.run import TorchRun
+from medjax_torch.session import Session
+from medjax_torch.steps import WatchedEvalStep, WatchedStep
 
 logger = logging.getLogger("medjax")
 

@@ -36,7 +36,7 @@ from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedules import build_schedule
 from medjax_torch.options import Options
 from medjax_torch.preparation import Preparation
-from medjax_torch.session import TorchRun
+from medjax_torch.run import TorchRun
 from medjax_torch.start import start
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig

@@ -200,9 +200,7 @@ class Variants:
         self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
     ) -> tuple[int, Conditions]:
         numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
-        graph = trace(
-            *(call, self.found, batch), train=train, rules=self._rules, numbers=numbers
-        )
+        graph = trace(*(call, self.found, batch), train=train, rules=self._rules, numbers=numbers)
         self.seconds += graph.seconds
         if check is not None:
             check(graph)
@@ -322,5 +320,3 @@ def _all_of(batch: Mapping[str, Any]) -> ColumnReads:
     reads = ColumnReads()
     reads.values.update(batch)
     return reads
-
-

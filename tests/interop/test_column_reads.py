@@ -1,4 +1,4 @@
-"""Columns that are no tensors: what forward reads of them counts, what it does not read may differ."""
+"""Columns that are no tensors: what forward reads of them counts, the rest may differ."""
 
 import warnings
 from collections import UserDict

@@ -447,9 +447,7 @@ class TwoHeads(Classifier):
         {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
     ],
 )
-def test_a_head_that_some_batches_do_not_use_is_left_alone_by_them(
-    tmp_path, options, accumulation
-):
+def test_a_head_that_some_batches_do_not_use_is_left_alone_by_them(tmp_path, options, accumulation):
     both(tmp_path, lambda: TwoHeads(**options), gradient_accumulation_steps=accumulation)
 
 

@@ -58,7 +58,7 @@ class ColumnReads:
 
     def wrap(self, batch: Any) -> Any:
         """Return a batch that records what is read of it; it is of a subclass of its type."""
-        kind = type(batch)
+        kind: Any = type(batch)
         if kind is dict:
             recording = _recording(dict)(batch)
         elif isinstance(batch, dict):

@@ -61,25 +61,27 @@ class AttributeReads:
     @contextmanager
     def _listening(self, kind: type) -> Iterator[None]:
         """Have a class tell of its instances' attributes."""
-        get, put = kind.__getattribute__, kind.__setattr__
+        get: Any = kind.__getattribute__
+        put: Any = kind.__setattr__
         known, written = self._paths, self._written
         note, change = self._note, self._change
 
-        def __getattribute__(self: Any, name: str) -> Any:
+        def getting(self: Any, name: str) -> Any:
             if id(self) in known:
                 note(self, name)
             return get(self, name)
 
-        def __setattr__(self: Any, name: str, value: Any) -> None:
+        def setting(self: Any, name: str, value: Any) -> None:
             if id(self) in known:
                 change(self, name, value)
                 written.add((id(self), name))
             put(self, name, value)
 
-        own = {name: vars(kind).get(name) for name in ("__getattribute__", "__setattr__")}
+        hooks = {"__getattribute__": getting, "__setattr__": setting}
+        own = {name: vars(kind).get(name) for name in hooks}
         try:
-            setattr(kind, "__getattribute__", __getattribute__)  # noqa: B010
-            setattr(kind, "__setattr__", __setattr__)  # noqa: B010
+            for name, hook in hooks.items():
+                setattr(kind, name, hook)
         except TypeError:  # a class of C, whose attributes do not change
             yield
             return
@@ -196,9 +198,7 @@ def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list
     return list(found.values())
 
 
-def _read_through(
-    holder: dict[str, Any], name: str, held: Any, names: set[str]
-) -> Iterator[Place]:
+def _read_through(holder: dict[str, Any], name: str, held: Any, names: set[str]) -> Iterator[Place]:
     """Yield what code that uses `names` may read through a global: it, or attributes of it."""
     if is_value(held):
         yield Place(name, Entry(holder, name))
@@ -254,5 +254,3 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
-
-
