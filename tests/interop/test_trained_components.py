@@ -91,13 +91,6 @@ def test_padding_changes_no_number(tmp_path):
             assert first[phase]["loss"] == pytest.approx(second[phase]["loss"], rel=1e-5)
 
 
-def test_a_component_on_another_device_is_refused(tmp_path):
-    component = Classifier()
-    component.device = torch.device("cuda:0")
-    with pytest.raises(ValueError, match="lies on cuda:0; expected the CPU"):
-        make(tmp_path, component)
-
-
 def test_labels_out_of_range_are_named(tmp_path):
     data = [*DATA[:40], {**DATA[40], "y": 7}]
     with pytest.raises((ValueError, IndexError), match=r"Column 'y' holds 7.*expected 0 to 2"):

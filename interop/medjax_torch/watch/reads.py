@@ -109,8 +109,8 @@ class AttributeReads:
 
     def _change(self, holder: Any, name: str, value: Any) -> None:
         place = self._found.get((id(holder), name))
-        if place is None or (id(holder), name) in self._written:
-            return
+        if place is None or (id(holder), name) in self._written or name == "training":
+            return  # every forward sets the mode
         before = getattr(type(holder), name, None)
         before = object.__getattribute__(holder, "__dict__").get(name, before)
         if isinstance(before, bool | int | float | str) and token(before) != token(value):
