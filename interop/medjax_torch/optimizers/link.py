@@ -11,10 +11,10 @@ import torch
 
 from medjax import sharding
 from medjax.state import TrainState
-from medjax_torch.optimizers.groups import GroupPlan, plan_groups, read_hyperparams
+from medjax_torch.optimizers.plans import Plan, plan_of
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
-from medjax_torch.optimizers.transformation import make_transformation, set_hyperparams
+from medjax_torch.optimizers.transformation import set_hyperparams
 
 
 class OptimizerLink:
@@ -37,41 +37,41 @@ class OptimizerLink:
         absent: Collection[str],
     ) -> None:
         self._optimizer = optimizer
-        self._plan: tuple[GroupPlan, ...] = plan_groups(optimizer, names)
-        self._absent = absent
-        self._last = read_hyperparams(optimizer, self._plan)
+        self._plan: Plan = plan_of(optimizer, names, absent)
+        self._last = self._plan.read(optimizer)
         self._seen = self._settings()
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the first group."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Rate of the first group, 0 if its rule has none."""
+        rate = self._optimizer.param_groups[0].get("lr")
+        return 0.0 if rate is None else float(rate)
 
     @property
-    def rule(self) -> tuple[Any, ...]:
+    def rule(self) -> Plan:
         """What the transformation depends on beside its state, to be compared."""
-        return self._plan, frozenset(self._absent)
+        return self._plan
 
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
-        return make_transformation(self._plan, self._last, self._absent, learning_rate)
+        return self._plan.transformation(self._last, learning_rate)
 
     def sync(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters that stand in the groups now."""
         if self._settings() == self._seen:
             return state
         self._seen = self._settings()
-        self._last = read_hyperparams(self._optimizer, self._plan)
+        self._last = self._plan.read(self._optimizer)
         return self._pushed(state, self._last)
 
     def adopt(self, state: TrainState) -> TrainState:
         """Return the state with hyperparameters and moments of the torch optimizer."""
-        state = state.replace(opt_state=read_moments(self._optimizer, self._plan, state.opt_state))
-        return self._pushed(state, read_hyperparams(self._optimizer, self._plan))
+        state = state.replace(opt_state=read_moments(self._optimizer, self._plan.groups, state.opt_state))
+        return self._pushed(state, self._plan.read(self._optimizer))
 
     def hand_back(self, state: TrainState) -> None:
         """Write the moments of `state` into the torch optimizer."""
-        write_moments(self._optimizer, self._plan, state.opt_state)
+        write_moments(self._optimizer, self._plan.groups, state.opt_state)
 
     def _pushed(self, state: TrainState, hyperparams: tuple[Hyperparams, ...]) -> TrainState:
         rate = sharding.put(np.float32(self.learning_rate), state.learning_rate.sharding)

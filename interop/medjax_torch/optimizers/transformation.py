@@ -89,7 +89,7 @@ def make_transformation(
             raise ValueError("a torch optimizer's update needs params; found None")
         deltas = jax.tree.map(jnp.zeros_like, params)
         moments = dict(state.moments)
-        factor = _factor(learning_rate, state.hyperparams)
+        factor = factor_of(learning_rate, state.hyperparams)
         for group, held in zip(plan, state.hyperparams, strict=True):
             numbers = _scaled(held, factor)
             for name in group.names:
@@ -104,7 +104,7 @@ def make_transformation(
     return optax.GradientTransformation(init, update)
 
 
-def _factor(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
+def factor_of(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
     """Return what the groups' rates are multiplied by: exactly 1 if nothing but they decide."""
     if learning_rate is None:
         return None
