@@ -43,7 +43,7 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
                 "updated. Keep it in an attribute of the component."
             )
     for node in recorded.graph.nodes:
-        for written in written(node):
+        for written in written_by(node):
             if viewed(written).op == "get_attr":
                 raise TraceError(
                     f"forward writes to a tensor{at(line_of_stack(node.stack_trace))} that cannot "
@@ -63,7 +63,7 @@ def check_aliases(found: Found, graph: Graph) -> None:
                 )
 
 
-def written(node: fx.Node) -> Iterator[Any]:
+def written_by(node: fx.Node) -> Iterator[Any]:
     """Yield the arguments that an operation writes to."""
     if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
         for argument, value in zip(node.target._schema.arguments, node.args, strict=False):

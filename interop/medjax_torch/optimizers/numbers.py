@@ -113,6 +113,9 @@ class Numbers:
     def _decide(self, condition: Any) -> bool:
         if condition in (True, False, sympy.true, sympy.false):
             return bool(condition)
+        if _within_rules() and isinstance(condition, sympy.Eq | sympy.Ne):
+            # Torch spares itself a multiplication by 0 or 1: not to spare it is as right.
+            return isinstance(condition, sympy.Ne)
         if condition.free_symbols <= self._known.keys():
             known = {symbol: self._known[symbol] for symbol in condition.free_symbols}
             values = {symbol: sympy.Float(value) for symbol, (_, value) in known.items()}
@@ -122,9 +125,6 @@ class Numbers:
             if decision not in self.decisions:
                 self.decisions.append(decision)
             return outcome
-        if _within_rules() and isinstance(condition, sympy.Eq | sympy.Ne):
-            # Torch spares itself a multiplication by 0 or 1: not to spare it is as right.
-            return isinstance(condition, sympy.Ne)
         raise DecidesByValueError(
             "it decides by a value that changes from update to update (the learning rate, the "
             "number of updates, or what it computes of the gradients)"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph import host_random
-from medjax_torch.graph.checks import viewed, written
+from medjax_torch.graph.checks import viewed, written_by
 from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at
 from medjax_torch.graph.guards import is_random
@@ -265,7 +265,7 @@ class Traced:
                     "it has no gradient"
                 )
         for node in recorded.graph.nodes:
-            for target in written(node):
+            for target in written_by(node):
                 if viewed(target).op == "get_attr":
                     raise TraceError("it writes to a tensor that is in no parameter's state")
 
