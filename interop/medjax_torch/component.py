@@ -59,6 +59,8 @@ class ConvertedComponent:
         Type in which matrices are multiplied. Parameters and all else stay float32.
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
+    marks_rows : bool
+        Whether the optimizer is one that steps the rows that sparse gradients list.
 
     Attributes
     ----------
@@ -66,6 +68,8 @@ class ConvertedComponent:
         The component's content.
     variants : Variants
         Its graphs.
+    marks_rows : bool
+        As given.
     """
 
     def __init__(
@@ -76,13 +80,16 @@ class ConvertedComponent:
         max_variants: int,
         precision: str = "float32",
         attention_implementation: AttentionImplementation = "xla",
+        marks_rows: bool = False,
     ) -> None:
         self.component = component
         self.found: Found = find(component)
         # One operation costs where no kernel takes it, so it is one only where cuDNN may.
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
-        self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
+        rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
+        self.variants = Variants(self.found, max_variants, rules)
+        self.marks_rows = marks_rows
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}

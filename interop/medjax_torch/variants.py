@@ -13,19 +13,25 @@ from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
+from medjax_torch.graph.listed_rows import marking
 from medjax_torch.lowerings import custom_ops, decompositions
 from medjax_torch.modules import Found
+from medjax_torch.optimizers.rule import TOUCH
 
 logger = logging.getLogger("medjax")
 
 
-def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> Rules:
+def tracing_rules(
+    attention_implementation: AttentionImplementation = "xla", *, marks_rows: bool = False
+) -> Rules:
     """Return what the tracer is told, so that the lowerings know what it records.
 
     Parameters
     ----------
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
+    marks_rows : bool
+        Whether dense gradients tell which rows a sparse one lists; see `listed_rows`.
     """
     attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
     return Rules(
@@ -33,6 +39,7 @@ def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> 
             F.ctc_loss: custom_ops.ctc_loss,
             torch.ctc_loss: custom_ops.ctc_loss,
             **(attend if attention_implementation == "cudnn" else {}),
+            **(marking(TOUCH) if marks_rows else {}),
         },
         before_autograd=decompositions.before_autograd(),
         after_autograd=decompositions.after_autograd(),

@@ -16,6 +16,12 @@ Slots = dict[str, jax.Array]
 Options = frozenset[str]
 """Switches of a group that are on; they select code, so changing one would compile anew."""
 
+TOUCH = 1e-30
+"""Stands in a gradient that exists though it is 0, since 0 also says that there is none.
+
+In float32 it is far below the last digit of any weight, yet it survives clipping and averaging.
+"""
+
 Update = Callable[[jax.Array, Slots, Hyperparams, Options], tuple[jax.Array, Slots]]
 
 

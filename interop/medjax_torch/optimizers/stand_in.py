@@ -173,6 +173,11 @@ def refuse(optimizer: torch.optim.Optimizer) -> None:
             "once or several times; expected one that steps by the gradients it is given. Use "
             f"another, such as torch.optim.AdamW, or {other}, for instance optax.adamw(lr)"
         )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ValueError(
+            f"the optimizer is a {kind}, whose step takes sparse gradients; expected SparseAdam "
+            f"itself, or a step that takes dense ones, as those of JAX are. Else {other}"
+        )
     step = vars(optimizer).get("step")
     if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
         raise ValueError(
