@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from trained import Classifier, make
 
 from medjax_torch import BatchData, Options
+from medjax_torch.graph import trace
 from medjax_torch.lowerings import run
 from medjax_torch.modules import find
 from medjax_torch.tensors import to_numpy
-from medjax_torch.graph import trace
 from medjax_torch.variants import tracing_rules
 
 DRAW = np.random.default_rng(0)
@@ -98,7 +98,9 @@ LOOKUPS = [
     lambda table, ids: torch.embedding(table, ids, -1, False, True),
     lambda table, ids: F.embedding_bag(ids, table, mode="sum", sparse=True),
     lambda table, ids: F.embedding_bag(ids, table, mode="mean", sparse=True, padding_idx=3),
-    lambda table, ids: F.embedding(ids, table, sparse=True) + F.embedding(ids + 1, table, sparse=True),
+    lambda table, ids: (
+        F.embedding(ids, table, sparse=True) + F.embedding(ids + 1, table, sparse=True)
+    ),
 ]
 
 

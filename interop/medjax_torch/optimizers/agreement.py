@@ -52,9 +52,7 @@ def check_agreement(
     TraceError
         If they differ.
     """
-    parameters = {
-        name: value.detach().cpu().clone() for name, value in stand_in.parameters.items()
-    }
+    parameters = {name: value.detach().cpu().clone() for name, value in stand_in.parameters.items()}
     states: States = {}
     if not is_first:
         states, _ = stand_in.step(
@@ -112,7 +110,10 @@ def _shifted(entries: Sequence[Entries], graph: StepGraph) -> list[Entries]:
         if not all(decision.holds(known) for decision in graph.decisions):
             known[place] = value
     return [
-        with_numbers(group, lambda path, value, i=index: value * (known[i, path] / float(value) if value else 1))
+        with_numbers(
+            group,
+            lambda path, value, i=index: value * (known[i, path] / float(value) if value else 1),
+        )
         for index, group in enumerate(entries)
     ]
 

@@ -129,7 +129,11 @@ def _is_of(known: type, kind: type, name: str) -> bool:
         mine = mine.__wrapped__
     if getattr(theirs, "hooked", False):
         theirs = theirs.__wrapped__
-    return theirs is missing or mine is theirs or (name.startswith("__") and name != "__getattribute__")
+    return (
+        theirs is missing
+        or mine is theirs
+        or (name.startswith("__") and name != "__getattribute__")
+    )
 
 
 def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:

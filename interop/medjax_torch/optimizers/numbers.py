@@ -26,9 +26,7 @@ from medjax_torch.graph.errors import TraceError
 
 _SYMBOLIC = (SymFloat, SymInt, SymBool)
 _TORCH = Path(torch.__file__).parent
-_RULES = tuple(
-    str(_TORCH / name) for name in ("_decomp", "_meta_registrations", "_prims", "_refs")
-)
+_RULES = tuple(str(_TORCH / name) for name in ("_decomp", "_meta_registrations", "_prims", "_refs"))
 """Where torch computes shapes and breaks operations up."""
 _PASSED = tuple(str(_TORCH / name) for name in ("__init__.py", "fx", "_dynamo", "_compile.py"))
 

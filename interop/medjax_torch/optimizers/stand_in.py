@@ -65,9 +65,7 @@ class StandIn:
         What the optimizer itself holds.
     """
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, names: Sequence[Sequence[str]]
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, names: Sequence[Sequence[str]]) -> None:
         self._optimizer = optimizer
         self._names = names
         self.kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"

@@ -25,8 +25,8 @@ from medjax_torch.optimizers.first_step import Slots
 from medjax_torch.optimizers.foreach import ONE_BY_ONE
 from medjax_torch.optimizers.numbers import (
     REPLACEMENTS,
-    Decision,
     DecidesByValueError,
+    Decision,
     Numbers,
     as_tensor,
 )
@@ -233,7 +233,9 @@ class Traced:
             raise self._explained(error, str(error)) from error
         except Exception as error:
             line = str(error).strip().splitlines()
-            raise self._explained(error, f"{type(error).__name__}: {line[0] if line else ''}") from error
+            raise self._explained(
+                error, f"{type(error).__name__}: {line[0] if line else ''}"
+            ) from error
         if names:
             raise TraceError(
                 f"the step of {self._stand_in.kind} draws random numbers ({', '.join(names)}), "
