@@ -109,13 +109,14 @@ def _shifted(entries: Sequence[Entries], graph: StepGraph) -> list[Entries]:
         known[place] = 0.9 * value
         if not all(decision.holds(known) for decision in graph.decisions):
             known[place] = value
-    return [
-        with_numbers(
-            group,
-            lambda path, value, i=index: value * (known[i, path] / float(value) if value else 1),
-        )
-        for index, group in enumerate(entries)
-    ]
+    made = []
+    for index, group in enumerate(entries):
+
+        def shift(path: str, value: Any, index: int = index) -> Any:
+            return value if known[index, path] == float(value) else value * 0.9
+
+        made.append(with_numbers(group, shift))
+    return made
 
 
 def _compare(stand_in: StandIn, what: str, found: Any, expected: Tensor, scale: Tensor) -> None:

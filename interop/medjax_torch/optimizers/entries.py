@@ -35,7 +35,7 @@ def entries_of(optimizer: torch.optim.Optimizer, *, on_device: bool = False) -> 
     chosen = {**_VARIANTS, **({"capturable": True} if on_device else {})}
     return [
         {
-            name: chosen[name] if name in chosen else value
+            name: chosen.get(name, value)
             for name, value in group.items()
             if name not in ("params", *_OF_SCHEDULERS)
         }

@@ -123,17 +123,15 @@ _HARMLESS = ("__init__", "__doc__", "__module__", "__qualname__", "__repr__", "z
 
 def _is_of(known: type, kind: type, name: str) -> bool:
     """Tell whether an attribute of a subclass is new, or what the known class has."""
-    missing = object()
-    mine, theirs = vars(kind)[name], getattr(known, name, missing)
+    missing: Any = object()
+    mine: Any = vars(kind)[name]
+    theirs: Any = getattr(known, name, missing)
     if getattr(mine, "hooked", False):  # by torch, around what was inherited
         mine = mine.__wrapped__
     if getattr(theirs, "hooked", False):
         theirs = theirs.__wrapped__
-    return (
-        theirs is missing
-        or mine is theirs
-        or (name.startswith("__") and name != "__getattribute__")
-    )
+    is_special = name.startswith("__") and name != "__getattribute__"
+    return theirs is missing or mine is theirs or is_special
 
 
 def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:

@@ -66,9 +66,8 @@ class OptimizerLink:
 
     def adopt(self, state: TrainState) -> TrainState:
         """Return the state with hyperparameters and moments of the torch optimizer."""
-        state = state.replace(
-            opt_state=read_moments(self._optimizer, self._plan.groups, state.opt_state)
-        )
+        moved = read_moments(self._optimizer, self._plan.groups, state.opt_state)
+        state = state.replace(opt_state=moved)
         return self._pushed(state, self._plan.read(self._optimizer))
 
     def hand_back(self, state: TrainState) -> None:

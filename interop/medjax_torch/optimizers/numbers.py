@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import sympy
+import sympy  # type: ignore[import-untyped]
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch._subclasses import FakeTensor
@@ -85,7 +85,7 @@ class Numbers:
         value : float, optional
             Its value now.
         """
-        number = tensor.item()
+        number: Any = tensor.item()
         if name is not None and value is not None:
             self._known[number.node.expr] = name, value
         return number
@@ -174,8 +174,12 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
 """Functions of `math`, and torch's of the same meaning."""
 
 
+def _is_symbolic(value: Any) -> bool:
+    return isinstance(value, _SYMBOLIC)
+
+
 def _is_traced(value: Any) -> bool:
-    return isinstance(value, _SYMBOLIC) or (isinstance(value, FakeTensor) and value.dim() == 0)
+    return _is_symbolic(value) or (isinstance(value, FakeTensor) and value.dim() == 0)
 
 
 def as_tensor(number: Any) -> Tensor:
@@ -189,9 +193,9 @@ def _made(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Return `torch.tensor` or its like, which reads the numbers it is given, without doing so."""
 
     def call(data: Any, *arguments: Any, dtype: torch.dtype | None = None, **options: Any) -> Any:
-        if isinstance(data, _SYMBOLIC):
+        if _is_symbolic(data):
             return torch.scalar_tensor(data, dtype=dtype or torch.get_default_dtype())
-        if isinstance(data, list | tuple) and any(isinstance(one, _SYMBOLIC) for one in data):
+        if isinstance(data, list | tuple) and any(map(_is_symbolic, data)):
             return torch.stack([call(one, dtype=dtype) for one in data])
         return plain(data, *arguments, dtype=dtype, **options)
 

@@ -189,9 +189,8 @@ class Traced:
 
     def _result(self, after: States, name: str, entry: str) -> Tensor:
         slot, value = self._slots[name][entry], after.get(name, {}).get(entry)
-        if isinstance(value, Tensor) and slot.kind == "tensor":
-            if tuple(value.shape) == slot.shape and value.dtype == slot.dtype:
-                return value.detach()
+        if isinstance(value, Tensor) and (tuple(value.shape), value.dtype) == slot[1:3]:
+            return value.detach()
         is_number = not isinstance(value, bool | str | None)
         if not is_number or slot.shape or (isinstance(value, Tensor) and value.dim()):
             raise TraceError(f"it leaves {value!r} in {entry!r}; expected {slot.kind} {slot.shape}")
@@ -232,10 +231,8 @@ class Traced:
         except TraceError as error:
             raise self._explained(error, str(error)) from error
         except Exception as error:
-            line = str(error).strip().splitlines()
-            raise self._explained(
-                error, f"{type(error).__name__}: {line[0] if line else ''}"
-            ) from error
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise self._explained(error, what) from error
         if names:
             raise TraceError(
                 f"the step of {self._stand_in.kind} draws random numbers ({', '.join(names)}), "
@@ -316,4 +313,4 @@ def _line_of(error: BaseException) -> str:
     if not outside:
         return ""
     last = max(outside, key=frames.index)
-    return f"{last.filename}:{last.lineno} in {last.name}: {last.line}"
+    return f"{last.filename}:{last.lineno} in {last.name}: {(last.line or '').rstrip(':')}"

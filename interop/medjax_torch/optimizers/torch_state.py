@@ -89,7 +89,8 @@ def read_moments(
 def _parameters(
     optimizer: torch.optim.Optimizer, plan: GroupPlans
 ) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan | TracedGroup]]:
-    for group, planned in zip(optimizer.param_groups, plan, strict=True):
+    plans: tuple[GroupPlan | TracedGroup, ...] = plan
+    for group, planned in zip(optimizer.param_groups, plans, strict=True):
         for parameter, name in zip(group["params"], planned.names, strict=True):
             yield parameter, name, group, planned
 
