@@ -88,6 +88,7 @@ def start(
     warmup = warmup_steps(options, plan)
     schedule = with_warmup(with_kept_rate(component, trainer.schedule), warmup)
     if link is not None:
+        link.check_rate(warmup_steps=warmup)
         first_rate = link.learning_rate
         # torch's optimizer and scheduler hold the rate.
         schedule = schedule._replace(

@@ -47,6 +47,16 @@ class OptimizerLink:
         rate = self._optimizer.param_groups[0].get("lr")
         return 0.0 if rate is None else float(rate)
 
+    def check_rate(self, *, warmup_steps: int) -> None:
+        """Raise ValueError if a warm-up would scale a rate that there is not."""
+        if warmup_steps and self._optimizer.param_groups[0].get("lr") is None:
+            msg = (
+                f"warmup_steps scales the learning rate, and the {type(self._optimizer).__name__} "
+                "of the component has no learning rate (it is None); expected one. Give the "
+                "optimizer an lr, or use its own warm-up"
+            )
+            raise ValueError(msg)
+
     @property
     def rule(self) -> Plan:
         """What the transformation depends on beside its state, to be compared."""
