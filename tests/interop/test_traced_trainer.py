@@ -114,5 +114,5 @@ def test_a_second_training_goes_on_and_traces_and_compiles_nothing(tmp_path):
 
 def test_a_warm_up_needs_a_rate(tmp_path):
     trainer = trainer_of(tmp_path, *CASES[1], options=Options(warmup_steps=4))
-    with pytest.raises(ValueError, match="warmup_steps scales .* has no learning rate"):
+    with pytest.raises(ValueError, match=r"warmup_steps scales .* has no learning rate"):
         trainer.train()
