@@ -40,10 +40,10 @@ def falling(optimizer):
     return StepLR(optimizer, 1, 0.5)
 
 
-def trainer_of(folder, kind, options, **given):
+def trainer_of(folder, kind, settings, **given):
     scheduler = None if kind is RelativeAdafactor else falling
     given = {"options": Options(order="medkit"), **given}
-    return make(folder, Learner(kind, options), lr_scheduler_builder=scheduler, **given)
+    return make(folder, Learner(kind, settings), lr_scheduler_builder=scheduler, **given)
 
 
 class Silent:
@@ -96,7 +96,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, kind, opti
         assert all(
             torch.equal(torch.as_tensor(slots[n]), torch.as_tensor(others[n])) for n in slots
         )
-    saved = torch.load(resumed.last_checkpoint + "/optimizer.pt", weights_only=True)
+    saved = torch.load(f"{resumed.last_checkpoint}/optimizer.pt", weights_only=True)
     fresh = Learner(kind, options).configure_optimizer(1e-2)
     fresh.load_state_dict(saved)
     assert len(fresh.state) == 4
