@@ -78,6 +78,7 @@ class Assembly:
         component = self._preparation.trainable(rule, configure_optimizer)
         schedule = with_warmup(with_kept_rate(component, trainer.schedule), self._warmup)
         if link is not None:
+            link.check_rate(warmup_steps=self._warmup)
             first_rate = link.learning_rate
             # torch's optimizer and scheduler hold the rate.
             schedule = schedule._replace(

@@ -91,6 +91,8 @@ class ConvertedComponent:
         Type in which matrices are multiplied. Parameters and all else stay float32.
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
+    marks_rows : bool
+        Whether the optimizer is one that steps the rows that sparse gradients list.
 
     Attributes
     ----------
@@ -106,6 +108,8 @@ class ConvertedComponent:
         What `sometimes` was in the run that is resumed.
     version : int
         Counts up when `found`, `trained` or which parameters get a gradient has changed.
+    marks_rows : bool
+        As given.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class ConvertedComponent:
         max_variants: int,
         precision: str = "float32",
         attention_implementation: AttentionImplementation = "xla",
+        marks_rows: bool = False,
     ) -> None:
         self.component = component
         self.found: Found = find(component)
@@ -126,7 +131,8 @@ class ConvertedComponent:
         self.earlier: frozenset[str] = frozenset()
         self.version = 0
         functions = (component.forward, call)
-        rules = tracing_rules(attention_implementation)
+        rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
+        self.marks_rows = marks_rows
         self.variants = Variants(self.found, max_variants, rules, functions)
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None

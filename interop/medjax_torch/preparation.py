@@ -211,6 +211,12 @@ class Preparation:
         length = self._padder.length(batch)
         if not length:
             return None
+        if self.converted.marks_rows and train:
+            logger.warning(
+                "Batches run in their exact shapes, each of which is traced and compiled: padding "
+                "looks up a row, and SparseAdam steps every row that is looked up"
+            )
+            return None
         ladder = self._options.length_ladder
         longer = self._padder.pad_to(batch, next((r for r in ladder if r > length), length + 1))
         call = self.converted.call_on(batch, train=train)

@@ -296,6 +296,7 @@ class Trainer:
                 max_variants=self.options.max_variants,
                 precision=self.options.precision,
                 attention_implementation=self.options.attention_implementation,
+                marks_rows=isinstance(self.optimizer, torch.optim.SparseAdam),
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
             self._preparation = Preparation(converted, self.options, mesh)

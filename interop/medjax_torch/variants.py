@@ -14,9 +14,11 @@ from medjax_torch.conditions import Conditions
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
+from medjax_torch.graph.listed_rows import marking
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
 from medjax_torch.lowerings import custom_ops, decompositions
 from medjax_torch.modules import Found
+from medjax_torch.optimizers.rule import TOUCH
 from medjax_torch.watch import ColumnReads, outer_places
 
 logger = logging.getLogger("medjax")
@@ -28,13 +30,17 @@ Check = Callable[[Graph], None]
 """Raises if a graph does not compute what torch computes."""
 
 
-def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> Rules:
+def tracing_rules(
+    attention_implementation: AttentionImplementation = "xla", *, marks_rows: bool = False
+) -> Rules:
     """Return what the tracer is told, so that the lowerings know what it records.
 
     Parameters
     ----------
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
+    marks_rows : bool
+        Whether dense gradients tell which rows a sparse one lists; see `listed_rows`.
     """
     attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
     return Rules(
@@ -42,6 +48,7 @@ def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> 
             F.ctc_loss: custom_ops.ctc_loss,
             torch.ctc_loss: custom_ops.ctc_loss,
             **(attend if attention_implementation == "cudnn" else {}),
+            **(marking(TOUCH) if marks_rows else {}),
         },
         before_autograd=decompositions.before_autograd(),
         after_autograd=decompositions.after_autograd(),

@@ -36,10 +36,15 @@ def _addmv(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: An
 
 
 def _plus(bias: jax.Array, product: jax.Array, beta: Any, alpha: Any) -> jax.Array:
-    product = product if alpha == 1 else alpha * product
-    if beta == 0:  # torch does not read the bias then, not even its NaNs
+    product = product if _is(alpha, 1) else alpha * product
+    if _is(beta, 0):  # torch does not read the bias then, not even its NaNs
         return product
-    return (bias if beta == 1 else beta * bias) + product
+    return (bias if _is(beta, 1) else beta * bias) + product
+
+
+def _is(factor: Any, value: int) -> bool:
+    """Tell whether a factor is a certain number, and none that is known on the device alone."""
+    return isinstance(factor, int | float) and factor == value
 
 
 @lowers(aten._trilinear.default)

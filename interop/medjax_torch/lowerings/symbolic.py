@@ -20,6 +20,7 @@ lowers_each(
     {
         function: function
         for function in (
+            operator.abs,
             operator.add,
             operator.floordiv,
             operator.getitem,
@@ -32,18 +33,25 @@ lowers_each(
         )
     }
 )
+lowers_each({torch._sym_sqrt: jnp.sqrt})
 lowers_each({torch.sym_max: jnp.maximum, torch.sym_min: jnp.minimum})
+
+
+def _float() -> Any:
+    """Return float64, which Python's floats are, as far as JAX has it."""
+    return jax.dtypes.canonicalize_dtype(jnp.float64)
 
 
 @lowers(aten._local_scalar_dense.default)
 def _item(x: jax.Array) -> jax.Array:
-    """Return the only element, as a value that stays in the graph."""
-    return x.reshape(())
+    """Return the only element, as a value that stays in the graph, a float as Python's."""
+    value = x.reshape(())
+    return value.astype(_float()) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
 @lowers(torch.sym_float)
 def _sym_float(x: Any) -> jax.Array:
-    return jnp.asarray(x, jnp.float32)
+    return jnp.asarray(x, _float())
 
 
 @lowers(torch.sym_int)

@@ -3,6 +3,7 @@
 from medjax_torch.optimizers.groups import GroupPlan as GroupPlan
 from medjax_torch.optimizers.groups import plan_groups as plan_groups
 from medjax_torch.optimizers.groups import read_hyperparams as read_hyperparams
+from medjax_torch.optimizers.plans import plan_of as plan_of
 from medjax_torch.optimizers.schedulers import build_scheduler as build_scheduler
 from medjax_torch.optimizers.schedulers import end_epoch as end_epoch
 from medjax_torch.optimizers.torch_state import read_moments as read_moments

@@ -20,7 +20,7 @@ from medjax_torch.optimizers.decays import (
     mean_square,
     rectification,
 )
-from medjax_torch.optimizers.rule import Hyperparams, Options, Rule, Slots
+from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Options, Rule, Slots
 
 
 def _first_moment(gradient: jax.Array, slots: Slots, hyperparams: Hyperparams) -> jax.Array:
@@ -101,16 +101,21 @@ def _radam(
     return delta, {**slots, "exp_avg": first, "exp_avg_sq": second}
 
 
+_FELT = 1e5
+"""Multiple of `TOUCH` from which on a value is a gradient, not a sum of marks."""
+
+
 def _sparse_adam(
     gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
 ) -> tuple[jax.Array, Slots]:
     """Adam on the rows that have a gradient, with eps next to the uncorrected ``sqrt(v)``.
 
-    torch takes the rows its sparse gradient lists. JAX's gradient is dense, so a row counts as
-    listed when one of its values is not 0.
+    torch takes the rows its sparse gradient lists. JAX's gradient is dense, and a row counts as
+    listed when one of its values is not 0; where all would be, they are `TOUCH`.
     """
     del options
     listed = jnp.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keepdims=True)
+    gradient = jnp.where(jnp.abs(gradient) < _FELT * TOUCH, 0.0, gradient)
     squares = slots["exp_avg_sq"]
     first = jnp.where(listed, _first_moment(gradient, slots, hyperparams), slots["exp_avg"])
     second = jnp.where(listed, lerp(squares, gradient**2, hyperparams["beta2"]), squares)

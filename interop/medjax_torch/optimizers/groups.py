@@ -63,7 +63,7 @@ def plan_groups(
     rule = _find_rule(optimizer)
     initial = {slot: float(optimizer.defaults[key]) for slot, key in rule.initial.items()}
     return tuple(
-        GroupPlan(rule, _options(group), _names(group["params"], index, names), initial)
+        GroupPlan(rule, _options(group), names_of(group["params"], index, names), initial)
         for index, group in enumerate(optimizer.param_groups)
     )
 
@@ -103,32 +103,74 @@ def read_hyperparams(
     return tuple(_numbers(group, planned) for group, planned in zip(groups, plan, strict=True))
 
 
+def rule_of(optimizer: torch.optim.Optimizer) -> Rule | None:
+    """Return the rule of the optimizer's class, None if there is none.
+
+    A subclass of a known class has its rule if it overrides nothing that a step consists of.
+    """
+    for kind in type(optimizer).__mro__:
+        if kind in RULES:
+            return RULES[kind]
+        own = (name for name in vars(kind) if name not in _HARMLESS)
+        known = next((base for base in kind.__mro__ if base in RULES), None)
+        if known is None or any(not _is_of(known, kind, name) for name in own):
+            return None
+    return None
+
+
+_HARMLESS = ("__init__", "__doc__", "__module__", "__qualname__", "__repr__", "zero_grad")
+
+
+def _is_of(known: type, kind: type, name: str) -> bool:
+    """Tell whether an attribute of a subclass is new, or what the known class has."""
+    missing: Any = object()
+    mine: Any = vars(kind)[name]
+    theirs: Any = getattr(known, name, missing)
+    if getattr(mine, "hooked", False):  # by torch, around what was inherited
+        mine = mine.__wrapped__
+    if getattr(theirs, "hooked", False):
+        theirs = theirs.__wrapped__
+    is_special = name.startswith("__") and name != "__getattribute__"
+    return theirs is missing or mine is theirs or is_special
+
+
 def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:
-    found = type(optimizer)
-    name = f"{found.__module__}.{found.__qualname__}"
-    # A subclass may override anything, so only the classes themselves are known.
-    if found not in RULES:
+    rule = rule_of(optimizer)
+    if rule is None:
+        found = type(optimizer)
         msg = (
-            f"the optimizer is a {name}, which has no JAX rule; expected one of torch.optim's "
-            f"{', '.join(known.__name__ for known in RULES)}. For any other, return an "
-            "optax.GradientTransformation over {name: array} from configure_optimizer, for "
-            "instance optax.lion(learning_rate)"
+            f"the optimizer is a {found.__module__}.{found.__qualname__}, which has no JAX rule; "
+            f"expected one of torch.optim's {', '.join(known.__name__ for known in RULES)}"
         )
         raise ValueError(msg)
+    check_hooks(optimizer)
+    return rule
+
+
+def check_hooks(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if something is to be called before or after a step."""
+    found = type(optimizer)
     if any(
         getattr(optimizer, f"_optimizer_step_{moment}_hooks", None) for moment in ("pre", "post")
     ):
         msg = (
-            f"the {name} has step hooks, which JAX cannot call; expected none. Change gradients "
-            "in the component, or return an optax transformation from configure_optimizer"
+            f"the {found.__module__}.{found.__qualname__} has step hooks, which JAX cannot call; "
+            "expected none. Change gradients in the component, or return an optax transformation "
+            "from configure_optimizer"
         )
         raise ValueError(msg)
-    return RULES[found]
 
 
-def _names(
+def names_of(
     parameters: list[torch.Tensor], index: int, names: Mapping[torch.Tensor, str]
 ) -> tuple[str, ...]:
+    """Return the names of a group's parameters.
+
+    Raises
+    ------
+    ValueError
+        If one has no name or is complex.
+    """
     for place, parameter in enumerate(parameters):
         where = f"parameter {place} of the optimizer's group {index}"
         if parameter not in names:

@@ -11,10 +11,11 @@ import torch
 
 from medjax import sharding
 from medjax.state import TrainState
-from medjax_torch.optimizers.groups import SWITCHES, GroupPlan, plan_groups, read_hyperparams
+from medjax_torch.optimizers.groups import SWITCHES
+from medjax_torch.optimizers.plans import Plan, plan_of
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
-from medjax_torch.optimizers.transformation import make_transformation, set_hyperparams
+from medjax_torch.optimizers.transformation import leaving_alone, set_hyperparams
 
 
 class OptimizerLink:
@@ -40,56 +41,62 @@ class OptimizerLink:
         sometimes: Collection[str] = (),
     ) -> None:
         self._optimizer = optimizer
-        self._names = dict(names)
-        self._plan: tuple[GroupPlan, ...] = plan_groups(optimizer, names)
-        self._absent = absent
-        self._sometimes = sometimes
-        self._last = read_hyperparams(optimizer, self._plan)
+        self._sometimes = frozenset(sometimes)
+        self._plan: Plan = plan_of(optimizer, names, absent)
+        self._last = self._plan.read(optimizer)
         self._seen = self._settings()
         self._shape_seen = self._shape()
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the first group."""
-        return float(self._optimizer.param_groups[0]["lr"])
+        """Rate of the first group, 0 if its rule has none."""
+        rate = self._optimizer.param_groups[0].get("lr")
+        return 0.0 if rate is None else float(rate)
+
+    def check_rate(self, *, warmup_steps: int) -> None:
+        """Raise ValueError if a warm-up would scale a rate that there is not."""
+        if warmup_steps and self._optimizer.param_groups[0].get("lr") is None:
+            msg = (
+                f"warmup_steps scales the learning rate, and the {type(self._optimizer).__name__} "
+                "of the component has no learning rate (it is None); expected one. Give the "
+                "optimizer an lr, or use its own warm-up"
+            )
+            raise ValueError(msg)
 
     @property
-    def rule(self) -> tuple[Any, ...]:
+    def rule(self) -> tuple[Plan, frozenset[str]]:
         """What the transformation depends on beside its state, to be compared."""
-        return self._plan, frozenset(self._absent), frozenset(self._sometimes)
+        return self._plan, self._sometimes
 
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
-        return make_transformation(
-            self._plan, self._last, self._absent, learning_rate, self._sometimes
-        )
+        made = self._plan.transformation(self._last, learning_rate)
+        return leaving_alone(made, self._sometimes)
 
     def is_current(self) -> bool:
         """Tell whether the groups hold the parameters, with the options, that were planned."""
-        if self._shape() == self._shape_seen:
-            return True
-        return plan_groups(self._optimizer, self._names) == self._plan
+        return self._shape() == self._shape_seen
 
     def sync(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters that stand in the groups now."""
         if self._settings() == self._seen:
             return state
         self._seen = self._settings()
-        self._last = read_hyperparams(self._optimizer, self._plan)
+        self._last = self._plan.read(self._optimizer)
         return self._pushed(state, self._last)
 
     def adopt(self, state: TrainState) -> TrainState:
         """Return the state with hyperparameters and moments of the torch optimizer."""
-        state = state.replace(opt_state=read_moments(self._optimizer, self._plan, state.opt_state))
-        return self.pushed(state)
+        moved = read_moments(self._optimizer, self._plan.groups, state.opt_state)
+        return self.pushed(state.replace(opt_state=moved))
 
     def pushed(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters of the groups, changed or not."""
-        return self._pushed(state, read_hyperparams(self._optimizer, self._plan))
+        return self._pushed(state, self._plan.read(self._optimizer))
 
     def hand_back(self, state: TrainState) -> None:
         """Write the moments of `state` into the torch optimizer."""
-        write_moments(self._optimizer, self._plan, state.opt_state)
+        write_moments(self._optimizer, self._plan.groups, state.opt_state)
 
     def _pushed(self, state: TrainState, hyperparams: tuple[Hyperparams, ...]) -> TrainState:
         rate = sharding.put(np.float32(self.learning_rate), state.learning_rate.sharding)

@@ -17,14 +17,13 @@ Slots = dict[str, jax.Array]
 Options = frozenset[str]
 """Switches of a group that are on; they select code, so changing one would compile anew."""
 
-Update = Callable[[jax.Array, Slots, Hyperparams, Options], tuple[jax.Array, Slots]]
-
-
 TOUCH = 1e-30
-"""What a gradient that is 0 carries to be told from one that is not there.
+"""Stands in a gradient that exists though it is 0, since 0 also says that there is none.
 
-It is lost in every sum, its square is 0 in float32, and divided by an epsilon it moves nothing.
+In float32 it is far below the last digit of any weight, yet it survives clipping and averaging.
 """
+
+Update = Callable[[jax.Array, Slots, Hyperparams, Options], tuple[jax.Array, Slots]]
 
 
 def touched(gradient: jax.Array) -> jax.Array:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from medjax_torch.optimizers.groups import rule_of
+
 
 def build_scheduler(
     builder: Callable[[torch.optim.Optimizer], Any],
@@ -58,9 +60,13 @@ def build_scheduler(
         )
         raise ValueError(msg)
     # JAX makes the updates, so torch would warn that the scheduler is stepped before the
-    # optimizer. A step without gradients changes nothing and is one that torch counts.
+    # optimizer. A step without gradients changes nothing and is one that torch counts; what a step
+    # of the user's own makes of none is unknown, so there torch's note of it has to do.
     optimizer.zero_grad(set_to_none=True)
-    optimizer.step()
+    if rule_of(optimizer) is None:
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+    else:
+        optimizer.step()
     return scheduler
 
 

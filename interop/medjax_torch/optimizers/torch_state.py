@@ -16,11 +16,16 @@ import torch
 from medjax import sharding
 from medjax_torch.optimizers.groups import GroupPlan
 from medjax_torch.optimizers.rule import Slots
+from medjax_torch.optimizers.traced import TracedGroup
+from medjax_torch.optimizers.traced_state import jax_slots, torch_entries
 from medjax_torch.optimizers.transformation import find_state, replace_state
+
+GroupPlans = tuple[GroupPlan, ...] | tuple[TracedGroup, ...]
+"""One for each parameter group, all of one kind."""
 
 
 def write_moments(
-    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...], opt_state: optax.OptState
+    optimizer: torch.optim.Optimizer, plan: GroupPlans, opt_state: optax.OptState
 ) -> None:
     """Fill ``optimizer.state`` with the moments of `opt_state`, as copies.
 
@@ -30,8 +35,8 @@ def write_moments(
     ----------
     optimizer : torch.optim.Optimizer
         The optimizer `plan` was made of; changed in place.
-    plan : tuple of GroupPlan
-        From `groups.plan_groups`.
+    plan : tuple of GroupPlan or of TracedGroup
+        From `plans.plan_of`.
     opt_state : pytree
         State of an optax transformation around one of `make_transformation`.
     """
@@ -39,9 +44,10 @@ def write_moments(
     for parameter, name, group, planned in _parameters(optimizer, plan):
         if name not in moments:  # frozen
             continue
-        # Slots that start at a value are there from the beginning.
-        is_updated = moments[name]["step"] > 0 or planned.initial
-        slots = _torch_slots(moments[name], parameter, group, planned) if is_updated else {}
+        if isinstance(planned, TracedGroup):
+            slots = torch_entries(moments[name], planned.slots[name], parameter)
+        else:
+            slots = _torch_slots(moments[name], parameter, group, planned)
         if slots:
             optimizer.state[parameter] = slots
         else:
@@ -49,7 +55,7 @@ def write_moments(
 
 
 def read_moments(
-    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...], opt_state: optax.OptState
+    optimizer: torch.optim.Optimizer, plan: GroupPlans, opt_state: optax.OptState
 ) -> optax.OptState:
     """Return `opt_state` with the moments that ``optimizer.state`` holds, as copies.
 
@@ -57,8 +63,8 @@ def read_moments(
     ----------
     optimizer : torch.optim.Optimizer
         The optimizer `plan` was made of, for instance after ``load_state_dict``.
-    plan : tuple of GroupPlan
-        From `groups.plan_groups`.
+    plan : tuple of GroupPlan or of TracedGroup
+        From `plans.plan_of`.
     opt_state : pytree
         State of an optax transformation around one of `make_transformation`, as `init` gives it;
         a parameter torch has no state for keeps what it has there.
@@ -73,15 +79,19 @@ def read_moments(
     for parameter, name, _, planned in _parameters(optimizer, plan):
         held = optimizer.state.get(parameter)
         if held and name in moments:
-            moments[name] = _jax_slots(held, moments[name], name, planned)
+            if isinstance(planned, TracedGroup):
+                moments[name] = jax_slots(held, planned.slots[name], moments[name], name)
+            else:
+                moments[name] = _jax_slots(held, moments[name], name, planned)
     return replace_state(opt_state, state._replace(moments=moments))
 
 
 def _parameters(
-    optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...]
-) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan]]:
+    optimizer: torch.optim.Optimizer, plan: GroupPlans
+) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan | TracedGroup]]:
+    plans: tuple[GroupPlan | TracedGroup, ...] = plan
     # Groups and parameters may have been added since, behind those that were planned.
-    for group, planned in zip(optimizer.param_groups, plan, strict=False):
+    for group, planned in zip(optimizer.param_groups, plans, strict=False):
         for parameter, name in zip(group["params"], planned.names, strict=False):
             yield parameter, name, group, planned
 
@@ -89,6 +99,9 @@ def _parameters(
 def _torch_slots(
     slots: dict[str, np.ndarray], parameter: torch.Tensor, group: dict[str, Any], plan: GroupPlan
 ) -> dict[str, Any]:
+    # Slots that start at a value are there from the beginning.
+    if not slots["step"] > 0 and not plan.initial:
+        return {}
     written: dict[str, Any] = {}
     if plan.rule.step == "int":
         written["step"] = int(slots["step"])

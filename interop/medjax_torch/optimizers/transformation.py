@@ -41,7 +41,6 @@ def make_transformation(
     hyperparams: tuple[Hyperparams, ...],
     absent: Collection[str] = (),
     learning_rate: jax.Array | float | None = None,
-    sometimes: Collection[str] = (),
 ) -> optax.GradientTransformation:
     """Return the transformation that updates as the torch optimizer behind `plan` would.
 
@@ -59,9 +58,6 @@ def make_transformation(
         Rate in force, traced, where an optax schedule or a warm-up decides it: the rates of all
         groups are scaled by its ratio to that of the first group. By default they stay what
         `hyperparams` says.
-    sometimes : collection of str
-        Parameters that get a gradient from some batches only. Where all of it is 0 it was not
-        there, and they are left alone; see `rule.touched`.
 
     Returns
     -------
@@ -94,28 +90,52 @@ def make_transformation(
             raise ValueError("a torch optimizer's update needs params; found None")
         deltas = jax.tree.map(jnp.zeros_like, params)
         moments = dict(state.moments)
-        factor = _factor(learning_rate, state.hyperparams)
+        factor = factor_of(learning_rate, state.hyperparams)
         for group, held in zip(plan, state.hyperparams, strict=True):
             numbers = _scaled(held, factor)
             for name in group.names:
                 gradient = updates.get(name)
                 if name not in frozen and gradient is not None:
-                    delta, slots = _update_one(
+                    delta, moments[name] = _update_one(
                         gradient, params[name], moments[name], numbers, group
                     )
-                    if name in sometimes:
-                        there = jnp.any(gradient != 0)
-                        delta = jnp.where(there, delta, 0)
-                        choose = functools.partial(jnp.where, there)
-                        slots = jax.tree.map(choose, slots, moments[name])
-                    moments[name] = slots
                     deltas[name] = delta.astype(params[name].dtype)
         return deltas, OptimizerState(state.hyperparams, moments)
 
     return optax.GradientTransformation(init, update)
 
 
-def _factor(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
+def leaving_alone(
+    transformation: optax.GradientTransformation, names: Collection[str]
+) -> optax.GradientTransformation:
+    """Return a transformation that leaves parameters alone where they got no gradient.
+
+    Parameters
+    ----------
+    transformation : optax.GradientTransformation
+        With an `OptimizerState`.
+    names : collection of str
+        Parameters that get a gradient from some batches only. Where all of it is 0 it was not
+        there, and neither they nor their moments change; see `rule.touched`.
+    """
+    if not names:
+        return transformation
+
+    def update(updates: Any, state: OptimizerState, params: Any = None) -> Any:
+        deltas, after = transformation.update(updates, state, params)
+        moments: dict[str, Slots] = dict(after.moments)
+        for name in names:
+            there = jnp.any(updates[name] != 0)
+            deltas[name] = jnp.where(there, deltas[name], 0)
+            if name in moments:
+                choose = functools.partial(jnp.where, there)
+                moments[name] = jax.tree.map(choose, moments[name], state.moments[name])
+        return deltas, after._replace(moments=moments)
+
+    return optax.GradientTransformation(transformation.init, update)
+
+
+def factor_of(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
     """Return what the groups' rates are multiplied by: exactly 1 if nothing but they decide."""
     if learning_rate is None:
         return None

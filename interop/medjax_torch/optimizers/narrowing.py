@@ -1,0 +1,63 @@
+"""Numbers of float64 where they meet tensors of fewer digits."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import SymFloat, Tensor, fx
+
+aten = torch.ops.aten
+
+
+def narrow_numbers(graph: fx.Graph) -> None:
+    """Round numbers to float32 where an operation of torch takes them along with narrower tensors.
+
+    A number never decides what torch computes in, and as float64 it would in JAX: a tensor that
+    was filled with 0.3 would not equal 0.3 any more.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        Functional, with the traced values in the nodes. Changed.
+    """
+    rounded: dict[fx.Node, fx.Node] = {}
+    for node in list(graph.nodes):
+        if not isinstance(node.target, torch._ops.OpOverload) or not _is_narrow(node):
+            continue
+
+        def take(argument: fx.Node) -> fx.Node:
+            if not _is_number(argument):
+                return argument
+            if argument not in rounded:
+                with graph.inserting_after(argument):
+                    made = graph.call_function(
+                        aten._to_copy.default, (argument,), {"dtype": torch.float32}
+                    )
+                made.meta["val"] = torch.empty((), dtype=torch.float32, device="meta")
+                rounded[argument] = made
+            return rounded[argument]
+
+        node.args = fx.node.map_arg(node.args, take)
+        node.kwargs = fx.node.map_arg(node.kwargs, take)
+
+
+def _is_number(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    if isinstance(value, Tensor):
+        return value.dim() == 0 and value.dtype == torch.float64
+    return isinstance(value, SymFloat)
+
+
+def _is_narrow(node: fx.Node) -> bool:
+    """Tell whether a node computes in less than float64."""
+    if node.target is aten._local_scalar_dense.default:
+        return False
+    values: list[Any] = [argument.meta.get("val") for argument in node.all_input_nodes]
+    floats = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+    decisive = [value for value in floats if value.dim()] or floats
+    if not decisive:
+        return False
+    common = functools.reduce(torch.promote_types, (value.dtype for value in decisive))
+    return common != torch.float64

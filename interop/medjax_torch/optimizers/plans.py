@@ -1,0 +1,78 @@
+"""How an optimizer steps in JAX: by a rule written here, or by its own step, traced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Protocol
+
+import jax
+import optax
+import torch
+
+from medjax_torch.optimizers.groups import GroupPlan, plan_groups, read_hyperparams, rule_of
+from medjax_torch.optimizers.rule import Hyperparams
+from medjax_torch.optimizers.traced import TracedGroup, trace_optimizer
+from medjax_torch.optimizers.transformation import make_transformation
+
+
+class Plan(Protocol):
+    """What is fixed about an optimizer while a run lasts, to be compared with ``==``."""
+
+    @property
+    def groups(self) -> tuple[GroupPlan, ...] | tuple[TracedGroup, ...]:
+        """The parameter groups."""
+
+    def read(self, optimizer: torch.optim.Optimizer) -> tuple[Hyperparams, ...]:
+        """Return the hyperparameters of every group as they stand now."""
+
+    def transformation(
+        self,
+        hyperparams: tuple[Hyperparams, ...],
+        learning_rate: jax.Array | float | None = None,
+    ) -> optax.GradientTransformation:
+        """Return the transformation; see `transformation.make_transformation`."""
+
+
+class RulePlan(NamedTuple):
+    """Of a class that `rules` has a rule for."""
+
+    groups: tuple[GroupPlan, ...]
+    absent: frozenset[str]
+
+    def read(self, optimizer: torch.optim.Optimizer) -> tuple[Hyperparams, ...]:
+        """Return the hyperparameters; see `groups.read_hyperparams`."""
+        return read_hyperparams(optimizer, self.groups)
+
+    def transformation(
+        self,
+        hyperparams: tuple[Hyperparams, ...],
+        learning_rate: jax.Array | float | None = None,
+    ) -> optax.GradientTransformation:
+        """Return the transformation; see `transformation.make_transformation`."""
+        return make_transformation(self.groups, hyperparams, self.absent, learning_rate)
+
+
+def plan_of(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[torch.Tensor, str],
+    absent: Collection[str] = (),
+) -> Plan:
+    """Return the plan of a torch optimizer.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Of a class with a rule, or any whose step is tensor operations.
+    names : mapping of torch.Tensor to str
+        Name of each parameter, found by identity.
+    absent : collection of str
+        Parameters that get no gradient (None in torch).
+
+    Raises
+    ------
+    ValueError, TraceError
+        See `groups.plan_groups` and `traced.trace_optimizer`.
+    """
+    if rule_of(optimizer) is None:
+        return trace_optimizer(optimizer, names, absent)
+    return RulePlan(plan_groups(optimizer, names), frozenset(absent))

@@ -1,0 +1,228 @@
+"""A torch optimizer's step on other tensors than those it holds."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medjax_torch.graph.errors import TraceError
+
+Entries = dict[str, Any]
+"""A parameter group without its parameters."""
+
+States = dict[str, dict[str, Any]]
+"""What an optimizer keeps of each parameter, by the parameter's name."""
+
+_CONTAINERS = (list, tuple, dict, set)
+_NOTES = ("_warned", "_opt_called")
+"""How torch names what it notes of an optimizer, which is no state."""
+
+
+class _Noting(dict[str, Any]):
+    """State of a parameter that notes what each entry was first set to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, Any] = {}
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.first.setdefault(key, value.clone() if isinstance(value, Tensor) else value)
+        super().__setitem__(key, value)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set an entry that is missing."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def update(self, *arguments: Any, **entries: Any) -> None:
+        """Set several entries."""
+        for key, value in dict(*arguments, **entries).items():
+            self[key] = value
+
+
+class StandIn:
+    """Takes steps of an optimizer on given tensors, and leaves the optimizer as it is.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Whose class says how to step, and whose attributes are read.
+    names : sequence of sequence of str
+        For each group, the names of its parameters.
+
+    Attributes
+    ----------
+    kind : str
+        The class by its full name.
+    parameters : dict of str to Tensor
+        What the optimizer itself holds.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, names: Sequence[Sequence[str]]) -> None:
+        self._optimizer = optimizer
+        self._names = names
+        self.kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+        self.parameters: dict[str, Tensor] = {
+            name: parameter
+            for group, own in zip(optimizer.param_groups, names, strict=True)
+            for parameter, name in zip(group["params"], own, strict=True)
+        }
+
+    def step(
+        self,
+        entries: Sequence[Entries],
+        parameters: Mapping[str, Tensor],
+        gradients: Mapping[str, Tensor],
+        states: Mapping[str, dict[str, Any]],
+    ) -> tuple[States, States]:
+        """Take a step; parameters and tensors of the states may be written in place.
+
+        Parameters
+        ----------
+        entries : sequence of dict
+            The groups without their parameters.
+        parameters, gradients : mapping of str to Tensor
+            By name; a parameter without a gradient has None in torch.
+        states : mapping of str to dict
+            By name; a parameter that has none gets it from the step.
+
+        Returns
+        -------
+        after : dict
+            The states after the step.
+        first : dict
+            Of a parameter that had none, what each entry was first set to.
+
+        Raises
+        ------
+        TraceError
+            If the step changes something of the optimizer that is no parameter's state.
+        """
+        stand_in = object.__new__(type(self._optimizer))
+        attributes = {n: _own(v) for n, v in vars(self._optimizer).items() if n != "step"}
+        stand_in.__dict__.update(attributes)
+        groups = [
+            {**_own(held), "params": [parameters[name] for name in names]}
+            for held, names in zip(entries, self._names, strict=True)
+        ]
+        state: Any = defaultdict(_Noting)
+        for name, parameter in parameters.items():
+            parameter.grad = gradients.get(name)
+            if name in states:
+                state[parameter] = dict(states[name])
+        stand_in.param_groups, stand_in.state = groups, state
+        attributes |= {"param_groups": groups, "state": state}
+        before = {"its attributes": _content(attributes)}
+        before |= {f"its group {i}": _content(group) for i, group in enumerate(groups)}
+        type(self._optimizer).step(stand_in)
+        after = {"its attributes": _content(vars(stand_in))}
+        after |= {f"its group {i}": _content(group) for i, group in enumerate(groups)}
+        self._check_same(before, after)
+        by_name = {name: parameter for name, parameter in parameters.items() if parameter in state}
+        self._check_owners(state, by_name)
+        return (
+            {name: dict(state[parameter]) for name, parameter in by_name.items()},
+            {
+                name: dict(state[parameter].first)
+                for name, parameter in by_name.items()
+                if isinstance(state[parameter], _Noting)
+            },
+        )
+
+    def _check_same(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        for place, content in after.items():
+            for name in sorted(content.keys() | before[place].keys()):
+                found, expected = content.get(name), before[place].get(name)
+                if name.startswith(_NOTES) or _is_same(found, expected):
+                    continue
+                raise TraceError(
+                    f"the step of {self.kind} changes {name!r} of {place}; expected it to change "
+                    "parameters and self.state[parameter] alone, the only things that a JAX state "
+                    "holds. Keep it in self.state[parameter], or return an "
+                    "optax.GradientTransformation from configure_optimizer"
+                )
+
+    def _check_owners(self, state: Any, by_name: Mapping[str, Tensor]) -> None:
+        if len(state) > len(by_name):
+            raise TraceError(
+                f"the step of {self.kind} keeps a state that belongs to no parameter; expected "
+                "entries of self.state for parameters alone. Keep it in self.state[parameter], or "
+                "return an optax.GradientTransformation from configure_optimizer"
+            )
+
+
+def refuse(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError if a step on other tensors could not be all that the optimizer does."""
+    kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+    other = "return an optax.GradientTransformation over {name: array} from configure_optimizer"
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if isinstance(optimizer, torch.optim.LBFGS) or (
+        closure is not None and closure.default is inspect.Parameter.empty
+    ):
+        raise ValueError(
+            f"the optimizer is a {kind}, whose step needs a closure that computes the loss anew, "
+            "once or several times; expected one that steps by the gradients it is given. Use "
+            f"another, such as torch.optim.AdamW, or {other}, for instance optax.adamw(lr)"
+        )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise ValueError(
+            f"the optimizer is a {kind}, whose step takes sparse gradients; expected SparseAdam "
+            f"itself, or a step that takes dense ones, as those of JAX are. Else {other}"
+        )
+    step = vars(optimizer).get("step")
+    if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
+        raise ValueError(
+            f"the {kind} has a step of its own, set on this one object; expected the step of its "
+            f"class. Write it in a subclass, or {other}"
+        )
+    for name, value in vars(optimizer).items():
+        held = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, torch.optim.Optimizer) for one in held):
+            raise ValueError(
+                f"the {kind} holds another optimizer in {name!r}, whose parameters are not its "
+                "own; expected an optimizer that steps by itself. Write both rules in one step, "
+                f"or {other}, for instance with optax.lookahead or optax.multi_transform"
+            )
+
+
+def _own(value: Any) -> Any:
+    """Return a copy of containers, however deep, around the same content."""
+    if isinstance(value, dict) and type(value) in (dict, defaultdict):
+        made = copy.copy(value)
+        made.update({name: _own(held) for name, held in value.items()})
+        return made
+    if type(value) in (list, tuple):
+        return type(value)(_own(held) for held in value)
+    return set(value) if type(value) is set else value
+
+
+def _content(holder: dict[str, Any]) -> dict[str, Any]:
+    """Return what lies in a holder, to be compared by `_is_same`."""
+    skipped = ("param_groups", "state", "params")
+    return {str(n): _frozen(v) for n, v in holder.items() if n not in skipped}
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value, value._version
+    if isinstance(value, dict):
+        return [(name, _frozen(held)) for name, held in value.items()]
+    if isinstance(value, list | tuple):
+        return [_frozen(held) for held in value]
+    return frozenset(value) if isinstance(value, set) else value
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    if first is second:
+        return True
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(_is_same, first, second))
+    plain = (int, float, str, frozenset)
+    return type(first) is type(second) and isinstance(first, plain) and first == second

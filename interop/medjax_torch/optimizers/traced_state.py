@@ -1,0 +1,75 @@
+"""What a traced optimizer keeps of a parameter, as torch holds it and as JAX does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from medjax import sharding
+from medjax_torch.optimizers.entries import as_pair
+from medjax_torch.optimizers.first_step import Slot
+from medjax_torch.optimizers.rule import Slots
+from medjax_torch.optimizers.traced import UPDATED
+from medjax_torch.tensors import to_numpy, to_torch
+
+
+def torch_entries(
+    held: dict[str, np.ndarray], slots: dict[str, Slot], parameter: torch.Tensor
+) -> dict[str, Any]:
+    """Return the state of a parameter for torch, empty before its first update.
+
+    Parameters
+    ----------
+    held : dict
+        Its arrays, on the host.
+    slots : dict
+        What they are in torch.
+    parameter : torch.Tensor
+        The parameter, for the device.
+    """
+    if not held[UPDATED]:
+        return {}
+    written: dict[str, Any] = {}
+    for entry, slot in slots.items():
+        if slot.kind == "fixed":
+            written[entry] = slot.start
+        elif slot.kind == "tensor":
+            device = parameter.device if slot.shape else torch.device("cpu")
+            written[entry] = to_torch(held[entry]).to(dtype=slot.dtype, device=device)
+        elif slot.kind == "int":
+            written[entry] = int(held[entry])
+        else:
+            written[entry] = float(held[entry][0]) + float(held[entry][1])
+    return written
+
+
+def jax_slots(held: dict[str, Any], slots: dict[str, Slot], like: Slots, name: str) -> Slots:
+    """Return the arrays of a parameter that torch has updated.
+
+    Raises
+    ------
+    ValueError
+        If an entry is missing or is something else than here.
+    """
+    made: Slots = {UPDATED: sharding.put(np.int32(1), like[UPDATED].sharding)}
+    for entry, slot in slots.items():
+        if slot.kind == "fixed":
+            continue
+        value = held.get(entry)
+        shape = None if value is None else tuple(np.shape(value))
+        if value is None or shape != slot.shape:
+            msg = (
+                f"{entry!r} of parameter {name} in the torch optimizer's state "
+                f"{'is missing' if value is None else f'has shape {shape}'}; expected shape "
+                f"{slot.shape}. Was it saved with other options?"
+            )
+            raise ValueError(msg)
+        if slot.kind == "float":
+            array = as_pair(float(value))
+        else:
+            # `astype` copies, else JAX and torch might share the memory.
+            array = to_numpy(torch.as_tensor(value)).astype(like[entry].dtype)
+        made[entry] = sharding.put(array, like[entry].sharding)
+    return made

@@ -1,0 +1,158 @@
+"""SparseAdam steps the rows that torch's sparse gradient lists, also those whose gradient is 0."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from trained import Classifier, make
+
+from medjax_torch import BatchData, Options
+from medjax_torch.graph import trace
+from medjax_torch.lowerings import run
+from medjax_torch.modules import find
+from medjax_torch.tensors import to_numpy
+from medjax_torch.variants import tracing_rules
+
+DRAW = np.random.default_rng(0)
+ROWS = DRAW.integers(0, 12, (24, 4))
+ITEMS = [
+    # Of tokens 5 to 8 no loss counts: they are looked up and get a gradient of 0.
+    {"ids": row.tolist(), "tags": [-100 if 5 <= i <= 8 else i % 3 for i in row.tolist()]}
+    for row in ROWS
+]
+
+
+class Words(Classifier):
+    """Tags each word by itself; words without a tag are ignored."""
+
+    def __init__(self, optimizer=torch.optim.SparseAdam, **table):
+        super().__init__()
+        torch.manual_seed(1)
+        self.model = nn.Embedding(14, 3, sparse=True, **table)
+        self.optimizer = optimizer
+
+    def configure_optimizer(self, lr):
+        return self.optimizer(self.model.parameters(), lr=lr)
+
+    def collate(self, examples):
+        return BatchData(
+            ids=torch.tensor([e["ids"] for e in examples]),
+            tags=torch.tensor([e["tags"] for e in examples]),
+        )
+
+    def forward(self, batch, return_loss, eval_mode):
+        scores = self.model(batch["ids"])
+        return BatchData(scores=scores), F.cross_entropy(scores.mT, batch["tags"])
+
+
+class Stirred(Words):
+    """The ignored words count every second batch, so their moments are not 0 when they do not."""
+
+    def collate(self, examples):
+        batch = super().collate(examples)
+        if len(examples) == 4 and examples[0]["ids"][0] % 2:
+            batch["tags"] = batch["ids"] % 3
+        return batch
+
+
+def by_torch(component, epochs, seed, folder):
+    training = pytest.importorskip("medkit.training")
+    config = training.TrainerConfig(
+        output_dir=folder, learning_rate=0.05, nb_training_epochs=epochs, batch_size=4, seed=seed
+    )
+    training.Trainer(component, config, ITEMS, ITEMS[:8], callback=Silent()).train()
+    return component.model.weight.detach().clone()
+
+
+class Silent:
+    def __getattr__(self, name):
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: None
+
+
+@pytest.mark.parametrize("table", [{}, {"padding_idx": 3}], ids=["all", "padding_idx"])
+def test_rows_looked_up_in_vain_are_stepped(tmp_path, table):
+    ours = Stirred(**table)
+    trainer = make(
+        *(tmp_path / "ours", ours),
+        train=ITEMS,
+        evaluated=ITEMS[:8],
+        batch_size=4,
+        learning_rate=0.05,
+        options=Options(order="medkit"),
+    )
+    trainer.train()
+    expected = by_torch(Stirred(**table), 3, 3, tmp_path / "theirs")
+    assert (ours.model.weight - expected).abs().max() < 2e-6
+    moved = (ours.model.weight - Stirred(**table).model.weight).abs().amax(1)
+    assert (moved[:12] > 1e-3).sum() >= 10
+    assert not moved[12:].any()
+
+
+LOOKUPS = [
+    lambda table, ids: F.embedding(ids, table, sparse=True),
+    lambda table, ids: F.embedding(ids, table, 3, sparse=True),
+    lambda table, ids: F.embedding(ids, table, -11, None, 2.0, False, True),
+    lambda table, ids: torch.embedding(table, ids, -1, False, True),
+    lambda table, ids: F.embedding_bag(ids, table, mode="sum", sparse=True),
+    lambda table, ids: F.embedding_bag(ids, table, mode="mean", sparse=True, padding_idx=3),
+    lambda table, ids: (
+        F.embedding(ids, table, sparse=True) + F.embedding(ids + 1, table, sparse=True)
+    ),
+]
+
+
+@pytest.mark.parametrize("lookup", LOOKUPS)
+def test_the_rows_marked_are_those_that_torch_lists(lookup):
+    class Table:
+        def __init__(self):
+            torch.manual_seed(0)
+            self.model = nn.ParameterList([nn.Parameter(torch.randn(14, 3))])
+
+    ids = torch.tensor([[1, 2, 2, 3], [3, 4, 9, 9]])
+
+    def call(component):
+        def forward(batch):
+            found = lookup(component.model[0], batch["ids"])
+            # Half of what is looked up does not count.
+            return {}, (found[:1] ** 2).sum() + 0 * found.sum()
+
+        return forward
+
+    table = Table()
+    _, loss = call(table)({"ids": ids})
+    loss.backward()
+    gradient = table.model[0].grad.coalesce()
+    listed = np.isin(np.arange(14), gradient.indices().numpy())
+
+    traced_table = Table()
+    found = find(traced_table)
+    rules = tracing_rules(marks_rows=True)
+    graph = trace(call(traced_table), found, {"ids": ids}, train=True, rules=rules)
+    state = {name: to_numpy(value) for name, value in found.tensors.items()}
+    constants = {name: to_numpy(value) for name, value in graph.constants.items()}
+    values = run(graph.module, graph.inputs(state, {"ids": ids.int().numpy()}), None, constants)
+    ours = np.asarray(next(iter(graph.results(values).gradients.values())))
+    np.testing.assert_array_equal((ours != 0).any(1), listed)
+    np.testing.assert_allclose(ours, gradient.to_dense(), rtol=1e-6, atol=1e-20)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adagrad])
+def test_other_optimizers_see_no_marks(tmp_path, optimizer):
+    ours = Words(optimizer)
+    trainer = make(
+        *(tmp_path / "ours", ours),
+        train=ITEMS,
+        evaluated=ITEMS[:8],
+        batch_size=4,
+        learning_rate=0.05,
+        options=Options(order="medkit"),
+    )
+    trainer.train()
+    expected = by_torch(Words(optimizer), 3, 3, tmp_path / "theirs")
+    assert (ours.model.weight - expected).abs().max() < 1e-6
+    start = Words(optimizer).model.weight
+    assert torch.equal(ours.model.weight[5:9], start[5:9])
