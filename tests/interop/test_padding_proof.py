@@ -152,7 +152,7 @@ def largest(component, batch):
 def gated(component, batch):
     hidden = component.embed(batch["ids"])
     read, _ = component.lstm(hidden)
-    return {}, component.head(hidden + component.gate * read).sum(1).square().mean()
+    return {}, component.head((hidden + component.gate * read).sum(1)).square().mean()
 
 
 def scaled(component, batch):
