@@ -143,7 +143,10 @@ class Prover:
             draws += 1
         while isinstance(first, PaddingProof) and draws < _DRAWS:
             drawn = moved(self._found, gradients, draws)
-            expected = self._run(drawn, self._batch)
+            try:
+                expected = self._run(drawn, self._batch)
+            except Exception as error:
+                return f"forward raises {type(error).__name__} at other weights: {error}"
             if not _says_something(expected):
                 return "forward gives no finite number at other weights, so nothing can be told"
             judged = self._compared(expected, drawn, self._batch, pair)

@@ -215,9 +215,9 @@ def test_a_mean_over_rows_runs_in_exact_shapes_and_says_what_that_costs(tmp_path
         theirs, ours, trainer = both(tmp_path, component, data, data[:4])
     assert_equal(ours, theirs)
     assert len(shapes_of(trainer, "pairs")) > 8
+    few = make(tmp_path, component(), train=data, options=Options(max_shapes=2), batch_size=4)
     with pytest.raises(ValueError, match=r"after 2 others, .*max_shapes=\.\.\.\) above 2"):
-        few = Options(max_shapes=2)
-        make(tmp_path / "few", component(), train=data, options=few, batch_size=4).train()
+        few.train()
 
 
 class Rows(Pairs):
