@@ -22,6 +22,10 @@ class Options(medjax.Options):
         with -100 in them.
     length_window : int
         Batches that are grouped by length together; 0, the default here, keeps the uniform order.
+    padding : mapping of str to float or None
+        Besides the Hugging Face columns, axes that are seen to vary together are padded, rows
+        included, where torch finds that harmless: integers with 0 or, as labels, -100, other
+        numbers with 0. A value given here pads its column instead; None leaves the column as it is.
     order : {"uniform", "medkit"}
         Order of the training data: medjax's own, or the very one that medkit's trainer has with
         the same seed, for comparisons.

@@ -22,7 +22,7 @@ from medjax.component import TrainableComponent
 from medjax.data import Batch
 from medjax.data.ladder import narrow
 from medjax.step import make_eval_step
-from medjax_torch.batches import Padder, ShapeCount, padding_rules, rebuilt, to_arrays, to_tensors
+from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
     GRAPH,
@@ -35,7 +35,8 @@ from medjax_torch.component import (
 from medjax_torch.cost import ConversionCost
 from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
 from medjax_torch.options import Options
-from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
+from medjax_torch.padding_policy import Padding
+from medjax_torch.padding_proof import Prover
 from medjax_torch.tensors import to_numpy
 from medjax_torch.variants import Check
 from medjax_torch.verification import evaluator, verify
@@ -65,9 +66,9 @@ class Preparation:
         self.converted = converted
         self.mesh = mesh
         self._options = options
-        self._padder = Padder(padding_rules(options.padding), options.length_ladder)
-        self._padding: dict[bool, PaddingProof | None] = {}
-        self._shapes = {True: ShapeCount(options.max_shapes), False: ShapeCount(options.max_shapes)}
+        self._padding = Padding(self._prover, options.padding, options.length_ladder)
+        self._looked_at: set[bool] = set()
+        self._shapes = {train: self._shape_count() for train in (True, False)}
         self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, CompiledStep] = {}
         self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
@@ -108,7 +109,7 @@ class Preparation:
         return ConversionCost(
             nb_graphs=len(variants.graphs),
             tracing=variants.seconds,
-            comparing=self._comparing,
+            comparing=self._comparing + self._padding.seconds,
             nb_compilations=len(compilations),
             compiling=sum(made.seconds for made in compilations),
         )
@@ -125,8 +126,12 @@ class Preparation:
         ValueError
             If a number does not fit the device, or an index its range.
         """
-        with self._comparison():
-            self._padding[train] = self._prove(batch, train=train)
+        self._looked_at.add(train)
+        if self._is_exact(train):
+            logger.warning(
+                "Batches run in their exact shapes, each of which is traced and compiled: padding "
+                "looks up a row, and SparseAdam steps every row that is looked up"
+            )
         padded = self._padded(batch, train=train)
         key = self.converted.graph_of(padded, train=train, check=self._check_on(padded, train))
         graph = self.converted.graph(key)
@@ -152,7 +157,7 @@ class Preparation:
         ValueError
             If a number does not fit the device, an index its range, or there are too many shapes.
         """
-        if train not in self._padding:
+        if train not in self._looked_at:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
         self._shapes[train].add(columns(padded))
@@ -170,10 +175,9 @@ class Preparation:
         graph = self.converted.graph(batch.device[GRAPH])
         tensors = to_tensors(jax.device_get(dict(outputs)), dtypes_of(graph))
         given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
-        proof = self._padding[graph.train]
-        if proof is not None:
-            given = strip(given, proof.axes, self._padder.length(batch.host))
-        return rebuilt(batch.host, given)
+        if self._is_exact(graph.train):
+            return rebuilt(batch.host, given)
+        return self._padding.unpad(given, batch.host, train=graph.train)
 
     def _check_on(self, batch: Any, train: bool) -> Check | None:
         """Return what compares a graph with torch on a batch, None if that is not wanted."""
@@ -204,29 +208,18 @@ class Preparation:
         return to_arrays({name: tensors[name] for name in graph.columns})
 
     def _padded(self, batch: Any, *, train: bool) -> Any:
-        return batch if self._padding[train] is None else self._padder.pad(batch).batch
+        return batch if self._is_exact(train) else self._padding.pad(batch, train=train)
 
-    def _prove(self, batch: Any, *, train: bool) -> PaddingProof | None:
-        """Return how to pad, None if it is not harmless or there is nothing to pad."""
-        length = self._padder.length(batch)
-        if not length:
-            return None
-        if self.converted.marks_rows and train:
-            logger.warning(
-                "Batches run in their exact shapes, each of which is traced and compiled: padding "
-                "looks up a row, and SparseAdam steps every row that is looked up"
-            )
-            return None
-        ladder = self._options.length_ladder
-        longer = self._padder.pad_to(batch, next((r for r in ladder if r > length), length + 1))
+    def _is_exact(self, train: bool) -> bool:
+        """Tell whether padding would change an update, which no proof sees."""
+        return train and self.converted.marks_rows
+
+    def _prover(self, batch: Any, train: bool) -> Prover:
         call = self.converted.call_on(batch, train=train)
-        found, padded_length = self.converted.found, longer.padded_length
-        proof = prove_padding(call, found, batch, longer.batch, length, padded_length, train=train)
-        if isinstance(proof, PaddingProof):
-            return proof
-        logger.warning(
-            "Batches run in their exact shapes, each of which is traced and compiled: padding "
-            "%s is not harmless. %s",
-            *(", ".join(longer.columns), proof),
-        )
-        return None
+        return Prover(call, self.converted.found, batch, train=train)
+
+    def _shape_count(self) -> ShapeCount:
+        def seconds() -> float:
+            return self.cost.tracing + self.cost.compiling
+
+        return ShapeCount(self._options.max_shapes, seconds=seconds, reasons=self._padding.reasons)

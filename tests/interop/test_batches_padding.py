@@ -1,4 +1,4 @@
-"""Padding torch batches to few shapes, and counting the shapes that remain."""
+"""Padding torch batches to few shapes, what may be padded, and counting the shapes that remain."""
 
 import collections
 import warnings
@@ -6,9 +6,15 @@ import warnings
 import pytest
 import torch
 
-from medjax_torch.batches import Padder, ShapeCount, padding_rules
+from medjax_torch.batches import ShapeCount, padding_rules
+from medjax_torch.batches.guesses import Guesses
+from medjax_torch.batches.padding import ROWS, Ragged, resized
 
-PADDER = Padder(padding_rules({}), (4, 8))
+TOKENS = Ragged(
+    (("input_ids", 1), ("attention_mask", 1), ("labels", 1)),
+    {"input_ids": 0, "attention_mask": 0, "labels": -100},
+    (4, 8),
+)
 
 
 class Columns(dict):
@@ -27,103 +33,71 @@ def tokens(length, rows=2, **columns):
     return {"input_ids": ones, "attention_mask": ones.bool(), "labels": 7 * ones, **columns}
 
 
-def test_columns_are_padded_to_the_next_length_with_their_fills():
+def padded(batch, ragged=TOKENS):
+    return resized(batch, [(ragged, ragged.rung(ragged.size(batch)))])
+
+
+def test_axes_are_padded_to_the_next_size_with_their_fills():
     batch = tokens(3, text=["a", "b"], boxes=torch.ones(2, 3, 4))
-    padder = Padder(padding_rules({"boxes": 0.5}), (4, 8))
-    padded = padder.pad(batch)
-    assert (padded.length, padded.padded_length) == (3, 4)
-    assert padded.columns == ("input_ids", "attention_mask", "labels", "boxes")
+    ragged = Ragged((*TOKENS.slots, ("boxes", 1)), {**TOKENS.fills, "boxes": 0.5}, (4, 8))
+    longer = padded(batch, ragged)
     fills = {"input_ids": 0, "attention_mask": False, "labels": -100, "boxes": 0.5}
     for name, fill in fills.items():
-        column, original = padded.batch[name], batch[name]
+        column, original = longer[name], batch[name]
         assert column.dtype == original.dtype
         assert torch.equal(column[:, :3], original)
         assert (column[:, 3:] == fill).all()
         assert column.shape[1] == 4
         assert original.shape[1] == 3
-    assert padded.batch["text"] is batch["text"]
+    assert longer["text"] is batch["text"]
 
 
-@pytest.mark.parametrize(
-    ("labels", "size"),
-    [
-        (torch.ones(2, 3, dtype=torch.int32), 4),
-        (torch.ones(2, dtype=torch.int64), None),
-        (torch.ones(2, 5, dtype=torch.int64), 5),  # one for each class
-        (torch.ones(2, 3), 3),
-    ],
-)
-def test_labels_are_padded_where_they_are_one_for_each_token(labels, size):
-    padded = PADDER.pad(tokens(3, labels=labels)).batch
-    assert padded["input_ids"].shape == (2, 4)
-    assert padded["labels"].shape == ((2,) if size is None else (2, size))
-
-
-def test_a_user_may_add_change_and_drop_columns():
-    padder = Padder(padding_rules({"words": 9, "labels": None, "input_ids": 5}), (4,))
-    padded = padder.pad({"words": torch.ones(1, 3), **tokens(3)}).batch
-    assert padded["words"].tolist() == [[1, 1, 1, 9]]
-    assert padded["input_ids"][0].tolist() == [1, 1, 1, 5]
-    assert padded["labels"].shape == (2, 3)
-    # A user's column sets the length, though it comes after the labels.
-    alone = {"words": torch.ones(1, 3), "labels": torch.ones(1, 2, dtype=torch.int64)}
-    padded = Padder(padding_rules({"words": 9}), (4,)).pad(alone).batch
-    assert (padded["words"].shape, padded["labels"].shape) == ((1, 4), (1, 2))
+def test_several_axes_of_a_column_are_padded_repeated_and_cut():
+    links = torch.arange(9).reshape(1, 3, 3)
+    square = Ragged((("links", 1), ("links", 2)), {"links": -1}, (5,))
+    longer = padded({"links": links}, square)["links"]
+    assert longer.shape == (1, 5, 5)
+    assert torch.equal(longer[:, :3, :3], links)
+    assert (longer[:, 3:] == -1).all()
+    assert (longer[:, :, 3:] == -1).all()
+    assert torch.equal(resized({"links": longer}, [(square, 3)])["links"], links)
+    rows = Ragged((("links", 1),), {"links": None}, ROWS)
+    assert padded({"links": links}, rows)["links"][0, 2:].tolist() == 30 * [[6, 7, 8]]
 
 
 def test_the_batch_itself_comes_back_where_there_is_nothing_to_pad():
-    images = {"pixel_values": torch.ones(2, 3, 5, 5), "labels": torch.ones(2, 3, dtype=torch.int64)}
-    ragged_lists = {"input_ids": [[1], [2, 3]]}
-    for batch, length in ((images, 0), (ragged_lists, 0), (tokens(4), 4), (tokens(0), 0)):
-        padded = PADDER.pad(batch)
-        assert padded.batch is batch
-        assert (padded.length, padded.padded_length, padded.beyond_ladder) == (
-            length,
-            length,
-            False,
-        )
-
-
-def test_a_batch_beyond_the_ladder_is_left_and_reported():
-    batch = tokens(9)
-    padded = PADDER.pad(batch)
-    assert padded.batch is batch
-    assert (padded.length, padded.padded_length, padded.beyond_ladder) == (9, 9, True)
-
-
-def test_a_batch_is_padded_to_any_length_that_is_asked_for():
-    assert PADDER.pad_to(tokens(9), 11).batch["input_ids"].shape == (2, 11)
-    with pytest.raises(ValueError, match=r"columns of length 9; expected at most 8"):
-        PADDER.pad_to(tokens(9), 8)
+    for batch, length in ((tokens(4), 4), (tokens(0), 0), (tokens(9), 9)):
+        assert TOKENS.rung(length) == length
+        assert padded(batch) is batch
 
 
 def test_the_type_and_what_else_a_batch_holds_are_kept():
     with_attribute = Columns(origin="ward 3")
     with_attribute.update(tokens(3))
-    padded = PADDER.pad(with_attribute).batch
-    assert type(padded) is Columns
-    assert padded.origin == "ward 3"
+    longer = padded(with_attribute)
+    assert type(longer) is Columns
+    assert longer.origin == "ward 3"
     for batch in (with_attribute, User(tokens(3)), collections.OrderedDict(tokens(3))):
-        padded = PADDER.pad(batch).batch
-        assert type(padded) is type(batch)
-        assert (padded["labels"].shape, batch["labels"].shape) == ((2, 4), (2, 3))
+        longer = padded(batch)
+        assert type(longer) is type(batch)
+        assert (longer["labels"].shape, batch["labels"].shape) == ((2, 4), (2, 3))
 
 
 def test_a_batch_encoding_stays_one():
     transformers = pytest.importorskip("transformers")
     batch = transformers.BatchEncoding(tokens(3))
-    padded = PADDER.pad(batch).batch
-    assert type(padded) is transformers.BatchEncoding
-    assert padded.input_ids.shape == (2, 4)
+    longer = padded(batch)
+    assert type(longer) is transformers.BatchEncoding
+    assert longer.input_ids.shape == (2, 4)
     assert batch.input_ids.shape == (2, 3)
 
 
 def test_medkits_batch_data_stays_one():
     training = pytest.importorskip("medkit.training")
     batch = training.BatchData(tokens(3))
-    padded = PADDER.pad(batch).batch
-    assert type(padded) is training.BatchData
-    assert padded[0]["input_ids"].tolist() == [1, 1, 1, 0]
+    longer = padded(batch)
+    assert type(longer) is training.BatchData
+    assert longer[0]["input_ids"].tolist() == [1, 1, 1, 0]
     assert batch[0]["input_ids"].tolist() == [1, 1, 1]
 
 
@@ -145,31 +119,123 @@ class Pairs(collections.abc.Mapping):
 
 def test_what_cannot_be_padded_is_an_error():
     with pytest.raises(ValueError, match=r"'labels' is of torch.uint8, which cannot hold -100"):
-        PADDER.pad(tokens(3, labels=torch.ones(2, 3, dtype=torch.uint8)))
+        padded(tokens(3, labels=torch.ones(2, 3, dtype=torch.uint8)))
     with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be made from a"):
-        PADDER.pad(Pairs(*tokens(3).items()))
+        padded(Pairs(*tokens(3).items()))
 
 
-def test_shapes_are_counted_and_many_of_them_are_told_once():
-    count = ShapeCount(limit=6, warn_after=2)
+def guessed(batch, padding=None, without=()):
+    return list(Guesses(padding or {}, (4, 8)).of_length(batch, set(without)))
+
+
+def columns_of(ragged):
+    return {*ragged.slots}
+
+
+TOKEN_AXES = {("input_ids", 1), ("attention_mask", 1)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "fill"),
+    [
+        (torch.ones(2, 3, dtype=torch.int32), -100),
+        (torch.ones(2, 3), -100),
+        (torch.ones(2, 3, dtype=torch.bool), 0),
+        (torch.ones(2, dtype=torch.int64), None),
+        (torch.ones(2, 5, dtype=torch.int64), None),  # one for each class
+    ],
+)
+def test_labels_as_long_as_the_text_may_be_of_its_tokens(labels, fill):
+    guesses = guessed(tokens(3, labels=labels))
+    assert all(columns_of(guess) >= TOKEN_AXES for guess in guesses)
+    if fill is None:
+        assert [columns_of(guess) for guess in guesses] == [TOKEN_AXES]
+    else:
+        assert columns_of(guesses[0]) == {*TOKEN_AXES, ("labels", 1)}
+        assert guesses[0].fills["labels"] == fill
+        assert columns_of(guesses[-1]) == TOKEN_AXES
+
+
+def test_whatever_is_as_long_is_guessed_and_may_be_left_out():
+    weights, links = torch.ones(2, 3), torch.ones(2, 3, 3, dtype=torch.int64)
+    guesses = guessed(tokens(3, token_weights=weights, links=links))
+    more = {("token_weights", 1), ("links", 1), ("links", 2), ("labels", 1)}
+    assert columns_of(guesses[0]) == TOKEN_AXES | more
+    assert guesses[0].fills["token_weights"] == guesses[0].fills["links"] == 0
+    assert {guess.fills.get("links") for guess in guesses} == {0, -100, None}
+    left = [columns_of(guess) for guess in guesses]
+    assert TOKEN_AXES | more - {("links", 1), ("links", 2)} in left
+    assert TOKEN_AXES | more - {("links", 2)} in left
+    assert TOKEN_AXES in left
+
+
+def test_a_user_may_add_change_and_drop_columns():
+    guess = guessed(
+        {"words": torch.ones(1, 3), **tokens(3, 1)}, {"words": 9, "labels": None, "input_ids": 5}
+    )[0]
+    assert columns_of(guess) == {("words", 1), *TOKEN_AXES}
+    assert guess.fills == {"words": 9, "input_ids": 5, "attention_mask": 0}
+    # A user's column sets the length, though it comes after the labels.
+    alone = {"words": torch.ones(1, 3), "labels": torch.ones(1, 2, dtype=torch.int64)}
+    assert columns_of(guessed(alone, {"words": 9})[0]) == {("words", 1)}
+    assert padding_rules({"labels": None, "words": 9})["words"] == 9
+
+
+def test_without_a_column_of_the_rules_there_is_no_length():
+    images = {"pixel_values": torch.ones(2, 3, 5, 5), "labels": torch.ones(2, 3, dtype=torch.int64)}
+    for batch in (images, {"input_ids": [[1], [2, 3]]}, tokens(0)):
+        assert guessed(batch) == []
+    assert guessed(tokens(3), without=[("input_ids", 1)]) == []
+
+
+def test_axes_that_vary_together_are_padded_by_constants_or_repeated():
+    batch = {
+        "pair_labels": torch.ones(3, dtype=torch.int64),
+        "pairs": torch.ones(3, 2, dtype=torch.int64),
+        "scores": torch.ones(3),
+    }
+    guesses = list(Guesses({"scores": 0.5}, (4, 8)).of_group(batch, [(n, 0) for n in batch]))
+    assert all(guess.ladder == ROWS for guess in guesses)
+    assert guesses[0].slots[-1] == ("pair_labels", 0)
+    assert guesses[0].fills == {"pair_labels": -100, "pairs": 0, "scores": 0.5}
+    assert guesses[1].fills == {"pair_labels": -100, "pairs": None, "scores": 0.5}
+    words = Guesses({}, (4, 8)).of_group({"words": torch.ones(2, 3)}, [("words", 1)])
+    assert next(words).ladder[:5] == (4, 8, 12, 16, 24)
+    assert list(Guesses({"pairs": None}, (4,)).of_group(batch, [("pairs", 0)])) == []
+
+
+def test_shapes_are_counted_and_many_of_them_are_told():
+    count = ShapeCount(limit=6, warn_after=2, seconds=lambda: 5.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [count.add(tokens(length)) for length in (3, 4, 3)] == [True, True, False]
     with pytest.warns(
         UserWarning,
-        match=r"3 shapes so far: column 'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) "
-        r"int64; .*Options\(padding=",
+        match=r"3 shapes so far, which took 5\.0 s to trace and compile, 2\.5 s each: column "
+        r"'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) int64; .*At 6 shapes",
     ):
         count.add(tokens(5))
-    for length in (6, 7, 8):
-        count.add(tokens(length))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        count.add(tokens(6))
+        count.add(tokens(7))
+    with pytest.warns(UserWarning, match=r"6 shapes so far"):
+        count.add(tokens(8))
     assert len(count) == 6
     with pytest.raises(
         ValueError,
-        match=r"a new shape after 6 others: .*\(2, 5\) int64, \.\.\.;.* raise max_shapes",
+        match=r"a new shape after 6 others, .*\(2, 5\) int64, \.\.\.;.*max_shapes=\.\.\.\) above 6",
     ):
         count.add(tokens(9))
     assert not count.add(tokens(3))
+
+
+def test_why_columns_are_not_padded_is_told():
+    reasons = {"input_ids": "padding input_ids is not harmless"}
+    count = ShapeCount(limit=1, reasons=lambda names: [reasons[n] for n in names if n in reasons])
+    count.add(tokens(3))
+    with pytest.raises(ValueError, match=r"padding input_ids is not harmless\. Each .* in collate"):
+        count.add(tokens(4))
 
 
 def test_constants_and_names_that_vary_are_told():

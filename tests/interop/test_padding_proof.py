@@ -9,32 +9,28 @@ from graph_cases import Component
 from torch import nn
 from torch.nn import functional as F
 
+from medjax_torch.batches.padding import Ragged
 from medjax_torch.modules import find
-from medjax_torch.padding_proof import PaddingProof, prove_padding, strip
+from medjax_torch.moved import moved
+from medjax_torch.padding_proof import PaddingProof, Prover, strip
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
 BATCH = {"ids": IDS, "labels": torch.where(IDS > 0, IDS % 3, -100), "kind": "words"}
-PADDED = {
-    "ids": F.pad(IDS, (0, 3)),
-    "labels": F.pad(BATCH["labels"], (0, 3), value=-100),
-    "kind": "words",
-}
+LENGTH = Ragged((("ids", 1), ("labels", 1)), {"ids": 0, "labels": -100}, (7,))
 
 
-def proved(forward, train=True, **content):
+def proved(forward, train=True, batch=BATCH, ragged=LENGTH, **content):
     torch.manual_seed(0)
     content.setdefault("embed", nn.Embedding(8, 6, padding_idx=0))
     content.setdefault("head", nn.Linear(6, 3))
     component = Component(forward, **content)
-    return prove_padding(
+    prover = Prover(
         lambda values: component.forward(values, return_loss=True, eval_mode=not train),
         find(component),
-        BATCH,
-        PADDED,
-        4,
-        7,
+        batch,
         train=train,
     )
+    return prover.prove(ragged)
 
 
 def loss_of(logits, batch):
@@ -63,6 +59,7 @@ def attention():
 def test_masked_attention(train):
     proof = proved(tagging, train, attention=attention())
     assert isinstance(proof, PaddingProof)
+    assert proof.size == 7
     assert proof.axes == {"logits": (1,), "more.0": (1, 2), "more.1": (1,)}
     assert proof.relative < 1e-5
 
@@ -136,13 +133,138 @@ def test_what_torch_raises_on_the_batch_itself_is_raised():
         proved(fixed, over=nn.Linear(5, 1))
 
 
+def zero_bias():
+    layer = nn.Linear(6, 6)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def summed(component, batch):
+    hidden = component.hidden(component.embed(batch["ids"])).relu().sum(1)
+    return {}, component.head(hidden).square().mean()
+
+
+def largest(component, batch):
+    hidden = component.hidden(component.embed(batch["ids"])).relu().amax(1)
+    return {}, component.head(hidden).square().mean()
+
+
+def gated(component, batch):
+    hidden = component.embed(batch["ids"])
+    read, _ = component.lstm(hidden)
+    return {}, component.head((hidden + component.gate * read).sum(1)).square().mean()
+
+
+def scaled(component, batch):
+    """A scale of 1e-6, as deep vision models begin with, hides what padding changes."""
+    hidden = component.embed(batch["ids"])
+    return {}, component.head(hidden.sum(1) + component.scale * hidden.mean(1)).square().mean()
+
+
+TRUE_AT_FIRST = {
+    "a sum at zero bias": (summed, {"hidden": zero_bias}),
+    "a maximum at zero bias": (largest, {"hidden": zero_bias}),
+    "a gate of 0": (
+        gated,
+        {
+            "lstm": lambda: nn.LSTM(6, 3, bidirectional=True, batch_first=True),
+            "gate": lambda: nn.Parameter(torch.zeros(())),
+        },
+    ),
+    "a tiny scale": (scaled, {"scale": lambda: nn.Parameter(torch.full((6,), 1e-6))}),
+}
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", TRUE_AT_FIRST)
+def test_what_holds_at_the_first_weights_alone_is_no_proof(name, train):
+    forward, content = TRUE_AT_FIRST[name]
+    made = {name: make() for name, make in content.items()}
+    reason = proved(forward, train, **made)
+    assert isinstance(reason, str)
+    assert reason.startswith("padding changes")
+
+
+def test_a_maximum_over_many_is_tried_on_few():
+    """Of 64 entries one is larger than what is padded; of a single one it may not be."""
+    torch.manual_seed(1)
+    ids = torch.randint(1, 8, (4, 64))
+    batch = {"ids": ids, "labels": ids % 3, "kind": "words"}
+    reason = proved(largest, batch=batch, ragged=LENGTH._replace(ladder=(80,)), hidden=zero_bias())
+    assert isinstance(reason, str)
+
+
+def test_the_embedding_of_padding_stays_what_it_is():
+    """A sum of embeddings needs no mask while padding is embedded as 0, as training leaves it."""
+
+    def forward(component, batch):
+        return {}, component.head(component.embed(batch["ids"]).sum(1)).square().mean()
+
+    assert isinstance(proved(forward), PaddingProof)
+    assert isinstance(proved(forward, train=False), PaddingProof)
+
+
+def test_weights_move_to_others_of_their_kind():
+    gates = torch.tensor([0.0, 1.0, 1.0, 0.0])  # of an LSTM's bias
+    masks = torch.tril(torch.ones(3, 3))
+    component = Component(
+        None,
+        model=nn.Sequential(nn.Embedding(4, 2, padding_idx=0), nn.BatchNorm1d(2)),
+        bias=nn.Parameter(gates),
+        masks=masks,
+        step=torch.tensor(3),
+    )
+    found = find(component)
+    gradients = {"bias": np.array([1.0, 0, 0, 0])}
+    other = moved(found, gradients, 0)
+    assert (found.parameters["bias"] == gates).all()
+    assert other.parameters["bias"].requires_grad
+    assert [bool(n) for n in other.parameters["bias"] != gates] == [True, True, True, False]
+    assert (other.parameters["model.0.weight"][0] == 0).all()
+    assert (other.parameters["model.0.weight"][1:] != found.parameters["model.0.weight"][1:]).all()
+    assert (other.buffers["model.1.running_var"] > 0).all()
+    assert (other.buffers["model.1.running_var"] != 1).all()
+    assert (other.buffers["model.1.running_mean"] != 0).all()
+    assert torch.equal(other.buffers["masks"] != 0, masks != 0)
+    assert other.buffers["step"] == 3
+    again = moved(found, gradients, 0).parameters["bias"]
+    assert torch.equal(again, other.parameters["bias"])
+    assert not torch.equal(again, moved(found, gradients, 1).parameters["bias"])
+
+
+def test_a_limit_of_length_is_not_taken_for_harm():
+    """There are positions for the batch and no more; shorter ones may be padded to it."""
+
+    def forward(component, batch):
+        hidden = component.embed(batch["ids"]) + component.places.weight[: batch["ids"].shape[1]]
+        return {}, loss_of(component.head(hidden), batch)
+
+    proof = proved(forward, places=nn.Embedding(4, 6))
+    assert isinstance(proof, PaddingProof)
+    assert proof.size == 4
+
+
+def test_rows_that_are_padded_in_front_are_not_cut_to_nothing():
+    ids = torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    slots = (("input_ids", 1), ("attention_mask", 1))
+
+    def forward(component, batch):
+        real = batch["attention_mask"].unsqueeze(-1)
+        mean = (component.embed(batch["input_ids"]) * real).sum(1) / real.sum(1)
+        return {"mean": mean}, component.head(mean).square().mean()
+
+    ragged = Ragged(slots, {"input_ids": 0, "attention_mask": 0}, (7,))
+    assert isinstance(proved(forward, batch=batch, ragged=ragged), PaddingProof)
+
+
 def test_strip_cuts_tensors_and_arrays_wherever_they_lie():
     outputs = {
         "scores": torch.arange(30).reshape(2, 5, 3),
         "more": [np.zeros((2, 5, 5)), "text"],
         "pooled": torch.zeros(2, 5),
     }
-    cut = strip(outputs, {"scores": (1,), "more.0": (1, 2)}, 4)
+    cut = strip(outputs, {"scores": {1: 4}, "more.0": {1: 4, 2: 4}})
     torch.testing.assert_close(cut["scores"], outputs["scores"][:, :4])
     assert cut["more"][0].shape == (2, 4, 4)
     assert cut["more"][1] == "text"

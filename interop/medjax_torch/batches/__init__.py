@@ -5,8 +5,6 @@ from medjax_torch.batches.arrays import to_tensors as to_tensors
 from medjax_torch.batches.loader import make_dataloader as make_dataloader
 from medjax_torch.batches.mapping import rebuilt as rebuilt
 from medjax_torch.batches.order import medkit_order as medkit_order
-from medjax_torch.batches.padding import Padded as Padded
-from medjax_torch.batches.padding import Padder as Padder
 from medjax_torch.batches.padding import padding_rules as padding_rules
 from medjax_torch.batches.reading import batch_indices as batch_indices
 from medjax_torch.batches.reading import check_length as check_length

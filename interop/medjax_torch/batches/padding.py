@@ -1,9 +1,9 @@
-"""Ragged columns of a collated torch batch, padded to a ladder of lengths."""
+"""Ragged axes of a collated torch batch, padded to few sizes."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 from medjax.data.ladder import HUGGING_FACE_PADDING
 from medjax_torch.batches.mapping import rebuilt
 
-LABELS = "labels"
-"""The ragged column that other tasks use for something else, such as one entry for each class."""
+Slot = tuple[str, int]
+"""A column and one of its axes."""
+
+ROWS = tuple(2**power for power in range(5, 31))
+"""The ladder of first axes: coarse, as each size costs a compilation and few rows cost little."""
 
 
 def padding_rules(padding: Mapping[str, float | None]) -> dict[str, float]:
@@ -28,125 +31,97 @@ def padding_rules(padding: Mapping[str, float | None]) -> dict[str, float]:
     return {name: fill for name, fill in merged.items() if fill is not None}
 
 
-class Padded(NamedTuple):
-    """A batch and what was done to its length.
+class Ragged(NamedTuple):
+    """A size in which batches differ, and the axes that have it.
 
     Attributes
     ----------
-    batch : mapping
-        The batch itself if nothing was padded, otherwise a new one of the same type.
-    length : int
-        Size of the second axis of the ragged columns before padding; 0 without such columns.
-    padded_length : int
-        Their size now.
-    columns : tuple of str
-        Names of the ragged columns.
-    beyond_ladder : bool
-        Whether the batch is longer than the ladder and was left as it is for that reason.
-    """
-
-    batch: Mapping[str, Any]
-    length: int
-    padded_length: int
-    columns: tuple[str, ...]
-    beyond_ladder: bool = False
-
-
-class Padder:
-    """Pads the ragged columns of batches.
-
-    Ragged are the columns with a rule that are tensors of two or more axes and of the same size
-    along the second one. The first column of the rules that the batch has sets that size, but not
-    ``labels``: these are padded where they agree with another column and hold integers. Give
-    ``padding={"labels": None}`` where labels of another meaning may agree by chance.
-
-    Parameters
-    ----------
-    fills : mapping of str to float
-        Column to the value that pads it; see `padding_rules`.
-    lengths : sequence of int
-        The ladder: increasing lengths to pad to.
+    slots : tuple of (str, int)
+        Columns with one of their axes each. The first one tells the size.
+    fills : mapping of str to float or None
+        Column to the value that pads it; None repeats its last entry.
+    ladder : tuple of int
+        Increasing sizes to pad to.
 
     Examples
     --------
-    >>> padder = Padder(padding_rules({}), (4, 8))
-    >>> padder.pad({"input_ids": torch.ones(2, 5)}).batch["input_ids"].shape
-    torch.Size([2, 8])
+    >>> ragged = Ragged((("ids", 1),), {"ids": 0}, (4, 8))
+    >>> ragged.size({"ids": torch.ones(2, 5)}), ragged.rung(5)
+    (5, 8)
     """
 
-    def __init__(self, fills: Mapping[str, float], lengths: Sequence[int]) -> None:
-        self._fills = dict(fills)
-        self._lengths = tuple(lengths)
+    slots: tuple[Slot, ...]
+    fills: Mapping[str, float | None]
+    ladder: tuple[int, ...]
 
-    def length(self, batch: Mapping[str, Any]) -> int:
-        """Return the length of the ragged columns, 0 without one."""
-        return self._ragged(batch)[1]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(dict.fromkeys(name for name, _ in self.slots))
 
-    def pad(self, batch: Mapping[str, Any]) -> Padded:
-        """Return the batch padded to the next length of the ladder, if there is one.
+    def size(self, batch: Mapping[str, Any]) -> int:
+        """Return the size in a batch that has the first slot."""
+        name, axis = self.slots[0]
+        size: int = batch[name].shape[axis]
+        return size
 
-        Raises
-        ------
-        TypeError
-            If the batch is of a type that cannot be rebuilt.
-        ValueError
-            If a column cannot hold the value that pads it.
-        """
-        columns, length = self._ragged(batch)
-        rungs = [rung for rung in self._lengths if rung >= length]
-        if not columns or not rungs:
-            return Padded(batch, length, length, tuple(columns), bool(columns))
-        return self.pad_to(batch, min(rungs))
+    def agrees(self, batch: Mapping[str, Any]) -> bool:
+        """Tell whether all axes are of one size in a batch that has them."""
+        return len({batch[name].shape[axis] for name, axis in self.slots}) == 1
 
-    def pad_to(self, batch: Mapping[str, Any], padded_length: int) -> Padded:
-        """Return the batch padded to a given length, on the ladder or not.
-
-        Raises
-        ------
-        TypeError
-            If the batch is of a type that cannot be rebuilt.
-        ValueError
-            If the batch is longer, or a column cannot hold the value that pads it.
-        """
-        columns, length = self._ragged(batch)
-        if length > padded_length:
-            msg = f"the batch has columns of length {length}; expected at most {padded_length}"
-            raise ValueError(msg)
-        if not columns or length == padded_length:
-            return Padded(batch, length, length, tuple(columns))
-        extra = padded_length - length
-        padded = {name: _pad(name, c, extra, self._fills[name]) for name, c in columns.items()}
-        return Padded(rebuilt(batch, {**batch, **padded}), length, padded_length, tuple(columns))
-
-    def _ragged(self, batch: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
-        """Return the ragged columns and their common length, 0 without one."""
-        candidates = {
-            name: batch[name]
-            for name in self._fills
-            if name in batch and isinstance(batch[name], Tensor) and batch[name].ndim >= 2
-        }
-        length = next((c.shape[1] for name, c in candidates.items() if name != LABELS), 0)
-        ragged = {
-            name: column
-            for name, column in candidates.items()
-            if column.shape[1] == length and not (name == LABELS and column.is_floating_point())
-        }
-        return (ragged, length) if length else ({}, 0)
+    def rung(self, size: int) -> int:
+        """Return the size to pad to: `size` itself beyond the ladder, or if there is nothing."""
+        return next((rung for rung in self.ladder if rung >= size > 0), size)
 
 
-def _pad(name: str, column: Tensor, extra: int, fill: float) -> Tensor:
-    if not _holds(column.dtype, fill):
+def resized(batch: Mapping[str, Any], sizes: Iterable[tuple[Ragged, int]]) -> Any:
+    """Return the batch with ragged axes padded or cut to given sizes.
+
+    Parameters
+    ----------
+    batch : mapping
+        Has the columns; it is left as it is.
+    sizes : iterable of (Ragged, int)
+        What to change; the batch itself is returned if it has these sizes.
+
+    Raises
+    ------
+    TypeError
+        If the batch is of a type that cannot be rebuilt.
+    ValueError
+        If a column cannot hold the value that pads it.
+    """
+    changed: dict[str, Tensor] = {}
+    for ragged, size in sizes:
+        if ragged.size(batch) == size:
+            continue
+        for name, axis in ragged.slots:
+            column = changed.get(name, batch[name])
+            changed[name] = _resized(name, column, axis, size, ragged.fills[name])
+    return rebuilt(batch, {**batch, **changed}) if changed else batch
+
+
+def _resized(name: str, column: Tensor, axis: int, size: int, fill: float | None) -> Tensor:
+    extra = size - column.shape[axis]
+    if extra <= 0:
+        return column.narrow(axis, 0, size)
+    if fill is None:
+        last = column.narrow(axis, column.shape[axis] - 1, 1)
+        shape = (*column.shape[:axis], extra, *column.shape[axis + 1 :])
+        return torch.cat([column, last.expand(shape)], axis)
+    if not holds(column.dtype, fill):
         msg = (
             f"column {name!r} is of {column.dtype}, which cannot hold {fill}, the value that pads "
             "it; give Options(padding={column: fill}) with another value, or None to leave it"
         )
         raise ValueError(msg)
-    widths = [0, 0] * (column.ndim - 2) + [0, extra]
+    widths = [0, 0] * (column.ndim - 1 - axis) + [0, extra]
     return torch.nn.functional.pad(column, widths, value=fill)
 
 
 @functools.cache
-def _holds(dtype: torch.dtype, fill: float) -> bool:
+def holds(dtype: torch.dtype, fill: float) -> bool:
+    """Tell whether a column of `dtype` can hold a value without changing it."""
     if dtype.is_floating_point or dtype.is_complex:
         return True
     return torch.tensor(fill, dtype=torch.float64).to(dtype).item() == fill

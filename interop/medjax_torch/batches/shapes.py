@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import collections
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 from medjax_torch.graph import signature
 
 WARN_AFTER = 8
-"""Shapes after which a run is told that it compiles often."""
+"""Shapes after which a run is told that it compiles often, and again when they have doubled."""
 
 _SHOWN = 3  # values of a column that a message gives
 
 
 class ShapeCount:
-    """Counts the distinct shapes of batches, warns once and stops the run at a limit.
+    """Counts the distinct shapes of batches, warns and stops the run at a limit.
 
     Parameters
     ----------
@@ -24,14 +24,27 @@ class ShapeCount:
         Shapes that are allowed: `medjax.Options.max_shapes`.
     warn_after : int
         Shapes that are allowed without a warning.
+    seconds : callable, optional
+        Returns what tracing and compiling have taken so far.
+    reasons : callable, optional
+        Returns why columns, given by name, are not padded.
     """
 
-    def __init__(self, limit: int, warn_after: int = WARN_AFTER) -> None:
+    def __init__(
+        self,
+        limit: int,
+        warn_after: int = WARN_AFTER,
+        *,
+        seconds: Callable[[], float] = lambda: 0.0,
+        reasons: Callable[[Iterable[str]], Iterable[str]] = lambda columns: (),
+    ) -> None:
         self._limit = limit
-        self._warn_after = warn_after
+        self._warn_at = warn_after + 1
+        self._seconds = seconds
+        self._reasons = reasons
         self._seen: set[Hashable] = set()
         # As a dict, which unlike a set keeps the order of the batches for the messages.
-        self._columns: dict[str, dict[Hashable, None]] = collections.defaultdict(dict)
+        self._columns: dict[str, dict[tuple[Any, ...], None]] = collections.defaultdict(dict)
 
     def __len__(self) -> int:
         """Return the number of distinct shapes so far."""
@@ -48,7 +61,7 @@ class ShapeCount:
         Warns
         -----
         UserWarning
-            Once, at the first shape after `warn_after`.
+            At the first shape after `warn_after`, and each time their number has doubled.
         """
         key: Any = signature(batch)
         if key in self._seen:
@@ -56,13 +69,31 @@ class ShapeCount:
         for path, *value in key[1]:
             self._columns[path][tuple(value)] = None
         if len(self._seen) == self._limit:
-            msg = f"the batch has a new shape after {self._limit} others: {self._varying()}"
-            raise ValueError(f"{msg}. {_REMEDY}, or raise max_shapes")
+            msg = (
+                f"the batch has a new shape after {self._limit} others{self._cost(self._limit)}: "
+                f"{self._varying()}"
+            )
+            raise ValueError(
+                f"{msg}. {self._remedy()}, or go on with Options(max_shapes=...) above "
+                f"{self._limit}"
+            )
         self._seen.add(key)
-        if len(self._seen) == self._warn_after + 1:
-            msg = f"the batches have had {len(self._seen)} shapes so far: {self._varying()}"
-            warnings.warn(f"{msg}. {_REMEDY}", UserWarning, stacklevel=2)
+        if len(self._seen) == self._warn_at:
+            count = len(self._seen)
+            msg = (
+                f"the batches have had {count} shapes so far{self._cost(count - 1)}: "
+                f"{self._varying()}"
+            )
+            allowed = f"At {self._limit} shapes, Options.max_shapes, the run stops"
+            warnings.warn(f"{msg}. {self._remedy()}. {allowed}", UserWarning, stacklevel=2)
+            self._warn_at *= 2
         return True
+
+    def _cost(self, count: int) -> str:
+        seconds = self._seconds()
+        if not seconds:
+            return ""
+        return f", which took {seconds:.1f} s to trace and compile, {seconds / count:.1f} s each"
 
     def _varying(self) -> str:
         """Tell which columns vary, and how."""
@@ -71,11 +102,18 @@ class ShapeCount:
             return "the names of the columns differ"
         return "; ".join(f"column {path!r}: {_told(found)}" for path, found in columns.items())
 
-
-_REMEDY = (
-    "Each shape costs a compilation; pad the column to the length ladder with "
-    "Options(padding={column: fill}), pad it in collate, or leave it out of the batch"
-)
+    def _remedy(self) -> str:
+        """Tell why columns are not padded, and what can be done about it."""
+        varying = [path for path, found in self._columns.items() if len(found) > 1]
+        tensors = [path for path in varying if any(v[0] == "tensor" for v in self._columns[path])]
+        if not tensors:
+            return "Each costs a compilation; leave out of the batch what forward does not need"
+        why = [f"{reason}. " for reason in self._reasons(tensors)]
+        return (
+            f"{''.join(why)}Each costs a compilation; pad in collate to few sizes, and let forward "
+            "leave out what is padded, as cross_entropy does with labels of -100; or give "
+            "Options(padding={column: fill}) where another fill than 0, False or -100 is harmless"
+        )
 
 
 def _told(values: list[Any]) -> str:

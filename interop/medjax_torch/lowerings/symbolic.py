@@ -33,7 +33,7 @@ lowers_each(
         )
     }
 )
-lowers_each({torch._sym_sqrt: jnp.sqrt})
+lowers_each({torch.sym_sqrt: jnp.sqrt})
 lowers_each({torch.sym_max: jnp.maximum, torch.sym_min: jnp.minimum})
 
 

@@ -1,0 +1,350 @@
+"""What is padded in which batches: decided by proofs, anew where a batch looks unlike others."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medjax_torch.batches.guesses import Guesses
+from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.batches.padding import Ragged, Slot, resized
+from medjax_torch.padding_proof import Cuts, PaddingProof, Prover, cuts_of, strip
+
+logger = logging.getLogger("medjax")
+
+Target = tuple[Ragged, int]
+
+_TRIES = 24  # guesses that are put to the proof at a time
+_KEPT = 10_000  # shapes whose plan is kept
+
+
+@dataclasses.dataclass
+class _Proved:
+    """A proof and how far it reaches.
+
+    Attributes
+    ----------
+    proof : PaddingProof
+        Its axes are padded.
+    reach : int
+        The largest size that was seen to be harmless.
+    end : int or None
+        A size to which no batch is padded, nor to a larger one: forward cannot take it.
+    """
+
+    proof: PaddingProof
+    reach: int
+    end: int | None = None
+
+    def target(self, batch: Mapping[str, Any]) -> int:
+        """Return the size to pad a batch to, its own if it is left as it is."""
+        size = self.proof.ragged.size(batch)
+        rung = self.proof.ragged.rung(size)
+        return size if self.end is not None and rung >= self.end else rung
+
+
+class _Kind:
+    """What is known of the batches with one set of columns.
+
+    Attributes
+    ----------
+    proved : list of _Proved
+        What is padded.
+    ever : list of PaddingProof
+        All that was padded at any time, for outputs that come late.
+    pending : list of Ragged
+        What another mode pads and a batch without any of it could not prove.
+    barred : set of (str, int)
+        Axes that are not to be padded, in evaluation neither.
+    tried : set of frozenset of (str, int)
+        Axes that were put to the proof together.
+    """
+
+    def __init__(self) -> None:
+        self.proved: list[_Proved] = []
+        self.ever: list[PaddingProof] = []
+        self.pending: list[Ragged] = []
+        self.barred: set[Slot] = set()
+        self.tried: set[frozenset[Slot]] = set()
+        self._seen: dict[Slot, list[int]] = {}
+        self._groups: dict[Slot, int] = {}
+        self._harmed: set[tuple[Slot, int]] = set()
+
+    def add(self, proof: PaddingProof) -> None:
+        """Pad what was proved from now on."""
+        self.proved.append(_Proved(proof, proof.size))
+        self.ever.append(proof)
+
+    def observe(self, batch: Mapping[str, Any]) -> set[tuple[Slot, int]]:
+        """Note the sizes of axes that are not padded; return those, other than rows, that are new.
+
+        The first batch has none.
+        """
+        taken = {slot for one in self.proved for slot in one.proof.ragged.slots}
+        sizes = {slot: size for slot, size in _sizes(batch).items() if slot not in taken}
+        numbers: dict[tuple[int, int], int] = {}
+        before, self._groups = self._groups, {}
+        for slot, size in sizes.items():
+            self._groups[slot] = numbers.setdefault((before.get(slot, 0), size), len(numbers))
+        rows = self._rows()
+        new = set()
+        for slot, size in sizes.items():
+            seen = self._seen.setdefault(slot, [])
+            if size not in seen:
+                if seen and self._groups[slot] != rows:
+                    new.add((slot, size))
+                seen.append(size)
+        return new
+
+    def varying(self, batch: Mapping[str, Any]) -> list[tuple[tuple[Slot, ...], bool]]:
+        """Return axes that had the same sizes in all batches and different ones; each group once.
+
+        With each comes whether they are the rows of the batch.
+        """
+        groups: dict[int, list[Slot]] = defaultdict(list)
+        for slot, number in self._groups.items():
+            groups[number].append(slot)
+        rows, sizes, found = self._rows(), _sizes(batch), []
+        for number, slots in groups.items():
+            seen, size = self._seen[slots[0]], sizes[slots[0]]
+            # A batch of fewer rows is the last one, unless there are more such.
+            varies = len(seen) > 1 and (number != rows or size > seen[0] or len(seen) > 2)
+            if varies and size and frozenset(slots) not in self.tried:
+                self.tried.add(frozenset(slots))
+                found.append((tuple(slots), number == rows))
+        return found
+
+    def is_harmed(self, batch: Mapping[str, Any]) -> bool:
+        """Tell whether padding was found to do harm to batches with such other sizes."""
+        return bool(self._harmed) and not self._harmed.isdisjoint(_sizes(batch).items())
+
+    def note_harm(self, sizes: set[tuple[Slot, int]]) -> None:
+        """Leave batches with these sizes as they are."""
+        self._harmed |= sizes
+
+    def _rows(self) -> int:
+        """Return the group of the batch's rows: of most first axes."""
+        counts = Counter(number for (_, axis), number in self._groups.items() if axis == 0)
+        return counts.most_common(1)[0][0] if counts else -1
+
+
+class Padding:
+    """Pads batches where torch says that it is harmless.
+
+    For each set of columns, and in training and evaluation by itself, the first batch decides
+    which axes are as long as its texts; axes that are seen to vary together follow when they do.
+    Evaluation pads nothing that training was found not to bear.
+
+    Parameters
+    ----------
+    prover : callable
+        ``prover(batch, train)`` returns a `Prover`.
+    padding : mapping of str to float or None
+        `Options.padding`.
+    lengths : sequence of int
+        `Options.length_ladder`.
+
+    Attributes
+    ----------
+    seconds : float
+        What proofs took so far.
+    """
+
+    def __init__(
+        self,
+        prover: Callable[[Any, bool], Prover],
+        padding: Mapping[str, float | None],
+        lengths: tuple[int, ...],
+    ) -> None:
+        self.seconds = 0.0
+        self._prover = prover
+        self._guesses = Guesses(padding, lengths)
+        self._kinds: dict[bool, dict[Hashable, _Kind]] = {True: {}, False: {}}
+        self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
+        self._reasons: dict[str, str] = {}
+
+    def pad(self, batch: Any, *, train: bool) -> Any:
+        """Return a batch with its ragged axes padded, as far as that is harmless.
+
+        Raises
+        ------
+        Exception
+            Whatever forward raises on a batch that has to be looked at.
+        """
+        key = _key(batch)
+        targets = self._targets[train].get(key)
+        if targets is None:
+            began = time.perf_counter()
+            targets = self._decide(batch, train)
+            self.seconds += time.perf_counter() - began
+            if len(self._targets[train]) == _KEPT:
+                self._targets[train].clear()
+            self._targets[train][key] = targets
+        return resized(batch, targets) if targets else batch
+
+    def unpad(self, outputs: Mapping[str, Any], batch: Any, *, train: bool) -> Any:
+        """Return the outputs of forward as it would return them for a batch that is not padded."""
+        cuts: Cuts = {}
+        for proof in self._kinds[train][_kind(batch)].ever:
+            for path, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
+                cuts.setdefault(path, {}).update(sizes)
+        return rebuilt(batch, strip(outputs, cuts) if cuts else outputs)
+
+    def reasons(self, columns: Iterable[str]) -> list[str]:
+        """Return why columns are not padded, as far as that is known."""
+        return list(dict.fromkeys(self._reasons[name] for name in columns if name in self._reasons))
+
+    def _decide(self, batch: Any, train: bool) -> tuple[Target, ...]:
+        prover = self._prover(batch, train)
+        kinds, name = self._kinds[train], _kind(batch)
+        if name in kinds:
+            kind = kinds[name]
+            self._part(kind, batch, train)
+        else:
+            kind = kinds[name] = _Kind()
+            if not self._follow(kind, name, train):
+                self._find_length(kind, batch, prover, train)
+        self._prove_pending(kind, batch, prover, train)
+        new = kind.observe(batch)
+        self._find_groups(kind, batch, prover, train)
+        return self._within_reach(kind, batch, prover, new)
+
+    def _follow(self, kind: _Kind, name: Hashable, train: bool) -> bool:
+        """Take over for evaluation what training does with the same columns, to be proved."""
+        trained = None if train else self._kinds[True].get(name)
+        if trained is None:
+            return False
+        kind.pending = [one.proof.ragged for one in trained.proved] + list(trained.pending)
+        return True
+
+    def _find_length(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+        barred = set() if train else self._barred()
+        guesses = list(itertools.islice(self._guesses.of_length(batch, barred), _TRIES))
+        self._prove_any(guesses, kind, prover, train)
+
+    def _find_groups(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+        for slots, is_rows in kind.varying(batch):
+            if not train and not self._barred().isdisjoint(slots):
+                continue
+            guesses = list(itertools.islice(self._guesses.of_group(batch, slots), _TRIES))
+            if self._prove_any(guesses, kind, prover, train, is_rows=is_rows):
+                self._targets[train].clear()  # batches that were as long as others are now padded
+                logger.info("Batches are padded where the size of %s varies", _names(slots))
+
+    def _prove_pending(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+        pending, kind.pending = kind.pending, []
+        for ragged in pending:
+            if ragged.agrees(batch) and ragged.size(batch):
+                self._prove_any([ragged], kind, prover, train)
+            elif ragged.agrees(batch):
+                kind.pending.append(ragged)
+
+    def _part(self, kind: _Kind, batch: Any, train: bool) -> None:
+        """Have what is padded proved anew, without the axes that were of one size by accident."""
+        sizes = _sizes(batch)
+        for one in [one for one in kind.proved if not one.proof.ragged.agrees(batch)]:
+            kind.proved.remove(one)
+            self._targets[train].clear()
+            ragged = one.proof.ragged
+            kept = tuple(slot for slot in ragged.slots if sizes[slot] == ragged.size(batch))
+            kind.pending.append(ragged._replace(slots=kept))
+
+    def _prove_any(
+        self,
+        guesses: list[Ragged],
+        kind: _Kind,
+        prover: Prover,
+        train: bool,
+        *,
+        is_rows: bool = False,
+    ) -> bool:
+        """Put guesses to the proof until one is harmless, and tell whether one is."""
+        reasons = []
+        for ragged in guesses:
+            kind.tried.add(frozenset(ragged.slots))
+            proof = prover.prove(ragged, [one.proof for one in kind.proved])
+            if isinstance(proof, PaddingProof):
+                kind.add(proof)
+                kind.barred |= {*guesses[0].slots} - {*ragged.slots}
+                return True
+            reasons.append(proof)
+        if not reasons:
+            return False
+        slots = guesses[0].slots
+        kind.barred |= {*slots}
+        if train:
+            self._withdraw(slots)
+        names = _names(slots)
+        reason = f"padding {names} is not harmless. {reasons[0]}"
+        self._reasons |= dict.fromkeys((name for name, _ in slots), reason)
+        logger.log(
+            logging.INFO if is_rows else logging.WARNING,
+            "Batches run in their exact shapes, each of which is traced and compiled: %s",
+            reason,
+        )
+        return False
+
+    def _barred(self) -> set[Slot]:
+        return {slot for kind in self._kinds[True].values() for slot in kind.barred}
+
+    def _withdraw(self, slots: Iterable[Slot]) -> None:
+        """Let evaluation follow where training was found not to bear what both had borne."""
+        for kind in self._kinds[False].values():
+            kind.proved = [p for p in kind.proved if {*slots}.isdisjoint(p.proof.ragged.slots)]
+        self._targets[False].clear()
+
+    def _within_reach(
+        self, kind: _Kind, batch: Any, prover: Prover, new: set[tuple[Slot, int]]
+    ) -> tuple[Target, ...]:
+        """Return to which sizes a batch is padded, once larger ones than before are harmless."""
+        if kind.is_harmed(batch):
+            return ()
+        aimed = [(one, one.target(batch)) for one in kind.proved]
+        aimed = [(one, to) for one, to in aimed if to != one.proof.ragged.size(batch)]
+        farther = [(one, to) for one, to in aimed if to > one.reach]
+        if aimed and (farther or new):
+            reason = prover.still_holds([(one.proof, to) for one, to in aimed])
+            if reason:
+                kind.note_harm(new)
+                for one, to in farther:
+                    one.end = to
+                logger.info("A batch runs in its exact shape: %s", reason)
+                return ()
+            for one, to in farther:
+                one.reach = to
+        return tuple((one.proof.ragged, to) for one, to in aimed)
+
+
+def _key(batch: Mapping[str, Any]) -> Hashable:
+    """Return the columns, shapes and types of a batch."""
+    return tuple([(name, c.shape, c.dtype) for name, c in batch.items() if _is_dense(c)])
+
+
+def _kind(batch: Mapping[str, Any]) -> Hashable:
+    """Return the columns, numbers of axes and types of a batch."""
+    return tuple((name, c.ndim, c.dtype) for name, c in batch.items() if _is_dense(c))
+
+
+def _sizes(batch: Mapping[str, Any]) -> dict[Slot, int]:
+    return {
+        (name, axis): size
+        for name, c in batch.items()
+        if _is_dense(c)
+        for axis, size in enumerate(c.shape)
+    }
+
+
+def _is_dense(column: Any) -> bool:
+    return isinstance(column, Tensor) and not column.is_nested and column.layout == torch.strided
+
+
+def _names(slots: Iterable[Slot]) -> str:
+    return ", ".join(dict.fromkeys(name for name, _ in slots))
