@@ -13,7 +13,7 @@ from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
-from medjax_torch.lowerings import custom_ops, decompositions
+from medjax_torch.lowerings import counted, custom_ops, decompositions
 from medjax_torch.modules import Found
 
 logger = logging.getLogger("medjax")
@@ -36,6 +36,7 @@ def tracing_rules(attention_implementation: AttentionImplementation = "xla") -> 
         },
         before_autograd=decompositions.before_autograd(),
         after_autograd=decompositions.after_autograd(),
+        accept=counted.accept,
     )
 
 

@@ -67,6 +67,8 @@ class Graph:
         Whether forward ran in training mode, with gradients.
     seconds : float
         How long tracing took.
+    exact : str
+        Why sizes that depend on values are fixed in this graph, ``""`` if none is.
     """
 
     module: fx.GraphModule
@@ -83,6 +85,7 @@ class Graph:
     effects: tuple[str, ...]
     train: bool
     seconds: float
+    exact: str = ""
 
     def inputs(self, state: Mapping[str, Any], columns: Mapping[str, Any]) -> list[Any]:
         """Return the graph's inputs in its order.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-import torch.utils._pytree as pytree
-from torch import Tensor, fx
+from torch import fx
 
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
@@ -19,14 +18,12 @@ from medjax_torch.graph.guards import add_guards, refuse_unguarded
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
 from medjax_torch.graph.record import Graph
+from medjax_torch.graph.sized import record_sized
+from medjax_torch.graph.sizes import ExactShapesError, is_counted, without_values
 from medjax_torch.modules import Found
 
 _Recording = tuple[fx.GraphModule, list[tuple[str, str]]]
 """A functional graph, and line and operation of every guarded value at the end of its outputs."""
-
-
-class _ShapeOfValuesError(Exception):
-    """The shape of something depends on values, so it has to be recorded on real ones."""
 
 
 def trace(
@@ -51,8 +48,9 @@ def trace(
     Returns
     -------
     Graph
-        Recorded on shapes alone. If forward looks at values (``if labels.any()``, ``.item()``,
-        boolean masks), recorded on this batch instead, with guards.
+        Recorded on shapes alone; what masks select then has a size of its own, if `rules` accept
+        that. If forward looks at values (``if labels.any()``), or needs exact shapes of what was
+        selected, recorded on this batch instead, with guards.
 
     Raises
     ------
@@ -67,19 +65,38 @@ def trace(
     check_hooks(found)
     joint = Joint(call, found, batch, train=train)
     with host_random.watched(found.content.generators) as drawn:
-        recorded, sources = _record_any(joint, rules, drawn)
-        graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+        graph = _on_shapes(joint, rules, drawn, start)
+        if isinstance(graph, Exception):
+            recorded, sources = _on_values(joint, rules, drawn)
+            graph = dataclasses.replace(
+                assemble(joint, recorded, sources, time.perf_counter() - start),
+                exact=str(graph) if isinstance(graph, ExactShapesError) else "",
+            )
     check_aliases(found, graph)
     return graph
 
 
-def _record_any(joint: Joint, rules: Rules, drawn: Callable[[], Mapping[str, Any]]) -> _Recording:
-    """Record on shapes alone, else on the values of the batch."""
+Drawn = Callable[[], Mapping[str, Any]]
+
+
+def _on_shapes(joint: Joint, rules: Rules, drawn: Drawn, start: float) -> Graph | Exception:
+    """Return the graph recorded on shapes alone, or why there is none for this batch."""
     recording = _attempt(joint, "fake", rules)
     host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
-        recording = _attempt(joint, "real", rules)
-        host_random.refuse(drawn(), joint.eager)
+        return recording
+    recorded, sources = recording
+    graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+    for guard in graph.guards:
+        if not guard.expected:
+            return ExactShapesError(f"a count is taken for a number{at(guard.line)}")
+    return graph
+
+
+def _on_values(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
+    """Record on the values of the batch."""
+    recording = _attempt(joint, "real", rules)
+    host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
         # An error of the component itself comes out as torch would raise it.
         joint.eager()
@@ -105,22 +122,15 @@ def _record(joint: Joint, mode: Mode, rules: Rules) -> _Recording:
     inputs = joint.arguments()
     sources: list[tuple[str, str]] = []
     with tracing(rules.replacements):
-        first = record(joint.forward, inputs, mode, rules)
+        sizes, given = without_values(inputs) if mode == "fake" else (None, inputs)
+        first = record(joint.forward, given, mode, rules)
         check_constants(first, train=joint.train)
-        if mode == "real":
+        if sizes is None:
             sources = add_guards(first)
+        elif sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
+            if rules.accept is None:
+                raise ExactShapesError("shapes depend on values")
+            return record_sized(first, sizes, inputs, rules)
         recorded = functionalize(first, inputs, mode, rules)
-    if mode == "fake" and any(_is_dynamic(node) for node in recorded.graph.nodes):
-        raise _ShapeOfValuesError
     refuse_unguarded(recorded.graph)
     return recorded, sources
-
-
-def _is_dynamic(node: fx.Node) -> bool:
-    values = pytree.tree_leaves(node.meta.get("val"))
-    return any(
-        isinstance(size, torch.SymInt)
-        for value in values
-        if isinstance(value, Tensor)
-        for size in value.shape
-    )
