@@ -19,6 +19,7 @@ from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from medjax_torch.graph.guards import bins
 from medjax_torch.graph.errors import at, line_here, line_of_stack
 
 aten = torch.ops.aten
@@ -64,14 +65,18 @@ class Sizes(ShapeEnv):
 
     def _constrain_range_for_size(self, a: Any, min: Any = None, max: Any = None) -> None:
         super()._constrain_range_for_size(a, min, max)
-        self._counts.add(a)
-        # A mask can select all, an id can be any: of counts without a bound the least is likely.
-        likely = max if max is not None and max < 2**40 else (min or 0)
+        if a not in self._counts:
+            # A mask can select all, an id can be any: without a bound the least is likely.
+            self.expect(a, max if max is not None and max < 2**40 else (min or 0))
+
+    def expect(self, symbol: Any, value: Any) -> None:
+        """Decide by `value` where something depends on a symbol, and note it."""
+        self._counts.add(symbol)
         # Up to torch 2.11 under another name.
         names = ("set_real_tensor_prop_unbacked_vals", "set_unbacked_var_to_val")
         tell = next((getattr(self, name) for name in names if hasattr(self, name)), None)
         if tell is not None:
-            tell(a, likely)
+            tell(symbol, value)
 
     def guard_or_defer_runtime_assert(self, orig_expr: Any, *args: Any, **kwargs: Any) -> bool:
         before = self._noted()
@@ -207,6 +212,9 @@ class _Counts(Mapping[Any, fx.Node]):
                 for size in value.shape:
                     if isinstance(size, torch.SymInt) and size.node._expr.is_Symbol:
                         self._sources.setdefault(size.node._expr, node)
+            if node.target is aten._local_scalar_dense.default:
+                for symbol in node.meta["val"].node._expr.free_symbols:
+                    self._sources.setdefault(symbol, node)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._sources)
@@ -223,22 +231,20 @@ class _Counts(Mapping[Any, fx.Node]):
         return self._made[symbol]
 
     def _count(self, source: fx.Node) -> fx.Node:
-        graph, arguments = self._graph, source.args
+        graph: fx.Graph = self._graph
+        arguments: Any = source.args
         if source.target is aten.bincount.default:
-            least = arguments[2] if len(arguments) > 2 else source.kwargs.get("minlength", 0)
-            # Of no ids at all there are `minlength` bins.
-            ids = graph.call_function(
-                aten.constant_pad_nd.default, (arguments[0], [0, 1], int(least) - 1)
-            )
-            largest = graph.call_function(aten.max.default, (ids,))
-            return graph.call_function(aten.add.Tensor, (largest, 1))
+            return bins(graph, source)
+        if source.target is aten._local_scalar_dense.default:
+            # In the precision in which Python compares.
+            kind = torch.float64 if isinstance(source.meta["val"], torch.SymFloat) else torch.int64
+            return graph.call_function(aten._to_copy.default, arguments, {"dtype": kind})
         mask = selecting(source)
         if mask is None:
             raise ExactShapesError(f"{source.target} has a size that cannot be counted")
         shape = lengths(mask.meta["val"])
         if source.target is aten.masked_select.default:
-            x: Any = arguments[0]
-            shape = lengths(torch.broadcast_tensors(x.meta["val"], mask.meta["val"])[0])
+            shape = lengths(torch.broadcast_tensors(arguments[0].meta["val"], mask.meta["val"])[0])
             if any(isinstance(n, sympy.Basic) for n in shape):
                 raise ExactShapesError("masked_select of a selection has a size not counted")
             mask = graph.call_function(aten.expand.default, (mask, list(shape)))
@@ -268,6 +274,8 @@ def _computed(graph: fx.Graph, expression: Any, counts: _Counts, line: str) -> A
         return counts[expression]
     if expression.is_Integer:
         return int(expression)
+    if expression.is_Float:
+        return float(expression)
     parts = [_computed(graph, part, counts, line) for part in expression.args]
     if expression.func in _RELATIONS:
         return graph.call_function(_RELATIONS[expression.func], tuple(parts))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import fx
@@ -14,8 +14,9 @@ from medjax_torch.graph.assemble import assemble
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at, line_of_error
-from medjax_torch.graph.guards import add_guards, refuse_unguarded
+from medjax_torch.graph.guards import add_guards, refuse_unguarded, selects
 from medjax_torch.graph.joint import Call, Joint
+from medjax_torch.graph.looked_at import Logged, expecting
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
 from medjax_torch.graph.record import Graph
 from medjax_torch.graph.sized import record_sized
@@ -67,11 +68,7 @@ def trace(
     with host_random.watched(found.content.generators) as drawn:
         graph = _on_shapes(joint, rules, drawn, start)
         if isinstance(graph, Exception):
-            recorded, sources = _on_values(joint, rules, drawn)
-            graph = dataclasses.replace(
-                assemble(joint, recorded, sources, time.perf_counter() - start),
-                exact=str(graph) if isinstance(graph, ExactShapesError) else "",
-            )
+            graph = _on_values(joint, rules, drawn, start, graph)
     check_aliases(found, graph)
     return graph
 
@@ -79,9 +76,14 @@ def trace(
 Drawn = Callable[[], Mapping[str, Any]]
 
 
-def _on_shapes(joint: Joint, rules: Rules, drawn: Drawn, start: float) -> Graph | Exception:
-    """Return the graph recorded on shapes alone, or why there is none for this batch."""
-    recording = _attempt(joint, "fake", rules)
+def _on_shapes(
+    joint: Joint, rules: Rules, drawn: Drawn, start: float, read: Sequence[Any] = ()
+) -> Graph | Exception:
+    """Return the graph recorded on shapes alone, or why there is none for this batch.
+
+    Where forward decides by a number, it does as `read` has it.
+    """
+    recording = _attempt(joint, "fake", rules, read)
     host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
         return recording
@@ -93,8 +95,27 @@ def _on_shapes(joint: Joint, rules: Rules, drawn: Drawn, start: float) -> Graph 
     return graph
 
 
-def _on_values(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
-    """Record on the values of the batch."""
+def _on_values(
+    joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: Exception
+) -> Graph:
+    """Return the graph recorded on the values of the batch.
+
+    If forward decided by values and selects by masks besides, the decisions alone are fixed.
+    """
+    recorded, sources = _real(joint, rules, drawn)
+    seconds = time.perf_counter() - start
+    exact = str(reason) if isinstance(reason, ExactShapesError) else ""
+    if not exact and rules.accept is not None and any(selects(what) for _, what in sources):
+        with tracing(rules.replacements), Logged() as logged:
+            joint.eager()
+        graph = _on_shapes(joint, rules, drawn, start, logged.values)
+        if isinstance(graph, Graph):
+            return graph
+        exact = str(graph)
+    return dataclasses.replace(assemble(joint, recorded, sources, seconds), exact=exact)
+
+
+def _real(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
     recording = _attempt(joint, "real", rules)
     host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
@@ -108,24 +129,28 @@ def _on_values(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
     return recording
 
 
-def _attempt(joint: Joint, mode: Mode, rules: Rules) -> _Recording | Exception:
+def _attempt(
+    joint: Joint, mode: Mode, rules: Rules, read: Sequence[Any] = ()
+) -> _Recording | Exception:
     """Return the error instead of raising it, so that the next attempt's is not chained to it."""
     try:
-        return _record(joint, mode, rules)
+        return _record(joint, mode, rules, read)
     except TraceError:
         raise
     except Exception as error:
         return error
 
 
-def _record(joint: Joint, mode: Mode, rules: Rules) -> _Recording:
+def _record(joint: Joint, mode: Mode, rules: Rules, read: Sequence[Any] = ()) -> _Recording:
     inputs = joint.arguments()
     sources: list[tuple[str, str]] = []
     with tracing(rules.replacements):
         sizes, given = without_values(inputs) if mode == "fake" else (None, inputs)
-        first = record(joint.forward, given, mode, rules)
+        forward = expecting(joint.forward, sizes, read) if sizes and read else joint.forward
+        first = record(forward, given, mode, rules)
         check_constants(first, train=joint.train)
         if sizes is None:
+            refuse_unguarded(first.graph)
             sources = add_guards(first)
         elif sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
             if rules.accept is None:

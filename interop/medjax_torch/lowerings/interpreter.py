@@ -231,17 +231,18 @@ def run(
             "parameters, buffers and batch it was traced with, in the same order."
         )
     values: dict[Node, Any] = dict(zip(inputs, arguments, strict=True))
-    symbols, counts = counted.counted_symbols(graph_module.graph.nodes), counted.Counts()
+    symbols, sized = counted.counted_symbols(graph_module.graph.nodes)
+    counts = counted.Counts()
 
     def held(node: Node) -> Any:
-        return counts.held(_value(node)) if symbols else _value(node)
+        return counts.held(_value(node)) if sized else _value(node)
 
     drawn = 0
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             values[node] = constants[node.target]
         elif node.op == "output":
-            return _plain(map_arg(node.args[0], values.__getitem__))
+            return _plain(map_arg(node.args[0], lambda n: counted.plain(values[n])))
         elif node.op != "placeholder":
             lowering = TABLE.get(node.target)
             own_key = key

@@ -41,6 +41,16 @@ def _item(x: jax.Array) -> jax.Array:
     return x.reshape(())
 
 
+@lowers(aten.sym_size.int)
+def _size(x: jax.Array, dim: int) -> int:
+    return int(x.shape[dim])
+
+
+@lowers(aten.sym_numel.default)
+def _numel(x: jax.Array) -> int:
+    return int(x.size)
+
+
 @lowers(torch.sym_float)
 def _sym_float(x: Any) -> jax.Array:
     return jnp.asarray(x, jnp.float32)

@@ -13,4 +13,5 @@ from medjax_torch.lowerings.counted.held import Counts as Counts
 from medjax_torch.lowerings.counted.run import accept as accept
 from medjax_torch.lowerings.counted.run import concerns as concerns
 from medjax_torch.lowerings.counted.run import counted_symbols as counted_symbols
+from medjax_torch.lowerings.counted.run import plain as plain
 from medjax_torch.lowerings.counted.run import run_counted as run_counted

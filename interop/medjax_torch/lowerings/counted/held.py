@@ -47,6 +47,8 @@ def computable(size: Length) -> bool:
         return bool(size >= 0)
     if isinstance(size, sympy.Add):
         return all(part.is_Integer or computable(part) for part in size.args)
+    if isinstance(size, sympy.Pow):
+        return bool(size.exp.is_Integer and size.exp > 0) and computable(size.base)
     known = isinstance(size, sympy.Mul) or type(size).__name__ in ("Min", "Max")
     return known and all(computable(part) for part in size.args)
 
@@ -82,6 +84,8 @@ class Counts:
             return int(size)
         if size.is_Symbol:
             return self._values[size]
+        if isinstance(size, sympy.Pow):
+            return self.value(size.base) ** int(size.exp)
         parts = [self.value(part) for part in size.args]
         return functools.reduce(_COMBINED[type(size).__name__], parts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import sympy
@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from medjax_torch.graph.sizes import Condition, is_counted, length, lengths, tensors
-from medjax_torch.lowerings.counted.held import Counts, computable
+from medjax_torch.lowerings.counted.held import Counts, Number, computable
 from medjax_torch.lowerings.counted.table import RULES, Call, need, numbers, relied_on, value_of
 
 
@@ -73,9 +73,11 @@ def _is_number(value: Any, known: set[Any]) -> bool:
     return bool(value.node.expr.free_symbols & known)
 
 
-def counted_symbols(nodes: Sequence[Node]) -> set[Any]:
-    """Return the symbols of all sizes in a graph."""
-    return {symbol for node in nodes for symbol in _symbols(node)}
+def counted_symbols(nodes: Iterable[Node]) -> tuple[set[Any], bool]:
+    """Return the symbols of all sizes in a graph, and whether it has sizes that were symbols."""
+    sizes = [size for node in nodes for value in tensors(node) for size in value.shape]
+    counted = [size for size in sizes if isinstance(size, torch.SymInt)]
+    return {s for size in counted for s in size.node.expr.free_symbols}, bool(counted)
 
 
 def run_counted(
@@ -107,3 +109,7 @@ def run_counted(
         return plainly(*arguments, **options)
     return rule.run(Call(node, counts, plainly), *arguments, **options)
 
+
+def plain(value: Any) -> Any:
+    """Return a number that depends on counts as an array, anything else as it is."""
+    return value.value if isinstance(value, Number) else value

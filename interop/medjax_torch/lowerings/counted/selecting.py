@@ -169,14 +169,28 @@ def _index_put(
     if _masks(call.node):
         given[first] = call.counts.filled(given[first] != 0, value_of(recorded[first]), False)
         return call.ordinary(x, given, values, accumulate)
-    given = within(call, given)
     block = _block(call.node)
-    index = jnp.broadcast_to(given[first], [call.counts.bound(size) for size in block])
+    shape = [call.counts.bound(size) for size in block]
     beyond = x.shape[first]
-    given[first] = held_back(call, index, block, beyond)
+    for dim, index in enumerate(within(call, given)):
+        if index is not None:
+            instead = beyond if dim == first else 0
+            given[dim] = held_back(call, jnp.broadcast_to(index, shape), block, instead)
     wider = jnp.concatenate([x, jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=first))], first)
     written = call.ordinary(wider, given, values, accumulate)
     return jax.lax.slice_in_dim(written, 0, beyond, axis=first)
+
+
+def _scatters(node: Node) -> None:
+    """Refuse unless what is written by rank comes before its padding."""
+    sizes = [size for size in shape_of(node.args[2]) if size != 1]
+    need(all(isinstance(size, int) for size in sizes[1:]), node)
+    aligned(node, shape_of(node.args[1]), shape_of(node.args[0]))
+
+
+@counts_in(aten.masked_scatter.default, check=_scatters)
+def _masked_scatter(call: Call, x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
+    return call.ordinary(x, call.filled(mask, 1, False), source)
 
 
 def held_back(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -> jax.Array:
