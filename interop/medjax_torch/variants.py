@@ -196,10 +196,22 @@ class Variants:
             )
 
     def _too_many(self, known: list[int]) -> str:
-        guards = self.graphs[known[0]].guards
+        graphs = [self.graphs[number] for number in known]
+        guards = [guard for graph in graphs for guard in graph.guards]
         lines = sorted({guard.line for guard in guards if guard.line}) or ["lines not recorded"]
+        seconds = sum(graph.seconds for graph in graphs)
+        reasons = sorted({graph.exact for graph in graphs if graph.exact})
+        if not reasons:
+            advice = "Use torch.where with both results"
+        else:
+            advice = (
+                f"Of what a mask selects each count asks for a graph here, because "
+                f"{'; '.join(reasons)}. Keep all rows and mask what is summed, as in "
+                "(loss * mask).sum() / mask.sum(), or read a count by x.size(0) in place of len(x)"
+            )
         return (
             f"forward decides by values of the batch at {', '.join(lines)} in more than "
-            f"{self._max_variants} ways. Use torch.where with both results, or raise "
-            "Options(max_variants=...)"
+            f"{self._max_variants} ways: {len(known)} graphs were traced in {seconds:.1f} s, and "
+            f"each was compiled too. {advice}, or raise Options(max_variants=...), at as much "
+            "again for each graph."
         )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from graph_cases import Component
 from selection_cases import EXACT, SELECTED, batch, content
+from torch.nn import functional as F
 from torch_graphs import QUICKLY
 
 from medjax_torch.graph import TraceError, bounds, check_ranges, columns
@@ -26,9 +27,9 @@ DECIDES = {
     "only_if_some": 2,
     "at_least_one": 2,
     "log_sum": 2,
-    "running_sum": 2,
+    "running_sum": 3,
     "dropped": 2,
-    "product": 2,
+    "supervised_contrastive": 2,
 }
 """How many graphs there are, if not one: torch or forward treats counts of 0 or 1 differently."""
 
@@ -82,6 +83,7 @@ def same(name, found, expected):
     np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.parametrize("name", SELECTED)
 def test_every_count_equals_torch(name):
     compared = Compared(SELECTED[name])
@@ -106,3 +108,67 @@ def test_what_needs_exact_shapes_gets_them(name):
         graph = compared.check(batch(kind, seed))
         assert kind == "all" or re.search(reason, graph.exact), graph.exact
     assert len(compared.variants.graphs) > 2
+
+
+def test_the_bound_names_line_cost_and_way_out():
+    compared = Compared(EXACT["length"][0], max_variants=3)
+    with pytest.raises(TraceError) as caught:
+        for seed in range(9):
+            compared.graph_of(batch("some", seed))
+    message = str(caught.value)
+    assert re.search(
+        r"at .*selection_cases.py:\d+ in length: kept = h.* in more than 3 ways: 3 graphs were "
+        r"traced in \d+\.\d s, and each was compiled too.* a count is taken for a number at .*in "
+        r"length: return kept.*x\.size\(0\) in place of len\(x\), or raise Options\(max_variants",
+        message,
+    )
+
+
+def outputs_of_masks(self, h, batch):
+    kept = batch["mask"].bool()
+    logits = self.linear(h[kept])
+    outputs = {"logits": logits, "columns": logits.T, "count": logits.size(0), "all": h}
+    return outputs, logits.pow(2).mean()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_outputs_have_torchs_size(train):
+    compared = Compared(outputs_of_masks, train=train)
+    for seed, kind in enumerate(KINDS):
+        graph = compared.check(batch(kind, seed))
+    assert graph.varying == (("logits", 0), ("columns", 1))
+    assert len(compared.variants.graphs) == 1
+
+
+def overwritten(self, h, batch):
+    kept = batch["mask"].bool()
+    first = h.detach()[kept].sum(0)
+    kept[:] = True
+    return (first * h[kept].mean(0)).sum() + h[batch["mask"].bool()].pow(2).sum()
+
+
+def test_a_mask_that_is_overwritten_counts_as_it_was():
+    compared = Compared(overwritten)
+    for seed, kind in enumerate(KINDS):
+        compared.check(batch(kind, seed))
+
+
+def constant(self, h, batch):
+    upper = torch.triu(torch.ones(6, 6), 1).bool()
+    return (h @ h.mT)[:, upper].pow(2).mean()
+
+
+def test_a_constant_mask_has_its_exact_size():
+    graph = Compared(constant).check(batch("some"))
+    assert not graph.guards
+    shapes = [node.meta["val"].shape for node in graph.module.graph.nodes if "val" in node.meta]
+    assert (4, 15) in [tuple(shape) for shape in shapes]
+
+
+def draws(self, h, batch):
+    return F.dropout(h[batch["mask"].bool()].T, 0.5).pow(2).mean()
+
+
+def test_draws_that_padding_would_shift_are_made_in_exact_shapes():
+    graph = Compared(draws).check(batch("some"))
+    assert "draws along a size that varies" in graph.exact

@@ -43,8 +43,8 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
                 "updated. Keep it in an attribute of the component."
             )
     for node in recorded.graph.nodes:
-        for written in _written(node):
-            if _viewed(written).op == "get_attr":
+        for written in written_by(node):
+            if viewed(written).op == "get_attr":
                 raise TraceError(
                     f"forward writes to a tensor{at(line_of_stack(node.stack_trace))} that cannot "
                     "be reached from the component (a global?), so the new values would be lost. "
@@ -63,7 +63,7 @@ def check_aliases(found: Found, graph: Graph) -> None:
                 )
 
 
-def _written(node: fx.Node) -> Iterator[Any]:
+def written_by(node: fx.Node) -> Iterator[Any]:
     """Yield the arguments that an operation writes to."""
     if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
         for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
@@ -71,7 +71,7 @@ def _written(node: fx.Node) -> Iterator[Any]:
                 yield value
 
 
-def _viewed(node: fx.Node) -> fx.Node:
+def viewed(node: fx.Node) -> fx.Node:
     """Follow views, and results of writing in place, to the tensor whose memory they show."""
     while isinstance(node.target, torch._ops.OpOverload):
         shared = [argument.alias_info for argument in node.target._schema.arguments]

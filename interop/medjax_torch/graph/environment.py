@@ -175,12 +175,13 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """Compute `torch.bincount` with as many bins as asked for where the ids are within them."""
-    counted = torch.bincount(input, weights, minlength)
-    size: Any = counted.size(0)
-    if isinstance(size, torch.SymInt) and isinstance(size.node.shape_env, Sizes):
-        size.node.shape_env.expect(size.node.expr, minlength)
-    if weights is not None or not minlength or size != minlength:
-        return counted
+    if weights is not None or not minlength:
+        return torch.bincount(input, weights, minlength)
+    outside: Any = (input >= minlength).nonzero().size(0)
+    if isinstance(outside, torch.SymInt) and isinstance(outside.node.shape_env, Sizes):
+        outside.node.shape_env.expect(outside.node.expr, 0)
+    if outside != 0:
+        return torch.bincount(input, weights, minlength)
     ids = input.long()
     zeros = torch.zeros(minlength, dtype=torch.int64, device=input.device)
     return zeros.scatter_add(0, ids, torch.ones_like(ids))

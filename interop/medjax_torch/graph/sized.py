@@ -10,6 +10,7 @@ from torch import Tensor, fx
 from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.passes import Rules, functionalize
+from medjax_torch.graph.same_masks import merge_masks
 from medjax_torch.graph.sizes import (
     ExactShapesError,
     Sizes,
@@ -42,6 +43,7 @@ def record_sized(
     """
     conditions = [*sizes.conditions, *conditions_of_squeezing(first.graph)]
     sources = add_conditions(first, conditions)
+    merge_masks(first)
     again, given = without_values(inputs)
     recorded = functionalize(first, given, "fake", rules, views=True)
     results: Any = recorded.graph.output_node().args[0]

@@ -263,6 +263,7 @@ _RELATIONS: dict[Any, Callable[..., Any]] = {
 _MANY: dict[Any, Callable[..., Any]] = {
     sympy.Add: operator.add,
     sympy.Mul: operator.mul,
+    sympy.Pow: operator.pow,
     sympy.And: operator.and_,
     sympy.Or: operator.or_,
 }
