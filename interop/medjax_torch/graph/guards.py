@@ -83,9 +83,9 @@ def _total(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
 
 def bins(graph: fx.Graph, node: fx.Node) -> fx.Node:
     """Add nodes that compute how long the result of a bincount is."""
-    least = node.args[2] if len(node.args) > 2 else node.kwargs.get("minlength", 0)
+    least: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("minlength", 0)
     # There are as many for no ids at all as for an id that is the last of them.
-    padded = (node.args[0], [0, 1], int(least) - 1)  # type: ignore[call-overload]
+    padded = (node.args[0], [0, 1], int(least) - 1)
     ids = graph.call_function(aten.constant_pad_nd.default, padded)
     largest = graph.call_function(aten.max.default, (ids,))
     return graph.call_function(aten.add.Tensor, (largest, 1))

@@ -48,7 +48,7 @@ class _Expected(TorchDispatchMode):
             value = next(self._values, None)
             if isinstance(result, torch.SymBool | torch.SymInt | torch.SymFloat):
                 for symbol in result.node.expr.free_symbols if value is not None else ():
-                    self._sizes.expect(symbol, int(value) if value is True or not value else value)
+                    self._sizes.expect(symbol, int(value) if isinstance(value, bool) else value)
         return result
 
 

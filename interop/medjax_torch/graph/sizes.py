@@ -19,13 +19,13 @@ from torch import Tensor, fx
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from medjax_torch.graph.guards import bins
 from medjax_torch.graph.errors import at, line_here, line_of_stack
+from medjax_torch.graph.guards import bins
 
 aten = torch.ops.aten
 
-Length = int | sympy.Expr
-"""A number, or an expression of counts."""
+Length = Any
+"""An int, or an expression of sympy's in symbols that are counts."""
 
 
 class ExactShapesError(Exception):
@@ -78,7 +78,10 @@ class Sizes(ShapeEnv):
         if tell is not None:
             tell(symbol, value)
 
-    def guard_or_defer_runtime_assert(self, orig_expr: Any, *args: Any, **kwargs: Any) -> bool:
+    def guard_or_defer_runtime_assert(  # type: ignore[override]
+        self, orig_expr: Any, *args: Any, **kwargs: Any
+    ) -> bool:
+        """Note what is taken for granted; see the method of the base class."""
         before = self._noted()
         result = super().guard_or_defer_runtime_assert(orig_expr, *args, **kwargs)
         # What the range of a count proves is not deferred; of other numbers torch asks nothing

@@ -95,9 +95,7 @@ def _on_shapes(
     return graph
 
 
-def _on_values(
-    joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: Exception
-) -> Graph:
+def _on_values(joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: Exception) -> Graph:
     """Return the graph recorded on the values of the batch.
 
     If forward decided by values and selects by masks besides, the decisions alone are fixed.

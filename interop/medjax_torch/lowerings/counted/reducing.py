@@ -34,8 +34,8 @@ def _axes(dims: Any, rank: int) -> list[int]:
     return [int(d) % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
-def _agrees(node: Node) -> None:
-    return None
+def _always(node: Node) -> None:
+    """Agree: padding is masked along whatever is reduced."""
 
 
 def _reduced(neutral: Callable[[Any], Any]) -> Callable[..., Any]:
@@ -68,15 +68,15 @@ for targets, neutral in (
     ((aten.all.default, aten.all.dim, aten.all.dims), lambda dtype: 1),
     ((aten.prod.dim_int,), lambda dtype: 1),
 ):
-    counts_in(*targets, check=_agrees)(_reduced(neutral))
+    counts_in(*targets, check=_always)(_reduced(neutral))
 
 
-@counts_in(aten.sum.default, check=_agrees)
+@counts_in(aten.sum.default, check=_always)
 def _sum_all(call: Call, x: jax.Array, **options: Any) -> jax.Array:
     return call.ordinary(call.filled(x, 0, 0), **options)
 
 
-@counts_in(aten.prod.default, check=_agrees)
+@counts_in(aten.prod.default, check=_always)
 def _prod_all(call: Call, x: jax.Array, **options: Any) -> jax.Array:
     return call.ordinary(call.filled(x, 0, 1), **options)
 
@@ -111,7 +111,7 @@ def _total(call: Call, axes: Sequence[int]) -> jax.Array:
     return total
 
 
-@counts_in(aten.mean.dim, aten.mean.default, check=_agrees)
+@counts_in(aten.mean.dim, aten.mean.default, check=_always)
 def _mean(
     call: Call, x: jax.Array, dims: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> jax.Array:
@@ -121,7 +121,7 @@ def _mean(
     return sums / _total(call, axes)
 
 
-@counts_in(aten.var.correction, check=_agrees)
+@counts_in(aten.var.correction, check=_always)
 def _var(
     call: Call, x: jax.Array, dims: Any = None, correction: Any = None, keepdim: bool = False
 ) -> jax.Array:
@@ -134,7 +134,7 @@ def _var(
     return jnp.sum(squares, tuple(axes), keepdims=keepdim) / jnp.maximum(total - correction, 0)
 
 
-@counts_in(prims.var.default, check=_agrees)
+@counts_in(prims.var.default, check=_always)
 def _prims_var(
     call: Call, x: jax.Array, dims: Any, correction: Any = 1, output_dtype: Any = None
 ) -> jax.Array:
@@ -151,13 +151,13 @@ as_it_is(
 )
 
 
-@counts_in(aten._softmax.default, aten._log_softmax.default, check=_agrees)
+@counts_in(aten._softmax.default, aten._log_softmax.default, check=_always)
 def _softmax(call: Call, x: jax.Array, dim: int, half_to_float: bool) -> jax.Array:
     return call.ordinary(call.filled(x, 0, -jnp.inf, [dim]), dim, half_to_float)
 
 
 @counts_in(
-    aten._softmax_backward_data.default, aten._log_softmax_backward_data.default, check=_agrees
+    aten._softmax_backward_data.default, aten._log_softmax_backward_data.default, check=_always
 )
 def _softmax_backward(
     call: Call, gradient: jax.Array, output: jax.Array, dim: int, dtype: Any
@@ -195,6 +195,6 @@ def _contracted(first: int) -> Callable[..., Any]:
 counts_in(
     *(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), check=_contracts(0)
 )(_contracted(0))
-counts_in(
-    *(aten.addmm.default, aten.baddbmm.default, aten.addmv.default), check=_contracts(1)
-)(_contracted(1))
+counts_in(*(aten.addmm.default, aten.baddbmm.default, aten.addmv.default), check=_contracts(1))(
+    _contracted(1)
+)

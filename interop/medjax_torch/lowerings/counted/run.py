@@ -75,14 +75,12 @@ def _is_number(value: Any, known: set[Any]) -> bool:
 
 def counted_symbols(nodes: Iterable[Node]) -> tuple[set[Any], bool]:
     """Return the symbols of all sizes in a graph, and whether it has sizes that were symbols."""
-    sizes = [size for node in nodes for value in tensors(node) for size in value.shape]
-    counted = [size for size in sizes if isinstance(size, torch.SymInt)]
+    sizes: list[Any] = [size for node in nodes for value in tensors(node) for size in value.shape]
+    counted: list[Any] = [size for size in sizes if isinstance(size, torch.SymInt)]
     return {s for size in counted for s in size.node.expr.free_symbols}, bool(counted)
 
 
-def run_counted(
-    node: Node, inputs: Any, counts: Counts, ordinary: Callable[[Any], Any]
-) -> Any:
+def run_counted(node: Node, inputs: Any, counts: Counts, ordinary: Callable[[Any], Any]) -> Any:
     """Return what a node gives, held at its bounds.
 
     Parameters

@@ -165,7 +165,7 @@ def _index_put(
     """Write values; those of padding go to a place behind the tensor, which is cut off."""
     first = _position(call.node)
     recorded: Any = call.node.args[1]
-    given = list(indices)
+    given: list[Any] = list(indices)
     if _masks(call.node):
         given[first] = call.counts.filled(given[first] != 0, value_of(recorded[first]), False)
         return call.ordinary(x, given, values, accumulate)
@@ -199,4 +199,3 @@ def held_back(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -
         if not isinstance(size, int):
             index = jnp.where(call.counts.valid(shape, dim), index, beyond)
     return index
-

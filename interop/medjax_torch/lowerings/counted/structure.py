@@ -14,7 +14,7 @@ from jax import lax
 from torch.fx import Node
 
 from medjax_torch.graph.recompute import barrier
-from medjax_torch.graph.sizes import Length
+from medjax_torch.graph.sizes import Length, lengths
 from medjax_torch.lowerings.counted.held import Number, counted_number
 from medjax_torch.lowerings.counted.table import (
     Call,
@@ -259,21 +259,11 @@ def _cat(call: Call, parts: Sequence[jax.Array], dim: int = 0) -> jax.Array:
     start: Any = 0
     for part, value in zip(parts, recorded, strict=True):
         joined = lax.dynamic_update_slice_in_dim(joined, part.astype(joined.dtype), start, dim)
-        start = start + call.counts.value(_sizes(value)[dim])
+        start = start + call.counts.value(lengths(value)[dim])
     return joined
 
 
-def _sizes(value: Any) -> tuple[Length, ...]:
-    from medjax_torch.graph.sizes import lengths
-
-    return lengths(value)
-
-
-def _flips(node: Node) -> None:
-    return None
-
-
-@counts_in(aten.flip.default, check=_flips)
+@counts_in(aten.flip.default, check=lambda node: None)
 def _flip(call: Call, x: jax.Array, dims: Sequence[int]) -> jax.Array:
     shape = call.shape(0)
     for dim in dims:
@@ -384,7 +374,7 @@ def _outermost(node: Node) -> None:
     """Refuse unless draws are counted alike with and without padding: a counted size is first."""
     values = value_of(node)
     for value in values if isinstance(values, tuple | list) else [values]:
-        sizes = [size for size in _sizes(value) if size != 1]
+        sizes = [size for size in lengths(value) if size != 1]
         need(all(map(is_plain, sizes[1:])), node, "draws along a size that varies")
 
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import sympy
-import torch
 from torch.fx import Node
 
 from medjax_torch.graph.errors import at, line_of_stack
@@ -139,5 +138,5 @@ def numbers(target: Any, arguments: Sequence[Any], options: dict[str, Any]) -> A
             return [plain(v, kind) for v in value]
         return value
 
-    placed = [plain(v, k) for v, k in zip(arguments, [*kinds, *[""] * len(arguments)], strict=False)]
+    placed = [plain(v, k) for v, k in zip(arguments, kinds + [""] * len(arguments), strict=False)]
     return tuple(placed), {name: plain(v, named.get(name, "")) for name, v in options.items()}
