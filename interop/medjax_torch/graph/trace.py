@@ -88,7 +88,13 @@ def _on_shapes(
     if isinstance(recording, Exception):
         return recording
     recorded, sources = recording
-    graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+    try:
+        graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+    except (IndexError, RuntimeError) as error:
+        if isinstance(error, TraceError):
+            raise
+        # What is decided further on cannot even be computed if it was decided otherwise before.
+        return error
     for guard in graph.guards:
         if not guard.expected:
             return ExactShapesError(f"a count is taken for a number{at(guard.line)}")
@@ -101,16 +107,21 @@ def _on_values(joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: E
     If forward decided by values and selects by masks besides, the decisions alone are fixed.
     """
     recorded, sources = _real(joint, rules, drawn)
-    seconds = time.perf_counter() - start
+    # At once: the joint function keeps the structure of its latest run.
+    graph = assemble(joint, recorded, sources, time.perf_counter() - start)
     exact = str(reason) if isinstance(reason, ExactShapesError) else ""
     if not exact and rules.accept is not None and any(selects(what) for _, what in sources):
         with tracing(rules.replacements), Logged() as logged:
             joint.eager()
-        graph = _on_shapes(joint, rules, drawn, start, logged.values)
-        if isinstance(graph, Graph):
-            return graph
-        exact = str(graph)
-    return dataclasses.replace(assemble(joint, recorded, sources, seconds), exact=exact)
+        counted: Graph | Exception
+        try:
+            counted = _on_shapes(joint, rules, drawn, start, logged.values)
+        except TraceError as error:
+            counted = error
+        if isinstance(counted, Graph):
+            return counted
+        exact = str(counted)
+    return dataclasses.replace(graph, exact=exact)
 
 
 def _real(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
