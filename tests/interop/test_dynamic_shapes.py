@@ -176,17 +176,15 @@ def test_draws_that_padding_would_shift_are_made_in_exact_shapes():
 
 
 def in_steps(self, h, batch):
-    kept = h[batch["mask"].bool()].detach()
-    if kept.size(0) == 0:
+    labels = batch["labels"][batch["mask"].bool()]
+    if labels.size(0) == 0:
         return h.sum() * 0
-    high = h[h.detach() > 10 + 0 * kept.max()] if kept.numel() < 6 else h[batch["mask"].bool()]
-    inner = batch["labels"][batch["mask"].bool()]
-    lower = inner[inner < inner.max()]
-    return high.sum() + h.pow(2).mean() * (2.0 if lower.size(0) > 1 else 3.0)
+    lower = labels[labels < labels.max()]
+    return h.pow(2).mean() * (2.0 if lower.size(0) > 1 else 3.0)
 
 
 def test_what_is_decided_later_may_not_exist_in_another_batch():
     compared = Compared(in_steps)
     for seed, kind in enumerate(KINDS):
         compared.check(batch(kind, seed))
-    assert len(compared.variants.graphs) <= 4
+    assert len(compared.variants.graphs) <= 3
