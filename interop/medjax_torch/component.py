@@ -34,6 +34,9 @@ from medjax_torch.watch import ColumnReads
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 """What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
 
+SIZES = "sizes of outputs\0"
+"""The name among the outputs of a step under which `Results.sizes` stands, if there are any."""
+
 Variables = dict[str, Any]
 
 
@@ -285,6 +288,8 @@ class ConvertedComponent:
             if name != "params" and held.keys() & found.updated.keys()
         }
         outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
+        if found.sizes:
+            outputs[SIZES] = jnp.stack(list(found.sizes))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
         return outputs, Mean(found.loss * weight, weight), collections, found.gradients
 

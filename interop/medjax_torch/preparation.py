@@ -26,6 +26,7 @@ from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
     GRAPH,
+    SIZES,
     WEIGHT,
     ConvertedComponent,
     GraphKey,
@@ -173,7 +174,9 @@ class Preparation:
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         """Return outputs of the device as the component's forward would have returned them."""
         graph = self.converted.graph(batch.device[GRAPH])
-        tensors = to_tensors(jax.device_get(dict(outputs)), dtypes_of(graph))
+        arrays = jax.device_get(dict(outputs))
+        arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
+        tensors = to_tensors(arrays, dtypes_of(graph))
         given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
         if self._is_exact(graph.train):
             return rebuilt(batch.host, given)

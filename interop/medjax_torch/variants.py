@@ -16,7 +16,7 @@ from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.listed_rows import marking
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
-from medjax_torch.lowerings import custom_ops, decompositions
+from medjax_torch.lowerings import counted, custom_ops, decompositions
 from medjax_torch.modules import Found
 from medjax_torch.optimizers.rule import TOUCH
 from medjax_torch.watch import ColumnReads, outer_places
@@ -52,6 +52,7 @@ def tracing_rules(
         },
         before_autograd=decompositions.before_autograd(),
         after_autograd=decompositions.after_autograd(),
+        accept=counted.accept,
     )
 
 
@@ -231,7 +232,11 @@ class Variants:
             return True
         inputs = graph.inputs(self.found.tensors, graph.tensors_of(batch))
         with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
-            return graph.holds([value.item() for value in graph.guard_module(*inputs)])
+            try:
+                return graph.holds([value.item() for value in graph.guard_module(*inputs)])
+            except (IndexError, RuntimeError):
+                # A value that is looked at only if those before it are as they were.
+                return False
 
     def _refuse_writing(self, graph: Graph) -> None:
         written = sorted(set(graph.updated) & set(graph.trained))
@@ -295,14 +300,27 @@ class Variants:
             )
 
     def _too_many(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> str:
-        guards = self.graphs[kept[0].number].guards
+        graphs = [self.graphs[number] for number in {each.number for each in kept}]
+        guards = [guard for graph in graphs for guard in graph.guards]
         lines = sorted({guard.line for guard in guards if guard.line})
+        places = [f"at {', '.join(lines)}"] if lines else []
         names = _changed(kept, batch)
-        where = f"at {', '.join(lines)}" if lines else f"in {', '.join(names)}" if names else ""
+        places += [f"in {', '.join(names)}"] if names else []
+        seconds = sum(graph.seconds for graph in graphs)
+        reasons = sorted({graph.exact for graph in graphs if graph.exact})
+        if not reasons:
+            advice = "Use torch.where with both results, or keep the value in a tensor"
+        else:
+            advice = (
+                f"Of what a mask selects each count asks for a graph here, because "
+                f"{'; '.join(reasons)}. Keep all rows and mask what is summed, as in "
+                "(loss * mask).sum() / mask.sum(), or read a count by x.size(0) in place of len(x)"
+            )
         return (
-            f"forward decides by values {where} in more than {self._max_variants} ways. Use "
-            "torch.where with both results, keep the value in a tensor, or raise "
-            "Options(max_variants=...)"
+            f"forward decides by values of the batch {' and '.join(places)} in more than "
+            f"{self._max_variants} ways: {len(graphs)} graphs were traced in {seconds:.1f} s, and "
+            f"each was compiled too. {advice}, or raise Options(max_variants=...), at as much "
+            "again for each graph."
         )
 
 

@@ -141,7 +141,9 @@ def _on_jax(
     return Outcome(
         loss=results.loss,
         gradients=results.gradients,
-        outputs=dict(zip(graph.outputs.names, results.outputs, strict=True)),
+        outputs=graph.cut(
+            dict(zip(graph.outputs.names, results.outputs, strict=True)), results.sizes
+        ),
         state={**read(found), **results.updated},
     )
 

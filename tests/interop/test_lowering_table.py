@@ -45,7 +45,8 @@ CHECKS = {
     torch.ops.profiler._record_function_enter_new.default,
     torch.ops.profiler._record_function_exit._RecordFunction,
 }
-READ = {aten._local_scalar_dense.default}
+SIZES = {aten.sym_size.int: ((2, 3), 1), aten.sym_numel.default: ((2, 3),)}
+READ = {aten._local_scalar_dense.default, *SIZES}
 ORDER = {barrier}
 
 
@@ -74,6 +75,12 @@ def test_arithmetic_on_numbers(function):
 
 def test_checks_do_nothing():
     assert all(TABLE[target].function(1, name="x") is None for target in CHECKS)
+
+
+@pytest.mark.parametrize("target", SIZES, ids=str)
+def test_sizes_are_numbers(target):
+    shape, *rest = SIZES[target]
+    assert TABLE[target].function(jnp.ones(shape), *rest) == target(torch.ones(shape), *rest)
 
 
 def test_item_stays_a_value():

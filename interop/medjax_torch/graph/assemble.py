@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx
@@ -12,6 +12,7 @@ from medjax_torch.graph.guards import Guard, ancestry, needed
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.recompute import recompute
 from medjax_torch.graph.record import Graph
+from medjax_torch.graph.sizes import lengths
 
 
 def assemble(
@@ -43,7 +44,9 @@ def assemble(
     looked = results[fixed + len(after) :]
     kept = needed(sources, looked)
 
-    returned = [*results[:fixed], *changed.values()]
+    first = 1 + len(joint.gradients)
+    varying = _varying(dict(zip(joint.outputs.names, results[first:fixed], strict=True)))
+    returned = [*results[:fixed], *changed.values(), *_lengths(recorded.graph, varying)]
     watched = [looked[index] for index in kept]
     used = ancestry(*returned, *watched) & inputs.keys()
     _check_reshaped(joint, [name for name, node in state.items() if node in used])
@@ -81,7 +84,28 @@ def assemble(
         numbers=tuple(number for number in joint.numbers if number.name in given),
         places=tuple(joint.attributes.places),
         counters=joint.counters,
+        varying=tuple((name, dim) for name, dim, _ in varying),
     )
+
+
+def _varying(outputs: Mapping[str, fx.Node]) -> list[tuple[str, int, fx.Node]]:
+    """Return the dimensions of outputs whose size depends on values."""
+    return [
+        (name, dim, node)
+        for name, node in outputs.items()
+        for dim, size in enumerate(lengths(node.meta["val"]))
+        if not isinstance(size, int)
+    ]
+
+
+def _lengths(graph: fx.Graph, varying: Sequence[tuple[str, int, fx.Node]]) -> list[fx.Node]:
+    """Add nodes that give the sizes of outputs."""
+    added = []
+    with graph.inserting_before(graph.output_node()):
+        for _, dim, node in varying:
+            added.append(graph.call_function(torch.ops.aten.sym_size.int, (node, dim)))
+            added[-1].meta["val"] = node.meta["val"].shape[dim]
+    return added
 
 
 def _part(recorded: fx.Graph, outputs: Sequence[fx.Node], inputs: Collection[fx.Node]) -> fx.Graph:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
 from medjax_torch.graph.recompute import marked
+from medjax_torch.graph.sizes import Sizes
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions of torch, and what is called in their place with the same arguments."""
@@ -210,6 +211,20 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
 
 
+def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """Compute `torch.bincount` with as many bins as asked for where the ids are within them."""
+    if weights is not None or not minlength:
+        return torch.bincount(input, weights, minlength)
+    outside: Any = (input >= minlength).nonzero().size(0)
+    if isinstance(outside, torch.SymInt) and isinstance(outside.node.shape_env, Sizes):
+        outside.node.shape_env.expect(outside.node.expr, 0)
+    if outside != 0:
+        return torch.bincount(input, weights, minlength)
+    ids = input.long()
+    zeros = torch.zeros(minlength, dtype=torch.int64, device=input.device)
+    return zeros.scatter_add(0, ids, torch.ones_like(ids))
+
+
 def _refused(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         raise TraceError(
@@ -225,6 +240,8 @@ REPLACEMENTS: Replacements = {
     functional.embedding: _dense(functional.embedding, 6),
     functional.embedding_bag: _dense(functional.embedding_bag, 7),
     functional.one_hot: _one_hot,
+    torch.bincount: _bincount,
+    Tensor.bincount: _bincount,
     torch.embedding: _dense(torch.embedding, 4),
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
     torch.as_tensor: _joining(torch.as_tensor),

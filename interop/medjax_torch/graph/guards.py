@@ -81,8 +81,18 @@ def _total(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
         yield graph.call_function(aten.sum.default, (node.args[0],))
 
 
+def bins(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    """Add nodes that compute how long the result of a bincount is."""
+    least: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("minlength", 0)
+    # There are as many for no ids at all as for an id that is the last of them.
+    padded = (node.args[0], [0, 1], int(least) - 1)
+    ids = graph.call_function(aten.constant_pad_nd.default, padded)
+    largest = graph.call_function(aten.max.default, (ids,))
+    return graph.call_function(aten.add.Tensor, (largest, 1))
+
+
 def _largest(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
-    yield graph.call_function(aten.max.default, (node.args[0],))
+    yield bins(graph, node)
 
 
 _COUNTS: dict[Any, Count] = {
@@ -98,6 +108,12 @@ _COUNTS: dict[Any, Count] = {
     aten.repeat_interleave.Tensor: _total,
     aten.bincount.default: _largest,
 }
+
+
+def selects(operation: str) -> bool:
+    """Tell whether the size of what an operation gives depends on the guarded value."""
+    read = (aten._local_scalar_dense.default, aten.equal.default)
+    return operation in {str(target) for target in _COUNTS if target not in read}
 
 
 def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from medjax_torch.graph.environment import Replacements
+from medjax_torch.graph.sizes import Condition
 
 Mode = Literal["fake", "real"]
 Decompositions = Mapping[Any, Callable[..., Any]]
@@ -36,11 +37,16 @@ class Rules:
         Torch functions that cannot be traced, and what is called in their place.
     before_autograd, after_autograd : mapping of operation to function
         Decompositions for the two passes.
+    accept : callable, optional
+        Takes the nodes of a graph with sizes that depend on values and returns the conditions
+        under which what runs it is right; raises `ExactShapesError` if it cannot run it. Without
+        it, every graph has fixed sizes.
     """
 
     replacements: Replacements = field(default_factory=dict)
     before_autograd: Decompositions = field(default_factory=_before_autograd)
     after_autograd: Decompositions = field(default_factory=core_aten_decompositions)
+    accept: Callable[[Sequence[fx.Node]], list[Condition]] | None = None
 
 
 # A clone is none of them: it may change the strides, on which a later view depends.
@@ -67,16 +73,25 @@ def record(
 
 
 def functionalize(
-    module: fx.GraphModule, inputs: Sequence[Tensor], mode: Mode, rules: Rules
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    mode: Mode,
+    rules: Rules,
+    *,
+    views: bool = False,
 ) -> fx.GraphModule:
-    """Record a graph again without mutation and views, in the operations that `rules` leave."""
+    """Record a graph again without mutation, in the operations that `rules` leave.
+
+    Views are left out too unless `views`: of tensors whose size depends on values torch cannot
+    record the copies that stand for them.
+    """
 
     def run(*values: Tensor) -> Any:
         # Nodes keep the user's line of the first pass.
         with fx.traceback.preserve_node_meta():
             return fx.Interpreter(module).run(*values)
 
-    pure = torch.func.functionalize(run, remove="mutations_and_views")
+    pure = torch.func.functionalize(run, remove="mutations" if views else "mutations_and_views")
     with torch.no_grad():
         make = _make_fx(pure, mode, rules.after_autograd, strict=False, lines=False)
         result = make(*inputs)

@@ -83,6 +83,8 @@ def bounds(graph: Graph) -> Bounds:
         if not node.stack_trace:
             continue
         for index, low, size in _lookups(node):
+            if isinstance(size, torch.SymInt):
+                continue  # within what was selected
             origin = _origin(index)
             sources = ancestry(origin)
             if not _is_of_batch(sources, columns):

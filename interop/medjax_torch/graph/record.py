@@ -31,12 +31,15 @@ class Results:
         The tensors of forward's outputs, for `OutputSpec.rebuild`.
     updated : dict of str to array
         Parameters and buffers that forward changed, with their new values.
+    sizes : sequence of array
+        How long the outputs are along `Graph.varying`.
     """
 
     loss: Any
     gradients: dict[str, Any]
     outputs: Sequence[Any]
     updated: dict[str, Any]
+    sizes: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Graph:
         Those among `columns`.
     places : tuple of Place
         Where forward read values that are constants of the graph.
+    exact : str
+        Why sizes that depend on values are fixed in this graph, ``""`` if none is.
+    varying : tuple of (str, int)
+        Names and dimensions of outputs whose size depends on values. They come as long as they
+        can be at most; see `cut`.
     """
 
     module: fx.GraphModule
@@ -96,6 +104,8 @@ class Graph:
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
     counters: tuple[str, ...] = ()
+    exact: str = ""
+    varying: tuple[tuple[str, int], ...] = ()
 
     @property
     def inputs_named(self) -> tuple[str, ...]:
@@ -123,12 +133,21 @@ class Graph:
         """Sort what the graph returned."""
         first = 1 + len(self.gradients)
         last = first + len(self.outputs.names)
+        end = last + len(self.updated)
         return Results(
             loss=values[0],
             gradients=dict(zip(self.gradients, values[1:first], strict=True)),
             outputs=values[first:last],
-            updated=dict(zip(self.updated, values[last:], strict=True)),
+            updated=dict(zip(self.updated, values[last:end], strict=True)),
+            sizes=values[end:],
         )
+
+    def cut(self, outputs: Mapping[str, Any], sizes: Sequence[Any]) -> dict[str, Any]:
+        """Return outputs (arrays or tensors by name) without what is behind their sizes."""
+        cut = dict(outputs)
+        for (name, dim), size in zip(self.varying, sizes, strict=True):
+            cut[name] = cut[name][(slice(None),) * dim + (slice(int(size)),)]
+        return cut
 
     def holds(self, values: Sequence[bool | int | float]) -> bool:
         """Tell whether the graph is valid where `guard_module` returned `values`."""

@@ -65,10 +65,19 @@ def before_autograd() -> dict[Any, Callable[..., Any]]:
 
     `aten.native_batch_norm` updates the running statistics in place and its schema does not say so;
     left whole, `functionalize` would lose the update. `aten.as_strided` counts in memory, and
-    `functionalize` replaces views by copies that lie in memory otherwise.
+    `functionalize` replaces views by copies that lie in memory otherwise. torch cannot take apart
+    `aten.clamp_min_`, which cosine_similarity uses, where a size depends on values.
     """
     rules = get_decompositions([aten.native_batch_norm])
-    return {**rules, aten.as_strided.default: _as_strided_of_contiguous}
+    return {
+        **rules,
+        aten.as_strided.default: _as_strided_of_contiguous,
+        aten.clamp_min_.Tensor: _clamp_in_place,
+    }
+
+
+def _clamp_in_place(x: Tensor, least: Tensor) -> Tensor:
+    return x.copy_(torch.maximum(x, least))
 
 
 def _as_strided_of_contiguous(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import torch.utils._pytree as pytree
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from medjax_torch.lowerings import counted
 from medjax_torch.lowerings.callback import call_on_host
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, steps
@@ -131,6 +133,10 @@ def _plain(outputs: Any) -> Any:
     return list(map(_plain, outputs)) if isinstance(outputs, list) else outputs
 
 
+Recorded = Callable[[Node], Any]
+"""Returns what was recorded as the result of a node."""
+
+
 def _value(node: Node) -> Any:
     return node.meta.get("val")
 
@@ -148,9 +154,9 @@ def _is_swapped(argument: Any) -> bool:
     return rank > 1 and list(order) == [*range(rank - 2), rank - 1, rank - 2]
 
 
-def _fixed_draw(node: Node, arguments: Any, options: Any) -> Any:
+def _fixed_draw(node: Node, arguments: Any, options: Any, recorded: Recorded) -> Any:
     """Return what a random operator gives where nothing is random."""
-    traced = pytree.tree_leaves(_value(node))
+    traced = pytree.tree_leaves(recorded(node))
     shape = tuple(traced[0].shape)
     index = jnp.arange(math.prod(shape)).reshape(shape)
     drawn = FIXED_DRAWS[node.target](steps(index), *arguments, **options)
@@ -159,17 +165,23 @@ def _fixed_draw(node: Node, arguments: Any, options: Any) -> Any:
     return [jnp.broadcast_to(d, t.shape) for d, t in zip(drawn, traced, strict=True)]
 
 
-def _call(node: Node, lowering: Lowering | None, key: jax.Array | None, inputs: Any) -> Any:
+def _call(
+    node: Node,
+    lowering: Lowering | None,
+    key: jax.Array | None,
+    inputs: Any,
+    recorded: Recorded = _value,
+) -> Any:
     arguments, options = inputs
     if lowering is None:
         return call_on_host(node, arguments, options)
     if lowering.kind is Kind.RANDOM:
         if key is None:
-            return _fixed_draw(node, arguments, options)
+            return _fixed_draw(node, arguments, options, recorded)
         return lowering.function(key, *arguments, **options)
     if lowering.kind is Kind.TRACED:
         swapped = tuple(map(_is_swapped, node.args))
-        traced = Traced(_value(node), map_arg(node.args, _value), swapped)
+        traced = Traced(recorded(node), map_arg(node.args, recorded), swapped)
         return lowering.function(traced, *arguments, **options)
     return lowering.function(*arguments, **options)
 
@@ -219,22 +231,32 @@ def run(
             "parameters, buffers and batch it was traced with, in the same order."
         )
     values: dict[Node, Any] = dict(zip(inputs, arguments, strict=True))
+    symbols, sized = counted.counted_symbols(graph_module.graph.nodes)
+    counts = counted.Counts()
+
+    def held(node: Node) -> Any:
+        return counts.held(_value(node)) if sized else _value(node)
+
     drawn = 0
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             values[node] = constants[node.target]
         elif node.op == "output":
-            return _plain(map_arg(node.args[0], values.__getitem__))
+            return _plain(map_arg(node.args[0], lambda n: counted.plain(values[n])))
         elif node.op != "placeholder":
             lowering = TABLE.get(node.target)
             own_key = key
             if key is not None and lowering is not None and lowering.kind is Kind.RANDOM:
                 own_key, drawn = jax.random.fold_in(key, drawn), drawn + 1
             operands = map_arg((node.args, node.kwargs), values.__getitem__)
+            call = functools.partial(_call, node, lowering, own_key, recorded=held)
             try:
-                result = _call(node, lowering, own_key, operands)
+                if symbols and counted.concerns(node, symbols):
+                    result = counted.run_counted(node, operands, counts, call)
+                else:
+                    result = call(operands)
             except Exception as error:
                 error.add_note(f"in the JAX lowering of {node.target}, called at {where(node)}")
                 raise
-            values[node] = _conform(result, _value(node), node)
+            values[node] = _conform(result, held(node), node)
     raise LoweringError("The graph has no output node. Trace it with make_fx.")

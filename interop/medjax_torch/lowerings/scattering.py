@@ -161,6 +161,8 @@ def _put_where(
     trailing = x.ndim - leading - mask.ndim
     flat = x.reshape(*x.shape[:leading], mask.size, *x.shape[x.ndim - trailing :])
     axis = values.ndim - trailing - 1
+    if not values.size:
+        return x
     if axis >= 0 and values.shape[axis] > 1:
         rank = jnp.cumsum(mask.reshape(-1)) - 1  # the how-manieth true element each one is
         values = jnp.take(values, jnp.clip(rank, 0, values.shape[axis] - 1), axis)
@@ -171,6 +173,8 @@ def _put_where(
 
 @lowers(aten.masked_scatter.default)
 def _masked_scatter(x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
+    if not source.size:
+        return x
     mask = jnp.broadcast_to(mask, x.shape)
     rank = jnp.cumsum(mask.reshape(-1)).reshape(x.shape) - 1
     return jnp.where(mask, jnp.take(source.reshape(-1), rank, mode="clip"), x)

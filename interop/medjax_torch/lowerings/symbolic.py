@@ -49,6 +49,16 @@ def _item(x: jax.Array) -> jax.Array:
     return value.astype(_float()) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
 
+@lowers(aten.sym_size.int)
+def _size(x: jax.Array, dim: int) -> int:
+    return int(x.shape[dim])
+
+
+@lowers(aten.sym_numel.default)
+def _numel(x: jax.Array) -> int:
+    return int(x.size)
+
+
 @lowers(torch.sym_float)
 def _sym_float(x: Any) -> jax.Array:
     return jnp.asarray(x, _float())

@@ -1,0 +1,58 @@
+"""Recording with sizes that depend on values, within what can be run at a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx
+
+from medjax_torch.graph.errors import at
+from medjax_torch.graph.guards import ancestry
+from medjax_torch.graph.passes import Rules, functionalize
+from medjax_torch.graph.same_masks import merge_masks
+from medjax_torch.graph.sizes import (
+    ExactShapesError,
+    Sizes,
+    add_conditions,
+    conditions_of_squeezing,
+    without_values,
+)
+
+
+def record_sized(
+    first: fx.GraphModule, sizes: Sizes, inputs: Sequence[Tensor], rules: Rules
+) -> tuple[fx.GraphModule, list[tuple[str, str]]]:
+    """Return the functional graph, with the conditions at the end of its outputs, and their lines.
+
+    Parameters
+    ----------
+    first : fx.GraphModule
+        Of the first pass. Changed.
+    sizes : Sizes
+        The environment it was recorded in.
+    inputs : sequence of Tensor
+        What it takes.
+    rules : Rules
+        With `accept`.
+
+    Raises
+    ------
+    ExactShapesError
+        If a size, an operation or a condition is none that can be run at a bound.
+    """
+    conditions = [*sizes.conditions, *conditions_of_squeezing(first.graph)]
+    sources = add_conditions(first, conditions)
+    merge_masks(first)
+    again, given = without_values(inputs)
+    recorded = functionalize(first, given, "fake", rules, views=True)
+    results: Any = recorded.graph.output_node().args[0]
+    needed = ancestry(*results[: len(results) - len(sources)])
+    assert rules.accept is not None
+    more = rules.accept([node for node in recorded.graph.nodes if node in needed])
+    sources += add_conditions(recorded, [*again.conditions, *more])
+    results = recorded.graph.output_node().args[0]
+    for (line, _), result in zip(sources, results[len(results) - len(sources) :], strict=True):
+        if not any(node.op == "placeholder" for node in ancestry(result)):
+            raise ExactShapesError(f"what it decides{at(line)} is constant")
+    return recorded, sources

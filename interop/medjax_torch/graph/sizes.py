@@ -1,0 +1,289 @@
+"""Sizes that depend on values, as torch's symbols, and what a recording assumes about them.
+
+Recorded on shapes alone, ``x[mask]`` has a row count that is a symbol of torch's own shape
+environment. Where torch or forward has to decide by it, the decision for a large count is taken
+and noted: the graph is valid where every one of these conditions holds.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from medjax_torch.graph.errors import at, line_here, line_of_stack
+from medjax_torch.graph.guards import bins
+
+aten = torch.ops.aten
+
+Length = Any
+"""An int, or an expression of sympy's in symbols that are counts."""
+
+
+class ExactShapesError(Exception):
+    """Something needs the exact shapes of one batch; says what, with the line."""
+
+
+class Condition(NamedTuple):
+    """What a recording takes for granted about counts.
+
+    Attributes
+    ----------
+    holds : sympy.Basic
+        A relation between symbols.
+    line : str
+        The component's line that needs it, ``""`` if unknown.
+    """
+
+    holds: Any
+    line: str
+
+
+class Sizes(ShapeEnv):
+    """torch's shape environment, which decides by large counts and notes what it decided.
+
+    Attributes
+    ----------
+    conditions : list of Condition
+        In the order they arose.
+    """
+
+    conditions: list[Condition]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conditions = []
+        self._counts: set[Any] = set()
+
+    def _constrain_range_for_size(self, a: Any, min: Any = None, max: Any = None) -> None:
+        super()._constrain_range_for_size(a, min, max)
+        if a not in self._counts:
+            # A mask can select all, an id can be any: without a bound the least is likely.
+            self.expect(a, max if max is not None and max < 2**40 else (min or 0))
+
+    def expect(self, symbol: Any, value: Any) -> None:
+        """Decide by `value` where something depends on a symbol, and note it."""
+        self._counts.add(symbol)
+        # Up to torch 2.11 under another name.
+        names = ("set_real_tensor_prop_unbacked_vals", "set_unbacked_var_to_val")
+        tell = next((getattr(self, name) for name in names if hasattr(self, name)), None)
+        if tell is not None:
+            tell(symbol, value)
+
+    def guard_or_defer_runtime_assert(  # type: ignore[override]
+        self, orig_expr: Any, *args: Any, **kwargs: Any
+    ) -> bool:
+        """Note what is taken for granted; see the method of the base class."""
+        before = self._noted()
+        result = super().guard_or_defer_runtime_assert(orig_expr, *args, **kwargs)
+        # What the range of a count proves is not deferred; of other numbers torch asks nothing
+        # that it would not raise at.
+        if self._noted() > before and orig_expr.free_symbols & self._counts:
+            self.conditions.append(Condition(orig_expr, line_here()))
+        return bool(result)
+
+    def _noted(self) -> int:
+        return sum(map(len, self.deferred_runtime_asserts.values()))
+
+    def _log_real_tensor_propagation(self, *args: Any) -> None:
+        """Do not warn: the decision is noted."""
+
+
+def without_values(inputs: Sequence[Tensor]) -> tuple[Sizes, list[Tensor]]:
+    """Return an environment, and tensors of these shapes that take their sizes from it."""
+    sizes = Sizes()
+    with torch._functorch.config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        mode = FakeTensorMode(
+            allow_fallback_kernels=True,
+            allow_non_fake_inputs=True,
+            shape_env=sizes,
+            static_shapes=True,
+        )
+    return sizes, [mode.from_tensor(value, static_shapes=True) for value in inputs]
+
+
+def length(size: Any) -> Length:
+    """Return one size of a recorded tensor, or a recorded number."""
+    if not isinstance(size, torch.SymInt):
+        return int(size)
+    expression = size.node.expr
+    return int(expression) if expression.is_number else expression
+
+
+def lengths(value: Any) -> tuple[Length, ...]:
+    """Return the shape of a recorded tensor."""
+    return tuple(length(size) for size in value.shape)
+
+
+def tensors(node: fx.Node) -> list[Tensor]:
+    """Return the recorded results of a node that are tensors."""
+    return [v for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
+
+
+def is_counted(node: fx.Node) -> bool:
+    """Tell whether a result of a node has a size that depends on values."""
+    return any(isinstance(n, sympy.Basic) for value in tensors(node) for n in lengths(value))
+
+
+def selecting(node: fx.Node) -> Any:
+    """Return the mask by which a node selects, None if it selects by none or by several."""
+    arguments: Any = node.args
+    if node.target is aten.nonzero.default:
+        return arguments[0]
+    if node.target is aten.masked_select.default:
+        return arguments[1]
+    if node.target is aten.index.Tensor:
+        given = [index for index in arguments[1] if index is not None]
+        if len(given) == 1 and given[0].meta["val"].dtype in (torch.bool, torch.uint8):
+            return given[0]
+    return None
+
+
+def conditions_of_squeezing(graph: fx.Graph) -> Iterator[Condition]:
+    """Yield that no dimension is 1 of those that are squeezed if they are, which torch leaves out.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        Of the first pass, where operations are as forward called them.
+    """
+    for node in graph.nodes:
+        if getattr(node.target, "overloadpacket", None) in (aten.squeeze, aten.squeeze_):
+            arguments: Any = node.args
+            shape = lengths(arguments[0].meta["val"])
+            dims = arguments[1] if len(arguments) > 1 else range(len(shape))
+            for dim in [dims] if isinstance(dims, int) else dims:
+                if isinstance(shape[dim], sympy.Basic):
+                    yield Condition(sympy.Ne(shape[dim], 1), line_of_stack(node.stack_trace))
+
+
+def add_conditions(
+    module: fx.GraphModule, conditions: Iterable[Condition]
+) -> list[tuple[str, str]]:
+    """Append to the outputs of a graph whether each condition holds.
+
+    Parameters
+    ----------
+    module : fx.GraphModule
+        With the recorded values in its metadata. Changed.
+    conditions : iterable of Condition
+        About the sizes that the graph itself has.
+
+    Returns
+    -------
+    list of (str, str)
+        Line and ``"size"`` for each appended output.
+
+    Raises
+    ------
+    ExactShapesError
+        If a condition cannot be computed.
+    """
+    wanted = {each.holds: each.line for each in conditions if each.holds is not sympy.true}
+    if sympy.false in wanted:
+        raise ExactShapesError(f"a count is decided{at(wanted[sympy.false])}")
+    graph = module.graph
+    output = graph.output_node()
+    counts = _Counts(graph)
+    added = []
+    for holds, line in wanted.items():
+        with graph.inserting_before(output):
+            added.append(_computed(graph, holds, counts, line))
+    results: Any = output.args[0]
+    output.args = ([*results, *added],)
+    module.recompile()
+    return [(line, "size") for line in wanted.values()]
+
+
+class _Counts(Mapping[Any, fx.Node]):
+    """The nodes of a graph that count what a symbol stands for, made when they are asked for."""
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
+        self._sources: dict[Any, fx.Node] = {}
+        self._made: dict[Any, fx.Node] = {}
+        for node in graph.nodes:
+            for value in tensors(node):
+                for size in value.shape:
+                    if isinstance(size, torch.SymInt) and size.node._expr.is_Symbol:
+                        self._sources.setdefault(size.node._expr, node)
+            if node.target is aten._local_scalar_dense.default:
+                for symbol in node.meta["val"].node._expr.free_symbols:
+                    self._sources.setdefault(symbol, node)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, symbol: Any) -> fx.Node:
+        if symbol not in self._made:
+            source = self._sources[symbol]
+            # Right there: a mask may be overwritten later.
+            with self._graph.inserting_before(source):
+                self._made[symbol] = self._count(source)
+        return self._made[symbol]
+
+    def _count(self, source: fx.Node) -> fx.Node:
+        graph: fx.Graph = self._graph
+        arguments: Any = source.args
+        if source.target is aten.bincount.default:
+            return bins(graph, source)
+        if source.target is aten._local_scalar_dense.default:
+            # In the precision in which Python compares.
+            kind = torch.float64 if isinstance(source.meta["val"], torch.SymFloat) else torch.int64
+            return graph.call_function(aten._to_copy.default, arguments, {"dtype": kind})
+        mask = selecting(source)
+        if mask is None:
+            raise ExactShapesError(f"{source.target} has a size that cannot be counted")
+        shape = lengths(mask.meta["val"])
+        if source.target is aten.masked_select.default:
+            shape = lengths(torch.broadcast_tensors(arguments[0].meta["val"], mask.meta["val"])[0])
+            if any(isinstance(n, sympy.Basic) for n in shape):
+                raise ExactShapesError("masked_select of a selection has a size not counted")
+            mask = graph.call_function(aten.expand.default, (mask, list(shape)))
+        chosen = graph.call_function(aten.ne.Scalar, (mask, 0))
+        return graph.call_function(aten.sum.default, (chosen,))
+
+
+_RELATIONS: dict[Any, Callable[..., Any]] = {
+    sympy.Eq: operator.eq,
+    sympy.Ne: operator.ne,
+    sympy.StrictLessThan: operator.lt,
+    sympy.LessThan: operator.le,
+    sympy.StrictGreaterThan: operator.gt,
+    sympy.GreaterThan: operator.ge,
+}
+_MANY: dict[Any, Callable[..., Any]] = {
+    sympy.Add: operator.add,
+    sympy.Mul: operator.mul,
+    sympy.Pow: operator.pow,
+    sympy.And: operator.and_,
+    sympy.Or: operator.or_,
+}
+
+
+def _computed(graph: fx.Graph, expression: Any, counts: _Counts, line: str) -> Any:
+    """Return the node that computes an expression of counts, or a number."""
+    if expression.is_Symbol and expression in counts:
+        return counts[expression]
+    if expression.is_Integer:
+        return int(expression)
+    if expression.is_Float:
+        return float(expression)
+    parts = [_computed(graph, part, counts, line) for part in expression.args]
+    if expression.func in _RELATIONS:
+        return graph.call_function(_RELATIONS[expression.func], tuple(parts))
+    if expression.func in _MANY:
+        function = _MANY[expression.func]
+        return functools.reduce(lambda x, y: graph.call_function(function, (x, y)), parts)
+    raise ExactShapesError(f"it depends on {expression} being so{at(line)}")

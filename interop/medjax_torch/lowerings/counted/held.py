@@ -1,0 +1,137 @@
+"""Tensors whose size is counted while the graph runs, held at the largest size they can have.
+
+A dimension whose size is an expression of counts is as long as the expression is where every count
+is largest. Its elements come first; what follows up to the bound is padding of any value, NaN
+included. Operators either keep to this order and let padding run along, or mask it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from medjax_torch.graph.sizes import Length, length, lengths
+
+aten = torch.ops.aten
+
+
+class Number:
+    """A recorded number that depends on counts.
+
+    Attributes
+    ----------
+    bound : int
+        Its value where every count is largest; it is what shapes are made of.
+    value : jax.Array
+        Scalar, int32; it is what is calculated with.
+    """
+
+    def __init__(self, bound: int, value: jax.Array) -> None:
+        self.bound = bound
+        self.value = value
+
+
+def computable(size: Length) -> bool:
+    """Tell whether a size grows with every count in it, so that its bound is where they do."""
+    if isinstance(size, int) or size.is_Symbol:
+        return True
+    if size.is_Integer:
+        return bool(size >= 0)
+    if isinstance(size, sympy.Add):
+        return all(part.is_Integer or computable(part) for part in size.args)
+    if isinstance(size, sympy.Pow):
+        return bool(size.exp.is_Integer and size.exp > 0) and computable(size.base)
+    known = isinstance(size, sympy.Mul) or type(size).__name__ in ("Min", "Max")
+    return known and all(computable(part) for part in size.args)
+
+
+class Counts:
+    """How often each symbol counts, and at most."""
+
+    def __init__(self) -> None:
+        self._bounds: dict[Any, int] = {}
+        self._values: dict[Any, jax.Array] = {}
+
+    def set(self, size: Any, bound: int, value: jax.Array) -> None:
+        """Take what the size of a selection is; the first of equal symbols counts."""
+        for symbol in {size.node._expr, size.node.expr}:
+            if symbol.is_Symbol and symbol not in self._values:
+                self._bounds[symbol], self._values[symbol] = bound, value.astype(jnp.int32)
+
+    def knows(self, size: Length) -> bool:
+        """Tell whether all symbols in a size have been counted."""
+        return isinstance(size, int) or size.free_symbols <= self._values.keys()
+
+    def bound(self, size: Length) -> int:
+        """Return the largest value of a size."""
+        if isinstance(size, int):
+            return size
+        return max(0, int(size.xreplace(self._bounds)))
+
+    def value(self, size: Length) -> Any:
+        """Return the value of a size: an int, or a scalar array."""
+        if isinstance(size, int):
+            return size
+        if size.is_Integer:
+            return int(size)
+        if size.is_Symbol:
+            return self._values[size]
+        if isinstance(size, sympy.Pow):
+            return self.value(size.base) ** int(size.exp)
+        parts = [self.value(part) for part in size.args]
+        return functools.reduce(_COMBINED[type(size).__name__], parts)
+
+    def number(self, size: Length) -> int | Number:
+        """Return a size as operators take it."""
+        return size if isinstance(size, int) else Number(self.bound(size), self.value(size))
+
+    def shape(self, value: Tensor) -> tuple[int, ...]:
+        """Return the shape in which a recorded tensor is held."""
+        return tuple(self.bound(size) for size in lengths(value))
+
+    def held(self, recorded: Any) -> Any:
+        """Return recorded results in the shapes in which they are held."""
+
+        def one(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            return torch.empty(self.shape(value), dtype=value.dtype, device="meta")
+
+        return pytree.tree_map(one, recorded)
+
+    def valid(self, shape: Sequence[Length], dim: int) -> jax.Array:
+        """Return which places along a dimension are none of padding, for broadcasting."""
+        size = shape[dim]
+        places = jnp.arange(self.bound(size)) < self.value(size)
+        return places.reshape([-1 if d == dim % len(shape) else 1 for d in range(len(shape))])
+
+    def filled(
+        self, x: jax.Array, recorded: Tensor, value: Any, dims: Iterable[int] | None = None
+    ) -> jax.Array:
+        """Return `x` with `value` in the place of padding along `dims`, by default along all."""
+        shape = lengths(recorded)
+        for dim in range(len(shape)) if dims is None else {d % len(shape) for d in dims}:
+            if not isinstance(shape[dim], int):
+                x = jnp.where(self.valid(shape, dim), x, jnp.asarray(value, x.dtype))
+        return x
+
+
+_COMBINED: dict[str, Callable[..., Any]] = {
+    "Add": lambda x, y: x + y,
+    "Mul": lambda x, y: x * y,
+    "Max": jnp.maximum,
+    "Min": jnp.minimum,
+}
+
+
+def counted_number(value: Any) -> Length | None:
+    """Return the expression of a recorded number, None if it is a tensor or a plain number."""
+    return length(value) if isinstance(value, torch.SymInt) else None
