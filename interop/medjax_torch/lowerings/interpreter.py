@@ -263,8 +263,9 @@ def evaluated(node: Node, operands: Any, key: jax.Array | None) -> Any:
     LoweringError
         Whatever is raised in the lowering, with operator and line.
     """
+    target: Any = node.target
     try:
-        result = _call(node, TABLE.get(node.target), key, operands)
+        result = _call(node, TABLE.get(target), key, operands)
         return _conform(result, _value(node), node)
     except LoweringError:
         raise
