@@ -139,6 +139,8 @@ class Variants:
         return known[-1]
 
     def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
+        if graph.limits and not graph.fits(columns(batch)):
+            return False
         if graph.guard_module is None:
             return True
         inputs = graph.inputs(self._found.tensors, columns(batch))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medjax.data.ladder import narrow
 from medjax_torch.comparison import differences
 from medjax_torch.diagnosis import Finding, diagnose, rounded_outputs
 from medjax_torch.graph.batches import columns
@@ -110,7 +111,7 @@ def evaluator(graph: Graph) -> Callable[..., Any]:
     """Return what runs a graph in JAX; it is compiled with the first run."""
 
     def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
-        return run(graph.module, arguments, None, constants)
+        return run(graph.device.module, arguments, None, constants)
 
     return jax.jit(evaluate, compiler_options=_QUICKLY)
 
@@ -122,15 +123,17 @@ def _on_jax(
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any],
 ) -> Outcome:
-    arguments = [_array(value) for value in graph.inputs(found.tensors, columns(batch))]
+    given = graph.completed(columns(batch))
+    named = {name: name for name in (*found.tensors, *given)}
+    values = graph.device.inputs(found.tensors, given)
+    arguments = [
+        jnp.array(narrow(name, to_numpy(value)))
+        for name, value in zip(graph.device.inputs(named, named), values, strict=True)
+    ]
     # A faster, coarser product on an accelerator is a choice of the step, not an error.
     with jax.default_matmul_precision("highest"):
         values = jax.device_get(evaluate(arguments, constants))
     return outcome_of(graph, found, [np.asarray(value) for value in values])
-
-
-def _array(tensor: Tensor) -> jax.Array:
-    return jnp.array(to_numpy(tensor))
 
 
 def _coarsest(graph: Graph) -> torch.dtype:

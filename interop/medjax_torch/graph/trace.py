@@ -12,11 +12,13 @@ from torch import Tensor, fx
 
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
+from medjax_torch.graph.batches import columns
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at, line_of_error
 from medjax_torch.graph.guards import add_guards, refuse_unguarded
 from medjax_torch.graph.joint import Call, Joint
+from medjax_torch.graph.long_integers import within_32_bits
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
 from medjax_torch.graph.record import Graph
 from medjax_torch.modules import Found
@@ -70,7 +72,7 @@ def trace(
         recorded, sources = _record_any(joint, rules, drawn)
         graph = assemble(joint, recorded, sources, time.perf_counter() - start)
     check_aliases(found, graph)
-    return graph
+    return within_32_bits(graph, found.tensors, columns(batch))
 
 
 def _record_any(joint: Joint, rules: Rules, drawn: Callable[[], Mapping[str, Any]]) -> _Recording:
