@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx
 
 from medjax_torch.comparison import Difference, differences
 from medjax_torch.graph import Graph
 from medjax_torch.graph.batches import columns
+from medjax_torch.graph.errors import at, line_of_stack
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph_in_torch import outcome_in_torch
@@ -84,11 +86,7 @@ def diagnose(
         return Finding(wrong, [f"This is an error in a lowering: {text}." for text in lowerings])
     left = [one for one in wrong if one.relative > excused.get(one.name, 0.0)]
     if left:
-        text = (
-            "Every operation by itself gives in JAX what it gives in torch, and roundings do not "
-            "explain the difference; please report it."
-        )
-        return Finding(left, [text])
+        return Finding(left, [_unexplained(graph, left)])
     return None
 
 
@@ -122,6 +120,23 @@ def _behind(graph: Graph, wrong: list[Difference]) -> set[fx.Node]:
         **{f"{name} after the step": node for name, node in results.updated.items()},
     }
     return ancestry(*(named[one.name] for one in wrong if one.name in named))
+
+
+def _unexplained(graph: Graph, left: list[Difference]) -> str:
+    """Return what to say where each operation is right and the whole is not."""
+    behind = _behind(graph, left)
+    for node in graph.module.graph.nodes:
+        value = node.meta.get("val")
+        if node in behind and isinstance(value, Tensor) and value.dtype == torch.float64:
+            return (
+                f"forward computes in float64{at(line_of_stack(node.stack_trace))}, of which the "
+                "device keeps float32: some seven digits. Take off what is common to the numbers "
+                "(an offset, a first time) in collate."
+            )
+    return (
+        "Every operation by itself gives in JAX what it gives in torch, and roundings do not "
+        "explain the difference; please report it."
+    )
 
 
 def _not_recorded(

@@ -175,3 +175,27 @@ def test_numbers_among_the_outputs_are_compared():
         return {"n": len(batch["x"])}, component.inner(batch["x"]).square().mean()
 
     verified(Component(forward, inner=nn.Linear(8, 3)), choices(alike=False))
+
+
+def test_an_integer_made_of_a_large_float_is_named():
+    """The device's integers end at 2^31; that roundings decide the last digits is no excuse."""
+
+    def forward(component, batch):
+        ids = (component.inner(batch["x"])[..., 0] * 1e12).long() % 9
+        return {}, component.table(ids).square().mean()
+
+    component = Component(forward, inner=nn.Linear(8, 3), table=nn.Embedding(9, 4))
+    with pytest.raises(VerificationError, match=r"lowering of \S+ \(called at .*1e12"):
+        verified(component, choices(alike=False))
+
+
+def test_what_float32_cannot_hold_is_named():
+    def forward(component, batch):
+        seconds = component.offset + component.inner(batch["x"]).double()
+        return {}, (seconds - 1.7e9).square().mean()
+
+    torch.manual_seed(0)
+    offset = torch.tensor(1.7e9, dtype=torch.float64)
+    component = Component(forward, inner=nn.Linear(8, 3), offset=offset)
+    with pytest.raises(VerificationError, match=r"computes in float64"):
+        verified(component, choices(alike=False))

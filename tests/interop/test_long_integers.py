@@ -64,6 +64,9 @@ ON_HOST = {
     "a large column": lambda b, c: b["huge"] % 97,
     "the largest": lambda b, c: (b["big"] * 3).amax(-1) // 2**27,
     "days of a float64": lambda b, c: (b["stamp"] // 86_400).long() % 97,
+    "seconds of a float64": lambda b, c: (b["stamp"] - 1.69992e9).float() / 86_400,
+    "a part of a float64": lambda b, c: (b["stamp"] > 1_699_919_999.5).long(),
+    "an item": lambda b, c: c.model.weight[:, 0] * (b["days"].sum().item() * 10**6) / 1e9,
     "several": lambda b, c: (b["ids"] * 2654435761 % 97 + b["ids"] * 31_415_926_535 % 89) // 2,
 }
 BATCH = {
@@ -94,6 +97,7 @@ ON_DEVICE = {
     "the limits of int64": lambda b, c: (
         b["ids"].masked_fill(b["ids"] > 50, torch.iinfo(torch.int64).max).amin(-1)
     ),
+    "a float64 made float": lambda b, c: b["stamp"].unsqueeze(0).float() / 1e9,
     "int32 wraps": lambda b, c: (b["ids"].int() * 2_000_003).remainder(97).long(),
 }
 

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.guards import is_random
 from medjax_torch.graph.intervals import INT32, INT64, Interval, exceeds, intervals, is_integer
-from medjax_torch.graph.operations import name_of
+from medjax_torch.graph.operations import MOVES, name_of
 from medjax_torch.graph.record import Graph, HostPart, Limit
 
 aten = torch.ops.aten
@@ -32,6 +32,8 @@ _CONVERTED = frozenset(
     ["add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "pow", "where", "true_divide"]
 )
 """Operations that make a float of an integer beside a float, as conversion first does."""
+
+_CASTS = frozenset({"_to_copy", "convert_element_type"})
 
 _CHECKED = (torch.int32, torch.int64)
 """Types of columns whose values are looked at."""
@@ -81,8 +83,8 @@ def within_32_bits(
     }
     whole = _of_room(graph, held, seen, _ROOM[0])
     ever = {node for node, bounds in whole.items() if exceeds(node, bounds)}
-    casts = _exact_casts(graph, names)
-    if not ever and not casts:
+    doubles = _of_float64(graph, names)
+    if not ever and not doubles:
         return graph
     by_room = [_of_room(graph, held, seen, room) for room in _ROOM]
     long = [{node for node, bounds in found.items() if exceeds(node, bounds)} for found in by_room]
@@ -90,9 +92,9 @@ def within_32_bits(
     place = next(i for i, nodes in enumerate(long) if len(nodes) == len(long[-1]))
     limits = _limits(names, by_room[place], ever - long[place])
     graph = dataclasses.replace(graph, limits=limits)
-    if not long[place] and not casts:
+    if not long[place] and not doubles:
         return graph
-    return _Cut(graph, names, long[place], casts).apply()
+    return _Cut(graph, names, long[place], doubles).apply()
 
 
 def _names(graph: Graph) -> _Names:
@@ -172,20 +174,27 @@ def _limits(names: _Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit,
     return tuple(found)
 
 
-def _exact_casts(graph: Graph, names: _Names) -> set[fx.Node]:
-    """Return the integers made of float64 columns, which the device has in float32 alone."""
-    double: set[fx.Node] = set()
+def _of_float64(graph: Graph, names: _Names) -> set[fx.Node]:
+    """Return what columns and constants of float64 decide; the device has float32 alone.
+
+    Times in seconds are such, of which float32 knows two minutes. What hands values on or converts
+    them to a float is left to the device.
+    """
     found: set[fx.Node] = set()
     for node in graph.module.graph.nodes:
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor):
+        sources = node.all_input_nodes
+        if node.op != "call_function" or not any(map(_is_double, sources)):
             continue
-        of_double = any(source in double for source in node.all_input_nodes)
-        if value.dtype == torch.float64 and (node in names.columns or of_double):
-            double.add(node)
-        elif of_double and value.dtype == torch.int64 and _decided(node, names):
+        to_float = name_of(node) in _CASTS and not is_integer(node.meta.get("val"))
+        computes = name_of(node) not in MOVES and not to_float
+        if (computes or any(source in found for source in sources)) and _decided(node, names):
             found.add(node)
     return found
+
+
+def _is_double(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
 def _decided(node: fx.Node, names: _Names) -> bool:
@@ -205,13 +214,13 @@ class _Cut:
     """A graph that is parted into what the host computes and what the device does."""
 
     def __init__(
-        self, graph: Graph, names: _Names, long: set[fx.Node], casts: set[fx.Node]
+        self, graph: Graph, names: _Names, long: set[fx.Node], doubles: set[fx.Node]
     ) -> None:
         self._graph = graph
         self._names = names
         self._long = long
         self._free = self._found_free()
-        self._on_host = casts | long
+        self._on_host = doubles | long
         self._converted: dict[tuple[fx.Node, fx.Node], torch.dtype] = {}
         for node in graph.module.graph.nodes:
             self._follow(node)
@@ -295,12 +304,18 @@ class _Cut:
             names[node] = _name(node, len(names))
             traced[node] = node.meta["val"]
         for (source, user), dtype in self._converted.items():
-            returned.append(
-                graph.call_function(prims.convert_element_type.default, (copies[source], dtype))
-            )
-            names[source, user] = _name(source, len(names))
             value = source.meta["val"]
-            traced[source, user] = value.to(dtype) if isinstance(value, Tensor) else None
+            made = (
+                graph.call_function(prims.convert_element_type.default, (copies[source], dtype))
+                if isinstance(value, Tensor)
+                else graph.call_function(
+                    aten.scalar_tensor.default, (copies[source],), {"dtype": dtype}
+                )
+            )
+            returned.append(made)
+            names[source, user] = _name(source, len(names))
+            shape = value.shape if isinstance(value, Tensor) else ()
+            traced[source, user] = torch.empty(shape, dtype=dtype, device="meta")
         graph.output(returned)
         root = {
             node.target: self._graph.constants[node.target]

@@ -15,7 +15,7 @@ from medjax_torch.graph.assemble import assemble
 from medjax_torch.graph.batches import columns
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import tracing
-from medjax_torch.graph.errors import TraceError, at, line_of_error
+from medjax_torch.graph.errors import TraceError, at, cause, line_of_error
 from medjax_torch.graph.guards import add_guards, refuse_unguarded
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.long_integers import within_32_bits
@@ -87,8 +87,8 @@ def _record_any(joint: Joint, rules: Rules, drawn: Callable[[], Mapping[str, Any
         joint.eager()
         raise TraceError(
             f"forward cannot be traced{at(line_of_error(recording))}: "
-            f"{type(recording).__name__}: {recording}. Write this part with torch operations on "
-            "tensors whose shapes do not depend on values."
+            f"{cause(recording)}. Write this part with torch operations on tensors whose shapes do "
+            "not depend on values, or do it in collate or prepare_batch."
         ) from recording
     return recording
 
