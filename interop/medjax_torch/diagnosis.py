@@ -83,7 +83,7 @@ def diagnose(
         return Finding([one for one in wrong if one.name in named] or unlike, causes)
     lowerings = wrong_lowerings(graph, found, batch, _behind(graph, wrong))
     if lowerings:
-        return Finding(wrong, [f"This is an error in a lowering: {text}." for text in lowerings])
+        return Finding(wrong, lowerings)
     left = [one for one in wrong if one.relative > excused.get(one.name, 0.0)]
     if left:
         return Finding(left, [_unexplained(graph, left)])

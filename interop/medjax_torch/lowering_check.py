@@ -13,7 +13,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
-from medjax_torch.comparison import Difference, apart
+from medjax_torch.comparison import Difference, apart, wide
 from medjax_torch.graph import Graph
 from medjax_torch.graph.errors import line_of_stack
 from medjax_torch.graph.guards import is_random
@@ -45,6 +45,8 @@ _SKIPPED = frozenset(
 
 _LISTED = 3
 
+_INT32 = 2**31 - 1
+
 
 def wrong_lowerings(
     graph: Graph, found: Found, batch: Mapping[str, Any], wanted: Collection[fx.Node]
@@ -65,7 +67,7 @@ def wrong_lowerings(
     Returns
     -------
     list of str
-        For each, a sentence with operation and line, in the order of the graph; three at most.
+        For each, sentences with operation and line, in the order of the graph; three at most.
     """
     said: list[str] = []
 
@@ -105,8 +107,14 @@ def _compared(node: fx.Node, given: Any, result: Any) -> list[str]:
         if relative > AMPLIFIED * _sensitivity(node, given, place, other):
             line = line_of_stack(node.stack_trace)
             where = f"called at {line}" if line else "in the backward pass or at a line not known"
+            if expected.dtype == np.int64 and np.abs(wide(expected)).max() > _INT32:
+                return [
+                    f"{node.target} ({where}) gives integers of {expected.min()} to "
+                    f"{expected.max()}, and the device's have 32 bits. Compute with floats there."
+                ]
             what = f"the JAX lowering of {node.target} ({where}), given the same arguments"
-            return [str(Difference(what, relative, actual, expected, ("JAX", "torch")))]
+            difference = Difference(what, relative, actual, expected, ("JAX", "torch"))
+            return [f"This is an error in a lowering, please report it: {difference}."]
     return []
 
 
@@ -148,6 +156,6 @@ def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float
 
 def _to_jax(value: Tensor) -> jax.Array:
     array = to_numpy(value.resolve_conj().resolve_neg())
-    if array.dtype == np.int64 and array.size and np.abs(array).max() > np.iinfo(np.int32).max:
+    if array.dtype == np.int64 and array.size and np.abs(array).max() > _INT32:
         raise _BeyondError
     return jnp.array(array)

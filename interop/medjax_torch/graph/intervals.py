@@ -22,6 +22,9 @@ INT64: Interval = (-(2**63), 2**63 - 1)
 _COUNTED = (-(2**24), 2**24)
 """What a float becomes: beyond it, float32 no longer holds every integer."""
 
+_UNKNOWN = 2**16
+"""For a size that depends on values."""
+
 _BITS = 64
 """No power is computed beyond that of so many bits."""
 
@@ -62,7 +65,10 @@ def intervals(
         elif not any(is_integer(value) for value in traced):
             bounds = [None] * len(traced)
         else:
-            bounds = _within(_bounds(node, found, traced), traced)
+            try:
+                bounds = _within(_bounds(node, found), traced)
+            except (TypeError, IndexError, AttributeError):
+                bounds = _within([INT32], traced)  # arguments that no rule foresees
         found[node] = bounds
     return found
 
@@ -105,6 +111,9 @@ def _within(bounds: list[Interval], traced: Sequence[Any]) -> list[Interval | No
         if not is_integer(value):
             result.append(None)
             continue
+        if isinstance(value, Tensor) and value.dtype == torch.bool:
+            result.append((0, 1))
+            continue
         dtype = value.dtype if isinstance(value, Tensor) else torch.int64
         low, high = _LIMITS.get(dtype, INT32)
         fits = low <= bound[0] and bound[1] <= high
@@ -112,9 +121,7 @@ def _within(bounds: list[Interval], traced: Sequence[Any]) -> list[Interval | No
     return result
 
 
-def _bounds(
-    node: fx.Node, found: Mapping[fx.Node, list[Interval | None]], traced: Sequence[Any]
-) -> list[Interval]:
+def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> list[Interval]:
     """Return bounds of each result; the last holds for those that are left out."""
     name = name_of(node)
     if name == "getitem" and isinstance(node.args[1], int):
@@ -140,7 +147,8 @@ def _bounds(
     rule = _RULES.get(name)
     needed = [of(value) for value in args]
     if rule is None:
-        return [_union(bound for bound in needed if bound is not None) or _COUNTED]
+        places = (0, max(map(_size, node.all_input_nodes), default=0))
+        return [_union([*(bound or _COUNTED for bound in needed), places]) or _COUNTED]
     if any(isinstance(v, fx.Node) and of(v) is None for v in args) and name not in _OF_FLOATS:
         return [_COUNTED]
     return [rule(node, needed)]
@@ -218,7 +226,8 @@ def _union(bounds: Iterable[Interval]) -> Interval | None:
 
 def _size(node: Any) -> int:
     value = node.meta.get("val")
-    return math.prod(value.shape) if isinstance(value, Tensor) else 1
+    shape = value.shape if isinstance(value, Tensor) else ()
+    return math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
 
 
 def _corners(operation: Callable[[int, int], int], x: Interval, y: Interval) -> Interval:
@@ -328,6 +337,7 @@ def _cumsum(node: fx.Node, of: list[Any]) -> Interval:
     shape: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     axis: Any = node.args[1]
     count = shape[axis] if len(shape) else 1
+    count = count if isinstance(count, int) else _UNKNOWN
     low, high = of[0]
     return min(low, count * low), max(high, count * high)
 
@@ -451,13 +461,12 @@ _RULES: dict[str, Rule] = {
     "rshift": _right,
     "rsub": _rsub,
     "scatter_add": _scatter_add,
+    "scatter_reduce": _scatter_add,
     "sign": lambda node, of: (-1, 1),
     "sub": _sub,
     "sum": _sum,
     "sym_int": _same,
     "trunc": _same,
-    "unique": _same,
-    "_unique2": _same,
     "zeros": lambda node, of: (0, 0),
     "zeros_like": lambda node, of: (0, 0),
     "_unsafe_index_put": _index_put,

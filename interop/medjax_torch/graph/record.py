@@ -131,11 +131,11 @@ class Graph:
         """The graph as the device runs it."""
         return self if self.host_part is None else self.host_part.device
 
-    def completed(self, columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def completed(self, columns: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return the columns of a batch with those that the host makes of them."""
         part = self.host_part
         if part is None:
-            return dict(columns)
+            return columns
         try:
             with torch.no_grad():
                 made = part.module(*(columns[name].detach().cpu() for name in part.inputs))
