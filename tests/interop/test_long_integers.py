@@ -66,6 +66,7 @@ ON_HOST = {
     "days of a float64": lambda b, c: (b["stamp"] // 86_400).long() % 97,
     "seconds of a float64": lambda b, c: (b["stamp"] - 1.69992e9).float() / 86_400,
     "a part of a float64": lambda b, c: (b["stamp"] > 1_699_919_999.5).long(),
+    "an integer made of a large float": lambda b, c: (b["days"] * 2e6).long() % 97,
     "an item": lambda b, c: c.model.weight[:, 0] * (b["days"].sum().item() * 10**6) / 1e9,
     "several": lambda b, c: (b["ids"] * 2654435761 % 97 + b["ids"] * 31_415_926_535 % 89) // 2,
 }
@@ -108,6 +109,16 @@ def test_what_cannot_leave_stays_on_the_device_without_a_check(name):
     graph = traced(component, BATCH, **RULES)
     assert (graph.host_part, graph.limits) == (None, ())
     agree(component, BATCH, graph)
+
+
+def test_an_integer_made_of_a_float_is_handed_on():
+    component = component_of(lambda b, c: (b["x"] * 10).long())
+    batch = {"x": torch.tensor([0.3, 0.7, 9.69])}
+    graph = traced(component, batch, **RULES)
+    assert len(graph.host_part.names) == 1
+    agree(component, batch, graph)
+    with pytest.raises(ValueError, match=r"_to_copy .*holds 20000000000 .*does not fit"):
+        agree(component, {"x": torch.tensor([0.3, 2e9, 9.69])}, graph)
 
 
 def test_what_may_leave_later_has_limits():

@@ -9,7 +9,7 @@ that fits again is handed to the step as further columns. Others are refused.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +37,11 @@ _CASTS = frozenset({"_to_copy", "convert_element_type"})
 
 _CHECKED = (torch.int32, torch.int64)
 """Types of columns whose values are looked at."""
+
+_WAYS_OUT = (
+    ", together with parameters, buffers or random numbers, so that the host cannot compute it "
+    "before the step. Compute with floats there, or take what the batch decides out of it."
+)
 
 _Bounds = dict[fx.Node, list[Interval | None]]
 
@@ -81,10 +86,11 @@ def within_32_bits(
         for node, name in names.columns.items()
         if is_integer(node.meta.get("val"))
     }
+    floats = _inexact_on_device(graph, names)
+    held |= _made_of_floats(graph, names, floats, columns)
     whole = _of_room(graph, held, seen, _ROOM[0])
     ever = {node for node, bounds in whole.items() if exceeds(node, bounds)}
-    doubles = _of_float64(graph, names)
-    if not ever and not doubles:
+    if not ever and not floats:
         return graph
     by_room = [_of_room(graph, held, seen, room) for room in _ROOM]
     long = [{node for node, bounds in found.items() if exceeds(node, bounds)} for found in by_room]
@@ -92,9 +98,9 @@ def within_32_bits(
     place = next(i for i, nodes in enumerate(long) if len(nodes) == len(long[-1]))
     limits = _limits(names, by_room[place], ever - long[place])
     graph = dataclasses.replace(graph, limits=limits)
-    if not long[place] and not doubles:
+    if not long[place] and not floats:
         return graph
-    return _Cut(graph, names, long[place], doubles).apply()
+    return _Cut(graph, names, long[place], floats).apply()
 
 
 def _names(graph: Graph) -> _Names:
@@ -115,11 +121,11 @@ def _range(values: Tensor) -> Interval:
 
 
 def _held(graph: Graph, names: _Names, state: Mapping[str, Tensor]) -> dict[fx.Node, Interval]:
-    """Return bounds of buffers and constants; of buffers that change, with room to grow."""
+    """Return bounds of buffers, with room to grow, and of constants."""
     found: dict[fx.Node, Interval] = {}
     for node, name in names.state.items():
         if is_integer(node.meta.get("val")):
-            room = 2**16 if name in graph.updated else 1
+            room = 2**16 if name in graph.updated else 2**4
             found[node] = _roomy(_range(state[name]), room, 2**30)
     for node in graph.module.graph.find_nodes(op="get_attr"):
         value = graph.constants[node.target]
@@ -128,9 +134,45 @@ def _held(graph: Graph, names: _Names, state: Mapping[str, Tensor]) -> dict[fx.N
     return found
 
 
+def _made_of_floats(
+    graph: Graph, names: _Names, nodes: Collection[fx.Node], columns: Mapping[str, Tensor]
+) -> dict[fx.Node, Interval]:
+    """Return bounds of the integers among `nodes`, which columns decide: their values, with room.
+
+    Later ones are looked at when the host hands them to the device.
+    """
+    wanted = [node for node in nodes if is_integer(node.meta.get("val"))]
+    part, _, inputs = _part(graph, names, wanted)
+    with torch.no_grad():
+        values = part(*(columns[name].detach().cpu() for name in inputs)) if wanted else []
+    found: dict[fx.Node, Interval] = {}
+    for node, value in zip(wanted, values, strict=True):
+        bound = _range(torch.as_tensor(value))
+        inside = INT32[0] <= bound[0] and bound[1] <= INT32[1]
+        found[node] = _roomy(bound, 2**4) if inside else INT64
+    return found
+
+
+def _part(
+    graph: Graph, names: _Names, wanted: Collection[fx.Node]
+) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node], tuple[str, ...]]:
+    """Return what computes some nodes of columns alone, the copies in it, and which columns."""
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    behind = _before(*wanted)
+    inputs = []
+    for node in graph.module.graph.nodes:
+        if node in behind:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+            if node in names.columns:
+                inputs.append(names.columns[node])
+    part.output([copies[node] for node in wanted])
+    targets = {node.target for node in part.find_nodes(op="get_attr")}
+    root = {name: value for name, value in graph.constants.items() if name in targets}
+    return fx.GraphModule(root, part), copies, tuple(inputs)
+
+
 def _roomy(bound: Interval, room: int, most: int = INT32[1]) -> Interval:
-    if room == 1:
-        return bound
     largest = max(abs(bound[0]), abs(bound[1]), 1)
     size = max(min(largest * room, most), largest)
     return -size, size
@@ -174,22 +216,34 @@ def _limits(names: _Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit,
     return tuple(found)
 
 
-def _of_float64(graph: Graph, names: _Names) -> set[fx.Node]:
-    """Return what columns and constants of float64 decide; the device has float32 alone.
+def _inexact_on_device(graph: Graph, names: _Names) -> set[fx.Node]:
+    """Return what the batch decides by floats of which the device would make something else.
 
-    Times in seconds are such, of which float32 knows two minutes. What hands values on or converts
-    them to a float is left to the device.
+    In float64, columns and constants hold times in seconds, of which float32 knows two minutes;
+    what hands them on or converts them to a float is left to the device. Integers made of floats
+    end at 2^31 there.
     """
     found: set[fx.Node] = set()
     for node in graph.module.graph.nodes:
         sources = node.all_input_nodes
-        if node.op != "call_function" or not any(map(_is_double, sources)):
+        if node.op != "call_function":
             continue
-        to_float = name_of(node) in _CASTS and not is_integer(node.meta.get("val"))
-        computes = name_of(node) not in MOVES and not to_float
-        if (computes or any(source in found for source in sources)) and _decided(node, names):
-            found.add(node)
+        casts = name_of(node) in _CASTS
+        to_integer = is_integer(node.meta.get("val"))
+        if casts and to_integer and any(map(_is_float, sources)):
+            if node.meta["val"].dtype == torch.int64 and _decided(node, names, by_columns=True):
+                found.add(node)
+        elif any(map(_is_double, sources)):
+            computes = name_of(node) not in MOVES and not casts
+            again = any(source in found for source in sources)
+            if (computes or again) and _decided(node, names):
+                found.add(node)
     return found
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _is_double(node: fx.Node) -> bool:
@@ -197,30 +251,25 @@ def _is_double(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.dtype == torch.float64
 
 
-def _decided(node: fx.Node, names: _Names) -> bool:
-    """Tell whether columns and constants alone decide about a node."""
-    pending, known = [node], set()
-    while pending:
-        latest = pending.pop()
-        if latest in names.state or is_random(latest):
-            return False
-        if latest not in known:
-            known.add(latest)
-            pending += latest.all_input_nodes
-    return True
+def _decided(node: fx.Node, names: _Names, *, by_columns: bool = False) -> bool:
+    """Tell whether columns and constants alone decide about a node; or columns at least."""
+    behind = _before(node)
+    if any(source in names.state or is_random(source) for source in behind):
+        return False
+    return not by_columns or any(source in names.columns for source in behind)
 
 
 class _Cut:
     """A graph that is parted into what the host computes and what the device does."""
 
     def __init__(
-        self, graph: Graph, names: _Names, long: set[fx.Node], doubles: set[fx.Node]
+        self, graph: Graph, names: _Names, long: set[fx.Node], floats: set[fx.Node]
     ) -> None:
         self._graph = graph
         self._names = names
         self._long = long
         self._free = self._found_free()
-        self._on_host = doubles | long
+        self._on_host = floats | long
         self._converted: dict[tuple[fx.Node, fx.Node], torch.dtype] = {}
         for node in graph.module.graph.nodes:
             self._follow(node)
@@ -243,12 +292,12 @@ class _Cut:
             for source in sources:
                 if source in self._long:
                     raise TraceError(
-                        f"forward returns an integer{_at(source)} that may leave 32 bits, which is "
-                        "what the device holds. Compute it in collate, or in prepare_batch."
+                        f"forward returns {self._said(source)}. Compute it in prepare_batch, or "
+                        "return it as a list in collate, which keeps it on the host."
                     )
             return
         if node in self._long and node not in self._free:
-            raise TraceError(_refusal(node))
+            raise TraceError(f"forward makes {self._said(node)}{_WAYS_OUT}")
         if not sources:
             return
         if node in self._free:
@@ -257,8 +306,19 @@ class _Cut:
         for source in sources:
             dtype = _float_of(node)
             if source not in self._long or dtype is None:
-                raise TraceError(_refusal(node))
+                raise TraceError(
+                    f"forward calls {node.target}{_at(node)} with {self._said(source)}{_WAYS_OUT}"
+                )
             self._converted[source, node] = dtype
+
+    def _said(self, node: fx.Node) -> str:
+        """Describe an integer that is too long."""
+        if node in self._names.columns:
+            return (
+                f"the column {self._names.columns[node]!r}, whose integers leave the 32 bits of "
+                "the device"
+            )
+        return f"an integer{_at(node)} ({name_of(node)}) that may leave 32 bits, as the device has"
 
     def _is_list(self, node: fx.Node) -> bool:
         return node in self._on_host and isinstance(node.meta.get("val"), tuple | list)
@@ -287,15 +347,10 @@ class _Cut:
     def _host(
         self,
     ) -> tuple[fx.GraphModule, tuple[str, ...], dict[Any, str], dict[Any, Any]]:
-        graph = fx.Graph()
-        copies: dict[fx.Node, fx.Node] = {}
-        wanted = _before(*self._handed, *(source for source, _ in self._converted))
-        inputs = []
-        for node in self._graph.module.graph.nodes:
-            if node in wanted:
-                copies[node] = graph.node_copy(node, copies.__getitem__)
-                if node in self._names.columns:
-                    inputs.append(self._names.columns[node])
+        sources = [*self._handed, *dict.fromkeys(source for source, _ in self._converted)]
+        module, copies, inputs = _part(self._graph, self._names, sources)
+        graph = module.graph
+        graph.erase_node(graph.output_node())
         returned: list[fx.Node] = []
         names: dict[Any, str] = {}
         traced: dict[Any, Any] = {}
@@ -317,11 +372,8 @@ class _Cut:
             shape = value.shape if isinstance(value, Tensor) else ()
             traced[source, user] = torch.empty(shape, dtype=dtype, device="meta")
         graph.output(returned)
-        root = {
-            node.target: self._graph.constants[node.target]
-            for node in graph.find_nodes(op="get_attr")
-        }
-        return fx.GraphModule(root, graph), tuple(inputs), names, traced
+        module.recompile()
+        return module, inputs, names, traced
 
     def _device(
         self, names: Mapping[Any, str], traced: Mapping[Any, Any]
@@ -402,11 +454,3 @@ def _at(node: fx.Node) -> str:
 
 def _name(node: fx.Node, number: int) -> str:
     return f"{name_of(node) or node.name} ({number}){_at(node)}"
-
-
-def _refusal(node: fx.Node) -> str:
-    return (
-        f"forward computes an integer{_at(node)} ({node.target}) that may leave 32 bits, which is "
-        "what the device holds, and that depends on parameters, buffers or random numbers. "
-        "Compute with floats there, or take what the batch decides alone out of it."
-    )
