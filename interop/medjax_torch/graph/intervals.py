@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,21 +10,18 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
+from medjax_torch.graph.interval_rules import (
+    COUNTED,
+    INDEX_ONLY,
+    INT32,
+    INT64,
+    OF_FLOATS,
+    RULES,
+    Interval,
+    size_of,
+    union,
+)
 from medjax_torch.graph.operations import CHOICES, MOVES, name_of
-
-Interval = tuple[int, int]
-
-INT32: Interval = (-(2**31), 2**31 - 1)
-INT64: Interval = (-(2**63), 2**63 - 1)
-
-_COUNTED = (-(2**24), 2**24)
-"""What a float becomes: beyond it, float32 no longer holds every integer."""
-
-_UNKNOWN = 2**16
-"""For a size that depends on values."""
-
-_BITS = 64
-"""No power is computed beyond that of so many bits."""
 
 _LIMITS = {
     torch.bool: (0, 1),
@@ -132,25 +127,25 @@ def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> li
     def of(value: Any) -> Interval | None:
         """Return the bounds of an argument, those of all its elements if it is a list."""
         if isinstance(value, fx.Node):
-            return _union(bound for bound in found[value] if bound is not None)
+            return union(bound for bound in found[value] if bound is not None)
         if isinstance(value, int):
             return number(value)
         if isinstance(value, list | tuple):
-            return _union(bound for bound in map(of, value) if bound is not None)
+            return union(bound for bound in map(of, value) if bound is not None)
         return None
 
     args = tuple(node.args)
-    if name in _INDEX_ONLY:
-        return [(0, max(map(_size, node.all_input_nodes), default=0))]
+    if name in INDEX_ONLY:
+        return [(0, max(map(size_of, node.all_input_nodes), default=0))]
     if name in MOVES or name in CHOICES:
         return _handed_on(name, node, of)
-    rule = _RULES.get(name)
+    rule = RULES.get(name)
     needed = [of(value) for value in args]
     if rule is None:
-        places = (0, max(map(_size, node.all_input_nodes), default=0))
-        return [_union([*(bound or _COUNTED for bound in needed), places]) or _COUNTED]
-    if any(isinstance(v, fx.Node) and of(v) is None for v in args) and name not in _OF_FLOATS:
-        return [_COUNTED]
+        places = (0, max(map(size_of, node.all_input_nodes), default=0))
+        return [union([*(bound or COUNTED for bound in needed), places]) or COUNTED]
+    if any(isinstance(v, fx.Node) and of(v) is None for v in args) and name not in OF_FLOATS:
+        return [COUNTED]
     return [rule(node, needed)]
 
 
@@ -183,9 +178,9 @@ def _handed_on(name: str, node: fx.Node, of: Callable[[Any], Interval | None]) -
     values += [
         node.kwargs[key] for key in ("min", "max", "value", "fill_value") if key in node.kwargs
     ]
-    bound = _union(known for known in map(of, values) if known is not None)
-    places = (0, max(map(_size, node.all_input_nodes), default=0))
-    clear = bound if bound is not None else _COUNTED
+    bound = union(known for known in map(of, values) if known is not None)
+    places = (0, max(map(size_of, node.all_input_nodes), default=0))
+    clear = bound if bound is not None else COUNTED
     if name in ("clamp", "clamp_min", "clamp_max", "hardtanh", "minimum", "maximum", "relu"):
         clear = _clamped(name, node, of) or clear
     if name in ("max", "min", "sort", "topk", "cummax", "cummin", "median", "kthvalue"):
@@ -215,294 +210,3 @@ def _clamped(name: str, node: fx.Node, of: Callable[[Any], Interval | None]) -> 
         if bound is not None:
             x = choose(x[0], bound[0]), choose(x[1], bound[1])
     return x
-
-
-def _union(bounds: Iterable[Interval]) -> Interval | None:
-    known = list(bounds)
-    if not known:
-        return None
-    return min(low for low, _ in known), max(high for _, high in known)
-
-
-def _size(node: Any) -> int:
-    value = node.meta.get("val")
-    shape = value.shape if isinstance(value, Tensor) else ()
-    return math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
-
-
-def _corners(operation: Callable[[int, int], int], x: Interval, y: Interval) -> Interval:
-    values = [operation(a, b) for a in x for b in y]
-    return min(values), max(values)
-
-
-Rule = Callable[[fx.Node, list[Any]], Interval]
-
-
-def _alpha(node: fx.Node) -> int:
-    value = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
-    return value if isinstance(value, int) else 1
-
-
-def _add(node: fx.Node, of: list[Any]) -> Interval:
-    return _corners(lambda x, y: x + _alpha(node) * y, of[0], of[1])
-
-
-def _sub(node: fx.Node, of: list[Any]) -> Interval:
-    return _corners(lambda x, y: x - _alpha(node) * y, of[0], of[1])
-
-
-def _rsub(node: fx.Node, of: list[Any]) -> Interval:
-    return _corners(lambda x, y: y - _alpha(node) * x, of[0], of[1])
-
-
-def _mul(node: fx.Node, of: list[Any]) -> Interval:
-    return _corners(operator.mul, of[0], of[1])
-
-
-def _div(node: fx.Node, of: list[Any]) -> Interval:
-    x, y = of[0], of[1]
-    if y[0] <= 0 <= y[1]:
-        largest = max(map(abs, x))
-        return -largest, largest
-    low, high = _corners(operator.floordiv, x, y)
-    return low, high + 1
-
-
-def _remainder(node: fx.Node, of: list[Any]) -> Interval:
-    x, y = of[0], of[1]
-    if x[0] >= 0 and x[1] < y[0]:
-        return x
-    largest = max(max(map(abs, y)) - 1, 0)
-    return (-largest if y[0] < 0 else 0), (largest if y[1] > 0 else 0)
-
-
-def _fmod(node: fx.Node, of: list[Any]) -> Interval:
-    x, y = of[0], of[1]
-    largest = max(max(map(abs, y)) - 1, 0)
-    return max(-largest, min(x[0], 0)), min(largest, max(x[1], 0))
-
-
-def _power(base: int, exponent: int) -> int:
-    if abs(base) < 2 or exponent < 1:
-        return base if abs(base) < 2 and exponent % 2 else 1
-    bits = min(exponent * abs(base).bit_length(), 2 * _BITS)
-    return base**exponent if bits < 2 * _BITS else (1 if base > 0 else -1) * 2 ** (2 * _BITS)
-
-
-def _pow(node: fx.Node, of: list[Any]) -> Interval:
-    x, y = of[0], of[1]
-    largest = _power(max(*map(abs, x), 1), max(y[1], 0))
-    return (-largest if x[0] < 0 else 0), largest
-
-
-def _covering(bound: Interval) -> int:
-    return max(value.bit_length() for value in (bound[1], ~bound[0] if bound[0] < 0 else 0, 0))
-
-
-def _bitwise_and(node: fx.Node, of: list[Any]) -> Interval:
-    tops = [bound[1] for bound in of[:2] if bound[0] >= 0]
-    if tops:
-        return 0, min(tops)
-    bits = max(map(_covering, of[:2]))
-    return -(2**bits), 2**bits - 1
-
-
-def _bitwise(node: fx.Node, of: list[Any]) -> Interval:
-    bits = max(map(_covering, of[:2]))
-    return (0 if all(bound[0] >= 0 for bound in of[:2]) else -(2**bits)), 2**bits - 1
-
-
-def _left(node: fx.Node, of: list[Any]) -> Interval:
-    shift = tuple(min(max(value, 0), 2 * _BITS) for value in of[1])
-    return _corners(lambda x, y: x << y, of[0], (shift[0], shift[1]))
-
-
-def _right(node: fx.Node, of: list[Any]) -> Interval:
-    shift = tuple(min(max(value, 0), 2 * _BITS) for value in of[1])
-    return _corners(lambda x, y: x >> y, of[0], (shift[0], shift[1]))
-
-
-def _together(node: fx.Node) -> int:
-    """Return how many elements of the argument make one of the result."""
-    size, results = _size(node.args[0]), _size(node)
-    return max(size // max(results, 1), 1)
-
-
-def _sum(node: fx.Node, of: list[Any]) -> Interval:
-    count = _together(node)
-    return count * of[0][0], count * of[0][1]
-
-
-def _cumsum(node: fx.Node, of: list[Any]) -> Interval:
-    shape: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-    axis: Any = node.args[1]
-    count = shape[axis] if len(shape) else 1
-    count = count if isinstance(count, int) else _UNKNOWN
-    low, high = of[0]
-    return min(low, count * low), max(high, count * high)
-
-
-def _prod(node: fx.Node, of: list[Any]) -> Interval:
-    largest = _power(max(*map(abs, of[0]), 1), _size(node.args[0]))
-    return (-largest if of[0][0] < 0 else 0), largest
-
-
-def _product(node: fx.Node, of: list[Any]) -> Interval:
-    """Return bounds of a product of matrices, with what is added."""
-    name = name_of(node)
-    offset, first, second = (0, 0), *of[-2:]
-    if name in ("addmm", "baddbmm", "addmv"):
-        offset, first, second = of[:3]
-    length = node.args[-1 if name not in ("addmm", "baddbmm", "addmv") else 1]
-    count = _size(length)
-    low, high = _corners(operator.mul, first, second)
-    return offset[0] + min(count * low, 0), offset[1] + max(count * high, 0)
-
-
-def _scatter_add(node: fx.Node, of: list[Any]) -> Interval:
-    source: Any = node.args[3]
-    count = _size(source)
-    low, high = of[3]
-    return of[0][0] + min(count * low, 0), of[0][1] + max(count * high, 0)
-
-
-def _index_put(node: fx.Node, of: list[Any]) -> Interval:
-    low, high = of[2]
-    if len(node.args) > 3 and node.args[3]:
-        count = _size(node)
-        return of[0][0] + min(count * low, 0), of[0][1] + max(count * high, 0)
-    return min(of[0][0], low), max(of[0][1], high)
-
-
-def _arange(node: fx.Node, of: list[Any]) -> Interval:
-    known = [bound for bound in of[:2] if bound is not None]
-    return _union([*known, (0, 0)]) or INT32
-
-
-def _iota(node: fx.Node, of: list[Any]) -> Interval:
-    length: Any = node.args[0]
-    start: Any = node.kwargs.get("start", 0)
-    step: Any = node.kwargs.get("step", 1)
-    ends = [start, start + step * max(length - 1, 0)]
-    return min(ends), max(ends)
-
-
-def _randint(node: fx.Node, of: list[Any]) -> Interval:
-    numbers = [bound for bound in of if bound is not None and bound[0] == bound[1]]
-    name = name_of(node)
-    given: list[Any] = [value for value in node.args if isinstance(value, int)]
-    if name == "randperm":
-        return 0, max(given[0], 1)
-    return (given[0], given[1]) if len(given) > 1 else (0, given[0] if numbers else INT32[1])
-
-
-def _same(node: fx.Node, of: list[Any]) -> Interval:
-    return of[0] if of[0] is not None else _COUNTED
-
-
-def _abs(node: fx.Node, of: list[Any]) -> Interval:
-    return 0, max(map(abs, of[0]))
-
-
-_RULES: dict[str, Rule] = {
-    "_to_copy": _same,
-    "abs": _abs,
-    "add": _add,
-    "addmm": _product,
-    "addmv": _product,
-    "arange": _arange,
-    "baddbmm": _product,
-    "bitwise_and": _bitwise_and,
-    "__and__": _bitwise_and,
-    "bitwise_left_shift": _left,
-    "__lshift__": _left,
-    "bitwise_not": lambda node, of: (~of[0][1], ~of[0][0]),
-    "bitwise_or": _bitwise,
-    "__or__": _bitwise,
-    "bitwise_right_shift": _right,
-    "__rshift__": _right,
-    "bitwise_xor": _bitwise,
-    "__xor__": _bitwise,
-    "bmm": _product,
-    "ceil": _same,
-    "convert_element_type": _same,
-    "cumprod": _prod,
-    "cumsum": _cumsum,
-    "div": _div,
-    "dot": _product,
-    "empty": lambda node, of: (0, 0),
-    "empty_like": lambda node, of: (0, 0),
-    "eye": lambda node, of: (0, 1),
-    "floor": _same,
-    "floor_divide": _div,
-    "floordiv": _div,
-    "fmod": _fmod,
-    "index_add": _scatter_add,
-    "index_put": _index_put,
-    "iota": _iota,
-    "lshift": _left,
-    "mm": _product,
-    "mod": _remainder,
-    "mul": _mul,
-    "mv": _product,
-    "neg": lambda node, of: (-of[0][1], -of[0][0]),
-    "new_empty": lambda node, of: (0, 0),
-    "new_ones": lambda node, of: (1, 1),
-    "new_zeros": lambda node, of: (0, 0),
-    "ones": lambda node, of: (1, 1),
-    "ones_like": lambda node, of: (1, 1),
-    "pow": _pow,
-    "prod": _prod,
-    "randint": _randint,
-    "randint_like": _randint,
-    "randperm": _randint,
-    "remainder": _remainder,
-    "round": _same,
-    "rshift": _right,
-    "rsub": _rsub,
-    "scatter_add": _scatter_add,
-    "scatter_reduce": _scatter_add,
-    "sign": lambda node, of: (-1, 1),
-    "sub": _sub,
-    "sum": _sum,
-    "sym_int": _same,
-    "trunc": _same,
-    "zeros": lambda node, of: (0, 0),
-    "zeros_like": lambda node, of: (0, 0),
-    "_unsafe_index_put": _index_put,
-}
-
-_OF_FLOATS = frozenset(
-    [
-        "_to_copy",
-        "ceil",
-        "convert_element_type",
-        "empty_like",
-        "floor",
-        "new_empty",
-        "new_ones",
-        "new_zeros",
-        "ones_like",
-        "randint_like",
-        "round",
-        "sign",
-        "sym_int",
-        "trunc",
-        "zeros_like",
-    ]
-)
-"""Of these an integer may come from a float."""
-
-_INDEX_ONLY = frozenset(
-    [
-        "argmax",
-        "argmin",
-        "argsort",
-        "bincount",
-        "bucketize",
-        "multinomial",
-        "nonzero",
-        "searchsorted",
-    ]
-)
-"""What they give are places of elements or counts of them."""
