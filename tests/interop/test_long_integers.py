@@ -10,6 +10,7 @@ from torch import nn
 from trained import Classifier, make
 
 from medjax_torch import BatchData
+from medjax_torch.batches import to_arrays
 from medjax_torch.graph import TraceError, columns
 from medjax_torch.modules import find
 from medjax_torch.reference import reference
@@ -117,8 +118,9 @@ def test_an_integer_made_of_a_float_is_handed_on():
     graph = traced(component, batch, **RULES)
     assert len(graph.host_part.names) == 1
     agree(component, batch, graph)
+    given = graph.completed({"x": torch.tensor([0.3, 2e9, 9.69])})
     with pytest.raises(ValueError, match=r"_to_copy .*holds 20000000000 .*does not fit"):
-        agree(component, {"x": torch.tensor([0.3, 2e9, 9.69])}, graph)
+        to_arrays({name: given[name] for name in graph.device.columns})
 
 
 def test_what_may_leave_later_has_limits():
