@@ -56,8 +56,17 @@ def normalised(component, batch):
 
 def test_identical_choices_pass():
     """All gradients are sums that cancel, so nothing but noise is compared."""
-    component, batch = chooser(), choices(alike=True)
-    verified(component, batch)
+
+    def forward(component, batch):
+        hidden = torch.tanh(component.inner(batch["x"])).mean(2)
+        scores = component.outer(hidden).squeeze(-1)
+        return {"scores": scores}, F.cross_entropy(scores, batch["y"])
+
+    torch.manual_seed(0)
+    component = Component(forward, inner=nn.Linear(64, 64), outer=nn.Linear(64, 1))
+    x = torch.randn(16, 1, 7, 64).expand(16, 4, 7, 64).contiguous()
+    verified(component, {"x": x, "y": torch.randint(0, 4, (16,))})
+    verified(chooser(), choices(alike=True))
 
 
 def test_biases_before_a_normalisation_pass_where_they_alone_are_trained():
