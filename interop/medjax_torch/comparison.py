@@ -61,7 +61,7 @@ class Difference:
             return f"there in {one if self.expected is None else other} only"
         if self.actual.shape != self.expected.shape:
             return f"shape {self.actual.shape} in {one}, {self.expected.shape} in {other}"
-        actual, expected = _wide(self.actual), _wide(self.expected)
+        actual, expected = wide(self.actual), wide(self.expected)
         with np.errstate(invalid="ignore"):
             apart = np.abs(actual - expected)
         equal = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
@@ -125,15 +125,75 @@ def _difference(
     *,
     undecided: bool = False,
 ) -> Difference:
-    if actual is None or expected is None or actual.shape != expected.shape:
-        relative = math.inf
-    elif np.array_equal(actual, expected):
-        relative = 0.0
-    elif _is_exact(actual) and _is_exact(expected):
-        relative = _mismatch(_wide(actual), _wide(expected), undecided)
-    else:
-        relative = _relative(_wide(actual), _wide(expected), norm)
+    relative = math.inf
+    if actual is not None and expected is not None:
+        relative = apart(actual, expected, norm, undecided=undecided)
     return Difference(name, relative, actual, expected, sides)
+
+
+def apart(
+    actual: np.ndarray,
+    expected: np.ndarray,
+    norm: float | None = None,
+    *,
+    undecided: bool = False,
+) -> float:
+    """Return how far two arrays are apart, relative to the second.
+
+    Parameters
+    ----------
+    actual, expected : np.ndarray
+        What to compare with what.
+    norm : float, optional
+        The norm of what the arrays are a part of, beside which they may be small; if not given,
+        their elements are of order one.
+    undecided : bool
+        Whether integers and truth values may depend on rounding.
+
+    Returns
+    -------
+    float
+        Infinite if they differ in shape, or in where they are not finite.
+    """
+    if actual.shape != expected.shape:
+        return math.inf
+    if np.array_equal(actual, expected):
+        return 0.0
+    if _is_exact(actual) and _is_exact(expected):
+        return _mismatch(wide(actual), wide(expected), undecided)
+    return _relative(wide(actual), wide(expected), norm)
+
+
+def shifted(outcome: Outcome, moved: Outcome, base: Outcome) -> Outcome:
+    """Return an outcome moved by what lies between two others of the same computation."""
+
+    def each(
+        values: Mapping[str, np.ndarray],
+        others: Mapping[str, np.ndarray],
+        starts: Mapping[str, np.ndarray],
+    ) -> dict[str, np.ndarray]:
+        common = values.keys() & others.keys() & starts.keys()
+        return {
+            name: _shift(value, others[name], starts[name]) if name in common else value
+            for name, value in values.items()
+        }
+
+    return Outcome(
+        loss=_shift(outcome.loss, moved.loss, base.loss),
+        gradients=each(outcome.gradients, moved.gradients, base.gradients),
+        outputs=each(outcome.outputs, moved.outputs, base.outputs),
+        state=each(outcome.state, moved.state, base.state),
+    )
+
+
+def _shift(value: np.ndarray, moved: np.ndarray, base: np.ndarray) -> np.ndarray:
+    if not value.shape == moved.shape == base.shape:
+        return value
+    if _is_exact(value):
+        return np.where(moved != base, moved.astype(value.dtype), value)
+    with np.errstate(invalid="ignore"):
+        step = wide(moved) - wide(base)
+    return wide(value) + np.where(np.isfinite(step), step, 0)
 
 
 def _mismatch(actual: np.ndarray, expected: np.ndarray, undecided: bool) -> float:
@@ -191,7 +251,7 @@ def _is_exact(values: np.ndarray) -> bool:
     return values.dtype.kind in "biu"
 
 
-def _wide(values: np.ndarray) -> np.ndarray:
+def wide(values: np.ndarray) -> np.ndarray:
     """Return values in a type in which differences and squares do not overflow."""
     if _is_exact(values):
         return values.astype(np.int64)
@@ -199,4 +259,4 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 
 def _norm(values: np.ndarray) -> float:
-    return float(np.linalg.norm(_wide(values).ravel()))
+    return float(np.linalg.norm(wide(values).ravel()))

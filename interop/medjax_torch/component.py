@@ -212,7 +212,7 @@ class ConvertedComponent:
     def constants(self, key: GraphKey) -> dict[str, np.ndarray]:
         """Return the tensors that a graph holds itself, as arrays for the device."""
         if key.number not in self._constants:
-            held = self.graph(key).constants
+            held = self.graph(key).device.constants
             self._constants[key.number] = {
                 name: narrow(f"constant {name}", to_numpy(value)) for name, value in held.items()
             }
@@ -220,7 +220,7 @@ class ConvertedComponent:
 
     def variables(self) -> Variables:
         """Return copies of all tensors: ``params``, ``frozen`` parameters and ``buffers``."""
-        arrays = {name: narrow(name, array) for name, array in read(self.found).items()}
+        arrays = {name: _narrowed(name, array) for name, array in read(self.found).items()}
         trained = set(self.trained)
         collections: Variables = {"params": {}, "frozen": {}, "buffers": {}}
         for name, array in arrays.items():
@@ -297,7 +297,7 @@ class ConvertedComponent:
         self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
     ) -> Results:
         """Return what a graph computes from the state and the columns of a batch."""
-        graph = self.graph(key)
+        graph = self.graph(key).device
         nodes = graph.module.graph.find_nodes(op="placeholder")
         inputs = [
             value.astype(jax_dtype(node.meta["val"].dtype))
@@ -339,6 +339,18 @@ class Trainable(medjax.TrainableComponent):
 
     def read_outside(self) -> None:
         """Return nothing to compare."""
+
+
+def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
+    """Return a tensor of the component in the type the device uses."""
+    try:
+        return narrow(name, array)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds {array.dtype} of {array.min()} to {array.max()}, and the device's "
+            "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
+            "or give it smaller values."
+        ) from error
 
 
 def loss_weight(batch: Mapping[str, Any]) -> float:

@@ -204,9 +204,11 @@ class Preparation:
 
     def _arrays(self, tensors: Mapping[str, Tensor], key: GraphKey) -> dict[str, np.ndarray]:
         """Return the columns that a graph uses, checked."""
-        graph = self.converted.graph(key)
+        recorded = self.converted.graph(key)
+        graph = recorded.device
         if key not in self._bounds:
             self._bounds[key] = bounds(graph)
+        tensors = recorded.completed(tensors)
         check_ranges(self._bounds[key], tensors)
         return to_arrays({name: tensors[name] for name in graph.columns})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.environment import plain_kernels
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import without_generator
+from medjax_torch.graph.record import Graph
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
-from medjax_torch.modules import Found
+from medjax_torch.modules import Found, read
 from medjax_torch.tensors import to_numpy
 
 aten = torch.ops.aten
@@ -52,7 +53,6 @@ def reference(
     *,
     train: bool,
     spread: bool = True,
-    rounding: float = 0.0,
 ) -> Outcome:
     """Run forward, and in training backward, in torch, on copies and with fixed draws.
 
@@ -69,10 +69,6 @@ def reference(
     spread : bool
         Whether draws differ from element to element, as they do in `lowerings.run` without a key.
         If not, they are all alike, whatever the shape, and dropout keeps everything.
-    rounding : float
-        By which part of itself every floating-point number among the parameters, the buffers and
-        the batch is moved up or down first. How far the outcome moves with them is how much of a
-        difference rounding explains.
 
     Raises
     ------
@@ -85,33 +81,36 @@ def reference(
     with (
         host_random.watched(found.content.generators),
         plain_kernels(),
-        _FixedDraws(spread=spread),
+        FixedDraws(spread=spread),
     ):
-        values = joint.forward(*_moved(joint.arguments(), rounding))
+        values = joint.forward(*joint.arguments())
     arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
-    outputs, _ = flatten(joint.outputs.rebuild(arrays[first:last]))
     return Outcome(
         loss=arrays[0],
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
-        outputs={name: np.asarray(leaf) for name, leaf in outputs.items() if _is_numeric(leaf)},
+        outputs=_numeric(joint.outputs.rebuild(arrays[first:last])),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
 
 
-def _moved(arguments: list[Tensor], rounding: float) -> list[Tensor]:
-    if not rounding:
-        return arguments
-    generator = torch.Generator().manual_seed(0)
-    moved = []
-    for value in arguments:
-        if value.is_floating_point():
-            sign = torch.randint(0, 2, value.shape, generator=generator).to(value.device) * 2 - 1
-            moved.append((value * (1 + rounding * sign)).to(value.dtype))
-        else:
-            moved.append(value)
-    return moved
+def outcome_of(graph: Graph, found: Found, values: Sequence[np.ndarray]) -> Outcome:
+    """Return the outcome that a graph's results are, with what it leaves alone of the state."""
+    results = graph.results(values)
+    names = graph.outputs.names
+    outputs = graph.cut(dict(zip(names, results.outputs, strict=True)), results.sizes)
+    return Outcome(
+        loss=results.loss,
+        gradients=results.gradients,
+        outputs=_numeric(graph.outputs.rebuild([outputs[name] for name in names])),
+        state={**read(found), **results.updated},
+    )
+
+
+def _numeric(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    leaves, _ = flatten(outputs)
+    return {name: np.asarray(leaf) for name, leaf in leaves.items() if _is_numeric(leaf)}
 
 
 def _is_numeric(leaf: Any) -> bool:
@@ -130,8 +129,14 @@ _FUNCTIONAL: dict[Any, Any] = {
 """Operations that write to their arguments, and those that `functionalize` makes of them."""
 
 
-class _FixedDraws(TorchDispatchMode):
-    """Overwrites what random operations draw by what `fixed_draws` says."""
+class FixedDraws(TorchDispatchMode):
+    """Overwrites what random operations draw by what `fixed_draws` says.
+
+    Parameters
+    ----------
+    spread : bool
+        See `reference`.
+    """
 
     def __init__(self, *, spread: bool) -> None:
         super().__init__()

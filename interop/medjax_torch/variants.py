@@ -228,6 +228,8 @@ class Variants:
         return position, Conditions(reads, places, numbers, batch)
 
     def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
+        if graph.limits and not graph.fits(graph.tensors_of(batch)):
+            return False
         if graph.guard_module is None:
             return True
         inputs = graph.inputs(self.found.tensors, graph.tensors_of(batch))

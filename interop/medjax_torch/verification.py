@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medjax_torch.comparison import Difference, differences
-from medjax_torch.graph.guards import ancestry
+from medjax.data.ladder import narrow
+from medjax_torch.comparison import differences
+from medjax_torch.diagnosis import Finding, diagnose, rounded_outputs
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.record import Graph
 from medjax_torch.lowerings.interpreter import run
-from medjax_torch.modules import Found, read
-from medjax_torch.reference import Outcome, reference
+from medjax_torch.modules import Found
+from medjax_torch.reference import Outcome, outcome_of, reference
 from medjax_torch.tensors import to_numpy
 
 _TOLERANCES = {torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float32: 1e-3}
@@ -26,14 +27,6 @@ _TOLERANCES = {torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float32: 1e-3}
 Of the 16-bit types some sixteen roundings; of float32 some hundred times what deep models show and
 some hundredth of what errors do.
 """
-
-_AMPLIFIED = 4
-"""How many times what torch's own result moves with a rounding of its arguments is excused.
-
-Through many layers of bfloat16 with batch norm, gradients move by a fourth of themselves.
-"""
-_LIMIT = 0.5
-"""No larger relative difference is excused by anything."""
 
 _LISTED = 8
 _QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
@@ -69,6 +62,7 @@ def verify(
     graph: Graph,
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any] | None = None,
+    changed: Callable[[], Collection[str]] | None = None,
 ) -> Verified:
     """Compare a graph in JAX with the component in torch on one batch.
 
@@ -89,31 +83,26 @@ def verify(
         The graph's constants as the step will get them.
     evaluate : callable, optional
         From `evaluator(graph)`, by who compares the graph more than once.
+    changed : callable, optional
+        Asked where forward is not what was recorded of it: returns the names of what it read then
+        and that is different now.
 
     Raises
     ------
     VerificationError
         If a result differs by more than the coarsest type in the graph explains: neither by its
-        tolerance, nor by how far torch's own result moves with a rounding of its arguments.
+        tolerance, nor by how far torch's own result moves with roundings. It names what is behind
+        it; see `diagnosis`.
     """
     expected = reference(call, found, batch, train=graph.train)
     actual = _on_jax(found, batch, graph, constants, evaluate or evaluator(graph))
-    listing = differences(actual, expected, ("JAX", "torch"), _rounded(graph))
-    coarsest = _coarsest(graph)
-    wrong = [one for one in listing if one.relative > _TOLERANCES[coarsest]]
+    listing = differences(actual, expected, ("JAX", "torch"), rounded_outputs(graph))
+    tolerance = _TOLERANCES[_coarsest(graph)]
+    wrong = [one for one in listing if one.relative > tolerance]
     if wrong:
-        moved = reference(
-            call, found, batch, train=graph.train, rounding=torch.finfo(coarsest).eps / 2
-        )
-        sides = ("torch after rounding", "torch")
-        excused = {one.name: one.relative for one in differences(moved, expected, sides)}
-        wrong = [
-            one
-            for one in wrong
-            if one.relative > min(_LIMIT, _AMPLIFIED * excused.get(one.name, 0.0))
-        ]
-    if wrong:
-        raise VerificationError(_message(wrong, len(listing), graph.train))
+        finding = diagnose(call, found, batch, graph, expected, wrong, tolerance, changed)
+        if finding is not None:
+            raise VerificationError(_message(finding, len(listing), graph.train))
     return Verified(listing[0].relative, listing[0].name, len(listing))
 
 
@@ -121,7 +110,7 @@ def evaluator(graph: Graph) -> Callable[..., Any]:
     """Return what runs a graph in JAX; it is compiled with the first run."""
 
     def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
-        return run(graph.module, arguments, None, constants)
+        return run(graph.device.module, arguments, None, constants)
 
     return jax.jit(evaluate, compiler_options=_QUICKLY)
 
@@ -133,39 +122,17 @@ def _on_jax(
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any],
 ) -> Outcome:
-    arguments = [_array(value) for value in graph.inputs(found.tensors, graph.tensors_of(batch))]
+    given = graph.completed(graph.tensors_of(batch))
+    named = {name: name for name in (*found.tensors, *given)}
+    values = graph.device.inputs(found.tensors, given)
+    arguments = [
+        jnp.array(narrow(name, to_numpy(value)))
+        for name, value in zip(graph.device.inputs(named, named), values, strict=True)
+    ]
     # A faster, coarser product on an accelerator is a choice of the step, not an error.
     with jax.default_matmul_precision("highest"):
         values = jax.device_get(evaluate(arguments, constants))
-    results = graph.results([np.asarray(value) for value in values])
-    return Outcome(
-        loss=results.loss,
-        gradients=results.gradients,
-        outputs=graph.cut(
-            dict(zip(graph.outputs.names, results.outputs, strict=True)), results.sizes
-        ),
-        state={**read(found), **results.updated},
-    )
-
-
-def _array(tensor: Tensor) -> jax.Array:
-    return jnp.array(to_numpy(tensor))
-
-
-def _rounded(graph: Graph) -> set[str]:
-    """Return the outputs that depend on floating-point numbers."""
-    results: Any = graph.module.graph.output_node().args[0]
-    nodes = graph.results(results).outputs
-    return {
-        name
-        for name, node in zip(graph.outputs.names, nodes, strict=True)
-        if any(_floating(ancestor) for ancestor in ancestry(node))
-    }
-
-
-def _floating(node: torch.fx.Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return outcome_of(graph, found, [np.asarray(value) for value in values])
 
 
 def _coarsest(graph: Graph) -> torch.dtype:
@@ -174,7 +141,8 @@ def _coarsest(graph: Graph) -> torch.dtype:
     return max(types & _TOLERANCES.keys(), key=_TOLERANCES.__getitem__, default=torch.float32)
 
 
-def _message(wrong: list[Difference], compared: int, train: bool) -> str:
+def _message(finding: Finding, compared: int, train: bool) -> str:
+    wrong = finding.wrong
     lines = [f"  {one}" for one in wrong[:_LISTED]]
     if len(wrong) > _LISTED:
         lines.append(f"  and {len(wrong) - _LISTED} more")
@@ -183,7 +151,7 @@ def _message(wrong: list[Difference], compared: int, train: bool) -> str:
             f"JAX does not compute what torch computes for this component in "
             f"{'training' if train else 'evaluation'}: {len(wrong)} of {compared} results differ.",
             *lines,
-            "Nothing was trained. This is an error in a lowering, or forward is not the same "
-            "function each time it runs; please report it. Options(verify=False) trains anyway.",
+            *finding.causes,
+            "Nothing was trained. Options(verify=False) trains anyway.",
         ]
     )

@@ -15,7 +15,7 @@ from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
 from medjax_torch.lowerings.interpreter import run
 from medjax_torch.lowerings.table import TABLE, Kind
 from medjax_torch.modules import find
-from medjax_torch.reference import _FixedDraws, reference
+from medjax_torch.reference import FixedDraws, reference
 
 aten = torch.ops.aten
 WEIGHTS = torch.tensor([[1.0, 4.0, 0.0, 5.0], [1.0, 1.0, 2.0, 0.5]])
@@ -51,7 +51,7 @@ def test_every_random_operator_has_a_fixed_draw():
 @pytest.mark.parametrize("target", DRAWS, ids=str)
 def test_torch_and_jax_draw_the_same(target):
     calls = listing(target)
-    with _FixedDraws(spread=True):
+    with FixedDraws(spread=True):
         expected = [call.target(*call.args, **call.kwargs) for call in calls]
     graph, inputs = graph_of(calls, expected)
     actual = run(graph, list(map(to_jax, inputs)), None, {})
@@ -79,7 +79,7 @@ IN_PLACE = {
 
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_names_for_the_same_draw(name):
-    with _FixedDraws(spread=True):
+    with FixedDraws(spread=True):
         one, other = IN_PLACE[name](torch.zeros(5, 6))
     torch.testing.assert_close(one, other)
     assert one.unique().numel() > 1
@@ -88,7 +88,7 @@ def test_names_for_the_same_draw(name):
 @pytest.mark.parametrize("inplace", [False, True])
 def test_rrelu_and_its_derivative_share_the_slopes(inplace):
     x = (-torch.arange(1.0, 7)).requires_grad_()
-    with _FixedDraws(spread=True):
+    with FixedDraws(spread=True):
         y = F.rrelu(x * 1, training=True, inplace=inplace)
         y.sum().backward()
     torch.testing.assert_close(y, x * x.grad)
@@ -96,7 +96,7 @@ def test_rrelu_and_its_derivative_share_the_slopes(inplace):
 
 
 def test_dropout_keeps_the_share_it_should():
-    with _FixedDraws(spread=True):
+    with FixedDraws(spread=True):
         kept = F.dropout(torch.ones(64, 96), 0.3)
         feature = F.dropout1d(torch.ones(64, 96, 2), 0.3)
     assert kept.count_nonzero().item() / kept.numel() == pytest.approx(0.7, abs=0.01)
@@ -105,7 +105,7 @@ def test_dropout_keeps_the_share_it_should():
 
 
 def test_unspread_draws_do_not_depend_on_the_shape():
-    with _FixedDraws(spread=False):
+    with FixedDraws(spread=False):
         torch.testing.assert_close(F.dropout(torch.ones(3, 5), 0.9), torch.full((3, 5), 10.0))
         assert torch.rand(4, 7).unique().tolist() == [(2 * UNSPREAD + 1) / 2**21]
 
@@ -117,15 +117,15 @@ def test_the_steps_of_a_long_row_all_differ():
 
 
 def test_composite_operations_of_inference_mode():
-    with torch.inference_mode(), _FixedDraws(spread=True):
+    with torch.inference_mode(), FixedDraws(spread=True):
         first = F.dropout(torch.ones(4, 5), 0.5)
-    with torch.no_grad(), _FixedDraws(spread=True):
+    with torch.no_grad(), FixedDraws(spread=True):
         second = F.dropout(torch.ones(4, 5), 0.5)
     torch.testing.assert_close(first, second)
 
 
 def test_a_draw_without_convention_is_refused():
-    with _FixedDraws(spread=True), pytest.raises(ValueError, match=r"geometric_.*Use another"):
+    with FixedDraws(spread=True), pytest.raises(ValueError, match=r"geometric_.*Use another"):
         torch.ones(3).geometric_(0.5)
 
 

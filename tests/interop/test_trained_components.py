@@ -97,7 +97,7 @@ def test_labels_out_of_range_are_named(tmp_path):
         make(tmp_path, train=data).train()
 
 
-def test_integers_that_do_not_fit_are_refused(tmp_path):
+def test_integers_that_do_not_fit_are_the_hosts_or_refused(tmp_path):
     class Wide(Classifier):
         def collate(self, examples):
             batch = super().collate(examples)
@@ -108,8 +108,14 @@ def test_integers_that_do_not_fit_are_refused(tmp_path):
             outputs, loss = super().forward(batch, return_loss, eval_mode)
             return outputs, loss + 0 * batch["x2"].float().mean()
 
-    with pytest.raises(ValueError, match="'x2' holds 1099511627776"):
-        make(tmp_path, Wide()).train()
+    class Returned(Wide):
+        def forward(self, batch, return_loss, eval_mode):
+            outputs, loss = super().forward(batch, return_loss, eval_mode)
+            return BatchData(outputs, x2=batch["x2"]), loss
+
+    make(tmp_path, Wide()).train()
+    with pytest.raises(TraceError, match="returns the column 'x2', whose integers leave the 32"):
+        make(tmp_path, Returned()).train()
 
 
 def test_texts_stay_on_the_host(tmp_path):

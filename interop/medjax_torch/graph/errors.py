@@ -25,6 +25,24 @@ def at(line: str) -> str:
     return f" at {line}" if line else ""
 
 
+_SAID = {
+    "DataDependentOutputException": "it reads a value that is not known before the batch is",
+    "DynamicOutputShapeException": "it makes a tensor whose shape depends on values",
+    "GuardOnDataDependentSymNode": "it decides by a value that is not known before the batch is",
+    "UnsupportedFakeTensorException": "it uses a kind of tensor that torch cannot trace",
+    "UnsupportedOperatorException": "it calls an operation that torch cannot trace",
+}
+"""What torch's exceptions of tracing mean, by their names."""
+
+
+def cause(error: BaseException) -> str:
+    """Return what an exception of torch's tracer says, without its advice to torch's developers."""
+    kind = type(error).__name__
+    first = str(error).strip().partition("\n")[0].rstrip(".")
+    said = f"{kind}: {first}" if first else kind
+    return f"{_SAID[kind]} ({said})" if kind in _SAID else said
+
+
 def line_of_error(error: BaseException) -> str:
     """Return the innermost line of the component on which `error` was raised, ``""`` if none."""
     return _line(inside_forward(traceback.extract_tb(error.__traceback__)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -40,6 +40,41 @@ class Results:
     outputs: Sequence[Any]
     updated: dict[str, Any]
     sizes: Sequence[Any] = ()
+
+
+class Limit(NamedTuple):
+    """Between which values a column has to lie so that nothing made of it leaves 32 bits."""
+
+    column: str
+    low: int
+    high: int
+
+    def holds(self, values: Tensor) -> bool:
+        """Tell whether all values lie within."""
+        if not values.numel():
+            return True
+        least, largest = torch.aminmax(values)
+        return self.low <= int(least) and int(largest) <= self.high
+
+
+@dataclass(frozen=True)
+class HostPart:
+    """What of a graph torch computes on the host, in 64 bits; see `long_integers`.
+
+    Attributes
+    ----------
+    module : fx.GraphModule
+        Takes the columns of `inputs`, returns a list of what `names` names.
+    inputs, names : tuple of str
+        Columns of the batch, and the further columns that are made of them.
+    device : Graph
+        The rest of the graph, with these among its columns.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[str, ...]
+    names: tuple[str, ...]
+    device: Graph
 
 
 @dataclass(frozen=True)
@@ -85,6 +120,10 @@ class Graph:
     varying : tuple of (str, int)
         Names and dimensions of outputs whose size depends on values. They come as long as they
         can be at most; see `cut`.
+    limits : tuple of Limit
+        What a batch has to keep so that no integer leaves 32 bits.
+    host_part : HostPart or None
+        What torch has to compute on the host first, None if nothing.
     """
 
     module: fx.GraphModule
@@ -106,6 +145,8 @@ class Graph:
     counters: tuple[str, ...] = ()
     exact: str = ""
     varying: tuple[tuple[str, int], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    host_part: HostPart | None = None
 
     @property
     def inputs_named(self) -> tuple[str, ...]:
@@ -115,6 +156,31 @@ class Graph:
     def tensors_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the tensors and numbers of a batch that the graph may use, by path."""
         return {**columns(batch), **tensors_of(batch, self.numbers)}
+
+    @property
+    def device(self) -> Graph:
+        """The graph as the device runs it."""
+        return self if self.host_part is None else self.host_part.device
+
+    def completed(self, columns: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the columns of a batch with those that the host makes of them."""
+        part = self.host_part
+        if part is None:
+            return columns
+        try:
+            with torch.no_grad():
+                made = part.module(*(columns[name].detach().cpu() for name in part.inputs))
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"{', '.join(part.names)} cannot be computed of the columns "
+                f"{', '.join(map(repr, part.inputs))}: {error}"
+            ) from error
+        values = map(torch.as_tensor, made)
+        return {**columns, **dict(zip(part.names, values, strict=True))}
+
+    def fits(self, columns: Mapping[str, Tensor]) -> bool:
+        """Tell whether a batch keeps the limits."""
+        return all(limit.holds(columns[limit.column]) for limit in self.limits)
 
     def inputs(self, state: Mapping[str, Any], columns: Mapping[str, Any]) -> list[Any]:
         """Return the graph's inputs in its order.

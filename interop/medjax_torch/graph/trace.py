@@ -13,9 +13,10 @@ from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import tracing
-from medjax_torch.graph.errors import TraceError, at, line_of_error
+from medjax_torch.graph.errors import TraceError, at, cause, line_of_error
 from medjax_torch.graph.guards import add_guards, refuse_unguarded, selects
 from medjax_torch.graph.joint import Call, Joint
+from medjax_torch.graph.long_integers import within_32_bits
 from medjax_torch.graph.looked_at import Logged, expecting
 from medjax_torch.graph.numbers import Number
 from medjax_torch.graph.passes import Mode, Rules, functionalize, record
@@ -79,7 +80,7 @@ def trace(
         if isinstance(graph, Exception):
             graph = _on_values(joint, rules, drawn, start, graph)
     check_aliases(found, graph)
-    return graph
+    return within_32_bits(graph, found.tensors, graph.tensors_of(batch))
 
 
 Drawn = Callable[[], Mapping[str, Any]]
@@ -141,8 +142,8 @@ def _real(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
         joint.eager()
         raise TraceError(
             f"forward cannot be traced{at(line_of_error(recording))}: "
-            f"{type(recording).__name__}: {recording}. Write this part with torch operations on "
-            "tensors whose shapes do not depend on values."
+            f"{cause(recording)}. Write this part with torch operations on tensors whose shapes do "
+            "not depend on values, or do it in collate or prepare_batch."
         ) from recording
     return recording
 

@@ -30,9 +30,14 @@ def _to_torch(array: Any, like: Any) -> Any:
 def _to_numpy(tensor: torch.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
-    return np.asarray(tensor.detach().resolve_conj().resolve_neg().contiguous().numpy()).astype(
-        dtype
-    )
+    values = np.asarray(tensor.detach().resolve_conj().resolve_neg().contiguous().numpy())
+    narrowed = values.astype(dtype)
+    if dtype.kind in "iu" and not np.array_equal(narrowed, values):
+        raise OverflowError(
+            f"an operation that torch computes on the host gave {values.flat[0]} or others that do "
+            f"not fit the device's {dtype}; keep integers within 32 bits"
+        )
+    return narrowed
 
 
 def call_on_host(node: torch.fx.Node, arguments: Any, options: Any) -> Any:

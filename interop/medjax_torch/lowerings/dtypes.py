@@ -25,6 +25,10 @@ _DTYPES = {
 }
 
 
+INT64 = (-(2**63), 2**63 - 1)
+"""The limits of int64."""
+
+
 def jax_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """Return JAX's dtype for torch's; 64 bits become 32 unless JAX runs with 64-bit types.
 
@@ -47,13 +51,21 @@ def maybe_dtype(dtype: torch.dtype | None) -> np.dtype[Any] | None:
 
 
 def number(value: Any, dtype: np.dtype[Any]) -> jax.Array:
-    """Return a scalar array; an integer beyond the range of `dtype` becomes the nearest in it.
+    """Return a scalar array; of the limits of int64 those of `dtype` are made.
 
     Programs use the limits of int64 as "none" and "all"; those of int32 mean the same in JAX.
+
+    Raises
+    ------
+    OverflowError
+        If another integer is beyond the range of `dtype`.
     """
     if isinstance(value, int) and jnp.issubdtype(dtype, jnp.integer):
         limits = jnp.iinfo(dtype)
-        value = min(max(value, int(limits.min)), int(limits.max))
+        if value in INT64:
+            value = min(max(value, int(limits.min)), int(limits.max))
+        elif not int(limits.min) <= value <= int(limits.max):
+            raise OverflowError(f"{value} does not fit the device's {dtype}")
     return jnp.asarray(value, dtype)
 
 

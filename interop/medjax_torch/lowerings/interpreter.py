@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,15 @@ def where(node: Node) -> str:
     return frames[-1] if frames else "a line not recorded, as those of the backward pass"
 
 
+def _name(target: Any) -> str:
+    """Return what a node calls as one reads it: builtins without their address."""
+    return (
+        str(target)
+        if isinstance(target, torch._ops.OpOverload)
+        else getattr(target, "__name__", str(target))
+    )
+
+
 def _lacking(graph_module: GraphModule) -> list[Node]:
     calls = (node for node in graph_module.graph.nodes if node.op.startswith("call_"))
     first: dict[Any, Node] = {}
@@ -79,18 +89,20 @@ def _check_missing(graph_module: GraphModule, platform: str) -> None:
     for node in lacking:
         if not isinstance(node.target, torch._ops.OpOverload):
             raise LoweringError(
-                f"The graph calls {node.target} (at {where(node)}), expected operators of torch. "
-                "Trace it with make_fx."
+                f"forward calls {_name(node.target)} (at {where(node)}) on a number that it read "
+                "from a tensor, which has no JAX lowering; expected arithmetic, or operators of "
+                "torch. Keep the number a tensor: leave out .item() and float(...)."
             )
         if node.target._schema.is_mutable:
             raise LoweringError(
-                f"{node.target} (called at {where(node)}) writes to its arguments, expected "
-                "operators that do not. Apply torch.func.functionalize to the graph."
+                f"forward calls {node.target} (at {where(node)}), which writes to its arguments "
+                "in a way that torch does not record. Use an operation that returns a new tensor."
             )
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise LoweringError(
-                f"{node.target} (called at {where(node)}) draws random numbers and has no JAX "
-                "lowering. Use another random function of torch, such as torch.rand or bernoulli."
+                f"forward calls {node.target} (at {where(node)}), which draws random numbers and "
+                "has no JAX lowering. Use another random function of torch, such as torch.rand or "
+                "bernoulli."
             )
     names = ", ".join(str(missing) for missing in missing_operators(graph_module))
     if platform == "tpu":
@@ -116,7 +128,7 @@ def _conform(value: Any, traced: Any, node: Node) -> Any:
     if not all(isinstance(length, int) for length in traced.shape):
         raise LoweringError(
             f"The shape of the result of {node.target} (called at {where(node)}) depends on "
-            "values, expected a fixed shape. Trace the graph with the values of a batch."
+            "values, expected a fixed shape. Compute it in collate, or with a mask of fixed shape."
         )
     if value.shape != tuple(traced.shape):
         raise LoweringError(
@@ -227,8 +239,8 @@ def run(
     inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     if len(arguments) != len(inputs):
         raise LoweringError(
-            f"The graph has {len(inputs)} inputs and got {len(arguments)} arguments. Give it the "
-            "parameters, buffers and batch it was traced with, in the same order."
+            f"The graph has {len(inputs)} inputs and got {len(arguments)} arguments: its "
+            "parameters, buffers and columns, in the order in which it was traced."
         )
     values: dict[Node, Any] = dict(zip(inputs, arguments, strict=True))
     symbols, sized = counted.counted_symbols(graph_module.graph.nodes)
@@ -250,13 +262,49 @@ def run(
                 own_key, drawn = jax.random.fold_in(key, drawn), drawn + 1
             operands = map_arg((node.args, node.kwargs), values.__getitem__)
             call = functools.partial(_call, node, lowering, own_key, recorded=held)
-            try:
+            with _in_terms_of_forward(node):
                 if symbols and counted.concerns(node, symbols):
                     result = counted.run_counted(node, operands, counts, call)
                 else:
                     result = call(operands)
-            except Exception as error:
-                error.add_note(f"in the JAX lowering of {node.target}, called at {where(node)}")
-                raise
-            values[node] = _conform(result, held(node), node)
-    raise LoweringError("The graph has no output node. Trace it with make_fx.")
+                values[node] = _conform(result, held(node), node)
+    raise LoweringError("The graph returns nothing: it has no output node.")
+
+
+def evaluated(node: Node, operands: Any, key: jax.Array | None) -> Any:
+    """Return what one node gives in JAX.
+
+    Parameters
+    ----------
+    node : Node
+        A call, with its traced result in the metadata.
+    operands : (tuple, dict)
+        Its arguments with JAX arrays in the place of nodes.
+    key : jax.Array or None
+        See `run`; for this node alone.
+
+    Raises
+    ------
+    LoweringError
+        Whatever is raised in the lowering, with operator and line.
+    """
+    target: Any = node.target
+    with _in_terms_of_forward(node):
+        result = _call(node, TABLE.get(target), key, operands, recorded=_value)
+        return _conform(result, _value(node), node)
+
+
+@contextmanager
+def _in_terms_of_forward(node: Node) -> Iterator[None]:
+    """Name operator and line in what is raised."""
+    try:
+        yield
+    except LoweringError:
+        raise
+    except Exception as error:
+        message = str(error).strip().partition("\n")[0].rstrip(".")
+        raise LoweringError(
+            f"forward calls {_name(node.target)} (at {where(node)}) in a way that its JAX lowering "
+            f"does not take: {type(error).__name__}: {message}. Write this line with other "
+            "operations of torch, or report it."
+        ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import sympy  # type: ignore[import-untyped]
+import sympy
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
 from torch._subclasses import FakeTensor

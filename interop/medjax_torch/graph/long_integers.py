@@ -1,0 +1,220 @@
+"""Integers that leave 32 bits: what the batch decides is computed in torch, on the host.
+
+The device holds integers in 32 bits, where a product such as ``ids * 2654435761`` wraps. So each
+graph is searched for operations whose results may not fit. Those that columns and constants
+decide alone are cut out and run in torch on the host before each step, and what is made of them
+that fits again is handed to the step as further columns. Others are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+
+from medjax_torch.graph.guards import ancestry, is_random
+from medjax_torch.graph.host_part import Cut, Names, part_of
+from medjax_torch.graph.interval_rules import INT32, INT64, Interval
+from medjax_torch.graph.intervals import exceeds, intervals, is_integer
+from medjax_torch.graph.operations import MOVES, name_of
+from medjax_torch.graph.record import Graph, Limit
+
+_ROOM = tuple(2**power for power in range(32, 3, -4))
+"""How many times larger later batches may be than the first; the largest with which all fits."""
+
+_CASTS = frozenset({"_to_copy", "convert_element_type"})
+
+_CHECKED = (torch.int32, torch.int64)
+"""Types of columns whose values are looked at."""
+
+_Bounds = dict[fx.Node, list[Interval | None]]
+
+
+def within_32_bits(
+    graph: Graph, state: Mapping[str, Tensor], columns: Mapping[str, Tensor]
+) -> Graph:
+    """Return the graph with what it needs so that no integer wraps on the device.
+
+    Parameters
+    ----------
+    graph : Graph
+        As it was recorded.
+    state : mapping of str to Tensor
+        Parameters and buffers.
+    columns : mapping of str to Tensor
+        The tensors of the batch with which it was recorded.
+
+    Returns
+    -------
+    Graph
+        The same if every integer fits, whatever the batch; else with `Graph.limits` and perhaps a
+        `Graph.host_part`.
+
+    Raises
+    ------
+    TraceError
+        If an integer may leave 32 bits that depends on parameters, buffers or random numbers, or
+        that forward returns.
+    """
+    names = _names(graph)
+    held = _held(graph, names, state)
+    seen = {
+        node: _range(columns[name])
+        for node, name in names.columns.items()
+        if is_integer(node.meta.get("val"))
+    }
+    floats = _inexact_on_device(graph, names)
+    held |= _made_of_floats(graph, names, floats, columns)
+    whole = _of_room(graph, held, seen, _ROOM[0])
+    ever = {node for node, bounds in whole.items() if exceeds(node, bounds)}
+    if not ever and not floats:
+        return graph
+    by_room = [_of_room(graph, held, seen, room) for room in _ROOM]
+    long = [{node for node, bounds in found.items() if exceeds(node, bounds)} for found in by_room]
+    # As wide as possible, as long as no more goes to the host.
+    place = next(i for i, nodes in enumerate(long) if len(nodes) == len(long[-1]))
+    limits = _limits(names, by_room[place], ever - long[place])
+    graph = dataclasses.replace(graph, limits=limits)
+    if not long[place] and not floats:
+        return graph
+    return Cut(graph, names, long[place], floats).apply()
+
+
+def _names(graph: Graph) -> Names:
+    placeholders = graph.module.graph.find_nodes(op="placeholder")
+    first = len(placeholders) - len(graph.columns)
+    inputs = (*graph.trained, *graph.frozen, *graph.buffers)
+    return Names(
+        dict(zip(placeholders[:first], inputs, strict=True)),
+        dict(zip(placeholders[first:], graph.columns, strict=True)),
+    )
+
+
+def _range(values: Tensor) -> Interval:
+    if not values.numel():
+        return 0, 0
+    least, largest = torch.aminmax(values.detach().to(torch.int64))
+    return int(least), int(largest)
+
+
+def _held(graph: Graph, names: Names, state: Mapping[str, Tensor]) -> dict[fx.Node, Interval]:
+    """Return bounds of buffers, with room to grow, and of constants."""
+    found: dict[fx.Node, Interval] = {}
+    for node, name in names.state.items():
+        if is_integer(node.meta.get("val")):
+            room = 2**16 if name in graph.updated else 2**4
+            found[node] = _roomy(_range(state[name]), room, 2**30)
+    for node in graph.module.graph.find_nodes(op="get_attr"):
+        value = graph.constants[node.target]
+        if is_integer(value):
+            found[node] = _range(value)
+    return found
+
+
+def _made_of_floats(
+    graph: Graph, names: Names, nodes: Collection[fx.Node], columns: Mapping[str, Tensor]
+) -> dict[fx.Node, Interval]:
+    """Return bounds of the integers among `nodes`, which columns decide: their values, with room.
+
+    Later ones are looked at when the host hands them to the device.
+    """
+    wanted = [node for node in nodes if is_integer(node.meta.get("val"))]
+    part, _, inputs = part_of(graph, names, wanted)
+    with torch.no_grad():
+        values = part(*(columns[name].detach().cpu() for name in inputs)) if wanted else []
+    found: dict[fx.Node, Interval] = {}
+    for node, value in zip(wanted, values, strict=True):
+        bound = _range(torch.as_tensor(value))
+        inside = INT32[0] <= bound[0] and bound[1] <= INT32[1]
+        found[node] = _roomy(bound, 2**4) if inside else INT64
+    return found
+
+
+def _roomy(bound: Interval, room: int, most: int = INT32[1]) -> Interval:
+    largest = max(abs(bound[0]), abs(bound[1]), 1)
+    size = max(min(largest * room, most), largest)
+    return -size, size
+
+
+def _of_room(
+    graph: Graph, held: Mapping[fx.Node, Interval], seen: Mapping[fx.Node, Interval], room: int
+) -> _Bounds:
+    given = {node: _of_column(node, bound, room) for node, bound in seen.items()}
+    return intervals(graph.module.graph, {**held, **given})
+
+
+def _of_column(node: fx.Node, bound: Interval, room: int) -> Interval:
+    """Return what a column may hold: of 32 and 64 bits, what the first batch did, times `room`."""
+    dtype = node.meta["val"].dtype
+    if dtype == torch.bool:
+        return 0, 1
+    if dtype not in _CHECKED:
+        limits = torch.iinfo(dtype)
+        return int(limits.min), int(limits.max)
+    if bound[0] < INT32[0] or bound[1] > INT32[1]:
+        return INT64
+    low, high = _roomy(bound, room)
+    return max(low, INT32[0]), min(high, INT32[1])
+
+
+def _limits(names: Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit, ...]:
+    """Return between which bounds columns have to lie so that none of `tight` leaves 32 bits."""
+    behind: set[fx.Node] = set()
+    pending = list(tight)
+    while pending:
+        node = pending.pop()
+        if node not in behind and any(map(is_integer, pytree.tree_leaves(node.meta.get("val")))):
+            behind.add(node)
+            pending += node.all_input_nodes
+    found = []
+    for node, name in names.columns.items():
+        bound = bounds[node][0] if node in behind else None
+        if bound is not None and bound != INT64 and node.meta["val"].dtype in _CHECKED:
+            found.append(Limit(name, *bound))
+    return tuple(found)
+
+
+def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
+    """Return what the batch decides by floats of which the device would make something else.
+
+    In float64, columns and constants hold times in seconds, of which float32 knows two minutes;
+    what hands them on or converts them to a float is left to the device. Integers made of floats
+    end at 2^31 there.
+    """
+    found: set[fx.Node] = set()
+    for node in graph.module.graph.nodes:
+        sources = node.all_input_nodes
+        if node.op != "call_function":
+            continue
+        casts = name_of(node) in _CASTS
+        to_integer = is_integer(node.meta.get("val"))
+        if casts and to_integer and any(map(_is_float, sources)):
+            if node.meta["val"].dtype == torch.int64 and _decided(node, names, by_columns=True):
+                found.add(node)
+        elif any(map(_is_double, sources)):
+            computes = name_of(node) not in MOVES and not casts
+            again = any(source in found for source in sources)
+            if (computes or again) and _decided(node, names):
+                found.add(node)
+    return found
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _is_double(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype == torch.float64
+
+
+def _decided(node: fx.Node, names: Names, *, by_columns: bool = False) -> bool:
+    """Tell whether columns and constants alone decide about a node; or columns at least."""
+    behind = ancestry(node)
+    if any(source in names.state or is_random(source) for source in behind):
+        return False
+    return not by_columns or any(source in names.columns for source in behind)
