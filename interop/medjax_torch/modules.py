@@ -6,6 +6,7 @@ replaced in both.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,6 +227,17 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
+def _are_alike(before: list[object], now: list[object]) -> bool:
+    """Tell whether two lists hold the same, or weak references.
+
+    A recurrent layer makes both of its lists anew when it finds other weights than before.
+    """
+    return len(before) == len(now) and all(
+        a is b or (isinstance(a, weakref.ref) and isinstance(b, weakref.ref))
+        for a, b in zip(before, now, strict=True)
+    )
+
+
 def _effects(snapshot: Snapshot) -> Iterator[str]:
     """Yield where forward left something that its next run might read.
 
@@ -234,5 +246,7 @@ def _effects(snapshot: Snapshot) -> Iterator[str]:
     """
     for path, before, now in snapshot.changes():
         undecided = before is None or before is MISSING
+        if isinstance(before, list) and isinstance(now, list) and _are_alike(before, now):
+            continue
         if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
             yield path

@@ -17,7 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
+from medjax_torch.graph.numbers import Numbers, stacked
+from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
+from medjax_torch.graph.recurrent import RECURRENT
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 """Functions of torch, and what is called in their place with the same arguments."""
@@ -159,6 +162,8 @@ def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
 
 def _to_list(tensor: Tensor) -> Any:
     """Read the values one by one; `Tensor.tolist` reads memory, which no tracer sees."""
+    if tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+        return Numbers(tensor.unbind(0))
     return tensor.item() if tensor.dim() == 0 else [_to_list(row) for row in tensor.unbind(0)]
 
 
@@ -189,6 +194,10 @@ REPLACEMENTS: Replacements = {
     functional.one_hot: _one_hot,
     torch.embedding: _dense(torch.embedding, 4),
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
+    torch.tensor: stacked(torch.tensor),
+    torch.as_tensor: stacked(torch.as_tensor),
+    **PACKING,
+    **RECURRENT,
     Tensor.tolist: _to_list,
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),

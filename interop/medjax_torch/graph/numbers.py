@@ -1,0 +1,80 @@
+"""Lists of numbers that are tensors still, so that they are read only where Python needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, SupportsIndex
+
+import torch
+from torch import Tensor
+
+
+class Numbers(list[Any]):
+    """The list that ``tensor.tolist()`` returns for a vector of integers.
+
+    It holds scalar tensors, which become a tensor again without a look at them; who takes an
+    element out gets the number, on which the graph then depends.
+    """
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a number, or a list of some."""
+        found = super().__getitem__(index)
+        return Numbers(found) if isinstance(index, slice) else found.item()
+
+    def __iter__(self) -> Iterator[Any]:
+        """Read the numbers one after the other."""
+        return (value.item() for value in super().__iter__())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return reversed(list(self))
+
+    def __add__(self, other: Any) -> Any:
+        return list(self) + list(other)
+
+    def __mul__(self, times: SupportsIndex) -> Any:
+        return list(self) * times
+
+    def copy(self) -> Any:
+        """Return the same numbers, unread."""
+        return Numbers(self.tensors())
+
+    def pop(self, index: SupportsIndex = -1) -> Any:
+        """Take a number out."""
+        return super().pop(index).item()
+
+    def tensors(self) -> list[Any]:
+        """Return what is held: tensors, and numbers that were put in later."""
+        return list(super().__iter__())
+
+
+def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `torch.tensor` or `torch.as_tensor` for lists that hold scalar tensors too.
+
+    torch reads those; here they are put together, as the values of no graph may be read.
+    """
+
+    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
+        values = data.tensors() if isinstance(data, Numbers) else data
+        if not isinstance(values, list | tuple) or not any(map(_is_traced, values)):
+            return function(data, *args, **kwargs)
+        scalars = [v.detach() if isinstance(v, Tensor) else _scalar(v) for v in values]
+        wanted = {k: v for k, v in kwargs.items() if v is not None and k in ("dtype", "device")}
+        whole = torch.stack(scalars)
+        whole = whole.to(*args, **wanted) if args or wanted else whole
+        return whole.requires_grad_(kwargs.get("requires_grad", False))
+
+    return call
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, torch.SymInt | torch.SymFloat) or (
+        isinstance(value, Tensor) and value.dim() == 0
+    )
+
+
+def _scalar(number: Any) -> Tensor:
+    if isinstance(number, torch.SymInt):
+        return torch.scalar_tensor(number, dtype=torch.int64)  # type: ignore[arg-type]
+    if isinstance(number, torch.SymFloat):
+        return torch.scalar_tensor(number)  # type: ignore[arg-type]
+    return torch.tensor(number)
