@@ -187,9 +187,14 @@ class ConvertedComponent:
         inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
         found = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {
-            name: {**held, **{path: found.updated[path] for path in held if path in found.updated}}
+            name: {
+                path: found.updated.get(path, value).astype(value.dtype)
+                for path, value in held.items()
+                # Of parameters the step wants those that forward wrote to.
+                if name != "params" or path in found.updated
+            }
             for name, held in variables.items()
-            if name != "params" and held.keys() & found.updated.keys()
+            if held.keys() & found.updated.keys()
         }
         outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
         weight = input_batch.get(WEIGHT, jnp.float32(1))

@@ -7,7 +7,7 @@ replaced in both.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -162,7 +162,7 @@ def swapped(found: Found, mapping: Mapping[str, Tensor]) -> Iterator[list[str]]:
         inside = found.content.snapshots()
         yield effects
     finally:
-        effects += [path for snapshot in inside for path in _effects(snapshot)]
+        effects += _effects(inside)
         for snapshot in before:
             snapshot.restore()
 
@@ -227,26 +227,40 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
-def _are_alike(before: list[object], now: list[object]) -> bool:
-    """Tell whether two lists hold the same, or weak references.
+def _effects(snapshots: Sequence[Snapshot]) -> list[str]:
+    """Return where forward left something that its next run might read.
+
+    Not counted are modes, which every forward sets, tensors in the place of tensors, which are
+    state, values that were not decided before, as transformers does in its configurations, and
+    containers in the place of others that held the same.
+    """
+    contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
+    changes = [(one, *change) for one in snapshots for change in one.changes()]
+    exchanged = {
+        id(before)
+        for _, _, before, now in changes
+        if type(before) is type(now) and _are_alike(contents.get(id(before), before), now)
+    }
+    effects = []
+    for snapshot, path, before, now in changes:
+        undecided = before is None or before is MISSING
+        if id(before) in exchanged or id(snapshot.holder) in exchanged:
+            continue
+        if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
+            effects.append(path)
+    return effects
+
+
+def _are_alike(before: object, now: object) -> bool:
+    """Tell whether two lists or dicts hold the same, or weak references.
 
     A recurrent layer makes both of its lists anew when it finds other weights than before.
     """
-    return len(before) == len(now) and all(
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(before[key] is now[key] for key in now)
+    if not isinstance(before, list) or not isinstance(now, list) or len(before) != len(now):
+        return False
+    return all(
         a is b or (isinstance(a, weakref.ref) and isinstance(b, weakref.ref))
         for a, b in zip(before, now, strict=True)
     )
-
-
-def _effects(snapshot: Snapshot) -> Iterator[str]:
-    """Yield where forward left something that its next run might read.
-
-    Not counted are modes, which every forward sets, tensors in the place of tensors, which are
-    state, and values that were not decided before, as transformers does in its configurations.
-    """
-    for path, before, now in snapshot.changes():
-        undecided = before is None or before is MISSING
-        if isinstance(before, list) and isinstance(now, list) and _are_alike(before, now):
-            continue
-        if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
-            yield path

@@ -86,13 +86,14 @@ class Preparation:
         return self._trainable[1]
 
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
-        """Return the evaluation step, the same one each time."""
+        """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
         if with_outputs not in self._eval_steps:
             self._eval_steps[with_outputs] = make_eval_step(
                 self.converted.forward,
                 options=self.step_options,
                 mesh=self.mesh,
                 with_outputs=with_outputs,
+                with_collections=True,
             )
             self.steps.append(self._eval_steps[with_outputs])
         return self._eval_steps[with_outputs]

@@ -19,6 +19,7 @@ from medjax.schedules import ScheduleState
 from medjax.state import TrainState
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.component import ConvertedComponent
+from medjax_torch.evaluation_state import WritingEvaluation
 from medjax_torch.feed import Feed
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.preparation import Preparation
@@ -172,13 +173,17 @@ class TorchRun(Run):
     def eval_here(self, loader: Any) -> Metrics:
         """Evaluate the state of the session on the batches of a DataLoader."""
         feed = Feed(loader, self.preparation, train=False)
-        run = dataclasses.replace(self, eval_loader=feed)
-        return Run.eval_phase(run, self.session.state, self.session.progress)
+        step = WritingEvaluation(self.eval_step)
+        run = dataclasses.replace(self, eval_loader=feed, eval_step=step)
+        metrics = Run.eval_phase(run, self.session.state, self.session.progress)
+        self.session.state = step.applied_to(self.session.state)
+        return metrics
 
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics
     ) -> tuple[TrainState, ScheduleState]:
         """Call ``trainer.update_learning_rate(eval_metrics)`` and put in force what it set."""
+        state = self.session.state  # forward may have written to it in evaluation
         self.trainer.update_learning_rate(eval_metrics)
         state, schedule_state = super().next_epoch(state, progress, eval_metrics)
         if self.session.link is not None:

@@ -147,12 +147,6 @@ class Variants:
 
     def _check_gradients(self, graph: Graph) -> None:
         """Raise TraceError where what is trained differs from graph to graph."""
-        written = sorted(set(graph.updated) & set(graph.trained))
-        if written:
-            raise TraceError(
-                f"forward itself writes to {', '.join(written)}, which the optimizer updates. "
-                "Write to a buffer, or to a parameter with requires_grad=False."
-            )
         for other in self.graphs:
             differing = sorted(set(graph.gradients) ^ set(other.gradients))
             if graph.train and other.train and differing:

@@ -160,6 +160,16 @@ def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
     return call
 
 
+def _set_data(tensor: Tensor, value: Tensor) -> None:
+    """Write what ``tensor.data = value`` puts there; no tracer sees memory that is exchanged."""
+    if tensor.shape != value.shape or tensor.dtype != value.dtype:
+        raise TraceError(
+            f"forward assigns to .data{at(line_here())} a tensor of shape {tuple(value.shape)} and "
+            f"{value.dtype}, expected {tuple(tensor.shape)} and {tensor.dtype}."
+        )
+    tensor.data.copy_(value)
+
+
 def _to_list(tensor: Tensor) -> Any:
     """Read the values one by one; `Tensor.tolist` reads memory, which no tracer sees."""
     if tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
@@ -199,6 +209,7 @@ REPLACEMENTS: Replacements = {
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,
+    Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),
     Tensor.__dlpack__: _refused("Tensor.__dlpack__"),
