@@ -132,6 +132,14 @@ def current(found: Found, name: str, placed: Tensor) -> Tensor:
     return others[0]
 
 
+def separate(found: Found, name: str) -> None:
+    """Put a copy, which shares its memory with no other tensor, in every place of a buffer."""
+    copy = found.buffers[name].detach().clone()
+    for slot in found.slots[name]:
+        slot.set(copy)
+    found.buffers[name] = copy
+
+
 @contextmanager
 def swapped(found: Found, mapping: Mapping[str, Tensor]) -> Iterator[list[str]]:
     """Put other tensors in every place of the found ones, and put everything back afterwards.

@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, fx
+from torch.distributions import Distribution
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -50,6 +51,8 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(plain_kernels())
         # Libraries then avoid looking at values (transformers' masks do).
         stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+        # Distributions look at all of their arguments, which the comparison with torch does too.
+        stack.enter_context(mock.patch.object(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
