@@ -21,8 +21,9 @@ from medjax.metrics.mean import Mean
 from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
-from medjax_torch.graph import Graph, Results
-from medjax_torch.graph.joint import Call
+from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
+from medjax_torch.graph.host_random import HostRandomError
+from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.lowerings import run
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
@@ -32,6 +33,9 @@ from medjax_torch.variants import Variants, tracing_rules
 
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 """What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
+
+_DISCOVERIES = 8
+"""Ways in which forward may draw on the host, one inside the branch of another."""
 
 Variables = dict[str, Any]
 
@@ -66,6 +70,8 @@ class ConvertedComponent:
         The component's content.
     variants : Variants
         Its graphs.
+    host_draws : HostDraws
+        What forward draws from `random` and `numpy.random`.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class ConvertedComponent:
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
         self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
+        self.host_draws = host_draws.HostDraws()
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
@@ -102,9 +109,37 @@ class ConvertedComponent:
         """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
 
         def call(values: dict[str, Any]) -> Any:
-            return self._call(rebuilt(batch, values), not train)
+            drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
+            own = {name: value for name, value in values.items() if name not in drawn}
+            with host_draws.given(drawn):
+                return self._call(rebuilt(batch, own), not train)
 
         return call
+
+    def placed(self, batch: Any, *, train: bool) -> tuple[GraphKey, Any]:
+        """Return the graph of a batch and the batch with what forward draws on the host.
+
+        Raises
+        ------
+        TraceError
+            If forward cannot be a graph.
+        """
+        for _ in range(_DISCOVERIES):
+            drawn = self.host_draws.columns(train=train)
+            given = rebuilt(batch, {**batch, **drawn}) if drawn else batch
+            try:
+                return self.graph_of(given, train=train), given
+            except HostRandomError:
+                joint = Joint(self.call_on(batch, train=train), self.found, batch, train=train)
+                with host_random.watched(self.found.content.generators):
+                    if not self.host_draws.discover(joint.eager, train=train):
+                        raise
+                if jax.process_count() > 1:
+                    raise  # each process has rows of its own, and the numbers are for all
+        raise TraceError(
+            f"forward draws other numbers from random or numpy.random in {_DISCOVERIES} batches "
+            "in a row. Draw with torch (torch.rand, torch.randperm ...), or in collate."
+        )
 
     def graph_of(self, batch: Mapping[str, Any], *, train: bool) -> GraphKey:
         """Return the graph of a batch of tensors, traced if it is new."""

@@ -125,8 +125,7 @@ class Preparation:
         """
         with self._comparison():
             self._padding[train] = self._prove(batch, train=train)
-        padded = self._padded(batch, train=train)
-        key = self.converted.graph_of(padded, train=train)
+        key, padded = self.converted.placed(self._padded(batch, train=train), train=train)
         self._arrays(columns(padded), key)  # what cannot be converted is refused by name
         graph = self.converted.graph(key)
         if self._options.verify:
@@ -153,9 +152,9 @@ class Preparation:
         if train not in self._padding:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
+        self._shapes[train].add(columns(padded))
+        key, padded = self.converted.placed(padded, train=train)
         tensors = columns(padded)
-        self._shapes[train].add(tensors)
-        key = self.converted.graph_of(padded, train=train)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key)}
         weight = loss_weight(batch)
         if self._options.loss_arithmetic == "medkit":

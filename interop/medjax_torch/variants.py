@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
 from medjax_torch.graph.guards import ancestry
+from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Call
 from medjax_torch.lowerings import custom_ops, decompositions
 from medjax_torch.modules import Found
@@ -119,13 +120,20 @@ class Variants:
         if len(seen) < len(batch):
             try:
                 graph = trace(call, self._found, seen, train=train, rules=self._rules)
+            except HostRandomError:
+                del self._reads_values[train]  # what it draws has to be known first
+                raise
             except Exception:
                 # Whether the columns were missing or something else is wrong shows with them.
                 self._reads_values[train] = True
                 seen = dict(batch)
                 graph = trace(call, self._found, seen, train=train, rules=self._rules)
         else:
-            graph = trace(call, self._found, seen, train=train, rules=self._rules)
+            try:
+                graph = trace(call, self._found, seen, train=train, rules=self._rules)
+            except HostRandomError:
+                del self._reads_values[train]
+                raise
         return self._add(graph, self._numbers.setdefault((train, signature(seen)), []))
 
     def _add(self, graph: Graph, known: list[int]) -> int:
