@@ -21,7 +21,9 @@ from medjax.metrics.mean import Mean
 from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
-from medjax_torch.graph import Graph, Results
+from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
+from medjax_torch.graph.host_random import HostRandomError
+from medjax_torch.graph.joint import Joint
 from medjax_torch.lowerings import run
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
@@ -36,6 +38,8 @@ COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 
 SIZES = "sizes of outputs\0"
 """The name among the outputs of a step under which `Results.sizes` stands, if there are any."""
+_DISCOVERIES = 8
+"""Ways in which forward may draw on the host, one inside the branch of another."""
 
 Variables = dict[str, Any]
 
@@ -76,7 +80,10 @@ class ForwardCall:
 
     def __call__(self, values: dict[str, Any]) -> Any:
         """Return outputs and loss."""
-        return self._call(self.reads.wrap(rebuilt(self._batch, values)), not self._train)
+        drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
+        own = {name: value for name, value in values.items() if name not in drawn}
+        with host_draws.given(drawn):
+            return self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)
 
 
 class ConvertedComponent:
@@ -113,6 +120,8 @@ class ConvertedComponent:
         Counts up when `found`, `trained` or which parameters get a gradient has changed.
     marks_rows : bool
         As given.
+    host_draws : HostDraws
+        What forward draws from `random` and `numpy.random`.
     """
 
     def __init__(
@@ -137,6 +146,7 @@ class ConvertedComponent:
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
         self.marks_rows = marks_rows
         self.variants = Variants(self.found, max_variants, rules, functions)
+        self.host_draws = host_draws.HostDraws()
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
@@ -181,6 +191,38 @@ class ConvertedComponent:
     def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
         """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
         return ForwardCall(self._call, batch, train=train)
+
+    def placed(
+        self, batch: Any, *, train: bool, check: Check | None = None
+    ) -> tuple[GraphKey, Any]:
+        """Return the graph of a batch and the batch with what forward draws on the host.
+
+        Parameters
+        ----------
+        batch, train, check
+            As for `graph_of`.
+
+        Raises
+        ------
+        TraceError
+            If forward cannot be a graph.
+        """
+        for _ in range(_DISCOVERIES):
+            drawn = self.host_draws.columns(train=train)
+            given = rebuilt(batch, {**batch, **drawn}) if drawn else batch
+            try:
+                return self.graph_of(given, train=train, check=check), given
+            except HostRandomError:
+                joint = Joint(self.call_on(batch, train=train), self.found, batch, train=train)
+                with host_random.watched(self.found.content.generators):
+                    if not self.host_draws.discover(joint.eager, train=train):
+                        raise
+                if jax.process_count() > 1:
+                    raise  # each process has rows of its own, and the numbers are for all
+        raise TraceError(
+            f"forward draws other numbers from random or numpy.random in {_DISCOVERIES} batches "
+            "in a row. Draw with torch (torch.rand, torch.randperm ...), or in collate."
+        )
 
     def graph_of(
         self, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
@@ -267,7 +309,8 @@ class ConvertedComponent:
                 name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
                 for name, leaf in variables["params"].items()
             }
-            for name in self.sometimes & found.keys():
+            # SparseAdam's marks, which tell of rows, tell of the whole as well.
+            for name in () if self.marks_rows else self.sometimes & found.keys():
                 gradients[name] = touched(gradients[name])
             if of_sum:
                 gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
@@ -283,9 +326,14 @@ class ConvertedComponent:
         inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
         found = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {
-            name: {**held, **{path: found.updated[path] for path in held if path in found.updated}}
+            name: {
+                path: found.updated.get(path, value).astype(value.dtype)
+                for path, value in held.items()
+                # Of parameters the step wants those that forward wrote to.
+                if name != "params" or path in found.updated
+            }
             for name, held in variables.items()
-            if name != "params" and held.keys() & found.updated.keys()
+            if held.keys() & found.updated.keys()
         }
         outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
         if found.sizes:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
+from medjax_torch.evaluation_state import WritingEvaluation
 from medjax_torch.feed import Feed
 from medjax_torch.run import TorchRun
 
@@ -32,10 +35,13 @@ def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float
     variables = converted.variables()
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     scored = trainer.metrics_computer is not None
-    step = preparation.eval_step(with_outputs=scored)
+    step = WritingEvaluation(preparation.eval_step(with_outputs=scored))
     with keep_memory():
-        return evaluation_epoch(
+        metrics = evaluation_epoch(
             *(variables, Feed(loader, preparation, train=False), step),
             callback=as_callback_list(trainer.callback),
             scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
         )
+    if step.written:
+        converted.write(jax.device_get(step.written))
+    return metrics

@@ -42,7 +42,10 @@ class Feed:
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of an epoch from number `start` on."""
         check_length(self.loader)
-        for indices, batch in epoch_batches(self.loader, epoch, start):
+        generator = self.loader.generator
+        seed = 0 if generator is None else generator.initial_seed()
+        for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):
+            self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
             known = np.zeros(0, np.int64) if indices is None else indices
             yield Batch(device, batch, known)

@@ -6,6 +6,7 @@ replaced in both.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,14 @@ def current(found: Found, name: str, placed: Tensor) -> Tensor:
     return others[0]
 
 
+def separate(found: Found, name: str) -> None:
+    """Put a copy, which shares its memory with no other tensor, in every place of a buffer."""
+    copy = found.buffers[name].detach().clone()
+    for slot in found.slots[name]:
+        slot.set(copy)
+    found.buffers[name] = copy
+
+
 @contextmanager
 def swapped(
     found: Found, mapping: Mapping[str, Tensor], more: Sequence[tuple[Slot, Any]] = ()
@@ -172,7 +181,7 @@ def swapped(
         inside = found.content.snapshots()
         yield effects
     finally:
-        effects += [effect for snapshot in inside for effect in _effects(snapshot)]
+        effects += _effects(inside)
         for snapshot in before:
             snapshot.restore()
         for slot, value in others:
@@ -239,13 +248,40 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
-def _effects(snapshot: Snapshot) -> Iterator[Effect]:
-    """Yield where forward left something that its next run might read.
+def _effects(snapshots: Sequence[Snapshot]) -> list[Effect]:
+    """Return where forward left something that its next run might read.
 
     Not counted are modes, which every forward sets, tensors in the place of tensors, which are
-    state, and values that were not decided before, as transformers does in its configurations.
+    state, values that were not decided before, as transformers does in its configurations, and
+    containers in the place of others that held the same.
     """
-    for path, before, now in snapshot.changes():
+    contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
+    changes = [(one, *change) for one in snapshots for change in one.changes()]
+    exchanged = {
+        id(before)
+        for _, _, before, now in changes
+        if type(before) is type(now) and _are_alike(contents.get(id(before), before), now)
+    }
+    effects: list[Effect] = []
+    for snapshot, path, before, now in changes:
         undecided = before is None or before is MISSING
+        if id(before) in exchanged or id(snapshot.holder) in exchanged:
+            continue
         if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
-            yield path, before, now
+            effects.append((path, before, now))
+    return effects
+
+
+def _are_alike(before: object, now: object) -> bool:
+    """Tell whether two lists or dicts hold the same, or weak references.
+
+    A recurrent layer makes both of its lists anew when it finds other weights than before.
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(before[key] is now[key] for key in now)
+    if not isinstance(before, list) or not isinstance(now, list) or len(before) != len(now):
+        return False
+    return all(
+        a is b or (isinstance(a, weakref.ref) and isinstance(b, weakref.ref))
+        for a, b in zip(before, now, strict=True)
+    )

@@ -91,13 +91,14 @@ class Preparation:
         return self._trainable[1]
 
     def eval_step(self, *, with_outputs: bool) -> CompiledStep:
-        """Return the evaluation step, the same one each time."""
+        """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
         if with_outputs not in self._eval_steps:
             self._eval_steps[with_outputs] = make_eval_step(
                 self.converted.forward,
                 options=self.step_options,
                 mesh=self.mesh,
                 with_outputs=with_outputs,
+                with_collections=True,
             )
             self.steps.append(self._eval_steps[with_outputs])
         return self._eval_steps[with_outputs]
@@ -134,7 +135,8 @@ class Preparation:
                 "looks up a row, and SparseAdam steps every row that is looked up"
             )
         padded = self._padded(batch, train=train)
-        key = self.converted.graph_of(padded, train=train, check=self._check_on(padded, train))
+        check = self._check_on(padded, train)
+        key, padded = self.converted.placed(padded, train=train, check=check)
         graph = self.converted.graph(key)
         self._arrays(graph.tensors_of(padded), key)  # what cannot be converted is refused by name
         if self._options.verify:
@@ -162,7 +164,8 @@ class Preparation:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
         self._shapes[train].add(columns(padded))
-        key = self.converted.graph_of(padded, train=train, check=self._check_on(padded, train))
+        check = self._check_on(padded, train)
+        key, padded = self.converted.placed(padded, train=train, check=check)
         tensors = self.converted.graph(key).tensors_of(padded)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key)}
         weight = loss_weight(batch)

@@ -11,7 +11,8 @@ from medjax.data.ladder import narrow
 from medjax.progress import Progress
 from medjax.state import TrainState
 from medjax_torch.assembly import Assembly
-from medjax_torch.component import ConvertedComponent
+from medjax_torch.component import ConvertedComponent, Variables
+from medjax_torch.evaluation_state import applied
 from medjax_torch.graph import TraceError
 from medjax_torch.modules import write_back
 from medjax_torch.optimizers.link import OptimizerLink
@@ -125,6 +126,12 @@ class Session:
         self._is_ahead |= state is not before
         self.state = state
         return state
+
+    def take(self, written: Variables) -> None:
+        """Have in the state what forward wrote in evaluation."""
+        if written:
+            self._is_ahead = True
+            self.has_run(applied(written, self.state))
 
     def has_run(self, state: TrainState) -> None:
         """Take the state after a step; while somebody keeps views of the tensors, bring it."""

@@ -105,4 +105,7 @@ class WatchedEvalStep:
         """Run the step."""
         del variables  # those that the evaluation began with
         session = self._session
-        return self._step(session.caught_up(session.state).variables, batch)
+        state = session.caught_up(session.state)
+        loss, outputs, written = self._step(state.variables, batch)
+        session.take(written)
+        return loss, outputs

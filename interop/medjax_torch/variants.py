@@ -13,6 +13,7 @@ from medjax.models.attention import AttentionImplementation
 from medjax_torch.conditions import Conditions
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
 from medjax_torch.graph.guards import ancestry
+from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.listed_rows import marking
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
@@ -178,12 +179,14 @@ class Variants:
             self._make_live(train, new)
             try:
                 return self._trace(call, batch, train, check)
+            except HostRandomError:
+                self._forget(train, new)  # what forward draws has to be known first
+                raise
             except Exception as error:
                 names = {number.name for number in new}
                 logger.debug("%s cannot be inputs: %s", ", ".join(sorted(names)), error)
                 self._fixed[train] |= names
-                for name in names:
-                    del self._live[train][name]
+                self._forget(train, new)
         return self._trace(call, batch, train, None)
 
     def _new_numbers(self, batch: Mapping[str, Any], train: bool) -> list[Number]:
@@ -201,6 +204,10 @@ class Variants:
             if number.name not in known and is_number(_value(number, batch))
         ]
 
+    def _forget(self, train: bool, numbers: Sequence[Number]) -> None:
+        for number in numbers:
+            del self._live[train][number.name]
+
     def _make_live(self, train: bool, numbers: Sequence[Number]) -> None:
         self._live[train] |= {number.name: number for number in numbers}
 
@@ -212,7 +219,6 @@ class Variants:
         self.seconds += graph.seconds
         if check is not None:
             check(graph)
-        self._refuse_writing(graph)
         self._refuse_counters(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
@@ -239,14 +245,6 @@ class Variants:
             except (IndexError, RuntimeError):
                 # A value that is looked at only if those before it are as they were.
                 return False
-
-    def _refuse_writing(self, graph: Graph) -> None:
-        written = sorted(set(graph.updated) & set(graph.trained))
-        if written:
-            raise TraceError(
-                f"forward itself writes to {', '.join(written)}, which the optimizer updates. "
-                "Write to a buffer, or to a parameter with requires_grad=False."
-            )
 
     def _refuse_counters(self, graph: Graph) -> None:
         """Raise TraceError if forward reads what an earlier run of it left in Python."""

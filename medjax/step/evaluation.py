@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from jax.sharding import Mesh
 
@@ -10,7 +12,6 @@ from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
-from medjax.metrics.mean import Mean
 from medjax.step.forward import make_forward_pass
 
 
@@ -20,6 +21,7 @@ def make_eval_step(
     options: Options,
     mesh: Mesh,
     with_outputs: bool = False,
+    with_collections: bool = False,
 ) -> CompiledStep:
     """Return ``eval_step(variables, batch) -> (loss, outputs)``.
 
@@ -33,6 +35,8 @@ def make_eval_step(
         Mesh of `sharding.make_mesh`.
     with_outputs : bool
         Whether `outputs` is what `forward` returned, or None.
+    with_collections : bool
+        Whether the step returns in addition what `forward` changed, which is dropped else.
 
     Returns
     -------
@@ -41,10 +45,11 @@ def make_eval_step(
     """
     forward_pass = make_forward_pass(forward, options)
 
-    def eval_step(variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
+    def eval_step(variables: Variables, batch: BatchData) -> tuple[Any, ...]:
         key = jax.random.key(0)  # nothing random happens in evaluation
-        outputs, loss, _ = forward_pass(variables, batch, key, True)
-        return loss, outputs if with_outputs else None
+        outputs, loss, collections = forward_pass(variables, batch, key, True)
+        returned = loss, outputs if with_outputs else None
+        return (*returned, collections) if with_collections else returned
 
     return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
 

@@ -32,7 +32,8 @@ class Found(NamedTuple):
     loss : Mean
         Loss of the batch.
     collections : dict
-        The collections that `forward` changed.
+        The collections that `forward` changed. Under ``"params"`` may lie parameters that it wrote
+        to itself, by their keys in `TrainState.params`; the update is applied to these.
     """
 
     gradients: Any
@@ -133,7 +134,11 @@ def _take_batch(
         added = jax.tree.map(jnp.add, old, new)
         waiting = choose(added, old, taken & (loss.weight > 0))
         weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
+    written = collections.get("params", {})
+    collections = {k: v for k, v in collections.items() if k != "params"}
     collections = {**state.collections, **collections}
+    if written:
+        state = state.replace(params=choose({**state.params, **written}, state.params))
     state = state.replace(
         gradients=None,
         gradient_weight=weight,

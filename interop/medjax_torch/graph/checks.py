@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.record import Graph
-from medjax_torch.modules import Found
+from medjax_torch.modules import Found, separate
 from medjax_torch.tensors import overlapping
 
 
@@ -53,8 +53,17 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
 
 
 def check_aliases(found: Found, graph: Graph) -> None:
-    """Raise TraceError if a tensor that changes shares memory with another one."""
+    """Raise TraceError if a tensor that changes shares memory with another one.
+
+    One that forward overwrites without reading it gets memory of its own, as it would have after a
+    run of forward in torch: the old `spectral_norm` leaves such a weight.
+    """
+    read = {*graph.trained, *graph.frozen, *graph.buffers}
     for pair in overlapping(found.tensors):
+        overwritten = [n for n in pair if n in found.buffers and n not in read]
+        if overwritten and overwritten[0] in graph.updated:
+            separate(found, overwritten[0])
+            continue
         for name, other in (pair, pair[::-1]):
             if name in graph.updated or name in graph.trained:
                 raise TraceError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +12,16 @@ from unittest import mock
 import torch
 import torch.utils.checkpoint
 from torch import Tensor, fx
+from torch.distributions import Distribution
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
+from medjax_torch.graph.number_lists import Numbers, stacked
+from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
+from medjax_torch.graph.recurrent import RECURRENT
 from medjax_torch.graph.sizes import Sizes
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -49,6 +52,8 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(plain_kernels())
         # Libraries then avoid looking at values (transformers' masks do).
         stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+        # Distributions look at all of their arguments, which the comparison with torch does too.
+        stack.enter_context(mock.patch.object(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
@@ -159,46 +164,21 @@ def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
     return call
 
 
+def _set_data(tensor: Tensor, value: Tensor) -> None:
+    """Write what ``tensor.data = value`` puts there; no tracer sees memory that is exchanged."""
+    if tensor.shape != value.shape or tensor.dtype != value.dtype:
+        raise TraceError(
+            f"forward assigns to .data{at(line_here())} a tensor of shape {tuple(value.shape)} and "
+            f"{value.dtype}, expected {tuple(tensor.shape)} and {tensor.dtype}."
+        )
+    tensor.data.copy_(value)
+
+
 def _to_list(tensor: Tensor) -> Any:
     """Read the values one by one; `Tensor.tolist` reads memory, which no tracer sees."""
+    if tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+        return Numbers(tensor.unbind(0))
     return tensor.item() if tensor.dim() == 0 else [_to_list(row) for row in tensor.unbind(0)]
-
-
-def _joining(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that makes a tensor of data, for lists that hold tensors too.
-
-    torch would read their values, which no tracer sees.
-    """
-
-    def call(data: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(data, list | tuple) or not _holds_tensors(data):
-            return function(data, *args, **kwargs)
-        joined = _stacked(data)
-        dtype = kwargs.get("dtype") or joined.dtype
-        made = joined.to(device=kwargs.get("device"), dtype=dtype)
-        return made.detach().requires_grad_(kwargs.get("requires_grad", False))
-
-    return call
-
-
-def _holds_tensors(data: Any) -> bool:
-    if isinstance(data, list | tuple):
-        return any(map(_holds_tensors, data))
-    return isinstance(data, Tensor | torch.SymInt | torch.SymFloat | torch.SymBool)
-
-
-def _stacked(data: Any) -> Tensor:
-    if isinstance(data, list | tuple):
-        parts = [_stacked(part) for part in data]
-        kind = functools.reduce(torch.promote_types, (part.dtype for part in parts))
-        return torch.stack([part.to(kind) for part in parts])
-    if isinstance(data, Tensor):
-        return data
-    number: Any = data
-    whole = isinstance(data, int | torch.SymInt) and not isinstance(data, bool)
-    truth = isinstance(data, bool | torch.SymBool)
-    kind = torch.bool if truth else torch.int64 if whole else torch.get_default_dtype()
-    return torch.scalar_tensor(number, dtype=kind)
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
@@ -244,9 +224,12 @@ REPLACEMENTS: Replacements = {
     Tensor.bincount: _bincount,
     torch.embedding: _dense(torch.embedding, 4),
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
-    torch.as_tensor: _joining(torch.as_tensor),
-    torch.tensor: _joining(torch.tensor),
+    torch.as_tensor: stacked(torch.as_tensor),
+    torch.tensor: stacked(torch.tensor),
+    **PACKING,
+    **RECURRENT,
     Tensor.tolist: _to_list,
+    Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),
     Tensor.__dlpack__: _refused("Tensor.__dlpack__"),

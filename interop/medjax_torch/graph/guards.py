@@ -188,9 +188,10 @@ def refuse_unguarded(graph: fx.Graph) -> None:
         where = at(line_of_stack(node.stack_trace))
         if packs:
             raise TraceError(
-                f"forward packs sequences by lengths of the batch{where}, which torch reads past "
-                "the tracer. Run the padded sequence and mask what follows, or pass the lengths "
-                "as a list: lengths.tolist() (one graph for each combination)."
+                f"forward computes on the rows of a packed sequence{where}, and how many there are "
+                "depends on the lengths in the batch. Recurrent layers, linear layers, embeddings, "
+                "common activations, dropout and cross entropy may take them packed; for all else "
+                "call pad_packed_sequence first and mask what follows."
             )
         raise TraceError(
             f"forward calls {node.target}{where}, whose result has a shape that depends on "

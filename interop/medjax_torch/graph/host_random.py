@@ -19,6 +19,10 @@ _PYTHON: Any = random._inst
 _NUMPY: Any = np.random.mtrand._rand
 
 
+class HostRandomError(TraceError):
+    """Forward draws numbers on the host that a graph would repeat."""
+
+
 @contextmanager
 def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
     """Restore every generator's state after the block.
@@ -63,11 +67,22 @@ def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
     """Raise TraceError if `drawn` is not empty; `call` runs forward once more to find the line."""
     if drawn:
         line = at(_line_of_draw(list(drawn.values()), call))
-        raise TraceError(
+        raise HostRandomError(
             f"forward draws from {' and '.join(drawn)}{line}: a graph "
             "would repeat the numbers drawn while it was traced at every step. Draw with torch "
-            "(torch.rand, torch.randperm ...), or in collate."
+            "(torch.rand, torch.randperm ...), in collate, or with functions of random and "
+            "numpy.random that take numbers, called as np.random.beta(...), whose results are "
+            f"used with torch alone.{_hint(line)}"
         )
+
+
+def _hint(line: str) -> str:
+    if "_compute_mask_indices" not in line:
+        return ""
+    return (
+        " The model masks its input (SpecAugment): set mask_time_prob=0 and mask_feature_prob=0, "
+        "or apply_spec_augment=False, in its configuration, and layerdrop=0."
+    )
 
 
 def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:

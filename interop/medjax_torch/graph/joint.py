@@ -185,6 +185,12 @@ class Joint:
                 now = current(self.found, name, before)
             except ValueError as error:
                 raise TraceError(str(error)) from error
+            if name in self.trained and now is not before:
+                raise TraceError(
+                    f"forward puts another tensor in the place of {name}, which the optimizer "
+                    "updates. Write to it in place, under torch.no_grad(), or compute with the "
+                    "other tensor directly."
+                )
             if now.shape != before.shape or now.dtype != before.dtype:
                 reshaped.append(name)
                 now = before

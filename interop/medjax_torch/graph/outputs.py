@@ -12,6 +12,8 @@ from torch import Tensor
 
 from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.number_lists import Numbers
+from medjax_torch.graph.packed import Rows, Steps
 from medjax_torch.walk import walk
 
 _TENSOR = object()
@@ -59,7 +61,7 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
     TraceError
         If an output is an object that holds tensors, which could not be rebuilt.
     """
-    named, spec = flatten(outputs)
+    named, spec = flatten(pytree.tree_map(_as_read, dict(outputs)))
     leaves: list[Any] = []
     tensors: list[Tensor] = []
     names: list[str] = []
@@ -82,6 +84,12 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
         if kind is not leaf:
             names.append(name)
     return OutputSpec(tuple(names), tuple(leaves), spec), tensors
+
+
+def _as_read(leaf: Any) -> Any:
+    if isinstance(leaf, Rows | Steps):
+        return leaf.read()
+    return list(leaf) if isinstance(leaf, Numbers) else leaf
 
 
 def _dtype(number: torch.SymInt | torch.SymFloat | torch.SymBool) -> torch.dtype:

@@ -97,6 +97,11 @@ def _randint(step: Any, high: int, size: Sequence[int], **rest: Any) -> Any:
     return _between(step, 0, high)
 
 
+def _on_simplex(step: Any, concentration: Any, **rest: Any) -> Any:
+    weight = concentration * _uniform(step)
+    return weight / weight.sum(-1)[..., None]
+
+
 FIXED_DRAWS: dict[Any, Draw] = {
     aten.native_dropout.default: _dropout,
     aten.bernoulli.default: lambda step, p, **rest: _bernoulli(step, p),
@@ -130,5 +135,15 @@ FIXED_DRAWS: dict[Any, Draw] = {
     aten.multinomial.default: _likeliest,
     aten.rrelu_with_noise_functional.default: _rrelu,
     aten.poisson.default: lambda step, rate, **rest: (rate + _uniform(step)) // 1,
+    aten._standard_gamma.default: lambda step, shape, **rest: 2 * shape * _uniform(step),
+    aten._sample_dirichlet.default: _on_simplex,
+    aten.binomial.default: lambda step, count, p, **rest: (count * p + _uniform(step)) // 1,
+    aten.cauchy.default: lambda step, x, median=0.0, sigma=1.0, **rest: (
+        median + sigma * _normal(step)
+    ),
+    aten.geometric.default: lambda step, x, p, **rest: (1 + 2 * _uniform(step) / p) // 1,
+    aten.log_normal.default: lambda step, x, mean=1.0, std=2.0, **rest: (
+        abs(mean) + std * _uniform(step)
+    ),
 }
 """For every random operator of the table, and for no other."""

@@ -179,3 +179,46 @@ def _rrelu(
 @lowers(aten.poisson.default)
 def _poisson(key: jax.Array, rate: jax.Array, **rest: Any) -> jax.Array:
     return jax.random.poisson(key, rate).astype(rate.dtype)
+
+
+@lowers(aten._standard_gamma.default)
+def _gamma(key: jax.Array, shape: jax.Array, **rest: Any) -> jax.Array:
+    # torch never draws 0, of which the gradient takes the logarithm.
+    tiny = jnp.finfo(shape.dtype).tiny
+    return jnp.maximum(jax.random.gamma(key, shape, dtype=shape.dtype), tiny)
+
+
+@_lowers(aten._standard_gamma_grad.default)
+def _gamma_grad(shape: jax.Array, drawn: jax.Array) -> jax.Array:
+    return jax.lax.random_gamma_grad(shape, drawn)
+
+
+@lowers(aten._sample_dirichlet.default)
+def _dirichlet(key: jax.Array, concentration: jax.Array, **rest: Any) -> jax.Array:
+    tiny = jnp.finfo(concentration.dtype).tiny
+    drawn = jax.random.dirichlet(key, concentration, dtype=concentration.dtype)
+    return jnp.maximum(drawn, tiny)
+
+
+@lowers(aten.binomial.default)
+def _binomial(key: jax.Array, count: jax.Array, p: jax.Array, **rest: Any) -> jax.Array:
+    return jax.random.binomial(key, count, p, dtype=p.dtype)
+
+
+@lowers(aten.cauchy.default)
+def _cauchy(
+    key: jax.Array, x: jax.Array, median: float = 0.0, sigma: float = 1.0, **rest: Any
+) -> jax.Array:
+    return median + sigma * jax.random.cauchy(key, x.shape, x.dtype)
+
+
+@lowers(aten.geometric.default)
+def _geometric(key: jax.Array, x: jax.Array, p: float, **rest: Any) -> jax.Array:
+    return jax.random.geometric(key, p, x.shape).astype(x.dtype)
+
+
+@lowers(aten.log_normal.default)
+def _log_normal(
+    key: jax.Array, x: jax.Array, mean: float = 1.0, std: float = 2.0, **rest: Any
+) -> jax.Array:
+    return jnp.exp(mean + std * jax.random.normal(key, x.shape, x.dtype))

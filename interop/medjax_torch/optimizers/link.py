@@ -71,7 +71,8 @@ class OptimizerLink:
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
         made = self._plan.transformation(self._last, learning_rate)
-        return leaving_alone(made, self._sometimes)
+        marks = isinstance(self._optimizer, torch.optim.SparseAdam)
+        return leaving_alone(made, () if marks else self._sometimes)
 
     def is_current(self) -> bool:
         """Tell whether the groups hold the parameters, with the options, that were planned."""

@@ -17,7 +17,7 @@ import optax
 
 from medjax import sharding
 from medjax_torch.optimizers.groups import GroupPlan
-from medjax_torch.optimizers.rule import Hyperparams, Slots, update_parameter
+from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Slots, update_parameter
 
 
 class OptimizerState(NamedTuple):
@@ -122,7 +122,9 @@ def leaving_alone(
         return transformation
 
     def update(updates: Any, state: OptimizerState, params: Any = None) -> Any:
-        deltas, after = transformation.update(updates, state, params)
+        # Of a sign, all that is left of the mark would be a whole step.
+        unmarked = {name: _unmarked(updates[name]) for name in names}
+        deltas, after = transformation.update({**updates, **unmarked}, state, params)
         moments: dict[str, Slots] = dict(after.moments)
         for name in names:
             there = jnp.any(updates[name] != 0)
@@ -133,6 +135,14 @@ def leaving_alone(
         return deltas, after._replace(moments=moments)
 
     return optax.GradientTransformation(transformation.init, update)
+
+
+def _unmarked(gradient: jax.Array) -> jax.Array:
+    return jnp.where(jnp.abs(gradient) <= _FAINT, 0, gradient)
+
+
+_FAINT = 1e3 * TOUCH
+"""Clipping and averaging leave a mark at most that large."""
 
 
 def factor_of(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:

@@ -1,0 +1,151 @@
+"""Numbers that forward draws from `random` and `numpy.random`, as inputs of the graph.
+
+Each call with constant arguments becomes a column of the batch. Its value is a function of the
+run's seed, the position of the batch and the place of the call among forward's draws, so that a
+resumed run draws what the uninterrupted one would have. While forward is traced, or run for a
+comparison, the functions return the columns instead of drawing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PREFIX = "drawn on the host: "
+"""What the names of such columns start with."""
+
+_NUMPY = (
+    *("random", "random_sample", "rand", "randn", "standard_normal", "normal", "uniform", "beta"),
+    *("gamma", "dirichlet", "binomial", "exponential", "poisson", "laplace", "lognormal"),
+    *("randint", "permutation", "choice"),
+)
+_PYTHON = (
+    *("random", "uniform", "gauss", "normalvariate", "betavariate", "gammavariate"),
+    *("expovariate", "lognormvariate", "triangular", "randint", "randrange"),
+)
+
+_MODULES: dict[str, Any] = {"random": random, "numpy.random": np.random}
+
+
+class Draw(NamedTuple):
+    """A call of a function that draws.
+
+    Attributes
+    ----------
+    place : int
+        How many draws forward made before it.
+    module, function : str
+        What was called.
+    arguments : tuple
+        Positional arguments.
+    options : tuple of (str, value)
+        The others.
+    """
+
+    place: int
+    module: str
+    function: str
+    arguments: tuple[Any, ...]
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def column(self) -> str:
+        """The name of its column; equal calls have equal names."""
+        given = [*map(repr, self.arguments), *(f"{name}={v!r}" for name, v in self.options)]
+        return f"{PREFIX}{self.place}. {self.module}.{self.function}({', '.join(given)})"
+
+    def value(self, position: tuple[int, ...]) -> Tensor:
+        """Return what is drawn at a position, a scalar in the types that Python's numbers have."""
+        seed = np.random.SeedSequence([*position, self.place]).generate_state(4)
+        python = self.module == "random"
+        source: Any = random.Random(seed.tobytes()) if python else np.random.RandomState(seed)
+        drawn = getattr(source, self.function)(*self.arguments, **dict(self.options))
+        if isinstance(drawn, np.ndarray):
+            return torch.from_numpy(drawn)
+        whole = isinstance(drawn, int | np.integer)
+        return torch.tensor(drawn, dtype=torch.int64 if whole else torch.float32)
+
+
+class HostDraws:
+    """The draws of a component's forward, found as they are met.
+
+    Attributes
+    ----------
+    position : tuple of int
+        Seed of the run, epoch and number of the batch to come.
+    """
+
+    def __init__(self) -> None:
+        self.position: tuple[int, ...] = (0, 0, 0)
+        self._known: dict[bool, dict[str, Draw]] = {True: {}, False: {}}
+
+    def columns(self, *, train: bool) -> dict[str, Tensor]:
+        """Return the columns for the batch at the position."""
+        position = (*self.position, int(train))
+        return {name: draw.value(position) for name, draw in self._known[train].items()}
+
+    def discover(self, call: Callable[[], object], *, train: bool) -> bool:
+        """Run forward, which draws what it will be given, and note what is new; tell if any is."""
+        known = self._known[train]
+        before = len(known)
+
+        def answer(draw: Draw) -> Tensor:
+            known.setdefault(draw.column, draw)
+            return draw.value((*self.position, int(train)))
+
+        with _answering(answer):
+            call()
+        return len(known) > before
+
+
+@contextmanager
+def given(columns: Mapping[str, Tensor]) -> Iterator[None]:
+    """Have the functions return columns; what has none is drawn, which `host_random` refuses."""
+    if not columns:
+        yield
+        return
+    with _answering(lambda draw: columns.get(draw.column)):
+        yield
+
+
+@contextmanager
+def _answering(answer: Callable[[Draw], Tensor | None]) -> Iterator[None]:
+    drawn = 0
+
+    def stand_in(module: str, function: str, original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal drawn
+            if not all(map(_is_constant, (*args, *kwargs.values()))):
+                return original(*args, **kwargs)
+            draw = Draw(drawn, module, function, args, tuple(sorted(kwargs.items())))
+            drawn += 1
+            value = answer(draw)
+            return original(*args, **kwargs) if value is None else value
+
+        return call
+
+    with ExitStack() as stack:
+        for module, functions in (("numpy.random", _NUMPY), ("random", _PYTHON)):
+            for function in functions:
+                original = getattr(_MODULES[module], function)
+                replaced = stand_in(module, function, original)
+                stack.enter_context(mock.patch.object(_MODULES[module], function, replaced))
+        stack.enter_context(mock.patch.object(torch, "from_numpy", _from_numpy(torch.from_numpy)))
+        yield
+
+
+def _from_numpy(original: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    return lambda array: array if isinstance(array, Tensor) else original(array)
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_constant, value))
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,275 @@
+"""Packed sequences whose lengths come from the batch, kept padded while they are traced.
+
+torch's packed rows are as many as the lengths add up to, so no graph of fixed shape could hold
+them. Here the padded tensor takes their place, with a mask of the steps that count, and what torch
+computes on packed rows is computed on padded ones: same results, same gradients, and nothing of
+what lies past the end of a row.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils import rnn
+
+
+class Steps:
+    """Which steps of a padded batch count, in the place of `PackedSequence.batch_sizes`.
+
+    Parameters
+    ----------
+    lengths : Tensor
+        Integer, shape (rows,), each from 1 to `total`.
+    total : int
+        Steps of the padded batch.
+
+    Attributes
+    ----------
+    valid : Tensor
+        Bool, shape (total, rows).
+    """
+
+    device = torch.device("cpu")  # where torch wants the sizes of a packed sequence
+
+    def __init__(self, lengths: Tensor, total: int) -> None:
+        self.lengths = lengths
+        self.total = total
+        # A lookup, because the range of its index is checked on the host before each step, and
+        # torch raises where a length is 0 or beyond the last step.
+        until = torch.ones(total, total, device=lengths.device).tril()
+        self.valid = torch.embedding(until, lengths - 1).mT > 0
+
+    def __getitem__(self, step: Any) -> Any:
+        """Return the number of rows, which is what the first step counts; read any other."""
+        return int(self.valid.shape[1]) if step == 0 else self.read()[step]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_not_special(self, name).read(), name)
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the longest length; torch's own function is content with a bound at first."""
+        if sys._getframe(1).f_code is rnn.pad_packed_sequence.__code__:
+            return _Longest(self)
+        return self.longest() if dim == 0 else torch.Size((self.longest(),))
+
+    def read(self) -> Tensor:
+        """Return the sizes as torch has them, which only fixed lengths allow."""
+        rows = torch.empty(self.valid.shape, device=self.lengths.device)
+        return _packed(rows, self.lengths)[1]
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Read the sizes."""
+        return func(*_read(args), **_read(kwargs or {}))
+
+    def longest(self) -> int:
+        """Return the longest length: the number of steps, or a value that the graph depends on."""
+        maximum = self.lengths.max()
+        return self.total if (maximum == self.total).item() else int(maximum.item())
+
+    def column(self, rank: int) -> Tensor:
+        """Return the mask for tensors of `rank` dimensions, the first two being steps and rows."""
+        return self.valid.reshape(*self.valid.shape, *(1,) * (rank - 2))
+
+    def positions(self) -> Tensor:
+        """Return where torch packs each row of each step, int64, shape (total, rows)."""
+        sizes = self.valid.sum(1, keepdim=True)
+        rows = torch.arange(self.valid.shape[1], device=self.valid.device)
+        return torch.where(self.valid, sizes.cumsum(0) - sizes + rows, 0)
+
+
+class _Longest(int):
+    """The longest length, of which only a bound is known until somebody asks for more."""
+
+    steps: Steps
+
+    def __new__(cls, steps: Steps) -> _Longest:
+        bound = super().__new__(cls, steps.total)
+        bound.steps = steps
+        return bound
+
+    def __gt__(self, total_length: int) -> bool:
+        """Tell whether a sequence is longer than `total_length`."""
+        return self.steps.total > total_length and self.steps.longest() > total_length
+
+
+class Rows:
+    """Packed rows kept padded, in the place of `PackedSequence.data`.
+
+    Parameters
+    ----------
+    padded : Tensor
+        Shape (steps, rows, ...), zero where no step counts.
+    steps : Steps
+        Which steps count.
+    """
+
+    def __init__(self, padded: Tensor, steps: Steps) -> None:
+        self.padded = torch.where(steps.column(padded.dim()), padded, 0)
+        self.steps = steps
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the elements."""
+        return self.padded.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the elements lie."""
+        return self.padded.device
+
+    def dim(self) -> int:
+        """Return the number of dimensions in torch, where steps and rows are one."""
+        return self.padded.dim() - 1
+
+    def size(self, dim: int | None = None) -> Any:
+        """Return the size of a dimension; the first has as many rows as count."""
+        if dim is None or dim % self.dim() == 0:
+            return self.read().size(*() if dim is None else (dim,))
+        return self.padded.shape[dim % self.dim() + 1]
+
+    def to(self, *args: Any, **kwargs: Any) -> Rows:
+        """Return the rows with another dtype or device."""
+        return Rows(self.padded.to(*args, **kwargs), self.steps)
+
+    def flat(self, fill: float = 0) -> Tensor:
+        """Return all steps of all rows, shape (steps * rows, ...), filled where none counts."""
+        filled = torch.where(self.steps.column(self.padded.dim()), self.padded, fill)
+        return filled.flatten(0, 1)
+
+    def read(self) -> Tensor:
+        """Return the rows as torch packs them, which only fixed lengths allow."""
+        return _packed(self.padded, self.steps.lengths)[0]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _METHODS:
+            return lambda *args, **kwargs: _each_row(_METHODS[name], (self, *args), kwargs)
+        return getattr(_not_special(self, name).read(), name)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Compute what works on each row by itself, and all else on the rows as torch has them."""
+        options = kwargs or {}
+        if func in _LOSSES and all(isinstance(value, Rows) for value in args):
+            return _loss(func, *args, **options)
+        if func in (F.dropout, torch.dropout) and not options.get("inplace"):
+            return _dropped(*args, **options)
+        if func in _BY_ROW:
+            return _each_row(func, args, options)
+        return func(*_read(args), **_read(options))
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def call(rows: Rows, *args: Any) -> Any:
+        return getattr(rows.read(), name)(*_read(args))
+
+    return call
+
+
+for _symbol in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+    for _name in (f"__{_symbol}__", f"__r{_symbol}__"):
+        setattr(Rows, _name, _operator(_name))
+for _name in ("__neg__", "__getitem__", "__len__", "__lt__", "__le__", "__gt__", "__ge__"):
+    setattr(Rows, _name, _operator(_name))
+
+
+def _not_special(holder: Any, name: str) -> Any:
+    """Return `holder`, unless Python itself asks whether it has a special method."""
+    if name.startswith("__") or name in ("steps", "padded", "lengths", "valid", "total"):
+        raise AttributeError(name)
+    return holder
+
+
+def _read(values: Any) -> Any:
+    return pytree.tree_map(lambda v: v.read() if isinstance(v, Rows | Steps) else v, values)
+
+
+_BY_ROW = frozenset(
+    {
+        *(F.linear, F.embedding, torch.embedding, F.layer_norm, torch.layer_norm),
+        *(F.relu, torch.relu, F.gelu, F.silu, F.elu, F.leaky_relu, torch.tanh, torch.sigmoid),
+    }
+)
+"""What gives each row a result that depends on no other row."""
+
+_METHODS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+_LOSSES = frozenset([F.cross_entropy, F.nll_loss])
+
+
+def _each_row(func: Callable[..., Any], args: Any, kwargs: Any) -> Rows:
+    rows = [value for value in (*args, *kwargs.values()) if isinstance(value, Rows)]
+    args = [value.padded if isinstance(value, Rows) else value for value in args]
+    kwargs = {k: v.padded if isinstance(v, Rows) else v for k, v in kwargs.items()}
+    return Rows(func(*args, **kwargs), rows[0].steps)
+
+
+def _dropped(rows: Rows, p: float = 0.5, training: bool = True, **_: Any) -> Rows:
+    return Rows(dropout(rows.padded, p, rows.steps), rows.steps) if training else rows
+
+
+def dropout(padded: Tensor, p: float, steps: Steps) -> Tensor:
+    """Drop elements as torch does: drawn in the order in which it packs the rows."""
+    drawn = torch.dropout(torch.ones_like(padded).flatten(0, 1), p, True)
+    return padded * drawn[steps.positions()]
+
+
+def _loss(func: Callable[..., Any], given: Rows, target: Rows, **options: Any) -> Any:
+    """Return a loss over classes, with the steps that do not count among the ignored ones."""
+    if target.dtype.is_floating_point or options.get("reduction", "mean") == "none":
+        return func(given.read(), target.read(), **options)
+    return func(given.flat(), target.flat(options.get("ignore_index", -100)), **options)
+
+
+def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:
+    """Stand for ``torch._VF._pack_padded_sequence``."""
+    padded = padded.transpose(0, 1) if batch_first else padded
+    steps = Steps(lengths, padded.shape[0])
+    return Rows(padded, steps), steps
+
+
+def pad(
+    data: Any, batch_sizes: Any, batch_first: bool, padding_value: float, total_length: Any
+) -> tuple[Tensor, Tensor]:
+    """Stand for ``torch._VF._pad_packed_sequence``."""
+    if not isinstance(data, Rows) or not isinstance(batch_sizes, Steps):
+        if isinstance(total_length, _Longest):
+            total_length = total_length.steps.longest()
+        rest = batch_first, padding_value, total_length
+        return _UNPACK(_read(data), _read(batch_sizes), *rest)
+    if isinstance(total_length, _Longest):
+        total_length = batch_sizes.longest()
+    mask = batch_sizes.column(data.padded.dim())
+    filled = torch.where(mask, data.padded, padding_value)
+    missing = total_length - filled.shape[0]
+    if missing > 0:
+        filled = torch.cat([filled, filled.new_full((missing, *filled.shape[1:]), padding_value)])
+    filled = filled[:total_length]
+    return filled.transpose(0, 1) if batch_first else filled, batch_sizes.lengths
+
+
+_PACK: Any = torch._C._VariableFunctions._pack_padded_sequence
+
+
+def _packed(padded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    with torch._C.DisableTorchFunction():  # what is replaced while tracing is wanted itself
+        return _PACK(padded, lengths, False)
+
+
+_UNPACK: Any = torch._C._VariableFunctions._pad_packed_sequence
+
+PACKING: dict[Callable[..., Any], Callable[..., Any]] = {
+    _PACK: pack,
+    _UNPACK: pad,
+}
+"""What torch's functions for packed sequences call, and what is called in the place of it."""

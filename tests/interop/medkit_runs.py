@@ -1,0 +1,56 @@
+"""Equal components trained by medkit's Trainer and by ours."""
+
+import warnings
+
+import pytest
+from trained import weights
+
+import medjax_torch
+
+
+def largest_difference(folder, component, data, evaluated, **fields):
+    """Train two equal components and return by how much losses and weights differ at most.
+
+    Parameters
+    ----------
+    component : callable
+        Makes a component.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        medkit = pytest.importorskip("medkit.training")
+    results = []
+    for module, given in (
+        (medkit, {}),
+        (medjax_torch, {"options": medjax_torch.Options(order="medkit")}),
+    ):
+        one = component()
+        config = module.TrainerConfig(
+            output_dir=str(folder / module.__name__),
+            **{
+                "learning_rate": 1e-2,
+                "nb_training_epochs": 2,
+                "batch_size": 4,
+                "seed": 3,
+                **fields,
+            },
+        )
+        trainer = module.Trainer(one, config, data, evaluated, callback=_silent(module), **given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # medkit's utcnow
+            history = trainer.train()
+        results.append((history, weights(one)))
+    (history, expected), (ours, found) = results
+    losses = [
+        abs(row[phase]["loss"] - other[phase]["loss"])
+        for row, other in zip(ours, history, strict=True)
+        for phase in ("train", "eval")
+    ]
+    return max(losses + [(found[n] - w).abs().max().item() for n, w in expected.items()])
+
+
+def _silent(module):
+    # medkit's own methods do not take what its Trainer gives them.
+    names = [name for name in vars(module.TrainerCallback) if name.startswith("on_")]
+    ignored = dict.fromkeys(names, lambda *args, **kwargs: None)
+    return type("Silent", (module.TrainerCallback,), ignored)()
