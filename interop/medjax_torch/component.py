@@ -59,6 +59,8 @@ class ConvertedComponent:
         Type in which matrices are multiplied. Parameters and all else stay float32.
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
 
     Attributes
     ----------
@@ -76,13 +78,16 @@ class ConvertedComponent:
         max_variants: int,
         precision: str = "float32",
         attention_implementation: AttentionImplementation = "xla",
+        may_skip: bool = False,
     ) -> None:
         self.component = component
         self.found: Found = find(component)
         # One operation costs where no kernel takes it, so it is one only where cuDNN may.
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
-        self.variants = Variants(self.found, max_variants, tracing_rules(attention_implementation))
+        self.variants = Variants(
+            *(self.found, max_variants, tracing_rules(attention_implementation)), may_skip=may_skip
+        )
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
         self._constants: dict[int, dict[str, np.ndarray]] = {}
@@ -193,7 +198,16 @@ class ConvertedComponent:
         }
         outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
-        return outputs, Mean(found.loss * weight, weight), collections, found.gradients
+        loss, weight = _unless_broken(self.graph(number), found, weight)
+        return outputs, Mean(loss * weight, weight), collections, found.gradients
+
+    def checked(
+        self, key: GraphKey, variables: Variables, columns: Any, random_key: jax.Array
+    ) -> list[jax.Array]:
+        """Return the values that the conditions of a graph are about."""
+        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        with jax.default_matmul_precision("highest"):
+            return list(self._evaluate(key, inputs, columns, random_key).checked)
 
     def _evaluate(
         self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
@@ -241,6 +255,18 @@ class Trainable(medjax.TrainableComponent):
 
     def read_outside(self) -> None:
         """Return nothing to compare."""
+
+
+def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return loss and weight of a batch: NaN with a weight where a condition does not hold.
+
+    A loss that is not finite ends training before anything is learnt from it.
+    """
+    if not graph.conditions:
+        return found.loss, weight
+    pairs = zip(graph.conditions, found.checked, strict=True)
+    holds = jnp.stack([value.reshape(()) == one.expected for one, value in pairs]).all()
+    return jnp.where(holds, found.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
 
 
 def loss_weight(batch: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from medjax.callbacks import as_callback_list
 from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
+from medjax_torch.broken import check_evaluation
 from medjax_torch.feed import Feed
 from medjax_torch.session import TorchRun
 
@@ -33,9 +34,12 @@ def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     scored = trainer.metrics_computer is not None
     step = preparation.eval_step(with_outputs=scored)
+    feed = Feed(loader, preparation, train=False)
     with keep_memory():
-        return evaluation_epoch(
-            *(variables, Feed(loader, preparation, train=False), step),
+        metrics = evaluation_epoch(
+            *(variables, feed, step),
             callback=as_callback_list(trainer.callback),
             scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
         )
+        check_evaluation(converted, variables, metrics["loss"], feed.batches(epoch=0))
+    return metrics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ def reference(
     train: bool,
     spread: bool = True,
     rounding: float = 0.0,
+    leave_out: Collection[str] = (),
 ) -> Outcome:
     """Run forward, and in training backward, in torch, on copies and with fixed draws.
 
@@ -73,6 +74,8 @@ def reference(
         By which part of itself every floating-point number among the parameters, the buffers and
         the batch is moved up or down first. How far the outcome moves with them is how much of a
         difference rounding explains.
+    leave_out : collection of str
+        Outputs of forward that are not wanted.
 
     Raises
     ------
@@ -91,11 +94,12 @@ def reference(
     arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
-    outputs, _ = flatten(joint.outputs.rebuild(arrays[first:last]))
+    given = joint.outputs.rebuild(arrays[first:last])
+    outputs, _ = flatten({name: value for name, value in given.items() if name not in leave_out})
     return Outcome(
         loss=arrays[0],
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
-        outputs={name: np.asarray(leaf) for name, leaf in outputs.items() if _is_numeric(leaf)},
+        outputs={name: np.asarray(leaf) for name, leaf in outputs.items() if is_numeric(leaf)},
         state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
 
@@ -114,7 +118,8 @@ def _moved(arguments: list[Tensor], rounding: float) -> list[Tensor]:
     return moved
 
 
-def _is_numeric(leaf: Any) -> bool:
+def is_numeric(leaf: Any) -> bool:
+    """Tell whether an output is an array or a number."""
     return isinstance(leaf, np.ndarray | bool | int | float)
 
 

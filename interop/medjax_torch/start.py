@@ -30,6 +30,7 @@ from medjax.step import make_train_step
 from medjax_torch.batches import first_batch, reseed
 from medjax_torch.component import ConvertedComponent
 from medjax_torch.feed import Feed
+from medjax_torch.host_evaluation import check_outputs
 from medjax_torch.hyperparameters import resume_torch, torch_settings
 from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.horizon import warn_of_interval
@@ -71,6 +72,9 @@ def start(
         resume=resume,
     )
     graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    with_outputs = trainer.metrics_computer is not None and config.do_metrics_in_training
+    if with_outputs:
+        check_outputs(graph)
     link = _link(trainer.optimizer, converted, set(graph.gradients))
 
     def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
@@ -109,7 +113,6 @@ def start(
     reseed(trainer.train_dataloader, progress.seed)
     session = Session(converted, link, _in_force(state, link, store), progress)
     accumulation = config.gradient_accumulation_steps
-    with_outputs = trainer.metrics_computer is not None and config.do_metrics_in_training
 
     def make_step() -> CompiledStep:
         made = make_train_step(

@@ -295,6 +295,7 @@ class Trainer:
                 max_variants=self.options.max_variants,
                 precision=self.options.precision,
                 attention_implementation=self.options.attention_implementation,
+                may_skip=self.options.on_non_finite == "skip",
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
             self._preparation = Preparation(converted, self.options, mesh)

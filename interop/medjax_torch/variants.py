@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Graph, Rules, TraceError, columns, signature, trace
+from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
 from medjax_torch.lowerings import custom_ops, decompositions
@@ -50,6 +51,8 @@ class Variants:
         Graphs for batches of one signature, which differ in the values that forward looks at.
     rules : Rules
         What the tracer is told; see `tracing_rules`.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
 
     Attributes
     ----------
@@ -57,11 +60,14 @@ class Variants:
         In the order they were traced.
     """
 
-    def __init__(self, found: Found, max_variants: int, rules: Rules) -> None:
+    def __init__(
+        self, found: Found, max_variants: int, rules: Rules, *, may_skip: bool = False
+    ) -> None:
         self.graphs: list[Graph] = []
         self._found = found
         self._max_variants = max_variants
         self._rules = rules
+        self._may_skip = may_skip
         self._numbers: dict[tuple[bool, Hashable], list[int]] = {}
         self._reads_values: dict[bool, bool] = {}
         self._warned: set[str] = set()
@@ -110,7 +116,16 @@ class Variants:
                 return number
         if len(known) == self._max_variants:
             raise TraceError(self._too_many(known))
-        return self._add(trace(call, self._found, seen, train=train, rules=self._rules), known)
+        return self._add(self._trace(call, seen, train=train), known)
+
+    def _trace(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> Graph:
+        found, rules = self._found, self._rules
+        return trace(call, found, batch, train=train, rules=rules, changing=self._changing())
+
+    def _changing(self) -> set[str]:
+        """Return the names of what is known to change in training."""
+        trained = {name for name, p in self._found.parameters.items() if p.requires_grad}
+        return trained | {name for each in self.graphs for name in each.updated}
 
     def _first(self, call: Call, batch: Mapping[str, Any], *, train: bool) -> int:
         """Find out whether forward can do without the columns that are no tensors."""
@@ -118,22 +133,24 @@ class Variants:
         self._reads_values[train] = False
         if len(seen) < len(batch):
             try:
-                graph = trace(call, self._found, seen, train=train, rules=self._rules)
+                graph = self._trace(call, seen, train=train)
             except Exception:
                 # Whether the columns were missing or something else is wrong shows with them.
                 self._reads_values[train] = True
                 seen = dict(batch)
-                graph = trace(call, self._found, seen, train=train, rules=self._rules)
+                graph = self._trace(call, seen, train=train)
         else:
-            graph = trace(call, self._found, seen, train=train, rules=self._rules)
+            graph = self._trace(call, seen, train=train)
         return self._add(graph, self._numbers.setdefault((train, signature(seen)), []))
 
     def _add(self, graph: Graph, known: list[int]) -> int:
         self._check_gradients(graph)
+        self._check_conditions(graph)
         self.graphs.append(graph)
         for each in self.graphs:
             self._check_guards(each)
         self._warn_of_effects(graph)
+        self._warn_of_reports(graph)
         known.append(len(self.graphs) - 1)
         logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
         return known[-1]
@@ -169,8 +186,7 @@ class Variants:
         """
         if graph.guard_module is None:
             return
-        changing = {name for name, p in self._found.parameters.items() if p.requires_grad}
-        changing |= {name for each in self.graphs for name in each.updated}
+        changing = self._changing()
         names = (*graph.trained, *graph.frozen, *graph.buffers, *graph.columns)
         inputs = graph.guard_module.graph.find_nodes(op="placeholder")
         looked: Any = graph.guard_module.graph.output_node().args[0]
@@ -183,6 +199,29 @@ class Variants:
                         f"that depends on {name}, which changes in training. Use torch.where with "
                         "both results."
                     )
+
+    def _check_conditions(self, graph: Graph) -> None:
+        """Raise TraceError if batches may be left out and a decision could be lost with them."""
+        if not self._may_skip:
+            return
+        for condition in graph.conditions:
+            if not condition.is_of_finiteness:
+                raise TraceError(
+                    f"forward decides by a value{at(condition.line)} that changes in training. "
+                    "Where it decides otherwise the graph is not valid, and with "
+                    "Options(on_non_finite='skip') such a batch would be left out without a word. "
+                    "Use torch.where with both results, or on_non_finite='raise'."
+                )
+
+    def _warn_of_reports(self, graph: Graph) -> None:
+        new = [line for line in graph.reported if line not in self._warned]
+        if new:
+            self._warned.update(new)
+            logger.warning(
+                "forward reads values at %s, on which neither loss nor gradients depend. What it "
+                "prints, logs or keeps there is of the batches that were traced, not of every step",
+                "; ".join(new),
+            )
 
     def _warn_of_effects(self, graph: Graph) -> None:
         new = sorted(set(graph.effects) - self._warned)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from medjax_torch.comparison import Difference, differences
-from medjax_torch.graph.batches import columns
+from medjax_torch.graph.batches import columns, flatten
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.record import Graph
 from medjax_torch.lowerings.interpreter import run
 from medjax_torch.modules import Found, read
-from medjax_torch.reference import Outcome, reference
+from medjax_torch.reference import Outcome, is_numeric, reference
 from medjax_torch.tensors import to_numpy
 
 _TOLERANCES = {torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float32: 1e-3}
@@ -97,7 +97,7 @@ def verify(
         If a result differs by more than the coarsest type in the graph explains: neither by its
         tolerance, nor by how far torch's own result moves with a rounding of its arguments.
     """
-    expected = reference(call, found, batch, train=graph.train)
+    expected = reference(call, found, batch, train=graph.train, leave_out=graph.left_out)
     actual = _on_jax(found, batch, graph, constants, evaluate or evaluator(graph))
     listing = differences(actual, expected, ("JAX", "torch"), _rounded(graph))
     coarsest = _coarsest(graph)
@@ -139,10 +139,11 @@ def _on_jax(
     with jax.default_matmul_precision("highest"):
         values = jax.device_get(evaluate(arguments, constants))
     results = graph.results([np.asarray(value) for value in values])
+    outputs, _ = flatten(graph.outputs.rebuild(results.outputs))
     return Outcome(
         loss=results.loss,
         gradients=results.gradients,
-        outputs=dict(zip(graph.outputs.names, results.outputs, strict=True)),
+        outputs={name: np.asarray(leaf) for name, leaf in outputs.items() if is_numeric(leaf)},
         state={**read(found), **results.updated},
     )
 

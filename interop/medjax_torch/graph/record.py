@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from medjax_torch.graph.conditions import Condition
 from medjax_torch.graph.guards import Guard
 from medjax_torch.graph.outputs import OutputSpec
 
@@ -27,12 +28,15 @@ class Results:
         The tensors of forward's outputs, for `OutputSpec.rebuild`.
     updated : dict of str to array
         Parameters and buffers that forward changed, with their new values.
+    checked : sequence of array
+        The truth values that `Graph.conditions` are about.
     """
 
     loss: Any
     gradients: dict[str, Any]
     outputs: Sequence[Any]
     updated: dict[str, Any]
+    checked: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,14 @@ class Graph:
         What Python looked at: the graph is valid where these hold.
     guard_module : fx.GraphModule or None
         Takes the same inputs, returns the list of what the guards compare; None without guards.
+    conditions : tuple of Condition
+        Truth values, returned last, that forward looked at and that depend on what changes in
+        training: a step in which one is another is none of this graph's.
+    left_out : dict of str to str
+        Outputs of forward that the graph does not return, as values that change in training were
+        read for them, and where.
+    reported : tuple of str
+        Lines where values were read on which nothing in the graph depends.
     effects : tuple of str
         Paths of what forward leaves in the component for its next run: a counter, a list of
         losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
@@ -80,6 +92,9 @@ class Graph:
     constants: dict[str, Tensor]
     guards: tuple[Guard, ...]
     guard_module: fx.GraphModule | None
+    conditions: tuple[Condition, ...]
+    left_out: dict[str, str]
+    reported: tuple[str, ...]
     effects: tuple[str, ...]
     train: bool
     seconds: float
@@ -101,11 +116,13 @@ class Graph:
         """Sort what the graph returned."""
         first = 1 + len(self.gradients)
         last = first + len(self.outputs.names)
+        end = last + len(self.updated)
         return Results(
             loss=values[0],
             gradients=dict(zip(self.gradients, values[1:first], strict=True)),
             outputs=values[first:last],
-            updated=dict(zip(self.updated, values[last:], strict=True)),
+            updated=dict(zip(self.updated, values[last:end], strict=True)),
+            checked=values[end:],
         )
 
     def holds(self, values: Sequence[bool | int | float]) -> bool:
