@@ -151,7 +151,8 @@ class Reader(TorchFunctionMode):
         self._depends(node := _last())
         if tensor.dim() and node is not None and self._seen.get(node):
             return self._array(func, tensor)
-        return REPLACEMENTS[func](tensor)
+        with self:
+            return REPLACEMENTS[func](tensor)
 
     def _peek(self, func: Any, tensor: Tensor, *, requires_grad: bool = False) -> Tensor:
         """Return a copy of a tensor's values past the recording."""
