@@ -9,10 +9,10 @@ from trained import DATA, Accuracy, Classifier, Events, make, sentences, weights
 from medjax_torch import BatchData, Options
 from medjax_torch.graph import TraceError
 
-SHORT = [{name: row[:6] for name, row in sentence.items()} for sentence in sentences(16)]
+SHORT = [{name: row[:4] for name, row in sentence.items()} for sentence in sentences(16)]
 
 
-SIX = Options(length_ladder=(6,))
+FOUR = Options(length_ladder=(4,))
 
 
 def warned(caplog):
@@ -30,7 +30,7 @@ def test_a_crf_is_trained_and_its_decoded_tags_are_scored(tmp_path, caplog, in_t
         metrics_computer=computer,
         callback=events,
         learning_rate=5e-2,
-        options=SIX,
+        options=FOUR,
     )
     history = trainer.train()
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
@@ -49,7 +49,7 @@ def test_a_crf_is_trained_and_its_decoded_tags_are_scored(tmp_path, caplog, in_t
 
 
 def test_the_loss_alone_is_evaluated_in_jax(tmp_path, caplog):
-    history = make(tmp_path, CrfTagger(), train=SHORT, evaluated=SHORT, options=SIX).train()
+    history = make(tmp_path, CrfTagger(), train=SHORT, evaluated=SHORT, options=FOUR).train()
     assert not warned(caplog)
     assert history[-1]["eval"]["loss"] < history[0]["eval"]["loss"]
 
@@ -61,7 +61,7 @@ def test_decoded_outputs_of_training_are_refused_by_name(tmp_path):
         evaluated=SHORT,
         metrics_computer=TagAccuracy(),
         do_metrics_in_training=True,
-        options=SIX,
+        options=FOUR,
     )
     with pytest.raises(TraceError, match=r"do_metrics_in_training.* at .*crf\.py:\d+.*'tags'"):
         trainer.train()
