@@ -51,7 +51,8 @@ def by_torch(component, epochs=3, rate=1e-2):
 
 
 def by_jax(folder, component, **given):
-    trainer = make(folder, component, train=DATA[:40], kind=given.pop("kind", InOrder), **given)
+    given.setdefault("evaluated", DATA[:8])
+    trainer = make(folder, component, train=DATA[:40], kind=InOrder, **given)
     return trainer, [row["train"]["loss"] for row in trainer.train()]
 
 
@@ -237,7 +238,7 @@ def index(self, batch, logits, loss):
 @pytest.mark.parametrize("function", [plain_decision, plain_factor, by_numpy, index])
 def test_a_number_that_is_used_is_refused_by_name(tmp_path, function):
     with pytest.raises(TraceError, match=LINE + function.__name__):
-        make(tmp_path, reading(function)).train()
+        by_jax(tmp_path, reading(function))
 
 
 def test_numbers_of_the_batch_that_are_logged_ask_for_no_graphs(tmp_path):
@@ -246,7 +247,7 @@ def test_numbers_of_the_batch_that_are_logged_ask_for_no_graphs(tmp_path):
         return loss if torch.isfinite(loss) else loss * 0
 
     trainer, _ = by_jax(tmp_path, reading(counting))
-    assert len(trainer.prepare().converted.variants.graphs) == 3  # training, full and last batch
+    assert len(trainer.prepare().converted.variants.graphs) == 2  # training and evaluation
 
 
 def test_dropout_may_be_checked(tmp_path):

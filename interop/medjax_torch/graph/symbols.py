@@ -43,8 +43,9 @@ def check_symbols(recorded: fx.GraphModule, joint: Joint) -> None:
 
     An output that Python computed from a number is one: single precision would round it.
     """
-    for node in recorded.graph.find_nodes(op="call_function"):
-        if not isinstance(node.target, torch._ops.OpOverload) and node.target not in _KNOWN:
+    for node in recorded.graph.nodes:
+        known = isinstance(node.target, torch._ops.OpOverload) or node.target in _KNOWN
+        if node.op == "call_function" and not known:
             raise UnreadableError
     first = 1 + len(joint.gradients)
     results: Any = recorded.graph.output_node().args[0]
