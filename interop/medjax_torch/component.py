@@ -103,6 +103,8 @@ class ConvertedComponent:
         See `Options`.
     marks_rows : bool
         Whether the optimizer is one that steps the rows that sparse gradients list.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
 
     Attributes
     ----------
@@ -133,6 +135,7 @@ class ConvertedComponent:
         precision: str = "float32",
         attention_implementation: AttentionImplementation = "xla",
         marks_rows: bool = False,
+        may_skip: bool = False,
     ) -> None:
         self.component = component
         self.found: Found = find(component)
@@ -145,7 +148,7 @@ class ConvertedComponent:
         functions = (component.forward, call)
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
         self.marks_rows = marks_rows
-        self.variants = Variants(self.found, max_variants, rules, functions)
+        self.variants = Variants(*(self.found, max_variants, rules, functions), may_skip=may_skip)
         self.host_draws = host_draws.HostDraws()
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
@@ -339,7 +342,16 @@ class ConvertedComponent:
         if found.sizes:
             outputs[SIZES] = jnp.stack(list(found.sizes))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
-        return outputs, Mean(found.loss * weight, weight), collections, found.gradients
+        loss, weight = _unless_broken(self.graph(number), found, weight)
+        return outputs, Mean(loss * weight, weight), collections, found.gradients
+
+    def checked(
+        self, key: GraphKey, variables: Variables, columns: Any, random_key: jax.Array
+    ) -> list[jax.Array]:
+        """Return the values that the conditions of a graph are about."""
+        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        with jax.default_matmul_precision("highest"):
+            return list(self._evaluate(key, inputs, columns, random_key).checked)
 
     def _evaluate(
         self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
@@ -399,6 +411,18 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
             "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
             "or give it smaller values."
         ) from error
+
+
+def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return loss and weight of a batch: NaN with a weight where a condition does not hold.
+
+    A loss that is not finite ends training before anything is learnt from it.
+    """
+    if not graph.conditions:
+        return found.loss, weight
+    pairs = zip(graph.conditions, found.checked, strict=True)
+    holds = jnp.stack([value.reshape(()) == one.expected for one, value in pairs]).all()
+    return jnp.where(holds, found.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
 
 
 def loss_weight(batch: Mapping[str, Any]) -> float:

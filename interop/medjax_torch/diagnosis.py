@@ -150,7 +150,7 @@ def _not_recorded(
 ) -> list[str]:
     """Return why forward is not what was recorded of it."""
     causes = []
-    again = reference(call, found, batch, train=graph.train)
+    again = reference(call, found, batch, train=graph.train, leave_out=graph.left_out)
     if any(one.relative for one in differences(again, expected, _SIDES, rounded=())):
         causes.append(
             "forward gives other results each time it runs on the same batch, with nothing random "
@@ -187,7 +187,7 @@ def _unread(
         return []
     try:
         without = {name: value for name, value in batch.items() if name not in others}
-        outcome = reference(call, found, without, train=graph.train)
+        outcome = reference(call, found, without, train=graph.train, leave_out=graph.left_out)
         if any(one.relative > 1e-3 for one in differences(outcome, recorded, _SIDES)):
             return []
         return [
@@ -202,7 +202,7 @@ def _unread(
 def _changes(
     call: Call, found: Found, batch: Mapping[str, Any], graph: Graph, before: Outcome
 ) -> bool:
-    outcome = reference(call, found, batch, train=graph.train)
+    outcome = reference(call, found, batch, train=graph.train, leave_out=graph.left_out)
     return any(one.relative for one in differences(outcome, before, _SIDES, rounded=()))
 
 

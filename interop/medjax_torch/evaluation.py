@@ -11,6 +11,7 @@ from medjax.callbacks import as_callback_list
 from medjax.heap import keep_memory
 from medjax.loop.epochs import evaluation_epoch
 from medjax.scores import Scores
+from medjax_torch.broken import check_evaluation
 from medjax_torch.evaluation_state import WritingEvaluation
 from medjax_torch.feed import Feed
 from medjax_torch.run import TorchRun
@@ -36,12 +37,14 @@ def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     scored = trainer.metrics_computer is not None
     step = WritingEvaluation(preparation.eval_step(with_outputs=scored))
+    feed = Feed(loader, preparation, train=False)
     with keep_memory():
         metrics = evaluation_epoch(
-            *(variables, Feed(loader, preparation, train=False), step),
+            *(variables, feed, step),
             callback=as_callback_list(trainer.callback),
             scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
         )
+        check_evaluation(converted, variables, metrics["loss"], feed.batches(epoch=0))
     if step.written:
         converted.write(jax.device_get(step.written))
     return metrics

@@ -34,7 +34,14 @@ from medjax_torch.component import (
     loss_weight,
 )
 from medjax_torch.cost import ConversionCost
-from medjax_torch.graph import Bounds, Graph, bounds, check_ranges, columns
+from medjax_torch.graph import Bounds, Graph, TraceError, bounds, check_ranges, columns
+from medjax_torch.host_evaluation import (
+    HOST,
+    EvaluationStep,
+    check_outputs,
+    reason_of,
+    rebuilt_outputs,
+)
 from medjax_torch.options import Options
 from medjax_torch.padding_policy import Padding
 from medjax_torch.padding_proof import Prover
@@ -71,7 +78,9 @@ class Preparation:
         self._looked_at: set[bool] = set()
         self._shapes = {train: self._shape_count() for train in (True, False)}
         self._bounds: dict[GraphKey, Bounds] = {}
-        self._eval_steps: dict[bool, CompiledStep] = {}
+        self._eval_steps: dict[bool, EvaluationStep] = {}
+        self._evaluates_outputs = False
+        self._on_host = ""
         self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
         self._trainable: tuple[Any, TrainableComponent] | None = None
         self._comparing = 0.0
@@ -90,17 +99,21 @@ class Preparation:
             self._trainable = key, self.converted.as_trainable(configure_optimizer)
         return self._trainable[1]
 
-    def eval_step(self, *, with_outputs: bool) -> CompiledStep:
+    def eval_step(self, *, with_outputs: bool) -> EvaluationStep:
         """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
+        self._evaluates_outputs = with_outputs
         if with_outputs not in self._eval_steps:
-            self._eval_steps[with_outputs] = make_eval_step(
+            made = make_eval_step(
                 self.converted.forward,
                 options=self.step_options,
                 mesh=self.mesh,
                 with_outputs=with_outputs,
                 with_collections=True,
             )
-            self.steps.append(self._eval_steps[with_outputs])
+            self._eval_steps[with_outputs] = EvaluationStep(
+                made, self.converted, self.step_options, with_outputs=with_outputs
+            )
+            self.steps.append(made)
         return self._eval_steps[with_outputs]
 
     @property
@@ -160,6 +173,25 @@ class Preparation:
         ValueError
             If a number does not fit the device, an index its range, or there are too many shapes.
         """
+        if train:
+            return self._for_device(batch, train=True)
+        if not self._on_host and self._evaluates_outputs:
+            # What training could not give, evaluation is not asked for: tracing takes long.
+            graphs = self.converted.variants.graphs
+            self._on_host = next(filter(None, map(reason_of, graphs)), "")
+        if not self._on_host:
+            try:
+                prepared = self._for_device(batch, train=False)
+            except TraceError as error:
+                self._on_host = str(error)
+            else:
+                graph = self.converted.graph(prepared[GRAPH])
+                self._on_host = reason_of(graph) if self._evaluates_outputs else ""
+                if not self._on_host:
+                    return prepared
+        return BatchData({HOST: (batch, self._on_host), WEIGHT: self._weight(batch)})
+
+    def _for_device(self, batch: Any, *, train: bool) -> BatchData:
         if train not in self._looked_at:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
@@ -167,16 +199,22 @@ class Preparation:
         check = self._check_on(padded, train)
         key, padded = self.converted.placed(padded, train=train, check=check)
         tensors = self.converted.graph(key).tensors_of(padded)
-        arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key)}
+        arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
+        return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
+
+    def _weight(self, batch: Any) -> np.float32:
         weight = loss_weight(batch)
         if self._options.loss_arithmetic == "medkit":
             weight = float(weight > 0)  # every batch weighs alike, unless all labels are ignored
-        arrays[WEIGHT] = np.float32(weight)
-        return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
+        return np.float32(weight)
 
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         """Return outputs of the device as the component's forward would have returned them."""
+        if HOST in batch.device:
+            return rebuilt_outputs(outputs, batch.host)
         graph = self.converted.graph(batch.device[GRAPH])
+        if graph.train:
+            check_outputs(graph)
         arrays = jax.device_get(dict(outputs))
         arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
         tensors = to_tensors(arrays, dtypes_of(graph))
@@ -191,7 +229,7 @@ class Preparation:
             return None
 
         def check(graph: Graph) -> None:
-            held = {name: to_numpy(value) for name, value in graph.constants.items()}
+            held = {n: to_numpy(value) for n, value in graph.device.constants.items()}
             constants = {name: narrow(name, array) for name, array in held.items()}
             call = self.converted.call_on(batch, train=train)
             with self._comparison():

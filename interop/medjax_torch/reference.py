@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,7 @@ def reference(
     *,
     train: bool,
     spread: bool = True,
+    leave_out: Collection[str] = (),
 ) -> Outcome:
     """Run forward, and in training backward, in torch, on copies and with fixed draws.
 
@@ -69,6 +70,8 @@ def reference(
     spread : bool
         Whether draws differ from element to element, as they do in `lowerings.run` without a key.
         If not, they are all alike, whatever the shape, and dropout keeps everything.
+    leave_out : collection of str
+        Outputs of forward that are not wanted.
 
     Raises
     ------
@@ -87,10 +90,11 @@ def reference(
     arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
+    given = joint.outputs.rebuild(arrays[first:last])
     return Outcome(
         loss=arrays[0],
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
-        outputs=_numeric(joint.outputs.rebuild(arrays[first:last])),
+        outputs=_numeric({n: value for n, value in given.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
 
@@ -110,10 +114,11 @@ def outcome_of(graph: Graph, found: Found, values: Sequence[np.ndarray]) -> Outc
 
 def _numeric(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     leaves, _ = flatten(outputs)
-    return {name: np.asarray(leaf) for name, leaf in leaves.items() if _is_numeric(leaf)}
+    return {name: np.asarray(leaf) for name, leaf in leaves.items() if is_numeric(leaf)}
 
 
-def _is_numeric(leaf: Any) -> bool:
+def is_numeric(leaf: Any) -> bool:
+    """Tell whether an output is an array or a number."""
     return isinstance(leaf, np.ndarray | bool | int | float)
 
 

@@ -12,6 +12,7 @@ from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
+from medjax_torch.broken import check_evaluation, explaining
 from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.feed import Feed
 from medjax_torch.flags import with_flags
@@ -56,9 +57,10 @@ class TorchRun(Run):
     def train_here(self) -> Metrics:
         """Train the epoch that the session is at."""
         session = self.session
-        session.state, metrics, session.progress = super().train_phase(
-            session.state, session.progress
-        )
+        with explaining(self):
+            session.state, metrics, session.progress = super().train_phase(
+                session.state, session.progress
+            )
         return metrics
 
     def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
@@ -71,7 +73,10 @@ class TorchRun(Run):
         """Evaluate the state of the session on the batches of a DataLoader."""
         feed = Feed(loader, self.preparation, train=False)
         run = dataclasses.replace(self, eval_loader=feed)
-        return Run.eval_phase(run, self.session.state, self.session.progress)
+        metrics = Run.eval_phase(run, self.session.state, self.session.progress)
+        converted, variables = self.session.converted, self.session.state.variables
+        check_evaluation(converted, variables, metrics["loss"], feed.batches(epoch=0))
+        return metrics
 
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics

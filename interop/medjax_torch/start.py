@@ -17,6 +17,7 @@ from medjax_torch.assembly import Assembly
 from medjax_torch.batches import first_batch, reseed
 from medjax_torch.feed import Feed
 from medjax_torch.flags import resume_flags
+from medjax_torch.host_evaluation import check_outputs
 from medjax_torch.hyperparameters import resume_torch, torch_settings
 from medjax_torch.optimizers.horizon import warn_of_interval
 from medjax_torch.run import TorchRun
@@ -61,7 +62,9 @@ def start(
     if found is not None:
         resume_flags(found.record, converted)
     converted.refresh()
-    preparation.first(first_batch(trainer.train_dataloader), train=True)
+    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    if trainer.metrics_computer is not None and config.do_metrics_in_training:
+        check_outputs(graph)
     plan = Plan.of(len(trainer.train_dataloader), config, options)
     warn_of_interval(
         *(trainer.lr_scheduler, options.lr_scheduler_interval),

@@ -297,6 +297,7 @@ class Trainer:
                 precision=self.options.precision,
                 attention_implementation=self.options.attention_implementation,
                 marks_rows=isinstance(self.optimizer, torch.optim.SparseAdam),
+                may_skip=self.options.on_non_finite == "skip",
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
             self._preparation = Preparation(converted, self.options, mesh)

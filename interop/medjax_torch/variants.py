@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from medjax.models.attention import AttentionImplementation
 from medjax_torch.conditions import Conditions
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
+from medjax_torch.graph.counters import influential
+from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Call
@@ -77,6 +79,8 @@ class Variants:
         What the tracer is told; see `tracing_rules`.
     functions : iterable of callable
         The component's forward and what calls it, whose globals count.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
 
     Attributes
     ----------
@@ -94,12 +98,15 @@ class Variants:
         max_variants: int,
         rules: Rules,
         functions: Iterable[Callable[..., Any]] = (),
+        *,
+        may_skip: bool = False,
     ) -> None:
         self.graphs: list[Graph] = []
         self.found = found
         self.seconds = 0.0
         self._max_variants = max_variants
         self._rules = rules
+        self._may_skip = may_skip
         self._functions = tuple(functions)
         self._kept: dict[Hashable, list[_Kept]] = {}
         self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
@@ -215,11 +222,22 @@ class Variants:
         self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
     ) -> tuple[int, Conditions]:
         numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
-        graph = trace(*(call, self.found, batch), train=train, rules=self._rules, numbers=numbers)
+
+        def record() -> Graph:
+            return trace(
+                *(call, self.found, batch),
+                train=train,
+                rules=self._rules,
+                numbers=numbers,
+                changing=self._changing(),
+            )
+
+        graph = record()
         self.seconds += graph.seconds
         if check is not None:
             check(graph)
-        self._refuse_counters(graph)
+        self._refuse_counters(influential(graph, record))
+        self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
         if position is None:
@@ -228,10 +246,15 @@ class Variants:
             for each in self.graphs:
                 self._check_guards(each)
             self._warn_of_effects(graph)
+            self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
         places = [*graph.places, *outer_places(self._functions, self.found.content)]
         reads = getattr(call, "reads", None) or _all_of(batch)
         return position, Conditions(reads, places, numbers, batch)
+
+    def _changing(self) -> frozenset[str]:
+        """Return the names of what is known to change in training."""
+        return self.learning | {name for each in self.graphs for name in each.updated}
 
     def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
         if graph.limits and not graph.fits(graph.tensors_of(batch)):
@@ -246,11 +269,11 @@ class Variants:
                 # A value that is looked at only if those before it are as they were.
                 return False
 
-    def _refuse_counters(self, graph: Graph) -> None:
-        """Raise TraceError if forward reads what an earlier run of it left in Python."""
-        if graph.counters:
+    def _refuse_counters(self, counters: Sequence[str]) -> None:
+        """Raise TraceError if what an earlier run of forward left in Python decides."""
+        if counters:
             raise TraceError(
-                f"forward counts in {', '.join(graph.counters)}, which it reads and changes: a "
+                f"forward counts in {', '.join(counters)}, which it reads and changes: a "
                 "graph would find the same value at every step. Keep it in a buffer "
                 "(register_buffer, or a tensor in an attribute), or let a callback set it."
             )
@@ -262,8 +285,7 @@ class Variants:
         """
         if graph.guard_module is None:
             return
-        changing = {name for name, p in self.found.parameters.items() if p.requires_grad}
-        changing |= {name for each in self.graphs for name in each.updated}
+        changing = self._changing()
         names = (*graph.trained, *graph.frozen, *graph.buffers, *graph.columns)
         inputs = graph.guard_module.graph.find_nodes(op="placeholder")
         looked: Any = graph.guard_module.graph.output_node().args[0]
@@ -276,6 +298,29 @@ class Variants:
                         f"that depends on {name}, which changes in training. Use torch.where with "
                         "both results."
                     )
+
+    def _check_conditions(self, graph: Graph) -> None:
+        """Raise TraceError if batches may be left out and a decision could be lost with them."""
+        if not self._may_skip:
+            return
+        for condition in graph.conditions:
+            if not condition.is_of_finiteness:
+                raise TraceError(
+                    f"forward decides by a value{at(condition.line)} that changes in training. "
+                    "Where it decides otherwise the graph is not valid, and with "
+                    "Options(on_non_finite='skip') such a batch would be left out without a word. "
+                    "Use torch.where with both results, or on_non_finite='raise'."
+                )
+
+    def _warn_of_reports(self, graph: Graph) -> None:
+        new = [line for line in graph.reported if line not in self._warned]
+        if new:
+            self._warned.update(new)
+            logger.warning(
+                "forward reads values at %s, on which neither loss nor gradients depend. What it "
+                "prints, logs or keeps there is of the batches that were traced, not of every step",
+                "; ".join(new),
+            )
 
     def _warn_of_effects(self, graph: Graph) -> None:
         new = sorted(set(graph.effects) - self._warned)

@@ -94,7 +94,7 @@ def verify(
         tolerance, nor by how far torch's own result moves with roundings. It names what is behind
         it; see `diagnosis`.
     """
-    expected = reference(call, found, batch, train=graph.train)
+    expected = reference(call, found, batch, train=graph.train, leave_out=graph.left_out)
     actual = _on_jax(found, batch, graph, constants, evaluate or evaluator(graph))
     listing = differences(actual, expected, ("JAX", "torch"), rounded_outputs(graph))
     tolerance = _TOLERANCES[_coarsest(graph)]

@@ -53,7 +53,10 @@ class Compared:
         return self.component.forward(given, True, not self._train)
 
     def graph_of(self, given):
-        return self.variants.graphs[self.variants.number(self.call, given, train=self._train)]
+        number = self.variants.known(given, train=self._train)
+        if number is None:
+            number = self.variants.add(self.call, given, train=self._train)
+        return self.variants.graphs[number]
 
     def check(self, given):
         expected = reference(self.call, self.found, given, train=self._train)

@@ -181,11 +181,11 @@ def test_forward_may_decide_by_values_of_the_batch(tmp_path):
     assert history[0]["train"]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_deciding_by_weights_is_refused_with_the_line(tmp_path):
+def test_deciding_by_a_number_of_weights_is_refused_with_the_line(tmp_path):
     class Deciding(Classifier):
         def forward(self, batch, return_loss, eval_mode):
             outputs, loss = super().forward(batch, return_loss, eval_mode)
-            if self.model[0].weight.sum() > 100:
+            if float(self.model[0].weight.detach().sum()) > 100:
                 loss = loss * 2
             return outputs, loss
 

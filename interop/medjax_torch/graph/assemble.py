@@ -8,32 +8,27 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError
-from medjax_torch.graph.guards import Guard, ancestry, needed
+from medjax_torch.graph.guards import Guard, ancestry
+from medjax_torch.graph.influence import Recording
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.recompute import recompute
 from medjax_torch.graph.record import Graph
 from medjax_torch.graph.sizes import lengths
 
 
-def assemble(
-    joint: Joint,
-    recorded: fx.GraphModule,
-    sources: Sequence[tuple[str, str]],
-    seconds: float,
-) -> Graph:
+def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
     """Split a recording into graph and guards, and leave out the inputs that neither uses.
 
     Parameters
     ----------
     joint : Joint
         The recorded function.
-    recorded : fx.GraphModule
-        Without mutation; returns the joint's results, then the guarded values.
-    sources : sequence of (str, str)
-        Line and operation of each guarded value.
+    recording : Recording
+        Without mutation; returns the joint's results, then what is compared.
     seconds : float
         How long recording took.
     """
+    recorded, sources = recording.module, recording.sources
     results: list[fx.Node] = list(recorded.graph.output_node().args[0])  # type: ignore
     inputs = dict(zip(recorded.graph.find_nodes(op="placeholder"), joint.arguments(), strict=True))
     state = dict(zip(joint.state, inputs, strict=False))
@@ -42,12 +37,12 @@ def assemble(
     # A tensor that forward left alone comes back as the input it was.
     changed = {name: node for name, node in after.items() if node is not state[name]}
     looked = results[fixed + len(after) :]
-    kept = needed(sources, looked)
+    watched, checked = looked[: len(sources)], looked[len(sources) :]
 
     first = 1 + len(joint.gradients)
     varying = _varying(dict(zip(joint.outputs.names, results[first:fixed], strict=True)))
-    returned = [*results[:fixed], *changed.values(), *_lengths(recorded.graph, varying)]
-    watched = [looked[index] for index in kept]
+    lengths = _lengths(recorded.graph, varying)
+    returned = [*results[:fixed], *changed.values(), *checked, *lengths]
     used = ancestry(*returned, *watched) & inputs.keys()
     _check_reshaped(joint, [name for name, node in state.items() if node in used])
     guard_module = (
@@ -75,9 +70,13 @@ def assemble(
         updated=tuple(changed),
         constants=_constants(module, guard_module),
         guards=tuple(
-            Guard(value.item(), *sources[index]) for index, value in zip(kept, values, strict=True)
+            Guard(value.item(), source.line, source.what)
+            for source, value in zip(sources, values, strict=True)
         ),
         guard_module=guard_module,
+        conditions=tuple(recording.conditions),
+        left_out=recording.left_out,
+        reported=recording.reported,
         effects=joint.effects,
         train=joint.train,
         seconds=seconds,

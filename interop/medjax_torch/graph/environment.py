@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
 from unittest import mock
 
@@ -114,6 +115,18 @@ class _Reentrant:
         needed = any(isinstance(value, Tensor) and value.requires_grad for value in args)
         with marked(), torch.set_grad_enabled(needed and torch.is_grad_enabled()):
             return function(*args)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Keep what forward prints and logs of made-up values to itself."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 @contextmanager

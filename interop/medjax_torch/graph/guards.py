@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import fx
@@ -13,6 +13,9 @@ from torch import fx
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
 
 aten = torch.ops.aten
+
+READ = "medjax_read"
+"""Where the metadata of a recorded node has the position of what a `Reader` noticed."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,26 @@ def selects(operation: str) -> bool:
     return operation in {str(target) for target in _COUNTS if target not in read}
 
 
-def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:
+class Source(NamedTuple):
+    """Where a value was looked at.
+
+    Attributes
+    ----------
+    line, what : str
+        The user's line and the torch operation.
+    read : int or None
+        The position of the `Read` if it was noticed.
+    is_truth : bool
+        Whether the value is True or False.
+    """
+
+    line: str
+    what: str
+    read: int | None = None
+    is_truth: bool = False
+
+
+def add_guards(module: fx.GraphModule) -> list[Source]:
     """Append the values that Python looked at to a graph's outputs.
 
     Parameters
@@ -126,11 +148,11 @@ def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:
 
     Returns
     -------
-    list of (str, str)
-        The user's line and the operation behind each appended output.
+    list of Source
+        What is known about each appended output.
     """
     graph = module.graph
-    sources: list[tuple[str, str]] = []
+    sources: list[Source] = []
     values: list[fx.Node] = []
     for node in list(graph.nodes):
         if node.target in _COUNTS:
@@ -138,7 +160,9 @@ def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:
             with graph.inserting_before(node):
                 added = list(_COUNTS[node.target](graph, node))
             values += added
-            sources += [(line_of_stack(node.stack_trace), str(node.target))] * len(added)
+            line = line_of_stack(node.stack_trace)
+            source = Source(line, str(node.target), node.meta.get(READ), _is_truth(node))
+            sources += [source] * len(added)
     output = graph.output_node()
     results: Any = output.args[0]
     output.args = ([*results, *values],)
@@ -146,32 +170,12 @@ def add_guards(module: fx.GraphModule) -> list[tuple[str, str]]:
     return sources
 
 
-def needed(sources: Sequence[tuple[str, str]], values: Sequence[fx.Node]) -> list[int]:
-    """Return which of the guards depend on an input; the others are constants.
-
-    Parameters
-    ----------
-    sources : sequence of (str, str)
-        What `add_guards` returned.
-    values : sequence of fx.Node
-        Their outputs in a graph without mutation.
-
-    Raises
-    ------
-    TraceError
-        If a value is random.
-    """
-    kept = []
-    for index, ((line, _), value) in enumerate(zip(sources, values, strict=True)):
-        ancestors = ancestry(value)
-        if any(is_random(node) for node in ancestors):
-            raise TraceError(
-                f"forward decides by a random number{at(line)}: a graph would decide alike at "
-                "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
-            )
-        if any(node.op == "placeholder" for node in ancestors):
-            kept.append(index)
-    return kept
+def refuse_random(source: Source) -> TraceError:
+    """Return the error for a value that is random."""
+    return TraceError(
+        f"forward decides by a random number{at(source.line)}: a graph would decide alike at "
+        "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
+    )
 
 
 def refuse_unguarded(graph: fx.Graph) -> None:
@@ -219,6 +223,12 @@ def is_random(node: fx.Node) -> bool:
 def _true(graph: fx.Graph, mask: Any) -> fx.Node:
     chosen = graph.call_function(aten.ne.Scalar, (mask, 0))
     return graph.call_function(aten.sum.default, (chosen,))
+
+
+def _is_truth(node: fx.Node) -> bool:
+    if node.target is aten._local_scalar_dense.default:
+        return bool(_meta(node.args[0]).dtype == torch.bool)
+    return node.target is aten.equal.default
 
 
 def _meta(node: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,22 @@ from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.number_lists import Numbers
 from medjax_torch.graph.packed import Rows, Steps
+from medjax_torch.graph.read_numbers import Expression, ReadNumber
 from medjax_torch.walk import walk
 
-_TENSOR = object()
-_SCALAR = object()
+
+class _Held:
+    """What stands for a value that the graph returns."""
+
+
+_TENSOR = _Held()
+_SCALAR = _Held()
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    number: int
+    positions: list[int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,65 @@ class OutputSpec:
     _leaves: tuple[Any, ...]
     _spec: pytree.TreeSpec
 
+    @property
+    def keys(self) -> list[str]:
+        """The outputs' own names: of columns, not of what is in them."""
+        return list(self._filled(list(self._leaves)))
+
+    def parts(self, key: str) -> list[tuple[str, Any, list[int]]]:
+        """Return path and kind of each leaf of an output, and the positions of its tensors."""
+        named, _ = flatten({key: self._filled(self._numbered())[key]})
+        return [(path, self._leaves[leaf.number], leaf.positions) for path, leaf in named.items()]
+
+    def reduced(
+        self, keys: Collection[str], replaced: Mapping[str, Expression] | None = None
+    ) -> tuple[OutputSpec, list[int | str]]:
+        """Return the specification of some of the outputs.
+
+        Parameters
+        ----------
+        keys : collection of str
+            What to leave out.
+        replaced : mapping of str to Expression, optional
+            By path, numbers that are computed from one tensor.
+
+        Returns
+        -------
+        spec : OutputSpec
+            Of the others.
+        sources : list of int or str
+            For each of its tensors the position among those of this one, or the path in `replaced`.
+        """
+        replaced = replaced or {}
+        outputs = self._filled(self._numbered())
+        named, spec = flatten({key: value for key, value in outputs.items() if key not in keys})
+        leaves: list[Any] = []
+        names: list[str] = []
+        sources: list[int | str] = []
+        for path, leaf in named.items():
+            if path in replaced:
+                leaves.append(replaced[path])
+                names.append(path)
+                sources.append(path)
+            else:
+                leaves.append(self._leaves[leaf.number])
+                names += [self.names[position] for position in leaf.positions]
+                sources += leaf.positions
+        return OutputSpec(tuple(names), tuple(leaves), spec), sources
+
+    def _numbered(self) -> list[_Leaf]:
+        first = 0
+        leaves = []
+        for number, leaf in enumerate(self._leaves):
+            count = len(leaf.tensors()) if isinstance(leaf, Expression) else isinstance(leaf, _Held)
+            leaves.append(_Leaf(number, list(range(first, first + count))))
+            first += count
+        return leaves
+
+    def _filled(self, leaves: list[Any]) -> dict[str, Any]:
+        outputs: dict[str, Any] = pytree.tree_unflatten(leaves, self._spec)
+        return outputs
+
     def rebuild(self, tensors: Sequence[Any]) -> dict[str, Any]:
         """Return forward's outputs with the given values, of any type, in the places of tensors.
 
@@ -48,9 +119,10 @@ class OutputSpec:
                 leaf = next(pending)
             elif leaf is _SCALAR:
                 leaf = next(pending).item()
+            elif isinstance(leaf, Expression):
+                leaf = leaf.evaluate([next(pending).item() for _ in leaf.tensors()])
             leaves.append(leaf)
-        outputs: dict[str, Any] = pytree.tree_unflatten(leaves, self._spec)
-        return outputs
+        return self._filled(leaves)
 
 
 def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor]]:
@@ -74,6 +146,11 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
             kind = _SCALAR
             number: Any = leaf
             tensors.append(torch.scalar_tensor(number, dtype=_dtype(leaf)))
+        elif isinstance(leaf, ReadNumber):
+            kind = leaf.expression
+            read = kind.tensors()
+            tensors += read
+            names += [name if not number else f"{name} ({number})" for number in range(len(read))]
         elif walk(leaf).tensors:
             raise TraceError(
                 f"forward returned a {type(leaf).__name__} at {name!r} that holds tensors, "
@@ -81,7 +158,7 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
                 "tensors of it that are needed."
             )
         leaves.append(kind)
-        if kind is not leaf:
+        if isinstance(kind, _Held):
             names.append(name)
     return OutputSpec(tuple(names), tuple(leaves), spec), tensors
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.batches import columns
+from medjax_torch.graph.conditions import Condition
 from medjax_torch.graph.guards import Guard
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec
@@ -33,12 +34,15 @@ class Results:
         Parameters and buffers that forward changed, with their new values.
     sizes : sequence of array
         How long the outputs are along `Graph.varying`.
+    checked : sequence of array
+        The truth values that `Graph.conditions` are about.
     """
 
     loss: Any
     gradients: dict[str, Any]
     outputs: Sequence[Any]
     updated: dict[str, Any]
+    checked: Sequence[Any] = ()
     sizes: Sequence[Any] = ()
 
 
@@ -101,6 +105,14 @@ class Graph:
         What Python looked at: the graph is valid where these hold.
     guard_module : fx.GraphModule or None
         Takes the same inputs, returns the list of what the guards compare; None without guards.
+    conditions : tuple of Condition
+        Truth values, returned last, that forward looked at and that depend on what changes in
+        training: a step in which one is another is none of this graph's.
+    left_out : dict of str to str
+        Outputs of forward that the graph does not return, as values that change in training were
+        read for them, and where.
+    reported : tuple of str
+        Lines where values were read on which nothing in the graph depends.
     effects : tuple of str
         Paths of what forward leaves in the component for its next run: a counter, a list of
         losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
@@ -137,6 +149,9 @@ class Graph:
     constants: dict[str, Tensor]
     guards: tuple[Guard, ...]
     guard_module: fx.GraphModule | None
+    conditions: tuple[Condition, ...]
+    left_out: dict[str, str]
+    reported: tuple[str, ...]
     effects: tuple[str, ...]
     train: bool
     seconds: float
@@ -200,12 +215,14 @@ class Graph:
         first = 1 + len(self.gradients)
         last = first + len(self.outputs.names)
         end = last + len(self.updated)
+        checked = end + len(self.conditions)
         return Results(
             loss=values[0],
             gradients=dict(zip(self.gradients, values[1:first], strict=True)),
             outputs=values[first:last],
             updated=dict(zip(self.updated, values[last:end], strict=True)),
-            sizes=values[end:],
+            checked=values[end:checked],
+            sizes=values[checked:],
         )
 
     def cut(self, outputs: Mapping[str, Any], sizes: Sequence[Any]) -> dict[str, Any]:
@@ -231,8 +248,8 @@ def same(first: Graph, second: Graph) -> bool:
     return (
         first.module.code == second.module.code
         and first.inputs_named == second.inputs_named
-        and (first.gradients, first.updated, first.guards)
-        == (second.gradients, second.updated, second.guards)
+        and (first.gradients, first.updated, first.guards, first.conditions)
+        == (second.gradients, second.updated, second.guards, second.conditions)
         and first.outputs == second.outputs
         and first.constants.keys() == second.constants.keys()
         and all(

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
-from medjax_torch.graph.environment import tracing
+from medjax_torch.graph.environment import silent, tracing
 from medjax_torch.graph.errors import TraceError, at, cause, line_of_error
-from medjax_torch.graph.guards import add_guards, refuse_unguarded, selects
+from medjax_torch.graph.guards import (
+    Source,
+    add_guards,
+    ancestry,
+    is_random,
+    refuse_random,
+    refuse_unguarded,
+    selects,
+)
+from medjax_torch.graph.influence import Recording, settle
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.long_integers import within_32_bits
 from medjax_torch.graph.looked_at import Logged, expecting
 from medjax_torch.graph.numbers import Number
-from medjax_torch.graph.passes import Mode, Rules, functionalize, record
+from medjax_torch.graph.passes import Rules, functionalize, record
+from medjax_torch.graph.read_numbers import following_math
+from medjax_torch.graph.reader import PASSED_ON, Answer, Reader
 from medjax_torch.graph.record import Graph
 from medjax_torch.graph.sized import record_sized
-from medjax_torch.graph.sizes import ExactShapesError, is_counted, without_values
+from medjax_torch.graph.sizes import ExactShapesError, Sizes, is_counted, without_values
+from medjax_torch.graph.symbols import UNREADABLE, check_symbols, noticing_text
 from medjax_torch.modules import Found
-
-_Recording = tuple[fx.GraphModule, list[tuple[str, str]]]
-"""A functional graph, and line and operation of every guarded value at the end of its outputs."""
 
 
 def trace(
@@ -37,6 +47,7 @@ def trace(
     train: bool,
     rules: Rules | None = None,
     numbers: Sequence[Number] = (),
+    changing: Collection[str] = (),
 ) -> Graph:
     """Record forward, and in training torch's own backward, as one functional graph.
 
@@ -44,7 +55,7 @@ def trace(
     ----------
     call : Call
         Takes a dict like `batch` and returns outputs and loss, as the component's forward does
-        with ``return_loss=True``. Runs up to three times.
+        with ``return_loss=True``. Runs some times more where Python looks at values.
     found : Found
         The component's content. It is left as it was, whatever happens.
     batch : mapping of str to value
@@ -55,6 +66,9 @@ def trace(
         Replacements and decompositions; by default core aten is what remains.
     numbers : sequence of Number
         Python numbers that become inputs as tensors do.
+    changing : collection of str
+        Parameters and buffers that change from step to step. Truth values that depend on them are
+        `Graph.conditions`, not guards.
 
     Returns
     -------
@@ -78,7 +92,7 @@ def trace(
     with host_random.watched(found.content.generators) as drawn:
         graph = _on_shapes(joint, rules, drawn, start)
         if isinstance(graph, Exception):
-            graph = _on_values(joint, rules, drawn, start, graph)
+            graph = _on_values(joint, rules, drawn, start, graph, changing)
     check_aliases(found, graph)
     return within_32_bits(graph, found.tensors, graph.tensors_of(batch))
 
@@ -93,13 +107,13 @@ def _on_shapes(
 
     Where forward decides by a number, it does as `read` has it.
     """
-    recording = _attempt(joint, "fake", rules, read)
+    with silent():
+        recording = _attempt(lambda: _record_shapes(joint, rules, read))
     host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
         return recording
-    recorded, sources = recording
     try:
-        graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+        graph = assemble(joint, recording, time.perf_counter() - start)
     except (IndexError, RuntimeError) as error:
         if isinstance(error, TraceError):
             raise
@@ -111,16 +125,41 @@ def _on_shapes(
     return graph
 
 
-def _on_values(joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: Exception) -> Graph:
+def _on_values(
+    joint: Joint,
+    rules: Rules,
+    drawn: Drawn,
+    start: float,
+    reason: Exception,
+    changing: Collection[str],
+) -> Graph:
     """Return the graph recorded on the values of the batch.
 
     If forward decided by values and selects by masks besides, the decisions alone are fixed.
     """
-    recorded, sources = _real(joint, rules, drawn)
+    # All recordings draw the same, so that they can be compared.
+    drawing = torch.get_rng_state()
+
+    def again(answer: Answer | None) -> Recording | Exception:
+        torch.set_rng_state(drawing)
+        return _attempt(lambda: _record_values(joint, rules, answer))
+
+    recording = again(None)
+    host_random.refuse(drawn(), joint.eager)
+    if isinstance(recording, Exception):
+        # An error of the component itself comes out as torch would raise it.
+        joint.eager()
+        raise TraceError(
+            f"forward cannot be traced{at(line_of_error(recording))}: "
+            f"{cause(recording)}. Write this part with torch operations on tensors whose shapes do "
+            "not depend on values, or do it in collate or prepare_batch."
+        ) from recording
+    settled = settle(joint, recording, again, changing)
     # At once: the joint function keeps the structure of its latest run.
-    graph = assemble(joint, recorded, sources, time.perf_counter() - start)
+    graph = assemble(joint, settled, time.perf_counter() - start)
     exact = str(reason) if isinstance(reason, ExactShapesError) else ""
-    if not exact and rules.accept is not None and any(selects(what) for _, what in sources):
+    follows = settled.conditions or settled.left_out or settled.reported
+    if not (exact or follows) and rules.accept is not None and _selects_any(settled):
         with tracing(rules.replacements), Logged() as logged:
             joint.eager()
         counted: Graph | Exception
@@ -134,47 +173,60 @@ def _on_values(joint: Joint, rules: Rules, drawn: Drawn, start: float, reason: E
     return dataclasses.replace(graph, exact=exact)
 
 
-def _real(joint: Joint, rules: Rules, drawn: Drawn) -> _Recording:
-    recording = _attempt(joint, "real", rules)
-    host_random.refuse(drawn(), joint.eager)
-    if isinstance(recording, Exception):
-        # An error of the component itself comes out as torch would raise it.
-        joint.eager()
-        raise TraceError(
-            f"forward cannot be traced{at(line_of_error(recording))}: "
-            f"{cause(recording)}. Write this part with torch operations on tensors whose shapes do "
-            "not depend on values, or do it in collate or prepare_batch."
-        ) from recording
-    return recording
+def _selects_any(recording: Recording) -> bool:
+    return any(selects(source.what) for source in recording.sources)
 
 
-def _attempt(
-    joint: Joint, mode: Mode, rules: Rules, read: Sequence[Any] = ()
-) -> _Recording | Exception:
+def _attempt(record: Callable[[], Recording]) -> Recording | Exception:
     """Return the error instead of raising it, so that the next attempt's is not chained to it."""
     try:
-        return _record(joint, mode, rules, read)
+        return record()
     except TraceError:
         raise
     except Exception as error:
         return error
 
 
-def _record(joint: Joint, mode: Mode, rules: Rules, read: Sequence[Any] = ()) -> _Recording:
+def _record_shapes(joint: Joint, rules: Rules, read: Sequence[Any]) -> Recording:
     inputs = joint.arguments()
-    sources: list[tuple[str, str]] = []
-    with tracing(rules.replacements):
-        sizes, given = without_values(inputs) if mode == "fake" else (None, inputs)
-        forward = expecting(joint.forward, sizes, read) if sizes and read else joint.forward
-        first = record(forward, given, mode, rules)
+    with noticing_text() as check_text, tracing({**rules.replacements, **UNREADABLE}):
+        sizes, given = without_values(inputs)
+        forward = expecting(joint.forward, sizes, read) if read else joint.forward
+        first = record(forward, given, "fake", rules)
         check_constants(first, train=joint.train)
-        if sizes is None:
-            refuse_unguarded(first.graph)
-            sources = add_guards(first)
-        elif sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
+        if sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
             if rules.accept is None:
                 raise ExactShapesError("shapes depend on values")
-            return record_sized(first, sizes, inputs, rules)
-        recorded = functionalize(first, inputs, mode, rules)
+            check_text()
+            return _sized(first, sizes, inputs, rules)
+        recorded = functionalize(first, inputs, "fake", rules)
+    check_text()
+    check_symbols(recorded, joint)
     refuse_unguarded(recorded.graph)
-    return recorded, sources
+    return Recording(recorded, [])
+
+
+def _sized(
+    first: fx.GraphModule, sizes: Sizes, inputs: Sequence[Tensor], rules: Rules
+) -> Recording:
+    recorded, lines = record_sized(first, sizes, inputs, rules)
+    sources = [Source(*line) for line in lines]
+    results: Any = recorded.graph.output_node().args[0]
+    for source, value in zip(sources, results[len(results) - len(sources) :], strict=True):
+        if any(map(is_random, ancestry(value))):
+            raise refuse_random(source)
+    return Recording(recorded, sources)
+
+
+def _record_values(joint: Joint, rules: Rules, answer: Answer | None) -> Recording:
+    inputs = joint.arguments()
+    reader = Reader(len(joint.trained) + len(joint.frozen), answer)
+    with reader, following_math(), tracing({**rules.replacements, **PASSED_ON}):
+        first = record(joint.forward, inputs, "real", rules)
+        check_constants(first, train=joint.train)
+        refuse_unguarded(first.graph)
+        sources = add_guards(first)
+        recorded = functionalize(first, inputs, "real", rules)
+    reader.check_copies()
+    refuse_unguarded(recorded.graph)
+    return Recording(recorded, sources, reader.reads)

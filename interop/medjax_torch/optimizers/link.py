@@ -72,7 +72,7 @@ class OptimizerLink:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
         made = self._plan.transformation(self._last, learning_rate)
         marks = isinstance(self._optimizer, torch.optim.SparseAdam)
-        return leaving_alone(made, () if marks else self._sometimes)
+        return leaving_alone(made, self._sometimes, is_marked_by_rows=marks)
 
     def is_current(self) -> bool:
         """Tell whether the groups hold the parameters, with the options, that were planned."""

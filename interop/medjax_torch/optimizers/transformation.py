@@ -106,7 +106,10 @@ def make_transformation(
 
 
 def leaving_alone(
-    transformation: optax.GradientTransformation, names: Collection[str]
+    transformation: optax.GradientTransformation,
+    names: Collection[str],
+    *,
+    is_marked_by_rows: bool = False,
 ) -> optax.GradientTransformation:
     """Return a transformation that leaves parameters alone where they got no gradient.
 
@@ -117,13 +120,16 @@ def leaving_alone(
     names : collection of str
         Parameters that get a gradient from some batches only. Where all of it is 0 it was not
         there, and neither they nor their moments change; see `rule.touched`.
+    is_marked_by_rows : bool
+        Whether the optimizer reads the marks itself, as SparseAdam does.
     """
     if not names:
         return transformation
 
     def update(updates: Any, state: OptimizerState, params: Any = None) -> Any:
         # Of a sign, all that is left of the mark would be a whole step.
-        unmarked = {name: _unmarked(updates[name]) for name in names}
+        marked = () if is_marked_by_rows else names
+        unmarked = {name: _unmarked(updates[name]) for name in marked}
         deltas, after = transformation.update({**updates, **unmarked}, state, params)
         moments: dict[str, Slots] = dict(after.moments)
         for name in names:
