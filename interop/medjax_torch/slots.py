@@ -68,8 +68,10 @@ class Member:
         return getattr(self.holder, self.name, MISSING)
 
     def set(self, value: Any) -> None:
-        """Replace the attribute, also of a frozen dataclass."""
-        if value is not MISSING:
+        """Replace the attribute, also of a frozen dataclass or a class."""
+        if isinstance(self.holder, type):
+            setattr(self.holder, self.name, value)
+        elif value is not MISSING:
             object.__setattr__(self.holder, self.name, value)
         elif self.get() is not MISSING:
             object.__delattr__(self.holder, self.name)

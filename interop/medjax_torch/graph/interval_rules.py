@@ -35,10 +35,11 @@ def union(bounds: Iterable[Interval]) -> Interval | None:
 
 
 def size_of(node: Any) -> int:
-    """Return how many elements a node's result has."""
+    """Return how many elements a node's result has at most; the device holds none of 2**31."""
     value = node.meta.get("val")
     shape = value.shape if isinstance(value, Tensor) else ()
-    return math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
+    count = math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
+    return min(count, INT32[1])
 
 
 def _corners(operation: Callable[[int, int], int], x: Interval, y: Interval) -> Interval:
@@ -314,6 +315,8 @@ INDEX_ONLY = frozenset(
         "multinomial",
         "nonzero",
         "searchsorted",
+        "sym_numel",
+        "sym_size",
     ]
 )
 """What they give are places of elements or counts of them."""
