@@ -111,6 +111,7 @@ class Variants:
         self._kept: dict[Hashable, list[_Kept]] = {}
         self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
         self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
+        self._idle: dict[bool, set[str]] = {True: set(), False: set()}  # counters
         self._warned: set[str] = set()
 
     def known(self, batch: Mapping[str, Any], *, train: bool) -> int | None:
@@ -236,7 +237,8 @@ class Variants:
         self.seconds += graph.seconds
         if check is not None:
             check(graph)
-        self._refuse_counters(influential(graph, record))
+        self._refuse_counters(influential(graph, record, self._idle[train]))
+        self._idle[train].update(graph.counters)
         self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)

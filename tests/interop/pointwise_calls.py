@@ -24,6 +24,8 @@ for _name in ("acos", "asin", "atanh", "erfinv"):
     calls("unary", getattr(aten, _name).default, f(3, 4).tanh(), SPECIAL)
 for _name in ("acosh", "digamma", "lgamma"):
     calls("unary", getattr(aten, _name).default, POSITIVE + 1, tolerance=3e-6)
+_SHAPES = POSITIVE[1:] * 2
+calls("binary", aten._standard_gamma_grad.default, (_SHAPES, _SHAPES * 0.8), tolerance=1e-3)
 calls("unary", aten.bitwise_not.default, INTEGERS, TRUTHS, torch.tensor([3], dtype=torch.uint8))
 calls("unary", aten.logical_not.default, TRUTHS)
 calls("unary", aten.sign.default, TRUTHS)

@@ -6,8 +6,16 @@ aten = torch.ops.aten
 SIZE = 4096
 WEIGHTS = torch.tensor([1.0, 2.0, 0.0, 5.0])
 
+CAUCHY = aten.cauchy.default
+"""Has neither a mean nor a standard deviation."""
+
 # Operator: arguments, keyword arguments, mean and standard deviation of a draw.
 DRAWS = {
+    aten._sample_dirichlet.default: ((torch.full((SIZE, 2), 2.0),), {}, 0.5, 20**-0.5),
+    aten._standard_gamma.default: ((torch.full((SIZE,), 4.0),), {}, 4.0, 2.0),
+    aten.binomial.default: ((torch.full((SIZE,), 10.0), torch.full((SIZE,), 0.3)), {}, 3, 2.1**0.5),
+    aten.geometric.default: ((torch.zeros(SIZE), 0.5), {}, 2.0, 2**0.5),
+    aten.log_normal.default: ((torch.zeros(SIZE), 0.0, 0.5), {}, 1.1331, 0.6039),
     aten.bernoulli.default: ((torch.full((SIZE,), 0.3),), {}, 0.3, 0.21**0.5),
     aten.bernoulli.p: ((torch.zeros(SIZE), 0.3), {}, 0.3, 0.21**0.5),
     aten.bernoulli.Tensor: ((torch.zeros(SIZE), torch.tensor(0.3)), {}, 0.3, 0.21**0.5),

@@ -121,7 +121,7 @@ def test_columns_that_forward_reads_are_those_of_each_batch(tmp_path, read):
     kind = type("Reading", (Weighted,), {"read": staticmethod(read)})
     _, trainer = both(tmp_path, kind)
     graphs = [graph for graph in trainer.prepare().converted.variants.graphs if graph.train]
-    assert len(graphs) <= 3
+    assert len(graphs) <= 4
 
 
 def test_a_text_that_differs_in_every_batch_is_no_matter_until_it_is_read(tmp_path):

@@ -121,7 +121,7 @@ def test_the_bound_names_line_cost_and_way_out():
         compared.graph_of(batch("all"))
     message = str(caught.value)
     assert re.search(
-        r"at .*selection_cases.py:\d+ in length: kept = h.* in more than 3 ways: 3 graphs were "
+        r"at .*selection_cases.py:\d+ in length: kept = h.* in more than 3 ways: 4 graphs were "
         r"traced in \d+\.\d s, and each was compiled too.* a count is taken for a number at .*in "
         r"length: return kept.*x\.size\(0\) in place of len\(x\), or raise Options\(max_variants",
         message,

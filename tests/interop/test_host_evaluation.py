@@ -79,6 +79,7 @@ class ByNumpy(Classifier):
         ), loss
 
 
+@pytest.mark.slow
 def test_numpy_makes_names_for_the_evaluation(tmp_path, caplog):
     component, computer = ByNumpy(), Accuracy()
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
@@ -103,7 +104,7 @@ def test_generators_are_left_alone(tmp_path):
     assert (before[1] == np.random.get_state()[1]).all()
 
 
-@pytest.mark.parametrize("arithmetic", ["medkit", "exact"])
+@pytest.mark.parametrize("arithmetic", [pytest.param("medkit", marks=pytest.mark.slow), "exact"])
 def test_the_loss_is_weighed_as_in_jax(tmp_path, arithmetic):
     options = Options(loss_arithmetic=arithmetic)
     losses = [

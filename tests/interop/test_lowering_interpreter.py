@@ -12,6 +12,7 @@ from torch_graphs import eager, functional_graph, on_jax, to_jax, trace
 
 from medjax_torch.lowerings import LoweringError, MissingOperatorWarning, missing_operators, run
 from medjax_torch.lowerings.custom_ops import ctc_loss
+from medjax_torch.lowerings.table import TABLE
 
 KEY = jax.random.key(0)
 
@@ -68,7 +69,8 @@ def test_a_tpu_is_refused_what_it_cannot_do(missing):
         run(graph, list(map(to_jax, flat)), KEY, {}, platform="tpu")
 
 
-def test_missing_random_operators_are_refused():
+def test_missing_random_operators_are_refused(monkeypatch):
+    monkeypatch.delitem(TABLE, torch.ops.aten.geometric.default)
     graph = functional_graph(lambda x: [x.clone().geometric_(0.5)], [f(3)])
     with pytest.raises(LoweringError, match=r"geometric.*draws random numbers"):
         on_jax(graph, [f(3)])

@@ -75,22 +75,29 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "LSTM" else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS],
+)
 def test_one_graph_for_all_lengths_equals_torch(name):
     for train in (True, False):
         (graph,) = agree(Packed(LAYERS[name]), *UNSORTED, train=train)
         assert not graph.effects
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("lengths", "options"),
     [
         (lambda lengths: lengths, {"enforce_sorted": True}),
-        (lambda lengths: lengths.tolist(), {"enforce_sorted": True}),
+        slow(lambda lengths: lengths.tolist(), {"enforce_sorted": True}),
         (lambda lengths: lengths.tolist(), {}),
-        (lambda lengths: list(lengths.unbind(0)), {}),
-        (lambda lengths: lengths.cpu(), {"total_length": 8}),
-        (lambda lengths: (torch.arange(6) < lengths[:, None]).sum(1), {}),
+        slow(lambda lengths: list(lengths.unbind(0)), {}),
+        slow(lambda lengths: lengths.cpu(), {"total_length": 8}),
+        slow(lambda lengths: (torch.arange(6) < lengths[:, None]).sum(1), {}),
     ],
     ids=["sorted", "sorted list", "list", "list of tensors", "total length", "of a mask"],
 )
@@ -101,6 +108,7 @@ def test_lengths_may_come_in_any_form(lengths, options):
     assert len(graph.guards) == ("total_length" not in options)
 
 
+@pytest.mark.slow
 def test_batches_padded_further_have_torchs_shorter_outputs():
     graphs = agree(Packed(LAYERS["RNN"]), [3, 5, 1, 3], [2, 4, 5, 2], [1, 1, 4, 1])
     assert len(graphs) == 2
@@ -155,7 +163,7 @@ def test_fixed_lengths_allow_any_computation():
         agree(module, *UNSORTED)
 
 
-@pytest.mark.parametrize("lengths", [[6, 0, 1, 2], [7, 1, 2, 3]])
+@pytest.mark.parametrize("lengths", [[6, 0, 1, 2], slow([7, 1, 2, 3])])
 def test_lengths_out_of_range_are_refused_as_in_torch(tmp_path, lengths):
     good = [{"ids": row, "length": n} for row, n in zip(IDS, [6, 4, 4, 1], strict=True)]
     bad = [{"ids": row, "length": n} for row, n in zip(IDS, lengths, strict=True)]

@@ -229,7 +229,7 @@ def test_a_trainer_takes_the_option(by_lengths, tmp_path):
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_the_option_changes_nothing_where_cudnn_cannot_apply(monkeypatch, tmp_path, precision):
     # A GPU has it for bfloat16 only, a CPU has it not at all.
     monkeypatch.setattr(conversion, "has_cudnn_attention", lambda: precision == "float32")

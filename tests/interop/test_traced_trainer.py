@@ -18,9 +18,16 @@ CASES = [
     (CountingAdam, {"weight_decay": 0.1}),
     (CutSGD, {"momentum": 0.9}),
 ]
-by_class = pytest.mark.parametrize(
-    ("kind", "options"), CASES, ids=lambda given: getattr(given, "__name__", "")
-)
+
+
+def by_class(nb_fast):
+    """Return a decorator that runs a test for every case, all but the first few of them slow."""
+    cases = [
+        case if number < nb_fast else pytest.param(*case, marks=pytest.mark.slow)
+        for number, case in enumerate(CASES)
+    ]
+    names = [kind.__name__ for kind, _ in CASES]
+    return pytest.mark.parametrize(("kind", "options"), cases, ids=names)
 
 
 class Learner(Classifier):
@@ -53,7 +60,7 @@ class Silent:
         return lambda *args, **kwargs: None
 
 
-@by_class
+@by_class(nb_fast=3)
 def test_it_trains_as_medkit_does(tmp_path, kind, options):
     training = pytest.importorskip("medkit.training")
     ours = trainer_of(tmp_path / "ours", kind, options)
@@ -83,7 +90,7 @@ def test_it_trains_as_medkit_does(tmp_path, kind, options):
         assert {n: type(v) for n, v in slots.items()} == {n: type(v) for n, v in others.items()}
 
 
-@by_class
+@by_class(nb_fast=2)
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, kind, options):
     whole = trainer_of(tmp_path / "whole", kind, options, nb_training_epochs=4)
     history = whole.train()

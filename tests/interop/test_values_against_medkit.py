@@ -31,7 +31,7 @@ class Rounded(Accuracy):
         return {**super().compute(all_data), "mean_number": sum(numbers) / len(numbers)}
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("function", [checked, logged, scaled, outputs])
 def test_values_that_are_read_leave_medkits_numbers(tmp_path, function, accumulation):
     fields = {"gradient_accumulation_steps": accumulation}
@@ -49,7 +49,11 @@ def test_values_that_are_read_leave_medkits_numbers(tmp_path, function, accumula
     assert difference <= (1e-3 if function is outputs else 1e-5)
 
 
-@pytest.mark.parametrize("in_training", [False, True], ids=["in evaluation", "everywhere"])
+@pytest.mark.parametrize(
+    "in_training",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["in evaluation", "everywhere"],
+)
 def test_a_crf_tagger_has_medkits_losses_and_scores(tmp_path, in_training):
     histories = [
         train(

@@ -82,7 +82,7 @@ class Attacked(Bag):
         return BatchData(), loss
 
 
-@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("accumulation", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "component",
     [

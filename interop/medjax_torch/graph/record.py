@@ -247,6 +247,8 @@ def same(first: Graph, second: Graph) -> bool:
     """Tell whether two graphs compute the same from the same inputs."""
     return (
         first.module.code == second.module.code
+        and first.limits == second.limits
+        and (first.host_part is None) == (second.host_part is None)
         and first.inputs_named == second.inputs_named
         and (first.gradients, first.updated, first.guards, first.conditions)
         == (second.gradients, second.updated, second.guards, second.conditions)
