@@ -21,7 +21,7 @@ from medjax_torch.lowerings.table import TABLE, Kind, lowers
 aten = torch.ops.aten
 
 NUMBERS = {
-    abs: (-5,),
+    operator.abs: (-5,),
     operator.add: (5, 2),
     operator.floordiv: (5, 2),
     operator.getitem: ([5, 2], 1),

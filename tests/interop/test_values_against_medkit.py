@@ -32,7 +32,10 @@ class Rounded(Accuracy):
 
 
 @pytest.mark.parametrize("accumulation", [1, pytest.param(3, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("function", [checked, logged, scaled, outputs])
+@pytest.mark.parametrize(
+    "function",
+    [checked, scaled, *(pytest.param(f, marks=pytest.mark.slow) for f in (logged, outputs))],
+)
 def test_values_that_are_read_leave_medkits_numbers(tmp_path, function, accumulation):
     fields = {"gradient_accumulation_steps": accumulation}
     given = {}

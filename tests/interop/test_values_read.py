@@ -103,6 +103,7 @@ def test_what_is_checked_and_logged_changes_no_number(tmp_path, function, capsys
     assert ours.losses == []
 
 
+@pytest.mark.slow
 def test_one_warning_says_what_is_logged(tmp_path, caplog):
     by_jax(tmp_path, reading(logged))
     (warning,) = (r for r in caplog.records if "forward reads values at" in r.getMessage())
