@@ -71,7 +71,7 @@ class Session:
         self._version = converted.version
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
-        self._watch = TensorWatch(self._found.tensors, self.bring)
+        self._watch = converted.variants.watch = TensorWatch(self._found.tensors, self.bring)
         self.bring()
 
     def bring(self) -> None:
@@ -119,6 +119,7 @@ class Session:
             self._watch.flags_changed = False
             with self._watch.aside():
                 self.converted.refresh()
+            self.converted.variants.look_at_flags()
         is_current = self.link is None or self.link.is_current()
         if self._version != self.converted.version or not is_current:
             state = self._rebuilt(state)
@@ -142,6 +143,7 @@ class Session:
     def end(self) -> None:
         """Leave the tensors to the user."""
         self._watch.release()
+        self.converted.variants.watch = None
 
     def _is_lost(self) -> bool:
         leaves = jax.tree.leaves(self.state)
@@ -188,7 +190,8 @@ class Session:
         if old is not new:
             self._watch.release()
             self._found = new
-            self._watch = TensorWatch(new.tensors, self.bring)
+            watch = TensorWatch(new.tensors, self.bring)
+            self._watch = self.converted.variants.watch = watch
         self._version = self.converted.version
         parts = self._assembly.parts()
         if self.link is not None:

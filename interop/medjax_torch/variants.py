@@ -22,7 +22,7 @@ from medjax_torch.graph.numbers import PREFIX, Number, is_number
 from medjax_torch.lowerings import counted, custom_ops, decompositions
 from medjax_torch.modules import Found
 from medjax_torch.optimizers.rule import TOUCH
-from medjax_torch.watch import ColumnReads, outer_places
+from medjax_torch.watch import ColumnReads, TensorWatch, outer_places
 
 logger = logging.getLogger("medjax")
 
@@ -90,6 +90,8 @@ class Variants:
         The component's content, to be replaced when it holds other tensors.
     seconds : float
         How long tracing took, all in all.
+    watch : TensorWatch or None
+        Tells whether somebody may have changed what requires a gradient; None if nobody watches.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Variants:
         self.graphs: list[Graph] = []
         self.found = found
         self.seconds = 0.0
+        self.watch: TensorWatch | None = None
+        self._learning: frozenset[str] = frozenset()
         self._max_variants = max_variants
         self._rules = rules
         self._may_skip = may_skip
@@ -175,8 +179,15 @@ class Variants:
     @property
     def learning(self) -> frozenset[str]:
         """Names of the parameters that require a gradient now."""
+        if self.watch is None or self.watch.is_open or self.watch.flags_changed:
+            self.look_at_flags()
+        return self._learning
+
+    def look_at_flags(self) -> None:
+        """Find out which parameters require a gradient, before `watch` forgets that it changed."""
         with torch._C.DisableTorchFunctionSubclass():
-            return frozenset(n for n, p in self.found.parameters.items() if p.requires_grad)
+            names = (n for n, p in self.found.parameters.items() if p.requires_grad)
+            self._learning = frozenset(names)
 
     def _traced(
         self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None

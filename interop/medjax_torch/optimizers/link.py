@@ -11,7 +11,6 @@ import torch
 
 from medjax import sharding
 from medjax.state import TrainState
-from medjax_torch.optimizers.groups import SWITCHES
 from medjax_torch.optimizers.plans import Plan, plan_of
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
@@ -75,7 +74,7 @@ class OptimizerLink:
         return leaving_alone(made, self._sometimes, is_marked_by_rows=marks)
 
     def is_current(self) -> bool:
-        """Tell whether the groups hold the parameters, with the options, that were planned."""
+        """Tell whether the groups hold the parameters that were planned."""
         return self._shape() == self._shape_seen
 
     def sync(self, state: TrainState) -> TrainState:
@@ -111,9 +110,6 @@ class OptimizerLink:
             for group in self._optimizer.param_groups
         ]
 
-    def _shape(self) -> list[tuple[Any, ...]]:
-        """Return what changes when a group, a parameter or an option is added."""
-        return [
-            (len(group["params"]), *(bool(group.get(name)) for name in SWITCHES))
-            for group in self._optimizer.param_groups
-        ]
+    def _shape(self) -> list[int]:
+        """Return what changes when a group or a parameter is added."""
+        return [len(group["params"]) for group in self._optimizer.param_groups]
