@@ -21,6 +21,7 @@ from medjax.metrics.mean import Mean
 from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.forward_call import ForwardCall
 from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
 from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Joint
@@ -31,7 +32,6 @@ from medjax_torch.modules import Found, find, read, write_back
 from medjax_torch.optimizers.rule import touched
 from medjax_torch.tensors import to_numpy
 from medjax_torch.variants import Check, Variants, tracing_rules
-from medjax_torch.watch import ColumnReads
 
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
 """What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
@@ -50,40 +50,6 @@ class GraphKey:
     """The graph of a batch, by its number. It holds no array, so steps are compiled for each."""
 
     number: int
-
-
-class ForwardCall:
-    """A component's forward on the columns of one kind of batch.
-
-    Parameters
-    ----------
-    call : callable
-        ``call(batch, eval_mode) -> (outputs, loss)``.
-    batch : mapping of str to value
-        Gives the type that forward expects.
-    train : bool
-        Whether gradients are wanted.
-
-    Attributes
-    ----------
-    reads : ColumnReads
-        What forward has read of the batches.
-    """
-
-    def __init__(
-        self, call: Callable[[Any, bool], Any], batch: Mapping[str, Any], *, train: bool
-    ) -> None:
-        self.reads = ColumnReads()
-        self._call = call
-        self._batch = batch
-        self._train = train
-
-    def __call__(self, values: dict[str, Any]) -> Any:
-        """Return outputs and loss."""
-        drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
-        own = {name: value for name, value in values.items() if name not in drawn}
-        with host_draws.given(drawn):
-            return self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)
 
 
 class ConvertedComponent:
