@@ -84,7 +84,12 @@ class Session:
             write_back(self._found, self._brought)
 
     def write_back(self) -> None:
-        """Copy weights and moments into the component and the torch optimizer, and leave them."""
+        """Copy weights and moments into the component and the torch optimizer, and leave them.
+
+        What user code has written to the component since the last step stays.
+        """
+        if self._watch.is_open and not self._is_lost():
+            self.state = self._with_written(self.state)
         self._watch.release()
         self.bring()
         if self.link is not None and not self._is_lost():

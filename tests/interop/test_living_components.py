@@ -292,8 +292,32 @@ def write_by_numpy(component, trainer):
     return {"on_step_end": on_step_end}
 
 
+def load_at_the_end(component, trainer):
+    def on_train_end():
+        with torch.no_grad():
+            for parameter in component.model.parameters():
+                parameter.mul_(0.5)
+
+    return {"on_train_end": on_train_end}
+
+
+def clamp_after_each_epoch(component, trainer):
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        component.model[0].weight.data.clamp_(-0.2, 0.2)
+
+    return {"on_epoch_end": on_epoch_end}
+
+
 @pytest.mark.parametrize(
-    "callbacks", [clamp_each_step, load_at_the_beginning, clamp_kept_views, write_by_numpy]
+    "callbacks",
+    [
+        load_at_the_end,
+        clamp_after_each_epoch,
+        clamp_each_step,
+        load_at_the_beginning,
+        clamp_kept_views,
+        write_by_numpy,
+    ],
 )
 def test_weights_that_a_callback_writes_are_taken_over(tmp_path, callbacks):
     both(tmp_path, Classifier, callbacks)

@@ -248,7 +248,7 @@ def same(first: Graph, second: Graph) -> bool:
     return (
         first.module.code == second.module.code
         and first.limits == second.limits
-        and (first.host_part is None) == (second.host_part is None)
+        and _names_of(first.host_part) == _names_of(second.host_part)
         and first.inputs_named == second.inputs_named
         and (first.gradients, first.updated, first.guards, first.conditions)
         == (second.gradients, second.updated, second.guards, second.conditions)
@@ -259,3 +259,7 @@ def same(first: Graph, second: Graph) -> bool:
             for name, held in first.constants.items()
         )
     )
+
+
+def _names_of(part: HostPart | None) -> tuple[str, ...]:
+    return () if part is None else part.names
