@@ -134,10 +134,10 @@ class Session:
         return state
 
     def take(self, written: Variables) -> None:
-        """Have in the state what forward wrote in evaluation."""
+        """Have in the state what forward wrote in evaluation, and go on watching views."""
         if written:
             self._is_ahead = True
-            self.has_run(applied(written, self.state))
+        self.has_run(applied(written, self.state) if written else self.state)
 
     def has_run(self, state: TrainState) -> None:
         """Take the state after a step; while somebody keeps views of the tensors, bring it."""

@@ -283,6 +283,16 @@ def clamp_kept_views(component, trainer):
     return {"on_step_end": on_step_end}
 
 
+def shrink_kept_views_after_each_epoch(component, trainer):
+    kept = [parameter.data for parameter in component.model.parameters()]
+
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        for view in kept:
+            view.mul_(0.5)
+
+    return {"on_epoch_end": on_epoch_end}
+
+
 def write_by_numpy(component, trainer):
     kept = component.model[0].weight.detach().numpy()
 
@@ -311,6 +321,7 @@ def clamp_after_each_epoch(component, trainer):
 @pytest.mark.parametrize(
     "callbacks",
     [
+        shrink_kept_views_after_each_epoch,
         load_at_the_end,
         clamp_after_each_epoch,
         clamp_each_step,
