@@ -107,10 +107,9 @@ class Assembly:
             return made
 
         rate = reads(trainer.schedule.rate)
-        settings = (
-            *(traced(options), rate, self._warmup, accumulation, with_outputs),
-            *(preparation.converted.sometimes, layout_of(state)),
-        )
+        sometimes = preparation.converted.sometimes
+        chosen = traced(options), rate, self._warmup, accumulation, with_outputs
+        settings = (*chosen, sometimes, layout_of(state))
         step: CompiledStep = parts.component.kept("steps", settings, make)
         return step
 

@@ -114,7 +114,7 @@ class ConvertedComponent:
         functions = (component.forward, call)
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
         self.marks_rows = marks_rows
-        self.variants = Variants(*(self.found, max_variants, rules, functions), may_skip=may_skip)
+        self.variants = Variants(self.found, max_variants, rules, functions, may_skip=may_skip)
         self.host_draws = host_draws.HostDraws()
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None

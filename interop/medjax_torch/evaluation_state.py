@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from medjax.compiled import Compilation, Step
+from medjax.compiled import Step
 from medjax.component import Variables
 from medjax.state import TrainState
+from medjax_torch.wrapped_step import WrappedStep
 
 
-class WritingEvaluation:
+class WritingEvaluation(WrappedStep):
     """A step of evaluation that hands on what forward wrote.
 
     Parameters
@@ -25,18 +25,8 @@ class WritingEvaluation:
     """
 
     def __init__(self, step: Step) -> None:
-        self._step = step
+        super().__init__(step)
         self.written: Variables = {}
-
-    @property
-    def phase(self) -> str:
-        """Evaluation."""
-        return self._step.phase
-
-    @property
-    def compilations(self) -> Sequence[Compilation]:
-        """What the step was compiled for."""
-        return self._step.compilations
 
     def __call__(self, variables: Variables, batch: Any) -> Any:
         """Return loss and outputs of a batch."""

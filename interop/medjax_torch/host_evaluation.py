@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medjax import sharding
-from medjax.compiled import Compilation, CompiledStep
+from medjax.compiled import CompiledStep
 from medjax.metrics.mean import Mean
 from medjax.step import weighed
 from medjax_torch.batches.mapping import rebuilt
@@ -23,6 +23,7 @@ from medjax_torch.graph.errors import at
 from medjax_torch.modules import swapped
 from medjax_torch.options import Options
 from medjax_torch.tensors import to_torch
+from medjax_torch.wrapped_step import WrappedStep
 
 logger = logging.getLogger("medjax")
 
@@ -30,7 +31,7 @@ HOST = "host"
 """What a batch for the host holds: the collated batch itself."""
 
 
-class EvaluationStep:
+class EvaluationStep(WrappedStep):
     """Evaluates a batch in JAX, or in torch if it is marked as one for the host.
 
     Parameters
@@ -53,22 +54,12 @@ class EvaluationStep:
         *,
         with_outputs: bool,
     ) -> None:
-        self._step = step
+        super().__init__(step)
         self._converted = converted
         self._options = options
         self._with_outputs = with_outputs
         self._weights: tuple[list[Any], dict[str, Tensor]] = [], {}
         self._has_warned = False
-
-    @property
-    def phase(self) -> str:
-        """Evaluation."""
-        return self._step.phase
-
-    @property
-    def compilations(self) -> Sequence[Compilation]:
-        """What the step of JAX was compiled for."""
-        return self._step.compilations
 
     def __call__(self, variables: Any, batch: Any) -> tuple[Mean, Any, Any]:
         """Return loss and outputs of a batch, and the collections that forward changed."""

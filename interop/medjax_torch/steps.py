@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from medjax.compiled import Compilation, Step
+from medjax.compiled import Step
 from medjax.state import TrainState
 from medjax_torch.session import Session
+from medjax_torch.wrapped_step import WrappedStep
 
 
-class WatchedStep:
+class WatchedStep(WrappedStep):
     """The training step, with the host's hyperparameters in force and its state kept at hand.
 
     Parameters
@@ -33,23 +33,13 @@ class WatchedStep:
     def __init__(
         self, step: Step, session: Session, scheduler: Any, *, accumulation: int, may_skip: bool
     ) -> None:
-        self._step = step
+        super().__init__(step)
         self._session = session
         self._scheduler = scheduler
         self._accumulation = accumulation
         self._may_skip = may_skip
         self._pending = int(session.state.pending)
         self._nb_updates = int(session.state.step)
-
-    @property
-    def phase(self) -> str:
-        """Training."""
-        return self._step.phase
-
-    @property
-    def compilations(self) -> Sequence[Compilation]:
-        """What the step was compiled for."""
-        return self._step.compilations
 
     def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
         """Run the step, and afterwards the scheduler if it is stepped by the update."""
@@ -76,7 +66,7 @@ class WatchedStep:
         return True
 
 
-class WatchedEvalStep:
+class WatchedEvalStep(WrappedStep):
     """The evaluation step, on what user code made of the weights since the evaluation began.
 
     Parameters
@@ -88,18 +78,8 @@ class WatchedEvalStep:
     """
 
     def __init__(self, step: Step, session: Session) -> None:
-        self._step = step
+        super().__init__(step)
         self._session = session
-
-    @property
-    def phase(self) -> str:
-        """Evaluation."""
-        return self._step.phase
-
-    @property
-    def compilations(self) -> Sequence[Compilation]:
-        """What the step was compiled for."""
-        return self._step.compilations
 
     def __call__(self, variables: Any, batch: Any) -> Any:
         """Run the step."""
