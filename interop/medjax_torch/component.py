@@ -127,10 +127,11 @@ class ConvertedComponent:
 
     @property
     def sometimes(self) -> frozenset[str]:
-        """Names of those that have a gradient in some training graphs and none in others."""
+        """Names of those that have a gradient from some batches and none from others."""
         with_gradient = self._gradients()
         each = frozenset().union(*with_gradient)
-        return self.earlier | each.difference(each.intersection(*with_gradient))
+        dropped = {name for graph in self.variants.graphs for name in graph.droppable}
+        return self.earlier | dropped | each.difference(each.intersection(*with_gradient))
 
     def _gradients(self) -> list[frozenset[str]]:
         return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]
@@ -279,8 +280,10 @@ class ConvertedComponent:
                 for name, leaf in variables["params"].items()
             }
             # SparseAdam's marks, which tell of rows, tell of the whole as well.
-            for name in () if self.marks_rows else self.sometimes & found.keys():
-                gradients[name] = touched(gradients[name])
+            if not self.marks_rows:
+                own = self.graph(batch[GRAPH]).droppable  # with marks in the graph
+                for name in (self.sometimes & found.keys()).difference(own):
+                    gradients[name] = touched(gradients[name])
             if of_sum:
                 gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
             return outputs, loss, collections, gradients

@@ -53,6 +53,8 @@ def reference(
     *,
     train: bool,
     spread: bool = True,
+    drops_layers: bool = False,
+    mark: float = 0.0,
     leave_out: Collection[str] = (),
 ) -> Outcome:
     """Run forward, and in training backward, in torch, on copies and with fixed draws.
@@ -70,6 +72,11 @@ def reference(
     spread : bool
         Whether draws differ from element to element, as they do in `lowerings.run` without a key.
         If not, they are all alike, whatever the shape, and dropout keeps everything.
+    drops_layers : bool
+        Whether scalars of `torch.rand` are the smallest it draws, for which LayerDrop leaves out
+        every layer.
+    mark : float
+        See `Joint`.
     leave_out : collection of str
         Outputs of forward that are not wanted.
 
@@ -80,11 +87,11 @@ def reference(
     Exception
         Whatever forward raises on this batch.
     """
-    joint = Joint(call, found, batch, train=train)
+    joint = Joint(call, found, batch, train=train, mark=mark)
     with (
         host_random.watched(found.content.generators),
         plain_kernels(),
-        FixedDraws(spread=spread),
+        FixedDraws(spread=spread, drops_layers=drops_layers),
     ):
         values = joint.forward(*joint.arguments())
     arrays = [to_numpy(value.to_dense()) for value in values]
@@ -142,12 +149,13 @@ class FixedDraws(TorchDispatchMode):
 
     Parameters
     ----------
-    spread : bool
+    spread, drops_layers : bool
         See `reference`.
     """
 
-    def __init__(self, *, spread: bool) -> None:
+    def __init__(self, *, spread: bool, drops_layers: bool = False) -> None:
         super().__init__()
+        self._drops_layers = drops_layers
         self._spread = spread
 
     def __torch_dispatch__(
@@ -166,7 +174,10 @@ class FixedDraws(TorchDispatchMode):
         result = func(*args, **options)
         targets = [*pytree.tree_leaves(result)]
         targets += [value for value in written if all(value is not other for other in targets)]
-        drawn = FIXED_DRAWS[functional](self._steps(targets[0]), *before, **options)
+        place = self._steps(targets[0])
+        if self._drops_layers and functional is aten.rand.default and targets[0].dim() == 0:
+            place = torch.zeros_like(place)
+        drawn = FIXED_DRAWS[functional](place, *before, **options)
         for target, value in zip(targets, drawn if len(targets) > 1 else [drawn], strict=True):
             target.copy_(torch.as_tensor(value))
         return result

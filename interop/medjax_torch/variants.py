@@ -53,6 +53,7 @@ def tracing_rules(
             **(attend if attention_implementation == "cudnn" else {}),
             **(marking(TOUCH) if marks_rows else {}),
         },
+        mark=TOUCH,
         before_autograd=decompositions.before_autograd(),
         after_autograd=decompositions.after_autograd(),
         accept=counted.accept,

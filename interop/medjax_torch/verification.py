@@ -14,10 +14,12 @@ from torch import Tensor
 from medjax.data.ladder import narrow
 from medjax_torch.comparison import differences
 from medjax_torch.diagnosis import Finding, diagnose, rounded_outputs
+from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.record import Graph
 from medjax_torch.lowerings.interpreter import run
 from medjax_torch.modules import Found
+from medjax_torch.optimizers.rule import TOUCH
 from medjax_torch.reference import Outcome, outcome_of, reference
 from medjax_torch.tensors import to_numpy
 
@@ -103,7 +105,33 @@ def verify(
         finding = diagnose(call, found, batch, graph, expected, wrong, tolerance, changed)
         if finding is not None:
             raise VerificationError(_message(finding, len(listing), graph.train))
+    if graph.droppable:
+        _check_left_out(call, found, batch, tolerance)
     return Verified(listing[0].relative, listing[0].name, len(listing))
+
+
+def _check_left_out(call: Call, found: Found, batch: Mapping[str, Any], tolerance: float) -> None:
+    """Compare how a graph leaves out layers with forward's own branch, where all are left out.
+
+    Raises
+    ------
+    TraceError
+        If the random numbers decide about more than those layers.
+    """
+    own, chosen = (
+        reference(call, found, batch, train=True, drops_layers=True, mark=mark)
+        for mark in (0.0, TOUCH)
+    )
+    without = {name: chosen.gradients.pop(name) for name in {*chosen.gradients} - {*own.gradients}}
+    listing = differences(chosen, own, ("the graph", "torch"))
+    wrong = [str(one) for one in listing if one.relative > tolerance]
+    wrong += [f"gradient of {name}" for name, gradient in without.items() if gradient.any()]
+    if wrong:
+        raise TraceError(
+            "forward decides by random numbers, and by more than which layers of a ModuleList are "
+            f"left out: {'; '.join(wrong[:_LISTED])}. A graph would decide alike at every step. "
+            "Use torch.where with both results, or switch it off (layerdrop=0)."
+        )
 
 
 def evaluator(graph: Graph) -> Callable[..., Any]:

@@ -66,6 +66,7 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
         buffers=tuple(name for name in joint.buffers if name in present),
         columns=given,
         gradients=joint.gradients,
+        droppable=joint.droppable,
         outputs=joint.outputs,
         updated=tuple(changed),
         constants=_constants(module, guard_module),

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.utils.checkpoint
@@ -23,6 +22,7 @@ from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
 from medjax_torch.graph.recurrent import RECURRENT
+from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -52,9 +52,9 @@ def tracing(replacements: Replacements) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
         # Libraries then avoid looking at values (transformers' masks do).
-        stack.enter_context(mock.patch.object(torch.compiler, "_is_compiling_flag", True))
+        stack.enter_context(replaced(torch.compiler, "_is_compiling_flag", True))
         # Distributions look at all of their arguments, which the comparison with torch does too.
-        stack.enter_context(mock.patch.object(Distribution, "_validate_args", False))
+        stack.enter_context(replaced(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
@@ -88,8 +88,8 @@ def _checkpoints_kept() -> Iterator[None]:
     module = torch.utils.checkpoint
     with ExitStack() as stack:
         for name in filter(module.__dict__.__contains__, _AROUND):
-            stack.enter_context(mock.patch.object(module, name, _around))
-        stack.enter_context(mock.patch.object(module, "CheckpointFunction", _Reentrant))
+            stack.enter_context(replaced(module, name, _around))
+        stack.enter_context(replaced(module, "CheckpointFunction", _Reentrant))
         yield
 
 
@@ -162,7 +162,7 @@ def _lines_of_the_component() -> Iterator[None]:
     def keep(_: Any, summary: traceback.StackSummary) -> traceback.StackSummary:
         return traceback.StackSummary.from_list(inside_forward(summary))
 
-    with mock.patch.object(fx.proxy.TracerBase, name, keep):
+    with replaced(fx.proxy.TracerBase, name, keep):
         yield
 
 
@@ -185,6 +185,25 @@ def _set_data(tensor: Tensor, value: Tensor) -> None:
             f"{value.dtype}, expected {tuple(tensor.shape)} and {tensor.dtype}."
         )
     tensor.data.copy_(value)
+
+
+def _set_item(tensor: Tensor, index: Any, value: Any) -> None:
+    """Write where a mask selects; by `torch.where` if no value depends on how many those are."""
+    mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() == 0:
+        tensor[index] = value
+        return
+    rest = tensor.dim() - mask.dim()
+    varies = isinstance(value, Tensor) and value.dim() > rest
+    truncates = isinstance(value, float) and not tensor.is_floating_point()
+    if varies or truncates or tensor.shape[: mask.dim()] != mask.shape:
+        tensor[index] = value
+        return
+    at = mask.reshape(*mask.shape, *[1] * rest)
+    if isinstance(value, Tensor):
+        tensor.copy_(torch.where(at, value.to(tensor), tensor))
+    else:
+        tensor.masked_fill_(at, value)
 
 
 def _to_list(tensor: Tensor) -> Any:
@@ -242,6 +261,7 @@ REPLACEMENTS: Replacements = {
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,
+    Tensor.__setitem__: _set_item,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),

@@ -12,23 +12,49 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medjax_torch.graph import spec_augment
+from medjax_torch.graph.replacing import replaced
+
 PREFIX = "drawn on the host: "
 """What the names of such columns start with."""
 
 _NUMPY = (
-    *("random", "random_sample", "rand", "randn", "standard_normal", "normal", "uniform", "beta"),
-    *("gamma", "dirichlet", "binomial", "exponential", "poisson", "laplace", "lognormal"),
-    *("randint", "permutation", "choice"),
+    "random",
+    "random_sample",
+    "rand",
+    "randn",
+    "standard_normal",
+    "normal",
+    "uniform",
+    "beta",
+    "gamma",
+    "dirichlet",
+    "binomial",
+    "exponential",
+    "poisson",
+    "laplace",
+    "lognormal",
+    "randint",
+    "permutation",
+    "choice",
 )
 _PYTHON = (
-    *("random", "uniform", "gauss", "normalvariate", "betavariate", "gammavariate"),
-    *("expovariate", "lognormvariate", "triangular", "randint", "randrange"),
+    "random",
+    "uniform",
+    "gauss",
+    "normalvariate",
+    "betavariate",
+    "gammavariate",
+    "expovariate",
+    "lognormvariate",
+    "triangular",
+    "randint",
+    "randrange",
 )
 
 _MODULES: dict[str, Any] = {"random": random, "numpy.random": np.random}
@@ -122,7 +148,8 @@ def _answering(answer: Callable[[Draw], Tensor | None]) -> Iterator[None]:
     def stand_in(module: str, function: str, original: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal drawn
-            if not all(map(_is_constant, (*args, *kwargs.values()))):
+            constant = all(map(_is_constant, (*args, *kwargs.values())))
+            if spec_augment.is_drawing() or not constant:
                 return original(*args, **kwargs)
             draw = Draw(drawn, module, function, args, tuple(sorted(kwargs.items())))
             drawn += 1
@@ -135,9 +162,10 @@ def _answering(answer: Callable[[Draw], Tensor | None]) -> Iterator[None]:
         for module, functions in (("numpy.random", _NUMPY), ("random", _PYTHON)):
             for function in functions:
                 original = getattr(_MODULES[module], function)
-                replaced = stand_in(module, function, original)
-                stack.enter_context(mock.patch.object(_MODULES[module], function, replaced))
-        stack.enter_context(mock.patch.object(torch, "from_numpy", _from_numpy(torch.from_numpy)))
+                answering = stand_in(module, function, original)
+                stack.enter_context(replaced(_MODULES[module], function, answering))
+        stack.enter_context(replaced(torch, "from_numpy", _from_numpy(torch.from_numpy)))
+        stack.enter_context(spec_augment.drawn_as_an_operator())
         yield
 
 

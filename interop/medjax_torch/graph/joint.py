@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from medjax_torch.graph.batches import flatten
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.layer_drop import LayerDrop
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
 from medjax_torch.graph.recompute import BACKWARD, marked
@@ -37,6 +39,9 @@ class Joint:
         Whether gradients are computed. Else all parameters count as frozen.
     numbers : sequence of Number
         Numbers that are inputs too.
+    mark : float
+        What is added to the gradients of layers that are kept where others are left out at random;
+        with 0, forward runs as it is and leaves them out itself.
 
     Attributes
     ----------
@@ -44,6 +49,8 @@ class Joint:
         Names of the inputs, which come in this order; numbers are among the columns.
     gradients : tuple of str
         After a call, the trained parameters that the loss depends on.
+    droppable : tuple of str
+        After a call, those of them that belong to layers that are left out at random.
     outputs : OutputSpec
         After a call, the structure of the outputs.
     reshaped : tuple of str
@@ -57,6 +64,7 @@ class Joint:
     """
 
     gradients: tuple[str, ...]
+    droppable: tuple[str, ...]
     outputs: OutputSpec
     reshaped: tuple[str, ...]
     effects: tuple[str, ...]
@@ -70,7 +78,9 @@ class Joint:
         *,
         train: bool,
         numbers: Sequence[Number] = (),
+        mark: float = 0.0,
     ) -> None:
+        self._mark = mark
         self.call, self.found, self.train = call, found, train
         self.numbers = tuple(numbers)
         self.attributes = AttributeReads(found.content)
@@ -108,11 +118,18 @@ class Joint:
         """
         placed = self._place(inputs)
         with swapped(self.found, placed, self._stand_ins(inputs)) as effects:
-            with self.attributes.recording():
+            layers = LayerDrop()
+            with self.attributes.recording(), layers if self._mark else nullcontext():
                 outputs, loss = self._run(self._batch(inputs))
             after = self._after(placed)
             self.outputs, values = flatten_outputs(outputs or {})
             gradients = self._differentiate(loss, [placed[name] for name in self.trained])
+            owned = layers.names(placed)
+            self.droppable = tuple(name for name in self.gradients if name in owned)
+            gradients = [
+                layers.marked(gradient, placed[name], self._mark) if name in owned else gradient
+                for name, gradient in zip(self.gradients, gradients, strict=True)
+            ]
         self.effects = tuple(path for path, _, _ in effects)
         read = {place.path for place in self.attributes.places}
         within = (p for p, before, now in effects if _counts(before, now) and _is_within(p, read))

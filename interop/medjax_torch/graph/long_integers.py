@@ -15,6 +15,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
+from medjax_torch.graph import spec_augment
+from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.host_part import Cut, Names, part_of
 from medjax_torch.graph.interval_rules import INT32, INT64, Interval
@@ -66,7 +68,7 @@ def within_32_bits(
         for node, name in names.columns.items()
         if is_integer(node.meta.get("val"))
     }
-    floats = _inexact_on_device(graph, names)
+    floats = _inexact_on_device(graph, names) | _drawn_on_host(graph, names)
     held |= _made_of_floats(graph, names, floats, columns)
     whole = _of_room(graph, held, seen, _ROOM[0])
     ever = {node for node, bounds in whole.items() if exceeds(node, bounds)}
@@ -199,6 +201,25 @@ def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
             again = any(source in found for source in sources)
             if (computes or again) and _decided(node, names):
                 found.add(node)
+    return found
+
+
+def _drawn_on_host(graph: Graph, names: Names) -> set[fx.Node]:
+    """Return the operators that draw as only the host can.
+
+    Raises
+    ------
+    TraceError
+        If one takes what the host does not know before the step.
+    """
+    found = {n for n in graph.module.graph.nodes if n.target is spec_augment.OPERATION}
+    for node in found:
+        if not _decided(node, names):
+            raise TraceError(
+                f"forward draws masks{at(line_of_stack(node.stack_trace))} by an attention mask "
+                "that depends on parameters, buffers or random numbers, so that the host cannot "
+                "draw them before the step. Set mask_time_prob=0 and mask_feature_prob=0."
+            )
     return found
 
 

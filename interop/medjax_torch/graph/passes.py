@@ -37,6 +37,8 @@ class Rules:
         Torch functions that cannot be traced, and what is called in their place.
     before_autograd, after_autograd : mapping of operation to function
         Decompositions for the two passes.
+    mark : float
+        See `Joint`.
     accept : callable, optional
         Takes the nodes of a graph with sizes that depend on values and returns the conditions
         under which what runs it is right; raises `ExactShapesError` if it cannot run it. Without
@@ -46,6 +48,7 @@ class Rules:
     replacements: Replacements = field(default_factory=dict)
     before_autograd: Decompositions = field(default_factory=_before_autograd)
     after_autograd: Decompositions = field(default_factory=core_aten_decompositions)
+    mark: float = 0.0
     accept: Callable[[Sequence[fx.Node]], list[Condition]] | None = None
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from medjax_torch.graph.replacing import replaced
 
 
 @dataclass(frozen=True)
@@ -267,8 +268,8 @@ def following_math() -> Iterator[None]:
         for name, question in _QUESTIONS.items():
             for module in (math, np):
                 asking = _asking(getattr(module, name), question)
-                stack.enter_context(mock.patch.object(module, name, asking))
+                stack.enter_context(replaced(module, name, asking))
         for name in _FUNCTIONS:
             following = _following(getattr(math, name))
-            stack.enter_context(mock.patch.object(math, name, following))
+            stack.enter_context(replaced(math, name, following))
         yield

@@ -95,6 +95,9 @@ class Graph:
     gradients : tuple of str
         The trained parameters that have a gradient. The others have None in torch, so the
         optimizer must skip them.
+    droppable : tuple of str
+        Those of layers that are left out at random, of which a mark tells 0 from no gradient; see
+        `layer_drop`.
     outputs : OutputSpec
         The structure of what forward returned.
     updated : tuple of str
@@ -155,6 +158,7 @@ class Graph:
     effects: tuple[str, ...]
     train: bool
     seconds: float
+    droppable: tuple[str, ...] = ()
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
     counters: tuple[str, ...] = ()

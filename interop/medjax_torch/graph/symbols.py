@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, fx
@@ -15,6 +14,7 @@ from torch import Tensor, fx
 from medjax_torch.graph.errors import is_of_component
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.recompute import barrier
+from medjax_torch.graph.replacing import replaced
 
 
 class UnreadableError(Exception):
@@ -81,5 +81,5 @@ def noticing_text() -> Iterator[Callable[[], None]]:
         for kind in (torch.SymFloat, torch.SymInt, torch.SymBool):
             for name in ("__repr__", "__str__", "__format__"):
                 patched = noticed(getattr(kind, name))
-                stack.enter_context(mock.patch.object(kind, name, patched))
+                stack.enter_context(replaced(kind, name, patched))
         yield check

@@ -88,7 +88,7 @@ def trace(
     start = time.perf_counter()
     rules = rules or Rules()
     check_hooks(found)
-    joint = Joint(call, found, batch, train=train, numbers=numbers)
+    joint = Joint(call, found, batch, train=train, numbers=numbers, mark=rules.mark)
     with host_random.watched(found.content.generators) as drawn:
         graph = _on_shapes(joint, rules, drawn, start)
         if isinstance(graph, Exception):

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import sympy
 import torch
@@ -23,6 +22,7 @@ from torch._subclasses import FakeTensor
 
 from medjax_torch.graph.environment import Replacements
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.replacing import replaced
 
 _SYMBOLIC = (SymFloat, SymInt, SymBool)
 _TORCH = Path(torch.__file__).parent
@@ -96,7 +96,7 @@ class Numbers:
         with ExitStack() as stack:
 
             def replace(owner: Any, name: str, function: Any) -> None:
-                stack.enter_context(mock.patch.object(owner, name, function))
+                stack.enter_context(replaced(owner, name, function))
 
             replace(SymBool, "__bool__", lambda number: self._decide(number.node.expr))
             replace(SymFloat, "__bool__", lambda number: bool(number != 0))

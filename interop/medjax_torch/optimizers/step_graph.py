@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from medjax_torch.graph.environment import tracing
 from medjax_torch.graph.errors import TraceError, at
 from medjax_torch.graph.guards import is_random
 from medjax_torch.graph.passes import Rules, functionalize, record
+from medjax_torch.graph.replacing import replaced
 from medjax_torch.lowerings import decompositions
 from medjax_torch.optimizers.entries import numbers_of, with_numbers
 from medjax_torch.optimizers.first_step import Slots
@@ -222,7 +222,7 @@ class Traced:
                 stack.enter_context(tracing(rules.replacements))
                 if not on_device:
                     name = "_is_compiling_flag"
-                    stack.enter_context(mock.patch.object(torch.compiler, name, False))
+                    stack.enter_context(replaced(torch.compiler, name, False))
                 stack.enter_context(self._numbers.in_force())
                 first = record(self, inputs, "fake", rules)
                 self._check_constants(first)

@@ -5,6 +5,7 @@ how many are counted is known within the graph: see `held`. What is not in the t
 is refused, and the graph is then recorded on the exact shapes of a batch.
 """
 
+from medjax_torch.lowerings.counted import ctc as ctc
 from medjax_torch.lowerings.counted import looking_up as looking_up
 from medjax_torch.lowerings.counted import reducing as reducing
 from medjax_torch.lowerings.counted import selecting as selecting

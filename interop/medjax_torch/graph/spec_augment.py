@@ -1,0 +1,128 @@
+"""SpecAugment of Hugging Face's speech models: which spans of the input are masked.
+
+Their function `_compute_mask_indices` draws with numpy, in as many calls as there are rows, and
+reads the lengths of the rows. Here the whole call becomes one operator of a graph. It takes a seed,
+which is a draw like any other (see `host_draws`), and the attention mask, and the host runs it
+before each step (see `long_integers`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from medjax_torch.graph.replacing import replaced
+
+FUNCTION = "_compute_mask_indices"
+
+_originals: dict[str, Callable[..., Any]] = {}
+_running: list[str] = []
+
+
+def is_drawing() -> bool:
+    """Tell whether a model's own function is at work, whose draws are its own."""
+    return bool(_running)
+
+
+@custom_op("medjax::mask_indices", mutates_args=())
+def mask_indices(
+    seed: Tensor,
+    attention_mask: Tensor | None,
+    module: str,
+    shape: Sequence[int],
+    mask_prob: float,
+    mask_length: int,
+    min_masks: int,
+) -> Tensor:
+    """Return what a model's own function draws with a generator of this seed.
+
+    Parameters
+    ----------
+    seed : Tensor
+        Integers below 2^32, ``(n,)``.
+    attention_mask : Tensor, optional
+        ``shape``, 1 where a row has input; by default everywhere.
+    module : str
+        The module that has the function.
+    shape : sequence of int
+        Rows and length.
+    mask_prob, mask_length, min_masks
+        Passed on: share of a row to mask, length of a span, and the least number of spans.
+
+    Returns
+    -------
+    Tensor
+        Bool, ``shape``; True where the input is masked.
+    """
+    function = _originals.get(module) or getattr(sys.modules[module], FUNCTION)
+    before = np.random.get_state()
+    np.random.seed(seed.cpu().numpy().astype(np.uint32))
+    _running.append(module)
+    try:
+        drawn = function(tuple(shape), mask_prob, mask_length, attention_mask, min_masks)
+    finally:
+        _running.pop()
+        np.random.set_state(before)
+    return torch.from_numpy(np.ascontiguousarray(drawn)).to(torch.bool)
+
+
+@mask_indices.register_fake
+def _(
+    seed: Tensor,
+    attention_mask: Tensor | None,
+    module: str,
+    shape: Sequence[int],
+    mask_prob: float,
+    mask_length: int,
+    min_masks: int,
+) -> Tensor:
+    return torch.empty(tuple(shape), dtype=torch.bool)
+
+
+OPERATION = torch.ops.medjax.mask_indices.default
+
+
+@contextmanager
+def drawn_as_an_operator() -> Iterator[None]:
+    """Have every loaded module that has the function call `mask_indices` instead."""
+    names = [
+        name
+        for name, module in list(sys.modules.items())
+        if name.startswith("transformers.models.") and FUNCTION in vars(module)
+    ]
+    with ExitStack() as stack:
+        for name in names:
+            module = sys.modules[name]
+            if not isinstance(getattr(module, FUNCTION), _Operator):
+                _originals[name] = getattr(module, FUNCTION)
+            stack.enter_context(replaced(module, FUNCTION, _Operator(name)))
+        yield
+
+
+class _Operator:
+    """Stands in the place of a module's function."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __call__(
+        self,
+        shape: Sequence[int],
+        mask_prob: float,
+        mask_length: int,
+        attention_mask: Tensor | None = None,
+        min_masks: int = 0,
+    ) -> Tensor:
+        """Return the mask, drawn with a seed that is drawn."""
+        seed: Any = torch.as_tensor(np.random.randint(0, 2**31 - 1, 4))
+        draw: Any = mask_indices
+        return draw(
+            seed, attention_mask, self._module, list(shape), mask_prob, mask_length, min_masks
+        )

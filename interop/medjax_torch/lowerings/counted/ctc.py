@@ -1,0 +1,31 @@
+"""Connectionist temporal classification with concatenated targets, whose number is counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import torch
+from torch.fx import Node
+
+from medjax_torch.lowerings import custom_ops as custom_ops
+from medjax_torch.lowerings.counted.table import Call, argument, counts_in, is_plain, need, shape_of
+
+_POSITIONS = {torch.ops.medjax.ctc_nll.default: 1, torch.ops.medjax.ctc_nll_backward.default: 2}
+"""Where the targets are."""
+
+
+def _counts_targets_only(node: Node) -> None:
+    targets = node.args[_POSITIONS[node.target]]
+    for source in node.all_input_nodes:
+        one = len(shape_of(source)) == 1 if source is targets else False
+        need(one or all(map(is_plain, shape_of(source))), node)
+
+
+@counts_in(*_POSITIONS, check=_counts_targets_only)
+def _ctc(call: Call, *args: Any) -> jax.Array:
+    """Run with blanks for the padding; no row's length reaches it."""
+    position = _POSITIONS[call.node.target]
+    blank = argument(call.node, position + 3, "blank")
+    targets = call.filled(args[position], position, blank)
+    return call.ordinary(*args[:position], targets, *args[position + 1 :])
