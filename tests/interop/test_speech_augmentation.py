@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from trained import DATA, Classifier, make, same, weights
+from trained import Classifier, make, same, weights
 
 from medjax_torch import BatchData
 from medjax_torch.graph import TraceError
@@ -139,7 +139,7 @@ class DropsNormalisation(Layers):
 
 @pytest.mark.parametrize("layers", [DecidesMore, DecidesElse, DropsNormalisation])
 def test_what_else_a_random_number_decides_is_refused_by_name(tmp_path, layers):
-    with pytest.raises(TraceError, match="decides by (a )?random number") as error:
+    with pytest.raises(TraceError, match=r"decides by (a )?random number") as error:
         make(tmp_path, Dropping(layers), batch_size=LAYERS).train()
     assert "layerdrop=0" in str(error.value)
 

@@ -215,7 +215,8 @@ def _settle_numbers(settling: _Settling, numbers: Sequence[int], plain: Sequence
             raise _influence(settling, numbers, wanted, probe)
         number += 1
     _follow_outputs(settling, numbers, probes, lines[0])
-    settling.reported += lines
+    followed = {reads[position].line for position in wanted if reads[position].is_followed}
+    settling.reported += [line for line in lines if line not in followed]
     for index in own:
         del settling.guards[index]
     for index in numbers if checked else ():

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from medjax_torch.graph.environment import REPLACEMENTS
 from medjax_torch.graph.errors import TraceError, at, line_here
 from medjax_torch.graph.guards import READ
+from medjax_torch.graph.pointers import as_tensor, window
 from medjax_torch.graph.read_numbers import (
     Expression,
     ReadNumber,
@@ -37,12 +38,15 @@ class Read(NamedTuple):
         What it was told; of an array a number of its kind.
     line, what : str
         Where that was, and by which function.
+    is_followed : bool
+        Whether the graph computes with the tensor itself where Python had the number.
     """
 
     kind: Kind
     value: Any
     line: str
     what: str
+    is_followed: bool = False
 
 
 Answer = Callable[[int, Read, Any], Any]
@@ -78,6 +82,7 @@ class Reader(TorchFunctionMode):
         # Nodes that depend on an input, and whether on a parameter.
         self._seen: dict[fx.Node, bool] = {}
         self._latest: fx.Node | None = None
+        self._positions: dict[int, int] = {}
         self._has_written = False
         self._copies: list[tuple[Any, Tensor, str]] = []
 
@@ -91,6 +96,10 @@ class Reader(TorchFunctionMode):
         if look is not None:
             return look(self, func, *args, **kwargs)
         if self.reads and _holds_reads(args, kwargs):
+            if func in (Tensor.__getitem__, Tensor.__setitem__):
+                return self._indexed(func, *args)
+            if func is Tensor.fill_ and isinstance(args[1], ReadNumber):
+                return func(args[0], as_tensor(args[1], args[0]))
             if getattr(func, "__name__", "") in _ARITHMETIC:
                 args = _as_tensors(args)
             args, kwargs = _without_reads(args), _without_reads(kwargs)
@@ -104,6 +113,22 @@ class Reader(TorchFunctionMode):
                     f"forward writes to a tensor by way of the numpy array that it got{at(line)}, "
                     "which a graph does not see. Write to the tensor, or to a copy of the array."
                 )
+
+    def _indexed(self, func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
+        if value and isinstance(value[0], ReadNumber):
+            value = (as_tensor(value[0], tensor),)
+        place = window(index)
+        if place is None:
+            return func(tensor, _without_reads(index), *map(_without_reads, value))
+        if not self._truth(Tensor.__bool__, place.fits(tensor)):
+            raise IndexError(
+                f"a slice of {place.length} elements begins beyond the end of dimension "
+                f"{place.dim}, which has {tensor.shape[place.dim]}, in forward{at(line_here())}"
+            )
+        for source in place.sources:
+            position = self._positions[id(source)]
+            self.reads[position] = self.reads[position]._replace(is_followed=True)
+        return place.write(tensor, *value) if value else place.read(tensor)
 
     def _truth(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if func is Tensor.__bool__ and tensor.dtype != torch.bool:
@@ -120,6 +145,7 @@ class Reader(TorchFunctionMode):
         if not self._depends(_last()):
             return told
         altered = told is not value
+        self._positions[id(source)] = len(self.reads) - 1
         return read_number(told, Expression(itself, (source,)), is_altered=altered)
 
     def _number(self, func: Any, tensor: Tensor) -> Any:

@@ -30,6 +30,7 @@ from medjax_torch.graph.long_integers import within_32_bits
 from medjax_torch.graph.looked_at import Logged, expecting
 from medjax_torch.graph.numbers import Number
 from medjax_torch.graph.passes import Rules, functionalize, record
+from medjax_torch.graph.pointers import following_int
 from medjax_torch.graph.read_numbers import following_math
 from medjax_torch.graph.reader import PASSED_ON, Answer, Reader
 from medjax_torch.graph.record import Graph
@@ -221,7 +222,8 @@ def _sized(
 def _record_values(joint: Joint, rules: Rules, answer: Answer | None) -> Recording:
     inputs = joint.arguments()
     reader = Reader(len(joint.trained) + len(joint.frozen), answer)
-    with reader, following_math(), tracing({**rules.replacements, **PASSED_ON}):
+    numbers = following_int(joint.found.content)
+    with reader, numbers, following_math(), tracing({**rules.replacements, **PASSED_ON}):
         first = record(joint.forward, inputs, "real", rules)
         check_constants(first, train=joint.train)
         refuse_unguarded(first.graph)
