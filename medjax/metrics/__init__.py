@@ -1,4 +1,4 @@
-"""Scores of a model against annotations."""
+"""Metrics: compare the predictions of a model with annotations."""
 
 from medjax.metrics._columns import IGNORED as IGNORED
 from medjax.metrics.accuracy import Accuracy as Accuracy

@@ -1,4 +1,4 @@
-"""Labelled spans of tokens as tags: schemes, the rules that read them, and other notations."""
+"""Tagging schemes for labelled spans of tokens, rules that read tags, and other notations."""
 
 from medjax.tagging.notations import UNNAMED_LABEL as UNNAMED_LABEL
 from medjax.tagging.notations import TagError as TagError

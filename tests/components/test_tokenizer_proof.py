@@ -163,7 +163,7 @@ def test_prefixes_of_two_schemes_are_named_with_the_file(folder):
     names = ("O", "B-a", "E-a", "L-a", "U-a", "B-b", "I-b")
     edit_json(folder / "config.json", id2label=dict(enumerate(names)))
     with pytest.raises(
-        ValueError, match=r"config\.json: id2label: .* of no tagging scheme.*labels="
+        ValueError, match=r"config\.json: id2label: .* follow no tagging scheme.*labels="
     ):
         TokenClassification.from_pretrained(folder)
 
