@@ -1,4 +1,4 @@
-"""Components that are ready to train."""
+"""Ready-made components: models with their data preparation, to be trained as they are."""
 
 from medjax.components.documents import DocumentWindow as DocumentWindow
 from medjax.components.token_classification import TokenClassification as TokenClassification

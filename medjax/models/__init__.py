@@ -1,4 +1,4 @@
-"""Flax encoders that read and write Hugging Face checkpoints, and their tokenizers."""
+"""Flax encoders with their tokenizers, read from and written to Hugging Face checkpoints."""
 
 from medjax.models.config import EncoderConfig as EncoderConfig
 from medjax.models.config_json import read_config as read_config
