@@ -319,5 +319,13 @@ class TrainableComponent(_Slots):
         del cache[:-2]
         return value
 
+    def __repr__(self) -> str:
+        """Return the names of the functions, as the objects that they belong to may be large."""
+        names = (
+            f"{field}={getattr(function, '__qualname__', None) or format(repr(function), '.60')}"
+            for field, function in zip(self._fields, self, strict=True)
+        )
+        return f"{type(self).__name__}({', '.join(names)})"
+
     def __getstate__(self) -> None:
         """Leave the cached programs out of copies and pickles."""

@@ -126,8 +126,8 @@ class EncoderConfig:
             "max_position_embeddings", self.max_length >= 1, f"more than {self.first_position}"
         )
 
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
+    def _require(self, name: str, is_valid: bool, expected: str) -> None:
+        if not is_valid:
             msg = f"{name} is {getattr(self, name)!r}; expected {expected}"
             raise ValueError(msg)
 

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 __all__ = ["Dropout", "keep_mask"]
 
 

@@ -24,7 +24,7 @@ def check_downloaded(file: Path) -> None:
 
 
 def check_ordinary(folder: Path) -> None:
-    """Raise ValueError if a folder contains a pipe, a socket or a device; opening it could block."""
+    """Raise ValueError if a folder contains a pipe, socket or device, as opening it may block."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.exists() and not (path.is_file() or path.is_dir()):
             msg = (

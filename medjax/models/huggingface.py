@@ -24,7 +24,6 @@ from medjax.models.files import read_json
 from medjax.models.heads import TokenClassifier
 from medjax.models.weights import WEIGHTS_FILE, StoredTensors
 
-
 __all__ = ["check_params", "read_labels", "read_params", "write_checkpoint"]
 
 
@@ -62,6 +61,17 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     ValueError
         If config.json or the weights cannot be read, or ``id2label`` does not number the classes
         of the weights from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sizes = {"classifier.weight": (2, 8), "classifier.bias": (2,)}
+    >>> tensors = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file(tensors, Path(folder, WEIGHTS_FILE))
+    ...     _ = Path(folder, CONFIG_FILE).write_text('{"id2label": {"0": "O", "1": "I-Sign"}}')
+    ...     read_labels(folder)
+    ('O', 'I-Sign')
     """
     file = Path(folder) / CONFIG_FILE
     content = read_json(file)
@@ -156,6 +166,10 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     ValueError
         If the weights are missing, pickled or damaged, or a tensor is missing, has a shape that
         does not match `config`, or does not consist of floats.
+
+    Examples
+    --------
+    The example of `write_checkpoint` reads the parameters that it has written.
     """
     folder = Path(folder)
     labels = read_labels(folder)

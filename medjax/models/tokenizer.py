@@ -37,6 +37,12 @@ class Encoding(NamedTuple):
         Number of the token's word, as the pre-tokenizer splits words; None for special tokens.
     special_tokens_mask : list of int
         1 for tokens that the tokenizer added, 0 for those of the text.
+
+    Examples
+    --------
+    >>> encoding = Encoding([2, 7, 3], [(0, 0), (0, 5), (0, 0)], [None, 0, None], [1, 0, 1])
+    >>> [i for i, special in zip(encoding.ids, encoding.special_tokens_mask) if not special]
+    [7]
     """
 
     ids: list[int]

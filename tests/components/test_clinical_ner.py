@@ -122,7 +122,7 @@ def test_the_error_names_a_missing_split(load_corpus, tmp_path):
 
 def test_the_encoding_is_an_argument(example, load_corpus, tmp_path):
     write_brat(tmp_path, "train", "devel", "test", encoding="cp1252")
-    with pytest.raises(ValueError, match='give encoding="cp1252"'):
+    with pytest.raises(ValueError, match='pass encoding="cp1252"'):
         load_corpus([tmp_path], 0)
     args = example["parse"](["--data", str(tmp_path), "--encoding", "cp1252"])
     corpus = load_corpus(args.data, 0, args.encoding)
