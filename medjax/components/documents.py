@@ -155,7 +155,7 @@ def expand_documents(
     if unreachable:
         note = unreachable_note(unreachable, nb_entities, len(documents))
         if not reader.subtokens and any(entity.reason == INSIDE for entity in unreachable):
-            note += "; with tag_subtokens=True, those that start and end between tokens can be"
+            note += "; tag_subtokens=True can represent entities that start and end between tokens"
         notes.append(note)
     if nb_unknown > _UNKNOWN * nb_tokens:
         notes.append(

@@ -18,11 +18,11 @@ class MetricsComputer(Protocol):
     >>> import numpy as np
     >>> class Recall:
     ...     def prepare_batch(self, model_output, input_batch):
-    ...         found = model_output["predictions"][input_batch["labels"] == 1] == 1
-    ...         return {"found": found.tolist()}
+    ...         hits = model_output["predictions"][input_batch["labels"] == 1] == 1
+    ...         return {"hits": hits.tolist()}
     ...
     ...     def compute(self, all_data):
-    ...         return {"recall": sum(all_data["found"]) / len(all_data["found"])}
+    ...         return {"recall": sum(all_data["hits"]) / len(all_data["hits"])}
     >>> isinstance(Recall(), MetricsComputer)
     True
     >>> batch = BatchData(labels=np.array([1, 0, 1]))

@@ -85,7 +85,7 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
 
 
 def _check_class(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Return the tokenizer's class in transformers; None if it is another than the supported."""
+    """Return the tokenizer's class in transformers; None if unsupported or of another kind."""
     kind = tokenizer_class(folder)
     if kind is None or kind not in TOKENIZER_CLASSES:
         return None

@@ -142,7 +142,7 @@ def test_entities_that_no_tags_can_represent_are_missed_and_the_user_is_warned(c
         "in inside, "
     )
     assert warning.endswith(
-        "with tag_subtokens=True, those that start and end between tokens can be"
+        "tag_subtokens=True can represent entities that start and end between tokens"
     )
 
 
