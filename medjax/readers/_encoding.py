@@ -89,9 +89,9 @@ def likely_encoding(content: bytes) -> str | None:
 
 
 def mistaken_for_8_bit(content: bytes, encoding: str) -> str | None:
-    """Return a sample of the text in UTF-8 if it is requested in an 8-bit encoding but valid UTF-8.
+    """Return a sample of a text that is valid UTF-8, if an 8-bit encoding was requested for it.
 
-    The result is None, that is, nothing is suspicious, if the encoding is not an 8-bit one, or the
+    The result is None if nothing is suspicious: the requested encoding is not an 8-bit one, or the
     bytes are plain ASCII or not UTF-8.
 
     Parameters

@@ -37,7 +37,7 @@ class Texts:
     def __exit__(self, *_: object) -> None:
         if self._doubtful:
             LOGGER.warning(
-                "read as %s, but these files are valid UTF-8: %s; if %r is in the first of them, "
+                "read as %s, but these files are valid UTF-8: %s; if the first one should read %r, "
                 'pass encoding="utf-8"',
                 self.encoding,
                 some_of(self._doubtful),
