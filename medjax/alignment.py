@@ -1,7 +1,8 @@
-"""From tokens to words, and from entities by characters to spans of words, and back.
+"""Map tokens to words, entities to spans of tokens or words, and such spans back to entities.
 
-Tokens are given by their character offsets, the ``offset_mapping`` of a fast tokenizer, words by
-their own. What is said of tokens in `entities_to_spans` and the functions after it holds for words.
+Entities are given by character offsets, and so are tokens (the ``offset_mapping`` of a fast
+tokenizer) and words. `entities_to_spans` and the functions after it speak of tokens but take the
+offsets of words as well.
 """
 
 from __future__ import annotations
@@ -15,16 +16,24 @@ import numpy.typing as npt
 from medjax.tagging import TokenSpan, spans_to_tags
 from medjax.text import Entity, find_words
 
+__all__ = ["Word", "entities_to_spans", "entities_to_tags", "spans_to_entities", "tokens_to_words"]
+
 
 class Word(NamedTuple):
-    """A stretch of text that gets one tag, and the token that the tag stands on.
+    """A stretch of text that gets one tag, and the token that carries the tag.
 
     Attributes
     ----------
     start, end : int
-        Place in the text, in characters, `end` exclusive.
+        Offsets in the text, in characters, `end` exclusive.
     token : int
-        Position of the first of its tokens.
+        Position of its first token.
+
+    Examples
+    --------
+    >>> word = Word(start=0, end=5, token=1)
+    >>> "fever and cough"[word.start : word.end]
+    'fever'
     """
 
     start: int
@@ -37,8 +46,9 @@ def tokens_to_words(
 ) -> list[Word]:
     """Return the words of a tokenized text.
 
-    Words are those of `medjax.text.find_words`, whatever the tokenizer. Words that share a token
-    are joined, and words without any token (characters that the tokenizer drops) are left out.
+    Words are those of `medjax.text.find_words`, regardless of the tokenizer. Words that share a
+    token are joined, and words without any token (characters that the tokenizer drops) are left
+    out.
 
     Parameters
     ----------
@@ -46,10 +56,10 @@ def tokens_to_words(
         The text.
     offsets : sequence of (int, int)
         Start and end of each token in characters, in the order of the text; equal for a token that
-        stands for no text. White space at either end of a token is ignored.
+        covers no text. White space at either end of a token is ignored.
     subtokens : bool
-        Whether words are also cut wherever a token starts, so that each token is a word of its own
-        (tokens that share a character are still one).
+        Whether to cut words wherever a token starts, so that each token is a word of its own
+        (tokens that share a character still form one word).
 
     Returns
     -------
@@ -66,7 +76,7 @@ def tokens_to_words(
     if subtokens:
         pieces = _cut(pieces, [start for _, start, _ in tokens])
     words: list[Word] = []
-    first = taken = 0  # first piece that a token can still touch, first that is in no word yet
+    first = taken = 0  # the first piece that a token can still touch; the first not yet in a word
     for position, start, end in tokens:
         while first < len(pieces) and pieces[first][1] <= start:
             first += 1
@@ -84,7 +94,7 @@ def tokens_to_words(
 
 
 def _tokens_with_text(text: str, offsets: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Return position, start and end of the tokens that stand for more than white space."""
+    """Return position, start and end of the tokens that cover more than white space."""
     tokens: list[tuple[int, int, int]] = []
     for position, (start, end) in enumerate(offsets):
         while start < end and text[start].isspace():
@@ -93,7 +103,7 @@ def _tokens_with_text(text: str, offsets: Sequence[tuple[int, int]]) -> list[tup
             end -= 1
         if start == end:
             continue
-        # The mark that some tokenizers put before a text counts as its first character.
+        # Some tokenizers put a mark before a text, with the offsets of its first character.
         if tokens and tokens[-1][1] == start and tokens[-1][2] < end:
             tokens.pop()
         tokens.append((position, start, end))
@@ -115,19 +125,19 @@ def _cut(pieces: list[tuple[int, int]], starts: list[int]) -> list[tuple[int, in
 
 
 def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> list[TokenSpan]:
-    """Map entities from characters to tokens.
+    """Return the spans of tokens that entities cover.
 
-    A token belongs to an entity when they share a character. A token that two entities share goes
-    to the one that starts first, an entity without a token of its own (cut off, for instance) is
-    left out, and an empty token inside an entity splits it.
+    A token belongs to an entity if they share a character. A token that two entities share belongs
+    to the one that starts first, an entity without a token of its own (for instance because the
+    tokens were truncated) is left out, and an empty token inside an entity splits it.
 
     Parameters
     ----------
     entities : iterable of Entity
         Entities that do not overlap, in any order.
     offsets : array of int, shape (tokens, 2)
-        Start and end of each token in characters; equal for a token that stands for no text
-        ([CLS], padding), which belongs to no entity.
+        Start and end of each token in characters; equal for a token that covers no text ([CLS],
+        padding), which belongs to no entity.
 
     Returns
     -------
@@ -137,7 +147,7 @@ def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> lis
     Raises
     ------
     ValueError
-        If the offsets have another shape, or tokens with text do not come in the order of the text.
+        If the offsets have another shape, or the tokens are not in the order of the text.
 
     Examples
     --------
@@ -164,24 +174,24 @@ def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> lis
 
 
 def entities_to_tags(entities: Iterable[Entity], offsets: npt.ArrayLike, scheme: str) -> list[str]:
-    """Return one tag a token for entities given by characters.
+    """Return one tag per token for entities given by character offsets.
 
     Parameters
     ----------
     entities, offsets
-        As in `entities_to_spans`, which says which token belongs to which entity.
+        As for `entities_to_spans`, which defines which token belongs to which entity.
     scheme : {"iob2", "bilou", "iobes", "io"}
         Tagging scheme.
 
     Returns
     -------
     list of str
-        One tag a token, ``"O"`` for tokens that stand for no text.
+        One tag per token, ``"O"`` for tokens that cover no text.
 
     Raises
     ------
     ValueError
-        As `entities_to_spans`, or if the scheme is unknown.
+        As `entities_to_spans` does, or if the scheme is unknown.
 
     Examples
     --------
@@ -195,19 +205,19 @@ def entities_to_tags(entities: Iterable[Entity], offsets: npt.ArrayLike, scheme:
 def spans_to_entities(
     spans: Iterable[tuple[str, int, int]], offsets: npt.ArrayLike
 ) -> tuple[Entity, ...]:
-    """Map spans of tokens to characters.
+    """Return the entities that spans of tokens stand for.
 
     Parameters
     ----------
     spans : iterable of (label, first, stop)
-        Spans in order that do not overlap, as `tags_to_spans` returns them.
+        Spans in order, without overlaps, as `medjax.tagging.tags_to_spans` returns them.
     offsets : array of int, shape (tokens, 2)
-        As in `entities_to_spans`.
+        As for `entities_to_spans`.
 
     Returns
     -------
     tuple of Entity
-        One entity a span, without overlaps; a span of empty tokens only has none.
+        One entity per span, without overlaps; none for a span of empty tokens.
 
     Raises
     ------
@@ -224,14 +234,14 @@ def spans_to_entities(
     last_end = 0
     for label, first, stop in spans:
         if not 0 <= first < stop <= len(pairs):
-            found = (label, first, stop)
-            msg = f"span {found} found; expected 0 <= first < stop <= {len(pairs)} tokens"
+            span = (label, first, stop)
+            msg = f"found the span {span}; expected 0 <= first < stop <= {len(pairs)} tokens"
             raise ValueError(msg)
         texts = [(start, end) for start, end in pairs[first:stop] if start < end]
         if not texts:
             continue
-        # Byte-level tokenizers cut a character into tokens that all carry its offsets: two spans
-        # may meet inside it, and the second then starts behind it.
+        # Byte-level tokenizers cut a character into several tokens, each with the offsets of the
+        # character. Two spans may meet inside it; the second then starts after it.
         start, end = max(texts[0][0], last_end), texts[-1][1]
         if start < end:
             entities.append(Entity(label, start, end))
@@ -252,8 +262,8 @@ def _check_offsets(offsets: npt.ArrayLike) -> Sequence[tuple[int, int]]:
     texts = array[array[:, 0] != array[:, 1]]
     if (texts[:, 0] > texts[:, 1]).any() or (np.diff(texts, axis=0) < 0).any():
         msg = (
-            "offsets of the tokens go backwards in the text; expected start <= end and tokens in "
-            "the order of one text (map the texts of a pair one by one)"
+            "the offsets of the tokens go backwards in the text; expected start <= end and tokens "
+            "in the order of one text (map the two texts of a pair separately)"
         )
         raise ValueError(msg)
     return [(start, end) for start, end in array.tolist()]

@@ -1,11 +1,12 @@
 """TrainableComponent: what medjax trains, as a record of functions.
 
-Each slot has a protocol of its own that carries its contract. `init`, `forward` and
-`configure_optimizer` are pure; the others run on the host. It is medkit's TrainableComponent with
-the weights handed in and out instead of held.
+Each slot has a protocol of its own, whose ``__call__`` documents the contract. `init`, `forward`
+and `configure_optimizer` are pure functions that medjax traces; the others run on the host. The
+record corresponds to medkit's TrainableComponent, except that the weights are arguments and
+results instead of attributes.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`, so that help() shows the types of the slots.
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -20,14 +21,28 @@ from medjax.metrics.mean import Mean
 from medjax.reads import reads
 
 Variables = dict[str, Any]
-"""Flax variable collections: ``params`` and what else the model keeps, e.g. ``batch_stats``."""
+"""Flax variable collections: ``params`` and any others of the model, such as ``batch_stats``."""
+
+__all__ = [
+    "Collate",
+    "ConfigureOptimizer",
+    "Expand",
+    "ExpandedData",
+    "Forward",
+    "Init",
+    "Load",
+    "Preprocess",
+    "Save",
+    "TrainableComponent",
+    "Variables",
+]
 
 
 class Init(Protocol):
-    """Makes the variables to start from."""
+    """Creates the initial variables; traced by JAX if possible, otherwise called as it is."""
 
     def __call__(self, key: jax.Array, /) -> Variables:
-        """Return the variables, as numpy or JAX arrays.
+        """Return the initial variables, as numpy or JAX arrays.
 
         Parameters
         ----------
@@ -41,28 +56,29 @@ class Preprocess(Protocol):
     """Turns an item of the dataset into an example; runs on the host, also in worker processes."""
 
     def __call__(self, item: Any, /) -> dict[str, Any]:
-        """Return everything `collate` needs of an item, the labels included.
+        """Return everything that `collate` needs from an item, including its labels.
 
-        A function with a parameter ``rng`` also gets ``rng=``, a `numpy.random.Generator` that
-        depends on seed, epoch and item alone: the place to draw augmentation from.
+        If the function has a parameter ``rng``, it receives a `numpy.random.Generator` that depends
+        only on the seed, the epoch and the item. Draw random augmentation from it.
         """
         ...
 
 
 class Collate(Protocol):
-    """Joins examples to a batch; runs on the host."""
+    """Joins examples into a batch; runs on the host."""
 
     def __call__(self, examples: Sequence[dict[str, Any]], /) -> BatchData:
         """Return a batch with one row for each example.
 
-        numpy columns go to the device; other columns (texts, identifiers) stay on the host.
-        Ragged columns are padded to the longest example here and to the length ladder later.
+        numpy columns are moved to the device; other columns (texts, identifiers) stay on the host.
+        Pad ragged columns to the longest example; medjax pads them further, to a length of the
+        ladder.
         """
         ...
 
 
 class Forward(Protocol):
-    """The forward pass, traced by JAX: no side effect, no look at values."""
+    """The forward pass, traced by JAX: no side effects and no Python control flow on values."""
 
     def __call__(
         self,
@@ -74,52 +90,53 @@ class Forward(Protocol):
         return_loss: bool,
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
-        """Return outputs, loss and the changed collections.
+        """Return the outputs, the loss and the updated collections.
 
         Parameters
         ----------
         variables : dict
-            The collections; ``params`` may be of a lower precision than the stored ones.
+            The collections; ``params`` may have a lower precision than the stored parameters.
         input_batch : BatchData
             The array columns of a batch, padded, with ``row_mask`` (float32, shape (rows,)): 1 for
             a real row, 0 for padding.
         key : jax.Array
             Random key of this batch, for dropout.
         return_loss : bool
-            Whether the loss is wanted; without it, None is returned in its place.
+            Whether to compute the loss. If False, return None in its place.
         eval_mode : bool
-            Whether this is evaluation: no dropout, statistics unchanged.
+            Whether this is an evaluation: no dropout, and running statistics stay unchanged.
 
         Returns
         -------
         outputs : BatchData
             One entry per row in each column.
         loss : Mean or None
-            Sum and weight of the loss; padding must weigh zero.
+            Weighted sum of the losses and sum of the weights; padding must have weight zero.
         collections : dict
-            New values of the collections other than ``params`` that changed; {} for none.
+            New values of the collections other than ``params`` that changed; {} if none did.
         """
         ...
 
 
 class ConfigureOptimizer(Protocol):
-    """Makes the optimizer for a learning rate."""
+    """Creates the optimizer for a learning rate."""
 
     def __call__(self, learning_rate: optax.ScalarOrSchedule, /) -> optax.GradientTransformation:
-        """Return an optax transformation, which trains as it would in a plain loop of optax.
+        """Return an optax transformation; it behaves as in a plain optax training loop.
 
         Parameters
         ----------
         learning_rate : jax.Array
-            The rate of an update, float32, shape (), traced: it may be used in arithmetic, also
-            for a schedule, but has no value to look at. The function is called whenever an update
-            is traced, so what `optax.inject_hyperparams` makes of the rate follows it.
+            Learning rate of the update, float32, shape (). It is traced: use it in arithmetic,
+            including that of a schedule, but not in Python control flow. The function is called
+            each time an update is traced, so a rate passed to `optax.inject_hyperparams` is always
+            the current one.
 
         Returns
         -------
         optax.GradientTransformation
-            Its ``update`` may take ``value``, the mean loss that the gradients are of. What needs
-            more (a line search, the gradient of every row, two copies of the parameters) is
+            Its ``update`` may take ``value``, the mean loss of the gradients. Transformations that
+            need more (a line search, per-example gradients, two copies of the parameters) are
             refused by name before training.
         """
         ...
@@ -143,16 +160,24 @@ class Load(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ExpandedData:
-    """A dataset in which an item of the user's dataset may stand for several.
+    """A dataset whose items were made from those of another, one or several from each.
 
     Attributes
     ----------
     items : sequence
-        What `preprocess` gets, one for each row of a batch.
+        The new items; `preprocess` receives them one at a time, and each becomes a row of a batch.
     origins : sequence of int
-        For each of them its position in the user's dataset, for messages.
+        Position in the user's dataset of the item that each was made from, for error messages.
     notes : sequence of str
-        What the user should know about the data before training; said once, as warnings.
+        What the user should know about the data before training; each is issued once, as a warning.
+
+    Examples
+    --------
+    >>> halves = ExpandedData(items=["No fever.", "No cough."], origins=[0, 0])
+    >>> len(halves), halves[1]
+    (2, 'No cough.')
+    >>> halves
+    ExpandedData(2 items from 1 of the dataset, 0 notes)
     """
 
     items: Sequence[Any]
@@ -164,8 +189,16 @@ class ExpandedData:
         return len(self.items)
 
     def __getitem__(self, index: int, /) -> Any:
-        """Return what `preprocess` gets."""
+        """Return the item that `preprocess` receives."""
         return self.items[index]
+
+    def __repr__(self) -> str:
+        """Return a summary, as the items may be large."""
+        nb_origins = len(set(self.origins))
+        return (
+            f"{type(self).__name__}({len(self)} items from {nb_origins} of the dataset, "
+            f"{len(self.notes)} notes)"
+        )
 
 
 class Expand(Protocol):
@@ -177,9 +210,9 @@ class Expand(Protocol):
         Parameters
         ----------
         data : Dataset
-            The data, with ``__len__`` and ``__getitem__``.
+            The user's dataset, with ``__len__`` and ``__getitem__``.
         training : bool
-            Whether it is trained on, and not evaluated on.
+            True if the data is for training, False if it is for evaluation.
         """
         ...
 
@@ -196,63 +229,103 @@ class _Slots(NamedTuple):
 
 
 class TrainableComponent(_Slots):
-    """What medjax trains.
+    """A model, its data preparation and its optimizer, as a record of functions.
 
-    It keeps the programs that it was trained with, for as long as it lives: trained again with the
-    same settings and shapes, it is not traced again, unless something has changed meanwhile that
-    `init`, `forward` or `configure_optimizer` read from outside (see `medjax.reads`).
+    A component caches the programs that were compiled for it. Training it again with the same
+    settings and shapes does not trace it again, unless something that `init`, `forward` or
+    `configure_optimizer` reads from outside, such as a global variable, has changed meanwhile.
 
     Attributes
     ----------
     init : Init
-        The variables to start from.
+        ``init(key) -> variables``. Creates the initial variables.
     preprocess : Preprocess
-        Item of the dataset to example, on the host.
+        ``preprocess(item) -> example``. Turns an item of the dataset into an example, a dict.
     collate : Collate
-        Examples to batch, on the host.
+        ``collate(examples) -> batch``. Joins examples into a batch.
     forward : Forward
-        Batch to outputs and loss, traced.
+        ``forward(variables, input_batch, key, *, return_loss, eval_mode) -> (outputs, loss,
+        collections)``. The forward pass; traced.
     configure_optimizer : ConfigureOptimizer
-        Learning rate to optimizer.
+        ``configure_optimizer(learning_rate) -> optax.GradientTransformation``. Traced.
     save : Save
-        Variables to the component's own files.
+        ``save(path, variables) -> None``. Writes the component's own files.
     load : Load
-        The component's own files to variables.
+        ``load(path) -> variables``. Reads the files that `save` wrote.
     expand : Expand, optional
-        Dataset to a dataset with an item for each row. By default each item is a row.
+        ``expand(data, *, training) -> ExpandedData``. Turns a dataset into one with an item for
+        each row. By default each item is a row.
+
+    Examples
+    --------
+    A line through the origin, fitted to points:
+
+    >>> import numpy as np
+    >>> def init(key):
+    ...     return {"params": {"slope": np.zeros((), np.float32)}}
+    >>> def collate(examples):
+    ...     return BatchData({name: np.array([e[name] for e in examples]) for name in ("x", "y")})
+    >>> def forward(variables, input_batch, key, *, return_loss, eval_mode):
+    ...     predicted = variables["params"]["slope"] * input_batch["x"]
+    ...     errors = (predicted - input_batch["y"]) ** 2
+    ...     loss = Mean.of(errors, input_batch["row_mask"]) if return_loss else None
+    ...     return BatchData(predicted=predicted), loss, {}
+    >>> component = TrainableComponent(
+    ...     init=init,
+    ...     preprocess=dict,
+    ...     collate=collate,
+    ...     forward=forward,
+    ...     configure_optimizer=optax.sgd,
+    ...     save=lambda path, variables: np.savez(path / "line.npz", **variables["params"]),
+    ...     load=lambda path: {"params": dict(np.load(path / "line.npz"))},
+    ... )
+    >>> batch = component.collate([{"x": 1.0, "y": 2.0}, {"x": 2.0, "y": 2.0}])
+    >>> batch["row_mask"] = np.ones(2, np.float32)
+    >>> variables = component.init(jax.random.key(0))
+    >>> _, loss, _ = component.forward(variables, batch, None, return_loss=True, eval_mode=True)
+    >>> float(loss.compute())
+    4.0
     """
 
-    # Without __slots__ here, so that a record has a place for what it keeps.
+    # Without __slots__, so that a record has a __dict__ in which `kept` stores its cache.
 
     def read_outside(self) -> Any:
-        """Return what compiled programs of this component depend on beside their arguments."""
+        """Return what the component's compiled programs depend on besides their arguments."""
         return reads(self.init, self.forward, self.configure_optimizer)
 
     def kept(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
-        """Return what `make` returned before for an equal key, else what it returns now.
+        """Return the cached result of `make` for this key, or call it and cache its result.
 
-        What is kept lies in the record itself: it goes with the record and keeps nothing alive that
-        the record does not.
+        The cache is stored in the record itself: it lives as long as the record does.
 
         Parameters
         ----------
         kind : str
-            What it is; of each kind the last two are kept, as each may take much memory.
+            Name of the cache. Each holds its two most recently used results, as a result may take
+            much memory.
         key : object
-            What it depends on, to be compared, beside what is read from outside.
+            What the result depends on besides `read_outside`; compared by equality.
         make : callable
-            Makes it.
+            Called without arguments if the result is not in the cache.
         """
         key = (self.read_outside(), key)
-        known: list[tuple[Any, Any]] = self.__dict__.setdefault(kind, [])
-        for number, (before, value) in enumerate(known):
-            if before == key:
-                known.append(known.pop(number))
+        cache: list[tuple[Any, Any]] = self.__dict__.setdefault(kind, [])
+        for position, (cached_key, value) in enumerate(cache):
+            if cached_key == key:
+                cache.append(cache.pop(position))
                 return value
         value = make()
-        known.append((key, value))
-        del known[:-2]
+        cache.append((key, value))
+        del cache[:-2]
         return value
 
+    def __repr__(self) -> str:
+        """Return the names of the functions, as the objects that they belong to may be large."""
+        names = (
+            f"{field}={getattr(function, '__qualname__', None) or format(repr(function), '.60')}"
+            for field, function in zip(self._fields, self, strict=True)
+        )
+        return f"{type(self).__name__}({', '.join(names)})"
+
     def __getstate__(self) -> None:
-        """Leave the programs out of copies and pickles."""
+        """Leave the cached programs out of copies and pickles."""

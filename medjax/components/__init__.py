@@ -1,5 +1,7 @@
-"""Components that are ready to train."""
+"""Ready-made components: models with their data preparation, to be trained as they are."""
 
-from medjax.components.documents import DocumentWindow as DocumentWindow
-from medjax.components.token_classification import TokenClassification as TokenClassification
-from medjax.components.unreachable import Unreachable as Unreachable
+from medjax.components.documents import DocumentWindow
+from medjax.components.token_classification import TokenClassification
+from medjax.components.unreachable import Unreachable
+
+__all__ = ["DocumentWindow", "TokenClassification", "Unreachable"]

@@ -1,4 +1,4 @@
-"""The tags of a checkpoint's classifier, and those of a tagger made from it."""
+"""Choose the tags of a tagger that is made from a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from pathlib import Path
 from medjax.models import read_labels
 from medjax.tagging import TagError, labels_of, scheme_of, standard_tags, tag_names
 
-LOGGER = logging.getLogger("medjax")
+__all__ = ["choose_tags", "known_tags"]
+
+_LOGGER = logging.getLogger("medjax")
 
 
 def choose_tags(
     folder: Path, labels: Sequence[str] | None, scheme: str
 ) -> tuple[tuple[str, ...], str]:
-    """Return tags and tagging scheme of a tagger for some labels.
+    """Return the tags and the tagging scheme of a tagger that starts from a checkpoint.
 
     Parameters
     ----------
     folder : Path
-        The checkpoint it starts from.
+        The checkpoint.
     labels : sequence of str or None
         Kinds of entities; None for those of the checkpoint.
     scheme : str
-        Tagging scheme, where `labels` are given.
+        Tagging scheme; ignored if `labels` is None.
 
     Raises
     ------
     ValueError
-        If the labels cannot be used, or None are given and the checkpoint names none.
+        If the labels cannot be used, or if `labels` is None and the checkpoint has no usable tags.
     """
     if isinstance(labels, str) or (labels is not None and len(labels) == 0):
         msg = f"labels is {labels!r}; expected kinds of entities, ['Drug', ...], or None"
@@ -41,7 +43,7 @@ def choose_tags(
     if sorted(known) == sorted(tags):
         return known, scheme
     if known:
-        LOGGER.warning(
+        _LOGGER.warning(
             f"the classifier of {folder}, for {', '.join(known)}, is replaced by a new one for the "
             f"labels {', '.join(labels)}"
         )
@@ -49,7 +51,7 @@ def choose_tags(
 
 
 def known_tags(folder: Path) -> tuple[str, ...]:
-    """Return the classes of a checkpoint, as standard tags where they are tags; () for none."""
+    """Return a checkpoint's classes, as standard tags if they are tags; () if it has none."""
     names = read_labels(folder) or ()
     try:
         standard = standard_tags(names)
@@ -59,17 +61,17 @@ def known_tags(folder: Path) -> tuple[str, ...]:
 
 
 def _readable_tags(folder: Path) -> tuple[tuple[str, ...], str]:
-    """Return tags and scheme of a checkpoint; ValueError if it has none that can be read."""
+    """Return the tags and the scheme of a checkpoint; raise ValueError if it has no usable ones."""
     names = read_labels(folder)
     if names is None:
         msg = (
-            f"{folder} is no token classifier with named tags: its weights have no classifier of "
-            "tokens (classifier.weight on the hidden states), or config.json gives it to another "
-            "task (architectures); give labels=[...] to train a new classifier"
+            f"{folder} is not a token classifier with named tags: its weights have no token "
+            "classifier (classifier.weight on the hidden states), or config.json is that of "
+            "another task (architectures); pass labels=[...] to train a new classifier"
         )
         raise ValueError(msg)
     where = f"{folder / 'config.json'}: id2label"
-    advice = "name the classes there as tags, or give labels=[...] to train a new classifier"
+    advice = "name the classes there as tags, or pass labels=[...] to train a new classifier"
     try:
         standard = standard_tags(names)
     except TagError as error:

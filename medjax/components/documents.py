@@ -1,4 +1,4 @@
-"""Documents as a tagger reads them: words, windows, and the examples made of these."""
+"""Read documents for a tagger: split them into words and windows, and make examples of these."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from medjax.models.tokenizer import Tokenizer
 from medjax.tagging import OUTSIDE, labels_of, tag_names
 from medjax.text import Document
 
-_BATCH = 256  # documents tokenized together, which the tokenizer does in threads
-_UNKNOWN = 0.1  # share of unknown tokens above which text and tokenizer do not fit
+__all__ = [
+    "DocumentReader",
+    "DocumentWindow",
+    "Reading",
+    "expand_documents",
+    "find_all_unreachable",
+    "window_example",
+]
+
+_BATCH = 256  # number of documents that the tokenizer encodes at once, in threads
+_UNKNOWN = 0.1  # share of unknown tokens above which the user is warned
 
 
 class Reading(NamedTuple):
-    """A text as words and windows.
+    """The words and windows of a text.
 
     Attributes
     ----------
     words : list of Word
-        What gets a tag each.
+        The units that are tagged.
     windows : list of Window
-        One, or several of a long text.
+        One window, or several if the text is long.
     nb_tokens, nb_unknown : int
-        Tokens of the text, and how many of them the tokenizer does not know.
+        Number of tokens of the text, and of those that the tokenizer does not know.
     """
 
     words: list[Word]
@@ -39,35 +48,47 @@ class Reading(NamedTuple):
 
 
 class DocumentWindow(NamedTuple):
-    """One window of a document of a dataset: what `TokenClassification.preprocess` gets.
+    """A window of a document, the item that `TokenClassification.preprocess` takes.
 
     Attributes
     ----------
     documents : Dataset
         The dataset.
     position : int
-        Position of the document in it.
+        Position of the document in the dataset.
     number : int
-        Number of the window in the document.
+        Number of the window in the document, from 0.
+
+    Examples
+    --------
+    >>> DocumentWindow([Document("No fever."), Document("No cough.")], position=1, number=0)
+    DocumentWindow(2 documents, position=1, number=0)
     """
 
     documents: Any
     position: int
     number: int
 
+    def __repr__(self) -> str:
+        """Leave out the documents."""
+        return (
+            f"{type(self).__name__}({len(self.documents):,} documents, position={self.position}, "
+            f"number={self.number})"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class DocumentReader:
-    """Reads texts for a tagger.
+    """Splits texts into words and windows.
 
     Attributes
     ----------
     tokenizer : Tokenizer
-        The tokenizer.
+        The model's tokenizer.
     max_length : int
         Tokens of a window, special tokens included.
     subtokens : bool
-        Whether each token is tagged, and not each word.
+        Whether each token is tagged, instead of each word.
     """
 
     tokenizer: Tokenizer
@@ -90,13 +111,13 @@ class DocumentReader:
         return Reading(words, windows, nb_tokens, nb_unknown)
 
 
-def read_documents(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any, Reading]]:
-    """Yield position, document and reading of all documents of a dataset, checked."""
+def _readings(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any, Reading]]:
+    """Check the documents of a dataset; yield the position, document and reading of each."""
     for first in range(0, len(documents), _BATCH):
         positions = range(first, min(first + _BATCH, len(documents)))
         batch = [documents[position] for position in positions]
         for document in batch:
-            check_document(document)
+            _check_document(document)
         readings = reader.read([document.text for document in batch])
         yield from zip(positions, batch, readings, strict=True)
 
@@ -113,33 +134,33 @@ def expand_documents(
     windows: list[DocumentWindow] = []
     unreachable: list[Unreachable] = []
     nb_entities = nb_tokens = nb_unknown = 0
-    found: set[str] = set()
+    used_labels: set[str] = set()
     labels = labels_of(tags)
-    for position, document, reading in read_documents(documents, reader):
+    for position, document, reading in _readings(documents, reader):
         if training:
-            check_labels(document, labels)
+            _check_labels(document, labels)
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
         unreachable += find_unreachable(position, document, reading.words, labels, scheme)
-        found.update(entity.label for entity in document.entities)
+        used_labels.update(entity.label for entity in document.entities)
         nb_entities += len(document.entities)
         nb_tokens += reading.nb_tokens
         nb_unknown += reading.nb_unknown
-    if training and (missing := set(tag_names(sorted(found), scheme)) - set(tags)):
+    if training and (missing := set(tag_names(sorted(used_labels), scheme)) - set(tags)):
         msg = (
             f"the data needs the tags {sorted(missing)}, which the classifier of this checkpoint "
-            f"lacks; it has {list(tags)}. Give labels=[...] to train a new classifier"
+            f"lacks; it has {list(tags)}. Pass labels=[...] to train a new classifier"
         )
         raise ValueError(msg)
     notes = []
     if unreachable:
         note = unreachable_note(unreachable, nb_entities, len(documents))
         if not reader.subtokens and any(entity.reason == INSIDE for entity in unreachable):
-            note += "; tag_subtokens=True reaches those that start and end between tokens"
+            note += "; tag_subtokens=True can represent entities that start and end between tokens"
         notes.append(note)
     if nb_unknown > _UNKNOWN * nb_tokens:
         notes.append(
             f"{nb_unknown / nb_tokens:.0%} of the tokens of {len(documents):,} documents are "
-            "unknown to the tokenizer; use a model made for their language and script"
+            "unknown to the tokenizer; use a model for their language and script"
         )
     return ExpandedData(windows, [window.position for window in windows], tuple(notes))
 
@@ -147,40 +168,43 @@ def expand_documents(
 def find_all_unreachable(
     documents: Any, reader: DocumentReader, labels: Sequence[str], scheme: str
 ) -> list[Unreachable]:
-    """Return the entities of a dataset that no tags can stand for."""
+    """Return the entities of a dataset that no tags can represent."""
     return [
         entity
-        for position, document, reading in read_documents(documents, reader)
+        for position, document, reading in _readings(documents, reader)
         for entity in find_unreachable(position, document, reading.words, labels, scheme)
     ]
 
 
-def check_document(document: Any) -> None:
-    """Refuse what is no document, and entities outside the text."""
+def _check_document(document: Any) -> None:
+    """Raise ValueError unless it is a document with entities inside its text."""
     if not isinstance(getattr(document, "text", None), str) or not hasattr(document, "entities"):
         msg = (
-            f"an item of the data is {document!r:.60}; expected a medjax.text.Document, or an "
-            "object that has its text and entities"
+            f"an item of the data is {document!r:.60}; expected a medjax.text.Document or another "
+            "object with the attributes text and entities"
         )
         raise ValueError(msg)
     for entity in document.entities:
         if not 0 <= entity.start < entity.end <= len(document.text):
             msg = (
-                f"{_called(document)} has {entity.label} at {entity.start} to {entity.end}; "
+                f"{_name_of(document)} has {entity.label} at {entity.start} to {entity.end}; "
                 f"expected 0 <= start < end <= {len(document.text)}, the length of its text"
             )
             raise ValueError(msg)
 
 
-def check_labels(document: Any, labels: Sequence[str]) -> None:
-    """Refuse entities of other labels."""
+def _check_labels(document: Any, labels: Sequence[str]) -> None:
+    """Raise ValueError if an entity has another label."""
     for entity in document.entities:
         if entity.label not in labels:
-            msg = f"{_called(document)} has the label {entity.label!r}; expected one of "
-            raise ValueError(f"{msg}{list(labels)}")
+            msg = (
+                f"{_name_of(document)} has the label {entity.label!r}; expected one of "
+                f"{list(labels)}"
+            )
+            raise ValueError(msg)
 
 
-def _called(document: Any) -> str:
+def _name_of(document: Any) -> str:
     return f"the document {getattr(document, 'name', '') or document.text[:40]!r}"
 
 
@@ -192,38 +216,41 @@ def window_example(
     document: Any = item
     if isinstance(item, DocumentWindow):
         document, position, number = item.documents[item.position], item.position, item.number
-    check_document(document)
-    labels_known = labels_of(tags)
+    _check_document(document)
+    known_labels = labels_of(tags)
     if position is None:
-        check_labels(document, labels_known)
+        _check_labels(document, known_labels)
     (reading,) = reader.read([document.text])
     if position is None and len(reading.windows) > 1:
         msg = (
-            f"a document of {reading.nb_tokens} tokens found; expected one that fits in "
-            f"max_length={reader.max_length}, or the items of TokenClassification.expand"
+            f"found a document of {reading.nb_tokens} tokens; expected one that fits in "
+            f"max_length={reader.max_length}, or an item of TokenClassification.expand"
         )
         raise ValueError(msg)
     if number >= len(reading.windows):
-        msg = f"document {position} was longer when training started; keep the data as it is"
+        msg = (
+            f"document {position} was longer when training started; do not change the data "
+            "during training"
+        )
         raise ValueError(msg)
     window = reading.windows[number]
     offsets = [(word.start, word.end) for word in reading.words]
-    # Of the whole document, since an entity may start in one window and end in the next.
-    known = [entity for entity in document.entities if entity.label in labels_known]
+    # Tags of the whole document, as an entity may start in one window and end in the next.
+    known = [entity for entity in document.entities if entity.label in known_labels]
     names = entities_to_tags(known, offsets, scheme)
     ids = {tag: number for number, tag in enumerate(tags)}
     labels = [IGNORED] * len(window.ids)
     tagged = slice(window.first_word, window.stop_word)
-    for place, name in zip(window.positions, names[tagged], strict=True):
-        labels[place] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation a tag may be lacking
-    begin, stop = _stretch(reading, number, len(document.text))
+    for token, name in zip(window.positions, names[tagged], strict=True):
+        labels[token] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation, a tag may be unknown
+    begin, stop = _text_range(reading, number, len(document.text))
     entities = [(e.label, e.start, e.end) for e in document.entities if begin <= e.start < stop]
     gold = Gold(position, offsets[tagged], entities)
     return {"input_ids": window.ids, "labels": labels, GOLD: gold}
 
 
-def _stretch(reading: Reading, number: int, length: int) -> tuple[int, int]:
-    """Return start and end of the text that falls to a window; those of all have no gap."""
-    begins = [window.first_word for window in reading.windows[number : number + 2]]
-    places = [reading.words[n].start if n < len(reading.words) else length for n in begins]
-    return places[0] if number else 0, places[1] if len(places) > 1 else length
+def _text_range(reading: Reading, number: int, length: int) -> tuple[int, int]:
+    """Return start and end of a window's share of the text; the shares leave no gap."""
+    first_words = [window.first_word for window in reading.windows[number : number + 2]]
+    starts = [reading.words[n].start if n < len(reading.words) else length for n in first_words]
+    return starts[0] if number else 0, starts[1] if len(starts) > 1 else length

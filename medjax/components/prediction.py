@@ -1,4 +1,4 @@
-"""Entities of new texts, found by a tagger."""
+"""Predict the entities of new texts with a tagger."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from medjax.metrics import GOLD, IGNORED
 from medjax.tagging import tags_to_spans
 from medjax.text import Entity
 
+__all__ = ["predict_entities"]
+
 
 def predict_entities(
     predict_step: Callable[[Variables, BatchData], BatchData],
@@ -35,7 +37,7 @@ def predict_entities(
     readings = reader.read(texts)
     probabilities = [np.zeros((len(r.words), len(tags)), np.float32) for r in readings]
     windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
-    # By length, so that windows of a batch need little padding.
+    # Sorted by length, so that the windows of a batch need little padding.
     windows.sort(key=lambda pair: len(pair[1].ids))
     for first in range(0, len(windows), batch_size):
         group = windows[first : first + batch_size]
@@ -46,8 +48,8 @@ def predict_entities(
             words = slice(window.first_word, window.stop_word)
             probabilities[number][words] = jax.nn.softmax(scores[window.positions])
     return [
-        _entities(reading.words, found, tags, rule)
-        for reading, found in zip(readings, probabilities, strict=True)
+        _entities(reading.words, of_words, tags, rule)
+        for reading, of_words in zip(readings, probabilities, strict=True)
     ]
 
 

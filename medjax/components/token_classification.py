@@ -42,23 +42,25 @@ from medjax.step import make_predict_step
 from medjax.tagging import labels_of
 from medjax.text import Document, Entity
 
-Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
+__all__ = ["TokenClassification"]
+
+_Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
-def adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Return AdamW with the defaults of ``torch.optim.AdamW``, which medkit trains with."""
+def _adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """Return AdamW with the defaults of ``torch.optim.AdamW``, medkit's optimizer."""
     return optax.adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2)
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenClassification:
-    """A tagger of text: finds entities and their place; made by `from_pretrained`.
+    """A tagger that finds entities in text; usually made by `from_pretrained`.
 
-    It takes `medjax.text.Document` items. Words are those of `medjax.text.find_words`, the same for
-    every tokenizer; each gets one tag, on the first of its tokens. A document that is longer than
-    the model takes is read in windows that overlap by a quarter, in training, evaluation and
-    `predict` alike; each word is tagged in the window where it has the most context, and scores are
-    of whole documents.
+    Its items are `medjax.text.Document` objects. Words are those of `medjax.text.find_words`,
+    regardless of the tokenizer, and each word is tagged on its first token. A document that is too
+    long for the model is read in windows that overlap by a quarter, in training, evaluation and
+    prediction. Each word is tagged in the window in which it has the most context, and documents
+    are scored as a whole.
 
     Attributes
     ----------
@@ -75,9 +77,25 @@ class TokenClassification:
     max_length : int
         Tokens of a window, special tokens included.
     optimizer : callable
-        Learning rate to optax transformation.
+        Returns an optax transformation for a learning rate.
     folder : Path or None
-        Checkpoint the weights come from; None starts from random ones.
+        Checkpoint that the weights are read from; None for random weights.
+
+    Examples
+    --------
+    >>> import tokenizers
+    >>> from medjax.models import EncoderConfig
+    >>> vocabulary = {"[PAD]": 0, "[UNK]": 1, "no": 2, "fever": 3}
+    >>> backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    >>> backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    >>> tokenizer = Tokenizer(backend, pad_token_id=0, unknown_token_id=1, files={})
+    >>> config = EncoderConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> tagger = TokenClassification(
+    ...     TokenClassifier(config, num_labels=3), tokenizer, ("O", "B-Sign", "I-Sign"))
+    >>> example = tagger.preprocess(Document("no fever", (Entity("Sign", 3, 8),)))
+    >>> example["input_ids"], example["labels"]
+    ([2, 3], [0, 1])
     """
 
     model: TokenClassifier
@@ -86,7 +104,7 @@ class TokenClassification:
     tagging_scheme: str = "iob2"
     tag_subtokens: bool = False
     max_length: int = 512
-    optimizer: Optimizer = adamw
+    optimizer: _Optimizer = _adamw
     folder: Path | None = None
 
     @classmethod
@@ -98,42 +116,42 @@ class TokenClassification:
         tagging_scheme: str = "iob2",
         tag_subtokens: bool = False,
         max_length: int | None = None,
-        optimizer: Optimizer = adamw,
+        optimizer: _Optimizer = _adamw,
         gradient_checkpointing: bool = False,
         attention_implementation: AttentionImplementation = "xla",
     ) -> Self:
-        """Return a tagger on a pretrained encoder or a fine-tuned checkpoint.
+        """Return a tagger that starts from a pretrained encoder or a fine-tuned checkpoint.
 
         Parameters
         ----------
         name_or_folder : str or Path
-            A Hugging Face folder, a checkpoint of medjax, or a name; see
+            A Hugging Face folder, a medjax checkpoint, or a model's name; see
             `medjax.models.resolve_model`.
         labels : sequence of str, optional
-            Kinds of entities. None takes those of the checkpoint, which must then be a tagger.
+            Kinds of entities. By default those of the checkpoint, which must be a tagger.
         tagging_scheme : {"iob2", "bilou", "iobes", "io"}
-            How entities become tags; read off the checkpoint when `labels` is None.
+            How entities are written as tags. If `labels` is None, it is that of the checkpoint.
         tag_subtokens : bool
             Whether each token gets a tag of its own, so that entities may start and end inside
-            words. By default each word gets one.
+            words. By default each word gets one tag.
         max_length : int, optional
-            Tokens of a window; by default what the model takes, at most 512.
+            Tokens of a window. By default the longest input of the model, but at most 512.
         optimizer : callable
-            Learning rate to optax transformation; medkit's AdamW by default. With
-            `Options.weight_decay` give one without decay of its own, such as `optax.adam`.
+            Returns an optax transformation for a learning rate; medkit's AdamW by default. If you
+            set `Options.weight_decay`, pass one without weight decay, such as `optax.adam`.
         gradient_checkpointing : bool
-            Whether the backward pass computes the inside of each layer anew instead of keeping it:
-            less memory, more time, the same numbers.
+            Whether the backward pass recomputes the activations inside each layer instead of
+            keeping them. This takes less memory and more time, and gives the same numbers.
         attention_implementation : {"xla", "cudnn"}
-            "cudnn" takes NVIDIA's fused attention where it applies, see `medjax.models.Encoder`:
-            with ``precision="bfloat16"`` in evaluation, and in training if the checkpoint's
-            configuration has ``attention_probs_dropout_prob`` 0.
+            "cudnn" uses NVIDIA's fused attention where it applies (see `medjax.models.Encoder`):
+            with ``precision="bfloat16"``, in evaluation, and in training if
+            ``attention_probs_dropout_prob`` is 0 in the checkpoint's configuration.
 
         Raises
         ------
         ValueError
-            If the model, the labels, the length or the name of the attention is not usable, or
-            weights, configuration and tokenizer of the model do not fit together.
+            If the model, the labels, the length or the attention implementation cannot be used, or
+            the weights, configuration and tokenizer of the model do not belong together.
         """
         check_implementation(attention_implementation)
         folder = resolve_model(name_or_folder)
@@ -145,19 +163,21 @@ class TokenClassification:
             msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
             raise ValueError(msg)
         return cls(
-            TokenClassifier(config, len(tags), gradient_checkpointing, attention_implementation),
-            tokenizer,
-            tags,
-            tagging_scheme,
-            tag_subtokens,
-            max_length or min(config.max_length, 512),
-            optimizer,
-            folder,
+            model=TokenClassifier(
+                config, len(tags), gradient_checkpointing, attention_implementation
+            ),
+            tokenizer=tokenizer,
+            tags=tags,
+            tagging_scheme=tagging_scheme,
+            tag_subtokens=tag_subtokens,
+            max_length=max_length or min(config.max_length, 512),
+            optimizer=optimizer,
+            folder=folder,
         )
 
     @property
     def component(self) -> TrainableComponent:
-        """What `medjax.train` takes."""
+        """The record of functions that `medjax.train` and `medjax.evaluate` take."""
         return TrainableComponent(
             init=self.init,
             preprocess=self.preprocess,
@@ -175,7 +195,7 @@ class TokenClassification:
         return labels_of(self.tags)
 
     def init(self, key: jax.Array) -> Variables:
-        """Return the pretrained weights, with a random classifier where they have none."""
+        """Return the pretrained weights, with a random classifier if they have none for `tags`."""
         tokens = jnp.ones((1, 3), jnp.int32)
         if self.folder is None:
             return dict(self.model.init(key, tokens, tokens, deterministic=True))
@@ -192,63 +212,64 @@ class TokenClassification:
         return DocumentReader(self.tokenizer, self.max_length, self.tag_subtokens)
 
     def expand(self, documents: Any, *, training: bool = True) -> ExpandedData:
-        """Return the windows of all documents; `medjax.train` and `medjax.evaluate` do so.
+        """Return the windows of all documents; `medjax.train` and `medjax.evaluate` call it.
 
         Parameters
         ----------
         documents : Dataset
-            Documents; each is read now, to count its windows, and again for each batch.
+            Documents. Each is tokenized here, to count its windows, and again for each batch.
         training : bool
-            Whether they are trained on. In evaluation an entity with a label that the tagger does
-            not know counts as missed, and a note says so.
+            True if the documents are for training. In an evaluation, an entity with a label that
+            the tagger does not know counts as missed, and a note says so.
 
         Returns
         -------
         ExpandedData
-            `DocumentWindow` items, and notes on annotated entities that no tags can stand for.
+            `DocumentWindow` items, and notes on annotated entities that no tags can represent.
 
         Raises
         ------
         ValueError
-            If an entity is empty or lies outside its text; in training also if it has an unknown
-            label, or one for which the classes lack a tag.
+            If an entity is empty or outside its text; in training, also if its label is unknown or
+            needs a tag that is not among the classes.
         """
         return expand_documents(
             documents, self._reader, self.tags, self.tagging_scheme, training=training
         )
 
     def unreachable(self, documents: Any) -> list[Unreachable]:
-        """Return the annotated entities that even a perfect tagger of this kind cannot find.
+        """Return the annotated entities that even perfect tags cannot represent.
 
-        They end inside a word or a token, share a word with another entity, or consist of
-        characters that the tokenizer drops. Scores count them as missed.
+        They start or end inside a word or a token, share a word with another entity, consist of
+        characters that the tokenizer drops, or have a label that the tagger does not know. Scores
+        count them as missed.
 
         Parameters
         ----------
         documents : Dataset
-            Documents.
+            Annotated documents.
         """
         return find_all_unreachable(documents, self._reader, self.labels, self.tagging_scheme)
 
     def preprocess(self, item: Document | DocumentWindow) -> dict[str, Any]:
-        """Return token ids, labels and annotation of a window of a document.
+        """Return the token ids, labels and annotation of a window of a document.
 
         Parameters
         ----------
         item : DocumentWindow or Document
-            An item of what `expand` returns; or a document (anything with a `text` and its
-            `entities`) that fits in one window.
+            An item of `expand`, or a document (any object with `text` and `entities`) that fits in
+            one window.
 
         Returns
         -------
         dict
-            ``input_ids`` and ``labels``, lists of int with one entry for each token; the label of
-            a token that does not count is -100. ``gold``, a `medjax.metrics.Gold`.
+            ``input_ids`` and ``labels``, lists of int with one entry for each token, and ``gold``,
+            a `medjax.metrics.Gold`. The label of a token that does not count is -100.
 
         Raises
         ------
         ValueError
-            If a document is too long for one window, or no longer what it was when it was expanded.
+            If a document does not fit in one window, or has become shorter since it was expanded.
         """
         return window_example(item, self._reader, self.tags, self.tagging_scheme)
 
@@ -280,7 +301,7 @@ class TokenClassification:
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return ``logits`` and ``predictions`` of each token, and the cross-entropy.
 
-        The loss weighs every labelled token alike.
+        The loss is the mean over all labelled tokens; each has weight 1.
         """
         logits: Any = self.model.apply(
             {"params": variables["params"]},
@@ -298,7 +319,7 @@ class TokenClassification:
         return outputs, Mean.of(losses, counts), {}
 
     def save(self, path: Path, variables: Variables) -> None:
-        """Write a folder that `transformers`, medkit and `from_pretrained` load."""
+        """Write a folder that `transformers`, medkit and `from_pretrained` can load."""
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
         write_checkpoint(
             path,
@@ -310,18 +331,18 @@ class TokenClassification:
         self.tokenizer.save(path)
 
     def load(self, path: Path) -> Variables:
-        """Return the weights of a folder that `save` wrote.
+        """Return the weights in a folder that `save` wrote.
 
         Raises
         ------
         ValueError
-            If its classes are not those of this tagger, or the weights cannot be read.
+            If the classes there are not those of this tagger, or the weights cannot be read.
         """
         tags = known_tags(path)
         if tags != self.tags:
             msg = (
-                f"{path} has the classes {list(tags)}; expected {list(self.tags)}, in this order: "
-                "use TokenClassification.from_pretrained for another tagger"
+                f"{path} has the classes {list(tags)}; expected {list(self.tags)}, in this order; "
+                "load another tagger with TokenClassification.from_pretrained"
             )
             raise ValueError(msg)
         return {"params": read_params(path, self.model.config)}
@@ -335,26 +356,28 @@ class TokenClassification:
         rule: str = "conlleval",
         options: Options | None = None,
     ) -> list[tuple[Entity, ...]]:
-        """Find the entities of new texts.
+        """Return the entities that the tagger finds in new texts.
 
         Parameters
         ----------
         variables : dict
-            Trained weights: ``result.state.variables``, or from `load`.
+            Trained weights, from ``result.state.variables`` or `load`.
         texts : sequence of str
             Texts of any length.
         batch_size : int
-            Windows that go through the model together.
+            Number of windows that are passed to the model at once.
         rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-            How tags become entities, see `medjax.tagging`; `SpanMetrics` has the same default.
+            How entities are read from tags; see `medjax.tagging.tags_to_spans`. `SpanMetrics` has
+            the same default.
         options : Options, optional
-            For `precision`; give those of an evaluation to find what it scored.
+            Only `precision` is used. Pass the options of an evaluation to get the entities that it
+            scored.
 
         Returns
         -------
         list of tuple of Entity
-            For each text its entities by character offsets, with the mean probability of their
-            words' tags as score.
+            The entities of each text. The score of an entity is the mean, over its words, of the
+            probability of the predicted tag.
         """
         return predict_entities(
             make_predict_step(self.forward, options or Options()),

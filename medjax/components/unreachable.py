@@ -1,4 +1,4 @@
-"""Annotated entities that no tags can stand for, whatever the tagger predicts."""
+"""Find the annotated entities that no sequence of tags can represent."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from medjax.alignment import Word, entities_to_spans, spans_to_entities
 from medjax.tagging import spans_to_tags, tags_to_spans
 from medjax.text import Document, Entity
 
-_NAMED = 3  # entities that a note names
+__all__ = ["INSIDE", "Unreachable", "find_unreachable", "unreachable_note"]
 
-UNKNOWN = "have a label that the tagger does not know"
-NO_WORD = "have no word of their own"
-SHARED = "share a word with another"
+_NB_NAMED = 3  # number of entities that a note names
+
 INSIDE = "start or end inside a word"
+_NO_WORD = "have no word of their own"
+_SHARED = "share a word with another"
+_UNKNOWN = "have a label that the tagger does not know"
 
 
 class Unreachable(NamedTuple):
-    """An annotated entity that a perfect tagger cannot return; it counts as missed.
+    """An annotated entity that no sequence of tags can represent; it counts as missed.
 
     Attributes
     ----------
@@ -30,9 +32,14 @@ class Unreachable(NamedTuple):
     entity : Entity
         The entity.
     text : str
-        What it covers.
+        The text that it covers.
     reason : str
-        Why: it has no word, shares its word with another entity, or ends inside a word.
+        The reason, as a verb phrase in the plural: "share a word with another", for instance.
+
+    Examples
+    --------
+    >>> Unreachable(0, "note.txt", Entity("Sign", 3, 6), "fev", "start or end inside a word").text
+    'fev'
     """
 
     position: int
@@ -49,42 +56,42 @@ def find_unreachable(
     labels: Sequence[str],
     scheme: str,
 ) -> list[Unreachable]:
-    """Return the entities of a document that are not found again from their own tags."""
+    """Return the entities of a document that cannot be recovered from their own tags."""
     if not document.entities:
         return []
     offsets = [(word.start, word.end) for word in words]
     known = [entity for entity in document.entities if entity.label in labels]
     tags = spans_to_tags(entities_to_spans(known, offsets), len(words), scheme)
-    found = Counter(e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets))
+    recovered = Counter(e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets))
     name = getattr(document, "name", "") or f"document {position}"
     unreachable = []
     for entity in document.entities:
         key = (entity.label, entity.start, entity.end)
-        if found[key] == 0:
+        if recovered[key] == 0:
             text = document.text[entity.start : entity.end]
-            reason = _reason(entity, offsets) if entity.label in labels else UNKNOWN
+            reason = _reason(entity, offsets) if entity.label in labels else _UNKNOWN
             unreachable.append(Unreachable(position, name, entity, text, reason))
-        found[key] -= 1  # the same entity annotated twice is found once
+        recovered[key] -= 1  # an entity that is annotated twice is recovered only once
     return unreachable
 
 
 def _reason(entity: Entity, offsets: Sequence[tuple[int, int]]) -> str:
     touched = [(start, end) for start, end in offsets if start < entity.end and entity.start < end]
     if not touched:
-        return NO_WORD
-    is_whole = touched[0][0] == entity.start and touched[-1][1] == entity.end
-    return SHARED if is_whole else INSIDE
+        return _NO_WORD
+    fits_words = touched[0][0] == entity.start and touched[-1][1] == entity.end
+    return _SHARED if fits_words else INSIDE
 
 
 def unreachable_note(
     unreachable: Sequence[Unreachable], nb_entities: int, nb_documents: int
 ) -> str:
-    """Return what to say of entities that no tags can stand for."""
+    """Return a note for the user on the entities that no tags can represent."""
     counts = Counter(entity.reason for entity in unreachable)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    named = ", ".join(f"{e.text!r} in {e.document}" for e in unreachable[:_NAMED])
-    more = ", ..." if len(unreachable) > _NAMED else ""
+    named = ", ".join(f"{e.text!r} in {e.document}" for e in unreachable[:_NB_NAMED])
+    more = ", ..." if len(unreachable) > _NB_NAMED else ""
     return (
         f"{len(unreachable):,} of {nb_entities:,} entities in {nb_documents:,} documents cannot be "
-        f"tagged exactly and count as missed: {reasons} ({named}{more})"
+        f"represented by tags and count as missed: {reasons} ({named}{more})"
     )

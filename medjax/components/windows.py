@@ -1,4 +1,4 @@
-"""The windows in which a model reads a text that is too long for it."""
+"""Split texts that are too long for a model into overlapping windows."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import NamedTuple
 from medjax.alignment import Word
 from medjax.models.tokenizer import Encoding
 
+__all__ = ["Window", "split_windows"]
+
 
 class Window(NamedTuple):
-    """Some consecutive tokens of a text, with the special tokens around them.
+    """Consecutive tokens of a text, surrounded by special tokens.
 
     Attributes
     ----------
     ids : list of int
         Token ids, special tokens included.
     first_word, stop_word : int
-        The words that are tagged in this window, for which it has the most context.
+        Range of the words that are tagged in this window; no other gives them more context.
     positions : list of int
-        Position in `ids` of the token that each of these words is tagged on.
+        Position in `ids` of the token on which each of these words is tagged.
     """
 
     ids: list[int]
@@ -29,18 +31,18 @@ class Window(NamedTuple):
 
 
 def split_windows(encoding: Encoding, words: Sequence[Word], max_length: int) -> list[Window]:
-    """Return the windows of a text: one if it fits, else several that overlap by a quarter.
+    """Return the windows of a text: one if it fits, otherwise several that overlap by a quarter.
 
     Each word is tagged in exactly one window.
 
     Parameters
     ----------
     encoding : Encoding
-        The whole text.
+        Tokens of the text, not truncated.
     words : sequence of Word
-        Its words.
+        Words of the text.
     max_length : int
-        Tokens of a window, special tokens included.
+        Largest number of tokens in a window, special tokens included.
     """
     ids = encoding.ids
     inner = [position for position, flag in enumerate(encoding.special_tokens_mask) if not flag]
@@ -51,9 +53,9 @@ def split_windows(encoding: Encoding, words: Sequence[Word], max_length: int) ->
     size = max_length - len(before) - len(after)
     windows: list[Window] = []
     first_word = 0
-    for first, last, kept_to in _ranges(begin, stop, size):
+    for first, last, next_begin in _ranges(begin, stop, size):
         stop_word = first_word
-        while stop_word < len(words) and words[stop_word].token < kept_to:
+        while stop_word < len(words) and words[stop_word].token < next_begin:
             stop_word += 1
         shift = len(before) - first
         positions = [word.token + shift for word in words[first_word:stop_word]]
@@ -63,7 +65,7 @@ def split_windows(encoding: Encoding, words: Sequence[Word], max_length: int) ->
 
 
 def _ranges(begin: int, stop: int, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first and last token of each window, and the token where the next takes over."""
+    """Yield each window's range of tokens, and the first token that is tagged in the next."""
     overlap = size // 4
     first = begin
     while first + size < stop:

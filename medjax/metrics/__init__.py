@@ -1,18 +1,30 @@
-"""Scores of a model against annotations."""
+"""Metrics: compare the predictions of a model with annotations."""
 
-from medjax.metrics._columns import IGNORED as IGNORED
-from medjax.metrics.accuracy import Accuracy as Accuracy
-from medjax.metrics.computer import MetricsComputer as MetricsComputer
-from medjax.metrics.confusion import Confusion as Confusion
-from medjax.metrics.confusion import entity_confusion as entity_confusion
-from medjax.metrics.confusion import label_confusion as label_confusion
-from medjax.metrics.mean import Mean as Mean
-from medjax.metrics.span_metrics import GOLD as GOLD
-from medjax.metrics.span_metrics import Gold as Gold
-from medjax.metrics.span_metrics import SpanMetrics as SpanMetrics
-from medjax.metrics.spans import entity_scores as entity_scores
-from medjax.metrics.spans import span_scores as span_scores
-from medjax.metrics.tables import format_confusion as format_confusion
-from medjax.metrics.tables import format_scores as format_scores
-from medjax.metrics.wer import character_error_rate as character_error_rate
-from medjax.metrics.wer import word_error_rate as word_error_rate
+from medjax.metrics._columns import IGNORED
+from medjax.metrics.accuracy import Accuracy
+from medjax.metrics.computer import MetricsComputer
+from medjax.metrics.confusion import Confusion, entity_confusion, label_confusion
+from medjax.metrics.mean import Mean
+from medjax.metrics.span_metrics import GOLD, Gold, SpanMetrics
+from medjax.metrics.spans import entity_scores, span_scores
+from medjax.metrics.tables import format_confusion, format_scores
+from medjax.metrics.wer import character_error_rate, word_error_rate
+
+__all__ = [
+    "GOLD",
+    "IGNORED",
+    "Accuracy",
+    "Confusion",
+    "Gold",
+    "Mean",
+    "MetricsComputer",
+    "SpanMetrics",
+    "character_error_rate",
+    "entity_confusion",
+    "entity_scores",
+    "format_confusion",
+    "format_scores",
+    "label_confusion",
+    "span_scores",
+    "word_error_rate",
+]

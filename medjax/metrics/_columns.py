@@ -1,4 +1,4 @@
-"""Reference and predicted ids out of a batch, for every computer of scores."""
+"""Extract label ids and predicted ids from a batch, for all MetricsComputers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from medjax.batch import ROW_MASK
 
 IGNORED = -100
-"""Label id of a position that no score and no loss counts, as in PyTorch's cross entropy."""
+"""Label id of positions that losses and scores ignore, as in PyTorch's cross-entropy."""
 
 
 def labels_and_predictions(
@@ -21,20 +21,20 @@ def labels_and_predictions(
     Parameters
     ----------
     model_output : mapping
-        ``"predictions"``, int of the shape of the labels, or else ``"logits"`` with one more axis
-        (the last, over which the argmax is taken).
+        ``"predictions"``, int, of the same shape as the labels; otherwise ``"logits"``, with the
+        classes on an additional last axis, of which the argmax is taken.
     input_batch : mapping
-        ``"labels"``, int, and maybe `ROW_MASK`, which is 0 for the rows to leave out.
+        ``"labels"``, int, and optionally `ROW_MASK`, which is 0 for rows to leave out.
 
     Returns
     -------
     labels, predictions : numpy.ndarray
-        Two arrays of one shape.
+        Two arrays of the same shape.
 
     Raises
     ------
     ValueError
-        If a column is missing or the shapes disagree.
+        If a column is missing or the shapes differ.
     """
     if "labels" not in input_batch:
         msg = f"the batch has the columns {sorted(input_batch)}; expected 'labels' among them"
@@ -52,7 +52,7 @@ def labels_and_predictions(
     if labels.shape != predictions.shape:
         msg = (
             f"labels have shape {labels.shape}, predictions {predictions.shape}; expected one "
-            "prediction a label"
+            "prediction per label"
         )
         raise ValueError(msg)
     if ROW_MASK in input_batch:
@@ -62,6 +62,6 @@ def labels_and_predictions(
 
 
 def real_rows(column: Sequence[Any], input_batch: Mapping[str, Any]) -> list[Any]:
-    """Return the entries of a column's real rows."""
+    """Return the entries of a column without those of padding rows."""
     mask = input_batch.get(ROW_MASK, np.ones(len(column)))
     return [value for value, real in zip(column, np.asarray(mask) > 0, strict=True) if real]

@@ -1,4 +1,4 @@
-"""Accuracy of classes, of rows or of tokens."""
+"""Accuracy of predicted classes, per row or per token."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import Any
 
 from medjax.metrics._columns import IGNORED, labels_and_predictions
 
+__all__ = ["Accuracy"]
+
 
 class Accuracy:
-    """The share of labels that are predicted, as a MetricsComputer.
+    """The share of labels that are predicted correctly, as a MetricsComputer.
 
-    Positions whose label is -100 do not count, nor do padding rows.
+    Positions with the label -100 and padding rows do not count.
 
     Examples
     --------
@@ -25,45 +27,45 @@ class Accuracy:
     def prepare_batch(
         self, model_output: Mapping[str, Any], input_batch: Mapping[str, Any]
     ) -> dict[str, list[int]]:
-        """Return the ids of a batch that count.
+        """Return the label ids and predicted ids of the positions that count.
 
         Parameters
         ----------
         model_output : mapping
-            ``"predictions"``, int of the shape of the labels, or ``"logits"`` with the classes on
-            one more axis.
+            ``"predictions"``, int, of the same shape as the labels, or ``"logits"``, with the
+            classes on an additional last axis.
         input_batch : mapping
             ``"labels"``, int, any shape; -100 where nothing is to be predicted.
 
         Returns
         -------
         dict of str to list of int
-            ``"labels"`` and ``"predictions"``, flat and of one length.
+            ``"labels"`` and ``"predictions"``, flat and of the same length.
 
         Raises
         ------
         ValueError
-            If a column is missing or the shapes disagree.
+            If a column is missing or the shapes differ.
         """
         labels, predictions = labels_and_predictions(model_output, input_batch)
         counts = labels != IGNORED
         return {"labels": labels[counts].tolist(), "predictions": predictions[counts].tolist()}
 
     def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
-        """Return the accuracy of all batches together.
+        """Return the accuracy over all batches.
 
         Parameters
         ----------
         all_data : mapping of str to list
-            The columns of `prepare_batch`, joined.
+            The columns that `prepare_batch` returned for all batches, concatenated.
 
         Returns
         -------
         dict of str to float
-            ``"accuracy"`` between 0 and 1; 0.0 when there is nothing to count.
+            ``"accuracy"``, between 0 and 1; 0.0 if no position counts.
         """
         labels, predictions = all_data["labels"], all_data["predictions"]
-        nb_right = sum(
+        nb_correct = sum(
             label == predicted for label, predicted in zip(labels, predictions, strict=True)
         )
-        return {"accuracy": nb_right / len(labels) if labels else 0.0}
+        return {"accuracy": nb_correct / len(labels) if labels else 0.0}

@@ -1,4 +1,4 @@
-"""MetricsComputer: medkit's protocol for scores that need the predictions of a whole epoch."""
+"""MetricsComputer: medkit's protocol for metrics that need all the predictions of an epoch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,34 @@ from typing import Any, Protocol, runtime_checkable
 
 from medjax.batch import BatchData
 
+__all__ = ["MetricsComputer"]
+
 
 @runtime_checkable
 class MetricsComputer(Protocol):
-    """Scores a phase in two steps: something to keep of each batch, then one computation."""
+    """Scores an epoch in two steps: extract data from each batch, then compute from all of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Recall:
+    ...     def prepare_batch(self, model_output, input_batch):
+    ...         hits = model_output["predictions"][input_batch["labels"] == 1] == 1
+    ...         return {"hits": hits.tolist()}
+    ...
+    ...     def compute(self, all_data):
+    ...         return {"recall": sum(all_data["hits"]) / len(all_data["hits"])}
+    >>> isinstance(Recall(), MetricsComputer)
+    True
+    >>> batch = BatchData(labels=np.array([1, 0, 1]))
+    >>> Recall().compute(Recall().prepare_batch({"predictions": np.array([1, 1, 0])}, batch))
+    {'recall': 0.5}
+    """
 
     def prepare_batch(
         self, model_output: BatchData, input_batch: BatchData
     ) -> dict[str, list[Any]]:
-        """Return what `compute` needs of a batch.
+        """Return what `compute` needs from a batch.
 
         Parameters
         ----------
@@ -26,10 +45,10 @@ class MetricsComputer(Protocol):
         Returns
         -------
         dict of str to list
-            Columns; those of all batches are joined.
+            Columns. Those of all batches are concatenated.
         """
         ...
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Return the scores by name, from the joined columns of all batches."""
+        """Return the scores by name, from the concatenated columns of all batches."""
         ...

@@ -1,4 +1,4 @@
-"""Which entity is taken for which: a confusion table of spans."""
+"""Confusion tables of labelled spans: which label is predicted for which."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 from medjax.metrics.spans import Spans, Tags, check_lengths, span_pairs
 
+__all__ = ["Confusion", "entity_confusion", "label_confusion"]
+
 
 class Confusion(NamedTuple):
-    """What became of each true span, and the predicted spans that are beside all of them.
+    """Counts of true spans by what was predicted for them, and of spurious predicted spans.
 
-    Each true span counts once: in `same_span` when exactly its tokens are predicted, whatever the
-    label; else in `partial` when a predicted span shares a token; else in `missed`.
+    Each true span counts once: in `same_span` if a predicted span has exactly its tokens, whatever
+    its label; otherwise in `partial` if a predicted span shares a token with it; otherwise in
+    `missed`.
 
     Attributes
     ----------
@@ -22,9 +25,15 @@ class Confusion(NamedTuple):
     same_span : dict of (str, str) to int
         Number of true spans by true and predicted label; pairs that do not occur are absent.
     partial, missed : dict of str to int
-        Number of true spans by their label.
+        Number of true spans by label.
     spurious : dict of str to int
-        Number of predicted spans that share no token with a true one, by their label.
+        Number of predicted spans that share no token with a true one, by label.
+
+    Examples
+    --------
+    >>> confusion = label_confusion([["B-Drug", "O"]], [["B-Test", "O"]])
+    >>> confusion.labels, confusion.same_span
+    (('Drug', 'Test'), {('Drug', 'Test'): 1})
     """
 
     labels: tuple[str, ...]
@@ -40,9 +49,9 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     Parameters
     ----------
     y_true, y_pred : sequence of sequences of str
-        Tags of each sentence, right and predicted.
+        True and predicted tags of each sentence.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags, see `medjax.tagging`.
+        How spans are read from tags; see `medjax.tagging.tags_to_spans`.
 
     Returns
     -------
@@ -52,7 +61,7 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     Raises
     ------
     ValueError
-        If the rule is unknown, a tag is none of it or the shapes differ.
+        If the rule is unknown or does not allow a tag, or the lengths differ.
 
     Examples
     --------
@@ -62,7 +71,7 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     """
     check_lengths(y_true, y_pred)
     pairs = span_pairs(y_true, y_pred, rule)
-    return entity_confusion([true for true, _ in pairs], [found for _, found in pairs])
+    return entity_confusion([true for true, _ in pairs], [predicted for _, predicted in pairs])
 
 
 def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
@@ -71,17 +80,23 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
     Parameters
     ----------
     y_true, y_pred : sequence of sequences of (label, start, end)
-        Entities of each document, annotated and predicted, as `entity_scores` takes them.
+        Annotated and predicted entities of each document, as for `entity_scores`.
 
     Returns
     -------
     Confusion
-        The counts; entities share a character where spans share a token.
+        The counts. They are defined by the characters of entities, not by the tokens of spans.
 
     Raises
     ------
     ValueError
         If the number of documents differs.
+
+    Examples
+    --------
+    >>> confusion = entity_confusion([[("Drug", 0, 7)]], [[("Drug", 0, 5), ("Test", 9, 12)]])
+    >>> confusion.partial, confusion.spurious
+    ({'Drug': 1}, {'Test': 1})
     """
     same_span: Counter[tuple[str, str]] = Counter()
     partial: Counter[str] = Counter()
@@ -91,20 +106,25 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
     for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
         labels.update(span[0] for span in (*true_spans, *pred_spans))
         predicted = {(start, end): label for label, start, end, *_ in pred_spans}
-        pred_places, true_places = _places(pred_spans), _places(true_spans)
+        pred_positions, true_positions = _positions(pred_spans), _positions(true_spans)
         for label, start, end, *_ in true_spans:
             if (start, end) in predicted:
                 same_span[label, predicted[start, end]] += 1
-            elif pred_places.isdisjoint(range(start, end)):
+            elif pred_positions.isdisjoint(range(start, end)):
                 missed[label] += 1
             else:
                 partial[label] += 1
         for label, start, end, *_ in pred_spans:
-            if true_places.isdisjoint(range(start, end)):
+            if true_positions.isdisjoint(range(start, end)):
                 spurious[label] += 1
-    columns = (dict(same_span), dict(partial), dict(missed), dict(spurious))
-    return Confusion(tuple(sorted(labels)), *columns)
+    return Confusion(
+        labels=tuple(sorted(labels)),
+        same_span=dict(same_span),
+        partial=dict(partial),
+        missed=dict(missed),
+        spurious=dict(spurious),
+    )
 
 
-def _places(spans: Sequence[tuple[Any, ...]]) -> set[int]:
-    return {place for _, start, end, *_ in spans for place in range(start, end)}
+def _positions(spans: Sequence[tuple[Any, ...]]) -> set[int]:
+    return {position for _, start, end, *_ in spans for position in range(start, end)}

@@ -1,4 +1,4 @@
-"""Mean: a total and a weight, kept on device and merged before they are divided."""
+"""Mean: a weighted sum and the sum of its weights, merged on the device and divided at the end."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+__all__ = ["Mean"]
+
 
 @struct.dataclass
 class Mean:
-    """A weighted mean that has not been divided yet.
+    """A weighted mean, kept as numerator and denominator.
 
-    Keeping total and weight apart makes the mean of a whole epoch independent of how its items
-    were cut into batches, padded or spread over devices.
+    The mean of values x_i with weights w_i is::
+
+        total / weight,  total = sum_i w_i x_i,  weight = sum_i w_i
+
+    Totals and weights of several batches add up, so the mean over an epoch, or over the
+    micro-batches of an accumulated update, does not depend on how its items were split into
+    batches, padded (with weight 0) or distributed over devices::
+
+        (total_1 + ... + total_n) / (weight_1 + ... + weight_n)
+
+    A mean of the means of batches would weigh the items of a short batch more.
 
     Attributes
     ----------
     total : jax.Array
-        Sum of value times weight, shape (), float32.
+        Weighted sum of the values, shape (), float32.
     weight : jax.Array
         Sum of the weights, shape (), float32.
 
@@ -36,7 +47,13 @@ class Mean:
 
     @classmethod
     def empty(cls) -> Self:
-        """Return the mean of nothing; merging it changes nothing."""
+        """Return the mean of no values, the neutral element of `merge`.
+
+        Examples
+        --------
+        >>> float(Mean.empty().merge(Mean.of(jnp.array([2.0]))).compute())
+        2.0
+        """
         return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
 
     @classmethod
@@ -48,8 +65,13 @@ class Mean:
         values : jax.Array
             Values of any shape.
         weights : jax.Array, optional
-            Weights or a mask, of a shape that broadcasts to that of `values`. A value of weight
-            zero does not count, not even when it is not finite.
+            Weights or a mask, of a shape that broadcasts to that of `values`. By default all
+            weights are 1. A value of weight zero does not count, even if it is NaN or infinite.
+
+        Examples
+        --------
+        >>> float(Mean.of(jnp.array([1.0, 4.0]), jnp.array([1.0, 3.0])).compute())
+        3.25
         """
         values = jnp.asarray(values, jnp.float32)
         if weights is None:
@@ -59,9 +81,9 @@ class Mean:
         return cls((counted * weights).sum(), weights.sum())
 
     def merge(self, other: Mean) -> Self:
-        """Return the mean over the items of both."""
+        """Return the mean over the values of both."""
         return self.replace(total=self.total + other.total, weight=self.weight + other.weight)  # type: ignore[attr-defined]
 
     def compute(self) -> jax.Array:
-        """Return total divided by weight, shape (), float32; NaN when nothing was weighed."""
+        """Return `total` divided by `weight`, shape (), float32; NaN if there are no values."""
         return self.total / self.weight

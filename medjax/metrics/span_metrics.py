@@ -1,4 +1,4 @@
-"""Span scores of a token classifier, batch by batch."""
+"""Precision, recall and F1 of the spans that a token classifier predicts, batch by batch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from medjax.metrics._columns import IGNORED, labels_and_predictions, real_rows
 from medjax.metrics.spans import entity_scores, span_pairs, with_accuracy
 from medjax.tagging import check_rule, split_tag, tags_to_spans
 
+__all__ = ["GOLD", "Gold", "SpanMetrics"]
+
 GOLD = "gold"
-"""Name of the column of a batch that holds a `Gold` for each row."""
+"""Name of the batch column that contains a `Gold` for each row."""
 
 
 class Gold(NamedTuple):
@@ -21,11 +23,16 @@ class Gold(NamedTuple):
     Attributes
     ----------
     document : int or None
-        Number of the document that the row is a window of; None for a document of its own.
+        Number of the document that the row is a window of; None if the row is a whole document.
     words : sequence of (int, int)
-        Start and end in characters of each labelled word of the row, in the document's text.
+        Start and end of each labelled word of the row, in characters of the document's text.
     entities : sequence of (str, int, int)
         Label, start and end of the annotated entities that start in this window.
+
+    Examples
+    --------
+    >>> Gold(document=None, words=[(0, 2), (3, 8)], entities=[("Sign", 3, 8)]).entities
+    [('Sign', 3, 8)]
     """
 
     document: int | None
@@ -34,26 +41,27 @@ class Gold(NamedTuple):
 
 
 class SpanMetrics:
-    """Span scores of a token classifier, as a MetricsComputer.
+    """Precision, recall and F1 of predicted spans, as a MetricsComputer.
 
-    A batch with the column `GOLD`, such as those of `medjax.components.TokenClassification`, is
-    scored by document and by characters: the windows of a document are put together, tags become
-    entities, and these are compared with the annotated ones. An annotated entity that no tags can
-    stand for, because it ends inside a word, counts as missed. Without that column tags are
-    compared with tags.
+    Batches with the column `GOLD`, such as those of `medjax.components.TokenClassification`, are
+    scored per document and by characters: the windows of a document are joined, their tags are
+    converted to entities, and these are compared with the annotated entities. An annotated entity
+    that no sequence of tags can represent, because it ends inside a word, counts as missed. Without
+    the column, the spans of the predicted tags are compared with those of the true tags. The
+    formulas are those of `span_scores`.
 
     Parameters
     ----------
     tags : sequence of str
         Name of each tag id, as `medjax.tagging.tag_names` returns them.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags; medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
+        How spans are read from tags. medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
         ``"bilou"``.
 
     Raises
     ------
     ValueError
-        If the rule is unknown or a tag is none of it.
+        If the rule is unknown or does not allow a tag.
 
     Examples
     --------
@@ -76,26 +84,27 @@ class SpanMetrics:
     def prepare_batch(
         self, model_output: Mapping[str, Any], input_batch: Mapping[str, Any]
     ) -> dict[str, list[Any]]:
-        """Return the tags of a batch, without the positions labelled -100 and padding rows.
+        """Return the tags of a batch, without positions labelled -100 and padding rows.
 
         Parameters
         ----------
         model_output : mapping
-            ``"predictions"``, int of shape (rows, length), or ``"logits"`` of shape (rows, length,
-            tags), numpy or JAX arrays.
+            ``"predictions"``, int, shape (rows, length), or ``"logits"``, shape (rows, length,
+            tags); numpy or JAX arrays.
         input_batch : mapping
-            ``"labels"``, int of shape (rows, length), -100 where nothing is to be predicted;
-            maybe `GOLD`, a list of `Gold`.
+            ``"labels"``, int, shape (rows, length), -100 where nothing is to be predicted, and
+            optionally `GOLD`, a list of `Gold`.
 
         Returns
         -------
         dict of str to list
-            ``"y_true"`` and ``"y_pred"``, one list of tags a row; with `GOLD` that column too.
+            ``"y_true"`` and ``"y_pred"``, a list of tags for each row, and `GOLD` if the batch
+            has it.
 
         Raises
         ------
         ValueError
-            If a column is missing, shapes disagree or an id has no tag.
+            If a column is missing, shapes differ, or an id is not that of a tag.
         """
         labels, predictions = labels_and_predictions(model_output, input_batch)
         if labels.ndim != 2:
@@ -110,7 +119,10 @@ class SpanMetrics:
             prepared[GOLD] = real_rows(input_batch[GOLD], input_batch)
             for gold, tags in zip(prepared[GOLD], prepared["y_true"], strict=True):
                 if len(gold[1]) != len(tags):
-                    msg = f"a row has {len(tags)} labels for {len(gold[1])} words; expected as many"
+                    msg = (
+                        f"a row has {len(tags)} labels for {len(gold[1])} words; expected one "
+                        "label per word"
+                    )
                     raise ValueError(msg)
         return prepared
 
@@ -118,7 +130,7 @@ class SpanMetrics:
         counted = ids[counts]
         if counted.size and not 0 <= counted.min() <= counted.max() < len(self.tags):
             msg = (
-                f"tag ids from {counted.min()} to {counted.max()} found; expected 0 to "
+                f"found tag ids from {counted.min()} to {counted.max()}; expected 0 to "
                 f"{len(self.tags) - 1}, the positions in {self.tags}"
             )
             raise ValueError(msg)
@@ -128,17 +140,17 @@ class SpanMetrics:
         ]
 
     def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
-        """Return the scores of all batches together.
+        """Return the scores over all batches.
 
         Parameters
         ----------
         all_data : mapping of str to list
-            The columns of `prepare_batch`, joined.
+            The columns that `prepare_batch` returned for all batches, concatenated.
 
         Returns
         -------
         dict of str to float
-            See `span_scores`; ``accuracy`` is that of the words' tags.
+            The scores that `span_scores` describes; ``accuracy`` is that of the tags.
         """
         y_true, y_pred = all_data["y_true"], all_data["y_pred"]
         return with_accuracy(entity_scores(*self.entities(all_data)), y_true, y_pred)
@@ -151,27 +163,34 @@ class SpanMetrics:
         Parameters
         ----------
         all_data : mapping of str to list
-            The columns of `prepare_batch`, joined.
+            The columns that `prepare_batch` returned for all batches, concatenated.
 
         Returns
         -------
         y_true, y_pred : list of list of tuple
-            (label, start, end) in characters, or, without the column `GOLD`, spans of tags for
-            each row.
+            (label, start, end) in characters; without the column `GOLD`, the spans of tags of each
+            row.
 
         Raises
         ------
         ValueError
             If only some of the rows have an annotation.
+
+        Examples
+        --------
+        >>> gold = [Gold(None, words=[(0, 2), (3, 8)], entities=[("Sign", 3, 8)])]
+        >>> columns = {"y_true": [["O", "B-Sign"]], "y_pred": [["B-Sign", "O"]], GOLD: gold}
+        >>> SpanMetrics(("O", "B-Sign")).entities(columns)
+        ([[('Sign', 3, 8)]], [[('Sign', 0, 2)]])
         """
         if GOLD not in all_data:
             pairs = span_pairs(all_data["y_true"], all_data["y_pred"], self.rule)
-            return [list(true) for true, _ in pairs], [list(found) for _, found in pairs]
+            return [list(true) for true, _ in pairs], [list(predicted) for _, predicted in pairs]
         if len(all_data[GOLD]) != len(all_data["y_pred"]):
             msg = (
-                f"found annotations of {len(all_data[GOLD])} rows and tags of "
-                f"{len(all_data['y_pred'])}; expected as many: an epoch whose training is scored "
-                "must be resumed by the version of medjax that began it"
+                f"found annotations for {len(all_data[GOLD])} rows and tags for "
+                f"{len(all_data['y_pred'])}; expected the same number: an epoch with training "
+                "metrics must be resumed with the version of medjax that started it"
             )
             raise ValueError(msg)
         y_true: list[list[Any]] = []
@@ -195,7 +214,7 @@ def _by_document(golds: Sequence[Any]) -> list[list[int]]:
     for row, (document, _, _) in enumerate(golds):
         key = ("row", row) if document is None else document
         documents.setdefault(key, []).append(row)
-    # A window without words has no place of its own, only entities that count.
+    # The position of a window without words does not matter: it only contributes entities.
     return [
         sorted(rows, key=lambda row: golds[row][1][0][0] if golds[row][1] else -1)
         for rows in documents.values()

@@ -1,8 +1,8 @@
 """Precision, recall and F1 of labelled spans.
 
-A predicted span is right when its label, its first and its last token are. The numbers are those
+A predicted span is correct if its label, its first and its last token are. The numbers equal those
 of seqeval 1.2.2 with ``zero_division=0`` (Nakayama 2018, https://github.com/chakki-works/seqeval):
-with its lenient mode for the rule ``"conlleval"``, with ``mode="strict"`` for the others.
+those of its default mode for the rule ``"conlleval"``, those of ``mode="strict"`` for the others.
 """
 
 from __future__ import annotations
@@ -15,48 +15,60 @@ import numpy as np
 
 from medjax.tagging import TokenSpan, check_rule, tags_to_spans
 
+__all__ = ["AVERAGES", "MEASURES", "Spans", "Tags", "entity_scores", "span_scores"]
+
 AVERAGES = ("micro", "macro", "weighted")
-"""Averages of `span_scores`: over spans, over labels, over labels by their number of spans."""
+"""Averages of `span_scores`: over spans, over labels, over labels weighted by support."""
 
 MEASURES = ("precision", "recall", "f1-score")
 """What `span_scores` computes for each label and average."""
 
 Tags = Sequence[Sequence[str]]
-"""Tags of each sentence."""
+"""The tags of each sentence."""
 
 Spans = Sequence[Sequence[tuple[Any, ...]]]
-"""Label, start, end, and maybe more, of each span of each sentence or document."""
+"""The spans of each sentence or document: label, start, end and possibly more."""
 
 
 def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str, float]:
-    """Score predicted tags against the right ones.
+    """Return precision, recall and F1 of the spans in predicted tags.
 
-    With tp spans right, of `predicted` and of `support` true ones: precision = tp / predicted,
-    recall = tp / support, F1 = 2 precision recall / (precision + recall), and 0 where that divides
-    by 0. ``micro`` takes the sums over all labels, ``macro`` the mean of the labels' scores,
-    ``weighted`` their mean weighted by support.
+    For a label with tp correct, n predicted and m true spans::
+
+        precision = tp / n
+        recall    = tp / m
+        F1        = 2 * precision * recall / (precision + recall)
+
+    A score whose denominator is 0 is 0. ``micro`` averages sum tp, n and m over the labels first;
+    ``macro`` averages are means of the labels' scores, and ``weighted`` averages are means weighted
+    by support, the number m of true spans.
 
     Parameters
     ----------
     y_true, y_pred : sequence of sequences of str
-        Tags of each sentence, right and predicted.
+        True and predicted tags of each sentence.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags, see `medjax.tagging`.
+        How spans are read from tags; see `medjax.tagging.tags_to_spans`.
 
     Returns
     -------
     dict of str to float
-        ``micro_precision``, ``micro_recall``, ``micro_f1-score``, the same for ``macro`` and
-        ``weighted``, ``support`` (int), ``accuracy`` (of tags), and for each label that is in the
-        right or predicted spans ``{label}_precision``, ``_recall``, ``_f1-score``, ``_support``.
-        The names are those of medkit's SeqEvalMetricsComputer. Without any span all are 0, where
-        seqeval's macro average is NaN.
+        ``micro_precision``, ``micro_recall`` and ``micro_f1-score``, the same for ``macro`` and
+        ``weighted``; ``support`` (int); ``accuracy`` (of tags); and for each label of a true or
+        predicted span ``{label}_precision``, ``_recall``, ``_f1-score`` and ``_support``. The
+        names are those of medkit's SeqEvalMetricsComputer. Without any span, all but ``accuracy``
+        are 0 (seqeval's macro average would be NaN).
 
     Raises
     ------
     ValueError
-        If the rule is unknown, a tag is none of it, the shapes differ, or a label is called as an
-        average is.
+        If the rule is unknown or does not allow a tag, the lengths differ, or a label has the name
+        of an average.
+
+    References
+    ----------
+    Nakayama (2018), seqeval, https://github.com/chakki-works/seqeval; its default mode follows the
+    evaluation of Tjong Kim Sang and Buchholz (2000), Introduction to the CoNLL-2000 shared task.
 
     Examples
     --------
@@ -72,24 +84,24 @@ def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str
 
 
 def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
-    """Score predicted entities against the annotated ones, by label, start and end.
+    """Return precision, recall and F1 of predicted entities, compared by label, start and end.
 
     Parameters
     ----------
     y_true, y_pred : sequence of sequences of (label, start, end)
-        Entities of each document, annotated and predicted, in any order: for instance
-        `medjax.text.Entity`, of which the score is ignored.
+        Annotated and predicted entities of each document, in any order, for instance
+        `medjax.text.Entity`; its score is ignored.
 
     Returns
     -------
     dict of str to float
         What `span_scores` returns, without ``accuracy``. An entity that is annotated twice counts
-        twice in the support and is found once.
+        twice in the support and at most once as correct.
 
     Raises
     ------
     ValueError
-        If the number of documents differs, or a label is called as an average is.
+        If the number of documents differs, or a label has the name of an average.
 
     Examples
     --------
@@ -100,19 +112,19 @@ def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
     if len(y_true) != len(y_pred):
         msg = f"found predictions for {len(y_pred)} documents; expected {len(y_true)}"
         raise ValueError(msg)
-    right: Counter[str] = Counter()
+    correct: Counter[str] = Counter()
     predicted: Counter[str] = Counter()
     support: Counter[str] = Counter()
     for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
         true_set, pred_set = ({tuple(s[:3]) for s in spans} for spans in (true_spans, pred_spans))
-        right.update(label for label, _, _ in true_set & pred_set)
+        correct.update(label for label, _, _ in true_set & pred_set)
         predicted.update(span[0] for span in pred_spans)
         support.update(span[0] for span in true_spans)
     labels = sorted(predicted | support)
     if clash := set(labels) & set(AVERAGES):
-        msg = f"label {min(clash)!r} has the name of an average; rename it, {AVERAGES} are taken"
+        msg = f"label {min(clash)!r} has the name of an average; rename it: {AVERAGES} are reserved"
         raise ValueError(msg)
-    counts = np.array([[c[label] for label in labels] for c in (right, predicted, support)])
+    counts = np.array([[c[label] for label in labels] for c in (correct, predicted, support)])
     scores = _averages(counts)
     scores["support"] = sum(support.values())
     by_label = _measures(*counts)
@@ -124,26 +136,23 @@ def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
 
 
 def with_accuracy(scores: dict[str, float], y_true: Tags, y_pred: Tags) -> dict[str, float]:
-    """Return scores with the share of tags that are right, 0 where there is none."""
+    """Return the scores with the accuracy of the tags, which is 0 if there are none."""
     check_lengths(y_true, y_pred)
-    nb_right = sum(
+    nb_correct = sum(
         true == pred
         for true_tags, pred_tags in zip(y_true, y_pred, strict=True)
         for true, pred in zip(true_tags, pred_tags, strict=True)
     )
-    return {**scores, "accuracy": nb_right / max(sum(map(len, y_true)), 1)}
+    return {**scores, "accuracy": nb_correct / max(sum(map(len, y_true)), 1)}
 
 
 def check_lengths(y_true: Tags, y_pred: Tags) -> None:
-    """Refuse sentences that are not tagged once each, tag by tag.
-
-    Raises
-    ------
-    ValueError
-        If the number of sentences or of tags in a sentence differs.
-    """
+    """Raise ValueError if the number of sentences, or of tags in a sentence, differs."""
     if len(y_true) != len(y_pred):
-        msg = f"found {len(y_pred)} predicted sentences; expected {len(y_true)}, one a true one"
+        msg = (
+            f"found {len(y_pred)} predicted sentences; expected {len(y_true)}, one per true "
+            "sentence"
+        )
         raise ValueError(msg)
     for index, (true_tags, pred_tags) in enumerate(zip(y_true, y_pred, strict=True)):
         if len(true_tags) != len(pred_tags):
@@ -159,7 +168,7 @@ def span_pairs(
     Parameters
     ----------
     y_true, y_pred, rule
-        As in `span_scores`.
+        As for `span_scores`.
     """
     return [
         (tags_to_spans(true_tags, rule), tags_to_spans(pred_tags, rule))
@@ -187,11 +196,11 @@ def _averages(counts: np.ndarray) -> dict[str, float]:
 
 
 def _measures(
-    right: np.ndarray, predicted: np.ndarray, support: np.ndarray
+    correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # The order of the operations is seqeval's, so that the last digit is too.
-    precision = right / np.maximum(predicted, 1)
-    recall = right / np.maximum(support, 1)
+    # The operations are in the order of seqeval's, so that the results are equal bit for bit.
+    precision = correct / np.maximum(predicted, 1)
+    recall = correct / np.maximum(support, 1)
     total = precision + recall
     f1 = 2.0 * precision * recall / np.where(total == 0, 1.0, total)
     return precision, recall, f1

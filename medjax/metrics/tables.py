@@ -1,4 +1,4 @@
-"""Scores and confusions as plain text tables."""
+"""Format scores and confusions as plain text tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from medjax.metrics.confusion import Confusion
 from medjax.metrics.spans import AVERAGES, MEASURES
 
+__all__ = ["format_confusion", "format_scores"]
+
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """Return span scores as a plain text table, labels first, then the averages.
+    """Return span scores as a plain text table, labels first, then averages.
 
     Parameters
     ----------
@@ -19,7 +21,7 @@ def format_scores(scores: Mapping[str, float]) -> str:
     Returns
     -------
     str
-        Lines without a line break at the end.
+        The lines of the table, without a line break at the end.
 
     Examples
     --------
@@ -42,17 +44,17 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 
 def format_confusion(confusion: Confusion) -> str:
-    """Return a confusion as a plain text table, one true label a row.
+    """Return a confusion as a plain text table with a row for each true label.
 
     Parameters
     ----------
     confusion : Confusion
-        What `label_confusion` returns.
+        What `label_confusion` or `entity_confusion` returns.
 
     Returns
     -------
     str
-        Lines without a line break at the end.
+        The lines of the table, without a line break at the end.
 
     Examples
     --------

@@ -6,28 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
+__all__ = ["character_error_rate", "word_error_rate"]
+
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Return the word error rate of a corpus.
 
-    Substitutions, deletions and insertions of the cheapest alignment (Levenshtein, 1966) of each
-    pair, summed and divided by the number of reference words. Words are what white space separates;
-    case and punctuation count, so normalise before.
+    With the numbers S of substitutions, D of deletions and I of insertions in the cheapest
+    alignment of each pair (Levenshtein 1966), and N of words in the references, all summed over
+    the corpus::
+
+        WER = (S + D + I) / N
+
+    Words are separated by white space. Case and punctuation count, so normalise the texts first.
 
     Parameters
     ----------
     references, hypotheses : sequence of str
-        Right and recognised text of each utterance.
+        Correct and recognised text of each utterance.
 
     Returns
     -------
     float
-        0 for perfect, above 1 when more is wrong than there are words.
+        0 if all words are correct; above 1 if there are more errors than words.
 
     Raises
     ------
     ValueError
-        If there are not as many hypotheses as references, or no reference has a word.
+        If the numbers of hypotheses and references differ, or no reference has a word.
 
     Examples
     --------
@@ -42,22 +48,23 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Return the character error rate of a corpus.
 
-    As `word_error_rate`, over characters (code points), white space included.
+    The formula is that of `word_error_rate`, with characters (code points) instead of words;
+    white space counts.
 
     Parameters
     ----------
     references, hypotheses : sequence of str
-        Right and recognised text of each utterance.
+        Correct and recognised text of each utterance.
 
     Returns
     -------
     float
-        0 for perfect.
+        0 if all characters are correct.
 
     Raises
     ------
     ValueError
-        If there are not as many hypotheses as references, or all references are empty.
+        If the numbers of hypotheses and references differ, or all references are empty.
 
     Examples
     --------
@@ -71,7 +78,7 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
 
 def _error_rate(references: list[list[str]], hypotheses: list[list[str]], unit: str) -> float:
     if len(references) != len(hypotheses):
-        msg = f"found {len(hypotheses)} hypotheses; expected {len(references)}, one a reference"
+        msg = f"found {len(hypotheses)} hypotheses; expected {len(references)}, one per reference"
         raise ValueError(msg)
     total = sum(map(len, references))
     if total == 0:
@@ -89,6 +96,7 @@ def _edit_distance(reference: list[str], hypothesis: list[str]) -> int:
     for unit in first:
         best = row + 1  # a deletion
         best[1:] = np.minimum(best[1:], row[:-1] + (second != unit))  # a match or substitution
-        # An insertion costs 1 a column: without that slope, it is a running minimum.
+        # An insertion costs 1 per column: once that slope is subtracted, the best sequence of
+        # insertions is a running minimum.
         row = np.minimum.accumulate(best - columns) + columns
     return int(row[-1])

@@ -1,13 +1,24 @@
-"""Flax encoders that read and write Hugging Face checkpoints, and their tokenizers."""
+"""Flax encoders with their tokenizers, read from and written to Hugging Face checkpoints."""
 
-from medjax.models.config import EncoderConfig as EncoderConfig
-from medjax.models.config_json import read_config as read_config
-from medjax.models.encoder import Encoder as Encoder
-from medjax.models.heads import TokenClassifier as TokenClassifier
-from medjax.models.huggingface import read_labels as read_labels
-from medjax.models.huggingface import read_params as read_params
-from medjax.models.huggingface import write_checkpoint as write_checkpoint
-from medjax.models.proof import prove_folder as prove_folder
-from medjax.models.resolve import resolve_model as resolve_model
-from medjax.models.tokenizer import Tokenizer as Tokenizer
-from medjax.models.tokenizer import load_tokenizer as load_tokenizer
+from medjax.models.config import EncoderConfig
+from medjax.models.config_json import read_config
+from medjax.models.encoder import Encoder
+from medjax.models.heads import TokenClassifier
+from medjax.models.huggingface import read_labels, read_params, write_checkpoint
+from medjax.models.proof import prove_folder
+from medjax.models.resolve import resolve_model
+from medjax.models.tokenizer import Tokenizer, load_tokenizer
+
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "TokenClassifier",
+    "Tokenizer",
+    "load_tokenizer",
+    "prove_folder",
+    "read_config",
+    "read_labels",
+    "read_params",
+    "resolve_model",
+    "write_checkpoint",
+]

@@ -1,4 +1,4 @@
-"""Activation functions that cost less than the library's."""
+"""Activation functions that cost less than those of JAX."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import jax
 import numpy as np
 from jax import lax
 
+__all__ = ["gelu"]
+
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Return x times the standard normal distribution function at x, by erf as torch does.
+    """Return the Gaussian error linear unit of x, computed with erf as torch does.
 
-    `jax.nn.gelu` takes erfc, which is exact in a tail that adding to a hidden state loses anyway,
-    and costs an exponential more for each element.
+    The formula is ``x * (1 + erf(x / sqrt(2))) / 2`` (Hendrycks and Gimpel 2016). `jax.nn.gelu`
+    uses erfc, which is more accurate where the result is almost zero, but needs one more
+    exponential per element.
 
     Parameters
     ----------

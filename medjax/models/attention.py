@@ -1,4 +1,4 @@
-"""Attention in one call of a library: NVIDIA's cuDNN, where it applies."""
+"""Fused attention by NVIDIA's cuDNN, where it applies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+__all__ = [
+    "AttentionImplementation",
+    "attend_to_first",
+    "check_implementation",
+    "cudnn_applies",
+    "has_cudnn_attention",
+    "real_comes_first",
+]
+
 AttentionImplementation = Literal["xla", "cudnn"]
-"""Who computes attention, named as in `jax.nn.dot_product_attention`."""
+"""What computes attention, named as in `jax.nn.dot_product_attention`."""
 
 _LARGEST_HEAD = 128
-"""Of cuDNN's on any GPU that has it; Hopper and later take 256."""
+"""Largest head size that cuDNN supports on all GPUs; on Hopper and later it is 256."""
 
 
 def check_implementation(name: Any) -> None:
-    """Raise ValueError unless `name` is an `AttentionImplementation`."""
+    """Raise ValueError unless `name` is an `AttentionImplementation`.
+
+    Examples
+    --------
+    >>> check_implementation("cudnn")
+    """
     known = get_args(AttentionImplementation)
     if name not in known:
         expected = " or ".join(map(repr, known))
@@ -23,15 +37,21 @@ def check_implementation(name: Any) -> None:
 
 
 def cudnn_applies(query: jax.Array) -> bool:
-    """Tell whether cuDNN's fused attention takes such arrays on the devices of this process.
+    """Return whether cuDNN's fused attention supports such arrays on the devices of this process.
 
-    It takes bfloat16 and float16, heads of a multiple of 8 numbers up to 128, and NVIDIA GPUs of
-    compute capability 8.0 and later; the rest is an error of `jax.nn.dot_product_attention`.
+    It needs bfloat16 or float16, a head size that is a multiple of 8 and at most 128, and an NVIDIA
+    GPU of compute capability 8.0 or later. For anything else `jax.nn.dot_product_attention` raises
+    an error.
 
     Parameters
     ----------
     query : jax.Array
         Shape (rows, length, heads, head size); keys and values have the same head size and dtype.
+
+    Examples
+    --------
+    >>> cudnn_applies(jnp.zeros((2, 16, 4, 32), jnp.float32))
+    False
     """
     size = query.shape[-1]
     return (
@@ -43,10 +63,10 @@ def cudnn_applies(query: jax.Array) -> bool:
 
 
 def has_cudnn_attention() -> bool:
-    """Tell whether the first device is one that cuDNN's fused attention runs on at all."""
+    """Return whether cuDNN's fused attention can run on the first local device."""
     try:
         return float(getattr(jax.local_devices()[0], "compute_capability", 0)) >= 8.0
-    except ValueError:  # AMD's devices name an architecture
+    except ValueError:  # AMD devices have the name of an architecture instead
         return False
 
 
@@ -58,31 +78,31 @@ def attend_to_first(
     *,
     scale: float | None = None,
 ) -> jax.Array:
-    """Attend to the real tokens of each row, which come first in it, by cuDNN.
+    """Compute attention to the first, real tokens of each row with cuDNN.
 
     Parameters
     ----------
     query : jax.Array
-        Shape (rows, length, heads, head size), of a dtype that `cudnn_applies` to.
+        Shape (rows, length, heads, head size), for which `cudnn_applies`.
     key, value : jax.Array
         Shape (rows, number of tokens, heads, head size), of the same dtype.
     real : jax.Array
         Whether a token is real, bool, shape (rows, number of tokens).
     scale : float, optional
-        What scores are multiplied by; one over the root of the head size by default.
+        Factor of the scores; by default 1 / sqrt(head size).
 
     Returns
     -------
     jax.Array
-        Shape and dtype of `query`. NaN in rows where padding precedes a real token, so that they
-        do not pass for right; a row without a real token attends to its first.
+        Shape and dtype of `query`. Rows in which padding precedes a real token are NaN, so that
+        they cannot be mistaken for correct; a row without real tokens attends to its first token.
     """
     attended = jax.nn.dot_product_attention(
         query,
         key,
         value,
         scale=scale,
-        # How many tokens count is told cheaper than which: no bias is read, and none derived.
+        # Cheaper than a bias: none is read, and no gradient of one is computed.
         key_value_seq_lengths=jnp.maximum(real.sum(1, dtype=jnp.int32), 1),
         implementation="cudnn",
     )
@@ -90,7 +110,7 @@ def attend_to_first(
 
 
 def real_comes_first(real: jax.Array) -> jax.Array:
-    """Tell of each row whether no padding precedes a real token.
+    """Return for each row whether no padding precedes a real token.
 
     Parameters
     ----------
@@ -101,5 +121,10 @@ def real_comes_first(real: jax.Array) -> jax.Array:
     -------
     jax.Array
         Bool, shape (rows,).
+
+    Examples
+    --------
+    >>> real_comes_first(jnp.array([[True, False], [False, True]])).tolist()
+    [True, False]
     """
     return (real[:, 1:] <= real[:, :-1]).all(1)

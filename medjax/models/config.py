@@ -1,4 +1,4 @@
-"""EncoderConfig: the sizes and choices that define an encoder, under Hugging Face's names."""
+"""EncoderConfig: the sizes and settings of an encoder, with Hugging Face's names."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import dataclasses
 import math
 import numbers
 
+__all__ = ["ACTIVATION_NAMES", "MODEL_TYPES", "ROBERTA_TYPES", "EncoderConfig"]
+
 ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
 """Model types that number positions from `pad_token_id + 1` and skip padding."""
 
 MODEL_TYPES = frozenset({"bert", "distilbert"}) | ROBERTA_TYPES
-"""Model types, as in the field `model_type` of a config.json, that the encoder implements."""
+"""Values of `model_type` in config.json that the encoder implements."""
 
 ACTIVATION_NAMES = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"})
 """Values of `hidden_act` that the encoder implements."""
@@ -28,36 +30,36 @@ _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Sizes and choices of an encoder; fields carry the names of Hugging Face's `BertConfig`.
+    """Sizes and settings of an encoder, named like the fields of Hugging Face's `BertConfig`.
 
     Attributes
     ----------
     model_type : str
-        Family, one of `MODEL_TYPES`.
+        Family of models, one of `MODEL_TYPES`.
     vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size : int
         Sizes; `hidden_size` is a multiple of `num_attention_heads`.
     max_position_embeddings : int
-        Rows of the position table. The longest input is `max_length` tokens, which is shorter
-        for the RoBERTa family.
+        Rows of the position table. The longest input has `max_length` tokens, which is less for
+        the RoBERTa family.
     type_vocab_size : int
-        Number of token types, 0 for DistilBERT, which has none.
+        Number of token types; 0 for DistilBERT, which has none.
     hidden_act : str
-        Activation of the feed-forward part, one of `ACTIVATION_NAMES`.
+        Activation function of the feed-forward layers, one of `ACTIVATION_NAMES`.
     layer_norm_eps : float
         Added to the variance in LayerNorm.
     hidden_dropout_prob, attention_probs_dropout_prob : float
         Probabilities of dropping a hidden value and an attention probability.
     classifier_dropout : float or None
-        Probability of dropping an input of the classifier, `hidden_dropout_prob` if None.
+        Probability of dropping an input of the classifier; `hidden_dropout_prob` if None.
     pad_token_id : int
-        Token that fills up short rows.
+        Token that short rows are padded with.
     initializer_range : float
-        Standard deviation of freshly initialised kernels and embeddings.
+        Standard deviation of newly initialised kernels and embeddings.
 
     Raises
     ------
     ValueError
-        If a field is out of its range or two fields contradict each other.
+        If a field is out of range or two fields contradict each other.
 
     Examples
     --------
@@ -124,14 +126,14 @@ class EncoderConfig:
             "max_position_embeddings", self.max_length >= 1, f"more than {self.first_position}"
         )
 
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
+    def _require(self, name: str, is_valid: bool, expected: str) -> None:
+        if not is_valid:
             msg = f"{name} is {getattr(self, name)!r}; expected {expected}"
             raise ValueError(msg)
 
     @property
     def first_position(self) -> int:
-        """Row of the position table that the first token of a text takes."""
+        """Row of the position table for the first token of a text."""
         return self.pad_token_id + 1 if self.model_type in ROBERTA_TYPES else 0
 
     @property
@@ -141,7 +143,7 @@ class EncoderConfig:
 
     @property
     def attention_output_dropout(self) -> float:
-        """Probability of dropping a value of the attention block's output; DistilBERT drops none.
+        """Probability of dropping a value of the attention block's output; 0 for DistilBERT.
 
         Source: `DistilBertSelfAttention.forward` in transformers 5.
         """

@@ -1,4 +1,4 @@
-"""config.json of a Hugging Face checkpoint, read and written."""
+"""Read and write the config.json of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from medjax.models.config import EncoderConfig
 from medjax.models.families import FAMILIES
 from medjax.models.files import read_json
 
+__all__ = ["CONFIG_FILE", "class_names", "read_config", "write_config"]
+
 CONFIG_FILE = "config.json"
 
 _OWN_FIELDS = frozenset({"_name_or_path", "num_labels", "_num_labels", "torch_dtype"})
-"""Fields of an original config.json that describe that checkpoint and not the one written."""
+"""Fields of an original config.json that only describe that checkpoint, not a new one."""
 
 
 def read_config(folder: Path | str) -> EncoderConfig:
@@ -31,6 +33,17 @@ def read_config(folder: Path | str) -> EncoderConfig:
     ValueError
         If there is no config.json, it lacks a size, or it describes a model that `Encoder`
         does not implement.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+    ...     "num_attention_heads": 2, "intermediate_size": 16}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "config.json")
+    ...     _ = file.write_text(json.dumps({"model_type": "bert", **sizes}))
+    ...     read_config(folder).hidden_act
+    'gelu'
     """
     file = Path(folder) / CONFIG_FILE
     content = read_json(file)
@@ -50,7 +63,7 @@ def read_config(folder: Path | str) -> EncoderConfig:
         if field.name not in family.fixed_fields and name in content:
             values[field.name] = content[name]
         elif field.name not in values and field.default is dataclasses.MISSING:
-            msg = f"{file} lacks {name!r}; add the size that the weights were trained with"
+            msg = f"{file} lacks {name!r}; add the value that the weights were trained with"
             raise ValueError(msg)
     if values.get("pad_token_id") is None:
         values["pad_token_id"] = family.default_pad_token_id
@@ -67,18 +80,18 @@ def class_names(content: Mapping[str, Any], file: Path, nb_classes: int) -> tupl
     Parameters
     ----------
     content : mapping
-        What `file` holds.
+        Content of `file`.
     file : Path
-        The config.json, for messages.
+        The config.json, for error messages.
     nb_classes : int
         Rows of the classifier.
 
     Raises
     ------
     ValueError
-        If `id2label` does not number the classes from 0, or names another number of them.
+        If `id2label` does not number the classes from 0, or has another number of them.
     """
-    # transformers leaves out what equals its default, and its default is these two.
+    # transformers leaves out fields that equal their default, which is these two names.
     id2label = content.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     if not isinstance(id2label, dict) or set(id2label) != {str(n) for n in range(len(id2label))}:
         msg = f"{file}: id2label numbers classes {id2label!r:.200}; expected 0, 1, 2, ..."
@@ -88,7 +101,7 @@ def class_names(content: Mapping[str, Any], file: Path, nb_classes: int) -> tupl
     if len(id2label) != nb_classes:
         msg = (
             f"{file}: id2label names {len(id2label)} classes; the classifier of the weights has "
-            f"{nb_classes}: take config.json and weights from one checkpoint"
+            f"{nb_classes}: use config.json and weights from the same checkpoint"
         )
         raise ValueError(msg)
     return tuple(id2label[str(index)] for index in range(len(id2label)))
@@ -111,11 +124,11 @@ def write_config(
     labels : sequence of str
         Names of the classes, in the order of the logits.
     original_folder : Path, str or None
-        Checkpoint that training started from. What its config.json says beyond `EncoderConfig`
-        is kept.
+        Checkpoint that training started from. Fields of its config.json that `EncoderConfig` does
+        not have are copied.
     """
-    kept = {} if original_folder is None else read_json(Path(original_folder) / CONFIG_FILE)
-    kept = {name: value for name, value in kept.items() if name not in _OWN_FIELDS}
+    original = {} if original_folder is None else read_json(Path(original_folder) / CONFIG_FILE)
+    original = {name: value for name, value in original.items() if name not in _OWN_FIELDS}
     family = FAMILIES[config.model_type]
     fields = {
         family.renamed_fields.get(name, name): value
@@ -123,7 +136,7 @@ def write_config(
         if name not in family.fixed_fields
     }
     content = {
-        **kept,
+        **original,
         **fields,
         "architectures": [family.architecture],
         "dtype": "float32",

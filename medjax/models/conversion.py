@@ -1,4 +1,4 @@
-"""How to convert checkpoints that hold pickles, which are never loaded."""
+"""Instructions for converting checkpoints with pickled weights, which are never loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 from medjax.models.families import FAMILIES
 from medjax.models.files import read_json
+
+__all__ = ["conversion_advice"]
 
 _TASK = "ForTokenClassification"
 _TASKS = (
@@ -16,23 +18,23 @@ _TASKS = (
     "ForQuestionAnswering",
     _TASK,
 )
-"""Ends of the names of classes that transformers has for every supported family."""
+"""Suffixes of the classes that transformers has for every supported family."""
 
 
-def convert(source: Path | str, folder: Path) -> str:
-    """Return how to turn a checkpoint without safetensors into one that has them.
+def conversion_advice(source: Path | str, folder: Path) -> str:
+    """Return instructions for converting a checkpoint to safetensors, for an error message.
 
     Parameters
     ----------
     source : Path or str
-        The checkpoint, as transformers finds it: its folder, or its name on the hub.
+        The checkpoint as transformers finds it: its folder, or its name on the hub.
     folder : Path
-        Where its config.json is.
+        Folder with its config.json.
     """
     name = _model_class(folder)
     return (
-        "Pickles are never loaded; convert the checkpoint once, where you trust it, with head and "
-        "tokenizer, and give the new folder:\n"
+        "Pickles are never loaded. If you trust the checkpoint, convert it once, with its head and "
+        "tokenizer, and use the new folder:\n"
         f"    from transformers import AutoTokenizer, {name}\n"
         f"    {name}.from_pretrained({str(source)!r}).save_pretrained('converted')\n"
         f"    AutoTokenizer.from_pretrained({str(source)!r}).save_pretrained('converted')"
@@ -40,7 +42,7 @@ def convert(source: Path | str, folder: Path) -> str:
 
 
 def _model_class(folder: Path) -> str:
-    """Return the class of transformers that loads all of a checkpoint, its head included."""
+    """Return the class of transformers that loads a checkpoint including its head."""
     try:
         content = read_json(folder / "config.json")
     except ValueError:
@@ -51,5 +53,5 @@ def _model_class(folder: Path) -> str:
         stem = family.architecture.removesuffix(_TASK)
         if named[0] in {stem + task for task in _TASKS}:
             return str(named[0])
-    # Named classes belong to a head, which AutoModel would drop in silence.
+    # Named classes belong to a head, which AutoModel would drop silently.
     return f"AutoModel{_TASK}" if content.get("id2label") else "AutoModel"

@@ -1,9 +1,9 @@
-"""Dropout whose mask is a hash of the element's index: on CPU, cheaper than a random generator.
+"""Dropout with a mask that is a hash of the element's index, which on CPU is cheaper than threefry.
 
-`flax.linen.Dropout` draws 32 bits of threefry for every element. Here threefry draws two words
-for each call, and an integer hash of (words, index) decides about the element, which made a
-training step of MiniLM (16 rows of 64 tokens, two CPU cores) 7 to 10 % shorter in the median.
-The hash fuses with the multiplication it guards.
+`flax.linen.Dropout` draws 32 bits of threefry for every element. Here, threefry draws two words
+per call, and an integer hash of the words and the element's index decides whether to drop the
+element. This reduced the median time of a training step of MiniLM (16 rows of 64 tokens, two CPU
+cores) by 7 to 10 %. XLA fuses the hash with the multiplication by the mask.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = ["Dropout", "keep_mask"]
+
 
 def _mix(bits: jax.Array) -> jax.Array:
-    """Scramble uint32 values, one to one, so that any input bit flips half of the output bits.
+    """Scramble uint32 values bijectively, so that any input bit flips half of the output bits.
 
     The constants are those of Chris Wellons' `lowbias32`
     (https://nullprogram.com/blog/2018/07/31/, public domain).
@@ -28,7 +30,7 @@ def _mix(bits: jax.Array) -> jax.Array:
 
 
 def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Decide for every element whether dropout keeps it.
+    """Draw at random which elements dropout keeps.
 
     Parameters
     ----------
@@ -42,12 +44,17 @@ def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     Returns
     -------
     jax.Array
-        bool, of shape `shape`, True where the element is kept.
+        bool, of shape `shape`, True for elements to keep.
+
+    Examples
+    --------
+    >>> keep_mask(jax.random.key(0), 0.0, (3,)).tolist()
+    [True, True, True]
     """
     first, second = jax.random.bits(key, (2,), jnp.uint32)
     index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    # With one round only, two calls whose first words share their high bits would have the same
-    # mask, permuted.
+    # With only one round, two calls whose first words have the same high bits would get
+    # permutations of the same mask.
     bits = _mix(_mix(index ^ first) ^ second)
     return bits >= np.uint32(round(rate * 2**32))
 
@@ -59,15 +66,25 @@ class Dropout(nn.Module):
     ----------
     rate : float
         Probability of dropping an element, in [0, 1).
+
+    Examples
+    --------
+    >>> Dropout(0.5).apply({}, jnp.ones(3), deterministic=True).tolist()
+    [1.0, 1.0, 1.0]
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, values: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Return `values`, of any shape and float dtype, with elements dropped.
+        """Return `values` with random elements set to zero.
 
-        Nothing is dropped if `deterministic`; otherwise the random stream ``"dropout"`` is used.
+        Parameters
+        ----------
+        values : jax.Array
+            Any shape and float dtype.
+        deterministic : bool
+            True to drop nothing; otherwise the random stream ``"dropout"`` is used.
         """
         if deterministic or self.rate == 0:
             return values

@@ -1,11 +1,11 @@
-"""A Flax encoder of the BERT family: BERT, RoBERTa, CamemBERT, XLM-RoBERTa, DistilBERT.
+"""A Flax encoder for BERT, RoBERTa, CamemBERT, XLM-RoBERTa and DistilBERT.
 
-The families differ in little: how positions are numbered, whether there are token types, and one
-dropout. `EncoderConfig` answers those questions, so there is a single set of modules.
+These models differ only in the numbering of positions, the use of token types, and one dropout.
+`EncoderConfig` describes the differences, so one set of modules serves all of them.
 
-Matrices are multiplied in the dtype of the parameters, so bfloat16 compute is a matter of handing
-in bfloat16 parameters. What is between the products has their dtype on accelerators and is float32
-on the CPU; softmax and the statistics of LayerNorm are float32 in any case.
+Matrices are multiplied in the dtype of the parameters: pass bfloat16 parameters to compute in
+bfloat16. Between matrix products, values have that dtype on accelerators and are float32 on the
+CPU. The softmax and the statistics of LayerNorm are always computed in float32.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.dropout import Dropout
 from medjax.models.products import Dense, matmul
 
+__all__ = ["ACTIVATIONS", "Encoder"]
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": gelu,
     "gelu_new": partial(jax.nn.gelu, approximate=True),
@@ -36,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-"""The functions behind `hidden_act`."""
+"""The activation functions that `hidden_act` can name."""
 
 
 def _dense(config: EncoderConfig, features: int, name: str) -> Dense:
@@ -54,11 +56,11 @@ def _layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=config.layer_norm_eps, use_fast_variance=False, name=name)
 
 
-def position_ids(config: EncoderConfig, input_ids: jax.Array) -> jax.Array:
-    """Return the positions of the tokens as the pretrained position table expects.
+def _position_ids(config: EncoderConfig, input_ids: jax.Array) -> jax.Array:
+    """Return the positions of tokens, numbered as in the pretrained position table.
 
-    BERT and DistilBERT count from 0. The RoBERTa family counts the tokens that are not padding
-    from `pad_token_id + 1` and gives padding the position `pad_token_id`
+    BERT and DistilBERT count from 0. The RoBERTa family counts tokens other than padding from
+    `pad_token_id + 1`, and padding has the position `pad_token_id`
     (`create_position_ids_from_input_ids` in transformers).
 
     Parameters
@@ -71,8 +73,8 @@ def position_ids(config: EncoderConfig, input_ids: jax.Array) -> jax.Array:
     Returns
     -------
     jax.Array
-        Rows of the position table, int32, shape (rows, length), or (1, length) where all rows
-        are numbered alike.
+        Rows of the position table, int32, shape (rows, length), or (1, length) if all rows have
+        the same positions.
     """
     if config.model_type not in ROBERTA_TYPES:
         return jnp.arange(input_ids.shape[1], dtype=jnp.int32)[None]
@@ -80,11 +82,12 @@ def position_ids(config: EncoderConfig, input_ids: jax.Array) -> jax.Array:
     return jnp.cumsum(real, axis=1) * real + config.pad_token_id
 
 
-def attention_bias(attention_mask: jax.Array) -> jax.Array:
-    """Turn a mask of tokens into what is added to attention scores.
+def _attention_bias(attention_mask: jax.Array) -> jax.Array:
+    """Return the bias that a mask of tokens adds to attention scores.
 
-    The most negative float32 instead of minus infinity keeps a row without a single real token
-    finite: its tokens attend evenly to all. Elsewhere masked probabilities are exactly zero.
+    The bias of padding is the most negative float32 rather than minus infinity, so that a row
+    without any real token stays finite: its tokens attend equally to all. In other rows, the
+    probabilities of padding are exactly zero.
 
     Parameters
     ----------
@@ -100,8 +103,8 @@ def attention_bias(attention_mask: jax.Array) -> jax.Array:
     return bias.astype(jnp.float32)[:, None, None, :]
 
 
-class Embeddings(nn.Module):
-    """Sum of word, position and token-type embeddings, normalised."""
+class _Embeddings(nn.Module):
+    """The sum of word, position and token-type embeddings, normalised."""
 
     config: EncoderConfig
 
@@ -112,12 +115,12 @@ class Embeddings(nn.Module):
         """Return embeddings of shape (rows, length, hidden_size)."""
         config = self.config
         hidden = _embed(config, config.vocab_size, "word_embeddings")(input_ids)
-        positions = position_ids(config, input_ids)
+        positions = _position_ids(config, input_ids)
         table = _embed(config, config.max_position_embeddings, "position_embeddings")
         hidden = hidden + table(positions)
         if config.type_vocab_size > 0:
             if token_type_ids is None:
-                # One looked-up row, broadcast: its gradient is a sum and not a scatter.
+                # A single row, broadcast, so that its gradient is a sum instead of a scatter.
                 token_type_ids = jnp.zeros((1, 1), jnp.int32)
             types = _embed(config, config.type_vocab_size, "token_type_embeddings")
             hidden = hidden + types(token_type_ids)
@@ -125,15 +128,15 @@ class Embeddings(nn.Module):
         return Dropout(config.hidden_dropout_prob)(hidden, deterministic=deterministic)
 
 
-class SelfAttention(nn.Module):
+class _SelfAttention(nn.Module):
     """Multi-head attention of a row's tokens to its real tokens, with the output projection.
 
     Attributes
     ----------
     config : EncoderConfig
-        Sizes and choices.
+        Sizes and settings.
     dtype : dtype
-        Type in which scores and values are multiplied.
+        Type in which scores and values are computed.
     implementation : {"xla", "cudnn"}
         See `Encoder`.
     """
@@ -144,7 +147,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, bias: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Return the attended values, of the shape of `hidden`: (rows, length, hidden_size)."""
+        """Return the attended values, shape (rows, length, hidden_size) as `hidden`."""
         config = self.config
         rows, length, size = hidden.shape
         heads = config.num_attention_heads
@@ -162,10 +165,10 @@ class SelfAttention(nn.Module):
     ) -> jax.Array:
         """Return the attended values of each head, shape (rows, length, heads, head size)."""
         if self.implementation == "cudnn" and rate == 0:
-            lowered = query.astype(self.dtype), key.astype(self.dtype), value.astype(self.dtype)
-            if cudnn_applies(lowered[0]):
-                return attend_to_first(*lowered, real=bias[:, 0, 0] == 0)
-        # Heads before length: the batched products are then contiguous, faster on CPU.
+            cast = query.astype(self.dtype), key.astype(self.dtype), value.astype(self.dtype)
+            if cudnn_applies(cast[0]):
+                return attend_to_first(*cast, real=bias[:, 0, 0] == 0)
+        # With heads before length, the batched products are contiguous, which is faster on CPU.
         query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
         query = query * query.shape[-1] ** -0.5
         scores = matmul(query, jnp.swapaxes(key, -1, -2), self.dtype)
@@ -174,13 +177,13 @@ class SelfAttention(nn.Module):
         return matmul(weights, value, self.dtype).transpose(0, 2, 1, 3)
 
 
-class EncoderLayer(nn.Module):
+class _EncoderLayer(nn.Module):
     """Attention and feed-forward, each followed by dropout, a residual sum and LayerNorm.
 
     Attributes
     ----------
     config : EncoderConfig
-        Sizes and choices.
+        Sizes and settings.
     dtype : dtype
         Type in which matrices are multiplied.
     attention_implementation : {"xla", "cudnn"}
@@ -193,10 +196,10 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, bias: jax.Array, deterministic: bool) -> jax.Array:
-        """Return hidden states of the shape of `hidden`: (rows, length, hidden_size)."""
+        """Return hidden states, shape (rows, length, hidden_size) as `hidden`."""
         config = self.config
         implementation = self.attention_implementation
-        attention = SelfAttention(config, self.dtype, implementation, name="attention")
+        attention = _SelfAttention(config, self.dtype, implementation, name="attention")
         attended = attention(hidden, bias, deterministic=deterministic)
         dropout = Dropout(config.attention_output_dropout)
         attended = dropout(attended, deterministic=deterministic)
@@ -209,25 +212,35 @@ class EncoderLayer(nn.Module):
         return _layer_norm(config, "output_norm")(hidden + output)
 
 
-# `deterministic` decides what is computed, so it is no array; the module itself counts as 0.
-_CheckpointedLayer = nn.remat(EncoderLayer, static_argnums=(3,))
+# `deterministic` (argument 3, as the module itself is 0) selects what is computed: it is static.
+_CheckpointedLayer = nn.remat(_EncoderLayer, static_argnums=(3,))
 
 
 class Encoder(nn.Module):
-    """Text encoder: tokens in, one vector per token out.
+    """Text encoder that returns a vector for each token.
 
     Attributes
     ----------
     config : EncoderConfig
-        Sizes and choices.
+        Sizes and settings.
     gradient_checkpointing : bool
-        Whether the backward pass computes the inside of each layer anew instead of keeping it:
-        a fraction of the memory, up to a third more time, the same numbers.
+        Whether the backward pass recomputes the activations inside each layer instead of keeping
+        them. This takes a fraction of the memory and up to a third more time, and gives the same
+        numbers.
     attention_implementation : {"xla", "cudnn"}
-        "cudnn" takes NVIDIA's fused attention where it applies: parameters in bfloat16, a GPU of
-        compute capability 8.0 or later, and no attention weight dropped, which is in evaluation,
-        and in training with ``attention_probs_dropout_prob`` 0. Padding has to follow the real
-        tokens of a row then: a row where it does not gets NaN. Elsewhere XLA's is taken.
+        "cudnn" uses NVIDIA's fused attention where it applies: with bfloat16 parameters, on a GPU
+        of compute capability 8.0 or later, if no attention weights are dropped, that is, in
+        evaluation and in training with ``attention_probs_dropout_prob`` 0. Padding must then follow
+        the real tokens of a row; otherwise the row becomes NaN. XLA's attention is used elsewhere.
+
+    Examples
+    --------
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> ids = jnp.ones((2, 5), jnp.int32)
+    >>> variables = Encoder(config).init(jax.random.key(0), ids, ids, deterministic=True)
+    >>> Encoder(config).apply(variables, ids, ids, deterministic=True).shape
+    (2, 5, 8)
     """
 
     config: EncoderConfig
@@ -243,7 +256,7 @@ class Encoder(nn.Module):
         *,
         deterministic: bool,
     ) -> jax.Array:
-        """Encode a batch of rows.
+        """Return the hidden states of the tokens of a batch.
 
         Parameters
         ----------
@@ -252,39 +265,39 @@ class Encoder(nn.Module):
         attention_mask : jax.Array
             Nonzero for real tokens, zero for padding, shape (rows, length).
         token_type_ids : jax.Array, optional
-            Types of the tokens, shape (rows, length), integer; all of type 0 by default.
+            Types of the tokens, shape (rows, length), integer; by default all are 0.
         deterministic : bool
             False in training: dropout is applied, with the random stream ``"dropout"``.
 
         Returns
         -------
         jax.Array
-            Hidden states of shape (rows, length, hidden_size) in the dtype of the parameters.
-            What stands at padding is finite and without meaning.
+            Hidden states, shape (rows, length, hidden_size), in the dtype of the parameters.
+            Those of padding are finite but meaningless.
 
         Raises
         ------
         ValueError
-            If the rows are longer than the position table allows, token types are given to
-            a family that has none, or `attention_implementation` is unknown.
+            If the rows are longer than the position table, the model has no token types but
+            `token_type_ids` is passed, or `attention_implementation` is unknown.
         """
         config = self.config
         check_implementation(self.attention_implementation)
         length = input_ids.shape[1]
         if length > config.max_length:
             msg = (
-                f"rows of {length} tokens; this {config.model_type} takes at most "
+                f"found rows of {length} tokens; this {config.model_type} model takes at most "
                 f"{config.max_length}: split or truncate the texts"
             )
             raise ValueError(msg)
         if token_type_ids is not None and config.type_vocab_size == 0:
             msg = f"{config.model_type} has no token types; call it without token_type_ids"
             raise ValueError(msg)
-        bias = attention_bias(attention_mask)
-        embeddings = Embeddings(config, name="embeddings")
+        bias = _attention_bias(attention_mask)
+        embeddings = _Embeddings(config, name="embeddings")
         hidden = embeddings(input_ids, token_type_ids, deterministic=deterministic)
         parameter_dtype = hidden.dtype
-        layer_type = _CheckpointedLayer if self.gradient_checkpointing else EncoderLayer
+        layer_type = _CheckpointedLayer if self.gradient_checkpointing else _EncoderLayer
         for index in range(config.num_hidden_layers):
             layer = layer_type(
                 config, parameter_dtype, self.attention_implementation, name=f"layer_{index}"

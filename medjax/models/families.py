@@ -1,6 +1,6 @@
-"""What Hugging Face calls the parts of an encoder, one table for each family.
+"""Hugging Face's names for the parts of an encoder, in a table for each family.
 
-Every name stands here once; `huggingface` reads the tables in both directions.
+Every name occurs once; `medjax.models.huggingface` uses the tables to read and to write.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from typing import NamedTuple
 
 from medjax.models.config import EncoderConfig
 
+__all__ = ["FAMILIES", "Family", "TensorName", "classifier_tensors", "encoder_tensors"]
+
 _LEAVES: Mapping[str, tuple[tuple[str, str, bool], ...]] = MappingProxyType(
     {
         "embedding": (("embedding", "weight", False),),
         "norm": (("scale", "weight", False), ("bias", "bias", False)),
-        # torch keeps a Linear's weight as (outputs, inputs), Flax as (inputs, outputs).
+        # torch stores the weight of a Linear as (outputs, inputs), Flax as (inputs, outputs).
         "dense": (("kernel", "weight", True), ("bias", "bias", False)),
     }
 )
-"""By kind of module: (Flax parameter, torch parameter, whether one is the other transposed)."""
+"""For each kind of module: (Flax parameter, torch parameter, whether it is transposed)."""
 
 _EMBEDDING_MODULES = (
     ("word_embeddings", "word_embeddings", "embedding"),
@@ -61,24 +63,24 @@ _DISTILBERT_FIELDS = MappingProxyType(
 
 
 class Family(NamedTuple):
-    """How checkpoints of one `model_type` are named.
+    """The names used in checkpoints of one `model_type`.
 
     Attributes
     ----------
     architecture : str
         Class of the token classifier in transformers.
     prefix : str
-        What the encoder's tensors begin with in a task model, without the dot.
+        Prefix of the encoder's tensors in a task model, without the dot.
     layers : str
-        What the tensors of layer N begin with, before ``.N``.
+        Prefix of the tensors of layer N, before ``.N``.
     layer_modules : tuple
-        (Flax module, torch module, kind) for the modules of a layer.
+        (Flax module, torch module, kind) of the modules of a layer.
     renamed_fields : Mapping
-        config.json's name of the `EncoderConfig` fields that it calls otherwise.
+        Fields of `EncoderConfig` that have another name in config.json, with that name.
     fixed_fields : Mapping
-        Fields of `EncoderConfig` that config.json lacks, with the family's only value.
+        Fields of `EncoderConfig` that config.json does not have, with their only value.
     default_pad_token_id : int
-        What transformers assumes where config.json is silent.
+        Value that transformers assumes if config.json has none.
     """
 
     architecture: str
@@ -114,16 +116,16 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 class TensorName(NamedTuple):
-    """One parameter under both of its names.
+    """The name of a parameter in medjax and in checkpoints.
 
     Attributes
     ----------
     path : tuple of str
-        Where it stands among the parameters of a `TokenClassifier`.
+        Path in the parameters of a `TokenClassifier`.
     name : str
-        What a checkpoint calls it, without the family's prefix.
+        Name in a checkpoint, without the family's prefix.
     transposed : bool
-        Whether the checkpoint holds it with its two axes swapped.
+        Whether its two axes are swapped in a checkpoint.
     """
 
     path: tuple[str, ...]
@@ -138,7 +140,7 @@ def _module_tensors(flax_module: str, torch_module: str, kind: str) -> Iterator[
 
 
 def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
-    """Return every parameter of the encoder, as checkpoints of its family name them.
+    """Return the names of all parameters of an encoder.
 
     Parameters
     ----------
@@ -163,5 +165,11 @@ def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
 
 
 def classifier_tensors() -> list[TensorName]:
-    """Return the parameters of the token classifier's head, which all families name alike."""
+    """Return the names of the parameters of a token classifier's head, the same for all families.
+
+    Examples
+    --------
+    >>> [tensor.name for tensor in classifier_tensors()]
+    ['classifier.weight', 'classifier.bias']
+    """
     return list(_module_tensors("classifier", "classifier", "dense"))

@@ -1,4 +1,4 @@
-"""Files of a checkpoint, as they were downloaded or copied."""
+"""Check and read the files of a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,46 +6,36 @@ import json
 from pathlib import Path
 from typing import Any
 
-_MAX_JSON = 64 * 2**20  # bytes; an index of shards has one
+__all__ = ["check_downloaded", "check_ordinary", "read_json"]
+
+_MAX_JSON = 64 * 2**20  # bytes; the index of a large sharded checkpoint has about 1 MiB
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_downloaded(file: Path) -> None:
-    """Refuse a file of which git has fetched the pointer only.
-
-    Raises
-    ------
-    ValueError
-        If the file is a pointer of Git Large File Storage.
-    """
+    """Raise ValueError if a file is only a Git LFS pointer to the actual file."""
     with file.open("rb") as opened:
         if opened.read(len(_POINTER)) == _POINTER:
             msg = (
-                f"{file} is a pointer of Git LFS and not the file itself; run git lfs pull in "
+                f"{file} is a Git LFS pointer instead of the file itself; run git lfs pull in "
                 f"{file.parent}, or download the checkpoint again"
             )
             raise ValueError(msg)
 
 
 def check_ordinary(folder: Path) -> None:
-    """Refuse a folder with a pipe, a socket or a device in it, which whoever opens may wait for.
-
-    Raises
-    ------
-    ValueError
-        If there is one; the message names it.
-    """
+    """Raise ValueError if a folder contains a pipe, socket or device, as opening it may block."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.exists() and not (path.is_file() or path.is_dir()):
             msg = (
-                f"{path} is a pipe, a socket or a device; expected the files of a checkpoint only: "
+                f"{path} is a pipe, a socket or a device; expected only the files of a checkpoint: "
                 "remove it, or copy the checkpoint again"
             )
             raise ValueError(msg)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a file of a checkpoint that holds one JSON object.
+    """Read a JSON object from a file of a checkpoint.
 
     Parameters
     ----------
@@ -55,7 +45,7 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If it does not exist or holds something else.
+        If the file does not exist or contains anything else.
     """
     check_ordinary(file.parent)
     if not file.is_file():
@@ -71,6 +61,6 @@ def read_json(file: Path) -> dict[str, Any]:
         msg = f"{file} is not JSON ({error}); restore it from where the checkpoint came from"
         raise ValueError(msg) from error
     if not isinstance(content, dict):
-        msg = f"{file} holds a {type(content).__name__}; expected a JSON object"
+        msg = f"{file} contains a {type(content).__name__}; expected a JSON object"
         raise ValueError(msg)
     return content

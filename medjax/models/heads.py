@@ -1,4 +1,4 @@
-"""Heads: what turns an encoder's hidden states into a model for a task."""
+"""Heads, which turn an encoder into a model for a task."""
 
 from __future__ import annotations
 
@@ -11,20 +11,31 @@ from medjax.models.config import EncoderConfig
 from medjax.models.dropout import Dropout
 from medjax.models.encoder import Encoder
 
+__all__ = ["TokenClassifier"]
+
 
 class TokenClassifier(nn.Module):
-    """An encoder with one linear classifier for every token.
+    """An encoder with a linear classifier of each token.
 
     Its parameters are ``{"encoder": ..., "classifier": {"kernel": ..., "bias": ...}}``.
 
     Attributes
     ----------
     config : EncoderConfig
-        Sizes and choices of the encoder.
+        Sizes and settings of the encoder.
     num_labels : int
         Number of classes.
     gradient_checkpointing, attention_implementation
         See `Encoder`.
+
+    Examples
+    --------
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> model, ids = TokenClassifier(config, num_labels=3), jnp.ones((2, 5), jnp.int32)
+    >>> variables = model.init(jax.random.key(0), ids, ids, deterministic=True)
+    >>> model.apply(variables, ids, ids, deterministic=True).shape
+    (2, 5, 3)
     """
 
     config: EncoderConfig
@@ -41,7 +52,7 @@ class TokenClassifier(nn.Module):
         *,
         deterministic: bool,
     ) -> jax.Array:
-        """Classify the tokens of a batch.
+        """Return the logits of the tokens of a batch.
 
         Parameters
         ----------
@@ -53,8 +64,8 @@ class TokenClassifier(nn.Module):
         Returns
         -------
         jax.Array
-            Logits of shape (rows, length, num_labels), float32 whatever the parameters' dtype,
-            so that the loss is computed in float32.
+            Logits, shape (rows, length, num_labels). They are float32 even if the parameters are
+            not, so that the loss is computed in float32.
         """
         encoder = Encoder(
             self.config, self.gradient_checkpointing, self.attention_implementation, name="encoder"

@@ -1,7 +1,6 @@
-"""Hugging Face checkpoint folders: config.json and safetensors weights, read and written.
+"""Read and write Hugging Face checkpoint folders: config.json and safetensors weights.
 
-Pickled weights (`pytorch_model.bin`) are never loaded: unpickling a file runs whatever code it
-holds.
+Pickled weights (`pytorch_model.bin`) are never loaded, as unpickling a file runs any code in it.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from medjax.models.files import read_json
 from medjax.models.heads import TokenClassifier
 from medjax.models.weights import WEIGHTS_FILE, StoredTensors
 
+__all__ = ["check_params", "read_labels", "read_params", "write_checkpoint"]
+
 
 def _parameter_shapes(config: EncoderConfig, num_labels: int) -> dict[Any, tuple[int, ...]]:
     """Return the shape of every parameter of a `TokenClassifier`, by path."""
@@ -37,12 +38,12 @@ def _parameter_shapes(config: EncoderConfig, num_labels: int) -> dict[Any, tuple
 
 
 def read_labels(folder: Path | str) -> tuple[str, ...] | None:
-    """Read the class names of a token classifier, in the order of its logits.
+    """Read the names of a token classifier's classes, in the order of its logits.
 
-    A token classifier is told by its weights: a linear ``classifier`` on the hidden states and
-    nothing between. Classifiers of whole texts have one as well, with a pooler before it, which
-    old token classifiers kept too; there ``architectures`` decides, and where it names no
-    classifier, whether the classes read as tags.
+    A checkpoint is a token classifier if its weights have a linear ``classifier`` directly on the
+    hidden states. If they also have a pooler, it may be an old token classifier or a text
+    classifier: then ``architectures`` in config.json decides, or, if that names no classifier,
+    whether the classes look like tags.
 
     Parameters
     ----------
@@ -60,6 +61,17 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     ValueError
         If config.json or the weights cannot be read, or ``id2label`` does not number the classes
         of the weights from 0.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> sizes = {"classifier.weight": (2, 8), "classifier.bias": (2,)}
+    >>> tensors = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_file(tensors, Path(folder, WEIGHTS_FILE))
+    ...     _ = Path(folder, CONFIG_FILE).write_text('{"id2label": {"0": "O", "1": "I-Sign"}}')
+    ...     read_labels(folder)
+    ('O', 'I-Sign')
     """
     file = Path(folder) / CONFIG_FILE
     content = read_json(file)
@@ -72,8 +84,8 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     if shape is None or len(shape) != 2 or is_deeper or not has_bias:
         return None
     if embeddings is not None and shape[1:] != embeddings[1:]:
-        return None  # it takes something else than the hidden state of a token
-    if has_pooler and not _says_token_classifier(content):
+        return None  # its input is not the hidden state of a token
+    if has_pooler and not _is_token_classifier(content):
         return None
     return class_names(content, file, shape[0])
 
@@ -82,7 +94,7 @@ _TEXT_TASKS = ("SequenceClassification", "MultipleChoice", "NextSentencePredicti
 _TAG = re.compile(r"O|[BIESLU][-_].+", re.IGNORECASE)
 
 
-def _says_token_classifier(content: Mapping[str, Any]) -> bool:
+def _is_token_classifier(content: Mapping[str, Any]) -> bool:
     architectures, id2label = content.get("architectures"), content.get("id2label")
     named = [str(name) for name in architectures] if isinstance(architectures, list) else []
     if any(name.endswith("ForTokenClassification") for name in named):
@@ -96,13 +108,7 @@ def _says_token_classifier(content: Mapping[str, Any]) -> bool:
 
 
 def check_params(folder: Path | str, config: EncoderConfig) -> None:
-    """Refuse weights that `read_params` cannot read, without reading them.
-
-    Raises
-    ------
-    ValueError
-        As `read_params`.
-    """
+    """Raise the errors of `read_params` without reading the values of the weights."""
     labels = read_labels(folder)
     with StoredTensors.open(Path(folder)) as stored:
         _check_sizes(stored, config, folder)
@@ -112,12 +118,12 @@ def check_params(folder: Path | str, config: EncoderConfig) -> None:
 
 
 def _check_sizes(stored: StoredTensors, config: EncoderConfig, folder: Path | str) -> None:
-    """Refuse sizes that the weights do not have, before anything is made of these sizes."""
-    found = stored.nb_layers(FAMILIES[config.model_type].layers)
-    if config.num_hidden_layers > found:
+    """Raise ValueError if the weights have other sizes, before memory of these sizes is used."""
+    nb_layers = stored.nb_layers(FAMILIES[config.model_type].layers)
+    if config.num_hidden_layers > nb_layers:
         msg = (
             f"{Path(folder) / CONFIG_FILE}: num_hidden_layers is {config.num_hidden_layers:,}; the "
-            f"weights have {found} layers: take config.json and weights from one checkpoint"
+            f"weights have {nb_layers} layers: use config.json and weights from the same checkpoint"
         )
         raise ValueError(msg)
     rows = {
@@ -138,8 +144,8 @@ def _tensors(config: EncoderConfig, labels: tuple[str, ...] | None) -> list[Tens
 def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     """Read a checkpoint's weights as parameters of `TokenClassifier`.
 
-    Base models and task models are read alike. What the encoder has no use for (pooler,
-    language-model head, buffers) is left aside.
+    The checkpoint may be a base model or a task model. Parts that the encoder does not use (a
+    pooler, a language-model head, buffers) are ignored.
 
     Parameters
     ----------
@@ -151,15 +157,19 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``{"encoder": ...}``, and ``"classifier"`` too if the checkpoint is a token classifier,
-        with the classes of `read_labels`. The leaves are float32 numpy arrays; float16 and
-        bfloat16 checkpoints are widened.
+        ``{"encoder": ...}``, with ``"classifier"`` if the checkpoint is a token classifier, whose
+        classes `read_labels` returns. The leaves are float32 numpy arrays; float16 and bfloat16
+        are converted.
 
     Raises
     ------
     ValueError
-        If the weights are missing, pickled or damaged, or a tensor is missing, of another shape
-        than `config` makes it, or not of floats.
+        If the weights are missing, pickled or damaged, or a tensor is missing, has a shape that
+        does not match `config`, or does not consist of floats.
+
+    Examples
+    --------
+    The example of `write_checkpoint` reads the parameters that it has written.
     """
     folder = Path(folder)
     labels = read_labels(folder)
@@ -179,12 +189,12 @@ def write_checkpoint(
     labels: Sequence[str],
     original_folder: Path | str | None = None,
 ) -> None:
-    """Write a token classifier that `transformers` loads with ``from_pretrained``.
+    """Write a token classifier that `transformers` can load with ``from_pretrained``.
 
     Parameters
     ----------
     folder : Path or str
-        Where to write config.json and model.safetensors; made if it does not exist.
+        Where to write config.json and model.safetensors; created if it does not exist.
     config : EncoderConfig
         The encoder's configuration.
     params : Mapping
@@ -192,26 +202,40 @@ def write_checkpoint(
     labels : sequence of str
         Names of the classes, in the order of the logits.
     original_folder : Path or str, optional
-        Checkpoint that training started from. What its config.json says beyond `EncoderConfig`
-        is kept.
+        Checkpoint that training started from. Fields of its config.json that `EncoderConfig` does
+        not have are copied.
 
     Raises
     ------
     ValueError
-        If a label stands twice, or a parameter is missing or of another shape than `config` and
-        `labels` make it.
+        If a label occurs twice, or a parameter is missing or has a shape that does not match
+        `config` and `labels`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from medjax.models import read_config
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> ids = jnp.ones((1, 2), jnp.int32)
+    >>> model = TokenClassifier(config, num_labels=3)
+    >>> params = model.init(jax.random.key(0), ids, ids, deterministic=True)["params"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_checkpoint(folder, config, params, labels=("O", "B-Sign", "I-Sign"))
+    ...     read_labels(folder), sorted(read_params(folder, read_config(folder)))
+    (('O', 'B-Sign', 'I-Sign'), ['classifier', 'encoder'])
     """
     if len(set(labels)) != len(labels):
         msg = f"labels are {list(labels)}; expected each name once"
         raise ValueError(msg)
     shapes = _parameter_shapes(config, len(labels))
     flat = flatten_dict(params)
-    found = {path: np.shape(leaf) for path, leaf in flat.items()}
-    for path in sorted(shapes.keys() | found.keys()):
-        if found.get(path) != shapes.get(path):
+    actual = {path: np.shape(leaf) for path, leaf in flat.items()}
+    for path in sorted(shapes.keys() | actual.keys()):
+        if actual.get(path) != shapes.get(path):
             msg = (
-                f"parameter {'/'.join(path)} has shape {found.get(path)}; the configuration and "
-                f"{len(labels)} labels make it {shapes.get(path)}"
+                f"parameter {'/'.join(path)} has shape {actual.get(path)}; the configuration and "
+                f"{len(labels)} labels require {shapes.get(path)}"
             )
             raise ValueError(msg)
 
@@ -224,6 +248,6 @@ def write_checkpoint(
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # transformers refuses a file that does not say which framework's layout it has.
+    # transformers refuses files without the name of a framework.
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     write_config(folder, config, labels, original_folder)

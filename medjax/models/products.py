@@ -1,10 +1,11 @@
-"""Matrix products in the arithmetic of their weights, and in the layout the CPU is fast in.
+"""Matrix products in the dtype of the weights, in layouts that are fast on CPU.
 
-XLA's CPU backend reads both operands of a float32 product in either order, so the transposes that
-gradients are made of are free. Of bfloat16 it has kernels for a plain product and, of matrices but
-not of stacks, for a transposed second operand; any other form it computes in float32, six times
-slower, and it widens every bfloat16 number it adds. So on the CPU those transposes are written
-out, and what a product of bfloat16 operands gives stays float32.
+For float32 products, XLA's CPU backend reads both operands in either memory order, so the
+transposes in gradients are free. For bfloat16 it only has kernels for plain products and, for
+matrices but not for stacks of them, products with a transposed second operand. It computes other
+forms in float32, six times slower, and converts every bfloat16 number that it adds to float32. On
+the CPU, these transposes are therefore written to memory, and products of bfloat16 operands are
+returned in float32.
 """
 
 from __future__ import annotations
@@ -18,29 +19,39 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+__all__ = ["Dense", "matmul", "product"]
+
 
 def matmul(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
-    """Return the product of two stacks of matrices, and know its gradients.
+    """Return the product of two stacks of matrices; its gradients use the same dtype.
+
+    Reverse-mode differentiation (`jax.grad`, `jax.vjp`) is supported; forward mode (`jax.jvp`) is
+    not, as the gradients are defined by `jax.custom_vjp`.
 
     Parameters
     ----------
     x : jax.Array
         Shape (..., n, k), float.
     y : jax.Array
-        Shape (..., k, m), of the same leading axes.
+        Shape (..., k, m), with the same leading axes.
     dtype : dtype
-        Type in which numbers are multiplied, also for the gradients; they are added in float32.
+        Type of the factors, also in the gradients; sums are accumulated in float32.
 
     Returns
     -------
     jax.Array
-        Shape (..., n, m); float32 on the CPU, else of `dtype`.
+        Shape (..., n, m); float32 on the CPU, otherwise of type `dtype`.
+
+    Examples
+    --------
+    >>> matmul(jnp.ones((2, 3)), jnp.ones((3, 4)), jnp.float32).shape
+    (2, 4)
     """
-    config: Any = jax.config  # which lists none of its attributes
+    config: Any = jax.config  # its attributes are created at run time, so mypy does not know them
     return _matmul(x, y, dtype, config.jax_default_matmul_precision)
 
 
-# The precision is an argument because gradients are traced outside of the context that sets it.
+# The precision is an argument because gradients are traced outside the context that sets it.
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _matmul(x: jax.Array, y: jax.Array, dtype: Any, precision: Any) -> jax.Array:
     result = product(x.astype(dtype), y.astype(dtype), precision=precision)
@@ -48,10 +59,10 @@ def _matmul(x: jax.Array, y: jax.Array, dtype: Any, precision: Any) -> jax.Array
 
 
 def _forward(x: jax.Array, y: jax.Array, dtype: Any, precision: Any) -> tuple[jax.Array, Any]:
-    # Arrays without elements stand for the types, which cannot be residuals.
-    types = jnp.zeros(0, x.dtype), jnp.zeros(0, y.dtype)
-    lowered = x.astype(dtype), y.astype(dtype)
-    return _matmul(*lowered, dtype, precision), (*lowered, *types)
+    # Types cannot be residuals; empty arrays carry them.
+    like_x, like_y = jnp.zeros(0, x.dtype), jnp.zeros(0, y.dtype)
+    x, y = x.astype(dtype), y.astype(dtype)
+    return _matmul(x, y, dtype, precision), (x, y, like_x, like_y)
 
 
 def _backward(
@@ -75,16 +86,17 @@ def product(
     precision: Any = None,
     result_dtype: Any = jnp.float32,
 ) -> jax.Array:
-    """Return the product of two matrices, or stacks of them, in the layout the CPU is fast in.
+    """Return the product of two matrices, or stacks of matrices, in layouts that are fast on CPU.
 
     Parameters
     ----------
     x : jax.Array
         Shape (..., n, k).
     y : jax.Array
-        Shape (..., k, m) or, if `transposed`, (..., m, k), of the same leading axes and dtype.
+        Shape (..., k, m) or, if `transposed`, (..., m, k), with the same leading axes and dtype.
     transposed : bool
-        Whether `y` is to be transposed; where a transpose is already made, undo it and say so.
+        Whether to multiply by the transpose of `y`. Pass an array that is stored in the order
+        (m, k) with this option instead of transposing it.
     precision
         As for `jax.lax.dot_general`.
     result_dtype : dtype
@@ -94,17 +106,22 @@ def product(
     -------
     jax.Array
         Shape (..., n, m).
+
+    Examples
+    --------
+    >>> product(jnp.ones((2, 3)), jnp.ones((4, 3)), transposed=True).shape
+    (2, 4)
     """
     if x.dtype == jnp.bfloat16 and _on_cpu():
         if transposed and x.ndim > 2:
             y, transposed = jnp.swapaxes(y, -1, -2), False
-        x, y = _written_out(x), _written_out(y)
+        x, y = _row_major(x), _row_major(y)
     last, leading = x.ndim - 1, tuple(range(x.ndim - 2))
     axes = (((last,), (last if transposed else last - 1,)), (leading, leading))
     return lax.dot_general(x, y, axes, precision, preferred_element_type=result_dtype)
 
 
-def _written_out(x: jax.Array) -> jax.Array:
+def _row_major(x: jax.Array) -> jax.Array:
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
@@ -113,7 +130,7 @@ def _on_cpu() -> bool:
 
 
 class Dense(nn.Module):
-    """A linear layer on the last axis; parameters as those of `flax.linen.Dense`.
+    """A linear layer on the last axis, with the parameters of `flax.linen.Dense`.
 
     Attributes
     ----------
@@ -121,6 +138,12 @@ class Dense(nn.Module):
         Size of the result's last axis.
     kernel_init : callable
         Initialises the kernel, shape (inputs, features).
+
+    Examples
+    --------
+    >>> variables = Dense(4).init(jax.random.key(0), jnp.ones((2, 3)))
+    >>> Dense(4).apply(variables, jnp.ones((2, 3))).shape
+    (2, 4)
     """
 
     features: int

@@ -1,4 +1,4 @@
-"""The proof that the parts of a checkpoint belong together, before anything trains on it."""
+"""Check before training that the parts of a checkpoint belong together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from medjax.models.vocabulary import (
     tokenizer_class,
 )
 
-LOGGER = logging.getLogger("medjax")
+__all__ = ["prove_folder"]
+
+_LOGGER = logging.getLogger("medjax")
 
 _PROBES = (
     "The patient has no fever, pain or cough.",
@@ -34,19 +36,19 @@ _PROBES = (
     "रोगी को बुखार है।",
     "ผู้ป่วยมีไข้",
 )
-"""A sentence in each of many scripts, of which a tokenizer must know some token."""
+"""Sentences in many languages and scripts; a tokenizer must know a word of at least one."""
 
 _CASES = "La Fièvre"
-_UNUSED = 0.1  # share of the embeddings' rows above which the tokenizer may be another model's
+_UNUSED = 0.1  # share of unused embeddings above which the tokenizer may be that of another model
 
 
 def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a checkpoint whose weights, configuration and tokenizer do not fit together.
+    """Raise an error if a checkpoint's weights, configuration and tokenizer do not fit together.
 
     Parameters
     ----------
     folder : Path
-        The checkpoint, for its weights and for messages.
+        Folder of the checkpoint, for its weights and for messages.
     config : EncoderConfig
         Its configuration.
     tokenizer : Tokenizer
@@ -55,10 +57,10 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
     Raises
     ------
     ValueError
-        If the weights are not those of the configuration; a token has no row in the embeddings;
-        the padding tokens differ where positions depend on them; the tokenizer knows no word of a
-        dozen sentences; or transformers would put special tokens around a text, or write its
-        letters, where this tokenizer does not.
+        If the weights do not match the configuration; a token has no row in the embeddings; the
+        padding tokens differ and positions depend on them; the tokenizer knows no word of a dozen
+        sentences; or the tokenizer adds no special tokens, or normalises case and accents
+        differently, where transformers would.
     """
     check_params(folder, config)
     nb_tokens = _check_vocabulary(folder, config, tokenizer)
@@ -66,12 +68,12 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
         msg = (
             f"the tokenizer of {folder} pads with token {tokenizer.pad_token_id}, "
             f"{CONFIG_FILE} says pad_token_id {config.pad_token_id}; expected the same, since a "
-            f"{config.model_type} counts positions by it: take both from one checkpoint"
+            f"{config.model_type} model numbers positions by it: use both from the same checkpoint"
         )
         raise ValueError(msg)
     encodings = _probe(folder, tokenizer)
     if nb_tokens < (1 - _UNUSED) * config.vocab_size:
-        LOGGER.warning(
+        _LOGGER.warning(
             f"the tokenizer of {folder} has {nb_tokens} tokens, the embeddings have vocab_size = "
             f"{config.vocab_size} rows ({CONFIG_FILE}); make sure that it is the tokenizer of "
             "these weights"
@@ -83,16 +85,16 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
 
 
 def _check_class(folder: Path, tokenizer: Tokenizer) -> str | None:
-    """Return the family's tokenizer class that a folder's tokenizer is of, None for others."""
+    """Return the tokenizer's class in transformers; None if unsupported or of another kind."""
     kind = tokenizer_class(folder)
     if kind is None or kind not in TOKENIZER_CLASSES:
         return None
-    found, expected = type(tokenizer.backend.model).__name__, TOKENIZER_CLASSES[kind].model
-    if found == expected:
+    model, expected = type(tokenizer.backend.model).__name__, TOKENIZER_CLASSES[kind].model
+    if model == expected:
         return kind
-    LOGGER.warning(
-        f"{_source(folder)} is a {found} model, and the configuration names {kind}, a {expected} "
-        f"model; medjax takes {TOKENIZER_FILE} as it is, transformers may not"
+    _LOGGER.warning(
+        f"{_source(folder)} is a {model} model, and the configuration names {kind}, a {expected} "
+        f"model; medjax uses {TOKENIZER_FILE} as it is, transformers may not"
     )
     return None
 
@@ -102,42 +104,42 @@ def _source(folder: Path) -> Path:
 
 
 def _check_vocabulary(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> int:
-    """Return the number of tokens; ValueError if one of them has no row in the embeddings."""
+    """Return the number of tokens; raise ValueError if one has no row in the embeddings."""
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
     token, largest = max(vocabulary.items(), key=lambda pair: pair[1], default=("", -1))
     if largest >= config.vocab_size:
         msg = (
             f"{_source(folder)} numbers tokens up to {largest} ({token!r}); the embeddings "
-            f"have vocab_size = {config.vocab_size} rows ({CONFIG_FILE}). Take the tokenizer of "
-            "these weights; or, for tokens that you added, enlarge the embeddings with transformers"
-            " (model.resize_token_embeddings(len(tokenizer))) and save both"
+            f"have vocab_size = {config.vocab_size} rows ({CONFIG_FILE}). Use the tokenizer of "
+            "these weights; or, if you added tokens, enlarge the embeddings with transformers "
+            "(model.resize_token_embeddings(len(tokenizer))) and save both"
         )
         raise ValueError(msg)
     return len(vocabulary)
 
 
 def _probe(folder: Path, tokenizer: Tokenizer) -> list[Encoding]:
-    """Return the encoded probes; ValueError if no word of them is known."""
+    """Return the encoded probes; raise ValueError if the tokenizer knows none of their words."""
     advice = "copy the tokenizer's files again, from the checkpoint that the weights come from"
     try:
         encodings = tokenizer.encode(_PROBES)
-    # The package raises bare Exceptions, as where the unknown token is not in the vocabulary.
+    # The package raises bare Exceptions, for instance if the vocabulary lacks the unknown token.
     except Exception as error:
         msg = f"{_source(folder)} cannot tokenize {_PROBES[0]!r} ({error}); {advice}"
         raise ValueError(msg) from error
     tokens = [
-        (token_id, any(map(str.isalnum, text[slice(*place)])))
-        for text, found in zip(_PROBES, encodings, strict=True)
-        for token_id, place, special in zip(
-            found.ids, found.offsets, found.special_tokens_mask, strict=True
+        (token_id, any(map(str.isalnum, text[start:end])))
+        for text, encoding in zip(_PROBES, encodings, strict=True)
+        for token_id, (start, end), special in zip(
+            encoding.ids, encoding.offsets, encoding.special_tokens_mask, strict=True
         )
         if not special
     ]
     if not any(has_letter and i != tokenizer.unknown_token_id for i, has_letter in tokens):
-        found = "no word, only unknown tokens and punctuation," if tokens else "no token at all"
+        result = "no words, only unknown tokens and punctuation," if tokens else "no tokens at all"
         msg = (
-            f"the tokenizer of {folder} makes {found} of {_PROBES[0]!r} and of sentences in a dozen"
-            f" scripts; expected a vocabulary with words: {advice}"
+            f"the tokenizer of {folder} makes {result} of {_PROBES[0]!r} and of sentences in a "
+            f"dozen scripts; expected a vocabulary with words: {advice}"
         )
         raise ValueError(msg)
     return encodings
@@ -146,23 +148,23 @@ def _probe(folder: Path, tokenizer: Tokenizer) -> list[Encoding]:
 def _check_special_tokens(folder: Path, kind: str | None, encodings: list[Encoding]) -> None:
     if any(any(encoding.special_tokens_mask) for encoding in encodings):
         return
-    found = f"{_source(folder)} puts no special tokens around a text, such as [CLS] and [SEP]"
+    problem = f"{_source(folder)} adds no special tokens to a text, such as [CLS] and [SEP]"
     if kind is not None:
         msg = (
-            f"{found}: it has no post_processor; expected them, since transformers adds them for a "
-            f"{kind}: write the file anew with transformers 5, "
+            f"{problem}: it has no post_processor; expected them, since transformers adds them for "
+            f"a {kind}: write the file again with transformers 5, "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
         raise ValueError(msg)
-    # Nor does transformers, for a class that is no family's own; the model may be trained so.
-    LOGGER.warning(f"{found}; encoders of this kind are trained with them")
+    # transformers adds none either for other classes; the model may have been trained like that.
+    _LOGGER.warning(f"{problem}; encoders of this kind are trained with them")
 
 
 def _check_letters(folder: Path, tokenizer: Tokenizer) -> None:
-    """Refuse settings of case and accents that say otherwise than the tokenizer itself.
+    """Raise ValueError if the settings of case and accents contradict the tokenizer itself.
 
-    Source: `BertTokenizer` in transformers 5 and `BertTokenizerFast` in 4, which go by the
-    settings, and lower the case where they are silent.
+    Source: `BertTokenizer` in transformers 5 and `BertTokenizerFast` in 4, which follow the
+    settings, and convert to lower case if there is no setting.
     """
     from tokenizers.normalizers import BertNormalizer
 
@@ -174,13 +176,13 @@ def _check_letters(folder: Path, tokenizer: Tokenizer) -> None:
     )
     expected = by_settings.normalize_str(_CASES)
     normalizer = tokenizer.backend.normalizer
-    found = _CASES if normalizer is None else normalizer.normalize_str(_CASES)
-    if found != expected:
+    normalized = _CASES if normalizer is None else normalizer.normalize_str(_CASES)
+    if normalized != expected:
         msg = (
-            f"{_source(folder)} reads {_CASES!r} as {found!r}, and {file} with do_lower_case "
-            f"{lowers} and strip_accents {strips} as {expected!r}, which transformers goes by; "
-            f"expected the same: if {TOKENIZER_FILE} is right, set both in {SETTINGS_FILE}; if "
-            "not, write it anew with transformers 5, "
+            f"{_source(folder)} reads {_CASES!r} as {normalized!r}, but by {file}, which "
+            f"transformers follows, do_lower_case is {lowers} and strip_accents {strips}, which "
+            f"makes it {expected!r}; expected the same: if {TOKENIZER_FILE} is right, set both in "
+            f"{SETTINGS_FILE}; if not, write it again with transformers 5, "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
         raise ValueError(msg)

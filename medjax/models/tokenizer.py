@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face checkpoints, through the package `tokenizers`."""
+"""Load and use tokenizers of Hugging Face checkpoints, by way of the package `tokenizers`."""
 
 from __future__ import annotations
 
@@ -20,21 +20,29 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+__all__ = ["Encoding", "Tokenizer", "load_tokenizer"]
+
+
 class Encoding(NamedTuple):
     """A tokenized text; every list has one entry per token.
 
     Attributes
     ----------
     ids : list of int
-        Rows of the word embeddings.
+        Token ids, that is, rows of the word embeddings.
     offsets : list of (int, int)
         Start and end of the token in the text, in characters (Unicode code points), `end`
         exclusive; (0, 0) for special tokens.
     word_ids : list of (int or None)
-        Which word, as the pre-tokeniser splits them, the token belongs to; None for special
-        tokens.
+        Number of the token's word, as the pre-tokenizer splits words; None for special tokens.
     special_tokens_mask : list of int
-        1 for tokens the tokenizer added around the text, 0 for those of the text.
+        1 for tokens that the tokenizer added, 0 for those of the text.
+
+    Examples
+    --------
+    >>> encoding = Encoding([2, 7, 3], [(0, 0), (0, 5), (0, 0)], [None, 0, None], [1, 0, 1])
+    >>> [i for i, special in zip(encoding.ids, encoding.special_tokens_mask) if not special]
+    [7]
     """
 
     ids: list[int]
@@ -45,21 +53,31 @@ class Encoding(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A checkpoint's tokenizer, with the files it came from; made by `load_tokenizer`.
+    """A checkpoint's tokenizer with its files; usually made by `load_tokenizer`.
 
-    Pickling it, as a worker process does, needs nothing of the folder it was read from.
+    It can be pickled, for worker processes, even if its folder no longer exists.
 
     Attributes
     ----------
     backend : tokenizers.Tokenizer
-        What does the work; it neither truncates nor pads, and nothing changes it, so that
-        threads may share it.
+        The tokenizer itself. It neither truncates nor pads, and is never modified, so that threads
+        can share it.
     pad_token_id : int
-        Token to fill up short rows with.
+        Token to pad short rows with.
     unknown_token_id : int or None
-        Token that stands for what is not in the vocabulary; None if everything can be spelt.
+        Token for text that is not in the vocabulary; None if any text can be encoded.
     files : Mapping
-        Name and content of the tokenizer's files, as `save` writes them.
+        Names and contents of the tokenizer's files, as `save` writes them.
+
+    Examples
+    --------
+    >>> import tokenizers
+    >>> vocabulary = {"[PAD]": 0, "[UNK]": 1, "no": 2, "fever": 3}
+    >>> backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    >>> backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    >>> tokenizer = Tokenizer(backend, pad_token_id=0, unknown_token_id=1, files={})
+    >>> tokenizer.encode(["no fever"])[0].ids
+    [2, 3]
     """
 
     backend: tokenizers.Tokenizer = dataclasses.field(repr=False)
@@ -75,8 +93,8 @@ class Tokenizer:
         texts : sequence of str
             The texts.
         max_length : int, optional
-            Longest result in tokens, special tokens included; the end of longer texts is cut
-            off. None cuts nothing.
+            Largest number of tokens, special tokens included; the end of longer texts is cut off.
+            By default nothing is cut off.
 
         Returns
         -------
@@ -92,8 +110,8 @@ class Tokenizer:
             msg = f"texts is the string {texts[:40]!r}; expected a list of texts: [{texts[:40]!r}]"
             raise ValueError(msg)
         encodings = [
-            Encoding(found.ids, found.offsets, found.word_ids, found.special_tokens_mask)
-            for found in self.backend.encode_batch(list(texts))
+            Encoding(row.ids, row.offsets, row.word_ids, row.special_tokens_mask)
+            for row in self.backend.encode_batch(list(texts))
         ]
         if max_length is None:
             return encodings
@@ -101,7 +119,7 @@ class Tokenizer:
         if max_length <= nb_special:
             msg = f"max_length is {max_length}; expected more than {nb_special}, the special tokens"
             raise ValueError(msg)
-        # Cut here and not by the backend, whose truncation is a setting shared by all its users.
+        # Not truncated by the backend, as its truncation is a setting that all users share.
         return [_cut_off(encoding, max_length) for encoding in encodings]
 
     def save(self, folder: Path | str) -> None:
@@ -110,7 +128,7 @@ class Tokenizer:
         Parameters
         ----------
         folder : Path or str
-            Where to write them; made if it does not exist.
+            Where to write them; created if it does not exist.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +137,7 @@ class Tokenizer:
 
 
 def _cut_off(encoding: Encoding, max_length: int) -> Encoding:
-    """Return an encoding of at most `max_length` tokens, its closing special tokens kept."""
+    """Return an encoding of at most `max_length` tokens that keeps its final special tokens."""
     excess = len(encoding.ids) - max_length
     if excess <= 0:
         return encoding
@@ -130,13 +148,13 @@ def _cut_off(encoding: Encoding, max_length: int) -> Encoding:
 
 
 def _pad_token_id(backend: tokenizers.Tokenizer, folder: Path) -> int:
-    # As in transformers, the token that a file names goes before the padding of tokenizer.json.
+    # As in transformers, the token that a file names takes precedence over tokenizer.json.
     named = [
         _token_named(folder / name, "pad_token")
         for name in (SETTINGS_FILE, "special_tokens_map.json")
     ]
     padding = [] if backend.padding is None else [backend.padding["pad_token"]]
-    # Last, what the supported families call it.
+    # The last two are the names that the supported families use.
     for text in (*named, *padding, "[PAD]", "<pad>"):
         token_id = None if text is None else backend.token_to_id(text)
         if token_id is not None:
@@ -146,7 +164,7 @@ def _pad_token_id(backend: tokenizers.Tokenizer, folder: Path) -> int:
 
 
 def _token_named(file: Path, field: str) -> str | None:
-    """Return the special token that a file names, None where it is silent."""
+    """Return the special token that a file names, or None if it names none."""
     token = read_json(file).get(field) if file.is_file() else None
     text = token.get("content") if isinstance(token, dict) else token
     if token is not None and not isinstance(text, str):
@@ -157,7 +175,7 @@ def _token_named(file: Path, field: str) -> str | None:
 
 def _unknown_token_id(backend: tokenizers.Tokenizer, content: bytes) -> int | None:
     model = json.loads(content)["model"]
-    if model.get("unk_id") is not None:  # Unigram numbers it
+    if model.get("unk_id") is not None:  # Unigram models store its number
         return int(model["unk_id"])
     unknown = model.get("unk_token")
     return None if unknown is None else backend.token_to_id(unknown)
@@ -166,13 +184,13 @@ def _unknown_token_id(backend: tokenizers.Tokenizer, content: bytes) -> int | No
 def load_tokenizer(folder: Path | str) -> Tokenizer:
     """Load the tokenizer of a checkpoint.
 
-    Truncation and padding that `tokenizer.json` may ask for are switched off.
+    Truncation and padding, which `tokenizer.json` may request, are switched off.
 
     Parameters
     ----------
     folder : Path or str
-        Folder of the checkpoint, with a `tokenizer.json`. Lacking that, `transformers` makes
-        one from the vocabulary, if it is installed.
+        Folder of the checkpoint. If it has no `tokenizer.json`, `transformers` makes one from the
+        vocabulary, if it is installed.
 
     Raises
     ------
@@ -180,14 +198,23 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
         If the package `tokenizers` is not installed.
     ValueError
         If there is no usable tokenizer in the folder.
+
+    Examples
+    --------
+    >>> import tempfile, tokenizers
+    >>> backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "no": 1}))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     backend.save(f"{folder}/tokenizer.json")
+    ...     load_tokenizer(folder).encode(["no"])[0].ids
+    [1]
     """
     try:
         import tokenizers
     except ImportError as error:
-        msg = "tokenising text needs the package tokenizers: pip install 'medjax[text]'"
+        msg = "tokenizing text needs the package tokenizers: pip install 'medjax[text]'"
         raise ImportError(msg) from error
     folder = Path(folder)
-    check_ordinary(folder)  # of all files: transformers may open any
+    check_ordinary(folder)  # all files, as transformers may open any of them
     files = {
         name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()
     }

@@ -1,4 +1,4 @@
-"""Vocabularies in older formats, of which `transformers` makes a tokenizer.json."""
+"""Vocabularies in older formats, from which `transformers` makes a tokenizer.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medjax.models.files import read_json
+
+__all__ = [
+    "SETTINGS_FILE",
+    "TOKENIZER_CLASSES",
+    "TOKENIZER_FILE",
+    "TOKENIZER_FILES",
+    "TokenizerClass",
+    "make_tokenizer_json",
+    "tokenizer_class",
+]
 
 TOKENIZER_FILE = "tokenizer.json"
 SETTINGS_FILE = "tokenizer_config.json"
@@ -22,7 +32,7 @@ TOKENIZER_FILES = (
     "merges.txt",
     "sentencepiece.bpe.model",
 )
-"""Every file that tokenizers of the supported families consist of."""
+"""All files that a tokenizer of a supported family may consist of."""
 
 
 class TokenizerClass(NamedTuple):
@@ -31,7 +41,7 @@ class TokenizerClass(NamedTuple):
     Attributes
     ----------
     vocabulary : tuple of str
-        Files that it can be made from, all of them.
+        The files that are needed to make one.
     model : str
         Class of its model in the package `tokenizers`.
     """
@@ -51,7 +61,7 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "CamembertTokenizer": _SENTENCE_PIECE,
     "XLMRobertaTokenizer": _SENTENCE_PIECE,
 }
-"""Classes of the supported families."""
+"""The tokenizer classes of the supported families."""
 
 _CLASS_OF_TYPE = {
     "bert": "BertTokenizer",
@@ -63,15 +73,15 @@ _CLASS_OF_TYPE = {
 
 
 def tokenizer_class(folder: Path) -> str | None:
-    """Return the class that `transformers` takes for a folder's tokenizer, without "Fast".
+    """Return the class that `transformers` uses for a folder's tokenizer, without "Fast".
 
-    Source: `AutoTokenizer.from_pretrained` in transformers 5: the class that
-    tokenizer_config.json names, then the one of config.json, then the one of the model's type.
+    Source: `AutoTokenizer.from_pretrained` in transformers 5. It uses the class named in
+    tokenizer_config.json, else the one in config.json, else the one of the model's type.
 
     Raises
     ------
     ValueError
-        If one of the two files holds no JSON object.
+        If one of the two files does not contain a JSON object.
     """
     settings, config = (
         read_json(folder / name) if (folder / name).is_file() else {}
@@ -84,19 +94,19 @@ def tokenizer_class(folder: Path) -> str | None:
 
 
 def make_tokenizer_json(folder: Path, files: Mapping[str, bytes]) -> bytes:
-    """Let `transformers` turn a vocabulary in an older format into a tokenizer.json.
+    """Convert a vocabulary in an older format to a tokenizer.json with `transformers`.
 
     Parameters
     ----------
     folder : Path
-        The checkpoint.
+        Folder of the checkpoint.
     files : Mapping
-        Name and content of those of `TOKENIZER_FILES` that it has.
+        Names and contents of the `TOKENIZER_FILES` in the folder.
 
     Raises
     ------
     ValueError
-        If there is no vocabulary, transformers is not installed or cannot read it.
+        If there is no vocabulary, or transformers is not installed or cannot read it.
     """
     _check_vocabulary_files(folder, files)
     try:
@@ -104,32 +114,32 @@ def make_tokenizer_json(folder: Path, files: Mapping[str, bytes]) -> bytes:
     except ImportError as error:
         msg = (
             f"no {TOKENIZER_FILE} in {folder}; install transformers, which makes one from the "
-            "vocabulary (pip install transformers sentencepiece), or take a folder that has it"
+            "vocabulary (pip install transformers sentencepiece), or use a folder that has it"
         )
         raise ValueError(msg) from error
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return tokenizer.backend_tokenizer.to_str().encode()
-    # transformers raises whatever its converters raise: OSError, ImportError, AttributeError ...
+    # transformers passes on any error of its converters: OSError, ImportError, AttributeError ...
     except Exception as error:
         msg = f"no {TOKENIZER_FILE} in {folder}, and transformers cannot make one: {error}"
         raise ValueError(msg) from error
 
 
 def _check_vocabulary_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Refuse a folder for which transformers would invent a tokenizer that knows no word."""
+    """Raise ValueError if transformers would make a tokenizer that knows no words."""
     name = tokenizer_class(folder)
     kind = TOKENIZER_CLASSES.get(name or "")
     kinds = (_WORD_PIECE, _BYTE_LEVEL, _SENTENCE_PIECE) if kind is None else (kind,)
     usable = [kind.vocabulary for kind in kinds]
     if not any(set(names) <= files.keys() for names in usable):
-        found = sorted({*files, *(path.name for path in folder.glob("*.model"))})
+        present = sorted({*files, *(path.name for path in folder.glob("*.model"))})
         expected = ", or ".join(" with ".join(names) for names in usable)
-        maker = f", which a {name} is made from" if len(kinds) == 1 else ""
+        maker = f", from which a {name} is made" if len(kinds) == 1 else ""
         msg = (
-            f"no tokenizer in {folder}: found {', '.join(found) or 'none of its files'}, "
+            f"no tokenizer in {folder}: found {', '.join(present) or 'none of its files'}, "
             f"expected {TOKENIZER_FILE}, or {expected}{maker}; copy them from the checkpoint that "
-            "the weights come from, or save its tokenizer there: "
+            "the weights come from, or save its tokenizer to this folder: "
             f"AutoTokenizer.from_pretrained(...).save_pretrained({str(folder)!r})"
         )
         raise ValueError(msg)
@@ -140,12 +150,12 @@ def _check_vocabulary_files(folder: Path, files: Mapping[str, bytes]) -> None:
 def _check_text(file: Path, content: bytes) -> None:
     if content.startswith(codecs.BOM_UTF8):
         msg = (
-            f"{file} starts with a byte order mark, which would be part of its first entry; save "
-            "it as UTF-8 without one, or copy it again"
+            f"{file} starts with a byte order mark, which would become part of its first entry; "
+            "save it as UTF-8 without one, or copy it again"
         )
         raise ValueError(msg)
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
-        msg = f"{file} is not UTF-8 ({error}); copy it again from where the checkpoint came from"
+        msg = f"{file} is not UTF-8 ({error}); copy it again from the original checkpoint"
         raise ValueError(msg) from error

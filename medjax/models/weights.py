@@ -1,4 +1,4 @@
-"""Weights of a checkpoint folder: safetensors, whole or in shards, never pickles."""
+"""Read the weights of a checkpoint folder from safetensors, in one file or in shards."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from medjax.models.conversion import convert
+from medjax.models.conversion import conversion_advice
 from medjax.models.families import FAMILIES, TensorName
 from medjax.models.files import check_downloaded, check_ordinary, read_json
+
+__all__ = ["SHARD_INDEX_FILE", "WEIGHTS_FILE", "StoredTensors", "files_like", "weight_files"]
 
 WEIGHTS_FILE = "model.safetensors"
 SHARD_INDEX_FILE = "model.safetensors.index.json"
@@ -25,12 +27,12 @@ _FLOAT_DTYPES = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that hold a checkpoint's weights.
+    """Return the files with a checkpoint's weights.
 
     Raises
     ------
     ValueError
-        If there are none, an index cannot be used, or the weights are of another format.
+        If there are none, the index of the shards is invalid, or the weights are in another format.
     """
     check_ordinary(folder)
     if (folder / WEIGHTS_FILE).is_file():
@@ -39,25 +41,28 @@ def weight_files(folder: Path) -> list[Path]:
         return _shards(folder)
     if (folder / _ADAPTER).is_file():
         msg = (
-            f"{folder} holds {_ADAPTER}, an adapter and no model; expected {WEIGHTS_FILE}: merge "
-            "the adapter into its model with peft (merge_and_unload) and save the result"
+            f"{folder} contains {_ADAPTER}, an adapter without its model; expected {WEIGHTS_FILE}: "
+            "merge the adapter into its model with peft (merge_and_unload) and save the result"
         )
         raise ValueError(msg)
     if pickles := files_like(folder, _PICKLES):
         for path in pickles:
             check_downloaded(path)
-        msg = f"{folder} holds {_names(pickles)} and no {WEIGHTS_FILE}. {convert(folder, folder)}"
+        msg = (
+            f"{folder} contains {_names(pickles)} and no {WEIGHTS_FILE}. "
+            f"{conversion_advice(folder, folder)}"
+        )
         raise ValueError(msg)
     if others := files_like(folder, _OTHERS):
         msg = (
-            f"{folder} holds {_names(others)}, weights of another framework; expected "
-            f"{WEIGHTS_FILE}: take a checkpoint that has it, or write one with the program that "
+            f"{folder} contains {_names(others)}, weights of another framework; expected "
+            f"{WEIGHTS_FILE}: use a checkpoint that has it, or write one with the program that "
             "made these"
         )
         raise ValueError(msg)
-    found = _names(files_like(folder, ("*.safetensors",)))
+    similar = _names(files_like(folder, ("*.safetensors",)))
     msg = (
-        f"no {WEIGHTS_FILE} in {folder}{found and ', only ' + found}; expected the folder of a "
+        f"no {WEIGHTS_FILE} in {folder}{similar and ', only ' + similar}; expected the folder of a "
         "Hugging Face checkpoint"
     )
     raise ValueError(msg)
@@ -82,7 +87,7 @@ def _shards(folder: Path) -> list[Path]:
     ):
         msg = (
             f"{file}: weight_map is {weight_map!r:.80}; expected tensor names and the files that "
-            "hold them: copy the index of the checkpoint again"
+            "contain them: copy the index of the checkpoint again"
         )
         raise ValueError(msg)
     names = sorted(set(weight_map.values()))
@@ -97,7 +102,7 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _plain_name(name: str) -> str:
-    """Strip a task model's prefix, and give LayerNorm's parameters their present-day names."""
+    """Strip the prefix of a task model, and replace old names of LayerNorm's parameters."""
     for prefix in {family.prefix for family in FAMILIES.values()}:
         name = name.removeprefix(f"{prefix}.")
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
@@ -105,80 +110,80 @@ def _plain_name(name: str) -> str:
 
 
 class StoredTensors:
-    """The tensors of a checkpoint, by plain name, read one at a time."""
+    """The tensors of a checkpoint by plain name, that is, without prefix; read one at a time."""
 
     def __init__(
-        self, files: Mapping[str, tuple[Any, str]], twice: Mapping[str, str], folder: Path
+        self, files: Mapping[str, tuple[Any, str]], duplicates: Mapping[str, str], folder: Path
     ) -> None:
         self._files = files
-        self._twice = twice  # stored name of a second tensor, where a plain name has two
+        self._duplicates = duplicates  # plain names of several tensors; stored name of the last
         self._folder = folder
 
     @classmethod
     @contextlib.contextmanager
     def open(cls, folder: Path) -> Iterator[StoredTensors]:
-        """Open the weights of a folder."""
+        """Open the weights of a folder, and close them at the end of a ``with`` statement."""
         files: dict[str, tuple[Any, str]] = {}
-        twice: dict[str, str] = {}
+        duplicates: dict[str, str] = {}
         with contextlib.ExitStack() as stack:
             for path in weight_files(folder):
                 check_downloaded(path)
                 try:
-                    # numpy knows bfloat16 because JAX imports ml_dtypes.
+                    # numpy supports bfloat16 because JAX imports ml_dtypes.
                     opened = stack.enter_context(safe_open(path, framework="np"))
                 except (SafetensorError, FileNotFoundError) as error:
                     msg = f"cannot read {path} ({error}); download or copy the checkpoint again"
                     raise ValueError(msg) from error
-                for name in opened.keys():  # noqa: SIM118, as it is no mapping
+                for name in opened.keys():  # noqa: SIM118, as it is not a mapping
                     plain_name = _plain_name(name)
                     if plain_name in files:
-                        twice[plain_name] = name
+                        duplicates[plain_name] = name
                     else:
                         files[plain_name] = (opened, name)
-            yield cls(files, twice, folder)
+            yield cls(files, duplicates, folder)
 
     def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """Return the stored shape of a tensor, None if there is no such tensor."""
+        """Return the stored shape of a tensor, or None if there is no such tensor."""
         if name not in self._files:
             return None
         opened, stored_name = self._files[name]
         return tuple(opened.get_slice(stored_name).get_shape())
 
     def nb_layers(self, layers: str) -> int:
-        """Return how many layers are stored, whose tensors begin with ``<layers>.<number>.``."""
+        """Return the number of stored layers; their tensors begin with ``<layers>.<number>.``."""
         names = [n.removeprefix(f"{layers}.") for n in self._files if n.startswith(f"{layers}.")]
         return len({name.partition(".")[0] for name in names})
 
     def check(self, tensor: TensorName, shape: tuple[int, ...]) -> None:
-        """Refuse a tensor that is not there once, not of floats, or not of Flax's `shape`."""
+        """Raise ValueError unless there is one such tensor, of floats and of the Flax `shape`."""
         expected = list(reversed(shape)) if tensor.transposed else list(shape)
         if tensor.name not in self._files:
             msg = f"the checkpoint {self._folder} lacks tensor {tensor.name!r} of shape {expected}"
             raise ValueError(msg)
         opened, stored_name = self._files[tensor.name]
-        if tensor.name in self._twice:
+        if tensor.name in self._duplicates:
             msg = (
                 f"the checkpoint {self._folder} has two tensors for {tensor.name!r}: "
-                f"{stored_name!r} and {self._twice[tensor.name]!r}; expected one: save the model "
-                "that you mean by itself"
+                f"{stored_name!r} and {self._duplicates[tensor.name]!r}; expected one: save the "
+                "model that you want to use by itself"
             )
             raise ValueError(msg)
         stored = opened.get_slice(stored_name)
         if stored.get_shape() != expected:
             msg = (
                 f"tensor {stored_name!r} of {self._folder} has shape {stored.get_shape()}; "
-                f"its config.json makes it {expected}"
+                f"its config.json requires {expected}"
             )
             raise ValueError(msg)
         if stored.get_dtype() not in _FLOAT_DTYPES:
             msg = (
                 f"tensor {stored_name!r} of {self._folder} is {stored.get_dtype()}; expected one "
-                f"of {', '.join(sorted(_FLOAT_DTYPES))}: use the unquantised checkpoint"
+                f"of {', '.join(sorted(_FLOAT_DTYPES))}: use a checkpoint that is not quantised"
             )
             raise ValueError(msg)
 
     def read(self, tensor: TensorName, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a tensor as float32 of the Flax shape `shape`."""
+        """Return the values of a tensor as float32, in the Flax shape `shape`."""
         self.check(tensor, shape)
         opened, stored_name = self._files[tensor.name]
         values = opened.get_tensor(stored_name)

@@ -1,8 +1,8 @@
-"""Where the offsets of a BRAT file point to, however they were counted.
+"""Convert the offsets of a BRAT file to positions in its text, for any convention of counting.
 
-BRAT counts characters. Other tools count UTF-16 code units or bytes, take CR LF for one character,
-or count the byte order mark. Each way gives every character of the text a width; the sums of the
-widths turn offsets into places in the text.
+BRAT counts characters. Other tools count UTF-16 code units or bytes, count CR LF as one character,
+or count the byte order mark. A convention assigns a width to every character of the text; the
+cumulative sums of the widths map offsets to positions.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from medjax.readers._files import BYTE_ORDER_MARK
 
 
 class TextBound(NamedTuple):
-    """A ``T`` line.
+    """A text-bound annotation, that is, a ``T`` line.
 
     Attributes
     ----------
     label, text : str
-        What the line says.
+        Label and covered text, as written in the line.
     fragments : list of (int, int)
-        Start and end as the line gives them.
+        Start and end of each fragment, as written in the line.
     where : str
-        File and line.
+        File and number of the line.
     """
 
     label: str
@@ -35,14 +35,14 @@ class TextBound(NamedTuple):
 
 
 class Convention(NamedTuple):
-    """A way to count offsets.
+    """A convention of counting offsets.
 
     Attributes
     ----------
     unit : str
         What is counted.
     width : callable
-        Number of units of a character.
+        Returns the number of units of a character.
     one_line_end : bool
         Whether CR LF counts as one unit.
     counts_mark : bool
@@ -56,7 +56,7 @@ class Convention(NamedTuple):
 
     @property
     def is_unusual(self) -> bool:
-        """Whether anything but plain characters is counted."""
+        """Whether the convention differs from counting all characters but the byte order mark."""
         return self.unit != _UNITS[0][0] or self.one_line_end or self.counts_mark
 
     def __str__(self) -> str:
@@ -74,12 +74,12 @@ _UNITS: tuple[tuple[str, Callable[[str], int]], ...] = (
 
 
 def conventions(raw: str) -> Iterator[Convention]:
-    """Yield the ways to count in a text that differ there, plain characters first.
+    """Yield the conventions that give different offsets in a text, plain characters first.
 
     Parameters
     ----------
     raw : str
-        The text with its byte order mark, if it has one.
+        The text, including a byte order mark if it has one.
     """
     highest = max(raw.lstrip(BYTE_ORDER_MARK), default="")
     units = [_UNITS[0]]
@@ -92,44 +92,44 @@ def conventions(raw: str) -> Iterator[Convention]:
 
 
 def locate(lines: Sequence[TextBound], raw: str) -> tuple[list[list[tuple[int, int]]], Convention]:
-    """Find the places that ``T`` lines stand for in the text, and how they were counted.
+    """Return the positions in the text of ``T`` lines, and the convention of their offsets.
 
-    Taken is the first way to count under which every line says what is at its offsets.
+    The convention is the first under which the text of every line equals the text at its offsets.
 
     Parameters
     ----------
     lines : sequence of TextBound
         All ``T`` lines of a file.
     raw : str
-        The text with its byte order mark, if it has one.
+        The text, including a byte order mark if it has one.
 
     Returns
     -------
-    places : list of list of (int, int)
-        For each line the starts and ends of its fragments, in characters of the text without byte
-        order mark.
+    positions : list of list of (int, int)
+        For each line, the start and end of its fragments, in characters of the text without the
+        byte order mark.
     convention : Convention
-        The way to count.
+        The convention.
 
     Raises
     ------
     ValueError
-        If no way to count suits all lines. The message is about plain characters.
+        If no convention fits all lines. The message describes the mismatch for plain characters.
     """
     text = raw.lstrip(BYTE_ORDER_MARK)
     first_problem = ""
     for convention in conventions(raw):
         sums = _sums(text, convention, len(raw) - len(text))
-        places: list[list[tuple[int, int]]] = []
+        positions: list[list[tuple[int, int]]] = []
         for line in lines:
-            found = [_place(sums, start, end) for start, end in line.fragments]
-            problem = _problem(line, found, text)
+            ranges = [_range(sums, start, end) for start, end in line.fragments]
+            problem = _problem(line, ranges, text)
             if problem:
                 first_problem = first_problem or problem
                 break
-            places.append([place for place in found if place is not None])
+            positions.append([place for place in ranges if place is not None])
         else:
-            return places, convention
+            return positions, convention
     raise ValueError(first_problem)
 
 
@@ -146,8 +146,8 @@ def _sums(text: str, convention: Convention, nb_marks: int) -> Sequence[int]:
     return list(accumulate(widths, initial=mark))
 
 
-def _place(sums: Sequence[int], start: int, end: int) -> tuple[int, int] | None:
-    # A character of width 0 is outside an entity that starts behind it or ends before it.
+def _range(sums: Sequence[int], start: int, end: int) -> tuple[int, int] | None:
+    # A character of width 0 is outside an entity that starts after it or ends before it.
     # An entity may begin with the byte order mark, before the text.
     first = max(bisect_right(sums, start) - 1, 0)
     stop = bisect_left(sums, end)
@@ -155,14 +155,15 @@ def _place(sums: Sequence[int], start: int, end: int) -> tuple[int, int] | None:
     return (first, stop) if within and first < stop else None
 
 
-def _problem(line: TextBound, found: Sequence[tuple[int, int] | None], text: str) -> str:
-    for (start, end), place in zip(line.fragments, found, strict=True):
+def _problem(line: TextBound, ranges: Sequence[tuple[int, int] | None], text: str) -> str:
+    for (start, end), place in zip(line.fragments, ranges, strict=True):
         if place is None:
             return (
-                f"{line.where}: found {start} {end}, expected START < END <= {len(text)} (the text)"
+                f"{line.where}: found {start} {end}, expected START < END <= {len(text)}, the "
+                "length of the text"
             )
-    # BRAT writes the fragments with a space between them and line breaks as spaces.
-    covered = " ".join(text[place[0] : place[1]] for place in found if place is not None)
+    # BRAT writes a space between fragments, and spaces for line breaks.
+    covered = " ".join(text[place[0] : place[1]] for place in ranges if place is not None)
     if _words(covered) != _words(line.text):
         return f"{line.where}: found the text {line.text!r}, expected {covered!r}, at its offsets"
     return ""

@@ -1,4 +1,4 @@
-"""The layout of files in columns: what separates them, header, comments, which column is which."""
+"""Recognise the layout of files in columns: separators, the header, the column of the tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from medjax.readers._files import split_lines
 
 PADDING = " \t\r\n\v\f"
-"""White space that belongs to no cell. A no-break space is not in it: it can be a token."""
+"""White space around cells. It does not include the no-break space, which can be a token."""
 
 _HEADER_TOKENS = frozenset({"token", "tokens", "word", "words", "form", "text", "mot", "mots"})
 _HEADER_TAGS = {
@@ -32,9 +32,9 @@ class Row(NamedTuple):
     Attributes
     ----------
     number : int
-        Its number, from 1.
+        Line number, from 1.
     cells : list of str
-        Its cells without padding, none for a blank line.
+        The cells, without surrounding white space; empty for a blank line.
     """
 
     number: int
@@ -42,17 +42,22 @@ class Row(NamedTuple):
 
 
 def split_rows(text: str, separator: str | None, *, is_csv: bool) -> list[Row]:
-    """Split a text in lines and cells.
+    r"""Split a text into lines and cells.
 
     Parameters
     ----------
     text : str
-        What a file holds.
+        Content of a file.
     separator : str or None
-        What separates cells. With None these are tabs in a line that has one and spaces in others,
-        or commas or semicolons where those make columns and tabs and spaces do not.
+        Separator of the cells. None stands for tabs in lines that have any and spaces in others,
+        or for commas or semicolons if they make columns and tabs and spaces do not.
     is_csv : bool
-        Whether the file calls itself CSV, so that commas and semicolons are tried first.
+        Whether the file has the suffix .csv, so that commas and semicolons are tried first.
+
+    Examples
+    --------
+    >>> split_rows("No O\nfever B-Sign", None, is_csv=False)
+    [Row(number=1, cells=['No', 'O']), Row(number=2, cells=['fever', 'B-Sign'])]
     """
     lines = split_lines(text)
     split = _splitter([line for line in lines if line.strip()], separator, is_csv=is_csv)
@@ -70,15 +75,15 @@ def _splitter(
         return lambda line: _stripped(line.rstrip(PADDING).split(separator))
     nb_single = sum(len(_by_white_space(line)) == 1 for line in lines)
     if is_csv or 2 * nb_single > len(lines):
-        found = {delimiter: _regular(lines, delimiter) for delimiter in _DELIMITERS}
-        best = max(_DELIMITERS, key=lambda delimiter: found[delimiter])
-        if 2 * found[best] > len(lines):
+        nb_regular = {delimiter: _nb_regular(lines, delimiter) for delimiter in _DELIMITERS}
+        best = max(_DELIMITERS, key=lambda delimiter: nb_regular[delimiter])
+        if 2 * nb_regular[best] > len(lines):
             return lambda line: _by_delimiter(line, best)
     return _by_white_space
 
 
-def _regular(lines: Sequence[str], delimiter: str) -> int:
-    """Return how many lines have the same number of cells, not counting lines of one cell."""
+def _nb_regular(lines: Sequence[str], delimiter: str) -> int:
+    """Return the number of lines with the most common number of cells other than one."""
     widths = Counter(len(_by_delimiter(line, delimiter)) for line in lines)
     del widths[1]
     return max(widths.values(), default=0)
@@ -89,7 +94,7 @@ def _by_delimiter(line: str, delimiter: str) -> list[str]:
         cells = next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         cells = []
-    if len(cells) < 2:  # a quotation mark as token, not quoted itself
+    if len(cells) < 2:  # for instance, the token is a quotation mark that is not quoted itself
         cells = line.split(delimiter)
     return _stripped(cells)
 
@@ -97,7 +102,7 @@ def _by_delimiter(line: str, delimiter: str) -> list[str]:
 def _by_white_space(line: str) -> list[str]:
     if "\t" in line:
         return _stripped(line.rstrip(PADDING).split("\t"))
-    # Not split() without argument: a token may hold a no-break space.
+    # Not split() without an argument, as a token may contain a no-break space.
     return [cell for cell in line.strip(PADDING).split(" ") if cell]
 
 
@@ -106,7 +111,7 @@ def _stripped(cells: Sequence[str]) -> list[str]:
 
 
 def is_header(cells: Sequence[str], tag_column: int) -> bool:
-    """Whether a line names the columns instead of filling them.
+    """Return whether a line contains the names of the columns.
 
     Examples
     --------
@@ -122,19 +127,19 @@ def is_header(cells: Sequence[str], tag_column: int) -> bool:
 
 
 def find_token_column(sentences: Sequence[Sentence], tag_column: int) -> int:
-    """Return the column of the tokens: the first one, or the second behind a column that counts.
+    """Return the column of the tokens: the first, or the second if the first numbers the tokens.
 
     Parameters
     ----------
     sentences : sequence of sequence of sequence of str
         The cells of each line of each sentence.
     tag_column : int
-        Column of the tags; a negative one counts from the end.
+        Column of the tags; a negative number counts from the end.
 
     Raises
     ------
     ValueError
-        If that column holds numbers nearly everywhere, or one value in each sentence.
+        If nearly all cells of that column are numbers, or it has one value per sentence.
 
     Examples
     --------
@@ -143,25 +148,25 @@ def find_token_column(sentences: Sequence[Sentence], tag_column: int) -> int:
     """
     width = min((len(cells) for sentence in sentences for cells in sentence), default=0)
     if width < 2:
-        return 0  # the lines are refused one by one
+        return 0  # the caller refuses the lines that are too short
     candidates = [column for column in range(width) if column != tag_column % width]
     column = candidates[0]
-    if len(candidates) > 1 and _counts_tokens(_column(sentences, column)):
+    if len(candidates) > 1 and _numbers_tokens(_column(sentences, column)):
         column = candidates[1]
-    found = _no_tokens(_column(sentences, column), is_only=len(candidates) == 1)
-    if found is None:
+    content = _other_content(_column(sentences, column), is_only=len(candidates) == 1)
+    if content is None:
         return column
     others = [
         other
         for other in candidates
-        if other > column and _no_tokens(_column(sentences, other), is_only=False) is None
+        if other > column and _other_content(_column(sentences, other), is_only=False) is None
     ]
     if others:
         sample = _sample(_column(sentences, others[0]))
-        remedy = f"give token_column={others[0]}, where there is {sample}"
+        remedy = f"pass token_column={others[0]}, which has {sample}"
     else:
-        remedy = f"give the column as token_column, {column} if these are the tokens"
-    msg = f"found {found} in column {column}, expected tokens; {remedy}"
+        remedy = f"pass the column as token_column, {column} if these are the tokens"
+    msg = f"found {content} in column {column}, expected tokens; {remedy}"
     raise ValueError(msg)
 
 
@@ -169,21 +174,21 @@ def _column(sentences: Sequence[Sentence], column: int) -> list[list[str]]:
     return [[cells[column] for cells in sentence] for sentence in sentences]
 
 
-def _counts_tokens(values: Sequence[Sequence[str]]) -> bool:
-    def counts(sentence: Sequence[str], start: int) -> bool:
+def _numbers_tokens(values: Sequence[Sequence[str]]) -> bool:
+    def is_numbered(sentence: Sequence[str], start: int) -> bool:
         return all(
             cell.isascii() and cell.isdigit() and len(cell) < 10 and int(cell) == number
             for number, cell in enumerate(sentence, start)
         )
 
-    # One line alone counts nothing: "1" may be a token.
+    # A single line is no evidence, as "1" may be a token.
     return sum(map(len, values)) > 1 and any(
-        all(counts(sentence, start) for sentence in values) for start in (0, 1)
+        all(is_numbered(sentence, start) for sentence in values) for start in (0, 1)
     )
 
 
-def _no_tokens(values: Sequence[Sequence[str]], *, is_only: bool) -> str | None:
-    """Return what a column holds if these cannot be tokens, else None."""
+def _other_content(values: Sequence[Sequence[str]], *, is_only: bool) -> str | None:
+    """Return what a column contains if it cannot be tokens, otherwise None."""
     cells = [cell for sentence in values for cell in sentence]
     nb_numbers = sum(_NUMBER.fullmatch(cell) is not None for cell in cells)
     if len(cells) > 2 and nb_numbers >= 0.9 * len(cells):
@@ -191,10 +196,10 @@ def _no_tokens(values: Sequence[Sequence[str]], *, is_only: bool) -> str | None:
     longer = [sentence for sentence in values if len(sentence) > 1]
     is_constant = all(len(set(sentence) - {""}) <= 1 for sentence in longer)
     if not is_only and is_constant and sum(map(len, longer)) > 2:
-        return f"one value for a whole sentence ({_sample(longer)})"
+        return f"the same value throughout each sentence ({_sample(longer)})"
     return None
 
 
 def _sample(values: Sequence[Sequence[str]]) -> str:
-    different = dict.fromkeys(cell for sentence in values for cell in sentence if cell)
-    return ", ".join(map(repr, list(different)[:3]))
+    distinct = dict.fromkeys(cell for sentence in values for cell in sentence if cell)
+    return ", ".join(map(repr, list(distinct)[:3]))

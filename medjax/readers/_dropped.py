@@ -1,4 +1,4 @@
-"""What a reader leaves out, counted and said."""
+"""Count what a reader leaves out, and warn about it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,25 @@ DISCONTINUOUS = "discontinuous entities cut to their longest fragment"
 RELATIONS = "relations"
 ATTRIBUTES = "attributes"
 
-_SHOWN = 3  # files named in a message
+_SHOWN = 3  # number of files named in a message
 
 
 class Dropped(NamedTuple):
-    """What of a file was left out.
+    """What was left out of a file.
 
     Attributes
     ----------
     file : str
         The file.
     kind : str
-        What was left out, in words, for instance ``"relations"``.
+        What was left out, for instance ``"relations"``.
     count : int
-        How many.
+        How many of them.
+
+    Examples
+    --------
+    >>> Dropped("note.ann", "relations", 2).kind
+    'relations'
     """
 
     file: str
@@ -36,7 +41,7 @@ class Dropped(NamedTuple):
 
 
 class Tally:
-    """Counts what is left out while files are read.
+    """Counts what is left out of files.
 
     Examples
     --------
@@ -53,31 +58,31 @@ class Tally:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, file: str, kind: str, count: int = 1) -> None:
-        """Count `count` more of a kind in a file."""
+        """Add `count` to the number of a kind in a file."""
         if count:
             self._counts[file, kind] += count
 
     def total(self, kind: str) -> int:
-        """Return how many of a kind there are in all files."""
-        return sum(count for (_, found), count in self._counts.items() if found == kind)
+        """Return the number of a kind in all files."""
+        return sum(count for (_, other), count in self._counts.items() if other == kind)
 
     def dropped(self) -> list[Dropped]:
-        """Return the counts by file and kind, in the order in which they were met."""
+        """Return the counts by file and kind, in the order of their first occurrence."""
         return [Dropped(file, kind, count) for (file, kind), count in self._counts.items()]
 
     def warn(self, source: object) -> None:
-        """Say through the logger ``medjax`` what was left out of `source`, if anything was."""
+        """Log a warning of what was left out of `source`, if anything, to the logger ``medjax``."""
         kinds = dict.fromkeys(kind for _, kind in self._counts)
         parts = [
             f"{kind}: {self.total(kind)} ({some_of(f for f, k in self._counts if k == kind)})"
             for kind in kinds
         ]
         if parts:
-            LOGGER.warning("%s: left out are %s", source, "; ".join(parts))
+            LOGGER.warning("%s: left out %s", source, "; ".join(parts))
 
 
 def some_of(files: Iterable[object]) -> str:
-    """Name the first files of several and say how many more there are.
+    """Return the names of the first files and the number of the others.
 
     Examples
     --------

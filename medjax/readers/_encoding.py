@@ -1,4 +1,4 @@
-"""Bytes to text: what encoding was asked for, and which one the bytes look like."""
+"""Decode bytes, and guess the encoding where the requested one does not fit."""
 
 from __future__ import annotations
 
@@ -6,34 +6,39 @@ import codecs
 from pathlib import Path
 
 _BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like that of UTF-16, so it comes first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, as its mark begins with that of UTF-16
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# latin-1 reads any bytes: it comes where cp1252, which is the same for letters, cannot.
+# latin-1 decodes any bytes and has the letters of cp1252: it is last, for bytes cp1252 lacks.
 _CANDIDATES = ("cp1252", "cp850", "mac_roman", "latin-1")
 _LETTERS = frozenset("àáâãäåæçèéêëìíîïñòóôõöøœùúûüýÿß")
 _SIGNS = frozenset("°µ±²³½×§«»‘’“”–—…€\xa0")  # noqa: RUF001
-_AROUND = 20  # characters shown on each side of a place
+_AROUND = 20  # number of characters shown on each side of a position
 
 
 def decode(content: bytes, encoding: str, path: Path) -> str:
-    r"""Return the text of bytes; a byte order mark stays, as ``"\ufeff"``.
+    r"""Return the text of a file; a byte order mark is kept, as ``"\ufeff"``.
 
     Parameters
     ----------
     content : bytes
-        What a file holds.
+        Content of the file.
     encoding : str
         Its encoding.
     path : Path
-        Where the bytes come from, for messages.
+        The file, for error messages.
 
     Raises
     ------
     ValueError
-        If there is no such encoding or the bytes are not of it.
+        If there is no such encoding, or the bytes are not text in it.
+
+    Examples
+    --------
+    >>> decode(b"fi\xe8vre", "cp1252", Path("note.txt"))
+    'fièvre'
     """
     try:
         name = codecs.lookup(encoding).name
@@ -46,8 +51,8 @@ def decode(content: bytes, encoding: str, path: Path) -> str:
         msg = f"found {encoding!r} as encoding; expected one of Python's, such as 'utf-8', 'cp1252'"
         raise ValueError(msg) from error
     except UnicodeError as error:
-        place = getattr(error, "start", 0)
-        raise ValueError(_refusal(content, encoding, path, place)) from error
+        position = getattr(error, "start", 0)
+        raise ValueError(_refusal(content, encoding, path, position)) from error
     if text.count("\0") * 5 > len(text) or (
         name.startswith(("utf-16", "utf-32")) and _is_8_bit(content)
     ):
@@ -56,12 +61,12 @@ def decode(content: bytes, encoding: str, path: Path) -> str:
 
 
 def likely_encoding(content: bytes) -> str | None:
-    r"""Return the encoding that bytes look like, None if there is no telling.
+    r"""Return the most likely encoding of bytes, or None if none is likely.
 
     Parameters
     ----------
     content : bytes
-        What a file holds.
+        Content of a file.
 
     Examples
     --------
@@ -74,7 +79,7 @@ def likely_encoding(content: bytes) -> str | None:
         if content.startswith(mark):
             return name
     if content.count(0) * 5 > len(content):
-        # Latin letters have their zero behind in little-endian UTF-16, in front in the other.
+        # The zero of a Latin letter is its second byte in little-endian UTF-16, else its first.
         return "utf-16-le" if content[1::2].count(0) >= content[::2].count(0) else "utf-16-be"
     if _decodes(content, "utf-8"):
         return "utf-8"
@@ -84,42 +89,47 @@ def likely_encoding(content: bytes) -> str | None:
 
 
 def mistaken_for_8_bit(content: bytes, encoding: str) -> str | None:
-    """Return a piece of the text in UTF-8 if the encoding asked for has one byte a character.
+    """Return a sample of a text that is valid UTF-8, if an 8-bit encoding was requested for it.
 
-    None is returned if the encoding has more, or the bytes are plain ASCII or no UTF-8: then
-    nothing speaks against what was asked for.
+    The result is None if nothing is suspicious: the requested encoding is not an 8-bit one, or the
+    bytes are plain ASCII or not UTF-8.
 
     Parameters
     ----------
     content : bytes
-        What a file holds.
+        Content of a file.
     encoding : str
-        The encoding asked for.
+        The requested encoding.
+
+    Examples
+    --------
+    >>> mistaken_for_8_bit("fièvre".encode(), "cp1252")
+    'fièvre'
     """
-    # In other encodings most bytes above 127 are nothing alone.
+    # In other encodings, most single bytes above 127 are undefined.
     nb_undefined = sum(bytes([b]).decode(encoding, "replace") == "\ufffd" for b in range(128, 256))
     if nb_undefined > 60 or content.isascii() or not _decodes(content, "utf-8"):
         return None
-    place = next(place for place, byte in enumerate(content) if byte > 127)
-    return _sample(content, "utf-8", place)
+    position = next(position for position, byte in enumerate(content) if byte > 127)
+    return _sample(content, "utf-8", position)
 
 
-def _refusal(content: bytes, encoding: str, path: Path, place: int) -> str:
-    byte = f"byte 0x{content[place]:02x} at position {place}" if content else "no text"
-    found = f"{path}: found {byte}, expected text in {encoding}"
+def _refusal(content: bytes, encoding: str, path: Path, position: int) -> str:
+    byte = f"byte 0x{content[position]:02x} at position {position}" if content else "no text"
+    problem = f"{path}: found {byte}, expected text in {encoding}"
     if codecs.lookup(encoding).name.startswith("utf-8") and _is_damaged_utf_8(content):
-        sample = _sample(content, "utf-8", place)
-        return f"{found}; most of the file is, so mend it at {sample!r}"
+        sample = _sample(content, "utf-8", position)
+        return f"{problem}; most of the file is, so correct it at {sample!r}"
     guess = likely_encoding(content)
     if guess is None:
-        return f'{found}; give the encoding of the file, as in encoding="cp1252"'
-    sample = _sample(content, guess, place)
-    return f'{found}; it looks like {guess}, which reads {sample!r}: give encoding="{guess}"'
+        return f'{problem}; pass the encoding of the file, as in encoding="cp1252"'
+    sample = _sample(content, guess, position)
+    return f'{problem}; it looks like {guess}, which reads {sample!r}: pass encoding="{guess}"'
 
 
-def _sample(content: bytes, encoding: str, place: int) -> str:
+def _sample(content: bytes, encoding: str, position: int) -> str:
     text = content.decode(encoding, "replace")
-    middle = len(content[:place].decode(encoding, "replace"))
+    middle = len(content[:position].decode(encoding, "replace"))
     return text[max(middle - _AROUND, 0) : middle + _AROUND].strip()
 
 
@@ -132,7 +142,7 @@ def _decodes(content: bytes, encoding: str) -> bool:
 
 
 def _is_8_bit(content: bytes) -> bool:
-    """Whether bytes are no UTF-16: they would have zeros, at least in line ends and spaces."""
+    """Return whether bytes are not UTF-16, which has zeros at least in line ends and spaces."""
     return bool(content) and 0 not in content and _decodes(content, "utf-8")
 
 
@@ -144,16 +154,16 @@ def _is_damaged_utf_8(content: bytes) -> bool:
 
 
 def _score(text: str) -> int:
-    """Add up how much each character that is not ASCII looks like a part of Western prose."""
+    """Return a score of how much the characters beyond ASCII look like Western European text."""
     score = 0
     for before, char in zip(" " + text, text, strict=False):
         if char.isascii() or char in _SIGNS:
             continue
-        if before.lower() in _LETTERS:  # several in a row are letters of another alphabet
+        if before.lower() in _LETTERS:  # several in a row suggest another alphabet
             score -= 2
         elif char in _LETTERS:
             score += 2
-        elif char.lower() in _LETTERS:  # a capital does not follow a small letter
+        elif char.lower() in _LETTERS:  # a capital rarely follows a small letter
             score += -2 if before.islower() else 1
         else:
             score -= 1

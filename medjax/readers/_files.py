@@ -1,4 +1,4 @@
-"""What the readers share: finding and opening files, building a document."""
+"""Functions shared by the readers: find and open files, build documents."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 class Texts:
-    """Opens the files of a corpus, all in one encoding.
+    """Opens the files of a corpus in one encoding.
+
+    Use it as a context manager. On exit, also after an error, it logs a warning if another encoding
+    was requested for files that are valid UTF-8, as this may have caused the error.
 
     Parameters
     ----------
     encoding : str
-        The encoding. A byte order mark is tolerated.
-
-    As a context it says at its end which files are UTF-8 though another encoding was asked for:
-    also after an error, which may come of that.
+        The encoding. The files may have a byte order mark.
     """
 
     def __init__(self, encoding: str) -> None:
@@ -37,20 +37,20 @@ class Texts:
     def __exit__(self, *_: object) -> None:
         if self._doubtful:
             LOGGER.warning(
-                "read as %s, but these files are valid UTF-8: %s; if %r is what the first one says "
-                'give encoding="utf-8"',
+                "read as %s, but these files are valid UTF-8: %s; if the first one should read %r, "
+                'pass encoding="utf-8"',
                 self.encoding,
                 some_of(self._doubtful),
                 next(iter(self._doubtful.values())),
             )
 
     def raw(self, path: Path) -> str:
-        """Return the text of a file with its line ends and its byte order mark.
+        """Return the text of a file, including its line ends and a byte order mark.
 
         Raises
         ------
         ValueError
-            If the file is no text, or not of the encoding.
+            If the file is not text, or not in the encoding.
         """
         content = path.read_bytes()
         refuse_binary(path, content)
@@ -61,15 +61,15 @@ class Texts:
         return text
 
     def read(self, path: Path) -> str:
-        """Return the text of a file without byte order mark; raises as `raw`."""
+        """Return the text of a file without a byte order mark; raises the errors of `raw`."""
         return self.raw(path).lstrip(BYTE_ORDER_MARK)
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return all files in a folder and the folders in it, sorted.
+    """Return all files in a folder and its subfolders, sorted.
 
-    Left out is what has a name with a full stop in front, such as macOS's ``._a.ann``. Links to
-    folders are followed, each folder once.
+    Files and folders whose names start with a full stop, such as ``._a.ann`` of macOS, are left
+    out. Links to folders are followed; each folder is visited once.
 
     Raises
     ------
@@ -80,22 +80,22 @@ def visible_files(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    found: list[Path] = []
-    seen: set[str] = set()
+    visible: list[Path] = []
+    visited: set[str] = set()
     for root, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(root)
-        folders[:] = [] if real in seen else sorted(n for n in folders if not n.startswith("."))
-        if real not in seen:
-            found += [Path(root, name) for name in files if not name.startswith(".")]
-        seen.add(real)
-    return sorted(found)
+        folders[:] = [] if real in visited else sorted(n for n in folders if not n.startswith("."))
+        if real not in visited:
+            visible += [Path(root, name) for name in files if not name.startswith(".")]
+        visited.add(real)
+    return sorted(visible)
 
 
 def split_lines(text: str) -> list[str]:
     r"""Split a text at line feeds, carriage returns or both.
 
-    Several carriage returns before a line feed count as one: they come of files that were
-    converted twice, where each line would else be followed by a blank one.
+    Several carriage returns before a line feed count as one. They occur in files whose line ends
+    were converted twice; otherwise each line there would be followed by a blank one.
 
     Examples
     --------
@@ -106,14 +106,14 @@ def split_lines(text: str) -> list[str]:
 
 
 def merge_fragments(fragments: Iterable[tuple[int, int]], text: str) -> list[tuple[int, int]]:
-    """Sort fragments of an entity and join those with nothing or white space between them.
+    """Return the fragments of an entity, sorted; join those separated by at most white space.
 
     Parameters
     ----------
     fragments : iterable of (int, int)
-        Start and end in characters.
+        Start and end of each fragment, in characters.
     text : str
-        Text that they count in.
+        Text that the offsets refer to.
 
     Examples
     --------
@@ -130,7 +130,7 @@ def merge_fragments(fragments: Iterable[tuple[int, int]], text: str) -> list[tup
 
 
 def build_document(text: str, entities: Iterable[Entity], name: str) -> tuple[Document, int]:
-    """Return a document without overlapping entities, and how many were dropped for that.
+    """Return a document without overlapping entities, and the number of dropped entities.
 
     Parameters
     ----------

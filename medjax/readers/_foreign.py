@@ -1,6 +1,6 @@
-"""Files of other tools, recognised so that an error can say what they are and what to do.
+"""Recognise files of other tools, to raise errors that say what they are and what to do.
 
-Each entry of the tables is a name and a remedy. What is recognised is not read.
+Each entry of the tables is a name and a remedy. The recognised formats are not read.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_UNPACK = "unpack it and give a file or folder of what is in it"
+_UNPACK = "unpack it and pass a file or folder from it"
 _BCONV = (
     'convert it to BRAT, for instance with the package bconv (fmt="brat" writes the .ann files, '
     'fmt="txt" the texts)'
 )
 _OWN_TOOL = "export from the tool that wrote it as CoNLL columns or BRAT"
-_COLUMNS = "export one token a line with its tag, as CSV or with tabs"
+_COLUMNS = "export one token per line with its tag, as CSV or with tabs"
 _INCEPTION = (
     'export the layer "Named entity" as "CoNLL 2002" in INCEpTION or WebAnno, or convert to BRAT'
 )
 _DATASETS = (
-    "write a line with token and tag for each token and a blank line behind each sentence; the "
+    "write a line with token and tag for each token and a blank line after each sentence; the "
     'names of the tags are in dataset.features["ner_tags"].feature.names'
 )
 _SPACY = (
@@ -32,14 +32,14 @@ _SPACY = (
 
 
 class Foreign(NamedTuple):
-    """A format that is not read.
+    """A format that is recognised but not read.
 
     Attributes
     ----------
     name : str
-        What the file is.
+        Name of the format, with an article if it needs one.
     remedy : str
-        What to do.
+        What the user can do.
     """
 
     name: str
@@ -54,11 +54,11 @@ _MAGIC: tuple[tuple[bytes, Foreign], ...] = (
     (b"BZh", Foreign("a bzip2 archive", _UNPACK)),
     (b"\xfd7zXZ", Foreign("an xz archive", _UNPACK)),
     (b"7z\xbc\xaf", Foreign("a 7z archive", _UNPACK)),
-    (b"%PDF-", Foreign("a PDF", "give the annotations that belong to its text")),
+    (b"%PDF-", Foreign("a PDF", "pass the annotations of its text instead")),
     (b"\xd0\xcf\x11\xe0", Foreign("an old Excel or Word file", _COLUMNS)),
     (b"SQLite format 3", Foreign("an SQLite database", _COLUMNS)),
 )
-# Parts that tell what a zip archive is; their names stand in it uncompressed.
+# Names of parts that identify a zip archive; the names are not compressed.
 _ZIPPED: tuple[tuple[bytes, Foreign], ...] = (
     (b"xl/", Foreign("an Excel workbook", _COLUMNS)),
     (b"word/", Foreign("a Word document", _COLUMNS)),
@@ -66,7 +66,7 @@ _ZIPPED: tuple[tuple[bytes, Foreign], ...] = (
     (b"", Foreign("a zip archive", _UNPACK)),
 )
 _XML = re.compile(r"\s*<(\?xml|!DOCTYPE|collection>|xmi:XMI|GateDocument)")
-# The first of these that is found near the top of XML tells what it is.
+# The first of these that occurs near the top of an XML file identifies it.
 _XML_KINDS: tuple[tuple[str, Foreign], ...] = (
     ("xmi:XMI", Foreign("UIMA CAS XMI, as INCEpTION exports it", _INCEPTION)),
     ("GateDocument", Foreign("GATE XML", _OWN_TOOL)),
@@ -89,9 +89,9 @@ def _has_any(*names: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def _is_label_studio(record: dict[str, Any]) -> bool:
-    marked = record.get("label")
+    labels = record.get("label")
     return _has("data", "annotations")(record) or (
-        isinstance(marked, list) and bool(marked) and isinstance(marked[0], dict)
+        isinstance(labels, list) and bool(labels) and isinstance(labels[0], dict)
     )
 
 
@@ -121,13 +121,7 @@ _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
 
 
 def refuse_binary(path: Path, content: bytes) -> None:
-    """Refuse an archive, a table or another file that holds no text.
-
-    Raises
-    ------
-    ValueError
-        If the first bytes are those of such a file.
-    """
+    """Raise ValueError if the first bytes are those of an archive, a table or a similar file."""
     if content.startswith(b"PK\x03\x04"):
         _refuse(path, next(foreign for part, foreign in _ZIPPED if part in content), "text")
     for magic, foreign in _MAGIC:
@@ -136,21 +130,16 @@ def refuse_binary(path: Path, content: bytes) -> None:
 
 
 def refuse_other_text(path: Path, text: str, expected: str) -> None:
-    """Refuse XML, PubTator and WebAnno TSV.
+    """Raise ValueError if a text begins like XML, PubTator or WebAnno TSV.
 
     Parameters
     ----------
     path : Path
         The file, for the message.
     text : str
-        What it holds.
+        Its content.
     expected : str
-        The format that is read, for the message.
-
-    Raises
-    ------
-    ValueError
-        If the text begins like one of them.
+        The expected format, for the message.
     """
     top = text[:4000]
     if _XML.match(top):
@@ -161,21 +150,16 @@ def refuse_other_text(path: Path, text: str, expected: str) -> None:
 
 
 def refuse_other_json(path: Path, text: str, expected: str) -> None:
-    """Refuse JSON or JSON lines of a kind that is known, for instance of Label Studio.
+    """Raise ValueError if the first record of JSON or JSON lines is that of a known other tool.
 
     Parameters
     ----------
     path : Path
         The file, for the message.
     text : str
-        What it holds.
+        Its content.
     expected : str
-        The format that is read: it is not refused.
-
-    Raises
-    ------
-    ValueError
-        If the first record is of such a kind.
+        The expected format, which is accepted.
     """
     if not looks_like_json(text):
         return
@@ -183,15 +167,15 @@ def refuse_other_json(path: Path, text: str, expected: str) -> None:
     if isinstance(record, list) and len(record) == 2 and isinstance(record[1], dict):
         _refuse(path, Foreign("spaCy training data", _SPACY), expected)
     if isinstance(record, dict):
-        for is_it, foreign in _RECORDS:
-            if is_it(record):
+        for matches, foreign in _RECORDS:
+            if matches(record):
                 if foreign.name != expected:
                     _refuse(path, foreign, expected)
                 return
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether a text begins as JSON does: with a bracket and what may follow it.
+    """Return whether a text begins like JSON: with a bracket and what may follow it.
 
     Examples
     --------
@@ -202,7 +186,7 @@ def looks_like_json(text: str) -> bool:
 
 
 def _first_record(text: str) -> Any:
-    """Return the first record of JSON, of a list in it or of JSON lines; None if there is none."""
+    """Return the first record of JSON, of a JSON list or of JSON lines; None if there is none."""
     for piece in (re.split(r"[\r\n]", text.strip(), maxsplit=1)[0], text):
         try:
             record = json.loads(piece)

@@ -1,6 +1,6 @@
-"""BRAT standoff: a text file and, beside it, a file of annotations with character offsets.
+"""Read BRAT standoff: text files, each with a file of annotations by character offsets.
 
-The format: https://brat.nlplab.org/standoff.html (Stenetorp et al. 2012).
+The format is described at https://brat.nlplab.org/standoff.html (Stenetorp et al. 2012).
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from medjax.readers._files import (
 )
 from medjax.text import Document, Entity
 
+__all__ = ["BratCorpus", "has_annotations", "read_brat"]
+
 _SUFFIX = ".ann"
-# More digits are no offset, and Python refuses to read thousands of them.
+# Numbers of more digits are not offsets, and Python refuses to convert thousands of digits.
 _TEXT_BOUND = re.compile(
     r"T\S*\t(?P<label>\S+) (?P<fragments>[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*)"
     r"\t(?P<text>.*)"
@@ -46,26 +48,31 @@ _KINDS = {
     "#": "notes and normalisations",
     "N": "notes and normalisations",
 }
-_UNKNOWN = "lines of no known kind"
+_UNKNOWN = "lines of unknown kind"
 _NOT_ANNOTATED = "texts without an .ann file"
 _OTHER_LINE = re.compile(r"(\*|[RAMEN#]\S*)\t.*")
 
 
 class BratCorpus(NamedTuple):
-    """Documents read from BRAT, and what of them could not be kept.
+    """Documents read from BRAT, and what was left out of them.
 
     Attributes
     ----------
     documents : list of Document
-        One document a pair of files, sorted by path and named by the path in the folder without
+        One document per pair of files, sorted by path. Its name is the path in the folder without
         suffix, such as ``"ward1/a"``.
     nb_dropped : int
-        Entities left out because they overlap a longer one.
+        Number of entities left out because they overlap a longer one.
     nb_shortened : int
-        Discontinuous entities of which only the longest fragment is kept.
+        Number of discontinuous entities reduced to their longest fragment.
     dropped : list of Dropped
-        All that was left out, by file and kind: those entities, relations, attributes, events,
-        notes and normalisations, lines that are none of these, texts without annotations.
+        Everything that was left out, by file and kind: those entities, relations, attributes,
+        events, notes and normalisations, other lines, and texts without annotations.
+
+    Examples
+    --------
+    >>> BratCorpus([Document("No fever.")], nb_dropped=0, nb_shortened=0, dropped=[])
+    BratCorpus(1 documents, nb_dropped=0, nb_shortened=0, dropped=0 kinds in files)
     """
 
     documents: list[Document]
@@ -73,30 +80,37 @@ class BratCorpus(NamedTuple):
     nb_shortened: int
     dropped: list[Dropped]
 
+    def __repr__(self) -> str:
+        """Return the sizes, as the lists may be long."""
+        return (
+            f"{type(self).__name__}({len(self.documents):,} documents, "
+            f"nb_dropped={self.nb_dropped}, nb_shortened={self.nb_shortened}, "
+            f"dropped={len(self.dropped):,} kinds in files)"
+        )
+
 
 def read_brat(
     source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, encoding: str = "utf-8"
 ) -> BratCorpus:
-    """Read entities from BRAT standoff files.
+    r"""Read entities from BRAT standoff files.
 
-    Only text-bound annotations (``T`` lines) are read. Token classification knows neither
-    discontinuous nor overlapping entities. First, a discontinuous one is cut down to its longest
-    fragment, fragments with only white space between them counting as one (BRAT itself cuts an
-    entity at a line break). Then the longest of overlapping ones is kept. A warning of the logger
-    ``medjax`` says what was left out.
+    Only text-bound annotations (``T`` lines) are read. As token classification supports neither
+    discontinuous nor overlapping entities, a discontinuous entity is first reduced to its longest
+    fragment, where fragments separated only by white space count as one (BRAT itself splits an
+    entity at a line break). Then the longest of overlapping entities is kept. A warning to the
+    logger ``medjax`` says what was left out.
 
-    Offsets count characters of the text as it is, line ends included. Where the ``T`` lines of a
-    file do not agree with that, but all agree if CR LF is one character, the byte order mark is
-    counted, or UTF-16 code units or bytes are, they are read so and a warning says it.
+    Offsets count the characters of the text, including line ends. If this does not fit the ``T``
+    lines of a file, but another convention fits all of them, it is used and a warning says so:
+    counting CR LF as one character, the byte order mark, UTF-16 code units or bytes.
 
     Parameters
     ----------
     source : path or iterable of paths
-        A folder, of which all ``.ann`` files are read, those in folders within it too, or such
-        files. Names with a full stop in front are passed over in a folder.
+        A folder, of which all ``.ann`` files are read, including those in subfolders, or such
+        files. In a folder, names that start with a full stop are ignored.
     encoding : str
-        Encoding of the files; a byte order mark is tolerated and no part of the text. Line ends
-        are left as they are.
+        Encoding of the files. A byte order mark is not part of the text; line ends are unchanged.
 
     Returns
     -------
@@ -106,17 +120,25 @@ def read_brat(
     Raises
     ------
     ValueError
-        If there is no ``.ann`` file, the text of one is missing, a file is not of the encoding, a
-        ``T`` line is malformed, or its offsets are outside the text or stand for another text than
-        the line gives.
+        If there is no ``.ann`` file, the text of one is missing, a file is not in the encoding, a
+        ``T`` line is malformed, or its offsets are outside the text or do not match its text.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "note.txt").write_text("No fever.")
+    ...     _ = Path(folder, "note.ann").write_text("T1\tSign 3 8\tfever\n")
+    ...     read_brat(folder).documents[0].entities
+    (Entity(label='Sign', start=3, end=8, score=None),)
     """
     tally = Tally()
-    counted: dict[str, list[Path]] = {}
+    unusual: dict[str, list[Path]] = {}
     with Texts(encoding) as texts:
         documents = [
-            _document(ann, name, texts, tally, counted) for ann, name in _named(source, tally)
+            _document(ann, name, texts, tally, unusual) for ann, name in _named(source, tally)
         ]
-    for unit, files in counted.items():
+    for unit, files in unusual.items():
         LOGGER.warning(
             "BRAT: the offsets count %s in some files: %d (%s)", unit, len(files), some_of(files)
         )
@@ -127,16 +149,16 @@ def read_brat(
 
 
 def _document(
-    ann: Path, name: str, texts: Texts, tally: Tally, counted: dict[str, list[Path]]
+    ann: Path, name: str, texts: Texts, tally: Tally, unusual: dict[str, list[Path]]
 ) -> Document:
     raw = texts.raw(_text_file(ann))
     text = raw.lstrip(BYTE_ORDER_MARK)
     lines = _text_bound(_lines(texts.read(ann)), ann, tally)
-    places, convention = locate(lines, raw)
+    positions, convention = locate(lines, raw)
     if convention.is_unusual:
-        counted.setdefault(str(convention), []).append(ann)
+        unusual.setdefault(str(convention), []).append(ann)
     entities = []
-    for line, fragments in zip(lines, places, strict=True):
+    for line, fragments in zip(lines, positions, strict=True):
         merged = merge_fragments(fragments, text)
         tally.add(str(ann), DISCONTINUOUS, len(merged) > 1)
         start, end = max(merged, key=lambda fragment: fragment[1] - fragment[0])
@@ -147,7 +169,7 @@ def _document(
 
 
 def has_annotations(folder: Path) -> bool:
-    """Whether there is an ``.ann`` file in a folder or a folder in it."""
+    """Return whether there is an ``.ann`` file in a folder or its subfolders."""
     return any(_is_ann(file) for file in visible_files(folder))
 
 
@@ -178,8 +200,8 @@ def _named(
         files = sorted(map(Path, source))
     others = [str(file) for file in files if not _is_ann(file)]
     if others or not files:
-        found = others or "no .ann file"
-        msg = f"{source}: found {found}, expected .ann files, each with its .txt beside it"
+        content = others or "no .ann file"
+        msg = f"{source}: found {content}, expected .ann files, each next to its .txt file"
         raise ValueError(msg)
     if root is None:
         root = Path(os.path.commonpath([file.absolute().parent for file in files]))
@@ -196,14 +218,14 @@ def _text_file(ann: Path) -> Path:
         if ann.with_suffix(suffix).is_file():
             return ann.with_suffix(suffix)
     msg = (
-        f"{ann}:1: found no {ann.with_suffix('.txt').name}, expected the annotated text beside the "
-        "annotations"
+        f"{ann}:1: found no {ann.with_suffix('.txt').name}, expected the annotated text next to "
+        "the annotations"
     )
     raise ValueError(msg)
 
 
 def _lines(text: str) -> list[str]:
-    # Not at every carriage return: BRAT writes those of the text within an entity.
+    # Not split at every carriage return, as BRAT copies those within entities.
     if "\n" in text:
         return [line.removesuffix("\r") for line in text.split("\n")]
     return re.split(r"\r(?=\r|\S+\t|$)", text)
@@ -211,14 +233,14 @@ def _lines(text: str) -> list[str]:
 
 def _text_bound(lines: list[str], ann: Path, tally: Tally) -> list[TextBound]:
     """Return the ``T`` lines and count the others."""
-    found = []
+    text_bound = []
     for number, line in enumerate(lines, start=1):
         if line.startswith("T"):
-            found.append(_parse(line, f"{ann}:{number}"))
+            text_bound.append(_parse(line, f"{ann}:{number}"))
         elif line.strip():
             kind = _KINDS[line[0]] if _OTHER_LINE.fullmatch(line) else _UNKNOWN
             tally.add(str(ann), kind)
-    return found
+    return text_bound
 
 
 def _parse(line: str, where: str) -> TextBound:

@@ -1,4 +1,4 @@
-"""CoNLL columns: one token a line, a blank line behind each sentence."""
+"""Read CoNLL columns: one token per line, a blank line after each sentence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from medjax.readers._foreign import refuse_other_json, refuse_other_text
 from medjax.tagging import OUTSIDE, UNNAMED_LABEL, TagError, standard_tags, tags_to_spans
 from medjax.text import Document, Entity
 
+__all__ = ["read_conll"]
+
 _END = "-DOCSTART-"
-_LONG = 500  # tokens of a sentence that is more likely a file without blank lines
+_LONG = 500  # a longer sentence is probably a file without blank lines
 
 
 def read_conll(
@@ -26,45 +28,55 @@ def read_conll(
     joiner: str = " ",
     encoding: str = "utf-8",
 ) -> list[Document]:
-    """Read the sentences of a file in CoNLL columns.
+    r"""Read the sentences of a file in CoNLL columns.
 
-    Tags in any notation of `medjax.tagging.standard_tags` are read. IOB1, IOB2, BILOU and BIOES
-    are all read by the lenient rule of `medjax.tagging`, which finds the entities of each of them.
-    Where tags have no prefix, neighbouring tokens of one label are one entity; where they have no
-    label, it is `medjax.tagging.UNNAMED_LABEL`; a warning of the logger ``medjax`` says so.
+    Tags may have any notation of `medjax.tagging.standard_tags`. They are read by the lenient rule
+    of `medjax.tagging`, which finds the entities of IOB1, IOB2, BILOU and BIOES alike. If tags have
+    no prefix, adjacent tokens of one label are one entity; if they have no label, it is
+    `medjax.tagging.UNNAMED_LABEL`; in both cases, a warning to the logger ``medjax`` says so.
 
-    Left out are a header that names the columns, lines that start with ``-DOCSTART-`` (which end a
-    sentence) and comments: lines that start with ``#`` and have another number of columns than the
-    file, or no tag.
+    A header with the names of the columns, lines that start with ``-DOCSTART-`` (which end a
+    sentence) and comments are left out. Comments are lines that start with ``#`` and have no tag,
+    or not as many columns as the other lines.
 
     Parameters
     ----------
     path : path
         File to read.
     token_column : int or None
-        Column of the token; a negative one counts from the end. None for the first column, or the
-        second one if the first counts the tokens of each sentence from 0 or 1.
+        Column of the token; a negative number counts from the end. By default it is the first
+        column, or the second if the first numbers the tokens of each sentence from 0 or 1.
     tag_column : int
-        Column of the tag; a negative one counts from the end.
+        Column of the tag; a negative number counts from the end.
     separator : str or None
-        What separates columns; None for tabs in a line that has one and spaces in others, or
+        Separator of the columns. By default, tabs in lines that have any and spaces in others, or
         commas or semicolons in a CSV file.
     joiner : str
-        What stands between two tokens in the text of a document.
+        Inserted between the tokens to form the text of a document.
     encoding : str
-        Encoding of the file; a byte order mark is tolerated.
+        Encoding of the file, which may have a byte order mark.
 
     Returns
     -------
     list of Document
-        One document a sentence, named by file and line of its first token. Its text is the tokens,
-        joined.
+        One document per sentence, named after the file and the line of its first token. Its text
+        is the tokens, joined.
 
     Raises
     ------
     ValueError
-        If the file is of another format or encoding, a line has too few columns, an empty token or
-        something that is no tag, or the tokens are in no column that can be told.
+        If the file has another format or encoding, a line has too few columns, an empty token or
+        an invalid tag, or the column of the tokens cannot be determined.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "notes.tsv")
+    ...     _ = file.write_text("No\tO\nfever\tB-Sign\n")
+    ...     (sentence,) = read_conll(file)
+    >>> sentence.text, sentence.entities
+    ('No fever', (Entity(label='Sign', start=3, end=8, score=None),))
 
     References
     ----------
@@ -86,12 +98,12 @@ def read_conll(
         tokens = [_token(path, row, token_column, tag_column) for row in sentence]
         tags = [standard[row.cells[tag_column].strip()] for row in sentence]
         documents.append(_document(tokens, tags, joiner, f"{path.name}:{sentence[0].number}"))
-    _say_what_was_assumed(path, sentences, standard)
+    _warn_of_assumptions(path, sentences, standard)
     return documents
 
 
 def _without_header(rows: list[Row], tag_column: int) -> list[Row]:
-    first = next((place for place, row in enumerate(rows) if row.cells), None)
+    first = next((position for position, row in enumerate(rows) if row.cells), None)
     if first is not None and is_header(rows[first].cells, tag_column):
         return rows[first + 1 :]
     return rows
@@ -100,7 +112,7 @@ def _without_header(rows: list[Row], tag_column: int) -> list[Row]:
 def _sentences(
     path: Path, rows: Sequence[Row], token_column: int | None, tag_column: int
 ) -> tuple[list[list[Row]], dict[str, str]]:
-    """Return the lines of each sentence without comments, and what the tags stand for."""
+    """Return the lines of each sentence without comments, and the standard form of each tag."""
     certain = [row for row in rows if not _is_end(row) and not row.cells[0].startswith("#")]
     for row in certain:
         _check_width(path, row, token_column, tag_column)
@@ -114,28 +126,30 @@ def _sentences(
             sentences[-1].append(row)
         elif width in (None, len(row.cells)) and -len(row.cells) <= tag_column < len(row.cells):
             tag = row.cells[tag_column].strip()
-            read = standard.get(tag) or _read_alike(tag, standard)
-            if read is not None and len(row.cells) > 1:
-                standard[tag] = read
+            standard_tag = standard.get(tag) or _standard_tag(tag, standard)
+            if standard_tag is not None and len(row.cells) > 1:
+                standard[tag] = standard_tag
                 sentences[-1].append(row)
     return [sentence for sentence in sentences if sentence], standard
 
 
 def _is_end(row: Row) -> bool:
-    # The first column may count.
+    # The first column may number the tokens.
     return not row.cells or any(cell.startswith(_END) for cell in row.cells[:2])
 
 
 def _check_width(path: Path, row: Row, token_column: int | None, tag_column: int) -> None:
     nb_columns = len(row.cells)
     columns = [tag_column] if token_column is None else [token_column, tag_column]
-    # A line of one column has neither two different columns nor, with -1, a tag.
+    # A line of one column has no tag, not even with tag_column=-1.
     needed = max(2, *(c + 1 if c >= 0 else -c for c in columns))
     if nb_columns >= needed and len({c % nb_columns for c in columns}) < len(columns):
         needed = nb_columns + 1
     if nb_columns < needed:
-        found = f"{nb_columns} columns {row.cells!s:.200}"
-        msg = f"{path}:{row.number}: found {found}, expected at least {needed}"
+        msg = (
+            f"{path}:{row.number}: found {nb_columns} columns {row.cells!s:.200}, expected at "
+            f"least {needed}"
+        )
         raise ValueError(msg)
 
 
@@ -144,21 +158,21 @@ def _standard(path: Path, rows: Sequence[Row], tag_column: int) -> dict[str, str
     try:
         return standard_tags(tags)
     except TagError as error:
-        place = tags.index(error.tag)
+        position = tags.index(error.tag)
         msg = (
-            f"{path}:{rows[place].number}: found {error.tag!r:.80} as tag, expected O or a prefix "
-            f"and a label such as B-Drug, in one notation for all tags, in column {tag_column}"
-            f"{_remedy(rows, place, tag_column)}"
+            f"{path}:{rows[position].number}: found {error.tag!r:.80} as tag, expected O, or a "
+            "prefix and a label such as B-Drug, in the same notation for all tags, in column "
+            f"{tag_column}{_remedy(rows, position, tag_column)}"
         )
         raise ValueError(msg) from error
 
 
-def _remedy(rows: Sequence[Row], place: int, tag_column: int) -> str:
-    if place == 0 and len(rows) > 1 and _are_tags(rows[1:], tag_column):
+def _remedy(rows: Sequence[Row], position: int, tag_column: int) -> str:
+    if position == 0 and len(rows) > 1 and _are_tags(rows[1:], tag_column):
         return "; if this line names the columns, remove it"
     for column in range(min(len(row.cells) for row in rows)):
         if _are_tags(rows, column):
-            return f"; there are tags in column {column}, give tag_column={column}"
+            return f"; there are tags in column {column}, pass tag_column={column}"
     return ""
 
 
@@ -170,16 +184,17 @@ def _are_tags(rows: Sequence[Row], column: int) -> bool:
         return False
 
 
-def _read_alike(tag: str, standard: dict[str, str]) -> str | None:
-    """Return what a tag stands for that only lines starting with # have, None for no tag.
+def _standard_tag(tag: str, standard: dict[str, str]) -> str | None:
+    """Return the standard form of a tag that only occurs in lines starting with #, or None.
 
-    A word of a comment is no tag: it would pass for a label or a bare prefix.
+    A label alone or a prefix alone does not count as a tag, as it may be a word of a comment.
     """
     try:
-        read = standard_tags([*standard, tag])[tag]
+        standard_tag = standard_tags([*standard, tag])[tag]
     except TagError:
         return None
-    return None if read == f"I-{tag}" or (len(tag) == 1 and read != OUTSIDE) else read
+    is_prefix = len(tag) == 1 and standard_tag != OUTSIDE
+    return None if standard_tag == f"I-{tag}" or is_prefix else standard_tag
 
 
 def _token_column(path: Path, sentences: Sequence[Sequence[Row]], tag_column: int) -> int:
@@ -196,13 +211,13 @@ def _token(path: Path, row: Row, token_column: int, tag_column: int) -> str:
     if not token:
         msg = (
             f"{path}:{row.number}: found an empty token, expected text in column {token_column}; "
-            "give the column of the tokens as token_column"
+            "pass the column of the tokens as token_column"
         )
         raise ValueError(msg)
     return token
 
 
-def _say_what_was_assumed(
+def _warn_of_assumptions(
     path: Path, sentences: Sequence[Sequence[Row]], standard: dict[str, str]
 ) -> None:
     if len(sentences) == 1 and len(sentences[0]) > _LONG:
@@ -211,15 +226,15 @@ def _say_what_was_assumed(
             path,
             len(sentences[0]),
         )
-    entities = {tag: read for tag, read in standard.items() if read != OUTSIDE}
-    if any(read == f"I-{tag}" for tag, read in entities.items()):
+    entities = {tag: name for tag, name in standard.items() if name != OUTSIDE}
+    if any(name == f"I-{tag}" for tag, name in entities.items()):
         LOGGER.warning(
-            "%s: the tags have no prefix (%s); neighbouring tokens of one label are one entity",
+            "%s: the tags have no prefix (%s); adjacent tokens of one label are one entity",
             path,
             ", ".join(list(entities)[:3]),
         )
-    if any(len(tag) == 1 and read.endswith(f"-{UNNAMED_LABEL}") for tag, read in entities.items()):
-        LOGGER.warning("%s: the tags have no label; it is %r", path, UNNAMED_LABEL)
+    if any(len(tag) == 1 and name.endswith(f"-{UNNAMED_LABEL}") for tag, name in entities.items()):
+        LOGGER.warning("%s: the tags have no label; %r is used", path, UNNAMED_LABEL)
 
 
 def _document(tokens: list[str], tags: list[str], joiner: str, name: str) -> Document:

@@ -1,4 +1,4 @@
-"""What format a corpus has, and reading it by that."""
+"""Detect the format of a corpus, and read it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ from medjax.readers.conll import read_conll
 from medjax.readers.medkit_json import read_medkit_json
 from medjax.text import Document
 
+__all__ = ["CONLL_SUFFIXES", "Format", "format_of", "read_documents"]
+
 CONLL_SUFFIXES = (
     ".tsv", ".conll", ".txt", ".iob", ".bio", ".csv", ".tab", ".tags", ".tag", ".ner", ".col",
     ".conllu", ".conll02", ".conll03", ".conll2002", ".conll2003", ".iob1", ".iob2", ".iobes",
     ".bioes", ".bilou", ".bio2", ".bmes", ".bmeso", ".bmewo", ".io", ".train", ".dev", ".devel",
     ".valid", ".validation", ".test", ".testa", ".testb", ".eval",
 )  # fmt: skip
-"""Endings of files in CoNLL columns, whose documents are single sentences."""
+"""Suffixes of files in CoNLL columns; their documents are single sentences."""
 
 _MEDKIT = (".json", ".jsonl")
 _SUPPORTED = (
@@ -35,13 +37,13 @@ _SUPPORTED = (
     "like) or medkit JSON (.json, .jsonl)"
 )
 _PREFIXES = ("B-", "I-", "b-", "i-", "B_", "I_")
-_TOP = 1 << 16  # bytes that a file is judged by
+_TOP = 1 << 16  # number of bytes by which the format of a file is detected
 
 Format = Literal["brat", "conll", "medkit"]
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """Return the format of a corpus, told by its name and, where that says nothing, by its content.
+    r"""Return the format of a corpus, detected by its name or, failing that, by its content.
 
     Parameters
     ----------
@@ -51,14 +53,23 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     Returns
     -------
     {"brat", "conll", "medkit"}
-        ``"conll"`` means that `read_documents` returns sentences, else it returns documents.
+        For ``"conll"``, `read_documents` returns sentences; for the others, whole documents.
 
     Raises
     ------
     ValueError
-        If the path is none of these; other formats are named where they are known.
+        If the corpus has none of these formats. The message names other known formats.
     FileNotFoundError
-        If there is nothing at the path.
+        If the path does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "corpus.gold")
+    ...     _ = file.write_text("No O\nfever B-Sign\n")
+    ...     format_of(file)
+    'conll'
     """
     path = Path(path)
     if not path.exists():
@@ -85,28 +96,37 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 
 
 def read_documents(path: str | os.PathLike[str], encoding: str | None = None) -> list[Document]:
-    """Read a corpus in whatever format it has, as `format_of` tells.
+    r"""Read a corpus in the format that `format_of` detects.
 
     Parameters
     ----------
     path : path
-        A folder with ``.ann`` files, in it or in folders within it, or one such file (BRAT); a file
-        in CoNLL columns, such as ``.tsv``, ``.conll`` or ``.csv``; a ``.json`` or ``.jsonl`` file
+        A folder with ``.ann`` files (also in subfolders) or one such file (BRAT); a file in CoNLL
+        columns, such as ``.tsv``, ``.conll`` or ``.csv``; or a ``.json`` or ``.jsonl`` file
         (medkit).
     encoding : str, optional
-        Encoding of the files. The default is UTF-8, with or without byte order mark.
+        Encoding of the files. The default is UTF-8, with or without a byte order mark.
 
     Returns
     -------
     list of Document
-        What `read_brat`, `read_conll` or `read_medkit_json` returns with its defaults.
+        What `read_brat`, `read_conll` or `read_medkit_json` returns with its default arguments.
 
     Raises
     ------
     ValueError
-        If the path is none of these, or as the reader does.
+        If the corpus has none of these formats, or the reader raises it.
     FileNotFoundError
-        If there is nothing at the path.
+        If the path does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "notes.tsv")
+    ...     _ = file.write_text("No\tO\nfever\tB-Sign\n")
+    ...     read_documents(file)[0].text
+    'No fever'
     """
     encoding = "utf-8" if encoding is None else encoding
     match format_of(path):
@@ -119,7 +139,7 @@ def read_documents(path: str | os.PathLike[str], encoding: str | None = None) ->
 
 
 def _top(path: Path) -> str:
-    """Return the beginning of a file, without a line that is cut."""
+    """Return the complete lines at the beginning of a file."""
     with path.open("rb") as file:
         content = file.read(_TOP)
     refuse_binary(path, content)
@@ -129,7 +149,7 @@ def _top(path: Path) -> str:
 
 
 def _looks_like_columns(text: str) -> bool:
-    """Whether nearly all lines have the same number of cells and many end in what is a tag."""
+    """Return whether nearly all lines have the same number of cells and many end in a tag."""
     rows = [row.cells for row in split_rows(text, None, is_csv=False) if row.cells]
     rows = [cells for cells in rows if not cells[0].startswith(("#", "-DOCSTART-"))]
     widths = Counter(map(len, rows))
@@ -139,5 +159,5 @@ def _looks_like_columns(text: str) -> bool:
     return width > 1 and nb_rows >= 0.9 * len(rows) and 2 * nb_tags >= len(rows)
 
 
-def _unsupported(path: Path, found: str) -> ValueError:
-    return ValueError(f"{path}: found {found}, expected {_SUPPORTED}")
+def _unsupported(path: Path, content: str) -> ValueError:
+    return ValueError(f"{path}: found {content}, expected {_SUPPORTED}")

@@ -1,6 +1,6 @@
-"""medkit's JSON: documents as the module ``medkit.io.medkit_json`` writes them.
+"""Read medkit's JSON: documents as the module ``medkit.io.medkit_json`` writes them.
 
-The format is version 0.2, that of medkit-lib 0.17.
+The version of the format is 0.2, that of medkit-lib 0.17.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from medjax.readers._files import Texts, build_document, merge_fragments, split_
 from medjax.readers._foreign import refuse_other_json, refuse_other_text
 from medjax.text import Document, Entity
 
+__all__ = ["read_medkit_json"]
+
 _VERSION = "0.2"
 _ONE, _MANY, _ANNOTATIONS = "text_document", "text_document_list", "text_annotation_list"
 _KINDS = {"Segment": "segments", "Relation": RELATIONS}
 _INSERTED = "entities with no original span"
+_JSON_NAMES = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 
 
 def read_medkit_json(
@@ -27,47 +30,60 @@ def read_medkit_json(
     *,
     encoding: str = "utf-8",
 ) -> list[Document]:
-    """Read the entities of documents saved by medkit.
+    r"""Read the entities of documents saved by medkit.
 
     Segments, relations and attributes are left out. An entity reaches from the start of its first
-    to the end of its last original span, as in medkit's own training; one with no original span
-    (inserted text) is left out. Of overlapping entities the longest is kept. A warning of the
-    logger ``medjax`` says what was left out.
+    original span to the end of its last, as in medkit's own training; an entity without any
+    original span (inserted text) is left out. The longest of overlapping entities is kept. A
+    warning to the logger ``medjax`` says what was left out.
 
     Parameters
     ----------
     path : path
-        What ``save_text_documents`` (JSON lines) or ``save_text_document`` wrote.
+        A file written by ``save_text_documents`` (JSON lines) or ``save_text_document``.
     anns_path : path, optional
-        The annotations of a single document, where they were saved apart (``split_anns=True``).
+        The annotations of a single document, if they were saved separately (``split_anns=True``).
     encoding : str
-        Encoding of the files; a byte order mark is tolerated.
+        Encoding of the files, which may have a byte order mark.
 
     Returns
     -------
     list of Document
-        Named by file and line.
+        The documents, named after their file and line.
 
     Raises
     ------
     ValueError
-        If a file is not JSON, of another kind or version, lacks a field, or an entity lies outside
-        the text or stands for another text than it gives.
+        If a file is not JSON, has another kind or version, or lacks a field, or if an entity is
+        outside the text or its text differs from that at its offsets.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> header = {"version": "0.2", "content_type": "text_document_list"}
+    >>> entity = {"_class_name": "Entity", "label": "Sign", "text": "fever",
+    ...     "spans": [{"start": 3, "end": 8}]}
+    >>> lines = [json.dumps(header), json.dumps({"text": "No fever", "anns": [entity]})]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "notes.jsonl")
+    ...     _ = file.write_text("\n".join(lines))
+    ...     read_medkit_json(file)[0].entities
+    (Entity(label='Sign', start=3, end=8, score=None),)
     """
     path, tally = Path(path), Tally()
     with Texts(encoding) as texts:
-        records, apart = _records(path, texts.read(path)), []
+        records, separate = _records(path, texts.read(path)), []
         if anns_path is not None:
             anns_path = Path(anns_path)
-            apart = _lines(anns_path, texts.read(anns_path), _ANNOTATIONS)
+            separate = _lines(anns_path, texts.read(anns_path), _ANNOTATIONS)
     if anns_path is not None and len(records) != 1:
-        msg = f"{path}: found {len(records)} documents, expected one for annotations kept apart"
+        msg = f"{path}: found {len(records)} documents, expected one, as anns_path is given"
         raise ValueError(msg)
     documents = []
     for where, record in records:
         text = _field(record, "text", str, where)
         tally.add(str(path), ATTRIBUTES, _nb_attributes(record))
-        anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + apart
+        anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + separate
         entities = [
             entity for at, ann in anns if (entity := _entity(ann, text, at, str(path), tally))
         ]
@@ -85,7 +101,7 @@ def _records(path: Path, text: str) -> list[tuple[str, Any]]:
     try:
         header = json.loads(split_lines(text)[0])
     except (ValueError, RecursionError):
-        header = None  # a single document is written over several lines
+        header = None  # a single document is written on several lines
     if isinstance(header, dict) and "content" not in header:
         return _lines(path, text, _MANY)
     where = f"{path}:1"
@@ -109,10 +125,13 @@ def _parse(text: str, path: Path, number: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         line = number + error.lineno - 1
-        msg = f"{path}:{line}: found no JSON ({error.msg}, column {error.colno}), expected medkit's"
+        msg = (
+            f"{path}:{line}: found invalid JSON ({error.msg}, column {error.colno}), expected "
+            "medkit JSON"
+        )
         raise ValueError(msg) from error
-    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
-        msg = f"{path}:{number}: found JSON that cannot be read ({error}), expected medkit's"
+    except (ValueError, RecursionError) as error:  # numbers too long, brackets nested too deeply
+        msg = f"{path}:{number}: found unreadable JSON ({error}), expected medkit JSON"
         raise ValueError(msg) from error
 
 
@@ -123,20 +142,24 @@ def _check_header(header: Any, content_type: str, where: str) -> None:
             f'{{"version": "{_VERSION}", "content_type": "{content_type}"}}'
         )
         raise ValueError(msg)
-    found = (_field(header, "version", str, where), _field(header, "content_type", str, where))
-    if found != (_VERSION, content_type):
-        msg = f"{where}: found version and content {found}, expected {(_VERSION, content_type)}"
-        if found[1].startswith("audio_"):
-            msg += "; audio has no text, give the documents of its transcription"
-        elif found[1] == _ANNOTATIONS:
-            msg += "; give the document as path and these annotations as anns_path"
+    version = _field(header, "version", str, where)
+    kind = _field(header, "content_type", str, where)
+    if (version, kind) != (_VERSION, content_type):
+        msg = (
+            f"{where}: found version and content {(version, kind)}, expected "
+            f"{(_VERSION, content_type)}"
+        )
+        if kind.startswith("audio_"):
+            msg += "; audio has no text, pass the documents of its transcription"
+        elif kind == _ANNOTATIONS:
+            msg += "; pass the document as path and these annotations as anns_path"
         raise ValueError(msg)
 
 
 def _field(record: Any, name: str, kind: type, where: str, default: Any = None) -> Any:
     value = record.get(name, default) if isinstance(record, dict) else None
     if not isinstance(value, kind):
-        msg = f"{where}: found {value!r:.60} as {name!r}, expected a {kind.__name__}"
+        msg = f"{where}: found {value!r:.60} as {name!r}, expected {_JSON_NAMES[kind]}"
         raise ValueError(msg)
     return value
 
@@ -147,7 +170,7 @@ def _nb_attributes(record: Any) -> int:
 
 
 def _entity(ann: Any, text: str, where: str, file: str, tally: Tally) -> Entity | None:
-    """Return an entity, or None for what is left out, which is counted."""
+    """Return an entity; count other annotations in `tally` and return None for them."""
     kind = _field(ann, "_class_name", str, where).rpartition(".")[2]
     tally.add(file, ATTRIBUTES, _nb_attributes(ann))
     if kind != "Entity":
@@ -167,12 +190,11 @@ def _entity(ann: Any, text: str, where: str, file: str, tally: Tally) -> Entity 
 
 
 def _fragments(ann: Any, label: str, text: str, where: str) -> tuple[list[tuple[int, int]], bool]:
-    """Return where the text of an entity was taken from, and whether it is as it was."""
+    """Return the original spans of an entity, and whether its text is unchanged."""
     fragments, is_original = [], True
     for span in _field(ann, "spans", list, where):
-        if (
-            isinstance(span, dict) and "replaced_spans" in span
-        ):  # a ModifiedSpan: text that stands for some of the original
+        # A ModifiedSpan is text that replaces some of the original.
+        if isinstance(span, dict) and "replaced_spans" in span:
             is_original = False
             replaced = _field(span, "replaced_spans", list, where)
         else:

@@ -1,4 +1,4 @@
-"""Tags as files and models from elsewhere write them, ``"DRUG-B"`` or ``"b_drug"``."""
+"""Notations of tags used by other files and models, such as ``"DRUG-B"`` and ``"b_drug"``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from collections.abc import Callable, Iterable, Sequence
 
 from medjax.tagging.schemes import OUTSIDE, RULES, SCHEMES, split_tag
 
+__all__ = ["UNNAMED_LABEL", "TagError", "scheme_of", "standard_tags"]
+
 UNNAMED_LABEL = "Entity"
-"""Label of entities whose tags are a bare B, I or O."""
+"""Label of entities whose tags consist of a prefix only, B or I."""
 
 
 class TagError(ValueError):
-    """A tag that no known notation explains.
+    """Raised for a tag that is not written in any known notation.
 
     Attributes
     ----------
     tag : str
         The tag.
+
+    Examples
+    --------
+    >>> try:
+    ...     standard_tags(["O", "LABEL_1"])
+    ... except TagError as error:
+    ...     print(error.tag)
+    LABEL_1
     """
 
     def __init__(self, tag: str) -> None:
@@ -26,18 +36,18 @@ class TagError(ValueError):
 
     def __str__(self) -> str:
         return (
-            f"found the tag {self.tag!r}; expected O, and a prefix (B, I, E, S, L or U) and a "
+            f"found the tag {self.tag!r}; expected O, or a prefix (B, I, E, S, L or U) with a "
             "label, such as B-Drug, in the same notation for all tags"
         )
 
 
 def standard_tags(tags: Iterable[str]) -> dict[str, str]:
-    """Return the tags of a corpus or a model as medjax writes them.
+    """Return the tags of a corpus or a model in medjax's notation, such as ``B-Drug``.
 
-    Read are a prefix before the label (``B-Drug``, ``b_drug``, ``B:Drug``), one after it
-    (``Drug-B``), a bare ``B``, ``I`` and ``O``, whose label becomes `UNNAMED_LABEL`, and, where
-    there is an ``O`` as well, the label alone (``Drug``), which is taken for ``I-Drug``. M
-    (middle) and W (whole) stand for I and S. All tags must follow one notation.
+    A tag may have its prefix before the label (``B-Drug``, ``b_drug``, ``B:Drug``) or after it
+    (``Drug-B``). It may also be a prefix only (``B``, ``I``), whose label becomes `UNNAMED_LABEL`,
+    or, if some tag is ``O``, a label only (``Drug``), which is read as ``I-Drug``. M (middle) and
+    W (whole) are read as I and S. All tags must follow one notation.
 
     Parameters
     ----------
@@ -47,13 +57,13 @@ def standard_tags(tags: Iterable[str]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Each different tag and its standard form; prefix and ``O`` are in upper case, labels as
-        they were.
+        Each distinct tag and its standard form. Prefixes and ``O`` are in upper case; labels are
+        unchanged.
 
     Raises
     ------
     TagError
-        If a tag follows no notation, or another one than the others.
+        If a tag follows no known notation, or not that of the other tags.
 
     Examples
     --------
@@ -62,18 +72,18 @@ def standard_tags(tags: Iterable[str]) -> dict[str, str]:
     >>> standard_tags(["O", "Drug"])
     {'O': 'O', 'Drug': 'I-Drug'}
     """
-    different = list(dict.fromkeys(tags))
-    outside = [tag for tag in different if tag.upper() == OUTSIDE]
-    others = [tag for tag in different if tag.upper() != OUTSIDE]
+    distinct = list(dict.fromkeys(tags))
+    outside = [tag for tag in distinct if tag.upper() == OUTSIDE]
+    others = [tag for tag in distinct if tag.upper() != OUTSIDE]
     readings = [[notation(tag) for tag in others] for notation in _NOTATIONS]
-    if outside:  # without an O, any column of words would pass for labels
+    if outside:  # without this condition, any column of words would pass for labels
         readings.append([_label_alone(tag) for tag in others])
-    fewest = min(readings, key=lambda reading: reading.count(None))
+    best_reading = min(readings, key=lambda reading: reading.count(None))
     standard = dict.fromkeys(outside, OUTSIDE)
-    for tag, read in zip(others, fewest, strict=True):
-        if read is None:
+    for tag, standard_tag in zip(others, best_reading, strict=True):
+        if standard_tag is None:
             raise TagError(tag)
-        standard[tag] = read
+        standard[tag] = standard_tag
     return standard
 
 
@@ -112,7 +122,7 @@ def _label_alone(tag: str) -> str | None:
     return f"I-{tag}" if tag and not _NO_LABEL.fullmatch(tag) else None
 
 
-# In the order in which they are preferred.
+# In order of preference.
 _NOTATIONS: tuple[_Notation, ...] = (
     *(_before(separator) for separator in "-_:./|"),
     *(_after(separator) for separator in "-_:./|"),
@@ -121,17 +131,17 @@ _NOTATIONS: tuple[_Notation, ...] = (
 
 
 def scheme_of(tags: Sequence[str]) -> str:
-    """Return the scheme of a model's tags, told by their prefixes.
+    """Return the scheme of a model's tags, inferred from their prefixes.
 
     Parameters
     ----------
     tags : sequence of str
-        Standard tags.
+        Tags in the standard notation.
 
     Raises
     ------
     ValueError
-        If there is no tag but O, or the prefixes are of no scheme.
+        If all tags are O, or no scheme has all the prefixes.
 
     Examples
     --------
@@ -142,5 +152,5 @@ def scheme_of(tags: Sequence[str]) -> str:
     for scheme in ("io", "iob2", "bilou", "iobes"):
         if prefixes and prefixes <= set(SCHEMES[scheme]):
             return scheme
-    msg = f"the tags {list(tags)} are of no tagging scheme; expected one of {sorted(SCHEMES)}"
+    msg = f"the tags {list(tags)} follow no tagging scheme; expected one of {sorted(SCHEMES)}"
     raise ValueError(msg)

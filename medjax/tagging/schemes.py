@@ -1,30 +1,45 @@
-"""Tagging schemes: labelled spans of tokens as one tag a token, and back.
+"""Tagging schemes: write labelled spans of tokens as one tag per token, and read them back.
 
-A tag is ``"O"`` or a prefix and a label, ``"B-Drug"``. Four schemes are written:
+A tag is ``"O"`` or a prefix and a label, such as ``"B-Drug"``. Spans are written in one of four
+schemes:
 
 - ``"iob2"``: B- on the first token of a span, I- on the others;
-- ``"bilou"``: B-, I-..., L- on the last token, U- on a span of one token;
+- ``"bilou"``: B- on the first token, I- on the inner ones, L- on the last, U- on a single one;
 - ``"iobes"``: the same with E- for L- and S- for U-;
-- ``"io"``: I- on every token; neighbouring spans of one label become one.
+- ``"io"``: I- on every token, so adjacent spans with the same label become one.
 
-What a model predicts need not follow any scheme, so five rules read tags back:
+The tags that a model predicts need not follow any scheme. They are read by one of five rules:
 
 - ``"iob2"`` (strict): a span is B- and the I- of the same label that follow; other I- are ignored;
-- ``"bilou"`` (strict): a span is U-, or B-, any I- and L- of one label; all else is ignored;
+- ``"bilou"`` (strict): a span is U-, or B-, any I- and L- of one label; other tags are ignored;
 - ``"iobes"`` (strict): the same with E- and S-;
 - ``"io"``: a span is a run of I- of one label;
 - ``"conlleval"`` (lenient): every tag but O is in a span; a new span starts at B-, U- and S-,
   after O, after L-, U-, E- and S-, and where the label changes.
 
-The strict rules and the lenient one are those of seqeval 1.2.2 with ``mode="strict"`` and without;
-the lenient one goes back to the script conlleval.pl of the CoNLL-2000 shared task. seqeval's
-lenient mode has no notion of L- and U- and can lose a span there; here they count as E- and S-.
+The strict rules equal seqeval 1.2.2 with ``mode="strict"``, the lenient one equals its default,
+which follows the script conlleval.pl of the CoNLL-2000 shared task. One difference: seqeval's
+default does not know L- and U- and can lose spans that have them; here they count as E- and S-.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple
+
+__all__ = [
+    "OUTSIDE",
+    "RULES",
+    "SCHEMES",
+    "TokenSpan",
+    "check_rule",
+    "check_scheme",
+    "labels_of",
+    "spans_to_tags",
+    "split_tag",
+    "tag_names",
+    "tags_to_spans",
+]
 
 OUTSIDE = "O"
 """The tag of a token that is in no span."""
@@ -35,7 +50,7 @@ SCHEMES: dict[str, str] = {"iob2": "BI", "bilou": "BILU", "iobes": "BIES", "io":
 RULES: dict[str, str] = {**SCHEMES, "conlleval": "BIESLU"}
 """Prefixes that each rule of `tags_to_spans` accepts."""
 
-# Prefixes of a span of one token, and of the first, the inner and the last token of a longer one.
+# Prefixes of the token of a span of one, and of the first, inner and last tokens of a longer span.
 _PLACES = {
     "iob2": ("B", "B", "I", "I"),
     "bilou": ("U", "B", "I", "L"),
@@ -53,6 +68,12 @@ class TokenSpan(NamedTuple):
         Kind of entity.
     first, stop : int
         Positions of the first token and of the one after the last.
+
+    Examples
+    --------
+    >>> span = TokenSpan("Drug", first=1, stop=3)
+    >>> ["take", "acetylsalicylic", "acid"][span.first : span.stop]
+    ['acetylsalicylic', 'acid']
     """
 
     label: str
@@ -61,12 +82,11 @@ class TokenSpan(NamedTuple):
 
 
 def check_scheme(scheme: str) -> None:
-    """Refuse a scheme that is not in `SCHEMES`.
+    """Raise ValueError unless `scheme` is one of `SCHEMES`.
 
-    Raises
-    ------
-    ValueError
-        If `scheme` is unknown.
+    Examples
+    --------
+    >>> check_scheme("iob2")
     """
     if scheme not in SCHEMES:
         msg = f"unknown tagging scheme {scheme!r}; expected one of {sorted(SCHEMES)}"
@@ -74,12 +94,11 @@ def check_scheme(scheme: str) -> None:
 
 
 def check_rule(rule: str) -> None:
-    """Refuse a rule that is not in `RULES`.
+    """Raise ValueError unless `rule` is one of `RULES`.
 
-    Raises
-    ------
-    ValueError
-        If `rule` is unknown.
+    Examples
+    --------
+    >>> check_rule("conlleval")
     """
     if rule not in RULES:
         msg = f"unknown rule {rule!r} for reading tags; expected one of {sorted(RULES)}"
@@ -90,12 +109,12 @@ def tag_names(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
     """Return the tags of a scheme; the position of a tag is its id.
 
     The order is that of ``convert_labels_to_tags`` in medkit 0.17, so the ids of models trained
-    there stay good.
+    with medkit remain valid.
 
     Parameters
     ----------
     labels : iterable of str
-        Labels of the entities, in the order that fixes the ids.
+        Labels of the entities, in the order of the ids.
     scheme : {"iob2", "bilou", "iobes", "io"}
         Tagging scheme.
 
@@ -107,7 +126,7 @@ def tag_names(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        If the scheme is unknown, or a label is empty or comes twice.
+        If the scheme is unknown, or a label is empty or occurs twice.
 
     Examples
     --------
@@ -117,13 +136,13 @@ def tag_names(labels: Iterable[str], scheme: str) -> tuple[str, ...]:
     check_scheme(scheme)
     labels = list(labels)
     if "" in labels or len(set(labels)) < len(labels):
-        msg = f"labels are {labels}; expected different, non-empty names"
+        msg = f"labels are {labels}; expected distinct, non-empty names"
         raise ValueError(msg)
     return (OUTSIDE, *(f"{prefix}-{label}" for label in labels for prefix in SCHEMES[scheme]))
 
 
 def labels_of(tags: Iterable[str]) -> list[str]:
-    """Return the labels of tags, each once, in their order.
+    """Return the labels of tags, each once, in the order of the tags.
 
     Examples
     --------
@@ -146,7 +165,7 @@ def split_tag(tag: str, rule: str = "conlleval") -> tuple[str, str]:
     Raises
     ------
     ValueError
-        If the tag has no label or a prefix that the rule does not know.
+        If the tag has no label, or a prefix that the rule does not allow.
 
     Examples
     --------
@@ -159,19 +178,20 @@ def split_tag(tag: str, rule: str = "conlleval") -> tuple[str, str]:
     if not (len(prefix) == 1 and prefix in RULES[rule] and hyphen and label):
         allowed = ", ".join(f"{prefix}-" for prefix in RULES[rule])
         msg = (
-            f"tag {tag!r} found under the rule {rule!r}; expected O or one of {allowed} and a label"
+            f"found the tag {tag!r} under the rule {rule!r}; expected O, or one of {allowed} and "
+            "a label"
         )
         raise ValueError(msg)
     return prefix, label
 
 
 def spans_to_tags(spans: Iterable[tuple[str, int, int]], nb_tokens: int, scheme: str) -> list[str]:
-    """Return one tag a token.
+    """Return one tag per token for labelled spans of tokens.
 
     Parameters
     ----------
     spans : iterable of (label, first, stop)
-        Spans of tokens, in any order, that do not overlap.
+        Spans of tokens that do not overlap, in any order.
     nb_tokens : int
         Number of tokens.
     scheme : {"iob2", "bilou", "iobes", "io"}
@@ -185,7 +205,7 @@ def spans_to_tags(spans: Iterable[tuple[str, int, int]], nb_tokens: int, scheme:
     Raises
     ------
     ValueError
-        If the scheme is unknown, or a span is empty, outside the tokens or overlaps another.
+        If the scheme is unknown, or a span is empty, is outside the tokens or overlaps another.
 
     Examples
     --------
@@ -195,13 +215,14 @@ def spans_to_tags(spans: Iterable[tuple[str, int, int]], nb_tokens: int, scheme:
     check_scheme(scheme)
     tags = [OUTSIDE] * nb_tokens
     for label, first, stop in spans:
-        found = f"span {(label, first, stop)}"
+        span = (label, first, stop)
         if not 0 <= first < stop <= nb_tokens or not label:
-            msg = f"{found} found; expected a label and 0 <= first < stop <= {nb_tokens}"
+            msg = f"found the span {span}; expected a label and 0 <= first < stop <= {nb_tokens}"
             raise ValueError(msg)
         if any(tag != OUTSIDE for tag in tags[first:stop]):
             msg = (
-                f"{found} overlaps another; keep one of them, as medjax.text.without_overlaps does"
+                f"the span {span} overlaps another; keep one of them, as "
+                "medjax.text.without_overlaps does"
             )
             raise ValueError(msg)
         tags[first:stop] = _span_tags(label, stop - first, scheme)
@@ -221,9 +242,9 @@ def tags_to_spans(tags: Iterable[str], rule: str = "conlleval") -> list[TokenSpa
     Parameters
     ----------
     tags : iterable of str
-        One tag a token.
+        One tag per token.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How to read them, see the module.
+        How to read the tags; the module `medjax.tagging.schemes` describes the rules.
 
     Returns
     -------
@@ -233,7 +254,7 @@ def tags_to_spans(tags: Iterable[str], rule: str = "conlleval") -> list[TokenSpa
     Raises
     ------
     ValueError
-        If the rule is unknown or a tag is none of it.
+        If the rule is unknown or does not allow a tag.
 
     Examples
     --------
@@ -244,7 +265,7 @@ def tags_to_spans(tags: Iterable[str], rule: str = "conlleval") -> list[TokenSpa
     [TokenSpan(label='Drug', first=2, stop=4)]
     """
     check_rule(rule)
-    parts: dict[str, tuple[str, str]] = {}  # a corpus has few different tags: parse each once
+    parts: dict[str, tuple[str, str]] = {}  # a corpus has few distinct tags: split each once
     spans: list[TokenSpan] = []
     first = -1  # start of the open span, -1 when none is open
     last_prefix, last_label = OUTSIDE, ""
@@ -253,8 +274,8 @@ def tags_to_spans(tags: Iterable[str], rule: str = "conlleval") -> list[TokenSpa
         if tag not in parts:
             parts[tag] = split_tag(tag, rule)
         prefix, label = parts[tag]
-        goes_on = first >= 0 and label == last_label and _continues(prefix, last_prefix)
-        if not goes_on:
+        is_continued = first >= 0 and label == last_label and _continues(prefix, last_prefix)
+        if not is_continued:
             if first >= 0 and _may_end(last_prefix, rule):
                 spans.append(TokenSpan(last_label, first, position))
             first = position if _may_start(prefix, rule) else -1

@@ -1,10 +1,16 @@
-"""Annotated text: what the readers return and the text components train on."""
+"""Annotated text: what the readers return and what the text components train on."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
+
+__all__ = ["Document", "Entity", "without_overlaps"]
+
+# Characters of a text and entities of a document that a repr shows.
+_SHOWN_TEXT = 80
+_SHOWN_ENTITIES = 3
 
 
 class Entity(NamedTuple):
@@ -17,7 +23,7 @@ class Entity(NamedTuple):
     start, end : int
         Offsets in characters (Unicode code points), `end` exclusive.
     score : float or None
-        Probability between 0 and 1 when a model predicted the entity, None when annotated.
+        Probability between 0 and 1 if a model predicted the entity, None if it was annotated.
 
     Examples
     --------
@@ -32,29 +38,45 @@ class Entity(NamedTuple):
 
 
 class Document(NamedTuple):
-    """A text and its entities, in the order of their start; entities do not overlap.
+    """A text and its entities, which are sorted by their start and do not overlap.
 
     Attributes
     ----------
     text : str
-        The text the offsets of the entities count in.
+        The text that the offsets of the entities refer to.
     entities : tuple of Entity
         The annotations.
     name : str
-        Where the document comes from, for messages; a file's name or a line of it.
+        Where the document comes from, for messages: the name of a file, maybe with a line.
+
+    Examples
+    --------
+    >>> Document("Aspirin 75 mg", (Entity("Drug", 0, 7),), "note.txt").entities[0].label
+    'Drug'
     """
 
     text: str
     entities: tuple[Entity, ...] = ()
     name: str = ""
 
+    def __repr__(self) -> str:
+        """Return the beginning of the text and of the list of entities."""
+        text = repr(self.text[:_SHOWN_TEXT])
+        if len(self.text) > _SHOWN_TEXT:
+            text += f"... ({len(self.text):,} characters)"
+        entities = repr(self.entities[:_SHOWN_ENTITIES])
+        if len(self.entities) > _SHOWN_ENTITIES:
+            entities = f"{entities[:-1]}, ... {len(self.entities) - _SHOWN_ENTITIES:,} more)"
+        return f"Document(text={text}, entities={entities}, name={self.name!r})"
+
 
 def without_overlaps(entities: Iterable[Entity]) -> tuple[tuple[Entity, ...], int]:
     """Keep the longest of entities that overlap.
 
-    Entities are taken from the longest to the shortest, of equal ones the first in the text, of
-    those the first given; one that overlaps an entity already taken is dropped. So what is kept
-    does not overlap, and all that is dropped overlaps something kept that is at least as long.
+    Entities are considered from the longest to the shortest, those of equal length in the order of
+    the text, those with equal offsets in the order of `entities`. An entity that overlaps one
+    already kept is dropped. So the kept entities do not overlap, and each dropped one overlaps a
+    kept one that is at least as long.
 
     Parameters
     ----------
@@ -64,9 +86,9 @@ def without_overlaps(entities: Iterable[Entity]) -> tuple[tuple[Entity, ...], in
     Returns
     -------
     kept : tuple of Entity
-        In the order of the text.
+        The remaining entities, in the order of the text.
     nb_dropped : int
-        How many were left out.
+        Number of dropped entities.
 
     Examples
     --------
@@ -75,7 +97,7 @@ def without_overlaps(entities: Iterable[Entity]) -> tuple[tuple[Entity, ...], in
     """
     longest_first = sorted(entities, key=lambda entity: (entity.start - entity.end, entity.start))
     kept: list[Entity] = []
-    starts: list[int] = []  # of what is kept, sorted as `kept` is
+    starts: list[int] = []  # those of the kept entities, in the same order
     for entity in longest_first:
         place = bisect_left(starts, entity.start)
         before_is_free = place == 0 or kept[place - 1].end <= entity.start

@@ -1,4 +1,4 @@
-"""Documents cut into sentences."""
+"""Split documents into sentences."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 
 from medjax.text.document import Document
 
+__all__ = ["ABBREVIATIONS", "split_sentences"]
+
 ABBREVIATIONS = frozenset({"Dr", "Mr", "Mrs", "Ms", "Prof", "St", "No", "vs", "approx", "Fig"})
-"""Words whose full stop `split_sentences` does not take for the end of a sentence."""
+"""Words after which `split_sentences` does not take a full stop for the end of a sentence."""
 
 # A line break, or the white space between . ? ! and a capital letter or a digit.
 _BOUNDARY = re.compile(r"\n|(?<=[.?!])\s+(?=[^\W_])")
@@ -16,24 +18,24 @@ _LIST_NUMBER = re.compile(r"\s*\d+\.\s*")
 
 
 def split_sentences(document: Document) -> list[Document]:
-    """Cut a document into sentences, never inside an entity.
+    """Split a document into sentences, never inside an entity.
 
     A sentence ends at a line break, and at ``.``, ``?`` or ``!`` before white space and a capital
-    letter or a digit. A full stop ends nothing after a word of `ABBREVIATIONS`, after a single
-    letter (an initial) and after the number that opens a list item. This is a rule of thumb: other
-    abbreviations before a capital are taken for an end, and an end before a small letter is missed.
+    letter or a digit. A full stop does not end a sentence after a word of `ABBREVIATIONS`, after a
+    single letter (an initial) or after the number of a list item. This is a rule of thumb: it cuts
+    after any other abbreviation that precedes a capital, and does not cut before a small letter.
 
     Parameters
     ----------
     document : Document
-        Text of any length with its entities.
+        Text of any length, with its entities.
 
     Returns
     -------
     list of Document
-        Sentences that are not blank, without white space around them, their entities counted from
-        the start of the sentence, and named ``"name#1"``, ``"name#2"`` and so on. No entity is
-        lost.
+        The sentences that are not blank, without surrounding white space and named ``"name#1"``,
+        ``"name#2"`` and so on. The offsets of their entities count from the start of the sentence.
+        No entity is lost.
 
     Examples
     --------
@@ -51,7 +53,7 @@ def split_sentences(document: Document) -> list[Document]:
         while waiting and waiting[-1].end <= end:
             entities.append(waiting.pop())
         piece = document.text[start:end]
-        # White space that an entity covers stays, so that the entity does.
+        # White space that is part of an entity is not stripped.
         left = min([start + len(piece) - len(piece.lstrip()), *(e.start for e in entities)])
         right = max([start + len(piece.rstrip()), *(e.end for e in entities)])
         if left >= right:

@@ -1,11 +1,14 @@
-"""Words: what gets one tag each, the same for every tokenizer."""
+"""Words, the units that are tagged; they are the same for every tokenizer."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Written without spaces between words: every character stands alone, so that tokens decide.
+__all__ = ["find_words"]
+
+# Scripts written without spaces between words. Each character is a word, and words that share a
+# token are joined later, so the tokenizer decides.
 _UNSPACED = (
     "CJK UNIFIED",
     "CJK COMPATIBILITY",
@@ -21,10 +24,10 @@ _UNSPACED = (
 
 
 class _Kinds(dict[int, str]):
-    """The kind of each character by its code point, found when it is first met.
+    """Map code points to kinds of characters, each computed when it is first looked up.
 
-    ``w`` is part of a word, ``a`` a word alone, ``m`` a mark on the character before, ``f`` an
-    invisible format character, and a space ends a word.
+    ``w`` is part of a word, ``a`` a word by itself, ``m`` a mark on the preceding character, ``f``
+    an invisible format character, and a space ends a word.
     """
 
     def __missing__(self, code: int) -> str:
@@ -49,14 +52,14 @@ _WORD = re.compile(r"w(?:[wmf]*[wm])?|[am]m*")
 
 
 def find_words(text: str) -> list[tuple[int, int]]:
-    """Return the words of a text.
+    """Return the offsets of the words of a text.
 
-    A word is a run of letters, digits and the marks on them, or a single character of another
-    kind: punctuation, a symbol, an emoji. White space and control characters are in no word;
-    invisible format characters (soft hyphen, joiners) are in a word only between its letters.
-    Characters of scripts that are written without spaces (Chinese, Japanese, Thai, ...) are words
-    of their own. This is how BERT's pre-tokenizer (Devlin et al. 2019) cuts words, but for symbols
-    such as the degree sign, which it leaves in the word beside them.
+    A word is a run of letters and digits with their combining marks, or a single character of
+    another kind: punctuation, a symbol, an emoji. White space and control characters belong to no
+    word; invisible format characters (soft hyphens, joiners) belong to a word only between its
+    letters. Each character of a script written without spaces (Chinese, Japanese, Thai, ...) is a
+    word. BERT's pre-tokenizer (Devlin et al. 2019) splits words in the same way, except that it
+    does not separate symbols such as the degree sign from adjacent letters.
 
     Parameters
     ----------

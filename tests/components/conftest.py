@@ -1,4 +1,4 @@
-"""A tiny random tagger in a Hugging Face folder, with a tokenizer of the synthetic corpus."""
+"""A tiny random tagger in a Hugging Face folder, with a tokenizer for the synthetic corpus."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def write_tokenizer(folder: Path, texts: list[str]) -> int:
-    """Train a WordPiece tokenizer, write it as transformers would, return its size."""
+    """Train a WordPiece tokenizer, write it as transformers would, and return its size."""
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -42,7 +42,7 @@ def corpus():
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, corpus):
-    """The folder of a random BERT tagger, hidden size 32, that takes 64 tokens."""
+    """The folder of a random BERT tagger with hidden size 32, for up to 64 tokens."""
     folder = tmp_path_factory.mktemp("tiny-bert")
     config = EncoderConfig(
         model_type="bert",

@@ -1,4 +1,4 @@
-"""The example, run small: on its own corpus, split files and BRAT, and resumed."""
+"""The example clinical_ner.py with a tiny model: on its corpus, split files and BRAT, resumed."""
 
 import runpy
 from pathlib import Path
@@ -33,7 +33,7 @@ def write_brat(folder, *names, encoding="utf-8"):
 
 @pytest.fixture
 def run(main, tiny_folder, tmp_path):
-    """Return a function that runs the example on given data with the tiny model."""
+    """Return a function that runs the example with the tiny model."""
 
     def run(*arguments: str):
         common = ["--model", str(tiny_folder), "--output", str(tmp_path / "out")]
@@ -44,17 +44,17 @@ def run(main, tiny_folder, tmp_path):
 
 @pytest.fixture
 def columns(tmp_path, corpus):
-    """A file in CoNLL columns with 24 sentences."""
+    """A file of 24 sentences in CoNLL columns."""
     path = tmp_path / "corpus.tsv"
     source = Path(EXAMPLE.parent / "data" / "synthetic_clinical" / "train.tsv").read_text()
     path.write_text("\n\n".join(source.split("\n\n")[:24]) + "\n")
     return path
 
 
-def test_it_writes_what_it_says_and_resumes(run, columns, tmp_path, capsys):
+def test_it_writes_its_files_prints_a_report_and_resumes(run, columns, tmp_path, capsys):
     first = run("--data", str(columns), "--epochs", "1")
-    made = {path.name for path in (tmp_path / "out").iterdir()}
-    assert made == {
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {
         "checkpoints",
         "metrics.csv",
         "metrics.jsonl",
@@ -90,7 +90,7 @@ def test_nested_brat_folders_are_one_corpus(load_corpus, tmp_path):
     assert {"ward0/deep/0#1", "ward1/deep/4#2"} < names
 
 
-def test_folders_of_splits_come_before_one_corpus(load_corpus, tmp_path):
+def test_subfolders_named_after_splits_are_the_splits(load_corpus, tmp_path):
     write_brat(tmp_path, "train/a/1", "train/b/2", "dev/3", "test/4")
     corpus = load_corpus([tmp_path], 0)
     names = [[document.name for document in part] for part in corpus]
@@ -101,7 +101,7 @@ def test_splits_are_found_by_stem_or_suffix(load_corpus, tmp_path):
     for name in ("corpus.train", "Dev.conll", "corpus.test", "._train.conll"):
         (tmp_path / name).write_text(f"{name} O\n\n2. O\nNo O\n")
     corpus = load_corpus([tmp_path], 0)
-    # Sentences of a file in columns are not cut again.
+    # Sentences of a file in columns are not split again.
     assert [[document.text for document in part] for part in corpus] == [
         ["corpus.train", "2. No"],
         ["Dev.conll", "2. No"],
@@ -114,7 +114,7 @@ def test_brat_files_can_be_splits(load_corpus, tmp_path):
     assert [part[0].name for part in load_corpus([tmp_path], 0)] == ["train#1", "devel#1", "test#1"]
 
 
-def test_a_split_that_is_missing_is_named(load_corpus, tmp_path):
+def test_the_error_names_a_missing_split(load_corpus, tmp_path):
     write_brat(tmp_path, "train/1", "test/2")
     with pytest.raises(ValueError, match="0 files or folders named devel or dev or valid"):
         load_corpus([tmp_path], 0)
@@ -122,21 +122,21 @@ def test_a_split_that_is_missing_is_named(load_corpus, tmp_path):
 
 def test_the_encoding_is_an_argument(example, load_corpus, tmp_path):
     write_brat(tmp_path, "train", "devel", "test", encoding="cp1252")
-    with pytest.raises(ValueError, match='give encoding="cp1252"'):
+    with pytest.raises(ValueError, match='pass encoding="cp1252"'):
         load_corpus([tmp_path], 0)
     args = example["parse"](["--data", str(tmp_path), "--encoding", "cp1252"])
     corpus = load_corpus(args.data, 0, args.encoding)
     assert [part[0].text for part in corpus] == ["Fièvre."] * 3
 
 
-def test_wrong_data_is_explained(run, tmp_path):
+def test_an_empty_data_folder_is_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="0 files or folders named train; expected one"):
         run("--data", str(tmp_path / "empty"))
 
 
 def split_files(folder, train, test):
-    """Write three files of columns, the devel split like the test split."""
+    """Write three files in columns, with the same devel and test splits."""
     files = {"train.tsv": train, "devel.tsv": test, "test.tsv": test}
     for name, lines in files.items():
         (folder / name).write_text(lines)
@@ -146,7 +146,7 @@ def split_files(folder, train, test):
 TRAIN = "No\tO\nchest\tB-Problem\npain\tI-Problem\n\n" * 8
 
 
-def test_labels_that_training_lacks_are_said_and_count_as_missed(run, tmp_path, capsys):
+def test_labels_missing_from_training_are_reported_and_count_as_missed(run, tmp_path, capsys):
     test = "pain\tB-Problem\naspirin\tB-Drug\n\n"
     run("--data", *split_files(tmp_path, TRAIN, test), "--epochs", "1")
     printed = capsys.readouterr().out
@@ -163,13 +163,13 @@ def test_labels_that_training_lacks_are_said_and_count_as_missed(run, tmp_path, 
         ("No\tO\npain\tO\n\n" * 8, TRAIN, "no entity in its train split"),
     ],
 )
-def test_a_corpus_that_cannot_be_used_is_refused_first(train, test, message, run, tmp_path):
+def test_an_unusable_corpus_is_refused_before_training(train, test, message, run, tmp_path):
     with pytest.raises(ValueError, match=message):
         run("--data", *split_files(tmp_path, train, test))
     assert not (tmp_path / "out").exists()
 
 
-def test_five_sentences_in_one_file(run, tmp_path):
+def test_five_sentences_are_too_few_for_three_splits(run, tmp_path):
     path = tmp_path / "five.tsv"
     path.write_text("pain\tB-Problem\n\n" * 5)
     with pytest.raises(ValueError, match=r"4 / 0 / 1 sentences; .* there is none in devel"):

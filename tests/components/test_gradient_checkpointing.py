@@ -1,4 +1,4 @@
-"""Activations computed twice instead of kept: less memory, the same numbers, the same files."""
+"""Gradient checkpointing: less memory, the same numbers, the same files."""
 
 import dataclasses
 
@@ -39,27 +39,27 @@ def batch():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_memory_falls_and_the_numbers_stay(precision):
+def test_it_takes_less_memory_and_gives_the_same_numbers(precision):
     options, flush = medjax.Options(precision=precision), jnp.asarray(True)
-    temporaries, found = [], []
+    temporaries, results = [], []
     for checkpointed in (False, True):
         state, step = state_and_step(component(checkpointed=checkpointed), options=options)
         compiled = step.lower(state, batch(), flush).compile()
         temporaries.append(compiled.memory_analysis().temp_size_in_bytes)
         for _ in range(3):
             state, stats = compiled(state, batch(), flush)  # with dropout
-        found.append((jax.device_get(state.params), float(stats.losses.compute())))
+        results.append((jax.device_get(state.params), float(stats.losses.compute())))
     assert temporaries[1] < 0.5 * temporaries[0]
-    (kept, kept_loss), (again, again_loss) = found
-    assert jax.tree.structure(kept) == jax.tree.structure(again)
-    # bfloat16 is rounded elsewhere where XLA fuses otherwise.
+    (stored, stored_loss), (recomputed, recomputed_loss) = results
+    assert jax.tree.structure(stored) == jax.tree.structure(recomputed)
+    # XLA fuses the two programs differently, so bfloat16 is rounded at different places.
     tolerance = 1e-6 if precision == "float32" else 1e-2
-    assert again_loss == pytest.approx(kept_loss, rel=tolerance)
-    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(again), strict=True):
+    assert recomputed_loss == pytest.approx(stored_loss, rel=tolerance)
+    for a, b in zip(jax.tree.leaves(stored), jax.tree.leaves(recomputed), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
-def test_evaluation_is_the_same_to_the_bit():
+def test_evaluations_are_equal_bit_for_bit():
     key = jax.random.key(0)
     variables = component(checkpointed=False).init(key)
     results = []

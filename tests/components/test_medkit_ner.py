@@ -1,4 +1,4 @@
-"""The example of medkit's flow, run small with our trainer and with medkit's."""
+"""The example medkit_ner.py with a tiny model, with medjax's trainer and with medkit's."""
 
 import runpy
 import sys
@@ -20,7 +20,7 @@ def test_it_trains_and_scores(trainer, tiny_folder, tmp_path, monkeypatch, capsy
     columns.write_text("\n\n".join(source.split("\n\n")[:40]) + "\n", "utf-8")
     arguments = ["--data", str(columns), "--model", str(tiny_folder), "--trainer", trainer]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of medkit and seqeval
+        warnings.simplefilter("ignore")  # those of medkit and seqeval
         main = runpy.run_path(str(EXAMPLE))["main"]
         scores = main(
             [*arguments, "--output", str(tmp_path), "--epochs", "1", "--max-length", "60"]

@@ -1,4 +1,4 @@
-"""A model folder proves itself before it trains: every fault is named, none trains in silence."""
+"""Model folders are checked before training: every fault raises an error that names it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ LABELS = ["Problem", "Test", "Treatment"]
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
-    """A copy of the tiny tagger's folder, to be damaged."""
+    """A copy of the tiny tagger's folder, for tests that damage it."""
     return shutil.copytree(tiny_folder, tmp_path / "model")
 
 
@@ -33,7 +33,7 @@ def edit_tensors(folder, edit):
 
 
 def name_classes(folder, names):
-    """Give the tiny tagger's classes other names, and as many rows as there are names."""
+    """Rename the classes of the tiny tagger, and resize its classifier to as many rows."""
     edit_json(folder / "config.json", id2label=dict(enumerate(names)))
 
     def resize(tensors):
@@ -44,14 +44,14 @@ def name_classes(folder, names):
     edit_tensors(folder, resize)
 
 
-def test_without_tokenizer_files(folder):
+def test_a_folder_without_tokenizer_files_is_refused(folder):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
     with pytest.raises(ValueError, match=r"no tokenizer in .*: found none of its files, expected"):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
-def test_a_vocabulary_larger_than_the_embeddings(folder):
+def test_a_vocabulary_larger_than_the_embeddings_is_refused(folder):
     config = json.loads((folder / "config.json").read_text())
     content = json.loads((folder / "tokenizer.json").read_text())
     added = {**content["added_tokens"][0], "id": config["vocab_size"], "content": "[DRUG]"}
@@ -65,9 +65,9 @@ def test_a_vocabulary_larger_than_the_embeddings(folder):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
-def test_weights_of_another_size(folder):
+def test_weights_of_another_size_are_refused(folder):
     edit_json(folder / "config.json", vocab_size=5000)
-    with pytest.raises(ValueError, match=r"word_embeddings\.weight.* its config\.json makes it"):
+    with pytest.raises(ValueError, match=r"word_embeddings\.weight.* its config\.json requires"):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
@@ -81,7 +81,7 @@ def test_weights_of_another_size(folder):
         ({"weight_map": {"a": "../x.safetensors"}}, r"names the file '\.\./x.safetensors'; expect"),
     ],
 )
-def test_an_index_that_cannot_be_used(index, message, folder):
+def test_an_invalid_shard_index_is_refused(index, message, folder):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"index\.json: weight_map|" + message) as caught:
@@ -89,13 +89,14 @@ def test_an_index_that_cannot_be_used(index, message, folder):
     assert re.search(message, str(caught.value))
 
 
-def test_pickled_weights_are_converted_as_the_message_says(folder, tmp_path, monkeypatch):
+def test_the_commands_in_the_error_convert_pickled_weights(folder, tmp_path, monkeypatch):
     expected = TokenClassification.from_pretrained(folder)
     variables = expected.init(jax.random.key(0))
     model = transformers.AutoModelForTokenClassification.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
     torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"holds pytorch_model\.bin and no model\.saf") as caught:
+    message = r"contains pytorch_model\.bin and no model\.safetensors"
+    with pytest.raises(ValueError, match=message) as caught:
         TokenClassification.from_pretrained(folder)
     lines = [line[4:] for line in str(caught.value).splitlines() if line.startswith("    ")]
     assert "BertForTokenClassification" in lines[0]
@@ -103,26 +104,25 @@ def test_pickled_weights_are_converted_as_the_message_says(folder, tmp_path, mon
     exec("\n".join(lines))
     converted = TokenClassification.from_pretrained(tmp_path / "converted")
     assert converted.tags == expected.tags
-    found = converted.init(jax.random.key(1))
-    jax.tree.map(np.testing.assert_array_equal, found, variables)
+    jax.tree.map(np.testing.assert_array_equal, converted.init(jax.random.key(1)), variables)
     assert converted.tokenizer.encode(["chest pain"]) == expected.tokenizer.encode(["chest pain"])
 
 
 @pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "model.onnx"])
-def test_weights_of_another_framework_are_named(name, folder):
+def test_the_error_names_weights_of_another_framework(name, folder):
     (folder / "model.safetensors").rename(folder / name)
-    with pytest.raises(ValueError, match=f"holds {name}, weights of another framework"):
+    with pytest.raises(ValueError, match=f"contains {name}, weights of another framework"):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_pointer_of_git_lfs_is_named(name, folder):
+def test_the_error_names_a_git_lfs_pointer(name, folder):
     (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(ValueError, match=f"{re.escape(name)} is a pointer of Git LFS"):
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is a Git LFS pointer"):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
-def test_a_roberta_whose_padding_token_differs(folder):
+def test_a_roberta_model_with_two_padding_tokens_is_refused(folder):
     edit_json(folder / "config.json", model_type="roberta", pad_token_id=1)
     message = "pads with token 0, config.json says pad_token_id 1; expected the same, since a rob"
     edit_tensors(
@@ -150,7 +150,7 @@ def test_tags_of_any_notation_are_read(names, tags, scheme, folder, tmp_path):
     variables = tagger.init(jax.random.key(0))
     kernel = load_file(folder / "model.safetensors")["classifier.weight"].T
     np.testing.assert_array_equal(variables["params"]["classifier"]["kernel"], kernel)
-    # What it writes is read as what it is.
+    # The saved folder has the same tags and scheme.
     (tmp_path / "saved").mkdir()
     tagger.save(tmp_path / "saved", variables)
     again = TokenClassification.from_pretrained(tmp_path / "saved")
@@ -166,7 +166,7 @@ def test_tags_of_any_notation_are_read(names, tags, scheme, folder, tmp_path):
         (["O"], "expected a different tag for each class"),
     ],
 )
-def test_classes_that_are_no_tags_are_named(names, message, folder):
+def test_the_error_names_classes_that_are_not_tags(names, message, folder):
     name_classes(folder, names)
     with pytest.raises(ValueError, match=message + ".*labels=") as caught:
         TokenClassification.from_pretrained(folder)
@@ -175,7 +175,7 @@ def test_classes_that_are_no_tags_are_named(names, message, folder):
     assert tagger.init(jax.random.key(0))["params"]["classifier"]["bias"].shape == (3,)
 
 
-def test_a_classifier_that_is_replaced_is_said(folder, caplog):
+def test_replacing_a_classifier_is_logged(folder, caplog):
     TokenClassification.from_pretrained(folder, LABELS)
     assert not caplog.records
     TokenClassification.from_pretrained(folder, ["Drug"])
@@ -183,7 +183,7 @@ def test_a_classifier_that_is_replaced_is_said(folder, caplog):
     assert "is replaced by a new one for the labels Drug" in caplog.text
 
 
-def test_a_tag_that_the_classifier_lacks_is_named(folder):
+def test_the_error_names_a_tag_that_the_classifier_lacks(folder):
     name_classes(folder, ["O", "B-LOC", "I-LOC", "I-PER"])
     tagger = TokenClassification.from_pretrained(folder)
     assert len(tagger.expand([Document("Paris", (Entity("LOC", 0, 5),))])) == 1
@@ -191,8 +191,8 @@ def test_a_tag_that_the_classifier_lacks_is_named(folder):
         tagger.expand([Document("Roe", (Entity("PER", 0, 3),))])
 
 
-def test_a_checkpoint_without_classifier_needs_labels(folder):
+def test_a_checkpoint_without_a_classifier_needs_labels(folder):
     edit_tensors(folder, lambda t: {n: v for n, v in t.items() if "classifier" not in n})
-    with pytest.raises(ValueError, match="no token classifier with named tags"):
+    with pytest.raises(ValueError, match="is not a token classifier with named tags"):
         TokenClassification.from_pretrained(folder)
     assert len(TokenClassification.from_pretrained(folder, LABELS).tags) == 7

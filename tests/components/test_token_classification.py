@@ -1,4 +1,4 @@
-"""The tagger: labels of tokens, training, prediction with offsets, files others load."""
+"""TokenClassification: labels of tokens, training, prediction with offsets, saved files."""
 
 import itertools
 import pickle
@@ -25,7 +25,7 @@ def tagger(tiny_folder):
 
 
 def labelled_words(tagger, document):
-    """Return the text of each labelled token's word with its tag."""
+    """Return the text and the tag of each word."""
     example = tagger.preprocess(document)
     (encoding,) = tagger.tokenizer.encode([document.text])
     words = tokens_to_words(document.text, encoding.offsets, subtokens=tagger.tag_subtokens)
@@ -37,7 +37,7 @@ def labelled_words(tagger, document):
     ]
 
 
-def test_tags_stand_on_the_first_token_of_each_word(tagger):
+def test_the_first_token_of_each_word_is_tagged(tagger):
     document = Document("No chest pain today", (Entity("Problem", 3, 13),))
     assert labelled_words(tagger, document) == [
         ("No", "O"),
@@ -63,10 +63,10 @@ def test_all_subtokens_can_be_tagged(tiny_folder):
     assert -100 not in labels[1:-1]
 
 
-def test_a_long_document_is_expanded_and_not_cut_off(tiny_folder):
+def test_a_long_document_is_split_into_windows_instead_of_truncated(tiny_folder):
     tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, max_length=8)
     document = Document("pain " * 30, (Entity("Problem", 0, 4), Entity("Test", 100, 104)), "long")
-    with pytest.raises(ValueError, match="a document of 30 tokens found; expected one that fits"):
+    with pytest.raises(ValueError, match="found a document of 30 tokens; expected one that fits"):
         tagger.preprocess(document)
     expanded = tagger.expand([Document("fever"), document])
     assert list(expanded.origins) == [0, *[1] * (len(expanded) - 1)]
@@ -89,7 +89,7 @@ def test_an_entity_over_two_windows_goes_on_in_the_second(tiny_folder):
     assert [tagger.tags[label] for label in labels] == ["B-Problem", *["I-Problem"] * 11]
 
 
-def test_unknown_label_is_refused(tagger):
+def test_an_unknown_label_is_refused(tagger):
     document = Document("BRCA1", (Entity("Gene", 0, 5),))
     with pytest.raises(ValueError, match=r"label 'Gene'; expected one of \['Problem'"):
         tagger.preprocess(document)
@@ -105,17 +105,17 @@ def test_unknown_label_is_refused(tagger):
         (Document("pain", (Entity("Test", 2, 2),)), "Test at 2 to 2; expected 0 <= start < end <="),
     ],
 )
-def test_what_is_no_document_is_refused(tagger, document, message):
+def test_an_invalid_document_is_refused(tagger, document, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         tagger.expand([document])
 
 
-def test_a_length_the_model_cannot_take_is_refused(tiny_folder):
+def test_a_max_length_beyond_that_of_the_model_is_refused(tiny_folder):
     with pytest.raises(ValueError, match="max_length is 65; expected 3 to 64"):
         TokenClassification.from_pretrained(tiny_folder, LABELS, max_length=65)
 
 
-def test_the_implementation_of_attention_is_chosen_by_name(tiny_folder):
+def test_the_attention_implementation_is_chosen_by_name(tiny_folder):
     tagger = TokenClassification.from_pretrained(tiny_folder, attention_implementation="cudnn")
     assert tagger.model.attention_implementation == "cudnn"
     with pytest.raises(ValueError, match="attention_implementation is 'flash'; expected 'xla' or"):
@@ -138,16 +138,16 @@ def test_loss_ignores_padding_rows_and_lengths(tagger, corpus):
     assert together["loss"] == pytest.approx(alone["loss"], rel=1e-5)
 
 
-def test_new_labels_get_a_new_classifier_and_known_ones_keep_theirs(tiny_folder):
-    kept = TokenClassification.from_pretrained(tiny_folder, LABELS).init(jax.random.key(0))
-    again = TokenClassification.from_pretrained(tiny_folder).init(jax.random.key(1))
+def test_new_labels_get_a_new_classifier_and_known_labels_keep_theirs(tiny_folder):
+    same = TokenClassification.from_pretrained(tiny_folder, LABELS).init(jax.random.key(0))
+    default = TokenClassification.from_pretrained(tiny_folder).init(jax.random.key(1))
     other = TokenClassification.from_pretrained(tiny_folder, ["Disease"]).init(jax.random.key(0))
-    kernel = kept["params"]["classifier"]["kernel"]
-    np.testing.assert_array_equal(kernel, again["params"]["classifier"]["kernel"])
+    kernel = same["params"]["classifier"]["kernel"]
+    np.testing.assert_array_equal(kernel, default["params"]["classifier"]["kernel"])
     assert other["params"]["classifier"]["kernel"].shape == (32, 3)
 
 
-def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
+def test_it_learns_and_transformers_reads_its_checkpoint(tagger, corpus, tmp_path):
     config = medjax.TrainerConfig(
         tmp_path / "out",
         learning_rate=5e-3,
@@ -173,16 +173,16 @@ def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
     assert result.nb_compilations == 2
 
     folder = result.best_checkpoint
-    again = TokenClassification.from_pretrained(folder)
-    assert again.tags == tagger.tags
+    loaded = TokenClassification.from_pretrained(folder)
+    assert loaded.tags == tagger.tags
     texts = [document.text for document in corpus]
-    predicted = again.predict(again.load(folder), texts)
-    right = sum(
-        {entity[:3] for entity in found} == {entity[:3] for entity in document.entities}
-        for found, document in zip(predicted, corpus, strict=True)
+    predicted = loaded.predict(loaded.load(folder), texts)
+    nb_correct = sum(
+        {entity[:3] for entity in entities} == {entity[:3] for entity in document.entities}
+        for entities, document in zip(predicted, corpus, strict=True)
     )
-    assert right > 0.6 * len(corpus)
-    assert all(0 < entity.score <= 1 for found in predicted for entity in found)
+    assert nb_correct > 0.6 * len(corpus)
+    assert all(0 < entity.score <= 1 for entities in predicted for entity in entities)
 
     theirs = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
     (encoding,) = tagger.tokenizer.encode(texts[:1])
@@ -190,10 +190,10 @@ def test_it_learns_and_its_checkpoint_is_read_by_all(tagger, corpus, tmp_path):
         expected = theirs(input_ids=torch.tensor([encoding.ids])).logits.numpy()
     example = {"input_ids": encoding.ids, "labels": encoding.ids, "gold": None}
     batch = tagger.collate([example])
-    found = tagger.forward(
+    outputs, _, _ = tagger.forward(
         result.state.variables, batch, jax.random.key(0), return_loss=False, eval_mode=True
     )
-    np.testing.assert_allclose(found[0]["logits"], expected, atol=1e-4)
+    np.testing.assert_allclose(outputs["logits"], expected, atol=1e-4)
 
 
 def test_predict_reads_long_texts_in_windows(tagger):
@@ -217,17 +217,17 @@ def test_windows_tag_every_word_once(tagger, max_length):
         assert len(window.ids) <= max_length
         assert (window.ids[0], window.ids[-1]) == (encoding.ids[0], encoding.ids[-1])
         tokens = [word.token for word in words[window.first_word : window.stop_word]]
-        found = [window.ids[position] for position in window.positions]
-        assert found == [encoding.ids[token] for token in tokens]
+        tagged = [window.ids[position] for position in window.positions]
+        assert tagged == [encoding.ids[token] for token in tokens]
 
 
-def test_it_pickles_for_workers(tagger):
+def test_preprocess_can_be_pickled_for_workers(tagger):
     preprocess = pickle.loads(pickle.dumps(tagger.component.preprocess))
     document = Document("No chest pain", (Entity("Problem", 3, 13),))
     assert preprocess(document) == tagger.preprocess(document)
 
 
-def test_weights_of_other_classes_are_not_loaded(tiny_folder, tagger, tmp_path):
+def test_weights_for_other_classes_are_not_loaded(tiny_folder, tagger, tmp_path):
     other = TokenClassification.from_pretrained(tiny_folder, ["Treatment", "Test", "Sign"])
     other.save(tmp_path, other.init(jax.random.key(0)))
     with pytest.raises(ValueError, match=r"has the classes \['O', 'B-Treatment'.*; expected \['O'"):

@@ -1,4 +1,4 @@
-"""A tokenizer proves itself: it knows words, and transformers would read text as it does."""
+"""Tokenizers are checked: they know words, and read text as transformers would."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ SETTINGS = "tokenizer_config.json"
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
-    """A copy of the tiny tagger's folder, to be damaged."""
+    """A copy of the tiny tagger's folder, for tests that damage it."""
     return shutil.copytree(tiny_folder, tmp_path / "model")
 
 
@@ -37,25 +37,26 @@ def resize_embeddings(folder, size):
     edit_json(folder / "config.json", vocab_size=size)
 
 
-def refused(folder):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011, callers look at the message
+def loading_error(folder):
+    """Return the message of the error that loading the folder raises."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, callers check the message
         TokenClassification.from_pretrained(folder, LABELS)
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("model", "found"),
+    ("model", "result"),
     [
         (
             {"type": "WordLevel", "vocab": {"[UNK]": 1}, "unk_token": "[UNK]"},
-            "no word, only unknown tokens",
+            "no words, only unknown tokens",
         ),
-        ({"type": "BPE", "vocab": {"[UNK]": 1}, "merges": [], "unk_token": None}, "no token at"),
+        ({"type": "BPE", "vocab": {"[UNK]": 1}, "merges": [], "unk_token": None}, "no tokens at"),
     ],
 )
-def test_a_tokenizer_that_knows_no_word(model, found, folder):
+def test_a_tokenizer_that_knows_no_words_is_refused(model, result, folder):
     edit_json(folder / "tokenizer.json", model=model)
-    with pytest.raises(ValueError, match=f"makes {found}.*'The patient has no fever"):
+    with pytest.raises(ValueError, match=f"makes {result}.*'The patient has no fever"):
         TokenClassification.from_pretrained(folder, LABELS)
 
 
@@ -68,43 +69,44 @@ def keep_tokens(folder, is_kept):
     file.write_text(json.dumps(content))
 
 
-def test_punctuation_is_no_word(folder):
+def test_a_tokenizer_that_knows_only_punctuation_is_refused(folder):
     keep_tokens(folder, lambda token: token[0] == "[" or not token.strip("#").isalnum())
-    assert "makes no word, only unknown tokens and punctuation, of 'The patient" in refused(folder)
+    message = loading_error(folder)
+    assert "makes no words, only unknown tokens and punctuation, of 'The patient" in message
 
 
-def test_a_vocabulary_without_the_unknown_token(folder):
+def test_a_vocabulary_without_the_unknown_token_is_refused(folder):
     keep_tokens(folder, lambda token: token != "[UNK]")
-    message = refused(folder)
+    message = loading_error(folder)
     assert str(folder / "tokenizer.json") in message
     assert "cannot tokenize 'The patient has no fever" in message
     assert "Missing [UNK] token" in message
 
 
-def test_special_tokens_that_transformers_would_add_are_demanded(folder):
+def test_a_tokenizer_without_the_special_tokens_of_transformers_is_refused(folder):
     edit_json(folder / "tokenizer.json", post_processor=None)
-    message = refused(folder)
-    assert "tokenizer.json puts no special tokens around a text" in message
+    message = loading_error(folder)
+    assert "tokenizer.json adds no special tokens to a text" in message
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    assert theirs("No fever")["input_ids"][0] == 2  # so it is: these are not the tokens of medjax
+    assert theirs("No fever")["input_ids"][0] == 2  # transformers adds [CLS], medjax would not
     assert load_tokenizer(folder).encode(["No fever"])[0].ids[0] != 2
     remedy = message[message.index("AutoTokenizer.from_pretrained") :]
     eval(remedy, {"AutoTokenizer": transformers.AutoTokenizer})
-    found = TokenClassification.from_pretrained(folder, LABELS).tokenizer.encode(["No fever"])
-    assert found[0].ids == theirs("No fever")["input_ids"]
+    tagger = TokenClassification.from_pretrained(folder, LABELS)
+    assert tagger.tokenizer.encode(["No fever"])[0].ids == theirs("No fever")["input_ids"]
 
 
-def test_special_tokens_that_transformers_would_not_add_are_missed(folder, caplog):
+def test_missing_special_tokens_are_a_warning_if_transformers_adds_none(folder, caplog):
     edit_json(folder / "tokenizer.json", post_processor=None)
     edit_json(folder / SETTINGS, tokenizer_class="PreTrainedTokenizerFast")
     tagger = TokenClassification.from_pretrained(folder, LABELS)
-    assert "puts no special tokens around a text" in caplog.text
+    assert "adds no special tokens to a text" in caplog.text
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert theirs("No fever")["input_ids"] == tagger.tokenizer.encode(["No fever"])[0].ids
 
 
 @pytest.mark.parametrize(
-    ("normalizer", "settings", "found", "expected"),
+    ("normalizer", "settings", "normalized", "expected"),
     [
         ({}, {"do_lower_case": False}, "la fievre", "La Fièvre"),
         ({"lowercase": False}, {}, "La Fièvre", "la fievre"),
@@ -113,21 +115,23 @@ def test_special_tokens_that_transformers_would_not_add_are_missed(folder, caplo
         (None, {"do_lower_case": True}, "La Fièvre", "la fievre"),
     ],
 )
-def test_settings_that_read_letters_otherwise(normalizer, settings, found, expected, folder):
+def test_contradicting_case_and_accents_are_refused(
+    normalizer, settings, normalized, expected, folder
+):
     content = json.loads((folder / "tokenizer.json").read_text())
     normalizer = None if normalizer is None else content["normalizer"] | normalizer
     edit_json(folder / "tokenizer.json", normalizer=normalizer)
     edit_json(folder / SETTINGS, **settings)
     theirs = transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer.normalizer
     assert theirs.normalize_str("La Fièvre") == expected
-    message = refused(folder)
-    assert f"tokenizer.json reads 'La Fièvre' as '{found}', and " in message
-    assert f"as '{expected}', which transformers goes by" in message
+    message = loading_error(folder)
+    assert f"tokenizer.json reads 'La Fièvre' as '{normalized}', but by " in message
+    assert f"which makes it '{expected}'; expected the same" in message
 
 
 @pytest.mark.parametrize("accents", [None, True, False])
 @pytest.mark.parametrize("lowers", [True, False])
-def test_settings_that_agree(lowers, accents, folder, caplog):
+def test_consistent_settings_are_accepted(lowers, accents, folder, caplog):
     content = json.loads((folder / "tokenizer.json").read_text())
     normalizer = content["normalizer"] | {"lowercase": lowers, "strip_accents": accents}
     edit_json(folder / "tokenizer.json", normalizer=normalizer)
@@ -136,7 +140,7 @@ def test_settings_that_agree(lowers, accents, folder, caplog):
     assert not caplog.records
 
 
-def test_a_class_that_the_tokenizer_is_not_of_is_said(folder, caplog):
+def test_a_tokenizer_of_another_class_is_logged(folder, caplog):
     edit_json(folder / SETTINGS, tokenizer_class="RobertaTokenizerFast")
     TokenClassification.from_pretrained(folder, LABELS)
     assert (
@@ -144,32 +148,32 @@ def test_a_class_that_the_tokenizer_is_not_of_is_said(folder, caplog):
     )
 
 
-@pytest.mark.parametrize(("spare", "is_said"), [(0, False), (20, False), (500, True)])
-def test_a_vocabulary_much_smaller_than_the_embeddings_is_said(spare, is_said, folder, caplog):
+@pytest.mark.parametrize(("spare", "warns"), [(0, False), (20, False), (500, True)])
+def test_a_vocabulary_much_smaller_than_the_embeddings_is_logged(spare, warns, folder, caplog):
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
     resize_embeddings(folder, size + spare)
     TokenClassification.from_pretrained(folder, LABELS)
-    said = f"has {size} tokens, the embeddings have vocab_size = {size + spare} rows"
-    assert (said in caplog.text) == is_said
+    warning = f"has {size} tokens, the embeddings have vocab_size = {size + spare} rows"
+    assert (warning in caplog.text) == warns
 
 
 @pytest.mark.parametrize("labels", ["Drug", [], ()])
-def test_labels_are_a_list_of_some(labels, folder):
+def test_labels_must_be_a_list_that_is_not_empty(labels, folder):
     with pytest.raises(ValueError, match="expected kinds of entities"):
         TokenClassification.from_pretrained(folder, labels)
 
 
-def test_prefixes_of_two_schemes_are_named_with_the_file(folder):
+def test_the_error_names_the_file_with_tags_of_two_schemes(folder):
     names = ("O", "B-a", "E-a", "L-a", "U-a", "B-b", "I-b")
     edit_json(folder / "config.json", id2label=dict(enumerate(names)))
     with pytest.raises(
-        ValueError, match=r"config\.json: id2label: .* of no tagging scheme.*labels="
+        ValueError, match=r"config\.json: id2label: .* follow no tagging scheme.*labels="
     ):
         TokenClassification.from_pretrained(folder)
 
 
-def test_a_large_vocabulary_is_proved_at_once(folder, caplog):
-    """All checks together, beside loading; XLM-R has 250,002 tokens."""
+def test_checking_a_large_vocabulary_is_fast(folder, caplog):
+    """Times all checks, without loading; XLM-R has 250,002 tokens."""
     size = 250_000
     special = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "no": 4}
     vocabulary = special | {f"word{number}": number for number in range(5, size)}
@@ -185,5 +189,5 @@ def test_a_large_vocabulary_is_proved_at_once(folder, caplog):
     with caplog.at_level(logging.WARNING):
         TokenClassification.from_pretrained(folder, LABELS)
     assert not caplog.records
-    # Well under a second; five leave room for a machine that does something else as well.
+    # It takes well under a second; five allow for a busy machine.
     assert time.perf_counter() - begin - 2 * loading < 5

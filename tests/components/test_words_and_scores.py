@@ -1,4 +1,4 @@
-"""Whatever the tokenizer: exact offsets from perfect tags, and one F1 from both ways to score."""
+"""For every tokenizer: perfect tags give exact offsets, and evaluate agrees with predict."""
 
 import threading
 
@@ -23,7 +23,7 @@ def tokenizer(request):
 
 
 class Oracle:
-    """In the place of a model: knows the labels of each window, and some of them wrongly."""
+    """Replaces the model: returns the labels of each window, some of them wrong on request."""
 
     def __init__(self, tagger, documents, *, wrong=0.0):
         rng = np.random.RandomState(0)
@@ -31,7 +31,7 @@ class Oracle:
         for item in tagger.expand(documents).items:
             example = tagger.preprocess(item)
             labels = np.array(example["labels"])
-            # What does not count says there is an entity, so that reading it would be found out.
+            # Tokens that do not count are tagged as entities, so that reading them would show.
             labels[labels == -100] = 1
             mistaken = rng.random_sample(len(labels)) < wrong
             labels[mistaken] = rng.randint(0, 3, mistaken.sum())
@@ -67,18 +67,18 @@ def ends_inside_a_token(tokenizer, gold, entity):
     return False
 
 
-def found_by(tagger, documents):
-    found = tagger.predict({"params": {}}, [gold.text for gold in documents])
-    return [[entity[:3] for entity in entities] for entities in found]
+def entities_found_by(tagger, documents):
+    predicted = tagger.predict({"params": {}}, [gold.text for gold in documents])
+    return [[entity[:3] for entity in entities] for entities in predicted]
 
 
 @pytest.mark.parametrize("tag_subtokens", [False, True])
 @pytest.mark.parametrize("max_length", [512, 24])
 def test_perfect_tags_give_exact_offsets(tokenizer, tag_subtokens, max_length):
     tagger = perfect(tokenizer, DOCUMENTS, tag_subtokens=tag_subtokens, max_length=max_length)
-    found = found_by(tagger, DOCUMENTS)
+    predicted = entities_found_by(tagger, DOCUMENTS)
     nb_inside, missed = 0, set()
-    for position, (gold, entities) in enumerate(zip(DOCUMENTS, found, strict=True)):
+    for position, (gold, entities) in enumerate(zip(DOCUMENTS, predicted, strict=True)):
         for entity in gold.entities:
             if ends_inside_a_token(tokenizer, gold, entity):
                 nb_inside += 1
@@ -105,13 +105,14 @@ def test_evaluate_reports_the_f1_of_what_predict_finds(tokenizer, tag_subtokens,
         metrics_computer=medjax.SpanMetrics(TAGS),
         options=medjax.Options(max_shapes=64),
     )
-    expected = entity_scores([d.entities for d in documents], found_by(tagger, documents))
+    predicted = entities_found_by(tagger, documents)
+    expected = entity_scores([document.entities for document in documents], predicted)
     assert 0.2 < expected["micro_f1-score"] < 0.95
     assert {name: reported[name] for name in expected} == expected
     assert reported["support"] == sum(len(gold.entities) for gold in documents)
 
 
-def test_what_no_tags_can_stand_for_is_missed_and_said(caplog):
+def test_entities_that_no_tags_can_represent_are_missed_and_the_user_is_warned(caplog):
     tokenizer = make_tokenizer("Metaspace BPE")
     documents = [
         document("HTA puis AVC", ["HTA", "AVC"], "well"),
@@ -134,26 +135,28 @@ def test_what_no_tags_can_stand_for_is_missed_and_said(caplog):
         metrics_computer=medjax.SpanMetrics(TAGS),
     )
     assert (scores["support"], scores["micro_recall"]) == (6, 3 / 6)
-    (said,) = (record.getMessage() for record in caplog.records)
-    assert said.startswith(
-        "3 of 6 entities in 4 documents cannot be tagged exactly and count as missed: 1 start or "
-        "end inside a word, 1 share a word with another, 1 have no word of their own ('diabéti' in "
-        "inside, "
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert warning.startswith(
+        "3 of 6 entities in 4 documents cannot be represented by tags and count as missed: 1 start "
+        "or end inside a word, 1 share a word with another, 1 have no word of their own ('diabéti' "
+        "in inside, "
     )
-    assert said.endswith("tag_subtokens=True reaches those that start and end between tokens")
+    assert warning.endswith(
+        "tag_subtokens=True can represent entities that start and end between tokens"
+    )
 
 
-def test_a_script_that_the_tokenizer_does_not_know_is_said():
+def test_a_note_warns_of_a_script_that_the_tokenizer_does_not_know():
     tokenizer = make_tokenizer("WordPiece")
     tagger = TokenClassification(None, tokenizer, TAGS)
     notes = tagger.expand([document("HTA", ["HTA"]), document("고혈압 당뇨병 발열", [])]).notes
     assert notes == (
-        "75% of the tokens of 2 documents are unknown to the tokenizer; use a model made for their "
+        "75% of the tokens of 2 documents are unknown to the tokenizer; use a model for their "
         "language and script",
     )
 
 
-def test_a_label_beyond_the_first_window_changes_the_loss_once(tiny_folder):
+def test_a_label_after_the_first_window_counts_once_in_the_loss(tiny_folder):
     tagger = TokenClassification.from_pretrained(tiny_folder, ["Test"], max_length=16)
     component = tagger.component
     variables = component.init(jax.random.key(0))
@@ -173,11 +176,11 @@ def test_a_label_beyond_the_first_window_changes_the_loss_once(tiny_folder):
     assert sum(label != -100 for example in examples for label in example["labels"]) == 60
 
 
-def test_the_tokenizer_may_be_used_while_a_loader_works():
+def test_threads_can_share_a_tokenizer():
     tokenizer = make_tokenizer("byte-level BPE")
     texts = [gold.text for gold in LONG]
     expected = tokenizer.encode(texts)
-    cut = [encoding.ids for encoding in tokenizer.encode(texts, 16)]
+    truncated = [encoding.ids for encoding in tokenizer.encode(texts, 16)]
     failures = []
 
     def use(max_length, ids):
@@ -187,7 +190,7 @@ def test_the_tokenizer_may_be_used_while_a_loader_works():
 
     threads = [
         threading.Thread(target=use, args=arguments)
-        for arguments in ((16, cut), (None, [encoding.ids for encoding in expected])) * 2
+        for arguments in ((16, truncated), (None, [encoding.ids for encoding in expected])) * 2
     ]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Small tokenizers of every family, and clinical text that is hard to cut into words."""
+"""Small tokenizers of every family, and clinical text that is hard to split into words."""
 
 import random
 import unicodedata
@@ -12,7 +12,7 @@ from medjax.text import Document, Entity
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
 UNKNOWN = "<unk>"
 
-# Text and the entities in it, in order.
+# Texts, each with its entities in order.
 SENTENCES = (
     (
         "Pas d'AVC, ni HTA/diabète; l'hypertension artérielle (HTA).",
@@ -138,7 +138,7 @@ def make_tokenizer(family):
     backend, trainer = FAMILIES[family]()
     cuts = backend.pre_tokenizer
     if "Metaspace" in family:
-        # As SentencePiece learns: no piece goes from letters to anything else.
+        # As SentencePiece does in training: no piece joins letters with other characters.
         scripts = pre_tokenizers.Split(Regex(r"\u2581?(\p{L}\p{M}*)+|\u2581?\p{N}+"), "isolated")
         backend.pre_tokenizer = pre_tokenizers.Sequence([cuts, scripts])
     backend.train_from_iterator(CORPUS, trainer)

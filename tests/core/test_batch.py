@@ -44,11 +44,19 @@ def test_len_counts_columns_and_nb_rows_counts_rows():
     assert BatchData().nb_rows == 0
 
 
-def test_what_is_not_there_is_an_error():
+def test_repr_shows_types_and_shapes_instead_of_values():
+    data = BatchData(batch(), path=np.zeros((1000, 8), np.float32), texts=["long " * 1000] * 1000)
+    assert repr(data) == (
+        "BatchData(x: float64[3,2], y: int32[3], words: list of 3, path: float32[1000,8], "
+        "texts: list of 1000)"
+    )
+
+
+def test_an_unknown_column_or_row_is_an_error():
     with pytest.raises(KeyError, match="missing"):
         batch()["missing"]
     for index in (3, -4):
-        with pytest.raises(IndexError, match=f"row {index} asked of a batch of 3 rows"):
+        with pytest.raises(IndexError, match=f"row {index} is out of range for a batch of 3 rows"):
             batch()[index]
     with pytest.raises(IndexError):
         BatchData()[0]
@@ -68,7 +76,7 @@ def test_a_column_without_rows_is_an_error(value):
         _ = BatchData(a=value).nb_rows
 
 
-def test_it_goes_through_jit_and_grad():
+def test_a_batch_can_be_passed_to_jit_and_grad():
     data = batch().arrays()
     result = jax.jit(lambda b: BatchData(twice=b["x"] * 2))(data)
     assert type(result) is BatchData
@@ -79,7 +87,7 @@ def test_it_goes_through_jit_and_grad():
     assert slope["x"].tolist() == [2.0, 4.0]
 
 
-def test_it_is_a_pytree_by_name():
+def test_a_batch_is_a_pytree_keyed_by_column_name():
     data = BatchData(z=np.ones(2), a=np.zeros(2))
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(data)]
     assert paths == ["['a']", "['z']"]
@@ -91,7 +99,7 @@ def test_it_is_a_pytree_by_name():
     assert doubled["z"].tolist() == [2.0, 2.0]
 
 
-def test_device_put_and_to_device():
+def test_device_put_and_to_device_move_the_arrays():
     device = jax.devices()[0]
     put = jax.device_put(batch().arrays(), device)
     assert type(put) is BatchData
@@ -111,7 +119,7 @@ def test_arrays_leaves_lists_out():
     assert set(batch().arrays()) == {"x", "y"}
 
 
-def test_rows_and_columns_equal_medkits():
+def test_rows_and_columns_equal_those_of_medkit():
     medkit = pytest.importorskip("medkit.training.utils")
     columns = {"ids": [[1, 2], [3, 4]], "text": ["a", "b"], "x": np.arange(4).reshape(2, 2)}
     ours, theirs = BatchData(columns), medkit.BatchData(columns)

@@ -1,10 +1,10 @@
-"""Write seqeval.json.gz: random corpora of tags and what seqeval 1.2.2 says about them.
+"""Write seqeval.json.gz: random corpora of tags and their scores by seqeval 1.2.2.
 
 Run by hand where seqeval is installed: ``python tests/golden/make_seqeval.py``.
 
-A sentence is stored as a string, one letter a tag: "A" is the first tag of the corpus. The rule
-"conlleval" is seqeval's lenient mode; for BILOU tags it is asked with L- and U- written E- and S-,
-because without that seqeval does not know them (it warns and loses spans).
+A sentence is stored as a string with one letter per tag: "A" is the first tag of the corpus. The
+rule "conlleval" is seqeval's default mode. As that does not know L- and U- (it warns and loses
+spans), they are replaced by E- and S- in BILOU tags.
 """
 
 import gzip

@@ -35,6 +35,6 @@ def test_reads_a_single_document_that_medkit_saved(paths):
     assert document.entities == FIRST
 
 
-def test_a_split_document_alone_has_no_entity():
+def test_a_split_document_without_its_annotations_has_no_entities():
     (document,) = read_medkit_json(FOLDER / "medkit_split.json")
     assert document.entities == ()

@@ -24,7 +24,7 @@ def test_scores_equal_those_of_seqeval(scheme, rule):
         assert scores == corpus["scores"][rule]
 
 
-def test_the_golden_corpora_hold_ill_formed_sequences():
+def test_the_golden_corpora_contain_ill_formed_sequences():
     for scheme, ill_formed in (("iob2", ["OI"]), ("bilou", ["OI", "OL", "OU", "BO", "BB"])):
         text = {
             "".join(tag[0] for tag in tags)

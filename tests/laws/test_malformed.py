@@ -41,11 +41,22 @@ def test_configurations(kind, times):
 
 
 ENCODER = {
-    **{"model_type": "bert", "vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2},
-    **{"num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 40},
-    **{"type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0},
-    **{"architectures": ["BertForTokenClassification"], "id2label": {"0": "O", "1": "B-a"}},
-    **{"hidden_dropout_prob": 0.1, "classifier_dropout": None, "is_decoder": False},
+    "model_type": "bert",
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "architectures": ["BertForTokenClassification"],
+    "id2label": {"0": "O", "1": "B-a"},
+    "hidden_dropout_prob": 0.1,
+    "classifier_dropout": None,
+    "is_decoder": False,
 }
 
 
@@ -70,7 +81,10 @@ def check_documents(documents):
 
 COLUMNS = st.lists(
     st.one_of(
-        *(st.just(""), st.text(max_size=12), st.just("-DOCSTART- O"), st.just("# comment O")),
+        st.just(""),
+        st.text(max_size=12),
+        st.just("-DOCSTART- O"),
+        st.just("# comment O"),
         st.builds(
             lambda token, space, tag: f"{token}{space}{tag}",
             st.text(max_size=4),
@@ -142,7 +156,7 @@ def test_medkit_json(name, times, tmp_path):
 
 
 @FUZZED
-def test_annotations_kept_apart(times, tmp_path):
+def test_separate_annotations(times, tmp_path):
     text = (GOLDEN / "medkit_split_anns.jsonl").read_text()
     valid = [json.loads(line) for line in text.splitlines()]
 

@@ -1,4 +1,4 @@
-"""Laws of Mean: how the items were cut does not matter."""
+"""Laws of Mean: the result does not depend on how the items are split into batches."""
 
 import math
 
@@ -22,7 +22,7 @@ def mean_of(items):
     return Mean.of(jnp.asarray(data[:, 0]), jnp.asarray(data[:, 1]))
 
 
-def close(a, b):
+def assert_close(a, b):
     assert float(a.total) == pytest.approx(float(b.total), rel=1e-5, abs=1e-2)
     assert float(a.weight) == float(b.weight)
 
@@ -31,8 +31,8 @@ def close(a, b):
 @given(pairs, pairs, pairs)
 def test_merging_is_associative_and_commutative(a, b, c):
     a, b, c = mean_of(a), mean_of(b), mean_of(c)
-    close(a.merge(b).merge(c), a.merge(b.merge(c)))
-    close(a.merge(b), b.merge(a))
+    assert_close(a.merge(b).merge(c), a.merge(b.merge(c)))
+    assert_close(a.merge(b), b.merge(a))
 
 
 @laws
@@ -48,32 +48,32 @@ def test_the_mean_of_nothing_is_the_identity(items):
 
 @laws
 @given(pairs, st.integers(0, 12))
-def test_a_split_changes_nothing(items, at):
-    close(mean_of(items[:at]).merge(mean_of(items[at:])), mean_of(items))
+def test_splitting_the_items_changes_nothing(items, at):
+    assert_close(mean_of(items[:at]).merge(mean_of(items[at:])), mean_of(items))
 
 
 @laws
 @given(pairs, st.sampled_from([math.nan, math.inf, -math.inf]), st.integers(0, 12))
 def test_a_value_of_weight_zero_does_not_count(items, value, at):
     padded = [*items[:at], (value, 0.0), *items[at:]]
-    close(mean_of(padded), mean_of(items))
+    assert_close(mean_of(padded), mean_of(items))
 
 
 @laws
 @given(values.filter(bool))
-def test_without_weights_it_is_the_plain_mean(items):
+def test_without_weights_it_is_the_arithmetic_mean(items):
     mean = Mean.of(jnp.asarray(items, jnp.float32))
     assert float(mean.compute()) == pytest.approx(np.mean(items), rel=1e-4, abs=1e-3)
     assert float(mean.weight) == len(items)
 
 
-def test_it_computes_the_weighted_mean_and_nan_of_nothing():
+def test_it_computes_the_weighted_mean_and_nan_if_empty():
     mean = mean_of([(1.0, 1.0), (4.0, 3.0)])
     assert float(mean.compute()) == 3.25
     assert math.isnan(float(Mean.empty().compute()))
 
 
-def test_weights_broadcast_and_types_become_float32():
+def test_weights_broadcast_and_the_sums_are_float32():
     mean = Mean.of(jnp.array([[1, 2], [3, 4]]), jnp.array([[True], [False]]))
     assert (float(mean.total), float(mean.weight)) == (3.0, 2.0)
     assert mean.total.dtype == mean.weight.dtype == jnp.float32

@@ -54,14 +54,14 @@ def test_spans_to_tags_to_spans_is_the_identity(scheme, spans_and_length):
 @SCHEMES
 @QUICK
 @given(st.data())
-def test_any_tags_have_spans_that_do_not_overlap(scheme, data):
+def test_spans_read_from_any_tags_do_not_overlap(scheme, data):
     tags = data.draw(st.lists(st.sampled_from(tag_names(["a", "b"], scheme)), max_size=20))
     for rule in (scheme, "conlleval"):
         spans = tags_to_spans(tags, rule)
         bounds = [bound for span in spans for bound in (span.first, span.stop)]
         assert bounds == sorted(bounds)
         assert all(span.first < span.stop <= len(tags) for span in spans)
-        # Written back, they are well formed and stand for the same.
+        # Written as tags and read again, they are the same spans.
         assert tags_to_spans(spans_to_tags(spans, len(tags), scheme), rule) == spans
 
 
@@ -78,7 +78,7 @@ def test_entities_on_the_edges_of_tokens_survive_tagging(scheme, spans_and_lengt
 
 @QUICK
 @given(entities_of_a_text())
-def test_without_overlaps_keeps_disjoint_entities_and_drops_none_in_vain(text_and_entities):
+def test_without_overlaps_keeps_disjoint_entities_and_drops_no_others(text_and_entities):
     _, entities = text_and_entities
     kept, nb_dropped = without_overlaps(entities)
     assert len(kept) + nb_dropped == len(entities)
@@ -93,13 +93,13 @@ def test_without_overlaps_keeps_disjoint_entities_and_drops_none_in_vain(text_an
 
 @QUICK
 @given(entities_of_a_text())
-def test_sentences_hold_every_entity_and_every_word(text_and_entities):
+def test_sentences_contain_every_entity_and_every_word(text_and_entities):
     text, entities = text_and_entities
     document = Document(text, without_overlaps(entities)[0])
     sentences = split_sentences(document)
     assert "".join("".join(s.text.split()) for s in sentences) == "".join(text.split())
-    found = [(e.label, s.text[e.start : e.end]) for s in sentences for e in s.entities]
-    assert found == [(e.label, text[e.start : e.end]) for e in document.entities]
+    covered = [(e.label, s.text[e.start : e.end]) for s in sentences for e in s.entities]
+    assert covered == [(e.label, text[e.start : e.end]) for e in document.entities]
 
 
 @QUICK

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of every family, made by transformers."""
+"""Tiny random checkpoints of every family, made with transformers."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,13 @@ DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 
 
 def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
-    """Return a random token classifier of transformers, in eval mode."""
+    """Return a random token classifier of transformers, in evaluation mode."""
     sizes = DISTILBERT_SIZES if model_type == "distilbert" else SIZES
     fields = {"vocab_size": 99, "max_position_embeddings": 40, **sizes, **fields}
     config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **fields)
     torch.manual_seed(0)
     model = transformers.AutoModelForTokenClassification.from_config(config)
-    # A fresh model has zero biases and unit scales, behind which swapped tensors would hide.
+    # A new model has biases of zero and scales of one, so swapped tensors would go unnoticed.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -30,13 +30,13 @@ def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
 
 @pytest.fixture
 def torch_classifier():
-    """Return the maker of random token classifiers."""
+    """Return a function that makes random token classifiers."""
     return make_torch_classifier
 
 
 @pytest.fixture(params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert"])
 def checkpoint(request, tmp_path):
-    """A token classifier of transformers, of each family, and the folder it was saved to."""
+    """A token classifier of transformers of each family, and the folder it was saved to."""
     model = make_torch_classifier(request.param)
     model.save_pretrained(tmp_path / "checkpoint")
     return model, tmp_path / "checkpoint"
@@ -51,7 +51,7 @@ def bert_folder(tmp_path):
 
 @pytest.fixture
 def make_batch():
-    """Return the maker of (tokens, mask): four rows, three of them padded to `length`."""
+    """Return a function that makes (tokens, mask) of four rows, padded to `length`."""
 
     def make(pad_token_id: int = 0, length: int = 12) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(0)

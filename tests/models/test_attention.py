@@ -1,4 +1,4 @@
-"""cuDNN's attention: when it is taken, what it computes, what an NVIDIA GPU would be given."""
+"""cuDNN's attention: when it is used, what it computes, what is compiled for an NVIDIA GPU."""
 
 import dataclasses
 import re
@@ -38,69 +38,73 @@ def logits(implementation, params, batch, *, config=CONFIG, train=False):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Pretend that cuDNN applies, let XLA compute what it is asked for, and list the dtypes."""
-    seen = []
+    """Pretend that cuDNN applies, let XLA compute its results, and list the dtypes of the calls."""
+    dtypes = []
 
-    def computed(query, key, value, *, implementation, **options):
+    def computed_by_xla(query, key, value, *, implementation, **options):
         assert implementation == "cudnn"
-        seen.append(query.dtype)
+        dtypes.append(query.dtype)
         return dot_product_attention(query, key, value, implementation="xla", **options)
 
     monkeypatch.setattr(attention, "has_cudnn_attention", lambda: True)
-    monkeypatch.setattr(jax.nn, "dot_product_attention", computed)
-    return seen
+    monkeypatch.setattr(jax.nn, "dot_product_attention", computed_by_xla)
+    return dtypes
 
 
-def test_it_computes_what_our_own_does(calls, make_batch):
+def test_it_agrees_with_the_xla_implementation(calls, make_batch):
     batch = make_batch()
-    batch[1][3] = 0  # a row of padding alone
+    batch[1][3] = 0  # a row of only padding
     weights = jnp.asarray(batch[1][..., None])
 
     def loss(params, implementation):
-        found = logits(implementation, params, batch, train=True)
-        return jnp.sum(found**2 * weights), found
+        actual = logits(implementation, params, batch, train=True)
+        return jnp.sum(actual**2 * weights), actual
 
     gradient = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
     expected_gradients, expected = gradient(PARAMS, "xla")
     assert calls == []
-    found_gradients, found = gradient(PARAMS, "cudnn")
+    actual_gradients, actual = gradient(PARAMS, "cudnn")
     assert calls == [jnp.bfloat16] * CONFIG.num_hidden_layers
-    assert np.isfinite(found).all()
+    assert np.isfinite(actual).all()
     real = batch[1] > 0
-    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=0.05 * np.std(expected))
-    for a, b in zip(*map(jax.tree.leaves, (found_gradients, expected_gradients)), strict=True):
+    np.testing.assert_allclose(actual[real], expected[real], rtol=0, atol=0.05 * np.std(expected))
+    actual_leaves, expected_leaves = map(jax.tree.leaves, (actual_gradients, expected_gradients))
+    for a, b in zip(actual_leaves, expected_leaves, strict=True):
         a, b = np.float32(a), np.float32(b)
         assert np.linalg.norm(a - b) <= 0.05 * np.linalg.norm(b) + 0.05
 
 
-def test_padding_before_a_token_does_not_pass_for_right(calls, make_batch):
+def test_rows_with_padding_before_a_token_become_nan(calls, make_batch):
     ids, mask = make_batch()
     mask[1] = mask[1, ::-1]
-    found = logits("cudnn", PARAMS, (ids, mask))
-    assert np.isnan(found[1]).all()
-    assert np.isfinite(np.delete(found, 1, axis=0)).all()
+    actual = logits("cudnn", PARAMS, (ids, mask))
+    assert np.isnan(actual[1]).all()
+    assert np.isfinite(np.delete(actual, 1, axis=0)).all()
 
 
-def test_dropped_weights_are_left_to_xla(calls, make_batch):
+def assert_same_logits(params, batch, **options):
+    """Check that both implementations return the same, bit for bit."""
+    xla, cudnn = (logits(name, params, batch, **options) for name in ("xla", "cudnn"))
+    np.testing.assert_array_equal(xla, cudnn)
+
+
+def test_xla_is_used_if_attention_weights_are_dropped(calls, make_batch):
     batch = make_batch()
     config = dataclasses.replace(CONFIG, attention_probs_dropout_prob=0.5)
-    given = (logits(name, PARAMS, batch, config=config, train=True) for name in ("xla", "cudnn"))
-    np.testing.assert_array_equal(*given)
+    assert_same_logits(PARAMS, batch, config=config, train=True)
     assert calls == []
-    logits("cudnn", PARAMS, batch, config=config)  # in evaluation nothing is dropped
+    logits("cudnn", PARAMS, batch, config=config)  # nothing is dropped in evaluation
     assert len(calls) == CONFIG.num_hidden_layers
 
 
-def test_float32_is_left_to_xla(calls, make_batch):
+def test_xla_is_used_for_float32(calls, make_batch):
     params = jax.tree.map(lambda leaf: leaf.astype("float32"), PARAMS)
-    batch = make_batch()
-    np.testing.assert_array_equal(*(logits(name, params, batch) for name in ("xla", "cudnn")))
+    assert_same_logits(params, make_batch())
     assert calls == []
 
 
-def test_without_a_gpu_xla_computes(make_batch):
-    batch = make_batch()
-    np.testing.assert_array_equal(*(logits(name, PARAMS, batch) for name in ("xla", "cudnn")))
+def test_xla_is_used_without_a_gpu(make_batch):
+    assert_same_logits(PARAMS, make_batch())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +116,7 @@ def test_without_a_gpu_xla_computes(make_batch):
         ({}, False),
     ],
 )
-def test_the_device_decides(monkeypatch, device, applies):
+def test_cudnn_applies_to_some_devices_and_head_sizes(monkeypatch, device, applies):
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(**device)])
     query = jnp.zeros((1, 2, 1, 8), jnp.bfloat16)
     assert attention.cudnn_applies(query) == applies
@@ -121,9 +125,9 @@ def test_the_device_decides(monkeypatch, device, applies):
         assert not attention.cudnn_applies(other)
 
 
-def test_a_gpu_is_given_cudnns_kernels(monkeypatch, make_batch):
+def test_cudnn_kernels_are_compiled_for_a_gpu(monkeypatch, make_batch):
     monkeypatch.setattr(attention, "has_cudnn_attention", lambda: True)
-    # Where JAX asks the machine itself, which need not have a GPU.
+    # JAX would query this machine, which may not have a GPU.
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)

@@ -1,4 +1,4 @@
-"""The hashed dropout is as random as it claims."""
+"""The masks of the hashed dropout are random and independent."""
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,15 @@ def correlation(first, second):
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_rate(rate):
-    # Means over 64 keys of a binomial share: five standard deviations.
+def test_the_share_of_dropped_elements_is_the_rate(rate):
+    # The mean of a binomial share over 64 keys, within five standard deviations.
     share = np.mean(
         [1 - keep_mask(jax.random.key(i), rate, (SIZE // 16,)).mean() for i in range(64)]
     )
     assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / (4 * SIZE))
 
 
-def test_rate_of_single_calls_is_binomial():
+def test_the_number_of_dropped_elements_is_binomial():
     rate, size = 0.1, 4096
     keys = jax.random.split(jax.random.key(0), 1000)
     counts = size - jax.vmap(lambda key: keep_mask(key, rate, (size,)).sum())(keys)
@@ -45,7 +45,7 @@ def test_neighbouring_elements_are_independent():
         assert abs(correlation(mask[:-lag], mask[lag:])) < 5 / np.sqrt(SIZE)
 
 
-def test_expectation_and_scale():
+def test_kept_values_are_scaled_to_preserve_the_mean():
     values = jnp.full((SIZE,), 3.0)
     dropped = Dropout(0.25).apply(
         {}, values, deterministic=False, rngs={"dropout": jax.random.key(0)}
@@ -55,19 +55,19 @@ def test_expectation_and_scale():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_dtype_is_kept(dtype):
+def test_the_dtype_does_not_change(dtype):
     values = jnp.ones((4, 4), dtype)
     rngs = {"dropout": jax.random.key(0)}
     assert Dropout(0.5).apply({}, values, deterministic=False, rngs=rngs).dtype == dtype
 
 
-def test_nothing_dropped_when_deterministic():
+def test_nothing_is_dropped_if_deterministic_or_at_rate_zero():
     values = jnp.arange(5.0)
     np.testing.assert_array_equal(Dropout(0.5).apply({}, values, deterministic=True), values)
     np.testing.assert_array_equal(Dropout(0.0).apply({}, values, deterministic=False), values)
 
 
-def test_gradient_passes_where_values_do():
+def test_only_kept_elements_have_a_gradient():
     values = jnp.ones(1000)
 
     def dropped(values):

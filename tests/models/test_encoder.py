@@ -1,4 +1,4 @@
-"""Masks, dtypes, gradients and refusals of the encoder."""
+"""The encoder: masks, dtypes, gradients and errors."""
 
 import dataclasses
 from functools import cache, partial
@@ -54,7 +54,7 @@ def apply(config, params, input_ids, mask, key=None):
     )
 
 
-def test_tables_agree():
+def test_every_declared_activation_and_model_type_is_implemented():
     assert set(ACTIVATIONS) == ACTIVATION_NAMES
     assert set(FAMILIES) == MODEL_TYPES
 
@@ -67,24 +67,24 @@ def test_activations_are_those_of_transformers(name):
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta"])
-def test_length_of_padding_does_not_matter(model_type, make_batch):
+def test_the_length_of_padding_does_not_matter(model_type, make_batch):
     config = CONFIGS[model_type]
     params = make_params(config)
     short, short_mask = make_batch(config.pad_token_id, 12)
     long, long_mask = make_batch(config.pad_token_id, 30)
     expected = apply(config, params, short, short_mask)
-    found = apply(config, params, long, long_mask)[:, :12]
+    actual = apply(config, params, long, long_mask)[:, :12]
     real = short_mask > 0
-    np.testing.assert_allclose(found[real], expected[real], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(actual[real], expected[real], rtol=0, atol=1e-5)
 
 
-def test_content_of_padding_does_not_matter(make_batch):
+def test_the_content_of_padding_does_not_matter(make_batch):
     params = make_params(BERT)
     input_ids, mask = make_batch()
     other_padding = np.where(mask, input_ids, 77)
     expected = apply(BERT, params, input_ids, mask)
-    found = apply(BERT, params, other_padding, mask)
-    np.testing.assert_array_equal(found[mask > 0], expected[mask > 0])
+    actual = apply(BERT, params, other_padding, mask)
+    np.testing.assert_array_equal(actual[mask > 0], expected[mask > 0])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_gradients_are_finite_even_for_rows_of_padding(model_type, dtype, make_b
             assert np.isfinite(leaf).all()
 
 
-def test_every_parameter_learns(config, make_batch):
+def test_every_parameter_has_a_gradient(config, make_batch):
     params = make_params(config)
     input_ids, mask = make_batch(config.pad_token_id)
 
@@ -119,7 +119,7 @@ def test_every_parameter_learns(config, make_batch):
 
     gradients = jax.jit(jax.grad(loss))(params)
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
-        # Softmax ignores what is added to all keys alike, so the key's bias has no gradient.
+        # The softmax does not depend on what all keys have in common, such as their bias.
         if "key" not in jax.tree_util.keystr(path) or gradient.ndim > 1:
             assert np.abs(gradient).max() > 0, path
 
@@ -129,17 +129,17 @@ def test_bfloat16_is_close_to_float32(make_batch):
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     input_ids, mask = make_batch()
     expected = apply(BERT, params, input_ids, mask)
-    found = apply(BERT, half, input_ids, mask)
-    assert found.dtype == jnp.float32
+    actual = apply(BERT, half, input_ids, mask)
+    assert actual.dtype == jnp.float32
     spread = float(jnp.std(expected))
-    assert float(jnp.abs(found - expected).max()) < 0.15 * spread
+    assert float(jnp.abs(actual - expected).max()) < 0.15 * spread
 
 
-def test_dropout_follows_the_key(make_batch):
+def test_dropout_depends_on_the_key_only(make_batch):
     params = make_params(BERT)
     batch = make_batch()
-    first, again, other = (apply(BERT, params, *batch, jax.random.key(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
+    first, same, other = (apply(BERT, params, *batch, jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, same)
     assert not np.allclose(first, other)
 
 
@@ -160,15 +160,15 @@ def test_dropout_follows_the_key(make_batch):
         ),
     ],
 )
-def test_refused_fields(fields, message):
+def test_invalid_configurations_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(BERT, **fields)
 
 
-def test_refused_inputs(make_batch):
+def test_inputs_that_the_model_cannot_take_are_refused(make_batch):
     roberta, distilbert = CONFIGS["roberta"], CONFIGS["distilbert"]
     ids = np.ones((1, 39), np.int32)
-    with pytest.raises(ValueError, match="rows of 39 tokens; this roberta takes at most 38"):
+    with pytest.raises(ValueError, match="rows of 39 tokens; this roberta model takes at most 38"):
         apply(roberta, {}, ids, ids)
     ids = ids[:, :5]
     with pytest.raises(ValueError, match="distilbert has no token types"):

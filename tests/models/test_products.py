@@ -1,4 +1,4 @@
-"""Products with gradients of their own are those that JAX derives, in either arithmetic."""
+"""Products and their custom gradients equal those of JAX, in float32 and in bfloat16."""
 
 import flax.linen as nn
 import jax
@@ -16,26 +16,26 @@ def operands(leading, dtype=jnp.float32):
 
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 4)])
-def test_value_and_gradients_in_float32(leading):
+def test_values_and_gradients_in_float32_equal_those_of_jax(leading):
     x, y, g = operands(leading)
     with jax.default_matmul_precision("highest"):
         expected, transpose = jax.vjp(jnp.matmul, x, y)
-        found, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.float32), x, y)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+        actual, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.float32), x, y)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
     for ours, theirs in zip(pullback(g), transpose(g), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_bfloat16_rounds_operands_and_adds_in_float32():
+def test_bfloat16_rounds_factors_and_accumulates_in_float32():
     x, y, g = operands(())
-    found, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.bfloat16), x, y)
-    low = [np.asarray(value.astype(jnp.bfloat16), np.float32) for value in (x, y, g)]
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, low[0] @ low[1], rtol=1e-6)
+    actual, pullback = jax.vjp(lambda x, y: matmul(x, y, jnp.bfloat16), x, y)
+    rounded = [np.asarray(value.astype(jnp.bfloat16), np.float32) for value in (x, y, g)]
+    assert actual.dtype == jnp.float32
+    np.testing.assert_allclose(actual, rounded[0] @ rounded[1], rtol=1e-6)
     to_x, to_y = pullback(g)
     assert to_x.dtype == to_y.dtype == jnp.float32
-    np.testing.assert_allclose(to_x, low[2] @ low[1].T, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(to_y, low[0].T @ low[2], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_x, rounded[2] @ rounded[1].T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_y, rounded[0].T @ rounded[2], rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_have_the_types_of_their_operands():
@@ -45,7 +45,7 @@ def test_gradients_have_the_types_of_their_operands():
     assert [value.dtype for value in pullback(g)] == [jnp.float32, jnp.bfloat16]
 
 
-def test_the_precision_of_the_forward_pass_holds_for_the_gradients():
+def test_gradients_have_the_precision_of_the_forward_pass():
     x, y, _ = operands(())
 
     def loss(x, y):
@@ -56,7 +56,7 @@ def test_the_precision_of_the_forward_pass_holds_for_the_gradients():
     assert jaxpr.count("HIGHEST") == 2 * jaxpr.count("dot_general[") >= 4
 
 
-def test_the_layer_has_the_parameters_of_flax():
+def test_dense_has_the_parameters_and_outputs_of_flax():
     inputs = jnp.ones((2, 3, 4))
     ours, theirs = Dense(6), nn.Dense(6)
     params = ours.init(jax.random.key(0), inputs)
@@ -69,7 +69,7 @@ def test_the_layer_has_the_parameters_of_flax():
 
 @pytest.mark.parametrize("leading", [(), (2,), (2, 4)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_transposed_second_operand_is_read_as_it_is(leading, dtype):
+def test_a_transposed_second_operand_gives_the_same_product(leading, dtype):
     x, y, _ = operands(leading, dtype)
-    found = jax.jit(lambda x, y: product(x, y, transposed=True))(x, jnp.swapaxes(y, -1, -2))
-    np.testing.assert_allclose(found, product(x, y), rtol=1e-5, atol=1e-6)
+    actual = jax.jit(lambda x, y: product(x, y, transposed=True))(x, jnp.swapaxes(y, -1, -2))
+    np.testing.assert_allclose(actual, product(x, y), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Names of models become folders, without imports or network where that can be."""
+"""Names of models are resolved to folders, if possible without imports or network."""
 
 import importlib.util
 import json
@@ -12,7 +12,7 @@ from medjax.models import resolve_model
 
 
 class FakeHub:
-    """Stands in for huggingface_hub: one folder in the cache, one to download."""
+    """Replaces huggingface_hub: has a folder in the cache and one to download."""
 
     def __init__(self, cached=None, online=None, files=()):
         self.cached, self.online, self.files = cached, online, files
@@ -24,11 +24,11 @@ class FakeHub:
         assert "model.safetensors" in allow_patterns
         assert "pytorch_model.bin" not in allow_patterns
         self.downloads += not local_files_only
-        found = self.cached if local_files_only else self.online
-        if found is None:
-            message = "not there"
+        folder = self.cached if local_files_only else self.online
+        if folder is None:
+            message = "no such repository"
             raise FileNotFoundError(message)
-        return str(found)
+        return str(folder)
 
     def list_repo_files(self, name):
         if isinstance(self.files, Exception):
@@ -45,12 +45,12 @@ def use_hub(monkeypatch):
     return use
 
 
-def test_folder(tmp_path):
+def test_a_folder_is_returned_as_it_is(tmp_path):
     assert resolve_model(tmp_path) == tmp_path
     assert resolve_model(str(tmp_path)) == tmp_path
 
 
-def test_minilm(tmp_path, monkeypatch):
+def test_minilm_is_the_folder_in_its_package(tmp_path, monkeypatch):
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     assert resolve_model("minilm") == tmp_path / "model"
@@ -60,7 +60,7 @@ def test_minilm(tmp_path, monkeypatch):
         resolve_model("minilm")
 
 
-def test_cached_model_needs_no_network(tmp_path, use_hub):
+def test_a_cached_model_needs_no_network(tmp_path, use_hub):
     fill(tmp_path, "config.json", "model.safetensors", "tokenizer.json")
     hub = use_hub(FakeHub(cached=tmp_path))
     assert resolve_model("some/model") == tmp_path
@@ -68,7 +68,7 @@ def test_cached_model_needs_no_network(tmp_path, use_hub):
 
 
 def fill(folder, *names):
-    """Write files of a checkpoint; an index names two shards."""
+    """Write the named files of a checkpoint; an index lists two shards."""
     folder.mkdir(exist_ok=True)
     for name in names:
         shards = {"a": "model-1.safetensors", "b": "model-2.safetensors"}
@@ -90,7 +90,7 @@ def fill(folder, *names):
     ],
     ids=str,
 )
-def test_what_is_not_or_partly_cached_is_downloaded(cached, tmp_path, use_hub):
+def test_a_model_that_is_not_completely_cached_is_downloaded(cached, tmp_path, use_hub):
     fill(tmp_path, "model-00001-of-00001.safetensors")
     cached = None if cached is None else fill(tmp_path / "cached", *cached)
     hub = use_hub(FakeHub(cached=cached, online=tmp_path))
@@ -98,13 +98,13 @@ def test_what_is_not_or_partly_cached_is_downloaded(cached, tmp_path, use_hub):
     assert hub.downloads == 1
 
 
-def test_without_network_cached_weights_are_taken_as_they_are(tmp_path, use_hub):
+def test_without_network_incompletely_cached_models_are_used(tmp_path, use_hub):
     cached = fill(tmp_path / "cached", "config.json", "model.safetensors")
     use_hub(FakeHub(cached=cached))
     assert resolve_model("some/model") == cached
 
 
-def test_without_network_cached_pickles_are_named(tmp_path, use_hub):
+def test_without_network_the_error_names_cached_pickles(tmp_path, use_hub):
     cached = fill(tmp_path / "cached", "config.json", "pytorch_model.bin")
     use_hub(FakeHub(cached=cached))
     message = r"'some/model' has no model\.safetensors in the .* cache, only pytorch_model\.bin"
@@ -114,22 +114,22 @@ def test_without_network_cached_pickles_are_named(tmp_path, use_hub):
 
 
 class ClientError(Exception):
-    """Stands in for the errors of the hub's HTTP client, which are no OSErrors."""
+    """Replaces the errors of the hub's HTTP client, which are not OSErrors."""
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "message"),
     [
         (["config.json", "pytorch_model.bin"], "has no model.safetensors, only pytorch_model.bin."),
         (ConnectionError("no network"), "has no model.safetensors."),
         (ClientError("no network"), "has no model.safetensors."),
     ],
 )
-def test_a_repository_of_pickles(files, found, tmp_path, use_hub):
+def test_a_repository_with_pickles_only_is_refused(files, message, tmp_path, use_hub):
     config = {"model_type": "camembert", "architectures": ["CamembertForTokenClassification"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     use_hub(FakeHub(online=tmp_path, files=files))
-    with pytest.raises(ValueError, match="the repository 'some/model' " + found) as caught:
+    with pytest.raises(ValueError, match="the repository 'some/model' " + message) as caught:
         resolve_model("some/model")
     for line in (
         "CamembertForTokenClassification.from_pretrained('some/model').save_pretrained('converted')",
@@ -138,7 +138,7 @@ def test_a_repository_of_pickles(files, found, tmp_path, use_hub):
         assert line in str(caught.value)
 
 
-def test_unknown_names(use_hub):
+def test_unknown_names_are_refused(use_hub):
     use_hub(FakeHub())
     with pytest.raises(ValueError, match="'some/model' is not a folder, not in the"):
         resolve_model("some/model")
@@ -149,7 +149,7 @@ def test_unknown_names(use_hub):
         resolve_model("some/model")
 
 
-def test_core_stays_free_of_torch():
+def test_importing_the_models_imports_no_optional_package():
     code = (
         "import sys; from medjax.models import resolve_model, load_tokenizer\n"
         "loaded = {'torch', 'transformers', 'tokenizers', 'huggingface_hub'} & set(sys.modules)\n"

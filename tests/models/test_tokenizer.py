@@ -17,7 +17,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fever", "##ish", "no", "
 
 @pytest.fixture
 def folder(tmp_path):
-    """A WordPiece tokenizer whose file asks for truncation and padding, as MiniLM's does."""
+    """A WordPiece tokenizer whose file requests truncation and padding, as MiniLM's does."""
     vocabulary = {word: index for index, word in enumerate(WORDS)}
     backend = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -35,7 +35,7 @@ def folder(tmp_path):
     return source
 
 
-def test_encode(folder):
+def test_encodings_have_ids_offsets_and_words(folder):
     tokenizer = load_tokenizer(folder)
     first, second = tokenizer.encode(["No feverish cough.", "é 😀 fever"])
     assert first.ids == [2, 7, 5, 6, 8, 9, 10, 3]
@@ -46,7 +46,7 @@ def test_encode(folder):
     assert tokenizer.pad_token_id == 0
 
 
-def test_truncation_is_as_asked_each_time(folder):
+def test_each_call_truncates_to_its_own_length(folder):
     tokenizer = load_tokenizer(folder)
     text = "no fever no cough"
     for max_length, nb_tokens in ((3, 3), (5, 5), (None, 7), (100, 7)):
@@ -57,12 +57,12 @@ def test_truncation_is_as_asked_each_time(folder):
         tokenizer.encode([text], 2)
 
 
-def test_refuses_a_single_string(folder):
+def test_a_single_string_is_refused(folder):
     with pytest.raises(ValueError, match="expected a list of texts"):
         load_tokenizer(folder).encode("no fever")
 
 
-def test_pickle_needs_no_folder(folder):
+def test_a_pickled_tokenizer_does_not_need_its_folder(folder):
     pickled = pickle.dumps(load_tokenizer(folder))
     for file in folder.iterdir():
         file.unlink()
@@ -71,19 +71,19 @@ def test_pickle_needs_no_folder(folder):
     assert tokenizer.encode(["fever"]) == load_tokenizer(folder).encode(["fever"])
 
 
-def test_saved_folder_is_the_same_and_transformers_loads_it(folder, tmp_path):
+def test_saved_files_are_the_same_and_transformers_loads_them(folder, tmp_path):
     load_tokenizer(folder).save(tmp_path / "saved")
     saved = {file.name: file.read_bytes() for file in (tmp_path / "saved").iterdir()}
     assert saved == {file.name: file.read_bytes() for file in folder.iterdir()}
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
     text = "No feverish cough."
     (ours,) = load_tokenizer(tmp_path / "saved").encode([text])
-    found = theirs(text, return_offsets_mapping=True)
-    assert found["input_ids"] == ours.ids
-    np.testing.assert_array_equal(found["offset_mapping"], ours.offsets)
+    expected = theirs(text, return_offsets_mapping=True)
+    assert expected["input_ids"] == ours.ids
+    np.testing.assert_array_equal(expected["offset_mapping"], ours.offsets)
 
 
-def test_vocabulary_without_tokenizer_json(folder, tmp_path):
+def test_a_vocabulary_without_tokenizer_json_is_converted(folder, tmp_path):
     expected = load_tokenizer(folder).encode(["No feverish cough."])
     (folder / "tokenizer.json").unlink()
     tokenizer = load_tokenizer(folder)
@@ -99,7 +99,7 @@ def test_vocabulary_without_tokenizer_json(folder, tmp_path):
         {"tokenizer_config.json": {"pad_token": "[MASK]"}},
     ],
 )
-def test_padding_token_is_the_named_one(folder, files):
+def test_the_padding_token_is_the_one_that_the_files_name(folder, files):
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     backend.no_padding()
     backend.save(str(folder / "tokenizer.json"))
@@ -110,20 +110,20 @@ def test_padding_token_is_the_named_one(folder, files):
     assert load_tokenizer(folder).pad_token_id == 4
 
 
-def test_no_padding_token(tmp_path):
+def test_a_tokenizer_without_a_padding_token_is_refused(tmp_path):
     backend = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="names no padding token"):
         load_tokenizer(tmp_path)
 
 
-def test_damaged_file(folder):
+def test_the_error_names_a_damaged_file(folder):
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"cannot read .*tokenizer\.json"):
         load_tokenizer(folder)
 
 
-def test_missing_packages(folder, monkeypatch):
+def test_the_error_names_missing_packages(folder, monkeypatch):
     (folder / "tokenizer.json").unlink()
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "transformers", None)
@@ -135,29 +135,29 @@ def test_missing_packages(folder, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "present"),
     [
         ([], "none of its files"),
         (["tokenizer_config.json"], "tokenizer_config.json"),
         (["vocab.json", "special_tokens_map.json"], "special_tokens_map.json, vocab.json"),
     ],
 )
-def test_a_folder_without_a_vocabulary(files, found, tmp_path):
+def test_a_folder_without_a_vocabulary_is_refused(files, present, tmp_path):
     for name in files:
         (tmp_path / name).write_text("{}")
     with pytest.raises(
-        ValueError, match=f"no tokenizer in .*: found {found}, expected tokenizer.j"
+        ValueError, match=f"no tokenizer in .*: found {present}, expected tokenizer.j"
     ):
         load_tokenizer(tmp_path)
 
 
-def test_a_vocabulary_that_transformers_cannot_read(tmp_path):
+def test_a_vocabulary_that_transformers_cannot_read_is_refused(tmp_path):
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"damaged")
     with pytest.raises(ValueError, match="transformers cannot make one"):
         load_tokenizer(tmp_path)
 
 
-def test_a_pointer_of_git_lfs(folder):
+def test_a_git_lfs_pointer_is_refused(folder):
     (folder / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is a Git LFS pointer.*git lfs pull"):
         load_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""Vocabularies without a tokenizer.json, and settings beside one."""
+"""Vocabularies without a tokenizer.json, and settings in addition to one."""
 
 import json
 
@@ -14,7 +14,7 @@ SETTINGS = "tokenizer_config.json"
 
 @pytest.fixture
 def folder(tmp_path):
-    """The vocabulary of a BERT, without a tokenizer.json."""
+    """A folder with the vocabulary of a BERT model, without a tokenizer.json."""
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", "utf-8")
     return tmp_path
@@ -27,15 +27,15 @@ def set_type(folder, model_type):
 @pytest.mark.parametrize(
     ("model_type", "files", "expected"),
     [
-        ("bert", ["vocab.json", "merges.txt"], "vocab.txt, which a BertTokenizer is"),
-        ("distilbert", ["vocab.json"], "vocab.txt, which a DistilBertTokenizer is"),
-        ("roberta", ["vocab.json"], "vocab.json with merges.txt, which a RobertaTokenizer is"),
-        ("roberta", ["vocab.txt"], "vocab.json with merges.txt, which a RobertaTokenizer is"),
-        ("camembert", ["vocab.txt"], "sentencepiece.bpe.model, which a CamembertTokenizer is"),
-        ("xlm-roberta", ["spiece.model"], "sentencepiece.bpe.model, which a XLMRobertaTokenizer"),
+        ("bert", ["vocab.json", "merges.txt"], "vocab.txt, from which a BertTokenizer"),
+        ("distilbert", ["vocab.json"], "vocab.txt, from which a DistilBertTokenizer"),
+        ("roberta", ["vocab.json"], "vocab.json with merges.txt, from which a RobertaTokenizer"),
+        ("roberta", ["vocab.txt"], "vocab.json with merges.txt, from which a RobertaTokenizer"),
+        ("camembert", ["vocab.txt"], "sentencepiece.bpe.model, from which a CamembertTokenizer"),
+        ("xlm-roberta", ["spiece.model"], "sentencepiece.bpe.model, from which a XLMRobertaToken"),
     ],
 )
-def test_a_vocabulary_of_another_family(model_type, files, expected, tmp_path):
+def test_a_vocabulary_of_another_family_is_refused(model_type, files, expected, tmp_path):
     set_type(tmp_path, model_type)
     for name in files:
         (tmp_path / name).write_text("{}")
@@ -44,27 +44,27 @@ def test_a_vocabulary_of_another_family(model_type, files, expected, tmp_path):
         load_tokenizer(tmp_path)
 
 
-def test_the_class_that_is_named_goes_before_the_type_of_the_model(folder):
+def test_the_named_tokenizer_class_takes_precedence_over_the_model_type(folder):
     set_type(folder, "roberta")
-    with pytest.raises(ValueError, match="which a RobertaTokenizer is made from"):
+    with pytest.raises(ValueError, match="from which a RobertaTokenizer is made"):
         load_tokenizer(folder)
     (folder / SETTINGS).write_text('{"tokenizer_class": "BertTokenizerFast"}')
     assert load_tokenizer(folder).encode(["fièvre"])[0].ids[0] == WORDS.index("[CLS]")
 
 
-def test_a_byte_order_mark(folder):
+def test_a_byte_order_mark_is_refused(folder):
     (folder / "vocab.txt").write_text("\n".join(WORDS), "utf-8-sig")
     with pytest.raises(ValueError, match=r"vocab\.txt starts with a byte order mark"):
         load_tokenizer(folder)
 
 
-def test_another_encoding(folder):
+def test_another_encoding_is_refused(folder):
     (folder / "vocab.txt").write_text("\n".join(WORDS), "latin-1")
     with pytest.raises(ValueError, match=r"vocab\.txt is not UTF-8 .*; copy it again"):
         load_tokenizer(folder)
 
 
-def test_line_ends_of_windows(folder):
+def test_windows_line_endings_do_not_matter(folder):
     expected = load_tokenizer(folder).backend.get_vocab()
     (folder / "vocab.txt").write_bytes("\r\n".join(WORDS).encode())
     assert load_tokenizer(folder).backend.get_vocab() == expected
@@ -79,7 +79,7 @@ def write_tokenizer(folder):
     backend.save(str(folder / "tokenizer.json"))
 
 
-def test_the_padding_token_that_is_named_goes_before_padding(folder):
+def test_the_named_padding_token_takes_precedence_over_tokenizer_json(folder):
     write_tokenizer(folder)
     assert load_tokenizer(folder).pad_token_id == 5
     (folder / SETTINGS).write_text('{"pad_token": "[PAD]"}')
@@ -91,12 +91,12 @@ def test_the_padding_token_that_is_named_goes_before_padding(folder):
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds a list; expected a JSON object"),
+        ("[]", "contains a list; expected a JSON object"),
         ('{"pad_token": 3}', "pad_token is 3; expected the token's text"),
         ('{"pad_token": {"id": 3}}', "pad_token is {'id': 3}; expected the token's text"),
     ],
 )
-def test_files_beside_the_tokenizer(name, content, message, folder):
+def test_invalid_settings_files_are_refused(name, content, message, folder):
     write_tokenizer(folder)
     (folder / name).write_text(content)
     with pytest.raises(ValueError, match=f"{name}.*{message}"):

@@ -1,4 +1,4 @@
-"""Which files hold the weights, what is a token classifier's, and how to convert others."""
+"""Which files contain the weights, what is a token classifier, how to convert other formats."""
 
 import json
 
@@ -34,9 +34,9 @@ def edit_tensors(folder, edit):
         lambda t: t | {"classifier.weight": np.zeros((5, 64), np.float32)},
         lambda t: t | {"classifier.weight": np.zeros(5, np.float32)},
     ],
-    ids=["no bias", "on two hidden states", "no matrix"],
+    ids=["no bias", "of two hidden states", "not a matrix"],
 )
-def test_a_classifier_of_something_else_is_left_aside(edit, bert_folder):
+def test_a_classifier_of_other_inputs_is_ignored(edit, bert_folder):
     edit_tensors(bert_folder, edit)
     assert read_labels(bert_folder) is None
     assert set(read_params(bert_folder, read_config(bert_folder))) == {"encoder"}
@@ -55,13 +55,13 @@ def test_a_classifier_of_something_else_is_left_aside(edit, bert_folder):
         (["BertModel"], "abcde", None),
     ],
 )
-def test_a_classifier_beside_a_pooler(architectures, names, expected, bert_folder):
+def test_with_a_pooler_architectures_and_tags_decide(architectures, names, expected, bert_folder):
     edit_tensors(bert_folder, lambda tensors: tensors | POOLER)
     edit_config(bert_folder, architectures=architectures, id2label=dict(enumerate(names)))
     assert read_labels(bert_folder) == expected
 
 
-def test_a_tensor_that_is_there_twice_is_refused(bert_folder):
+def test_two_tensors_for_one_parameter_are_refused(bert_folder):
     name = "embeddings.word_embeddings.weight"
     edit_tensors(bert_folder, lambda tensors: tensors | {name: tensors[f"bert.{name}"] + 1})
     message = f"two tensors for '{name}': 'bert.{name}' and '{name}'; expected one"
@@ -72,29 +72,29 @@ def test_a_tensor_that_is_there_twice_is_refused(bert_folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("adapter_model.safetensors", "holds adapter_model.safetensors, an adapter and no model"),
+        ("adapter_model.safetensors", "contains adapter_model.safetensors, an adapter without its"),
         ("model.fp16.safetensors", "no model.safetensors in .*, only model.fp16.safetensors; exp"),
-        ("model.gguf", "holds model.gguf, weights of another framework; expected model.safet"),
+        ("model.gguf", "contains model.gguf, weights of another framework; expected model.safet"),
     ],
 )
-def test_weights_under_another_name(name, message, bert_folder):
+def test_weights_in_another_file_are_refused(name, message, bert_folder):
     config = read_config(bert_folder)
     (bert_folder / "model.safetensors").rename(bert_folder / name)
     with pytest.raises(ValueError, match=message):
         read_params(bert_folder, config)
 
 
-def test_a_shard_and_a_pickle_that_are_pointers_of_git_lfs(bert_folder):
+def test_git_lfs_pointers_to_shards_and_pickles_are_refused(bert_folder):
     config = read_config(bert_folder)
     (bert_folder / "model.safetensors").unlink()
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
     (bert_folder / "pytorch_model.bin").write_text(pointer)
-    with pytest.raises(ValueError, match=r"pytorch_model\.bin is a pointer of Git LFS.*lfs pull"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin is a Git LFS pointer.*lfs pull"):
         read_params(bert_folder, config)
     (bert_folder / "model-1.safetensors").write_text(pointer)
     index = {"weight_map": {"a": "model-1.safetensors"}}
     (bert_folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r"model-1\.safetensors is a pointer of Git LFS"):
+    with pytest.raises(ValueError, match=r"model-1\.safetensors is a Git LFS pointer"):
         read_params(bert_folder, config)
 
 
@@ -106,8 +106,8 @@ def test_a_shard_and_a_pickle_that_are_pointers_of_git_lfs(bert_folder):
         (["BertForTokenClassification"], "BertForTokenClassification"),
     ],
 )
-def test_a_pickled_head_is_kept_when_converted(architectures, expected, bert_folder, tmp_path):
-    """The lines of the message, but for the tokenizer, which this folder has not."""
+def test_the_advised_conversion_keeps_the_head(architectures, expected, bert_folder, tmp_path):
+    """Runs the advised commands except those for the tokenizer, which this folder lacks."""
     config = read_config(bert_folder)
     edit_config(bert_folder, architectures=architectures, id2label=dict(enumerate(TAGS)))
     kernel = read_params(bert_folder, config)["classifier"]["kernel"]
@@ -125,7 +125,7 @@ def test_a_pickled_head_is_kept_when_converted(architectures, expected, bert_fol
     np.testing.assert_array_equal(read_params(converted, config)["classifier"]["kernel"], kernel)
 
 
-def test_a_pickled_base_model_gets_no_head_when_converted(bert_folder):
+def test_the_advised_conversion_of_a_base_model_adds_no_head(bert_folder):
     config = read_config(bert_folder)
     (bert_folder / "model.safetensors").rename(bert_folder / "pytorch_model.bin")
     edit_config(bert_folder, architectures=None, id2label=None)

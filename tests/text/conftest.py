@@ -1,11 +1,11 @@
-"""What the tests of the readers share."""
+"""Fixtures shared by the tests of the readers."""
 
 import pytest
 
 
 @pytest.fixture
 def write(tmp_path):
-    """Return a function that writes a file and the folders of its name."""
+    """Return a function that writes a file and creates the folders in its name."""
 
     def write(name, content):
         path = tmp_path / name

@@ -23,7 +23,7 @@ def test_a_shared_token_goes_to_the_entity_that_starts_first():
     assert entities_to_spans(entities, [(0, 6)]) == [TokenSpan("a", 0, 1)]
 
 
-def test_an_entity_that_is_cut_off_is_left_out():
+def test_a_truncated_entity_is_left_out():
     assert entities_to_spans([Entity("a", 10, 12)], [(0, 4)]) == []
     assert entities_to_spans([Entity("a", 0, 2)], []) == []
 
@@ -39,7 +39,7 @@ def test_spans_over_special_tokens_cover_the_text_of_the_others():
     assert spans_to_entities([("a", 0, 1)], offsets) == ()
 
 
-def test_spans_that_meet_inside_a_character_give_no_overlap():
+def test_spans_that_meet_inside_a_character_do_not_overlap():
     offsets = [(0, 1), (1, 2), (1, 2), (2, 3)]
     spans = [("a", 0, 2), ("b", 2, 4)]
     assert spans_to_entities(spans, offsets) == (Entity("a", 0, 2), Entity("b", 2, 3))

@@ -6,7 +6,7 @@ from medjax.readers import Dropped, read_brat, read_documents
 from medjax.text import Document, Entity
 
 TEXT = "Fièvre à 39 °C 🙂 le 3 mai.\r\nPas de toux;\r\ninsuline lente, œdème.\r\n"
-WANTED = ("Fièvre", "toux", "insuline lente", "œdème")
+COVERED = ("Fièvre", "toux", "insuline lente", "œdème")
 BOM = "\ufeff"
 WIDTHS = {
     "characters": lambda char: 1,
@@ -16,14 +16,14 @@ WIDTHS = {
 
 
 def standoff(raw, width, *, one_line_end=False, counts_mark=False):
-    """Return T lines for WANTED, counted by prefixes and not as the reader does."""
+    """Return T lines for COVERED; unlike the reader, count the prefixes of the text."""
 
     def count(text):
         text = text if counts_mark else text.replace(BOM, "")
         return sum(map(width, text.replace("\r\n", "\n") if one_line_end else text))
 
     lines = []
-    for number, words in enumerate(WANTED, start=1):
+    for number, words in enumerate(COVERED, start=1):
         start = raw.index(words)
         end = start + len(words)
         lines.append(f"T{number}\tSign {count(raw[:start])} {count(raw[:end])}\t{words}\n")
@@ -34,21 +34,21 @@ def standoff(raw, width, *, one_line_end=False, counts_mark=False):
 @pytest.mark.parametrize("counts_mark", [False, True])
 @pytest.mark.parametrize("one_line_end", [False, True])
 @pytest.mark.parametrize("unit", WIDTHS)
-def test_brat_offsets_however_they_were_counted(
+def test_brat_offsets_of_every_convention_are_read(
     write, caplog, unit, one_line_end, counts_mark, mark
 ):
     write("a.txt", mark + TEXT)
     ann = standoff(mark + TEXT, WIDTHS[unit], one_line_end=one_line_end, counts_mark=counts_mark)
     (document,) = read_brat(write("a.ann", ann)).documents
     assert document.text == TEXT
-    assert [TEXT[e.start : e.end] for e in document.entities] == list(WANTED)
-    way = unit + ", CR LF as one" * one_line_end
-    way += ", the byte order mark too" * bool(counts_mark and mark)
-    said = f"BRAT: the offsets count {way} in some files: 1 ({write('a.ann', ann)})"
-    assert caplog.messages == ([] if way == "characters" else [said])
+    assert [TEXT[e.start : e.end] for e in document.entities] == list(COVERED)
+    convention = unit + ", CR LF as one" * one_line_end
+    convention += ", the byte order mark too" * bool(counts_mark and mark)
+    warning = f"BRAT: the offsets count {convention} in some files: 1 ({write('a.ann', ann)})"
+    assert caplog.messages == ([] if convention == "characters" else [warning])
 
 
-def test_brat_how_offsets_were_counted_is_said_once(write, tmp_path, caplog):
+def test_brat_there_is_one_warning_for_each_unusual_convention(write, tmp_path, caplog):
     for name in "abcde":
         write(f"{name}.txt", "🙂 toux")
         write(f"{name}.ann", "T1\tSign 3 7\ttoux\n")
@@ -64,7 +64,7 @@ def test_brat_how_offsets_were_counted_is_said_once(write, tmp_path, caplog):
     ]
 
 
-def test_brat_offsets_within_a_character_or_of_two_ways_are_refused(write):
+def test_brat_offsets_inside_a_character_or_of_two_conventions_are_refused(write):
     write("a.txt", "🙂 toux, fièvre 🙂 toux")
     with pytest.raises(ValueError, match=r"a\.ann:1: found the text 'toux', expected 'oux,'"):
         read_brat(write("a.ann", "T1\tSign 3 7\ttoux\nT2\tSign 17 21\ttoux\n"))
@@ -77,11 +77,11 @@ def test_brat_line_ends_at_the_edge_of_an_entity(write):
     text = "a\r\ntoux\r\nb"
     write("a.txt", text)
     (document,) = read_brat(write("a.ann", "T1\tX 0 1\ta\nT2\tX 1 6\ttoux\n")).documents
-    # The carriage return, which does not count, is in neither.
+    # The carriage return, which does not count, belongs to neither entity.
     assert document.entities == (Entity("X", 0, 1), Entity("X", 2, 7))
 
 
-def test_brat_byte_order_marks_and_an_entity_at_the_start(write, caplog):
+def test_brat_byte_order_marks_do_not_shift_entities(write, caplog):
     write("a.txt", BOM + "toux, fièvre")
     line = "T1\tSign {} {}\ttoux\nT2\tSign {} {}\tfièvre\n"
     expected = (
@@ -117,7 +117,7 @@ def test_brat_files_with_carriage_returns_only(write):
     assert [(kind, count) for _, kind, count in map(tuple, corpus.dropped)] == [("relations", 1)]
 
 
-def test_brat_what_is_left_out_is_counted_by_file_and_said(write, tmp_path, caplog):
+def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
     write("b.txt", "No pain.\r\nLeft and right arm fracture, mild\nfever.")
     ann = write(
         "b.ann",
@@ -153,38 +153,38 @@ def test_brat_what_is_left_out_is_counted_by_file_and_said(write, tmp_path, capl
         Dropped(str(ann), "relations", 2),
         Dropped(str(ann), "notes and normalisations", 2),
         Dropped(str(ann), "events", 1),
-        Dropped(str(ann), "lines of no known kind", 2),
+        Dropped(str(ann), "lines of unknown kind", 2),
         Dropped(str(ann), "discontinuous entities cut to their longest fragment", 1),
         Dropped(str(ann), "entities overlapping a longer one", 1),
     ]
     (message,) = caplog.messages
-    assert message.startswith(f"BRAT: left out are texts without an .ann file: 1 ({alone}); ")
+    assert message.startswith(f"BRAT: left out texts without an .ann file: 1 ({alone}); ")
     assert f"; relations: 2 ({ann}); " in message
     assert read_documents(tmp_path) == corpus.documents
     assert read_brat([ann]).documents == corpus.documents[1:]
 
 
-def test_brat_the_first_files_are_named_and_the_others_counted(write, tmp_path, caplog):
+def test_brat_the_warning_names_the_first_files_and_counts_the_others(write, tmp_path, caplog):
     for number in range(15):
         write(f"{number:02}.txt", "")
         write(f"{number:02}.ann", "R1\tof Arg1:T1 Arg2:T2\n" * (number + 1))
     assert len(read_brat(tmp_path).dropped) == 15
-    expected = "BRAT: left out are relations: 120 (00.ann, 01.ann, 02.ann and 12 more files)"
+    expected = "BRAT: left out relations: 120 (00.ann, 01.ann, 02.ann and 12 more files)"
     assert [message.replace(f"{tmp_path}/", "") for message in caplog.messages] == [expected]
 
 
-def test_brat_says_nothing_when_nothing_is_lost(write, caplog):
+def test_brat_logs_nothing_if_nothing_is_left_out(write, caplog):
     write("a.txt", "pain")
     corpus = read_brat(write("a.ann", "T1\tProblem 0 4\tpain\n"))
     assert corpus == ([Document("pain", (Entity("Problem", 0, 4),), "a")], 0, 0, [])
     assert not caplog.records
 
 
-def test_brat_nested_folders(write, tmp_path):
+def test_brat_subfolders_are_read_and_hidden_files_are_not(write, tmp_path):
     for name in ("ward2/deep/b", "ward1/a", "c", "ward1/x.y"):
         write(f"{name}.txt", name)
         write(f"{name}.ann", "")
-    write("ward1/._a.ann", b"\x00\x05\x16\x07")  # macOS's
+    write("ward1/._a.ann", b"\x00\x05\x16\x07")  # as macOS writes them
     write("ward1/.ipynb_checkpoints/a-checkpoint.ann", "broken")
     (tmp_path / "ward2" / "loop").symlink_to(tmp_path, target_is_directory=True)
     documents = read_documents(tmp_path)
@@ -207,7 +207,7 @@ def test_brat_links_to_folders_are_followed(write, tmp_path):
     assert [d.name for d in read_brat(tmp_path / "cohort").documents] == ["ward/a"]
 
 
-def test_brat_suffixes_in_capitals(write, tmp_path):
+def test_brat_suffixes_may_be_in_capitals(write, tmp_path):
     write("a.TXT", "pain")
     write("a.ANN", "T1\tProblem 0 4\tpain\n")
     expected = [Document("pain", (Entity("Problem", 0, 4),), "a")]
@@ -227,20 +227,29 @@ def test_brat_suffixes_in_capitals(write, tmp_path):
         (f"T1\tProblem 0 {'9' * 5000}\tpain", "expected ID, tab"),
     ],
 )
-def test_brat_malformed_lines_are_named(write, line, message):
+def test_brat_the_error_names_a_malformed_line(write, line, message):
     write("a.txt", "pain her")
     path = write("a.ann", f"\n{line}\n")
     with pytest.raises(ValueError, match=re.escape(f"{path}:2: ") + ".*" + re.escape(message)):
         read_brat(path)
 
 
-def test_brat_line_ends_are_no_part_of_what_is_named(write):
+def test_brat_the_error_shows_no_line_ends(write):
     write("a.txt", "pain")
     with pytest.raises(ValueError, match=r"found the text 'rash', expected 'pain'"):
         read_brat(write("a.ann", "\r\nT1\tProblem 0 4\trash\r\n"))
 
 
-def test_brat_missing_files_are_named(write, tmp_path):
+def test_brat_the_corpus_has_a_short_repr(write, tmp_path):
+    for number in range(50):
+        write(f"{number}.txt", "pain " * 100)
+        write(f"{number}.ann", "T1\tSign 0 4\tpain\nR1\tof Arg1:T1 Arg2:T1\n")
+    assert repr(read_brat(tmp_path)) == (
+        "BratCorpus(50 documents, nb_dropped=0, nb_shortened=0, dropped=50 kinds in files)"
+    )
+
+
+def test_brat_the_error_names_a_missing_file(write, tmp_path):
     with pytest.raises(ValueError, match=r"found no \.ann file"):
         read_brat(tmp_path)
     with pytest.raises(ValueError, match=r"a\.ann:1: found no a\.txt"):

@@ -9,19 +9,20 @@ FIRST, SECOND = "The patient took ibuprofen for low back pain .", "No fever ."
 TAGS = "O O O B-Drug O B-Sign I-Sign I-Sign O / O B-Sign O"
 
 
-def columns(tags, *, separator="\t", count_from=None):
-    """Return the two sentences with these tags, after a column that counts or none."""
+def columns(tags, *, separator="\t", number_from=None):
+    """Return the two sentences with these tags; number the tokens if requested."""
     lines = []
     for sentence, row in zip((FIRST, SECOND), tags.split(" / "), strict=True):
         words = zip(sentence.split(), row.split(), strict=True)
-        for number, cells in enumerate(words, count_from or 0):
-            front = [] if count_from is None else [str(number)]
-            lines.append(separator.join([*front, *cells]))
+        for number, cells in enumerate(words, number_from or 0):
+            first_column = [] if number_from is None else [str(number)]
+            lines.append(separator.join([*first_column, *cells]))
         lines.append("")
     return "\n".join(lines)
 
 
-def found(documents):
+def texts_of(documents):
+    """Return the text of each document, with the label and the text of each of its entities."""
     return [(d.text, [(e.label, d.text[e.start : e.end]) for e in d.entities]) for d in documents]
 
 
@@ -31,7 +32,7 @@ EXPECTED = [
 ]
 
 
-def test_conll_sentences_and_names(write):
+def test_conll_sentences_are_documents_named_by_line(write):
     path = write(
         "notes.tsv",
         "-DOCSTART-\tO\n\nNo\tO\nchest\tB-Problem\npain\tI-Problem\n.\tO\n\n\nECG\tB-Test\nok\tO",
@@ -70,30 +71,29 @@ def test_conll_reads_every_scheme(write, tags):
     ],
     ids=["prefix", "underscore", "suffix", "lower case"],
 )
-def test_conll_tags_in_any_notation(write, change, caplog):
-    assert found(read_conll(write("x.conll", columns(change(TAGS))))) == EXPECTED
+def test_conll_tags_in_any_notation_are_read(write, change, caplog):
+    assert texts_of(read_conll(write("x.conll", columns(change(TAGS))))) == EXPECTED
     assert not caplog.records
 
 
 def test_conll_tags_without_prefix_are_runs_of_a_label(write, caplog):
     tags = re.sub("[BI]-", "", TAGS)
-    assert found(read_conll(write("x.conll", columns(tags)))) == EXPECTED
-    assert "x.conll: the tags have no prefix (Drug, Sign); neighbouring tokens" in caplog.text
+    assert texts_of(read_conll(write("x.conll", columns(tags)))) == EXPECTED
+    assert "x.conll: the tags have no prefix (Drug, Sign); adjacent tokens" in caplog.text
     assert len(caplog.records) == 1
 
 
 def test_conll_tags_without_label_are_entities(write, caplog):
     tags = re.sub(r"-\w+", "", TAGS)
-    documents = found(read_conll(write("x.conll", columns(tags))))
-    assert documents == [
+    assert texts_of(read_conll(write("x.conll", columns(tags)))) == [
         (FIRST, [("Entity", "ibuprofen"), ("Entity", "low back pain")]),
         (SECOND, [("Entity", "fever")]),
     ]
-    assert "x.conll: the tags have no label; it is 'Entity'" in caplog.text
+    assert "x.conll: the tags have no label; 'Entity' is used" in caplog.text
     assert len(caplog.records) == 1
 
 
-def test_conll_columns_separator_and_joiner(write):
+def test_conll_columns_separator_and_joiner_are_arguments(write):
     path = write("x.bio", "1;B-a;胃;x\n2;I-a;痛;x\n")
     (document,) = read_conll(path, token_column=2, tag_column=1, separator=";", joiner="")
     assert document == Document("胃痛", (Entity("a", 0, 2),), "x.bio:1")
@@ -102,9 +102,9 @@ def test_conll_columns_separator_and_joiner(write):
 
 
 @pytest.mark.parametrize(("first", "numbers"), [(0, "0 1 2"), (1, "1 2 3")])
-def test_conll_a_column_that_counts_is_skipped(write, first, numbers):
-    path = write("x.conll", columns(TAGS, count_from=first))
-    assert found(read_conll(path)) == EXPECTED
+def test_conll_a_column_of_token_numbers_is_skipped(write, first, numbers):
+    path = write("x.conll", columns(TAGS, number_from=first))
+    assert texts_of(read_conll(path)) == EXPECTED
     assert read_conll(path, token_column=0)[1].text == numbers
 
 
@@ -113,28 +113,28 @@ def test_conll_a_column_that_counts_is_skipped(write, first, numbers):
     [
         (
             "d1 No O\nd1 fever B-a\n\nd2 A O\nd2 rash B-a\n",
-            "1: found one value for a whole sentence ('d1', 'd2') in column 0, expected tokens; "
-            "give token_column=1, where there is 'No', 'fever', 'A'",
+            "1: found the same value throughout each sentence ('d1', 'd2') in column 0, expected "
+            "tokens; pass token_column=1, which has 'No', 'fever', 'A'",
         ),
         (
             "\n7 No O\n8 fever B-a\n\n9 A O\n",
-            "2: found numbers ('7', '8', '9') in column 0, expected tokens; give token_column=1, "
-            "where there is 'No', 'fever', 'A'",
+            "2: found numbers ('7', '8', '9') in column 0, expected tokens; pass token_column=1, "
+            "which has 'No', 'fever', 'A'",
         ),
         (
             "1 d1 No O\n2 d1 fever B-a\n3 d1 . O\n",
-            "1: found one value for a whole sentence ('d1') in column 1, expected tokens; give "
-            "token_column=2",
+            "1: found the same value throughout each sentence ('d1') in column 1, expected tokens; "
+            "pass token_column=2",
         ),
         (
             "7 O\n8 B-a\n9 O\n",
-            "1: found numbers ('7', '8', '9') in column 0, expected tokens; give the column as "
+            "1: found numbers ('7', '8', '9') in column 0, expected tokens; pass the column as "
             "token_column, 0 if these are the tokens",
         ),
         (
             "Sentence #,Word,Tag\nSentence: 1,No,O\n,fever,B-a\n,.,O\n",
-            "2: found one value for a whole sentence ('Sentence: 1') in column 0, expected tokens; "
-            "give token_column=1",
+            "2: found the same value throughout each sentence ('Sentence: 1') in column 0, "
+            "expected tokens; pass token_column=1",
         ),
     ],
 )
@@ -144,13 +144,13 @@ def test_conll_a_column_without_tokens_is_refused(write, content, message):
         read_conll(path)
 
 
-def test_conll_a_column_that_counts_in_short_sentences(write):
+def test_conll_token_numbers_in_short_sentences_are_skipped(write):
     path = write("x.tsv", "0\t-DOCSTART-\tO\n\n0\tNo\tO\n\n0\tYes\tO\n")
     assert [document.text for document in read_conll(path)] == ["No", "Yes"]
     assert read_conll(write("x.tsv", "1\tmg\tO\n"))[0].text == "1"
 
 
-def test_conll_an_explicit_column_is_obeyed(write):
+def test_conll_an_explicit_token_column_is_not_questioned(write):
     assert read_conll(write("x.tsv", "7 O\n8 B-a\n9 O\n"), token_column=0)[0].text == "7 8 9"
 
 
@@ -158,13 +158,13 @@ def test_conll_an_explicit_column_is_obeyed(write):
     ("header", "separator"),
     [("token\ttag", "\t"), ("Token\tNER_tag", "\t"), ("word,label", ","), ("Word;Tag", ";")],
 )
-def test_conll_a_header_is_no_token(write, header, separator):
+def test_conll_a_header_is_left_out(write, header, separator):
     path = write("x.csv", f"{header}\n" + columns(TAGS, separator=separator))
-    assert found(read_conll(path)) == EXPECTED
+    assert texts_of(read_conll(path)) == EXPECTED
     assert read_conll(path)[0].name == "x.csv:2"
 
 
-def test_conll_comma_separated_values_with_quotes_and_empty_lines(write):
+def test_conll_comma_separated_values_are_read_with_quotes_and_empty_lines(write):
     path = write("x.csv", 'word,tag\nLow,B-a\n"back,",I-a\n",O\n"""",O\n,\nNo,O\n')
     assert [d.text for d in read_conll(path)] == ['Low back, " "', "No"]
     same = write("x.tsv", "Low,B-a\nback,I-a\n\nNo,O\n")
@@ -173,15 +173,15 @@ def test_conll_comma_separated_values_with_quotes_and_empty_lines(write):
     assert [d.text for d in read_conll(commas)] == ["a,b , rash"]
 
 
-def test_conll_byte_order_mark_line_ends_and_no_break_space(write):
+def test_conll_byte_order_mark_and_line_ends_are_removed_and_no_break_space_is_not(write):
     path = write("x.iob", b"\xef\xbb\xbf5\xc2\xa0mg B-a\r\n\r\nno O\r\n")
     assert [document.text for document in read_conll(path)] == ["5\xa0mg", "no"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
-def test_conll_any_line_end(write, end):
+def test_conll_all_line_ends_are_read(write, end):
     path = write("x.tsv", columns(TAGS).replace("\n", end))
-    assert found(read_conll(path)) == EXPECTED
+    assert texts_of(read_conll(path)) == EXPECTED
     assert read_conll(path)[1].name == "x.tsv:11"
 
 
@@ -191,14 +191,14 @@ def test_conll_a_no_break_space_can_be_a_token(write):
     assert second.text == "\u2009"
 
 
-def test_conll_comments_are_left_out_and_hash_tokens_are_not(write):
+def test_conll_comments_are_left_out_but_hash_tokens_are_kept(write):
     path = write("x.txt", "# text = vitamin O\n# a b\na _ O\n# _ B-n\n5 _ I-n\n# newdoc\n\n")
     (document,) = read_conll(path)
     assert document.text == "a # 5"
     assert document.entities == (Entity("n", 2, 5),)
 
 
-def test_conll_comments_between_tags_without_prefix(write):
+def test_conll_comments_are_left_out_between_tags_without_prefix(write):
     path = write("x.txt", "# doc\nno O\n# O\nrash Sign\n# Sign\n")
     (document,) = read_conll(path)
     assert document.text == "no # rash #"
@@ -211,32 +211,32 @@ def test_conll_comments_between_tags_without_prefix(write):
         ("a O\n\nb\n", {}, "3: found 1 columns ['b'], expected at least 2"),
         ("a O\n", {"tag_column": 3}, "1: found 2 columns ['a', 'O'], expected at least 4"),
         ("a b O\nc O\n", {"token_column": 1}, "2: found 2 columns ['c', 'O'], expected at least 3"),
-        ("a O\nb B-a\nc DRUG\n", {}, "3: found 'DRUG' as tag, expected O or a prefix and a label"),
-        ("a B-a\nb DRUG\n", {}, "2: found 'DRUG' as tag, expected O or a prefix and a label"),
+        ("a O\nb B-a\nc DRUG\n", {}, "3: found 'DRUG' as tag, expected O, or a prefix and a label"),
+        ("a B-a\nb DRUG\n", {}, "2: found 'DRUG' as tag, expected O, or a prefix and a label"),
         ("a\tO\n\tO\n", {}, "2: found an empty token, expected text in column 0"),
         (
             "a O x\nb B-a y\n",
             {},
-            "1: found 'x' as tag, expected O or a prefix and a label such as B-Drug, in one "
-            "notation for all tags, in column -1; there are tags in column 1, give tag_column=1",
+            "1: found 'x' as tag, expected O, or a prefix and a label such as B-Drug, in the same "
+            "notation for all tags, in column -1; there are tags in column 1, pass tag_column=1",
         ),
         ("mot etat\na O\nb B-a\n", {}, "if this line names the columns, remove it"),
     ],
 )
-def test_conll_malformed_lines_are_named(write, content, options, message):
+def test_conll_the_error_names_a_malformed_line(write, content, options, message):
     path = write("x.tsv", content)
     with pytest.raises(ValueError, match=re.escape(f"{path}:") + ".*" + re.escape(message)):
         read_conll(path, **options)
 
 
-def test_conll_one_sentence_of_a_whole_file_is_said(write, caplog):
+def test_conll_a_file_that_is_one_long_sentence_is_logged(write, caplog):
     read_conll(write("x.tsv", "word O\n" * 500))
     assert not caplog.records
     read_conll(write("x.tsv", "word O\n" * 501))
     assert "x.tsv: one sentence of 501 tokens; a blank line should end each" in caplog.text
 
 
-def test_conll_other_formats_are_named(write):
+def test_conll_the_error_names_another_format(write):
     with pytest.raises(ValueError, match="found medkit JSON, expected CoNLL columns; medjax"):
         read_conll(write("x.tsv", '{"version": "0.2", "content_type": "text_document_list"}\n'))
     assert read_documents(write("x.tsv", '["\tO\nrash\tB-a\n'))[0].text == '[" rash'

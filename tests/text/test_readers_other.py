@@ -22,9 +22,9 @@ def medkit_entity(**changes):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "1: found no JSON"),
-        ("{\n\n", "3: found no JSON"),
-        (HEADER + "{\n", "2: found no JSON"),
+        ("", "1: found invalid JSON"),
+        ("{\n\n", "3: found invalid JSON"),
+        (HEADER + "{\n", "2: found invalid JSON"),
         (
             HEADER.replace("0.2", "0.9"),
             "1: found version and content ('0.9', 'text_document_list')",
@@ -35,38 +35,38 @@ def medkit_entity(**changes):
         ),
         (
             HEADER.replace("document", "annotation"),
-            "give the document as path and these annotations as anns_path",
+            "pass the document as path and these annotations as anns_path",
         ),
         ('{"a": 1}', "1: found {'a': 1}, expected the header of medkit JSON"),
         ("[5]", "1: found [5], expected the header of medkit JSON"),
-        (HEADER + "\n[]\n", "3: found None as 'text', expected a str"),
+        (HEADER + "\n[]\n", "3: found None as 'text', expected a string"),
         (HEADER + '{"text": "a", "anns": 3}', "2: found 3 as 'anns', expected a list"),
-        (medkit_entity(label=3), "2: found 3 as 'label', expected a str"),
-        (medkit_entity(spans=[5]), "2: found None as 'start', expected a int"),
+        (medkit_entity(label=3), "2: found 3 as 'label', expected a string"),
+        (medkit_entity(spans=[5]), "2: found None as 'start', expected an integer"),
         (medkit_entity(spans=[{"start": 0, "end": 9}]), "found a at 0 to 9, expected it in 0 to 4"),
         (medkit_entity(text="pane"), "2: found the text 'pane', expected 'pain'"),
     ],
 )
-def test_medkit_malformed_lines_are_named(write, content, message):
+def test_medkit_the_error_names_a_malformed_line(write, content, message):
     path = write("x.jsonl", content)
     with pytest.raises(ValueError, match=re.escape(f"{path}:") + ".*" + re.escape(message)):
         read_medkit_json(path)
 
 
-def test_medkit_annotations_apart_need_a_single_document(write):
+def test_medkit_separate_annotations_need_a_single_document(write):
     path = write("x.jsonl", HEADER)
-    apart = write("anns.jsonl", HEADER.replace("document", "annotation"))
+    separate = write("anns.jsonl", HEADER.replace("document", "annotation"))
     with pytest.raises(ValueError, match="found 0 documents, expected one"):
-        read_medkit_json(path, apart)
+        read_medkit_json(path, separate)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_medkit_with_a_byte_order_mark_and_any_line_end(write, end):
+def test_medkit_files_with_a_byte_order_mark_and_all_line_ends_are_read(write, end):
     path = write("x.jsonl", "\ufeff" + medkit_entity().replace("\n", end))
     assert read_documents(path) == [Document("pain", (Entity("a", 0, 4),), "x.jsonl:2")]
 
 
-def test_medkit_what_is_left_out_is_said(write, caplog):
+def test_medkit_omissions_are_logged(write, caplog):
     entity = {"_class_name": "x.Entity", "label": "a", "text": "pain"}
     anns = [
         {**entity, "spans": [{"start": 0, "end": 4}], "attrs": [{"label": "negated"}]},
@@ -82,12 +82,12 @@ def test_medkit_what_is_left_out_is_said(write, caplog):
     (document,) = read_medkit_json(path)
     assert document.entities == (Entity("a", 0, 4),)
     assert [message.replace(f" ({path})", "") for message in caplog.messages] == [
-        "medkit JSON: left out are attributes: 2; entities with no original span: 1; segments: 2; "
+        "medkit JSON: left out attributes: 2; entities with no original span: 1; segments: 2; "
         "relations: 1; annotations of the class Note: 1; entities overlapping a longer one: 1"
     ]
 
 
-# Foreign files
+# Files of other tools
 
 SPAN = {"start": 0, "end": 4, "label": "Sign"}
 JSON = [
@@ -111,7 +111,7 @@ JSON = [
 
 @pytest.mark.parametrize("shape", ["record", "list", "lines", "indented"])
 @pytest.mark.parametrize(("name", "record", "remedy"), JSON, ids=[name for name, *_ in JSON])
-def test_foreign_json_is_named(write, name, record, remedy, shape):
+def test_the_error_names_the_json_of_another_tool(write, name, record, remedy, shape):
     text = {
         "record": json.dumps(record),
         "list": json.dumps([record, record]),
@@ -126,7 +126,7 @@ def test_foreign_json_is_named(write, name, record, remedy, shape):
         read_conll(write("x.tsv", text))
 
 
-def zipped(name):
+def zip_archive(name):
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(name, "x")
@@ -140,9 +140,9 @@ def zipped(name):
         (b"ARROW1\0\0", "an Arrow table"),
         (b"\xff\xff\xff\xff\x10\1", "an Arrow stream"),
         (b"\x1f\x8b\x08\0", "a gzip archive"),
-        (zipped("notes/a.ann"), "a zip archive"),
-        (zipped("xl/workbook.xml"), "an Excel workbook"),
-        (zipped("TypeSystem.xml"), "a UIMA CAS archive"),
+        (zip_archive("notes/a.ann"), "a zip archive"),
+        (zip_archive("xl/workbook.xml"), "an Excel workbook"),
+        (zip_archive("TypeSystem.xml"), "a UIMA CAS archive"),
         (b'<?xml version="1.0"?>\n<xmi:XMI xmlns:cas="x">', "UIMA CAS XMI"),
         (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE collection SYSTEM "BioC.dtd">', "BioC XML"),
         (b'<?xml version="1.0"?>\n<collection><source/>', "BioC XML"),
@@ -152,36 +152,34 @@ def zipped(name):
         (b"#FORMAT=WebAnno TSV 3.3\n\n\n#Text=No\n1-1\t0-2\tNo\t_\n", "WebAnno TSV"),
     ],
 )
-def test_foreign_files_are_named(write, content, name):
+def test_the_error_names_the_file_of_another_tool(write, content, name):
     for file in ("x.tsv", "x.jsonl", "x.other", "x"):
         with pytest.raises(ValueError, match=f"{file}: found {name}.*, expected "):
             read_documents(write(file, content))
 
 
-def test_foreign_binary_files_are_named_beside_brat_too(write):
-    write("a.txt", zipped("word/document.xml"))
+def test_the_error_names_a_binary_file_in_place_of_a_brat_text(write):
+    write("a.txt", zip_archive("word/document.xml"))
     with pytest.raises(ValueError, match=r"a\.txt: found a Word document, expected text"):
         read_brat(write("a.ann", ""))
 
 
-# By name and by content
+# Detection by name and by content
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("x.tsv", "x.conll", "x.txt", "x.iob", "x.BIO", "x.conllu", "x.conll03", "x.iob2"),
-        *("x.iobes", "x.bioes", "x.bilou", "x.bmes", "x.train", "x.dev", "x.devel", "x.test"),
-        *("x.valid", "x.csv", "x.tags"),
-    ],
+SUFFIXES = (
+    "tsv conll txt iob BIO conllu conll03 iob2 iobes bioes bilou bmes train dev devel test valid "
+    "csv tags"
 )
-def test_columns_are_read_by_suffix(write, name):
-    path = write(name, "a O\n")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES.split())
+def test_columns_are_recognised_by_suffix(write, suffix):
+    path = write(f"x.{suffix}", "a O\n")
     assert format_of(path) == "conll"
     assert read_documents(path)[0].text == "a"
 
 
-def test_an_unknown_suffix_is_read_by_content(write, tmp_path):
+def test_files_of_unknown_suffix_are_recognised_by_content(write, tmp_path):
     path = write("corpus.gold", "# a comment\nNo O\nrash B-Sign\n\nNo O\n\n" * 9000)
     assert format_of(path) == "conll"
     assert len(read_documents(path)) == 18000
@@ -192,7 +190,7 @@ def test_an_unknown_suffix_is_read_by_content(write, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "A note.\nOf two lines, this one longer.\n", "a b\nc d\n"])
-def test_what_is_not_supported_is_told_what_is(write, tmp_path, content):
+def test_the_error_lists_the_supported_formats(write, tmp_path, content):
     supported = r"expected a folder with \.ann files \(BRAT\), CoNLL columns .* or medkit JSON"
     with pytest.raises(ValueError, match=r"found the suffix '\.md' and no columns, " + supported):
         read_documents(write("x.md", content))

@@ -37,12 +37,12 @@ def test_the_same_span_in_another_sentence_is_wrong():
     ("y_pred", "message"),
     [([["O"]], "found 1 predicted sentences; expected 2"), ([["O"], []], "sentence 1 has 0")],
 )
-def test_sentences_of_other_lengths_are_refused(y_pred, message):
+def test_sentences_of_different_lengths_are_refused(y_pred, message):
     with pytest.raises(ValueError, match=message):
         span_scores([["O"], ["O"]], y_pred)
 
 
-def test_a_label_called_as_an_average_is_refused():
+def test_a_label_named_like_an_average_is_refused():
     with pytest.raises(ValueError, match="'macro' has the name of an average"):
         span_scores([["B-macro"]], [["O"]])
 
@@ -62,7 +62,7 @@ def test_span_metrics_of_logits_and_of_predictions(module):
     assert metrics.compute(expected)["a_recall"] == 1.0
 
 
-def test_windows_of_a_document_are_put_together_whatever_their_order():
+def test_windows_of_a_document_are_joined_in_any_order():
     metrics = SpanMetrics(TAGS)
     rows = [  # document, words, entities that start there, labels, predictions
         (7, [(9, 11), (12, 14)], [], [2, 0], [2, 0]),
@@ -88,17 +88,19 @@ def test_windows_of_a_document_are_put_together_whatever_their_order():
 
 def test_rows_without_an_annotation_among_others_are_refused():
     columns = {"y_true": [["O"], ["O"]], "y_pred": [["O"], ["O"]], "gold": [(0, [(0, 1)], [])]}
-    with pytest.raises(ValueError, match="annotations of 1 rows and tags of 2; expected as many"):
+    with pytest.raises(
+        ValueError, match="annotations for 1 rows and tags for 2; expected the same number"
+    ):
         SpanMetrics(TAGS).compute(columns)
 
 
-def test_the_annotation_survives_a_checkpoint():
+def test_annotations_survive_a_checkpoint():
     column = [Gold(4, [(0, 3)], [("a", 0, 3)]), Gold(None, [], [])]
     stored = json.loads(json.dumps(column_to_json("gold", column)))
     assert from_json(stored) == column
 
 
-def test_labels_and_words_of_a_row_are_as_many():
+def test_a_row_needs_one_label_per_word():
     with pytest.raises(ValueError, match="a row has 1 labels for 2 words"):
         SpanMetrics(TAGS).prepare_batch(
             {"predictions": np.array([[0]])},
@@ -106,17 +108,17 @@ def test_labels_and_words_of_a_row_are_as_many():
         )
 
 
-def test_entities_are_right_by_label_start_and_end():
+def test_entities_are_compared_by_label_start_and_end():
     gold = [[Entity("a", 0, 3), Entity("b", 4, 6)], [Entity("a", 0, 3)]]
-    found = [[Entity("a", 0, 3, 0.9), Entity("b", 4, 7, 0.8)], [Entity("b", 0, 3, 0.7)]]
-    scores = entity_scores(gold, found)
+    predicted = [[Entity("a", 0, 3, 0.9), Entity("b", 4, 7, 0.8)], [Entity("b", 0, 3, 0.7)]]
+    scores = entity_scores(gold, predicted)
     assert (scores["micro_precision"], scores["a_recall"], scores["b_recall"]) == (1 / 3, 1 / 2, 0)
     assert "accuracy" not in scores
-    confusion = entity_confusion(gold, found)
+    confusion = entity_confusion(gold, predicted)
     assert confusion.same_span == {("a", "a"): 1, ("a", "b"): 1}
     assert (confusion.partial, confusion.missed, confusion.spurious) == ({"b": 1}, {}, {})
     with pytest.raises(ValueError, match="predictions for 1 documents; expected 2"):
-        entity_scores(gold, found[:1])
+        entity_scores(gold, predicted[:1])
 
 
 def test_padding_rows_do_not_count():
@@ -131,7 +133,7 @@ def test_padding_rows_do_not_count():
 def test_span_metrics_checks_tags_and_ids():
     with pytest.raises(ValueError, match="L-a"):
         SpanMetrics(("O", "L-a"), "iob2")
-    with pytest.raises(ValueError, match="tag ids from 7 to 7 found; expected 0 to 4"):
+    with pytest.raises(ValueError, match="found tag ids from 7 to 7; expected 0 to 4"):
         SpanMetrics(TAGS).prepare_batch(
             {"predictions": np.array([[7]])}, {"labels": np.array([[0]])}
         )
@@ -142,15 +144,19 @@ def test_span_metrics_checks_tags_and_ids():
     [
         ({"predictions": np.zeros((2, 3))}, {}, "expected 'labels'"),
         ({"loss": 0}, {"labels": np.zeros((2, 3))}, "expected 'predictions' or 'logits'"),
-        ({"predictions": np.zeros((2, 3))}, {"labels": np.zeros((2, 4))}, "one prediction a label"),
+        (
+            {"predictions": np.zeros((2, 3))},
+            {"labels": np.zeros((2, 4))},
+            "one prediction per label",
+        ),
     ],
 )
-def test_missing_and_misshapen_columns_are_named(output, batch, message):
+def test_missing_columns_and_wrong_shapes_are_refused(output, batch, message):
     with pytest.raises(ValueError, match=message):
         Accuracy().prepare_batch(output, batch)
 
 
-def test_accuracy_of_rows_over_batches():
+def test_accuracy_is_computed_over_all_batches():
     accuracy = Accuracy()
     columns = {"labels": [], "predictions": []}
     for labels, logits in (([0, 1], [[2, 1], [2, 1]]), ([1], [[0, 3]])):
@@ -172,7 +178,7 @@ def test_confusion_counts_each_true_span_once():
     assert confusion.spurious == {"b": 1}
 
 
-def test_a_table_of_scores_names_labels_with_underscores():
+def test_labels_with_underscores_appear_in_the_table_of_scores():
     table = format_scores(span_scores([["B-adverse_event"]], [["B-adverse_event"]]))
     assert table.splitlines()[1].split() == ["adverse_event", "1.0000", "1.0000", "1.0000", "1"]
 
@@ -196,7 +202,7 @@ def test_word_errors_are_summed_over_the_corpus():
     assert word_error_rate(["a b c", "d"], ["a x c", "d e f"]) == 3 / 4
 
 
-def test_word_errors_need_words_and_pairs():
+def test_word_error_rate_needs_words_and_as_many_hypotheses_as_references():
     with pytest.raises(ValueError, match="found no word in 1 references"):
         word_error_rate([" "], ["a"])
     with pytest.raises(ValueError, match="found 1 hypotheses; expected 2"):

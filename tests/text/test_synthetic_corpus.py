@@ -11,7 +11,7 @@ DATA = Path(__file__).parents[2] / "examples" / "data"
 FOLDER = DATA / "synthetic_clinical"
 
 
-def test_the_files_are_what_the_script_writes():
+def test_the_script_writes_the_files():
     path = DATA / "make_synthetic_clinical.py"
     spec = importlib.util.spec_from_file_location("make_synthetic_clinical", path)
     module = importlib.util.module_from_spec(spec)
@@ -21,7 +21,7 @@ def test_the_files_are_what_the_script_writes():
 
 
 @pytest.mark.parametrize(("part", "size"), [("train", 600), ("devel", 150), ("test", 150)])
-def test_the_readme_tells_the_size(part, size):
+def test_the_readme_states_the_sizes(part, size):
     documents = read_documents(FOLDER / f"{part}.tsv")
     assert len(documents) == size
     counts = Counter(entity.label for document in documents for entity in document.entities)
@@ -38,7 +38,7 @@ def test_the_tags_are_well_formed_iob2():
             assert tags_to_spans(tags, "iob2") == tags_to_spans(tags, "conlleval")
 
 
-def test_entities_of_test_are_partly_unseen():
+def test_some_entities_of_the_test_split_do_not_occur_in_training():
     def words(part):
         return [
             document.text[entity.start : entity.end].lower()

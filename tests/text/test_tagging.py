@@ -24,11 +24,11 @@ def test_tag_ids_are_those_of_medkit():
 
 @pytest.mark.parametrize("labels", [["a", "a"], [""]])
 def test_tag_names_refuses_labels_that_are_equal_or_empty(labels):
-    with pytest.raises(ValueError, match="expected different, non-empty names"):
+    with pytest.raises(ValueError, match="expected distinct, non-empty names"):
         tag_names(labels, "iob2")
 
 
-def test_unknown_scheme_and_rule_are_named_with_what_is_allowed():
+def test_the_error_names_an_unknown_scheme_or_rule_and_the_known_ones():
     with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'io', 'iob2', 'iobes'\]"):
         tag_names(["a"], "bio")
     with pytest.raises(ValueError, match=r"'bio'.*\['bilou', 'conlleval', 'io', 'iob2', 'iobes'\]"):
@@ -36,8 +36,8 @@ def test_unknown_scheme_and_rule_are_named_with_what_is_allowed():
 
 
 @pytest.mark.parametrize("tag", ["", "B", "B-", "-X", "X-Drug", "BI-Drug", "b-Drug", "o"])
-def test_what_is_no_tag_is_named(tag):
-    with pytest.raises(ValueError, match=rf"tag '{tag}' found.*expected O or"):
+def test_the_error_names_an_invalid_tag(tag):
+    with pytest.raises(ValueError, match=rf"found the tag '{tag}' .*expected O, or"):
         split_tag(tag)
 
 
@@ -67,7 +67,7 @@ def test_a_strict_rule_refuses_prefixes_of_other_schemes():
         ("conlleval", "B-a L-a B-a L-a U-a", [("a", 0, 2), ("a", 2, 4), ("a", 4, 5)]),
     ],
 )
-def test_rules(rule, tags, spans):
+def test_each_rule_reads_its_tags(rule, tags, spans):
     assert tags_to_spans(tags.split(), rule) == [TokenSpan(*span) for span in spans]
 
 
@@ -80,7 +80,7 @@ def test_rules(rule, tags, spans):
         ("io", "I-a I-a I-a O I-b"),
     ],
 )
-def test_schemes(scheme, tags):
+def test_each_scheme_writes_its_tags(scheme, tags):
     assert spans_to_tags([("b", 4, 5), ("a", 0, 3)], 5, scheme) == tags.split()
     assert scheme_of(tags.split()) == scheme
 
@@ -101,7 +101,7 @@ def test_schemes(scheme, tags):
         ("", ""),
     ],
 )
-def test_notations_of_tags(written, standard):
+def test_other_notations_become_standard_tags(written, standard):
     assert list(standard_tags(written.split()).values()) == standard.split()
 
 
@@ -111,22 +111,22 @@ def test_notations_of_tags(written, standard):
         ("LABEL_0 LABEL_1", "LABEL_0"),
         ("O LABEL_1", "LABEL_1"),
         ("O B-a [PAD]", "[PAD]"),
-        ("NN VB", "NN"),  # a column of something else: without an O, labels alone are not read
+        ("NN VB", "NN"),  # a column of something else: a label alone is read only beside an O
         ("O 1 2", "1"),
         ("O B-a I_a", "I_a"),
         ("O B-a Drug", "Drug"),
         ("O B- I-", "B-"),
     ],
 )
-def test_a_tag_of_no_notation_is_named(written, tag):
-    with pytest.raises(TagError, match="expected O, and a prefix") as caught:
+def test_the_error_names_a_tag_of_unknown_notation(written, tag):
+    with pytest.raises(TagError, match="expected O, or a prefix") as caught:
         standard_tags(written.split())
     assert caught.value.tag == tag
 
 
 @pytest.mark.parametrize("tags", [["O"], ["O", "B-a", "L-a", "E-a"]])
 def test_tags_of_no_scheme_are_refused(tags):
-    with pytest.raises(ValueError, match="of no tagging scheme"):
+    with pytest.raises(ValueError, match="follow no tagging scheme"):
         scheme_of(tags)
 
 

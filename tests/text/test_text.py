@@ -3,12 +3,12 @@ import pytest
 from medjax.text import Document, Entity, split_sentences, without_overlaps
 
 
-def test_of_overlapping_entities_the_longest_is_kept():
+def test_the_longest_of_overlapping_entities_is_kept():
     entities = [Entity("a", 0, 4), Entity("b", 3, 9), Entity("c", 8, 10), Entity("d", 10, 12)]
     assert without_overlaps(entities) == ((Entity("b", 3, 9), Entity("d", 10, 12)), 2)
 
 
-def test_of_equally_long_entities_the_first_is_kept():
+def test_the_first_of_equally_long_entities_is_kept():
     entities = [Entity("b", 2, 5), Entity("a", 0, 3), Entity("c", 0, 3)]
     assert without_overlaps(entities) == ((Entity("a", 0, 3),), 2)
 
@@ -27,7 +27,7 @@ def test_of_equally_long_entities_the_first_is_kept():
         ("", []),
     ],
 )
-def test_sentences(text, sentences):
+def test_documents_are_split_into_sentences(text, sentences):
     assert [document.text for document in split_sentences(Document(text))] == sentences
 
 
@@ -39,7 +39,20 @@ def test_no_sentence_ends_inside_an_entity_and_offsets_are_rebased():
     assert second == Document("Now well.", (Entity("State", 4, 8),), "note.txt#2")
 
 
-def test_white_space_of_an_entity_stays():
+def test_repr_of_a_long_document_is_short():
+    entities = tuple(Entity("Sign", n, n + 1) for n in range(400))
+    shown = repr(Document("fever " * 1000, entities, "note.txt"))
+    assert len(shown) < 400
+    assert "... (6,000 characters)" in shown
+    assert "... 397 more)" in shown
+
+
+def test_repr_of_a_short_document_is_complete():
+    document = Document("No fever.", (Entity("Sign", 3, 8),), "note.txt")
+    assert eval(repr(document)) == document
+
+
+def test_white_space_inside_an_entity_is_not_stripped():
     (sentence,) = split_sentences(Document("  fever ", (Entity("Sign", 1, 8, 0.5),)))
     assert sentence.text == " fever "
     assert sentence.entities == (Entity("Sign", 0, 7, 0.5),)

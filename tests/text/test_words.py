@@ -1,4 +1,4 @@
-"""Words of a text, and of its tokens."""
+"""Words of a text and of its tokens."""
 
 import unicodedata
 
@@ -41,17 +41,17 @@ def test_words_of_a_text(text, expected):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=30))
-def test_words_are_in_order_and_hold_every_letter(text):
-    found = find_words(text)
-    places = [place for word in found for place in word]
-    assert places == sorted(places)
-    assert all(start < end for start, end in found)
-    covered = "".join(text[start:end] for start, end in found)
+def test_words_are_in_order_and_contain_every_letter(text):
+    offsets = find_words(text)
+    bounds = [bound for word in offsets for bound in word]
+    assert bounds == sorted(bounds)
+    assert all(start < end for start, end in offsets)
+    covered = "".join(text[start:end] for start, end in offsets)
     assert [c for c in covered if c.isalnum()] == [c for c in text if c.isalnum()]
     assert not any(c.isspace() for c in covered)
 
 
-def test_white_space_is_no_part_of_a_token():
+def test_white_space_around_a_token_is_ignored():
     text = " no  fever\n"
     offsets = [(0, 3), (3, 4), (3, 10), (10, 11)]
     assert tokens_to_words(text, offsets) == [Word(1, 3, 0), Word(5, 10, 2)]
@@ -75,11 +75,11 @@ def test_a_word_keeps_the_mark_that_its_tokens_lack():
     ]
 
 
-def test_tokens_of_one_character_are_one_word_whatever_is_asked():
+def test_tokens_that_share_a_character_are_one_word_even_with_subtokens():
     offsets = [(0, 1), (0, 1), (1, 3)]
     assert tokens_to_words("éab", offsets, subtokens=True) == [Word(0, 1, 0), Word(1, 3, 2)]
 
 
 def test_the_mark_before_a_text_is_not_its_first_token():
-    # As Metaspace tokenizers give it: a token of its own with the offsets of what follows.
+    # Metaspace tokenizers make it a token with the offsets of the first character.
     assert tokens_to_words("HTA", [(0, 0), (0, 1), (0, 3), (0, 0)]) == [Word(0, 3, 2)]
