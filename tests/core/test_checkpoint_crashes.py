@@ -155,9 +155,9 @@ def test_a_disk_that_became_read_only(tmp_path):
             put(store, 2.0)
         assert str(disk / "out" / "checkpoint_002") in str(raised.value)
         assert "MB are free there" in str(raised.value)
-        assert "mend the cause and resume" in str(raised.value)
+        assert "fix the cause and resume" in str(raised.value)
         with (
-            pytest.raises(CheckpointError, match=r"cannot be written into .*Read-only"),
+            pytest.raises(CheckpointError, match=r"cannot be written to .*Read-only"),
             CheckpointStore(disk / "out", "another"),
         ):
             pass
@@ -427,7 +427,7 @@ def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypa
             else:
                 patched.setattr(store, "entries", _raise_denied)
             second = put(store, 2.0)
-        assert "cannot be deleted" in caplog.text
+        assert "Cannot delete" in caplog.text
         assert "Permission denied" in caplog.text
         assert store.last == second
         left = former.name if step != "rmtree" else f".deleting-{former.name}"

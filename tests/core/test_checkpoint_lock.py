@@ -182,11 +182,11 @@ def _stand_in(kind: str, lock: Path, other: Path) -> None:
 STAND_INS = {
     "link": "is a symbolic link",
     "dangling link": "is a symbolic link",
-    "hard link": "is a file with another name besides",
+    "hard link": "is a file with a second name",
     "folder": "is a folder",
     "pipe": "is a named pipe",
     "socket": "is a socket",
-    "file": "is a file of something else",
+    "file": "is a file that medjax did not write",
 }
 
 
@@ -211,7 +211,7 @@ def test_what_stands_in_the_place_of_the_lock_is_left_alone(kind, tmp_path, monk
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(CheckpointError, match=r"file cannot be written into .* another output_dir"),
+        pytest.raises(CheckpointError, match=r"file cannot be written to .* another output_dir"),
         CheckpointStore(tmp_path / "file", "run"),
     ):
         pass

@@ -73,7 +73,7 @@ def test_as_many_as_lie_there_at_once(tmp_path, disk, at_once, evaluated, fields
     callback = Saves()
     given = {"evaluated": evaluated, "options": Options(**options), **fields}
     disk(at_once * ONE - 1)
-    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will lie there"):
+    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will be stored there"):
         run(tmp_path, callback, **given)
     assert (callback.begun, names(tmp_path)) == (0, [])
     disk(at_once * ONE)
@@ -85,7 +85,7 @@ def test_a_resumed_run_counts_what_lies_there(tmp_path, disk):
     run(tmp_path, nb_training_epochs=3, learning_rate=0.0)
     assert len(names(tmp_path)) == 2
     disk(ONE - 1)
-    with pytest.raises(CheckpointError, match="and 1 will lie there"):
+    with pytest.raises(CheckpointError, match="and 1 will be stored there"):
         run(tmp_path, nb_training_epochs=6, resume="auto")
     run(tmp_path, nb_training_epochs=3, resume="auto")  # nothing is left to save
     disk(ONE)
@@ -98,9 +98,9 @@ def test_where_all_are_kept_room_for_one_begins(tmp_path, disk, caplog):
     options = Options(keep_all_checkpoints=True)
     disk(4 * ONE - 1)
     run(tmp_path / "short", nb_training_epochs=4, options=options)
-    assert "and 4 will lie there at once" in caplog.text
+    assert "and 4 will be stored there at once" in caplog.text
     disk(ONE - 1)
-    with pytest.raises(CheckpointError, match="and 4 will lie there"):
+    with pytest.raises(CheckpointError, match="and 4 will be stored there"):
         run(tmp_path / "none", nb_training_epochs=4, options=options)
     caplog.clear()
     disk(4 * ONE)

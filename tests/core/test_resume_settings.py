@@ -340,7 +340,7 @@ def test_accumulation_clipping_and_decay_come_and_go_between_epochs(copy):
 def test_another_optimizer_is_refused_and_the_way_out_named(copy):
     out = copy("whole")
     before = sorted(out.rglob("*"))
-    with pytest.raises(medjax.MismatchError, match=r"another training state.*resume=None"):
+    with pytest.raises(medjax.MismatchError, match=r"a different training state.*resume=None"):
         run(out, epochs=3, resume="auto", component=mlp(optimizer=optax.sgd, dropout=0.2))
     assert sorted(out.rglob("*")) == before
 

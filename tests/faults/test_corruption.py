@@ -105,7 +105,7 @@ def test_random_damage(times, seed, sound, tmp_path, caplog):
             assert not damaged.exists(), told
             assert damaged.with_name("corrupt_" + damaged.name).is_dir(), told
             assert "set aside as corrupt_checkpoint_002" in caplog.text, told
-            assert f"taken instead: {folder}/checkpoint_001" in caplog.text, told
+            assert f"which is intact: {folder}/checkpoint_001" in caplog.text, told
         else:
             # Only blanks between the entries of the manifest may differ unnoticed.
             assert target.name == "manifest.json", told
