@@ -199,7 +199,7 @@ def test_what_stands_in_the_place_of_the_lock_is_left_alone(kind, tmp_path, monk
     other.write_text("thesis")
     _stand_in(kind, out / LOCK, other)
     with (
-        pytest.raises(CheckpointError, match=rf"\.lock {STAND_INS[kind]}.* remove it, or give"),
+        pytest.raises(CheckpointError, match=rf"\.lock {STAND_INS[kind]}.* remove it, or choose"),
         CheckpointStore(out, "run"),
     ):
         pass

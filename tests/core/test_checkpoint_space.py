@@ -73,7 +73,7 @@ def test_as_many_as_lie_there_at_once(tmp_path, disk, at_once, evaluated, fields
     callback = Saves()
     given = {"evaluated": evaluated, "options": Options(**options), **fields}
     disk(at_once * ONE - 1)
-    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will be stored there"):
+    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will be stored"):
         run(tmp_path, callback, **given)
     assert (callback.begun, names(tmp_path)) == (0, [])
     disk(at_once * ONE)

@@ -51,7 +51,7 @@ def test_a_disk_too_small_for_the_state(tmp_path):
             def on_train_begin(self) -> None:
                 begun.append(True)
 
-        with pytest.raises(CheckpointError, match=r"has 2\.\d MB free.*will be stored there at once"):
+        with pytest.raises(CheckpointError, match=r"has 2\.\d MB free.*will be stored there"):
             job.run(disk / "out", callback=Begun(), parts=job.component(width=400))
         assert begun == []
         assert list((disk / "out").iterdir()) == []
