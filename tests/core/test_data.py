@@ -147,9 +147,7 @@ def test_a_ragged_column_that_is_not_padded_is_named_once(caplog):
     list(loader_of(SENTENCES, tagger(collate=collate), length_window=0).batches(1))
     found = [record.getMessage() for record in caplog.records]
     assert len(found) == 1
-    assert re.match(
-        r"The column 'features' has come in the lengths (\d+, ){3}\d+, .*\{'f", found[0]
-    )
+    assert re.match(r"The column 'features' has had the lengths (\d+, ){3}\d+, .*\{'f", found[0])
     caplog.clear()
     padded = {"length_window": 0, "padding": {"features": 0}}
     list(loader_of(SENTENCES, tagger(collate=collate), **padded).batches(1))

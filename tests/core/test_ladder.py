@@ -80,7 +80,7 @@ def test_columns_of_objects_are_refused(column):
         (BatchData(a=np.zeros(0)), "collate returned 0 rows"),
         (BatchData(), "collate returned 0 rows"),
         (BatchData(a=np.zeros(2), b=["x"]), "differ in length"),
-        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', a name that medjax"),
+        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', which medjax"),
     ],
 )
 def test_what_collate_may_not_return(batch, message):

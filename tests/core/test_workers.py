@@ -93,7 +93,7 @@ def _order(number):
     ("preprocess", "message"),
     [
         (dies, r"a worker process died at one of the items \[.*3.*\]"),
-        (hangs, r"the workers gave no example for 2 s; they were at items \[.*3.*\]"),
+        (hangs, r"the workers returned no example for 2 s while processing items \[.*3.*\]"),
     ],
 )
 def test_a_worker_that_dies_or_hangs_is_an_error_and_leaves_no_process(preprocess, message):

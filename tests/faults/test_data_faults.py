@@ -67,7 +67,8 @@ def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("dies", "a worker process died"), ("hangs", "gave no example for 3 s")]
+    ("how", "message"),
+    [("dies", "a worker process died"), ("hangs", "returned no example for 3 s")],
 )
 def test_a_worker_that_fails_is_named_and_the_run_goes_on(how, message, tmp_path):
     out = tmp_path / "out"
