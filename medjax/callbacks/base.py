@@ -272,7 +272,7 @@ def _numbered(kinds: Sequence[str]) -> list[str]:
 
 
 def _by_class(state: dict[str, Any]) -> dict[str, Any]:
-    """Return saved states by class and number; older checkpoints name them by position and class."""
+    """Return saved states by class and number; old checkpoints have them by position and class."""
     old = [name for name in state if name.partition(":")[0].isdigit()]
     old.sort(key=lambda name: int(name.partition(":")[0]))
     new = _numbered([name.partition(":")[2] for name in old])

@@ -118,8 +118,8 @@ def _missing(missing: list[int], number: int, timeout: float) -> str:
     names = ", ".join(map(str, missing))
     which = f"process {names} has" if len(missing) == 1 else f"processes {names} have"
     return (
-        f"{which} not reported within {timeout:g} s ({number} processes are expected); check in the "
-        "logs that each was started and can reach process 0, or pass a longer timeout to "
+        f"{which} not reported within {timeout:g} s ({number} processes are expected); check in "
+        "the logs that each was started and can reach process 0, or pass a longer timeout to "
         "initialize_distributed"
     )
 

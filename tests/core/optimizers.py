@@ -37,7 +37,7 @@ NOT_BY_THEMSELVES = {
 
 REFUSED = {
     "dpsgd": r"differentially_private_aggregate.*needs the gradient of every row",
-    "sophia": r"hutchinson_estimator_diag_hessian.*evaluates the loss of a batch again",
+    "sophia": r"hutchinson_estimator_diag_hessian.*evaluates the loss of a batch a second time",
     "lbfgs": r"scale_by_zoom_linesearch.*linesearch=None",
 }
 """What is refused, by name."""

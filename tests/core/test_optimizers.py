@@ -125,11 +125,11 @@ DECAY = Options(weight_decay=0.1)
         (
             lambda rate: optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 5, 20)),
             None,
-            r"looks at the value of the learning rate.*train\(schedule=",
+            r"uses the value of the learning rate.*train\(schedule=",
         ),
         (lambda rate: NoTransformation(), None, r"returned torch.optim.AdamW; expected an optax"),
         (wants_more, None, r"cannot be run: TypeError: .*curvature.*needs no more"),
-        (grows, None, r"returned state of another structure"),
+        (grows, None, r"returned state with a different structure"),
     ],
     ids=["lookahead", "sam", "linesearch", "MultiSteps", "value", "torch", "argument", "grows"],
 )
