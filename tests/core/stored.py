@@ -30,13 +30,13 @@ def layout(state):
 
 def put(store: CheckpointStore, value: float, metric: float | None = None, **more) -> Path:
     path = store.new_path(more.pop("epoch", int(value)))
-    given = {
+    arguments = {
         "metric": metric,
         "config": CONFIG,
         "write_files": lambda folder: (folder / "own.txt").write_text(str(value)),
         "block": True,
     }
-    store.save(path, more.pop("state", tree(value)), {"at": value}, **{**given, **more})
+    store.save(path, more.pop("state", tree(value)), {"at": value}, **{**arguments, **more})
     return path
 
 
@@ -44,10 +44,10 @@ def restored(folder: Path, resume: str | Path = "auto", state: dict | None = Non
     """Return progress and arrays, None if there is nothing."""
     like = tree() if state is None else state
     with CheckpointStore(folder, "reader") as store:
-        found = store.restore(resume, like, layout(like))
-    if found is None:
+        checkpoint = store.restore(resume, like, layout(like))
+    if checkpoint is None:
         return None
-    return found[1]["at"], found[0]
+    return checkpoint[1]["at"], checkpoint[0]
 
 
 def same(a, b) -> bool:

@@ -68,7 +68,7 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_leaves_the_former_checkpoint(step, tmp_path, monkeypatch):
+def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
     """The process ends there: whatever lies about, the former checkpoint is the newest."""
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
@@ -89,7 +89,7 @@ def test_a_crash_leaves_the_former_checkpoint(step, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_full_disk_is_told_and_tidied_up(step, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_cleaned_up(step, tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_and_tidied_up(step, tmp_path, monkeypatch):
     assert restored(tmp_path)[0] == 3.0
 
 
-def test_a_failed_save_is_told_once_and_later(tmp_path, monkeypatch):
+def test_a_failed_save_is_reported_once_and_later(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "run")
     with monkeypatch.context() as patched:
         patched.setattr(store_module, "write_manifest", _raise_full)
@@ -206,7 +206,7 @@ def test_a_disk_that_takes_no_large_files(tmp_path):
     assert restored(tmp_path / "out", state={"w": jnp.zeros(10_000)})[0] == 1.0
 
 
-def test_the_folder_was_deleted_meanwhile(tmp_path):
+def test_a_folder_deleted_during_a_save(tmp_path):
     with CheckpointStore(tmp_path / "out", "run") as store:
         put(store, 1.0)
         shutil.rmtree(tmp_path / "out")
@@ -239,7 +239,7 @@ EXITS = {
 
 @pytest.mark.parametrize("kind", EXITS)
 def test_leaving_commits_the_save_in_flight(kind, tmp_path):
-    statement, code, said = EXITS[kind]
+    statement, code, message = EXITS[kind]
     script = f"""
 import sys
 import time
@@ -255,7 +255,7 @@ with medjax.CheckpointStore({str(tmp_path / "out")!r}, "run") as store:
 """
     done = run_script(script)
     assert code is None or done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
     assert at == 1.0
     assert same(state, {"w": jnp.arange(100_000.0)})
@@ -392,7 +392,7 @@ def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_the_component_saves_leaves_the_former_checkpoint(tmp_path):
+def test_ctrl_c_while_the_component_saves_leaves_the_previous_checkpoint(tmp_path):
     def interrupt(folder: Path) -> None:
         (folder / "half").write_text("half")
         signal.raise_signal(signal.SIGINT)
@@ -442,7 +442,7 @@ def _raise_denied(*_args, **_kwargs):
     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def test_a_failed_save_is_told_before_sys_exit(tmp_path, monkeypatch, caplog):
+def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
     """Nothing prints the notes of SystemExit, and the code of success would hide it."""
     monkeypatch.setattr(store_module, "write_manifest", _raise_full)
 

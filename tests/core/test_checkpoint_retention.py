@@ -41,20 +41,20 @@ def test_kept_after_each_save(metrics, minimize, random):
         assert {entry.serial - 1 for entry in kept} == {count - 1} | (
             set() if wanted is None else {wanted}
         )
-        found = best(kept, minimize=minimize)
-        assert (found and found.serial - 1) == wanted
+        best_entry = best(kept, minimize=minimize)
+        assert (best_entry and best_entry.serial - 1) == wanted
         assert last(kept) == entry
         assert superseded(kept, minimize=minimize, keep_all=True) == []
 
 
-def test_of_nothing():
+def test_no_entries():
     assert best([], minimize=True) is None
     assert last([]) is None
     assert superseded([], minimize=True, keep_all=False) == []
 
 
 @pytest.mark.parametrize("minimize", [True, False])
-def test_ties_keep_the_older(minimize):
+def test_of_equal_checkpoints_the_older_is_best(minimize):
     entries = entries_of([1.0, 1.0, 1.0])
     assert best(entries, minimize=minimize) == entries[0]
     assert superseded(entries, minimize=minimize, keep_all=False) == [entries[1]]

@@ -36,7 +36,7 @@ def nbytes(leaf):
 @pytest.mark.parametrize(
     "options", [Options(), Options(precision="bfloat16", on_non_finite="skip", max_grad_norm=1.0)]
 )
-def test_the_step_writes_the_state_where_it_lay(accumulation, options):
+def test_the_step_reuses_the_buffers_of_the_state(accumulation, options):
     component = mlp(optimizer=optax.adamw)._replace(init=wide)
     state, step = state_and_step(component, accumulation=accumulation, options=options)
     batch = on_device(component, POINTS[:1])
@@ -100,7 +100,7 @@ def test_a_step_that_cannot_be_compiled_names_its_own_batch(monkeypatch):
         raising("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes.")()
 
 
-def test_other_errors_of_xla_come_as_they_are(monkeypatch):
+def test_other_errors_of_xla_are_raised_unchanged(monkeypatch):
     step = CompiledStep(lambda state, batch: state, "training")
     monkeypatch.setattr(step, "_jitted", raising("INTERNAL: a kernel failed"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="a kernel failed"):

@@ -111,7 +111,7 @@ def changes():
 
 
 @pytest.mark.parametrize("name", changes())
-def test_a_change_is_seen(name):
+def test_a_change_is_noticed(name):
     function, change = changes()[name]
     before = reads(function)
     assert reads(function) == before
@@ -119,14 +119,14 @@ def test_a_change_is_seen(name):
     assert reads(function) != before
 
 
-def test_what_refers_to_itself_ends():
+def test_cycles_end():
     model = Model()
     model.inner = model
     model.layers.append(model.layers)
     assert reads(model.forward) == reads(model.forward)
 
 
-def test_an_object_beyond_the_limit_counts_by_identity():
+def test_objects_beyond_the_limit_are_compared_by_identity():
     long = list(map(str, range(10)))
     many = [[number] for number in range(120_000)]
 

@@ -56,12 +56,12 @@ FIELDS = {field.name for field in dataclasses.fields(TrainerConfig)}
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """Folders of a run with plain settings: after two epochs, and within the second."""
-    whole = tmp_path_factory.mktemp("whole")
-    run(whole, epochs=2, metrics_computer=Scores())
+    uninterrupted = tmp_path_factory.mktemp("whole")
+    run(uninterrupted, epochs=2, metrics_computer=Scores())
     within = tmp_path_factory.mktemp("within")
     with pytest.raises(RuntimeError):
         run(within, epochs=2, options={"save_interval_steps": 2}, callback=Dies(2, 3))
-    return {"whole": whole, "within": within}
+    return {"whole": uninterrupted, "within": within}
 
 
 class Dies(medjax.TrainerCallback):
@@ -179,9 +179,9 @@ def test_within_an_epoch_what_the_position_depends_on_may_not(name, value, verdi
 def test_the_same_settings_are_the_same_run(copy):
     out = copy("within")
     resumed = run(out, epochs=2, resume="auto")
-    whole = run(out.parent / "new", epochs=2)
-    assert resumed.history == whole.history
-    assert same_bits(resumed.state, whole.state)
+    uninterrupted = run(out.parent / "new", epochs=2)
+    assert resumed.history == uninterrupted.history
+    assert same_bits(resumed.state, uninterrupted.state)
 
 
 def test_a_seed_that_was_drawn_goes_on(tmp_path):

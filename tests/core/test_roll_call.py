@@ -16,13 +16,13 @@ from medjax.distributed.roll_call import answer, call_roll
 
 def outcomes(port, calls, *, number, timeout):
     """Run a roll call in threads; return the exception of each process, None if all was well."""
-    found = {}
+    outcome_of = {}
 
     def note(process, function, *arguments):
         try:
-            found[process] = function(*arguments)
+            outcome_of[process] = function(*arguments)
         except Exception as error:
-            found[process] = error
+            outcome_of[process] = error
 
     threads = [threading.Thread(target=note, args=(0, call_roll, port, number, timeout))]
     for key, own, of in calls:
@@ -33,7 +33,7 @@ def outcomes(port, calls, *, number, timeout):
         time.sleep(0.05)
     for thread in threads:
         thread.join()
-    return found
+    return outcome_of
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def port():
         return free.getsockname()[1]
 
 
-def test_all_are_there(port):
+def test_all_processes_are_present(port):
     calls = [(own, own, 4) for own in (1, 2, 3)]
     assert outcomes(port, calls, number=4, timeout=20) == dict.fromkeys(range(4))
     assert outcomes(port, calls, number=4, timeout=20) == dict.fromkeys(range(4))  # restarted

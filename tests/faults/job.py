@@ -231,16 +231,16 @@ def main(complete: Callable[..., dict[str, Any]]) -> None:
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds added to each batch")
     parser.add_argument("--diary", type=Path, help="file to write every training batch into")
     parser.add_argument("--epochs", type=int, default=NB_EPOCHS)
-    given = parser.parse_args()
-    callback = [Diary(given.diary)] if given.diary else []
+    arguments = parser.parse_args()
+    callback = [Diary(arguments.diary)] if arguments.diary else []
     found = complete(
-        given.output_dir,
+        arguments.output_dir,
         callback=callback,
-        sleep=given.sleep,
-        nb_training_epochs=given.epochs,
-        patience=max(3, given.epochs),
+        sleep=arguments.sleep,
+        nb_training_epochs=arguments.epochs,
+        patience=max(3, arguments.epochs),
     )
-    given.report_file.write_text(json.dumps(found))
+    arguments.report_file.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

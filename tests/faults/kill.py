@@ -49,8 +49,8 @@ def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
         os.dup2(log, 2)
         use_cpu(cache)
         diary = Diary(folder / "diary.txt")
-        found = job.complete(folder / "out", callback=diary, sleep=sleep)
-        (folder / "report.json").write_text(json.dumps(found))
+        report = job.complete(folder / "out", callback=diary, sleep=sleep)
+        (folder / "report.json").write_text(json.dumps(report))
         code = 0
     except SystemExit as asked:
         code = int(asked.code or 0)
@@ -184,13 +184,14 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--per-run", type=int, default=6, help="mean number of kills of a run")
     parser.add_argument("--sleep", type=float, default=0.01, help="seconds added to each batch")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = campaign(
-            *(Path(folder), importlib.import_module(JOBS[given.door])),
-            kills=given.kills,
-            seed=given.seed,
-            per_run=given.per_run,
-            sleep=given.sleep,
+            Path(folder),
+            importlib.import_module(JOBS[arguments.door]),
+            kills=arguments.kills,
+            seed=arguments.seed,
+            per_run=arguments.per_run,
+            sleep=arguments.sleep,
         )
     print(json.dumps(shown, indent=1))

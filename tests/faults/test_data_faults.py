@@ -38,7 +38,7 @@ class Broken:
         return self.items[index]
 
 
-def test_an_item_that_raises_is_named_and_the_run_goes_on_once_it_is_mended(tmp_path, reference):
+def test_an_item_that_raises_is_named_and_the_run_continues_once_it_is_fixed(tmp_path, reference):
     out = tmp_path / "out"
     broken = int(medjax.epoch_order(11, 1, job.NB_ITEMS)[-1])  # read in the last window
     with pytest.raises(ItemError, match=rf"item {broken} of the dataset .*OSError.* then resume"):
@@ -70,7 +70,7 @@ def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
     ("how", "message"),
     [("dies", "a worker process died"), ("hangs", "returned no example for 3 s")],
 )
-def test_a_worker_that_fails_is_named_and_the_run_goes_on(how, message, tmp_path):
+def test_a_worker_that_fails_is_named_and_the_run_continues(how, message, tmp_path):
     out = tmp_path / "out"
     parts = job.component()
     parts = parts._replace(preprocess=functools.partial(fails_once, tmp_path, how))
@@ -88,8 +88,8 @@ def test_a_worker_that_fails_is_named_and_the_run_goes_on(how, message, tmp_path
     assert multiprocessing.active_children() == []
     (tmp_path / "armed").unlink()
     resumed = job.run(out, resume="auto", **more)
-    whole = job.run(tmp_path / "whole", **more)
-    assert job.report(resumed, out) == job.report(whole, tmp_path / "whole")
+    uninterrupted = job.run(tmp_path / "whole", **more)
+    assert job.report(resumed, out) == job.report(uninterrupted, tmp_path / "whole")
 
 
 # What comes from outside: the processes of a job as a batch system sees them.

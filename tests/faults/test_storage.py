@@ -74,7 +74,7 @@ def test_a_folder_deleted_under_the_run(again, tmp_path):
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(tmp_path, reference):
+def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(tmp_path, reference):
     out = tmp_path / "out"
     refused = []
 
@@ -84,7 +84,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(tmp_path, r
                 job.run(out, resume=resume)
             refused.append(str(raised.value))
 
-    found = job.run(out, callback=At(2, 4, "train", start_another), options=job.EVERY_3)
+    result = job.run(out, callback=At(2, 4, "train", start_another), options=job.EVERY_3)
     assert len(refused) == 2
     assert all(str(out) in said for said in refused)
-    assert job.report(found, out) == reference
+    assert job.report(result, out) == reference

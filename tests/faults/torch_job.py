@@ -97,7 +97,7 @@ def make(
 ) -> medjax_torch.Trainer:
     """Return a trainer of the job; `options` and `config` change single values."""
     torch.set_num_threads(1)
-    given = {"nb_training_epochs": NB_EPOCHS, "batch_size": 8, "seed": 11, **config}
+    settings = {"nb_training_epochs": NB_EPOCHS, "batch_size": 8, "seed": 11, **config}
     return medjax_torch.Trainer(
         component or Classifier(),
         medjax_torch.TrainerConfig(
@@ -105,7 +105,7 @@ def make(
             learning_rate=0.02,
             gradient_accumulation_steps=2,
             do_metrics_in_training=True,
-            **given,
+            **settings,
         ),
         items() if data is None else data,
         items(24, seed=1),

@@ -70,7 +70,10 @@ def check_documents(documents):
 
 COLUMNS = st.lists(
     st.one_of(
-        *(st.just(""), st.text(max_size=12), st.just("-DOCSTART- O"), st.just("# comment O")),
+        st.just(""),
+        st.text(max_size=12),
+        st.just("-DOCSTART- O"),
+        st.just("# comment O"),
         st.builds(
             lambda token, space, tag: f"{token}{space}{tag}",
             st.text(max_size=4),
@@ -170,7 +173,9 @@ def checkpoint(tmp_path):
     with medjax.CheckpointStore(tmp_path / "out", "run") as store:
         path = store.new_path(1)
         store.save(
-            *(path, STATE, progress_record(WITHIN)),
+            path,
+            STATE,
+            progress_record(WITHIN),
             metric=None,
             config={"learning_rate": 0.1},
             write_files=lambda folder: None,
