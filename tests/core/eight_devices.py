@@ -1,4 +1,4 @@
-"""Trains on eight forced CPU devices in several layouts; prints what came out, as JSON.
+"""Trains on eight forced CPU devices in several layouts and prints the results as JSON.
 
 Run by test_sharding.py in a process of its own, since the number of devices is fixed at start.
 """
@@ -20,7 +20,7 @@ LAYOUTS = {"one": (1, 1), "data": (8, 1), "fsdp": (8, 8), "both": (8, 4), "apart
 
 
 def large():
-    """Return a classifier with a matrix that is worth splitting."""
+    """Return a classifier with a matrix that is large enough to be split."""
     component = mlp(optimizer=optax.adam)
 
     def init(key):

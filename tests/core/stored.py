@@ -1,4 +1,4 @@
-"""States in a checkpoint store, and what comes back of them."""
+"""States in a checkpoint store, and what is restored from them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def put(store: CheckpointStore, value: float, metric: float | None = None, **mor
 
 
 def restored(folder: Path, resume: str | Path = "auto", state: dict | None = None):
-    """Return progress and arrays, None if there is nothing."""
+    """Return progress and arrays, or None if there is no checkpoint."""
     like = tree() if state is None else state
     with CheckpointStore(folder, "reader") as store:
         checkpoint = store.restore(resume, like, layout(like))
@@ -62,5 +62,5 @@ def same(a, b) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """Return what lies in a folder; the lock is there as long as a store is open."""
+    """Return the names in a folder; the lock exists as long as a store is open."""
     return sorted(path.name for path in folder.iterdir() if path.name != LOCK)

@@ -1,4 +1,4 @@
-"""Callbacks: what they get, how they stop training, and what the ready ones print and write."""
+"""Callbacks: what they get, how they stop training, and what the built-in ones print and write."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def end_epoch(callback, value, epoch=1, **others):
 
 
 def stops_at(callback, values):
-    """Return the number of epochs after which the callback stops, None if never."""
+    """Return the number of epochs after which the callback stops, or None if it never does."""
     for epoch, value in enumerate(values, start=1):
         try:
             callback.on_epoch_end(metrics(value), epoch, 0.5)

@@ -1,4 +1,4 @@
-"""A save that does not end: crashes at any point, full disks, leaving meanwhile."""
+"""Saves that fail: crashes at any point, full disks, and an exit during a save."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medjax.checkpoint import store as store_module
 
 
 class CrashError(BaseException):
-    """Stands for the end of the process: nothing of ours catches it to tidy up."""
+    """Simulates the end of the process: nothing of ours catches it to clean up."""
 
 
 STEPS = ["mkdir", "config", "record", "files", "arrays", "written", "manifest", "fsync", "rename"]
@@ -69,7 +69,7 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
-    """The process ends there: whatever lies about, the former checkpoint is the newest."""
+    """The process ends there: whatever it leaves, the previous checkpoint is the newest."""
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
     with monkeypatch.context() as patched:
@@ -194,7 +194,7 @@ with CheckpointStore(sys.argv[1], "run") as store:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
 def test_a_disk_that_takes_no_large_files(tmp_path):
-    """The same as a full disk, for those who may not mount one."""
+    """The same as a full disk, for users who may not mount one."""
     done = run_script(FILE_LIMIT, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -321,7 +321,7 @@ with medjax.CheckpointStore(sys.argv[1], "run") as store:
 
 
 def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
-    """Orbax interrupted here would hang the interpreter at its exit."""
+    """Interrupting Orbax here would hang the interpreter at its exit."""
     began = time.monotonic()
     done = run_script(INTERRUPT, tmp_path / "out")
     assert time.monotonic() - began < 60
@@ -334,7 +334,7 @@ def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
 
 @pytest.fixture
 def interruptible():
-    """Let Ctrl-C interrupt, which a process that was started in the background ignores."""
+    """Make Ctrl-C interrupt, as a process that was started in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -342,7 +342,7 @@ def interruptible():
 
 @pytest.mark.parametrize("when", ["before it starts", "when it has started"])
 def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
-    """Either the checkpoint is complete or nothing is left of it; and it stays a Ctrl-C."""
+    """The checkpoint is complete or completely gone, and KeyboardInterrupt is raised."""
     start = threading.Thread.start
 
     def interrupted(thread):
@@ -373,7 +373,7 @@ def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
-    """The thread exists, but comes to its work only after the Ctrl-C was dealt with."""
+    """The thread exists, but starts its work only after the Ctrl-C was handled."""
     write, late = CheckpointStore._write, []
 
     def delayed(*args):
@@ -408,7 +408,7 @@ def test_ctrl_c_while_the_component_saves_leaves_the_previous_checkpoint(tmp_pat
 
 @pytest.mark.parametrize("step", ["rename", "rmtree", "list"])
 def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypatch, caplog):
-    """The new one is complete all the same; what is left goes when it can."""
+    """The new one is complete nevertheless; the old one is deleted at a later save."""
     caplog.set_level(logging.WARNING, logger="medjax")
     original = Path.rename
 
@@ -443,7 +443,7 @@ def _raise_denied(*_args, **_kwargs):
 
 
 def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
-    """Nothing prints the notes of SystemExit, and the code of success would hide it."""
+    """Python prints no notes of a SystemExit, and an exit code of 0 would hide the failure."""
     monkeypatch.setattr(store_module, "write_manifest", _raise_full)
 
     def leave() -> None:

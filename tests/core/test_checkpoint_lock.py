@@ -1,4 +1,4 @@
-"""One run at a time writes into an output folder, and a killed one is in nobody's way."""
+"""One run at a time writes to an output folder, and a killed one does not block others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path):
 
 
 def test_only_one_process_ever_holds_the_lock(tmp_path):
-    """Taken and given back by many at once: the removed file is no way around it."""
+    """Many take and release it at once; the removal of the file is no way around it."""
     held, most, taken = 0, 0, 0
     guard = threading.Lock()
 

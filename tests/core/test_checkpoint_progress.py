@@ -1,4 +1,4 @@
-"""Progress goes through JSON and comes back as it was, metric columns with their types."""
+"""Progress is restored from JSON unchanged, metric columns with their types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room for the checkpoints of a run is looked for before it trains."""
+"""A run checks for disk space for its checkpoints before it trains."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ ONE = STATE + WEIGHTS
 
 
 class Saves(TrainerCallback):
-    """Counts what was begun and saved."""
+    """Counts the epochs begun and the checkpoints saved."""
 
     def __init__(self):
         self.begun, self.saved = 0, 0
@@ -51,7 +51,7 @@ def run(folder, callback=(), *, evaluated=EVAL, resume=None, options=None, **fie
 
 @pytest.fixture
 def disk(monkeypatch):
-    """Return a function that says how many bytes are free from now on."""
+    """Return a function that sets the number of free bytes."""
     return lambda free, total=10**9: monkeypatch.setattr(
         space.shutil, "disk_usage", lambda folder: Usage(total, 0, free)
     )
@@ -98,7 +98,7 @@ def test_a_resumed_run_counts_existing_checkpoints(tmp_path, disk):
 
 
 def test_if_all_are_kept_room_for_one_is_enough_to_start(tmp_path, disk, caplog):
-    """The run may well end before: the user is warned."""
+    """The disk may be full before the run ends, so the user is warned."""
     caplog.set_level(logging.WARNING, logger="medjax")
     options = Options(keep_all_checkpoints=True)
     disk(4 * ONE - 1)

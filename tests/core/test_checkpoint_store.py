@@ -1,4 +1,4 @@
-"""The checkpoint store: complete or absent, errors that are told, other folders left alone."""
+"""The checkpoint store: complete or absent, errors are reported, other folders left alone."""
 
 from __future__ import annotations
 

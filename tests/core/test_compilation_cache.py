@@ -1,4 +1,4 @@
-"""Compiled programs on disk: found by the second start, off where that is asked for."""
+"""Compiled programs on disk: loaded by the next process, off on request."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""TrainerConfig and Options: medkit's fields, and values refused where they are given."""
+"""TrainerConfig and Options: medkit's fields, and bad values refused when they are created."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""The data: order, grouping, the ladder, what is refused, and resuming anywhere."""
+"""The data: order, grouping, the ladder, refusals, and resuming at any position."""
 
 import itertools
 import re

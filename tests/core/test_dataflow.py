@@ -1,4 +1,4 @@
-"""What is known of a traced function: zeros, and what depends on what."""
+"""What is known about a traced function: zeros and dependencies."""
 
 import jax
 import jax.numpy as jnp

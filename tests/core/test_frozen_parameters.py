@@ -1,4 +1,4 @@
-"""Parameters that the optimizer freezes: found by construction, left alone by the options."""
+"""Parameters that the optimizer freezes: recognised by construction, ignored by the options."""
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,7 @@ def test_masked_alone_freezes_nothing():
 
 
 def by_hand(component, items, *, frozen, clip, decay):
-    """Return the parameters after steps of plain SGD that clips and decays the others."""
+    """Return the parameters after steps of plain SGD, with clipping and decay of the unfrozen."""
     params = jax.device_get(start_state(component).params)
     for batch in items:
         gradients = jax.device_get(jax.grad(loss_of, argnums=1)(component, params, batch))

@@ -1,4 +1,4 @@
-"""Memory that is freed is kept while training on the CPU, and given back afterwards."""
+"""Freed memory is kept while training on the CPU, and returned afterwards."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Memory: the state is not copied, and where memory is out the user is told what to lower."""
+"""Memory: the state is not copied, and out-of-memory errors say what to lower."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ HUGE = 2**21  # its square, in float32, is 16 TiB
 
 
 def wide(key):
-    """Return parameters beside which everything else is small."""
+    """Return parameters that are much larger than everything else."""
     return {
         "params": {
             "w1": jax.random.normal(key, (FEATURES, 20_000)),
@@ -49,7 +49,7 @@ def test_the_step_reuses_the_buffers_of_the_state(accumulation, options):
 
 
 def hungry(*, eval_mode):
-    """Return a component that asks for terabytes in one phase."""
+    """Return a component that needs terabytes in one phase."""
     component = mlp()
 
     def forward(variables, batch, key, /, **flags):

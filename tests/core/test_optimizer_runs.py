@@ -1,4 +1,4 @@
-"""Optimizers with a state of their own, in whole runs: rates, accumulation, resumption."""
+"""Optimizers with a state of their own, in complete runs: rates, accumulation, resuming."""
 
 import jax
 import jax.numpy as jnp

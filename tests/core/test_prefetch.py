@@ -1,4 +1,4 @@
-"""Preparing batches ahead: in a thread where they are slow."""
+"""Preparing batches ahead, in a thread if they are slow."""
 
 import threading
 import time

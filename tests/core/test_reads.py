@@ -1,4 +1,4 @@
-"""What functions read from outside: seen when it changes, equal while it stays."""
+"""What functions read from outside: different after a change, equal without one."""
 
 import argparse
 import collections
@@ -53,7 +53,7 @@ class Model(Base):
 
 
 def changes():
-    """Return, by name, a function, and what changes something that it reads."""
+    """Return, by name, a function and another function that changes what it reads."""
     cell = [1.0]
     number = 1.0
 

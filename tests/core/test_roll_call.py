@@ -1,4 +1,4 @@
-"""How processes find each other, and who is named when they do not."""
+"""How processes find each other, and which are named when they do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medjax.distributed.roll_call import answer, call_roll
 
 
 def outcomes(port, calls, *, number, timeout):
-    """Run a roll call in threads; return the exception of each process, None if all was well."""
+    """Run a roll call in threads; return the exception of each process, or None for success."""
     outcome_of = {}
 
     def note(process, function, *arguments):

@@ -22,7 +22,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers with a first axis along which they lie, as `nn.scan` or `nn.vmap` makes it."""
+    """Layers stacked along the first axis, as by `nn.scan` or `nn.vmap`."""
 
     lifted: str
 

@@ -25,7 +25,7 @@ def loader_of(preprocess, *, workers=2, nb_items=8, **options):
 
 
 def report(item, rng):
-    """Tell what the worker process is like."""
+    """Return facts about the worker process."""
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGUSR1)]
     name = (os.getpid(), jax.config.jax_platforms, handlers, rng.random())
     if item["name"] == "item 6":

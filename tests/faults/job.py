@@ -198,7 +198,7 @@ def digest(tree: Any) -> str:
 
 
 def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
-    """Return all that two equal runs have in common, as JSON gives it back."""
+    """Return everything that two equal runs have in common, as restored from JSON."""
     assert result.best_checkpoint is not None
     assert result.last_checkpoint is not None
     record = json.loads((result.last_checkpoint / "training_state.json").read_text())
@@ -224,7 +224,7 @@ def complete(
 
 
 def main(complete: Callable[..., dict[str, Any]]) -> None:
-    """Run a job as the command line says."""
+    """Run a job with the arguments of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("report_file", type=Path)

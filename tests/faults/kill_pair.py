@@ -112,7 +112,7 @@ def kill_once(children: list[int], out: Path, rng: random.Random, typical: float
 
 
 def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -> dict[str, Any]:
-    """Kill `kills` times over as many runs as that takes; return the figures."""
+    """Kill `kills` times, in as many runs as needed; return the counts."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()

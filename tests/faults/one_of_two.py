@@ -28,7 +28,7 @@ def only_in(number: int, action: Any) -> Any:
 
 
 def seen_by() -> tuple[Any, list[Any]]:
-    """Return a `preprocess` without chance and a list of the items it was called with."""
+    """Return a deterministic `preprocess` and a list of the items it was called with."""
     items: list[Any] = []
 
     def counted(item: Any) -> Any:
@@ -39,7 +39,7 @@ def seen_by() -> tuple[Any, list[Any]]:
 
 
 def healthy(folder: Path) -> dict[str, Any]:
-    """Train in several ways that all end well."""
+    """Train in several ways that all succeed."""
     results: dict[str, Any] = {}
     printer = medjax.DefaultPrinterCallback()
     options = job.EVERY_3 | {"log_dir": folder / "log"}
@@ -123,14 +123,14 @@ def failing_restore(folder: Path) -> None:
 
 
 def differing(folder: Path) -> None:
-    """Start the processes unlike."""
+    """Start the processes with different settings."""
     (folder / "failed").write_text(str(time.time()))
     data = job.items(190 + OWN)
     job.run(folder / "out", data=data, batch_size=16 + 8 * OWN, options={"max_grad_norm": 1.0})
 
 
 def preempted(folder: Path) -> dict[str, Any]:
-    """Get SIGTERM in process 1 at the first start; go on at the second."""
+    """Get SIGTERM in process 1 at the first start; resume at the second."""
     signalled = only_in(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     first = not (folder / "out").exists()
     result = job.run(

@@ -57,7 +57,7 @@ def signal_once(
 
 
 def campaign(root: Path, job: Any, *, signals: int, seed: int, sleep: float) -> dict[str, Any]:
-    """Send `signals` signals over as many runs as that takes; return the figures."""
+    """Send `signals` signals, in as many runs as needed; return the counts."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()

@@ -1,4 +1,4 @@
-"""Every part of the state counts: forget one, and the run ends differently."""
+"""Every part of the state is needed: without one, the run ends differently."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _resumed(
     of_state: Forget = _nothing,
     of_progress: Forget = _nothing,
 ) -> dict[str, Any]:
-    """Return the report of a run resumed without what is forgotten, or the error it ends with."""
+    """Return the report of a run resumed without a part, or the error it ends with."""
     shutil.copytree(saved, out)
     find, load = medjax.CheckpointStore.find, medjax.CheckpointStore.load
 
@@ -161,7 +161,7 @@ def test_every_part_is_covered():
 
 @pytest.mark.parametrize("name", ["none", "skipped_in_row", "skipped"])
 def test_the_counts_of_skipped_batches_are_restored(name, tmp_path, monkeypatch):
-    """Two bad batches in a row are too many, also when a kill lies between them."""
+    """Two bad batches in a row are too many, even with a kill between them."""
     data = job.items(160)
     order = medjax.epoch_order(11, 1, len(data))
     for index in order[5 * 16 : 7 * 16]:

@@ -1,4 +1,4 @@
-"""Random damage to the newest checkpoint: the one before is taken, or the right state is read."""
+"""Random damage to the newest checkpoint: the previous one is used, or the right state is read."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ KINDS = ("flip", "byte", "truncate", "empty", "delete")
 
 
 def _damages(files: list[Path], times: int, rng: random.Random) -> list[tuple[Path, str]]:
-    """Return which files to damage how: each file in each way if `times` allow it."""
+    """Return which files to damage and how: each file in each way if `times` is large enough."""
     every = [(path, kind) for path in files for kind in KINDS]
     rng.shuffle(every)
     return [every[number % len(every)] for number in range(times)]
@@ -88,7 +88,7 @@ def _damages(files: list[Path], times: int, rng: random.Random) -> list[tuple[Pa
 
 @pytest.mark.parametrize(("times", "seed"), [(60, 1), pytest.param(400, 2, marks=pytest.mark.slow)])
 def test_random_damage(times, seed, sound, tmp_path, caplog):
-    """Damages of every file; the long form, ``-m slow -s``, prints the counts by file and kind."""
+    """Damage to every file; the long form, ``-m slow -s``, prints the counts by file and kind."""
     rng = random.Random(seed)
     caplog.set_level(logging.WARNING, logger="medjax")
     newest = medjax.last_checkpoint(sound)

@@ -24,7 +24,7 @@ HERE, ROOT = Path(__file__).parent, Path(medjax.__file__).parents[1]
 
 
 class Broken:
-    """A dataset with an item that raises, until it is mended."""
+    """A dataset with an item that raises until it is fixed."""
 
     def __init__(self, items: list, index: int) -> None:
         self.items, self.index = items, index
@@ -58,7 +58,7 @@ def test_an_item_that_raises_in_the_drop_in(tmp_path):
 
 
 def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
-    """Preprocess as the job does; where the file is, die or hang at an item."""
+    """Preprocess as the job does; if the file exists, die or hang at an item."""
     if (folder / "armed").exists() and item["tokens"] == job.items()[37]["tokens"]:
         if how == "dies":
             os._exit(3)
@@ -144,7 +144,7 @@ def _is_there(group: int) -> bool:
 
 @DOORS
 def test_a_signal_to_all_processes_of_a_job_loses_no_step(door, tmp_path):
-    """As SLURM and systemd send it: the workers hear it too, and the batch at hand needs them."""
+    """As sent by SLURM and systemd: the workers get it too, and the current batch needs them."""
     run = Job(door, tmp_path)
     try:
         run.wait_for_batches(5)

@@ -1,4 +1,4 @@
-"""Leaving right after a save: it is committed, the process is gone, the error is the training's."""
+"""Exit right after a save: the save is committed, the process ends, training's error is shown."""
 
 from __future__ import annotations
 

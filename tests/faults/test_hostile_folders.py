@@ -1,4 +1,4 @@
-"""Folders that lie end in a documented error within seconds: nothing hangs or fills the memory.
+"""Malicious folders end in a documented error within seconds; nothing hangs or fills the memory.
 
 Whoever forges a checkpoint forges its manifest as well.
 """
@@ -286,7 +286,7 @@ def test_headers_of_safetensors_that_lie(kind, model):
 
 
 def test_a_tensor_without_elements(model):
-    """Its bytes are none, so that its header is sound."""
+    """It has no bytes, so its header is valid."""
     empty = {"embeddings.word_embeddings.weight": np.zeros((0, 8), np.float32)}
     save_file(empty, model / "model.safetensors")
     with pytest.raises(ValueError, match=r"num_hidden_layers is 2; the weights have 0 layers"):

@@ -90,7 +90,7 @@ def test_an_interrupted_evaluation_is_repeated(epoch, batch, tmp_path, reference
 
 
 def test_a_signal_at_the_end_of_the_run(tmp_path, reference):
-    """All is done and saved; the process still ends as it was told to."""
+    """Everything is done and saved; the process still ends as the signal asks."""
     out = tmp_path / "out"
 
     class Late:
@@ -116,7 +116,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, reference):
-    """As the Ctrl-C of jobs in the background is: it means the job in front."""
+    """As in background jobs: a Ctrl-C is meant for the job in the foreground."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = tmp_path / "out"
     result = job.run(out, callback=At(2, 7, "train", _send("SIGINT")), options=job.EVERY_3)
@@ -125,7 +125,7 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, reference):
 
 
 def test_a_handler_not_set_from_python_is_replaced_by_the_default(monkeypatch):
-    """Python has no name for it (None) and could not set it back."""
+    """Python reports it as None and cannot restore it."""
     original = signal.signal
     monkeypatch.setattr(
         signal, "signal", lambda signum, handler: original(signum, handler) and None

@@ -1,4 +1,4 @@
-"""Signals through the drop-in, one by one: saved at the very batch, ended as asked, resumed."""
+"""Signals in the drop-in, one by one: saved at that batch, ended as asked, resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `train(resume=...)` goes on from, and what it refuses."""
+"""What `train(resume=...)` resumes from, and what it refuses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_completed_run_returns_at_once(tmp_path, reference):
 
 
 def test_superseded_checkpoints_left_by_a_kill_are_deleted(tmp_path, monkeypatch, reference):
-    """As if the kill fell between the last commit and the deletion of the checkpoint before."""
+    """As if the run was killed between the last commit and the deletion of the previous one."""
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(medjax.CheckpointStore, "_delete_superseded", lambda self: None)

@@ -118,7 +118,7 @@ def _restore(checkpoint: Path):
 
 
 def _sign(checkpoint: Path) -> None:
-    """Write the manifest anew, through links if there are any."""
+    """Write the manifest again, following links if there are any."""
     files = [p for p in checkpoint.rglob("*") if p.is_file() and p.name != "manifest.json"]
     for folder in checkpoint.iterdir():
         if folder.is_symlink() and folder.is_dir():
@@ -221,7 +221,7 @@ def test_a_pipe_instead_of_a_file_does_not_block(checkpoint):
 
 
 def test_arrays_larger_than_the_record_says_are_not_read(checkpoint, monkeypatch):
-    """The record and the manifest agree; only what Orbax wrote is of another size."""
+    """The record and the manifest agree; only the arrays have a different size."""
     shutil.rmtree(checkpoint / "training_state")
     save_arrays(checkpoint / "training_state", {"w": np.zeros((5000, 5000), np.float32)})()
     _sign(checkpoint)

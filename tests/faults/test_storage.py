@@ -1,4 +1,4 @@
-"""Disks that fill up, folders that go or belong to another run: told, and nothing is lost."""
+"""Full disks and folders that vanish or belong to another run: reported, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _wait_for_save(folder: Path) -> None:
-    """Wait until the save that is under way beside training is committed."""
+    """Wait until the save in the background is committed."""
     while list(folder.glob(".saving-*")):
         time.sleep(0.01)
 

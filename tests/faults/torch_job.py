@@ -65,7 +65,7 @@ class Classifier:
 
 
 class SlowClassifier(Classifier):
-    """Preprocesses an item in a time in which signals arrive."""
+    """Preprocesses an item slowly enough for signals to arrive."""
 
     def preprocess(self, item: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.02)
@@ -122,7 +122,7 @@ def make(
 
 
 def report(trainer: medjax_torch.Trainer, history: Any) -> dict[str, Any]:
-    """Return all that two equal runs have in common, as JSON gives it back."""
+    """Return everything that two equal runs have in common, as restored from JSON."""
     assert trainer.best_checkpoint is not None
     assert trainer.last_checkpoint is not None
     record = json.loads((trainer.last_checkpoint / "training_state.json").read_text())
