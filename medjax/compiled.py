@@ -173,9 +173,11 @@ class CompiledStep:
                 raise
             raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
         if len(self.compilations) > known:
-            made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
-            self.compilations[-1] = made
-            logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
+            compilation = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
+            self.compilations[-1] = compilation
+            logger.info(
+                "Compiled %s for %s in %.1f s", self.phase, compilation.batch, compilation.seconds
+            )
         return result
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
@@ -214,7 +216,7 @@ def explaining_memory(step: Step) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        largest = max(step.compilations, key=lambda made: made.size, default=None)
+        largest = max(step.compilations, key=lambda compilation: compilation.size, default=None)
         raise OutOfMemoryError(step.phase, None if largest is None else largest.batch) from error
 
 

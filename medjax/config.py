@@ -20,13 +20,7 @@ class _RefusedError(Exception):
 
 
 def integer(minimum: int) -> _Check:
-    """Return a check for an integer field of at least `minimum`.
-
-    Examples
-    --------
-    >>> integer(1)(3)
-    3
-    """
+    """Return a check for an integer field of at least `minimum`."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
@@ -53,13 +47,7 @@ def _number(minimum: float, *, above: bool = False) -> _Check:
 
 
 def flag(value: Any) -> bool:
-    """Check a field that must be True or False.
-
-    Examples
-    --------
-    >>> flag(True)
-    True
-    """
+    """Check a field that must be True or False."""
     if not isinstance(value, bool):
         raise _RefusedError("True or False")
     return value

@@ -335,13 +335,7 @@ class DataLoader:
 
 
 def ladder_of(options: Options) -> Ladder:
-    """Return the ladder that the options describe: lengths, and columns padded to them.
-
-    Examples
-    --------
-    >>> ladder_of(Options(length_ladder=(8, 16), padding={"offsets": 0})).fills["offsets"]
-    0
-    """
+    """Return the ladder that the options describe: lengths, and columns padded to them."""
     padding = {**HUGGING_FACE_PADDING, **options.padding}
     fills = {name: fill for name, fill in padding.items() if fill is not None}
     return Ladder(options.length_ladder, fills)
