@@ -1,7 +1,7 @@
-"""Columns of a metrics computer as JSON, and back with the types they had.
+"""Columns of a metrics computer as JSON, restored with their original types.
 
-A sum of numpy's float32 scalars is another number than the sum of Python's floats, and a tuple can
-be in a set where a list cannot. A JSON object here always has one key, the type.
+Types matter: the sum of numpy float32 scalars differs from that of Python floats, and a tuple can
+be in a set but a list cannot. A JSON object here always has one key, the type.
 """
 
 from __future__ import annotations
@@ -11,11 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
+__all__ = ["column_to_json", "from_json"]
+
 _MAX_BYTES = 2**30
 
 
 def column_to_json(name: str, values: list[Any]) -> Any:
-    """Return a column ready for JSON; TypeError if a value cannot be given back from it."""
+    """Convert a column to what JSON can hold.
+
+    Raises
+    ------
+    TypeError
+        If a value cannot be restored from JSON.
+
+    Examples
+    --------
+    >>> column_to_json("spans", [(0, 4), (5, 9)])
+    [{'tuple': [0, 4]}, {'tuple': [5, 9]}]
+    """
     types = {value.dtype if isinstance(value, np.generic) else None for value in values}
     try:
         if len(types) == 1 and None not in types:
@@ -56,13 +69,19 @@ def _array_from_json(stored: list[Any]) -> np.ndarray:
     name, shape, values = stored
     dtype = np.dtype(name)
     _check_dtype(dtype)
-    if dtype.itemsize * len(values) > _MAX_BYTES:  # a type may say that its strings are huge
+    if dtype.itemsize * len(values) > _MAX_BYTES:  # a damaged dtype may claim huge strings
         raise ValueError(f"{len(values)} values of {dtype} have more than {_MAX_BYTES >> 20} MiB")
     return np.array(values, dtype).reshape(shape)
 
 
 def from_json(stored: Any) -> Any:
-    """Return what `column_to_json` was given."""
+    """Restore the column that `column_to_json` converted.
+
+    Examples
+    --------
+    >>> from_json([{"tuple": [0, 4]}, {"tuple": [5, 9]}])
+    [(0, 4), (5, 9)]
+    """
     if isinstance(stored, list):
         return [from_json(item) for item in stored]
     if not isinstance(stored, dict):

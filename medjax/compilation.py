@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that the second start of a job compiles nothing."""
+"""The cache of compiled programs on disk, so that a job compiles nothing when it starts again."""
 
 from __future__ import annotations
 
@@ -12,28 +12,35 @@ import jax
 import jaxlib
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+__all__ = ["DEFAULT", "NOISY", "cached"]
+
 DEFAULT = Path(".cache", "medjax", "xla")
-"""Folder of the cache in the user's home."""
+"""Folder of the cache within the user's home."""
 
 NOISY = ("0.10.0", "0.10.1")
-"""Releases of jaxlib that print two lines of 2,000 characters, which say that the processor lacks
-features and may crash, for each program they read back for a CPU. Nothing is wrong with it."""
+"""Releases of jaxlib that print a false warning for each program they load for a CPU: two lines of
+2,000 characters, saying that the processor lacks features and may crash."""
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
 @contextlib.contextmanager
 def cached(folder: str | Path | None) -> Iterator[None]:
-    """Let JAX keep what it compiles until the block ends; then its settings are as before.
+    """Make JAX store what it compiles within a ``with`` block, then restore JAX's settings.
 
-    A cache that JAX was told of otherwise, by its own configuration, is left in charge.
+    A cache that the user has configured in JAX itself is used instead.
 
     Parameters
     ----------
     folder : str, Path or None
-        ``"auto"`` stands for a folder in the user's home, or for no cache on CPUs with a release
-        of jaxlib in `NOISY`; None for no cache. Programs for processors with other instructions
-        lie in folders of their own, as a home may be shared.
+        ``"auto"`` means a folder in the user's home, or no cache on CPUs with a release of jaxlib
+        in `NOISY`. None means no cache. Processors with different instructions have separate
+        subfolders, as machines may share a home.
+
+    Examples
+    --------
+    >>> with cached(None):
+    ...     pass  # train
     """
     config: Any = jax.config  # which lists none of its attributes
     own = config.jax_compilation_cache_dir is not None
@@ -57,11 +64,11 @@ def cached(folder: str | Path | None) -> Iterator[None]:
 def _configure(settings: dict[str, object]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    jax_cache.reset_cache()  # JAX looks at the folder once only
+    jax_cache.reset_cache()  # otherwise JAX does not notice a change of the folder
 
 
 def _processor() -> str:
-    """Return a short name for the instructions this processor has."""
+    """Return a short name for the instruction set of this processor."""
     lines = _CPU_INFO.read_text().splitlines() if _CPU_INFO.is_file() else []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     return hashlib.sha256(features.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Compiled functions: what they were compiled for, how long that took, and why one had no room."""
+"""Compiled steps: what they were compiled for, how long that took, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+__all__ = ["Compilation", "CompiledStep", "OutOfMemoryError", "Step", "explaining_memory"]
+
 logger = logging.getLogger("medjax")
 
 _ADVICE = {
     "training": (
         "Lower TrainerConfig.batch_size and raise gradient_accumulation_steps by the same factor, "
-        "which keeps the effective batch; truncate the texts and end Options.length_ladder at a "
-        "shorter length; give Options(precision='bfloat16'); or checkpoint gradients "
+        "which keeps the effective batch size; truncate the texts and end Options.length_ladder at "
+        "a shorter length; set Options(precision='bfloat16'); or checkpoint gradients "
         "(gradient_checkpointing=True of the component, gradient_checkpointing_enable() of a "
-        "Hugging Face model), which computes activations twice instead of keeping them"
+        "Hugging Face model), which recomputes activations instead of storing them"
     ),
     "evaluation": (
-        "Lower TrainerConfig.batch_size (gradient_accumulation_steps keeps the effective batch of "
-        "training); truncate the texts and end Options.length_ladder at a shorter length; or give "
-        "Options(precision='bfloat16')"
+        "Lower TrainerConfig.batch_size (gradient_accumulation_steps keeps the effective batch "
+        "size of training); truncate the texts and end Options.length_ladder at a shorter length; "
+        "or set Options(precision='bfloat16')"
     ),
     "prediction": "Lower batch_size, or max_length of the component",
 }
-"""By phase, what needs less memory."""
+"""How to use less memory, by phase."""
 
 
 class Compilation(NamedTuple):
@@ -38,12 +40,17 @@ class Compilation(NamedTuple):
     Attributes
     ----------
     batch : str
-        Columns of the batch with dtype and shape, for instance ``input_ids int32[16,64]``, or
-        what else it was compiled for.
+        Columns of the batch with dtype and shape, for instance ``input_ids int32[16,64]``, or the
+        `subject` of the `CompiledStep`.
     size : int
-        Elements of the batch, 0 of what else.
+        Number of elements in the batch; 0 if the step has a `subject`.
     seconds : float
-        How long tracing and compiling took, or reading the program from the cache on disk.
+        How long it took to trace and compile, or to load the program from the cache on disk.
+
+    Examples
+    --------
+    >>> Compilation("input_ids int32[16,64]", size=1024, seconds=1.5).size
+    1024
     """
 
     batch: str
@@ -52,11 +59,11 @@ class Compilation(NamedTuple):
 
 
 class Step(Protocol):
-    """A step as the loop runs it, and what it was compiled for."""
+    """A step that the loop can run; `CompiledStep` is one."""
 
     @property
     def phase(self) -> str:
-        """What it is part of: training, evaluation or prediction."""
+        """The phase it belongs to: training, evaluation or prediction."""
         ...
 
     @property
@@ -70,15 +77,15 @@ class Step(Protocol):
 
 
 class OutOfMemoryError(RuntimeError):
-    """A device had no memory left for a step; the cause is the error of XLA.
+    """A device ran out of memory in a step; the error of XLA is chained.
 
     Attributes
     ----------
     phase : str
         ``"training"``, ``"evaluation"`` or ``"prediction"``.
     batch : str or None
-        Columns of the batch with dtype and shape. Where the device noticed only after later
-        steps were queued, those of the largest batch so far.
+        Columns of the batch with dtype and shape. If the device noticed only after later steps were
+        queued, those of the largest batch so far.
     """
 
     def __init__(self, phase: str, batch: str | None) -> None:
@@ -92,25 +99,34 @@ class OutOfMemoryError(RuntimeError):
 
 
 class CompiledStep:
-    """A jitted step that knows its compilations; its second argument is the batch.
+    """A jitted step that records its compilations; its second argument is the batch.
 
     Parameters
     ----------
     function : callable
-        What is compiled.
+        The function to compile.
     phase : {"training", "evaluation", "prediction"}
-        What it is part of.
+        The phase it belongs to.
     subject : str, optional
-        What it is compiled for; by default the columns of the batch.
+        Describes what it is compiled for; by default the columns of the batch.
     keeps : object, optional
-        What has to live as long as the step, because its arguments refer to it weakly.
+        Kept alive as long as the step, because the step's arguments only have weak references to
+        it.
     **jit_options
-        Of `jax.jit`.
+        Passed to `jax.jit`.
 
     Attributes
     ----------
     compilations : list of Compilation
         One for each time it was traced, in order.
+
+    Examples
+    --------
+    >>> step = CompiledStep(lambda state, batch: state + batch["x"].sum(), "training")
+    >>> float(step(1.0, {"x": jax.numpy.ones((2, 3))}))
+    7.0
+    >>> step.compilations[0].batch
+    'x float32[2,3]'
     """
 
     def __init__(
@@ -136,7 +152,7 @@ class CompiledStep:
 
     @property
     def nb_compilations(self) -> int:
-        """How often it was compiled."""
+        """Number of times it was compiled."""
         return len(self.compilations)
 
     def __call__(self, *args: Any) -> Any:
@@ -145,8 +161,8 @@ class CompiledStep:
         Raises
         ------
         OutOfMemoryError
-            If the device noticed at once that it lacks the memory; see `explaining_memory` for
-            when it notices later.
+            If the device immediately notices that it lacks memory; `explaining_memory` handles the
+            case that it notices later.
         """
         known = len(self.compilations)
         began = time.perf_counter()
@@ -157,15 +173,17 @@ class CompiledStep:
                 raise
             raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
         if len(self.compilations) > known:
-            made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
-            self.compilations[-1] = made
-            logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
+            compilation = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
+            self.compilations[-1] = compilation
+            logger.info(
+                "Compiled %s for %s in %.1f s", self.phase, compilation.batch, compilation.seconds
+            )
         return result
 
     def lower(self, *args: Any) -> jax.stages.Lowered:
-        """Return the step lowered for arguments, or their abstract values, but not run.
+        """Lower the step for arguments, or their abstract values, without running it.
 
-        ``lower(...).compile().memory_analysis()`` tells what it needs.
+        ``lower(...).compile().memory_analysis()`` returns how much memory it needs.
         """
         return self._jitted.lower(*args)
 
@@ -175,30 +193,41 @@ class CompiledStep:
 
 @contextlib.contextmanager
 def explaining_memory(step: Step) -> Iterator[None]:
-    """Say what to lower when a step, queued in the block, finds that memory is out.
+    """Turn an out-of-memory error of XLA within a ``with`` block into one that says what to do.
+
+    Parameters
+    ----------
+    step : Step
+        The step that is run in the block. The device may notice only after later steps were queued.
 
     Raises
     ------
     OutOfMemoryError
-        In the place of XLA's error.
+        Instead of XLA's error.
+
+    Examples
+    --------
+    >>> step = CompiledStep(lambda state, batch: state, "training")
+    >>> with explaining_memory(step):
+    ...     state = step(1.0, {})
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        largest = max(step.compilations, key=lambda made: made.size, default=None)
+        largest = max(step.compilations, key=lambda compilation: compilation.size, default=None)
         raise OutOfMemoryError(step.phase, None if largest is None else largest.batch) from error
 
 
 def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
-    # The code is lost where the error comes by way of a later step.
+    # The status code is lost if a later step raises the error.
     text = str(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
 def _described(batch: Any) -> tuple[str, int]:
-    """Return names, dtypes and shapes of the columns of a batch, and how many elements it has."""
+    """Return the names, dtypes and shapes of the columns of a batch, and its number of elements."""
     leaves = jax.tree.leaves_with_path(batch)
     columns = [
         f"{jax.tree_util.keystr(path[-1:], simple=True)} {leaf.dtype}"

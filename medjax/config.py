@@ -1,4 +1,4 @@
-"""TrainerConfig, medkit's twelve fields, and Options, what medkit lacks."""
+"""TrainerConfig, which has medkit's twelve fields, and Options, for everything medkit lacks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+__all__ = ["Options", "TrainerConfig", "flag", "integer", "one_of", "validate"]
+
 _Check = Callable[[Any], Any]
 
 
 class _RefusedError(Exception):
-    """Carries what was expected of a field; `validate` turns it into a ValueError."""
+    """Says what values a field may have; `validate` turns it into a ValueError."""
 
 
 def integer(minimum: int) -> _Check:
-    """Return the check of an integer field."""
+    """Return a check for an integer field of at least `minimum`."""
 
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
@@ -35,7 +37,7 @@ def _number(minimum: float, *, above: bool = False) -> _Check:
             raise _RefusedError(bound)
         try:
             number = float(value)
-        except OverflowError:  # an integer beyond every float
+        except OverflowError:  # an integer too large for a float
             number = math.inf
         if not math.isfinite(number) or number < minimum or (above and number == minimum):
             raise _RefusedError(bound)
@@ -45,7 +47,7 @@ def _number(minimum: float, *, above: bool = False) -> _Check:
 
 
 def flag(value: Any) -> bool:
-    """Check a field that is True or False."""
+    """Check a field that must be True or False."""
     if not isinstance(value, bool):
         raise _RefusedError("True or False")
     return value
@@ -64,7 +66,13 @@ def _path(value: Any) -> str | Path:
 
 
 def one_of(*allowed: str) -> _Check:
-    """Return the check of a field with few values."""
+    """Return a check for a field that must have one of a few values.
+
+    Examples
+    --------
+    >>> one_of("stop", "skip")("skip")
+    'skip'
+    """
 
     def check(value: Any) -> str:
         if not isinstance(value, str) or value not in allowed:
@@ -123,7 +131,29 @@ def _fills(value: Any) -> dict[str, float | None]:
 
 
 def validate(record: Any, checks: dict[str, _Check]) -> None:
-    """Check fields of a frozen dataclass; ValueError names field, value and what is allowed."""
+    """Check the fields of a frozen dataclass.
+
+    Parameters
+    ----------
+    record : dataclass
+        Its fields are replaced by what the checks return.
+    checks : dict
+        Maps the name of a field to its check.
+
+    Raises
+    ------
+    ValueError
+        If a check fails; the message names the field, its value and what is allowed.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Point:
+    ...     x: int
+    >>> validate(Point(-1), {"x": integer(0)})
+    Traceback (most recent call last):
+    ValueError: Point.x is -1; expected an integer of at least 0
+    """
     for name, check in checks.items():
         value = getattr(record, name)
         try:
@@ -135,32 +165,34 @@ def validate(record: Any, checks: dict[str, _Check]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class TrainerConfig:
-    """How to train: medkit's fields, in medkit's order, with medkit's defaults.
+    """Settings of a run: medkit's fields, in medkit's order, with medkit's defaults.
 
     Attributes
     ----------
     output_dir : str or Path
-        Folder of the checkpoints; made when missing, parents included.
+        Folder of the checkpoints; created if missing, with its parents.
     learning_rate : float
         Initial learning rate.
     nb_training_epochs : int
         Number of passes over the training data.
     dataloader_nb_workers : int
-        Processes that preprocess; 0 preprocesses in a thread of this one.
+        Number of processes that preprocess the items; 0 preprocesses them in a thread of this
+        process.
     batch_size : int
         Rows of a batch, over all devices and hosts together.
     seed : int, optional
-        Seed of data order and dropout. None draws one, which the checkpoints record.
+        Seed of initialisation, data order and dropout. None draws one, which is stored in the
+        checkpoints.
     gradient_accumulation_steps : int
-        Batches whose gradients make one update.
+        Number of batches whose gradients are combined in one update.
     do_metrics_in_training : bool
         Whether the metrics computer also runs on the training batches.
     metric_to_track_lr : str
-        Evaluation metric that a reduce-on-plateau schedule follows.
+        Evaluation metric that a reduce-on-plateau schedule monitors.
     checkpoint_period : int
-        Epochs between checkpoints; 0 saves after the last epoch only.
+        Number of epochs between checkpoints; 0 saves only after the last epoch.
     checkpoint_metric : str
-        Evaluation metric that makes a checkpoint the best one.
+        Evaluation metric that decides which checkpoint is the best.
     minimize_checkpoint_metric : bool
         Whether a lower `checkpoint_metric` is better.
 
@@ -193,7 +225,13 @@ class TrainerConfig:
         validate(self, _CONFIG_CHECKS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every field but `output_dir`, in order: what `trainer_config.yml` holds."""
+        """Return all fields but `output_dir`, in order, as stored in `trainer_config.yml`.
+
+        Examples
+        --------
+        >>> TrainerConfig("runs/ner", batch_size=16).to_dict()["batch_size"]
+        16
+        """
         fields = dataclasses.asdict(self)
         del fields["output_dir"]
         return fields
@@ -220,65 +258,65 @@ _LADDER = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512)
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What medkit's configuration lacks; the defaults change no number of a run.
+    """Settings that medkit's configuration lacks.
 
     Attributes
     ----------
     max_grad_norm : float, optional
-        Gradients with a larger global norm are scaled down to it; those of frozen parameters
-        (see `weight_decay`) do not count.
+        Gradients with a larger global norm are scaled down to it. The gradients of frozen
+        parameters (see `weight_decay`) do not count.
     weight_decay : float
-        Decoupled decay per update, as AdamW's, of all parameters but biases and normalisation
-        scales (see `medjax.optimizer.decays`) and frozen ones. It adds to what the component's
-        optimizer decays. Frozen is a parameter whose update from the component's optimizer is zero
-        by construction, whatever gradients, rate and count of updates are: through
-        ``optax.set_to_zero`` under `optax.partition`, `optax.masked`, `optax.freeze` or
-        `optax.selective_transform`, or a factor of 0. A rate of 0 during a warm-up freezes nothing,
-        nor does ``jax.lax.stop_gradient`` in `forward`.
+        Decoupled weight decay per update, as in AdamW, of all parameters except biases,
+        normalisation scales (see `medjax.optimizer.decays`) and frozen parameters. It is applied
+        in addition to any decay of the component's own optimizer. A parameter is frozen if the
+        optimizer makes its update zero by construction, whatever the gradients, the rate and the
+        number of updates are: with ``optax.set_to_zero`` under `optax.partition`, `optax.masked`,
+        `optax.freeze` or `optax.selective_transform`, or with a factor of 0. Neither a rate of 0
+        during a warm-up nor ``jax.lax.stop_gradient`` in `forward` freezes a parameter.
     warmup_steps : int or float
-        Updates, or the fraction of all updates, during which the learning rate rises from 0.
+        Number of updates, or fraction of all updates, during which the learning rate rises from 0.
     early_stopping_patience : int, optional
-        Stop after this many evaluations in a row that did not improve `checkpoint_metric`.
+        Stop after this many consecutive evaluations that did not improve `checkpoint_metric`.
     early_stopping_threshold : float
-        Change of the metric below which an evaluation is no improvement.
+        A change of the metric counts as an improvement only if it is larger than this.
     max_steps : int, optional
         Stop after this many updates.
     precision : {"float32", "bfloat16"}
-        Type of the computation; parameters and optimizer state stay float32.
+        Dtype of the computation; parameters and optimizer state stay float32.
     loss_arithmetic : {"exact", "medkit"}
-        "exact" weighs every label alike, whatever batch it is in; "medkit" averages the means of
-        batches and divides the training loss by the accumulation steps, as medkit does.
+        "exact" gives every label the same weight, whatever batch it is in; "medkit" averages the
+        means of batches and divides the training loss by the accumulation steps, as medkit does.
     on_non_finite : {"stop", "skip"}
-        What to do with a batch whose loss or gradient is not finite: stop with an error, or leave
-        it out as if it had not been there, its outputs included.
+        What to do with a batch whose loss or gradient is not finite: stop with an error, or skip
+        it and its outputs, as if it had not been there.
     max_skipped : int
-        Batches left out in a row after which "skip" stops as well.
+        Number of consecutive batches that "skip" may skip before the run stops with an error.
     length_ladder : tuple of int
         Lengths that ragged columns are padded to.
     length_window : int
-        Batches that are grouped by length together; 0 keeps the uniform order.
+        Number of batches that are grouped by length together; 0 keeps the uniform random order.
     padding : mapping of str to float or None
-        Columns padded to the ladder besides the Hugging Face ones, and the value that pads them;
-        None leaves a Hugging Face column as it is, for instance multi-label ``labels``.
+        Columns to pad to the ladder in addition to the Hugging Face ones, and the values that pad
+        them. None leaves a Hugging Face column as it is, for instance multi-label ``labels``.
     max_shapes : int
-        Distinct batch shapes, each of which costs a compilation, before the run stops.
+        Number of distinct batch shapes, each of which costs a compilation, before the run stops.
     cache_preprocessed : bool
-        Whether preprocessed items are kept in memory, so that each is preprocessed once.
+        Whether preprocessed items are kept in memory, so each is preprocessed only once.
     prefetch : int
-        Batches prepared ahead of the device, in a thread where preparing them is slow.
+        Number of batches prepared ahead of the device, in a thread if preparing them is slow.
     steps_per_dispatch : int
-        Batches that are trained on in one call of the device, where they have the same shape. A
-        tiny model, which computes for less time than a call takes, is then several times faster;
-        callbacks, saves and signals come between calls. Scores in training, and a torch scheduler
-        by step, need each step by itself, so they make it 1.
+        Number of batches, of the same shape, to train on in one call to the device. This makes tiny
+        models, whose steps take less time than a call, several times faster. Callbacks, saves and
+        signals are handled between calls. It is 1 if training scores are computed or a torch
+        scheduler is stepped with every update, as these need each step separately.
     compilation_cache : str, Path or None
-        Folder in which compiled programs are kept for the next start; "auto" is
-        ``~/.cache/medjax/xla``, None keeps none. With jaxlib 0.10.0 and 0.10.1 (Python 3.11),
-        "auto" keeps none on CPUs: reading a program back prints pages of false alarms there.
+        Folder in which compiled programs are stored for later runs; "auto" is
+        ``~/.cache/medjax/xla``, None stores nothing. With jaxlib 0.10.0 and 0.10.1 (Python 3.11),
+        "auto" stores nothing on CPUs, where loading a program prints long, false warnings.
     worker_timeout : float
         Seconds to wait for a worker process before it is reported as hanging.
     save_interval_steps : int, optional
-        Batches between checkpoints within an epoch; None saves between epochs only.
+        Number of batches between checkpoints within an epoch; None saves only between epochs.
     keep_all_checkpoints : bool
         Whether checkpoints other than the best and the last are kept.
     log_dir : str or Path, optional
@@ -287,7 +325,15 @@ class Options:
     Raises
     ------
     ValueError
-        If a value is not allowed; the message names field, value and what is allowed.
+        If a value is not allowed; the message names the field, its value and what is allowed.
+
+    Examples
+    --------
+    >>> Options(max_grad_norm=1.0, warmup_steps=0.1).precision
+    'float32'
+    >>> Options(precision="float16")
+    Traceback (most recent call last):
+    ValueError: Options.precision is 'float16'; expected one of 'float32', 'bfloat16'
     """
 
     max_grad_norm: float | None = None
@@ -317,8 +363,11 @@ class Options:
         validate(self, _OPTION_CHECKS)
         interval, group = self.save_interval_steps, self.steps_per_dispatch
         if interval is not None and interval % group:
-            msg = f"Options.save_interval_steps is {interval}; expected a multiple of "
-            raise ValueError(f"{msg}steps_per_dispatch={group}, as saves come between dispatches")
+            msg = (
+                f"Options.save_interval_steps is {interval}; expected a multiple of "
+                f"steps_per_dispatch={group}, as checkpoints are saved between dispatches"
+            )
+            raise ValueError(msg)
 
 
 _OPTION_CHECKS: dict[str, _Check] = {

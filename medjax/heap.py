@@ -1,10 +1,10 @@
-"""Memory that a program frees, kept by the process for the next one: on the CPU, with glibc.
+"""Keeping the memory that a program frees for the next one: on the CPU, with glibc.
 
-A program of XLA allocates what it works in when it starts and frees it when it ends. glibc gives
-blocks of that size back to the kernel at once, which clears every page anew for the next step: an
-eighth of a step of MiniLM in float32, a fifth in bfloat16. Told to keep them, it keeps those of the
-main thread; in other threads a block above 64 MiB, ``HEAP_MAX_SIZE`` of its ``malloc/arena.c``,
-always comes from the kernel.
+A program of XLA allocates its working memory when it starts and frees it when it ends. glibc
+returns blocks of that size to the kernel immediately, and the kernel has to clear every page again
+for the next step. That takes an eighth of a training step of MiniLM in float32, and a fifth in
+bfloat16. glibc can be told to keep the blocks, but only in the main thread: in other threads a
+block above 64 MiB (``HEAP_MAX_SIZE`` in ``malloc/arena.c``) always comes from the kernel.
 """
 
 from __future__ import annotations
@@ -16,24 +16,31 @@ from collections.abc import Iterator
 
 import jax
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # names of mallopt(3), from glibc's malloc.h
-_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # -1: nothing is given back, however much it is
+__all__ = ["keep_memory", "run_in_calling_thread"]
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3), from glibc's malloc.h
+_KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # -1: return nothing to the kernel
 # By default at most 2**16 blocks are mapped, and the threshold adapts itself up to 64 MiB.
 _GIVE_BACK = {_MMAP_MAX: 2**16, _TRIM_THRESHOLD: 2**26}
 
 _DISPATCH = "jax_cpu_enable_async_dispatch"
 
-_open_blocks: list[None] = []  # one for each: the allocator is that of the whole process
+_open_blocks: list[None] = []  # an entry for each, as all blocks share the process's allocator
 
 
 @contextlib.contextmanager
 def keep_memory() -> Iterator[None]:
-    """Keep memory that is freed until the block ends, for programs that run on the CPU.
+    """Keep freed memory for reuse within a ``with`` block, for programs that run on the CPU.
 
-    `train` and `evaluate` do so by themselves; a loop of your own over the steps goes into such a
-    block, in the main thread, before JAX makes its first array. On accelerators, without glibc, or
-    where the environment sets the allocator (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is
+    `train` and `evaluate` do this themselves. Put a loop of your own over the steps in such a
+    block, in the main thread, before JAX creates its first array. On accelerators, without glibc,
+    or if the environment configures the allocator (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is
     changed.
+
+    Examples
+    --------
+    >>> with keep_memory():
+    ...     pass  # run the steps
     """
     run_in_calling_thread()
     library = _glibc() if jax.default_backend() == "cpu" else None
@@ -52,11 +59,15 @@ def keep_memory() -> Iterator[None]:
 
 
 def run_in_calling_thread() -> None:
-    """Let the CPU run programs in the thread that calls them, if JAX has not looked for devices.
+    """Make the CPU run programs in the thread that calls them, if JAX has no devices yet.
 
-    There they get the memory that `keep_memory` keeps. Steps wait for each other in any case, and
-    the next batches are made in other threads. Where the environment decides
-    (``JAX_CPU_ENABLE_ASYNC_DISPATCH``), nothing is changed.
+    Only there do they get the memory that `keep_memory` keeps. Nothing is lost: steps depend on
+    each other anyway, and batches are prepared in other threads. If the environment sets
+    ``JAX_CPU_ENABLE_ASYNC_DISPATCH``, nothing is changed.
+
+    Examples
+    --------
+    >>> run_in_calling_thread()
     """
     if _DISPATCH.upper() not in os.environ:
         jax.config.update(_DISPATCH, False)

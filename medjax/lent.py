@@ -1,8 +1,8 @@
-"""Functions in the static fields of a pytree, held without being owned.
+"""Weak references to functions, for the static fields of a pytree.
 
-JAX keeps the structure of every tree that a donating function was called with, for as long as the
-process lives, and `jax.clear_caches` does not reach it. A function in a static field is part of
-the structure, and with it all that it closes over: the weights of a model, for instance.
+JAX keeps the structure of every tree that a donating function was called with until the process
+ends; `jax.clear_caches` does not remove it. A function in a static field is part of that structure,
+and keeps everything alive that it closes over, such as the weights of a model.
 """
 
 from __future__ import annotations
@@ -12,24 +12,33 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+__all__ = ["Lent", "lent", "owned"]
+
 
 class Lent:
-    """A stand-in that calls a function and does not keep it alive.
+    """Calls a function without keeping it alive.
 
-    Two stand-ins are equal if they stand for one function, so that trees with them have one
-    structure.
+    Two of them are equal if they refer to the same function, so trees that differ only in them
+    have the same structure.
 
     Parameters
     ----------
     function : callable
-        The function. Something else has to hold it: the component, the optimizer, the step.
+        The function, which the component, the optimizer or the step must keep alive.
+
+    Examples
+    --------
+    >>> def double(x):
+    ...     return 2 * x
+    >>> Lent(double)(3), Lent(double) == Lent(double)
+    (6, True)
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         parts: tuple[Any, ...] = (function,)
         if isinstance(function, types.MethodType):
             parts = (function.__func__, function.__self__)
-        # Without a callback there is one reference to an object, the same each time.
+        # Without a callback, Python returns the same reference to an object each time.
         self._parts = tuple(weakref.ref(part) for part in parts)
         self._name = getattr(function, "__qualname__", type(function).__name__)
 
@@ -40,28 +49,29 @@ class Lent:
         Raises
         ------
         ReferenceError
-            If nothing held it any more.
+            If nothing keeps it alive any more.
         """
         parts: list[Any] = [part() for part in self._parts]
         if any(part is None for part in parts):
             msg = (
-                f"the function {self._name} of this state is gone; a state does not keep it alive: "
-                "hold the component and the optimizer as long as you use the state"
+                f"the function {self._name} of this state no longer exists, as a state does not "
+                "keep it alive; keep the component and the optimizer for as long as you use the "
+                "state"
             )
             raise ReferenceError(msg)
-        found: Callable[..., Any] = types.MethodType(*parts) if len(parts) == 2 else parts[0]
-        return found
+        function: Callable[..., Any] = types.MethodType(*parts) if len(parts) == 2 else parts[0]
+        return function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         return self.function(*args, **kwargs)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether both stand for one function."""
+        """Return whether both refer to the same function."""
         return isinstance(other, Lent) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        """Return a hash that stays when the function goes."""
+        """Return a hash that stays the same when the function no longer exists."""
         return hash(self._identity)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,7 +79,7 @@ class Lent:
         return Lent, (self.function,)
 
     def __repr__(self) -> str:
-        """Name the function."""
+        """Return the name of the function."""
         return f"Lent({self._name})"
 
     @property
@@ -78,7 +88,15 @@ class Lent:
 
 
 def lent(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a stand-in for `function`, itself if it is one or cannot be referred to weakly."""
+    """Return a `Lent` for a function, or the function itself if it cannot be weakly referenced.
+
+    Examples
+    --------
+    >>> lent(len) is len
+    False
+    >>> lent(len)("abc")
+    3
+    """
     if isinstance(function, Lent):
         return function
     try:
@@ -88,5 +106,11 @@ def lent(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def owned(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what a stand-in stands for, and any other function as it is; see `Lent.function`."""
+    """Return the function that a `Lent` refers to, and any other function as it is.
+
+    Examples
+    --------
+    >>> owned(lent(len)) is len, owned(len) is len
+    (True, True)
+    """
     return function.function if isinstance(function, Lent) else function

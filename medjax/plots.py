@@ -1,10 +1,12 @@
-"""Learning curves as a picture, with matplotlib (extra ``plots``)."""
+"""Plots of learning curves, with matplotlib (extra ``plots``)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+__all__ = ["plot_history"]
 
 
 def plot_history(
@@ -13,34 +15,39 @@ def plot_history(
     *,
     metrics: Sequence[str] = ("loss",),
 ) -> Any:
-    """Draw metrics against epochs, one panel for each metric, one line for each phase.
+    """Plot metrics against epochs, with a panel for each metric and a line for each phase.
 
     Parameters
     ----------
     history : sequence of dict
         ``TrainResult.history``.
     path : str or Path, optional
-        Where to write the picture; the ending gives the format.
+        Where to save the figure; the suffix determines the format.
     metrics : sequence of str
-        Metrics to draw; a phase that lacks one is left out of its panel.
+        Metrics to plot; a phase without a metric has no line in its panel.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The picture.
+        The figure.
 
     Raises
     ------
     ImportError
         If matplotlib is not installed.
     ValueError
-        If no phase has one of the metrics.
+        If a metric is missing from all phases.
+
+    Examples
+    --------
+    >>> history = [{"train": {"loss": 0.5}}, {"train": {"loss": 0.4}}]
+    >>> figure = plot_history(history)  # doctest: +SKIP
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot_history needs matplotlib: pip install 'medjax[plots]'") from error
-    # A bare Figure, not pyplot: no global state and no display.
+    # A Figure of its own instead of pyplot: no global state and no display.
     figure = Figure(figsize=(5 * len(metrics), 3.5), layout="constrained")
     for panel, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
@@ -61,8 +68,8 @@ def _draw(panel: Any, history: Sequence[dict[str, dict[str, float]]], metric: st
         for phase in ("train", "eval")
     }
     if not any(lines.values()):
-        known = sorted({name for row in history for scores in row.values() for name in scores})
-        raise ValueError(f"the history has no metric {metric!r}; it has {known}")
+        names = sorted({name for row in history for scores in row.values() for name in scores})
+        raise ValueError(f"the history has no metric {metric!r}; choose among {names}")
     for phase, points in lines.items():
         if points:
             panel.plot(*zip(*points, strict=True), marker="o", label=phase)

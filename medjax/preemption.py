@@ -1,4 +1,4 @@
-"""Preemption: one question, "must we stop?", for signals in one process and in many."""
+"""Preemption: whether a signal asks the run to stop, in one process and in many."""
 
 from __future__ import annotations
 
@@ -15,18 +15,28 @@ from jax.experimental import multihost_utils
 
 logger = logging.getLogger("medjax")
 
+__all__ = ["Preemption", "Stopped", "ends_briefly"]
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
 class Stopped(KeyboardInterrupt):
-    """A Ctrl-C that was answered: the run stopped where it could."""
+    """A Ctrl-C that was handled: the run stopped at a point where it could be saved."""
 
 
 def ends_briefly(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let an answered Ctrl-C end `function` as a plain KeyboardInterrupt, without its frames.
+    """Make `function` raise a plain KeyboardInterrupt, without its frames, for a handled Ctrl-C.
 
-    Where the loop happened to stand says nothing to the user who stopped it.
+    The place in the loop where the run stopped means nothing to the user who stopped it.
+
+    Examples
+    --------
+    >>> @ends_briefly
+    ... def train():
+    ...     return "trained"
+    >>> train()
+    'trained'
     """
 
     @functools.wraps(function)
@@ -40,19 +50,25 @@ def ends_briefly(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 class Preemption:
-    """Notices SIGTERM, SIGUSR1 and Ctrl-C while it is entered, so that the loop can save first.
+    """Records SIGTERM, SIGUSR1 and Ctrl-C within a ``with`` block, so the loop can save first.
 
-    In one process these are Python handlers; a second Ctrl-C interrupts at once. With several
-    processes JAX's own service receives SIGTERM and picks one step for all of them to stop at;
-    a Python handler beside it would silence it, so none is set then.
+    With one process, Python handlers do this; a second Ctrl-C interrupts immediately. With several
+    processes, JAX's own service receives SIGTERM and chooses a step at which all of them stop. A
+    Python handler would replace that of the service, so none is set.
 
-    A signal that the process was started to ignore stays ignored: shells do so with the Ctrl-C of
-    jobs in the background, which means the job in front.
+    A signal that the process was started to ignore stays ignored: shells start background jobs
+    that way, since a Ctrl-C is meant for the job in the foreground.
 
     Attributes
     ----------
     signum : int or None
         The signal that was received, once `requested` has returned True.
+
+    Examples
+    --------
+    >>> with Preemption() as preemption:
+    ...     preemption.requested()
+    False
     """
 
     def __init__(self) -> None:
@@ -71,10 +87,10 @@ class Preemption:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for signum, handler in self._previous.items():
-            # None stands for a handler that was not set from Python and cannot be set back.
+            # None means a handler that was not set from Python, which cannot be restored.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         if kind is None and self.signum is not None:
-            self.stop()  # it came when the run was all but over; the sender still wants an end
+            self.stop()  # it came when the run was almost over; the process must still end
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del frame
@@ -83,10 +99,10 @@ class Preemption:
         self.signum = signum
 
     def requested(self) -> bool:
-        """Return whether to save and stop now; several processes must ask equally often.
+        """Return whether to save and stop; several processes must call this equally often.
 
-        JAX lets all stop at the question after the last one that any process has asked, so they
-        are numbered without a gap.
+        JAX makes all processes stop at the same call, the first that none of them has made yet, so
+        the calls are numbered consecutively.
         """
         self._asked += 1
         if self._distributed and multihost_utils.reached_preemption_sync_point(self._asked):
@@ -94,15 +110,15 @@ class Preemption:
         return self.signum is not None
 
     def stop(self, saved: str | None = None) -> None:
-        """End the process as the signal asks: KeyboardInterrupt, or exit with 128 + its number.
+        """Raise KeyboardInterrupt for Ctrl-C, or exit with 128 + the number of the signal.
 
         Parameters
         ----------
         saved : str, optional
-            The checkpoint to go on from, which the user is told.
+            The checkpoint to resume from, which a message names.
         """
         if saved is not None and jax.process_index() == 0:
-            logger.warning("Saved %s; start again with resume='auto' to go on from there", saved)
+            logger.warning("Saved %s; start again with resume='auto' to resume from it", saved)
         if self.signum == signal.SIGINT:
             raise Stopped
         raise SystemExit(128 + int(self.signum or signal.SIGTERM))

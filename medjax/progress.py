@@ -1,4 +1,4 @@
-"""Progress: what a resumed run needs besides its arrays, ready for JSON."""
+"""Progress: what a resumed run needs in addition to its arrays, ready for JSON."""
 
 from __future__ import annotations
 
@@ -12,36 +12,52 @@ from medjax.checkpoint.manifest import UNREADABLE
 from medjax.columns import column_to_json, from_json
 from medjax.schedules import ScheduleState
 
+__all__ = [
+    "Progress",
+    "check_position",
+    "progress_record",
+    "read_progress",
+    "tell_of_other_data",
+]
+
 logger = logging.getLogger("medjax")
 
 _LARGEST_RATE = float(np.finfo(np.float32).max)
 
 _KINDS: dict[str, Any] = {
-    **{"seed": int, "data": dict, "schedule": dict, "epoch": int, "batch": int},
-    **{"columns": dict, "history": list, "callbacks": dict, "stop_reason": str | None},
-    **{"stopped_by": str | None, "settings": dict},
+    "seed": int,
+    "data": dict,
+    "schedule": dict,
+    "epoch": int,
+    "batch": int,
+    "columns": dict,
+    "history": list,
+    "callbacks": dict,
+    "stop_reason": str | None,
+    "stopped_by": str | None,
+    "settings": dict,
 }
 
 
 class Progress(NamedTuple):
-    """Where a run is. Together with the arrays of the `TrainState` it is the whole run.
+    """The position and history of a run. With the arrays of the `TrainState`, it is complete.
 
     Attributes
     ----------
     seed : int
         Seed of initialisation, order and dropout.
     data : dict
-        What the meaning of `batch` depends on: items, batch size and grouping. Not the content of
-        the items: what is mended between two starts, drawn at random or read from another folder
-        cannot be told from other data without reading it.
+        What determines the meaning of `batch`: number of items, batch size and grouping. The
+        contents of the items are not recorded: without reading them, other data cannot be told
+        from items that were corrected, are random, or have moved to another folder.
     schedule : dict
         State of the learning-rate schedule.
     epoch : int
-        Epoch in progress, from 1.
+        Current epoch, from 1.
     batch : int
-        Training batches of it that are done.
+        Number of training batches of this epoch that are done.
     columns : dict
-        What the metrics computer kept of these batches, when it runs in training.
+        Columns that the metrics computer collected from these batches, if it runs in training.
     history : list of dict
         One row ``{"train": ..., "eval": ...}`` for each finished epoch.
     callbacks : dict
@@ -49,9 +65,15 @@ class Progress(NamedTuple):
     stop_reason : str or None
         Why a callback ended training, if one did.
     stopped_by : str or None
-        Which one.
+        Class and number of that callback.
     settings : dict
-        What the user had set when this was saved, by name; {} in checkpoints of older versions.
+        The user's settings when this was saved, by name; {} in checkpoints of older versions.
+
+    Examples
+    --------
+    >>> progress = Progress(seed=7, data={"items": 50}, schedule={"learning_rate": 0.1}, epoch=2)
+    >>> progress.epoch, progress.batch
+    (2, 0)
     """
 
     seed: int
@@ -68,19 +90,25 @@ class Progress(NamedTuple):
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
-    """Return `progress` ready for JSON.
+    """Convert `progress` to a dict that is ready for JSON.
 
     Raises
     ------
     TypeError
-        If a column of the metrics computer holds something that JSON cannot give back.
+        If a column of the metrics computer holds something that cannot be restored from JSON.
+
+    Examples
+    --------
+    >>> progress = Progress(seed=7, data={"items": 50}, schedule={"learning_rate": 0.1})
+    >>> read_progress(progress_record(progress)) == progress
+    True
     """
     columns = {name: column_to_json(name, values) for name, values in progress.columns.items()}
     return {**progress._asdict(), "columns": columns}
 
 
 def read_progress(saved: dict[str, Any]) -> Progress:
-    """Return the progress of a checkpoint.
+    """Read the progress of a checkpoint, which `progress_record` made.
 
     Parameters
     ----------
@@ -90,7 +118,7 @@ def read_progress(saved: dict[str, Any]) -> Progress:
     Raises
     ------
     CorruptCheckpointError
-        If it is no progress.
+        If it is damaged.
     """
     try:
         return _progress_from(saved)
@@ -100,30 +128,34 @@ def read_progress(saved: dict[str, Any]) -> Progress:
 
 
 def check_position(progress: Progress, nb_batches: int) -> None:
-    """Refuse a position that no run over this data can have.
+    """Refuse a position that a run on this data cannot have.
 
     Parameters
     ----------
     progress : Progress
         From `read_progress`.
     nb_batches : int
-        Batches of an epoch.
+        Number of batches in an epoch.
 
     Raises
     ------
     CorruptCheckpointError
-        If there is no such batch, or another number of epochs in the history than were finished.
+        If there is no such batch, or the history does not have a row for each finished epoch.
+
+    Examples
+    --------
+    >>> check_position(Progress(seed=7, data={}, schedule={}, batch=3), nb_batches=10)
     """
     if progress.epoch != len(progress.history) + 1:
         msg = (
-            f"the checkpoint stands in epoch {_short(progress.epoch)}, but its history has "
-            f"{len(progress.history)} epochs; expected one row for each that is finished. "
-            "Resume from another checkpoint"
+            f"the checkpoint is in epoch {_short(progress.epoch)}, but its history has "
+            f"{len(progress.history)} epochs; expected one row for each finished epoch. Resume "
+            "from another checkpoint"
         )
         raise CorruptCheckpointError(msg)
     if progress.batch > nb_batches:
         msg = (
-            f"the checkpoint stands at batch {_short(progress.batch)} of an epoch, but an epoch of "
+            f"the checkpoint is at batch {_short(progress.batch)} of an epoch, but an epoch of "
             f"this data has {nb_batches} batches. Resume from another checkpoint"
         )
         raise CorruptCheckpointError(msg)
@@ -133,15 +165,21 @@ def _short(number: int) -> str:
     return str(number) if number < 10**15 else f"10**{len(str(number)) - 1} or more"
 
 
-def tell_of_other_data(saved: Progress, now: Progress) -> None:
-    """Say that the data has another length than it had at the end of the epoch before."""
-    then, here = saved.data.get("items"), now.data.get("items")
-    if then is not None and then != here:
+def tell_of_other_data(saved: Progress, current: Progress) -> None:
+    """Log a warning if the number of items has changed since the checkpoint was saved.
+
+    Examples
+    --------
+    >>> progress = Progress(seed=7, data={"items": 50}, schedule={})
+    >>> tell_of_other_data(progress, progress)
+    """
+    nb_saved, nb_current = saved.data.get("items"), current.data.get("items")
+    if nb_saved is not None and nb_saved != nb_current:
         logger.warning(
-            "The training data has %s items now, %s when the checkpoint was saved, at the end of "
-            "epoch %d; training goes on with those of now",
-            here,
-            then,
+            "The training data has %s items, but it had %s when the checkpoint was saved, at the "
+            "end of epoch %d; training continues with the current items",
+            nb_current,
+            nb_saved,
             saved.epoch - 1,
         )
 

@@ -1,4 +1,4 @@
-"""What a function reads from outside: values that stand as constants in a compiled program."""
+"""What a function reads from outside: values that become constants in a compiled program."""
 
 from __future__ import annotations
 
@@ -14,59 +14,73 @@ from typing import Any
 
 import numpy as np
 
+__all__ = ["reads"]
+
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "numpy", "scipy", "torch"}
 """Packages whose objects are compared by identity."""
 
 _FUNCTIONS = _LIBRARIES | {"flax", "optax", "transformers"}
-"""Packages whose functions are: they read nothing that users change."""
+"""Packages whose functions are compared by identity, as they read nothing that users change."""
 
-_MOST = 100_000
-"""Objects that are looked into; those beyond, of a large vocabulary, are compared by identity."""
+_MAX_OBJECTS = 100_000
+"""Number of objects that are looked into; any more, as in a vocabulary, compare by identity."""
 
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
-"""Classes of the standard library that hold what users set."""
+"""Classes of the standard library whose attributes users set."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, enum.Enum, np.generic)
 
 
 def reads(*functions: Any) -> list[Any]:
-    """Return what functions can read from outside now, to be compared with what they read later.
+    """Return what functions can read from outside, to be compared with what they read later.
 
-    Followed are closures, the globals and attributes of modules that the code names, defaults,
+    Closures are followed, and so are globals and module attributes that the code names, defaults,
     arguments of partials, attributes of objects and classes, and containers, to any depth. NumPy
-    arrays count by their values, those of JAX, which do not change, by identity. What only a call
-    can reach, such as a file, is not seen.
+    arrays are compared by their values; JAX arrays, which do not change, by identity. What only a
+    call can reach, such as a file, is not included.
 
     Parameters
     ----------
-    functions
+    *functions
         Functions, bound methods or other callables.
+
+    Examples
+    --------
+    >>> settings = {"scale": 2.0}
+    >>> def forward(x):
+    ...     return settings["scale"] * x
+    >>> before = reads(forward)
+    >>> reads(forward) == before
+    True
+    >>> settings["scale"] = 3.0
+    >>> reads(forward) == before
+    False
     """
-    found: list[Any] = []
+    values: list[Any] = []
     seen: dict[int, int] = {}
-    alive: list[Any] = []  # as an identity may be used again
+    alive: list[Any] = []  # the id of an object that is freed could be used again
     ahead: list[Any] = list(functions)
     while ahead:
         value = ahead.pop()
         if isinstance(value, _PLAIN):
-            found.append((type(value).__name__, repr(value)))
+            values.append((type(value).__name__, repr(value)))
             continue
         if id(value) in seen:
-            found.append(seen[id(value)])
+            values.append(seen[id(value)])
             continue
         seen[id(value)] = len(alive)
         alive.append(value)
-        inside = list(_inside(value)) if len(alive) < _MOST else None
+        inside = list(_inside(value)) if len(alive) < _MAX_OBJECTS else None
         if inside is None or not (inside or _is_empty(value)):
-            found.append(_digest(value) if isinstance(value, np.ndarray) else _Same(value))
+            values.append(_digest(value) if isinstance(value, np.ndarray) else _Same(value))
         else:
-            found.append((type(value).__name__, len(inside)))
+            values.append((type(value).__name__, len(inside)))
             ahead.extend(inside)
-    return found
+    return values
 
 
 class _Same:
-    """An object that equals itself only."""
+    """An object that is equal only to itself."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -89,8 +103,8 @@ def _inside(value: Any) -> Iterator[Any]:
     elif isinstance(value, types.CellType):
         yield from _contents(value)
     elif isinstance(value, Mapping):
-        for name, held in value.items():
-            yield from (name, held)
+        for name, item in value.items():
+            yield from (name, item)
     elif isinstance(value, list | tuple | collections.deque):
         yield from value
     elif isinstance(value, set | frozenset):
@@ -112,9 +126,9 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def _named(attributes: Mapping[str, Any]) -> Iterator[Any]:
-    for name, held in attributes.items():
+    for name, value in attributes.items():
         if not name.startswith("__"):
-            yield from (name, held)
+            yield from (name, value)
 
 
 def _slots(kind: type) -> Iterator[str]:
@@ -130,11 +144,11 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
     yield from function.__closure__ or ()
     names = list(_names(function.__code__))
     for name in names:
-        held = function.__globals__.get(name)
-        if not isinstance(held, types.ModuleType):
-            yield held
-        elif not _is_of(held.__name__, _FUNCTIONS):
-            yield from (vars(held).get(other) for other in names)  # lazy ones stay
+        value = function.__globals__.get(name)
+        if not isinstance(value, types.ModuleType):
+            yield value
+        elif not _is_of(value.__name__, _FUNCTIONS):
+            yield from (vars(value).get(other) for other in names)  # loads no lazy attributes
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -147,7 +161,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 def _contents(cell: types.CellType) -> Iterator[Any]:
     try:
         yield cell.cell_contents
-    except ValueError:  # nothing has been put into it yet
+    except ValueError:  # the cell is still empty
         yield None
 
 

@@ -1,8 +1,8 @@
-"""Learning-rate schedules: by step or by epoch over optax, and reduce-on-plateau by torch's rules.
+"""Learning-rate schedules: those of optax by step or by epoch, and torch's reduce-on-plateau.
 
-A `Schedule` has a part that lives on the host and changes at the end of an epoch, and a part that
-is traced into the step. The rate the host sets is an array of the training state, so changing it
-compiles nothing.
+One part of a `Schedule` runs on the host and changes the rate at the end of an epoch; the other
+part is traced into the step. The rate set by the host is an array in the training state, so
+changing it does not recompile the step.
 """
 
 from __future__ import annotations
@@ -16,30 +16,49 @@ import jax
 import jax.numpy as jnp
 import optax
 
+__all__ = [
+    "Schedule",
+    "ScheduleState",
+    "as_schedule",
+    "by_epoch",
+    "by_step",
+    "constant",
+    "reduce_on_plateau",
+    "resumed",
+    "with_warmup",
+]
+
 ScheduleState = dict[str, Any]
-"""JSON-ready record of a schedule between epochs; ``learning_rate`` is the rate the host sets."""
+"""State of a schedule between epochs, ready for JSON; ``learning_rate`` is set by the host."""
 
 
 class Schedule(NamedTuple):
-    """The learning rate as a function of the epoch (host) and of the update (traced).
+    """The learning rate as a function of the epoch (on the host) and of the update (traced).
 
     Attributes
     ----------
     init : callable
         ``init(learning_rate) -> ScheduleState``.
     update : callable
-        ``update(state, epoch, metric) -> ScheduleState`` at the end of `epoch`, counted from 1;
-        `metric` is the evaluation metric to follow, or None.
+        ``update(state, epoch, metric) -> ScheduleState`` is called at the end of `epoch`, counted
+        from 1; `metric` is the evaluation metric to monitor, or None.
     rate : callable
-        ``rate(step, learning_rate)``, traced: the rate of update `step`, counted from 0 (int32,
-        shape ()), given the rate of the host (float32, shape ()).
+        ``rate(step, learning_rate)``, traced, returns the rate of update `step`, counted from 0
+        (int32, shape ()), when the host has set `learning_rate` (float32, shape ()).
     needs_metric : bool
         Whether `update` needs the metric.
     mode : {"min", "max"} or None
-        Whether lower or higher is better, where `update` compares the metric.
+        Whether lower or higher is better, if `update` compares the metric.
     resume : callable or None
-        ``resume(saved) -> ScheduleState``: what becomes of a saved state, for a schedule that
-        somebody else keeps. None lets `resumed` decide.
+        ``resume(saved) -> ScheduleState`` returns the state to resume with, for a schedule whose
+        real state is kept elsewhere, as torch's are. If None, `resumed` applies its rules.
+
+    Examples
+    --------
+    >>> schedule = constant()
+    >>> state = schedule.init(0.5)
+    >>> float(schedule.rate(jnp.asarray(0), jnp.asarray(state["learning_rate"])))
+    0.5
     """
 
     init: Callable[[float], ScheduleState]
@@ -65,17 +84,23 @@ def _host_rate(step: jax.Array, learning_rate: jax.Array) -> jax.Array:
 
 
 def constant() -> Schedule:
-    """Return the schedule that keeps the configured learning rate."""
+    """Return the schedule that keeps the configured learning rate.
+
+    Examples
+    --------
+    >>> constant().init(1e-3)
+    {'learning_rate': 0.001}
+    """
     return Schedule(_init, _keep, _host_rate)
 
 
 def by_step(schedule: optax.Schedule) -> Schedule:
-    """Return a schedule that asks `schedule` for the rate of every update.
+    """Return a schedule that gets the rate of every update from an optax schedule.
 
     Parameters
     ----------
     schedule : callable
-        Any optax schedule: the number of updates done (int32 array) to the learning rate.
+        Any optax schedule: maps the number of updates done (int32 array) to the learning rate.
 
     Examples
     --------
@@ -98,12 +123,13 @@ class _RateByStep:
 
 
 def by_epoch(schedule: optax.Schedule) -> Schedule:
-    """Return a schedule that asks `schedule` for the rate of every epoch.
+    """Return a schedule that gets the rate of every epoch from an optax schedule.
 
     Parameters
     ----------
     schedule : callable
-        Any optax schedule, given the number of epochs done: 0 during the first epoch.
+        Any optax schedule: maps the number of epochs done, 0 during the first epoch, to the
+        learning rate.
 
     Examples
     --------
@@ -133,26 +159,39 @@ def reduce_on_plateau(
     min_lr: float = 0.0,
     eps: float = 1e-8,
 ) -> Schedule:
-    """Return a schedule that lowers the rate when a metric stops improving.
+    r"""Return a schedule that lowers the rate when a metric stops improving.
+
+    With the best metric so far :math:`b` and the threshold :math:`\tau`, a metric :math:`m` is an
+    improvement if
+
+    ======  =========================  ===================
+    mode    ``"rel"``                  ``"abs"``
+    ======  =========================  ===================
+    min     :math:`m < b (1 - \tau)`   :math:`m < b - \tau`
+    max     :math:`m > b (1 + \tau)`   :math:`m > b + \tau`
+    ======  =========================  ===================
+
+    NaN is never an improvement. After more than `patience` epochs in a row without improvement,
+    the rate becomes :math:`\max(\textit{factor} \cdot \textit{rate}, \textit{min\_lr})`.
 
     Parameters
     ----------
     mode : {"min", "max"}
         Whether lower or higher is better.
     factor : float
-        What the rate is multiplied by, below 1.
+        Factor by which the rate is multiplied; below 1.
     patience : int
-        Epochs without improvement that are let pass; the next one lowers the rate.
+        Number of epochs without improvement that are tolerated; the next one lowers the rate.
     threshold : float
-        Least improvement that counts, relative to the best value or absolute.
+        A change counts as an improvement only if it is larger than this.
     threshold_mode : {"rel", "abs"}
-        How `threshold` is read.
+        Whether `threshold` is relative to the best value or absolute.
     cooldown : int
-        Epochs after a reduction during which none is counted.
+        Number of epochs after a reduction that do not count as without improvement.
     min_lr : float
-        Rate below which it is not lowered.
+        Smallest rate.
     eps : float
-        Changes of the rate smaller than this are not made.
+        Reductions of the rate that are not larger than this are not made.
 
     Raises
     ------
@@ -161,8 +200,17 @@ def reduce_on_plateau(
 
     References
     ----------
-    The rules, their order and the defaults are those of ``torch.optim.lr_scheduler.
-    ReduceLROnPlateau`` (PyTorch 2.13), decision for decision. A NaN is never an improvement.
+    The rules, their order and the defaults are those of
+    ``torch.optim.lr_scheduler.ReduceLROnPlateau`` (PyTorch 2.13).
+
+    Examples
+    --------
+    >>> schedule = reduce_on_plateau(factor=0.5, patience=1)
+    >>> state = schedule.init(1.0)
+    >>> for epoch, loss in enumerate([0.9, 0.9, 0.9], start=1):
+    ...     state = schedule.update(state, epoch, loss)
+    >>> state["learning_rate"]
+    0.5
     """
     if mode not in ("min", "max"):
         raise ValueError(f"reduce_on_plateau: mode is {mode!r}; expected 'min' or 'max'")
@@ -203,15 +251,22 @@ def reduce_on_plateau(
 
 
 def with_warmup(schedule: Schedule, steps: int) -> Schedule:
-    """Return `schedule` with its first `steps` updates scaled by 0, 1/steps, 2/steps, ...
+    r"""Return `schedule` with a linear warm-up over the first `steps` updates.
 
-    The factor multiplies whatever rate the schedule gives, so it combines with every schedule;
-    the count of the schedule itself starts at the first update.
+    The rate of update :math:`t`, counted from 0, is multiplied by :math:`\min(1, t /
+    \textit{steps})`, whatever the schedule is. The schedule itself does not start later: it counts
+    the updates of the warm-up.
 
     Raises
     ------
     ValueError
         If `steps` is negative.
+
+    Examples
+    --------
+    >>> schedule = with_warmup(constant(), steps=4)
+    >>> [float(schedule.rate(jnp.asarray(step), jnp.asarray(1.0))) for step in range(6)]
+    [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
     if steps < 0:
         raise ValueError(f"with_warmup: steps is {steps}; expected 0 or more")
@@ -234,11 +289,11 @@ def resumed(
     same_rate: bool,
     same_metric: bool,
 ) -> ScheduleState:
-    """Return the state with which a schedule goes on from a checkpoint.
+    """Return the state with which a schedule resumes from a checkpoint.
 
-    A schedule that follows no metric is a function of its settings and the epoch: it is computed
-    again from what these are now. One that follows a metric keeps what it has seen and the rate it
-    has come to, unless the configured rate was changed; of another metric it keeps the rate only.
+    The state of a schedule that monitors no metric depends only on its settings and the epoch; it
+    is computed from the current settings. A schedule that monitors a metric keeps its state and its
+    rate unless the configured rate has changed; if the metric has changed, it keeps only the rate.
 
     Parameters
     ----------
@@ -249,17 +304,17 @@ def resumed(
     learning_rate : float
         The configured rate.
     epoch : int
-        The epoch to go on with, from 1.
+        The epoch in which training resumes, from 1.
     same_rate, same_metric : bool
         Whether the configured rate, and the metric with its mode, are those of the checkpoint.
 
     Examples
     --------
     >>> plateau = reduce_on_plateau(patience=2)
-    >>> seen = {"learning_rate": 0.01, "best": 0.5, "bad_epochs": 1, "cooldown": 0}
-    >>> resumed(plateau, seen, 0.1, 4, same_rate=True, same_metric=True) == seen
+    >>> saved = {"learning_rate": 0.01, "best": 0.5, "bad_epochs": 1, "cooldown": 0}
+    >>> resumed(plateau, saved, 0.1, 4, same_rate=True, same_metric=True) == saved
     True
-    >>> resumed(constant(), seen, 0.1, 4, same_rate=True, same_metric=True)
+    >>> resumed(constant(), saved, 0.1, 4, same_rate=True, same_metric=True)
     {'learning_rate': 0.1}
     """
     if schedule.resume is not None:
@@ -277,12 +332,18 @@ def resumed(
 
 
 def as_schedule(schedule: Schedule | optax.Schedule | None) -> Schedule:
-    """Return a `Schedule`: None is constant, an optax schedule is taken by step.
+    """Turn None into a constant `Schedule` and an optax schedule into one by step.
 
     Raises
     ------
     ValueError
-        If `schedule` is none of these.
+        If `schedule` is neither of these, nor a `Schedule`.
+
+    Examples
+    --------
+    >>> schedule = as_schedule(optax.linear_schedule(1.0, 0.0, transition_steps=10))
+    >>> float(schedule.rate(jnp.asarray(5), jnp.asarray(1.0)))
+    0.5
     """
     if schedule is None:
         return constant()

@@ -1,7 +1,7 @@
-"""Where arrays lie: the mesh, and the shardings of state and batch.
+"""Where arrays are stored: the mesh, and the shardings of state and batch.
 
-The mesh has two axes. Rows of a batch are split over both; parameters and optimizer state are
-split over ``fsdp`` and repeated over ``data``. One device is a mesh of 1 x 1.
+The mesh has two axes. The rows of a batch are split over both; parameters and optimizer state are
+split over ``fsdp`` and replicated over ``data``. One device is a mesh of 1 x 1.
 """
 
 from __future__ import annotations
@@ -17,25 +17,45 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medjax.heap import run_in_calling_thread
 
-_MIN_SHARDED_SIZE = 2**12  # elements; smaller leaves cost more to gather than they take
+__all__ = [
+    "bytes_per_device",
+    "fsdp_spec",
+    "local_rows",
+    "make_mesh",
+    "put",
+    "put_batch",
+    "put_rows",
+    "replicated",
+    "row_sharding",
+    "rows_per_batch",
+    "state_shardings",
+    "to_host",
+]
+
+_MIN_SHARDED_SIZE = 2**12  # elements; gathering a smaller leaf costs more than its memory is worth
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh with axes ``data`` and ``fsdp`` over the devices of all processes.
+    """Create a mesh with the axes ``data`` and ``fsdp`` over the devices of all processes.
 
     Parameters
     ----------
     fsdp : int
-        Devices that share one copy of the state; 1 repeats the state on every device (plain data
-        parallelism), the number of devices splits it over all of them.
+        Number of devices that share one copy of the state. 1 replicates the state on every device
+        (plain data parallelism); the number of devices splits it over all of them.
     devices : sequence of jax.Device, optional
-        Devices to use, by default all. If JAX has not looked for them before, the CPU will run
-        programs in the thread that calls them; see `medjax.heap`.
+        Devices to use; by default all. If JAX has not initialised its devices before, the CPU will
+        run programs in the thread that calls them; see `medjax.heap`.
 
     Raises
     ------
     ValueError
         If `fsdp` does not divide the number of devices.
+
+    Examples
+    --------
+    >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
+    {'data': 1, 'fsdp': 1}
     """
     run_in_calling_thread()
     devices = jax.devices() if devices is None else devices
@@ -51,24 +71,36 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that repeats an array on every device."""
+    """Return the sharding that replicates an array on every device.
+
+    Examples
+    --------
+    >>> replicated(make_mesh()).is_fully_replicated
+    True
+    """
     return NamedSharding(mesh, PartitionSpec())
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding that splits the rows of a batch over all devices."""
+    """Return the sharding that splits the rows of a batch over all devices.
+
+    Examples
+    --------
+    >>> row_sharding(make_mesh()).spec == PartitionSpec(("data", "fsdp"))
+    True
+    """
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def fsdp_spec(shape: tuple[int, ...], nb_shards: int) -> PartitionSpec:
-    """Return how to split one array: along its longest axis that divides evenly, or not at all.
+    """Return how to split an array: along its longest evenly divisible axis, or not at all.
 
     Parameters
     ----------
     shape : tuple of int
         Shape of the array.
     nb_shards : int
-        Devices along the axis ``fsdp``.
+        Number of devices along the axis ``fsdp``.
 
     Examples
     --------
@@ -80,27 +112,34 @@ def fsdp_spec(shape: tuple[int, ...], nb_shards: int) -> PartitionSpec:
     if nb_shards > 1 and math.prod(shape) >= _MIN_SHARDED_SIZE:
         for axis in sorted(range(len(shape)), key=lambda axis: (-shape[axis], axis)):
             if shape[axis] % nb_shards == 0:
-                return PartitionSpec(*(None,) * axis, "fsdp")
+                unsplit = [None] * axis
+                return PartitionSpec(*unsplit, "fsdp")
     return PartitionSpec()
 
 
 def state_shardings(state: Any, mesh: Mesh) -> Any:
-    """Return the sharding of every leaf of a training state, by its size alone.
+    """Return the sharding of every leaf of a training state, which depends only on its shape.
 
     Parameters
     ----------
     state : pytree
-        Arrays or `jax.ShapeDtypeStruct`. Optimizer moments have the shape of their parameter and
-        so get its sharding.
+        Arrays or `jax.ShapeDtypeStruct`. Optimizer moments have the shape of their parameter, so
+        they get the same sharding.
     mesh : jax.sharding.Mesh
-        A mesh of `make_mesh`.
+        From `make_mesh`.
+
+    Examples
+    --------
+    >>> mesh = make_mesh(fsdp=1)
+    >>> state_shardings({"bias": np.zeros(3)}, mesh)["bias"] == replicated(mesh)
+    True
     """
     nb_shards = mesh.shape["fsdp"]
     return jax.tree.map(lambda leaf: NamedSharding(mesh, fsdp_spec(leaf.shape, nb_shards)), state)
 
 
 def put(tree: Any, shardings: Any) -> Any:
-    """Return `tree` laid out by `shardings`; every process gives the same global values.
+    """Put `tree` on the devices by `shardings`; every process must pass the same global values.
 
     Parameters
     ----------
@@ -108,6 +147,11 @@ def put(tree: Any, shardings: Any) -> Any:
         numpy or JAX arrays.
     shardings : pytree
         A sharding for every leaf, or one for all.
+
+    Examples
+    --------
+    >>> put({"bias": np.zeros(3)}, replicated(make_mesh()))["bias"].is_fully_replicated
+    True
     """
     if jax.process_count() == 1:
         return jax.device_put(tree, shardings)
@@ -125,18 +169,23 @@ def put(tree: Any, shardings: Any) -> Any:
 
 
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Return a batch of host arrays laid out over the mesh, their rows split over all devices.
+    """Put a batch of host arrays on the devices of a mesh, with its rows split over all of them.
 
-    An array without rows, or whose rows do not divide evenly, is repeated on every device; what is
-    computed is the same. On one CPU device nothing is done: the step reads the host's memory as it
-    is.
+    An array without rows, or whose rows do not divide evenly, is replicated on every device; the
+    results are the same. With a single CPU device the batch is returned as it is: the step reads
+    the host's memory directly.
 
     Parameters
     ----------
     batch : pytree
         numpy arrays with their rows along the first axis.
     mesh : jax.sharding.Mesh
-        A mesh of `make_mesh`.
+        From `make_mesh`.
+
+    Examples
+    --------
+    >>> put_batch({"x": np.zeros((8, 3))}, make_mesh())["x"].shape
+    (8, 3)
     """
     if mesh.size == 1 and mesh.devices.item().platform == "cpu":
         return batch
@@ -150,19 +199,24 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def local_rows(nb_rows: int, mesh: Mesh) -> np.ndarray:
-    """Return which rows of a batch lie on the devices of this process, increasing.
+    """Return which rows of a batch are on the devices of this process, in increasing order.
 
     Parameters
     ----------
     nb_rows : int
         From `rows_per_batch`.
     mesh : jax.sharding.Mesh
-        A mesh of `make_mesh`.
+        From `make_mesh`.
 
     Raises
     ------
     ValueError
         If no device of this process is in the mesh.
+
+    Examples
+    --------
+    >>> local_rows(2, make_mesh(devices=jax.devices()[:1])).tolist()
+    [0, 1]
     """
     slices = row_sharding(mesh).addressable_devices_indices_map((nb_rows,)).values()
     if not slices:
@@ -176,16 +230,22 @@ def local_rows(nb_rows: int, mesh: Mesh) -> np.ndarray:
 
 
 def put_rows(batch: Any, mesh: Mesh, rows: np.ndarray) -> Any:
-    """Return the batch that all processes make together, each from the rows it holds.
+    """Assemble a batch from the rows of all processes; each passes those of its own devices.
 
     Parameters
     ----------
     batch : pytree
-        numpy arrays, one entry for each of `rows`.
+        numpy arrays with one entry for each of `rows`.
     mesh : jax.sharding.Mesh
-        A mesh of `make_mesh`.
+        From `make_mesh`.
     rows : numpy.ndarray
         From `local_rows`.
+
+    Examples
+    --------
+    >>> mesh = make_mesh(devices=jax.devices()[:1])
+    >>> put_rows({"x": np.array([1.0, 2.0])}, mesh, local_rows(2, mesh))["x"].tolist()
+    [1.0, 2.0]
     """
     nb_rows = len(rows) * mesh.size // mesh.local_mesh.size
 
@@ -203,7 +263,13 @@ def put_rows(batch: Any, mesh: Mesh, rows: np.ndarray) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Return a tree of arrays as numpy arrays, gathered from all processes that hold parts."""
+    """Copy a tree of arrays to numpy arrays, gathering the parts from all processes.
+
+    Examples
+    --------
+    >>> to_host({"bias": jax.numpy.zeros(2)})
+    {'bias': array([0., 0.], dtype=float32)}
+    """
 
     def gather(leaf: Any) -> Any:
         if isinstance(leaf, jax.Array) and not (
@@ -216,14 +282,26 @@ def to_host(tree: Any) -> Any:
 
 
 def rows_per_batch(batch_size: int, mesh: Mesh) -> int:
-    """Return `batch_size` rounded up so that every device gets as many rows."""
+    """Return `batch_size`, rounded up so that every device gets the same number of rows.
+
+    Examples
+    --------
+    >>> rows_per_batch(5, make_mesh(devices=jax.devices()[:1]))
+    5
+    """
     return -(-batch_size // mesh.size) * mesh.size
 
 
 def bytes_per_device(tree: Any) -> dict[int, int]:
-    """Return how many bytes of a tree of arrays lie on each device of this process, by its id."""
-    held: dict[int, int] = {}
+    """Return how many bytes of a tree of arrays are on each device of this process, by its id.
+
+    Examples
+    --------
+    >>> list(bytes_per_device({"bias": jax.numpy.zeros(2)}).values())
+    [8]
+    """
+    sizes: dict[int, int] = {}
     for leaf in jax.tree.leaves(tree):
         for shard in leaf.addressable_shards:
-            held[shard.device.id] = held.get(shard.device.id, 0) + shard.data.nbytes
-    return held
+            sizes[shard.device.id] = sizes.get(shard.device.id, 0) + shard.data.nbytes
+    return sizes

@@ -12,29 +12,49 @@ import jax
 
 from medjax.config import TrainerConfig
 
+__all__ = ["CallbackList", "StopTraining", "TrainerCallback", "as_callback_list"]
+
 logger = logging.getLogger("medjax")
 
 
 class StopTraining(Exception):  # noqa: N818  (a request, like StopIteration, not an error)
-    """Raised by a callback to end training in good order: evaluated and saved as usual.
+    """Raised by a callback to end training properly: the model is evaluated and saved as usual.
 
-    Raised at the begin of an epoch or during its training batches it ends the epoch after the
-    batch at hand, or after those that its update still needs when gradients are accumulated;
-    raised later after this epoch. With several processes it may be raised in any of them and ends
-    all after this epoch.
+    If it is raised at the beginning of an epoch or during its training batches, training ends after
+    the current batch, or with gradient accumulation, after the current update. If it is raised
+    later, training ends after the epoch. With several processes, any of them may raise it, and all
+    end after the epoch.
+
+    Examples
+    --------
+    >>> class StopAtLowLoss(TrainerCallback):
+    ...     def on_epoch_end(self, metrics):
+    ...         if metrics["train"]["loss"] < 0.01:
+    ...             raise StopTraining("the training loss is low enough")
     """
 
 
 class TrainerCallback:
     """Base class of callbacks; every event does nothing until overridden.
 
-    An override may leave out any parameter it does not need. With several processes each has its
-    own callbacks, which must ask for the same; one that prints or writes sets `of_process_0`.
+    An override may leave out parameters that it does not need. With several processes, each has its
+    own callbacks, and all must ask for the same. A callback that prints or writes files sets
+    `of_process_0`.
 
     Attributes
     ----------
     of_process_0 : bool
-        Whether the callback gets events in process 0 only.
+        Whether only process 0 gets the events.
+
+    Examples
+    --------
+    >>> class PrintLoss(TrainerCallback):
+    ...     def on_epoch_end(self, metrics, epoch):
+    ...         print(epoch, metrics["train"]["loss"])
+    >>> as_callback_list(PrintLoss()).on_epoch_end(
+    ...     metrics={"train": {"loss": 0.5}}, epoch=1, epoch_duration=2.0
+    ... )
+    1 0.5
     """
 
     of_process_0 = False
@@ -45,20 +65,20 @@ class TrainerCallback:
     def on_resume(
         self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
     ) -> None:
-        """Event called after `on_train_begin` when training goes on from a checkpoint.
+        """Event called after `on_train_begin` when training resumes from a checkpoint.
 
         Parameters
         ----------
         checkpoint_dir : str
-            The checkpoint.
+            Folder of the checkpoint.
         epoch : int
-            Epoch to go on with, from 1; beyond `nb_epochs` if nothing is left to do.
+            Epoch in which training resumes, from 1; above `nb_epochs` if nothing is left to do.
         step_idx : int
-            Training batches of it that are done.
+            Number of training batches of this epoch that are done.
         nb_batches : int
-            Training batches of an epoch.
+            Number of training batches in an epoch.
         nb_epochs : int
-            Epochs of the whole run.
+            Number of epochs in the run.
         """
 
     def on_train_end(self) -> None:
@@ -83,37 +103,38 @@ class TrainerCallback:
         """
 
     def on_step_begin(self, step_idx: int, nb_batches: int, phase: str) -> None:
-        """Event called before a batch; `phase` is "train" or "eval"."""
+        """Event called before a batch; for the parameters see `on_step_end`."""
 
     def on_step_end(
         self, step_idx: int, nb_batches: int, phase: str, loss: float | None = None
     ) -> None:
-        """Event called after a batch was handed to the device.
+        """Event called after a batch was sent to the device.
 
         Parameters
         ----------
         step_idx : int
-            Number of the batch, from 0.
+            Index of the batch, from 0.
         nb_batches : int
-            Batches of the phase.
+            Number of batches in the phase.
         phase : {"train", "eval"}
-            What the batch is for.
+            Whether the batch is for training or evaluation.
         loss : float, optional
-            Latest mean loss of the epoch that was read without waiting for the device.
+            Mean loss of the epoch so far: the latest that can be read without waiting for the
+            device.
         """
 
     def on_save(self, checkpoint_dir: str) -> None:
-        """Event called before a checkpoint is saved into `checkpoint_dir`."""
+        """Event called before a checkpoint is saved to `checkpoint_dir`."""
 
     def on_exception(self, error: BaseException) -> None:
-        """Event called when training fails or is interrupted; `error` is raised after it."""
+        """Event called when training fails or is interrupted; `error` is raised afterwards."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the callback must remember when a run is resumed, ready for JSON."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
 
 
 _EVENTS = (
@@ -127,16 +148,15 @@ _EVENTS = (
     "on_save",
     "on_exception",
 )
-_RENAMED = {
-    "epoch_duration": "epoch_time"
-}  # the name medkit's base class has, see its callbacks.py
+_RENAMED = {"epoch_duration": "epoch_time"}
+"""Other names of parameters, which an override may use: those in medkit's base class."""
 
 
 class CallbackList(TrainerCallback):
-    """Several callbacks as one, called in order.
+    """Calls several callbacks in order, as if they were one.
 
-    Each gets the arguments its method takes. An exception gets a note that names callback and
-    event. `StopTraining` is noted, and the others still get the event.
+    Each gets the arguments that its method takes. An exception gets a note that names the callback
+    and the event. A `StopTraining` is recorded, and the other callbacks still get the event.
 
     Parameters
     ----------
@@ -146,9 +166,19 @@ class CallbackList(TrainerCallback):
     Attributes
     ----------
     stop_reason : str or None
-        What the first `StopTraining` said.
+        Message of the first `StopTraining`.
     stopped_by : str or None
         Class and number of the callback that raised it.
+
+    Examples
+    --------
+    >>> class Stop(TrainerCallback):
+    ...     def on_epoch_end(self, epoch):
+    ...         raise StopTraining(f"epoch {epoch} is over")
+    >>> callbacks = CallbackList([TrainerCallback(), Stop()])
+    >>> callbacks.on_epoch_end(metrics={}, epoch=3, epoch_duration=1.0)
+    >>> callbacks.stop_reason, callbacks.stopped_by
+    ('epoch 3 is over', 'Stop:0')
     """
 
     def __init__(self, callbacks: Sequence[Any]) -> None:
@@ -184,7 +214,7 @@ class CallbackList(TrainerCallback):
         return dispatch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the callbacks by class, those of one class numbered from 0."""
+        """Return the states of the callbacks by class; those of one class are numbered from 0."""
         return {
             name: callback.state_dict()
             for name, callback in zip(self._names, self.callbacks, strict=True)
@@ -192,42 +222,47 @@ class CallbackList(TrainerCallback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Give each callback its state, wherever it stands in the list now.
+        """Restore the state of each callback, whatever its place in the list is.
 
-        One that was not there before starts afresh; a state whose callback is gone is dropped.
+        A callback that is new starts without a state; the state of one that is gone is dropped.
         """
         states = _by_class(state)
         for name, callback in zip(self._names, self.callbacks, strict=True):
-            known = states.pop(name, None)
-            if known is not None:
-                callback.load_state_dict(known)
+            own_state = states.pop(name, None)
+            if own_state is not None:
+                callback.load_state_dict(own_state)
         for name in states:
             kind = name.partition(":")[0]
-            logger.warning(f"the callback {kind} of the checkpoint is gone; its state is dropped")
+            logger.warning(
+                f"the callback {kind} of the checkpoint is not among the callbacks of this run; "
+                "its state is dropped"
+            )
 
     def resume_stop(self, reason: str | None, stopped_by: str | None) -> None:
-        """Take over that training was stopped, unless what stopped it would not do so now.
+        """Record that training was stopped, unless its callback would no longer stop it.
+
+        Call it after `load_state_dict`.
 
         Parameters
         ----------
         reason, stopped_by : str or None
-            `stop_reason` and `stopped_by` of the checkpoint; the second is None in those of older
-            versions. The callbacks have their states back.
+            `stop_reason` and `stopped_by` of the checkpoint; `stopped_by` is None in checkpoints of
+            older versions.
         """
         self.stop_reason, self.stopped_by = reason, stopped_by
         if reason is None or stopped_by is None:
             return
-        now = dict(zip(self._names, self.callbacks, strict=True)).get(stopped_by)
-        if now is not None and getattr(now, "still_stops", lambda: True)():
+        callback = dict(zip(self._names, self.callbacks, strict=True)).get(stopped_by)
+        if callback is not None and getattr(callback, "still_stops", lambda: True)():
             return
         kind = stopped_by.partition(":")[0]
-        why = "is gone" if now is None else "would not stop it now"
-        logger.warning(f"training was stopped ({reason}) by {kind}, which {why}: it goes on")
+        why = "is not used in this run" if callback is None else "would no longer stop it"
+        logger.warning(f"training was stopped ({reason}) by {kind}, which {why}: it continues")
         self.stop_reason = self.stopped_by = None
 
 
 def _numbered(kinds: Sequence[str]) -> list[str]:
-    """Return ``"Kind:0"``, ``"Kind:1"`` and so on for each name, counting each by itself."""
+    """Return ``"Kind:0"``, ``"Kind:1"`` and so on, counting each name separately."""
     seen: Counter[str] = Counter()
     names = []
     for kind in kinds:
@@ -237,7 +272,7 @@ def _numbered(kinds: Sequence[str]) -> list[str]:
 
 
 def _by_class(state: dict[str, Any]) -> dict[str, Any]:
-    """Return saved states by class and number; older checkpoints have position and class."""
+    """Return saved states by class and number; old checkpoints have them by position and class."""
     old = [name for name in state if name.partition(":")[0].isdigit()]
     old.sort(key=lambda name: int(name.partition(":")[0]))
     new = _numbered([name.partition(":")[2] for name in old])
@@ -246,7 +281,18 @@ def _by_class(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_callback_list(callback: Any) -> CallbackList:
-    """Return None, one callback or a sequence of them as a `CallbackList`."""
+    """Turn None, a callback or a sequence of callbacks into a `CallbackList`.
+
+    Raises
+    ------
+    ValueError
+        If a callback is a class instead of an instance.
+
+    Examples
+    --------
+    >>> len(as_callback_list(TrainerCallback()).callbacks), len(as_callback_list(None).callbacks)
+    (1, 0)
+    """
     if isinstance(callback, CallbackList):
         return callback
     if callback is None:
@@ -260,14 +306,14 @@ def as_callback_list(callback: Any) -> CallbackList:
 
 
 def _overrides(callback: Any, event: str) -> bool:
-    """Return whether a callback does anything at an event; most do not at most."""
+    """Return whether a callback handles an event; most callbacks ignore most events."""
     own = getattr(callback, "__dict__", {}).get(event)  # assigned to this callback alone
     method = own or getattr(type(callback), event, None) or getattr(callback, event, None)
     return method is not None and method is not getattr(TrainerCallback, event, None)
 
 
 def _accepting(method: Callable[..., None]) -> Callable[..., None]:
-    """Return `method` called with those arguments only that it takes."""
+    """Return a function that calls `method` with only the arguments that it takes."""
     parameters = inspect.signature(method).parameters
     kinds = [parameter.kind for parameter in parameters.values()]
     any_name = inspect.Parameter.VAR_KEYWORD in kinds
@@ -286,8 +332,9 @@ def _accepting(method: Callable[..., None]) -> Callable[..., None]:
                 taken[renamed] = value
             elif any_name:
                 taken[name] = value
-        # A parameter that has its value by name does not stand for one by position.
-        free = [name for name in by_position if name not in taken]
-        method(*(args if any_number else args[: len(free)]), **taken)
+        # Positional arguments must not go to parameters that get their value by name.
+        nb_free = sum(name not in taken for name in by_position)
+        positional = args if any_number else args[:nb_free]
+        method(*positional, **taken)
 
     return call

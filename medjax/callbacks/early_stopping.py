@@ -8,22 +8,32 @@ from typing import Any
 
 from medjax.callbacks.base import StopTraining, TrainerCallback
 
+__all__ = ["EarlyStopping"]
+
 logger = logging.getLogger("medjax")
 
 
 class EarlyStopping(TrainerCallback):
-    """Stops training when an evaluation metric has not improved for some epochs.
+    """Stops training when an evaluation metric has not improved for several evaluations.
 
     Parameters
     ----------
     metric : str
-        Evaluation metric to follow.
+        Evaluation metric to monitor.
     patience : int
-        Evaluations in a row without improvement after which training stops.
+        Number of consecutive evaluations without improvement after which training stops.
     threshold : float
-        Least change that counts as an improvement.
+        A change counts as an improvement only if it is larger than this.
     minimize : bool
         Whether lower is better.
+
+    Examples
+    --------
+    >>> stopping = EarlyStopping("loss", patience=1)
+    >>> stopping.on_epoch_end({"eval": {"loss": 0.5}}, epoch=1, epoch_duration=1.0)
+    >>> stopping.on_epoch_end({"eval": {"loss": 0.6}}, epoch=2, epoch_duration=1.0)
+    Traceback (most recent call last):
+    medjax.callbacks.base.StopTraining: loss has not improved on 0.5 for 1 evaluations, at epoch 2
     """
 
     def __init__(
@@ -39,10 +49,13 @@ class EarlyStopping(TrainerCallback):
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
-        """Count the epoch, and raise StopTraining when there were too many."""
+        """Count evaluations without improvement; raise StopTraining when there are too many."""
         scores = metrics.get("eval", {})
         if self.metric not in scores:
-            msg = f"early stopping follows {self.metric!r}; the evaluation gave {sorted(scores)}"
+            msg = (
+                f"early stopping monitors {self.metric!r}, but the evaluation returned "
+                f"{sorted(scores)}; choose one of these as metric"
+            )
             raise ValueError(msg)
         value = float(scores[self.metric])
         gain = (self._best - value) if self.minimize else (value - self._best)
@@ -58,11 +71,11 @@ class EarlyStopping(TrainerCallback):
             raise StopTraining(msg)
 
     def still_stops(self) -> bool:
-        """Return whether training has to stop by the patience that is set now."""
+        """Return whether the count has reached the patience, which may have changed at a resume."""
         return self._bad_epochs >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value and the count, and the metric that they are of."""
+        """Return the best value, the count, and which metric they belong to."""
         return {
             "best": self._best,
             "bad_epochs": self._bad_epochs,
@@ -71,13 +84,14 @@ class EarlyStopping(TrainerCallback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take both back, unless they are of another metric or direction."""
+        """Restore the best value and the count, unless `metric` or `minimize` has changed."""
         for name in ("metric", "minimize"):
-            now, then = getattr(self, name), state.get(name, getattr(self, name))
-            if now != then:
+            current = getattr(self, name)
+            saved = state.get(name, current)
+            if current != saved:
                 logger.warning(
-                    f"early stopping counts afresh: {name} was {then!r} in the checkpoint and is "
-                    f"{now!r} now"
+                    f"early stopping starts counting again: {name} is {current!r}, but it was "
+                    f"{saved!r} in the checkpoint"
                 )
                 return
         self._best, self._bad_epochs = float(state["best"]), int(state["bad_epochs"])

@@ -1,4 +1,4 @@
-"""DefaultPrinterCallback: a progress bar for each phase and one row of metrics for each epoch."""
+"""DefaultPrinterCallback: a progress bar for each phase and a row of metrics for each epoch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tqdm.auto import tqdm
 from medjax.callbacks.base import TrainerCallback
 from medjax.config import TrainerConfig
 
+__all__ = ["DefaultPrinterCallback"]
+
 
 class _StderrHandler(logging.StreamHandler[Any]):
-    """Writes to the standard error of the moment, which notebooks and tests replace."""
+    """Writes to the current `sys.stderr`, which notebooks and tests replace."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -24,12 +26,20 @@ class _StderrHandler(logging.StreamHandler[Any]):
 
 
 class DefaultPrinterCallback(TrainerCallback):
-    """Prints what happens, to a logger named after it and, for the bar, to the standard error.
+    """Prints a progress bar for each phase and a row of metrics for each epoch.
+
+    Rows and messages go to the logger ``DefaultPrinterCallback``, the bar to standard error.
 
     Parameters
     ----------
     max_columns : int
-        Scores shown of a phase; the others are in the history and the writers' files.
+        Number of scores printed for a phase; the others are in the history and the files of
+        `MetricsWriter`.
+
+    Examples
+    --------
+    >>> printer = DefaultPrinterCallback(max_columns=2)
+    >>> printer.on_epoch_end({"eval": {"loss": 0.5}}, epoch=1, epoch_duration=2.0)
     """
 
     of_process_0 = True
@@ -48,7 +58,7 @@ class DefaultPrinterCallback(TrainerCallback):
         self._phase = ""
 
     def on_train_begin(self, config: TrainerConfig) -> None:
-        """Print the plan."""
+        """Print the main settings."""
         self._close()
         self._columns = []
         self.logger.info(
@@ -61,7 +71,7 @@ class DefaultPrinterCallback(TrainerCallback):
     def on_resume(
         self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
     ) -> None:
-        """Print where training goes on, or that it is complete."""
+        """Print where training resumes, or that it is already complete."""
         place = f"epoch {epoch} of {nb_epochs}"
         if step_idx:
             place += f", batch {step_idx} of {nb_batches}"
@@ -70,14 +80,14 @@ class DefaultPrinterCallback(TrainerCallback):
         self.logger.info("Resuming from %s, %s", checkpoint_dir, place)
 
     def on_train_end(self) -> None:
-        """Print that training is over."""
+        """Print that training is completed."""
         self._close()
         self.logger.info("Training is completed")
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
-        """Print one row, under a heading before the first."""
+        """Print a row of metrics; the heading is printed first and whenever the columns change."""
         columns = [
             (phase, name)
             for phase, scores in metrics.items()
@@ -94,7 +104,7 @@ class DefaultPrinterCallback(TrainerCallback):
         self.logger.info("%s", "  ".join([f"{epoch:5d}", f"{epoch_duration:8.1f}", *cells]))
 
     def on_step_begin(self, step_idx: int, nb_batches: int, phase: str) -> None:
-        """Open the bar of the phase; one left over from an interrupted run is closed."""
+        """Open the progress bar of the phase, and close one left by an interrupted run."""
         if self._progress_bar is None or phase != self._phase:
             self._close()
             self._phase = phase
@@ -110,7 +120,7 @@ class DefaultPrinterCallback(TrainerCallback):
     def on_step_end(
         self, step_idx: int, nb_batches: int, phase: str, loss: float | None = None
     ) -> None:
-        """Move the bar."""
+        """Advance the progress bar."""
         bar = self._progress_bar
         if loss is not None:
             bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
@@ -119,11 +129,11 @@ class DefaultPrinterCallback(TrainerCallback):
             self._close()
 
     def on_save(self, checkpoint_dir: str) -> None:
-        """Print where the checkpoint goes."""
+        """Print where the checkpoint is saved."""
         self.logger.info("Saving checkpoint in %s", checkpoint_dir)
 
     def on_exception(self, error: BaseException) -> None:
-        """Close the bar, so that the next run can open its own."""
+        """Close the progress bar, so the next run can open its own."""
         del error
         self._close()
 

@@ -1,4 +1,4 @@
-"""Metrics as files: CSV and JSON lines, and TensorBoard events."""
+"""Writing metrics to files: CSV, JSON lines and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -12,32 +12,45 @@ from typing import Any
 
 from medjax.callbacks.base import TrainerCallback
 
-Row = dict[str, Any]
+__all__ = ["MetricsWriter", "TensorBoardWriter"]
+
+_Row = dict[str, Any]
 
 
 class MetricsWriter(TrainerCallback):
     """Writes one row for each epoch to ``metrics.csv`` and ``metrics.jsonl``.
 
-    Both files are replaced as a whole, so they are complete at any moment, and a resumed run goes
-    on with the rows of its checkpoint.
+    Each file is replaced atomically, so it is complete at any time. A resumed run continues after
+    the rows of its checkpoint.
 
     Parameters
     ----------
     log_dir : str or Path
-        Folder of the files; made when missing.
+        Folder of the files; created if missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     writer = MetricsWriter(folder)
+    ...     writer.on_epoch_end({"train": {"loss": 0.5}}, epoch=1, epoch_duration=2.0)
+    ...     print(Path(folder, "metrics.csv").read_text())
+    epoch,seconds,train/loss
+    1,2.0,0.5
+    <BLANKLINE>
     """
 
     of_process_0 = True
 
     def __init__(self, log_dir: str | Path) -> None:
         self.log_dir = Path(log_dir)
-        self._rows: list[Row] = []
+        self._rows: list[_Row] = []
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
         """Add the row of the epoch."""
-        row: Row = {"epoch": epoch, "seconds": round(epoch_duration, 3)}
+        row: _Row = {"epoch": epoch, "seconds": round(epoch_duration, 3)}
         row |= {
             f"{phase}/{name}": _plain(value)
             for phase, scores in metrics.items()
@@ -54,19 +67,19 @@ class MetricsWriter(TrainerCallback):
         return {"rows": self._rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the rows back."""
+        """Restore the rows."""
         self._rows = list(state["rows"])
 
 
 def _plain(value: Any) -> float | str:
-    """Return a number where a metric is one, else what it looks like."""
+    """Return a metric as a float, or as a string if it is not a number."""
     try:
         return float(value)
     except (TypeError, ValueError):
         return str(value)
 
 
-def _as_csv(rows: list[Row]) -> str:
+def _as_csv(rows: list[_Row]) -> str:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -82,7 +95,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 class TensorBoardWriter(TrainerCallback):
-    """Writes the metrics of each epoch as TensorBoard scalars, through ``tensorboardX``.
+    """Writes the metrics of each epoch as TensorBoard scalars, using ``tensorboardX``.
 
     Parameters
     ----------
@@ -93,6 +106,10 @@ class TensorBoardWriter(TrainerCallback):
     ------
     ImportError
         If ``tensorboardX`` is not installed.
+
+    Examples
+    --------
+    >>> callback = TensorBoardWriter("runs/ner/tensorboard")  # doctest: +SKIP
     """
 
     of_process_0 = True
@@ -104,7 +121,7 @@ class TensorBoardWriter(TrainerCallback):
             msg = "TensorBoardWriter needs tensorboardX: pip install 'medjax[tensorboard]'"
             raise ImportError(msg) from error
         self._make = functools.partial(SummaryWriter, str(log_dir))
-        self._writer: Any = None  # opened by the first event: not every process has one
+        self._writer: Any = None  # opened at the first event: some processes get no events
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float

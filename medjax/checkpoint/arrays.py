@@ -1,7 +1,7 @@
 """The arrays of a checkpoint: the only file that calls Orbax.
 
-Orbax 0.12 casts types silently and stores one of two leaves whose joined names collide, so both
-are checked here.
+Orbax 0.12 casts dtypes silently, and of two leaves whose joined names collide it stores only one.
+Both are checked here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,31 @@ from orbax.checkpoint import v1 as ocp
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
 from medjax.checkpoint.manifest import UNREADABLE
 
+__all__ = [
+    "ARRAYS",
+    "TreeSpec",
+    "check_spec",
+    "check_storable",
+    "load_arrays",
+    "save_arrays",
+    "tree_spec",
+]
+
 ARRAYS = "training_state"
-"""Folder of the arrays in a checkpoint."""
+"""Folder of the arrays within a checkpoint."""
 
 TreeSpec = dict[str, list[Any]]
-"""Name of each leaf to its shape and dtype."""
+"""Maps the path of each leaf to its shape and dtype."""
 
 
 def tree_spec(tree: Any) -> TreeSpec:
-    """Return shape and dtype of every leaf by its path in the tree, ready for JSON."""
+    """Return the shape and dtype of every leaf by its path in the tree, ready for JSON.
+
+    Examples
+    --------
+    >>> tree_spec({"bias": np.zeros(3, np.float32)})
+    {"['bias']": [[3], 'float32']}
+    """
     return {
         jax.tree_util.keystr(path): [list(leaf.shape), str(leaf.dtype)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -33,15 +49,23 @@ def tree_spec(tree: Any) -> TreeSpec:
 
 
 def check_spec(saved: TreeSpec, wanted: TreeSpec, where: Path) -> None:
-    """Raise MismatchError unless a checkpoint holds just the leaves that are wanted."""
+    """Raise MismatchError unless a checkpoint holds exactly the expected leaves.
+
+    Parameters
+    ----------
+    saved, wanted : dict
+        What the checkpoint holds and what is expected, from `tree_spec`.
+    where : Path
+        The checkpoint, for the message.
+    """
     differing = [name for name in {**wanted, **saved} if saved.get(name) != wanted.get(name)]
     if differing:
         name = differing[0]
         msg = (
-            f"{where} holds another training state: {len(differing)} leaves differ, first {name}: "
-            f"found {_shown(saved.get(name))}, expected {_shown(wanted.get(name))}. Resume with "
-            "the model and optimizer it was saved with; for a new run give another output_dir or "
-            "resume=None"
+            f"{where} holds a different training state: {len(differing)} leaves differ, the first "
+            f"is {name}: found {_shown(saved.get(name))}, expected {_shown(wanted.get(name))}. "
+            "Resume with the model and optimizer it was saved with; for a new run, pass a "
+            "different output_dir or resume=None"
         )
         raise MismatchError(msg)
 
@@ -51,7 +75,7 @@ def _shown(leaf: list[Any] | None) -> str:
 
 
 def check_storable(tree: Any) -> None:
-    """Raise CheckpointError if Orbax would lose or refuse a leaf of `tree`."""
+    """Raise CheckpointError if Orbax would lose or reject a leaf of `tree`."""
     seen: dict[str, str] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         shown = jax.tree_util.keystr(path)
@@ -66,24 +90,24 @@ def check_storable(tree: Any) -> None:
 
 
 def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
-    """Start writing `tree`; the function returned waits until all processes have written.
+    """Start writing `tree` and return a function that waits until all processes have written it.
 
-    The arrays are copied before this returns, so that the next step may take their buffers.
+    The arrays are copied before this returns, so the next step may reuse their buffers.
     """
     response = ocp.save_async(path, tree)
     return response.result
 
 
 def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:
-    """Return arrays of the structure, shapes and dtypes of `tree`, laid out by `shardings`.
+    """Read arrays with the structure, shapes and dtypes of `tree`, laid out by `shardings`.
 
-    Orbax compares structure and shapes with those it finds before it reads an array, so that what
-    is allocated is what `tree` has.
+    Orbax compares structure and shapes with the stored ones before it reads an array, so a damaged
+    checkpoint cannot make it allocate more than `tree` takes.
 
     Raises
     ------
     CorruptCheckpointError
-        If they differ, or cannot be read.
+        If structure or shapes differ, or the arrays cannot be read.
     """
     wanted = jax.tree.map(
         lambda leaf, layout: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=layout),

@@ -1,4 +1,6 @@
-"""What can be wrong with a checkpoint, as exceptions."""
+"""The exceptions that checkpoints raise."""
+
+__all__ = ["CheckpointError", "CorruptCheckpointError", "MismatchError"]
 
 
 class CheckpointError(Exception):
@@ -6,8 +8,8 @@ class CheckpointError(Exception):
 
 
 class CorruptCheckpointError(CheckpointError):
-    """A checkpoint is damaged: a file is missing, cut short or altered."""
+    """A checkpoint is damaged: a file is missing, truncated or altered."""
 
 
 class MismatchError(CheckpointError):
-    """A checkpoint is sound but belongs to another model, optimizer, run or version."""
+    """A checkpoint is intact but belongs to a different model, optimizer, run or version."""

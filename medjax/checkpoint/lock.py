@@ -1,7 +1,7 @@
-"""The lock of an output folder: one run at a time writes into it.
+"""The lock of an output folder: only one run at a time writes to it.
 
-It is the operating system's lock on an open file, which ends with the process however that ends,
-so that no stale lock is left by a kill. The file goes when the lock is released.
+It is the operating system's lock on an open file, which ends with the process, however that ends,
+so a killed run leaves no stale lock. The file is removed when the lock is released.
 """
 
 from __future__ import annotations
@@ -22,26 +22,37 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+__all__ = ["LOCK", "FolderLock"]
+
 logger = logging.getLogger("medjax")
 
 LOCK = ".lock"
+"""Name of the lock file within the folder."""
 
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-_NOT_THROUGH = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_NO_FOLLOW_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _SIGNATURE = b"process "
-_FAR = 2**30  # Windows locks bytes, not files: one that is never read
+_UNREAD_BYTE = 2**30  # Windows locks bytes, not files: lock one that is never read
 
 
 class FolderLock:
-    """The right to write into a folder.
+    """The exclusive right to write to a folder.
 
-    It holds between processes of one machine and, where the file system passes locks on (NFS
-    does), of several.
+    The lock works between processes on one machine and, where the file system supports it (NFS
+    does), across machines.
 
     Parameters
     ----------
     folder : Path
         An existing folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     lock = FolderLock(Path(folder))
+    ...     lock.acquire()
+    ...     lock.release()
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,72 +61,81 @@ class FolderLock:
         self._folder: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, or raise CheckpointError if another run has it.
+        """Take the lock.
 
-        A file system without locks is told in a warning. What stands in the place of the file and
-        is no lock, a link for instance, is never followed nor written to: a CheckpointError too.
+        If the file system has no locks, a warning says so. Anything else at the path of the lock
+        file, such as a link, is neither followed nor written to.
+
+        Raises
+        ------
+        CheckpointError
+            If another run holds the lock, or something other than a lock file is at its path.
         """
-        self._descriptor = self._taken()
+        self._descriptor = self._lock_file()
         if self._descriptor is None:
             return
-        with contextlib.suppress(OSError):  # Windows opens no folder, nor lets one be replaced
-            # Open, so that no other folder can get its number while the lock is held.
+        with contextlib.suppress(OSError):  # Windows cannot open folders, nor replace a used one
+            # Keep it open, so no other folder can get its inode number while the lock is held.
             self._folder = os.open(self._path.parent, os.O_RDONLY)
         self._sign()
 
     def confirm(self) -> None:
-        """Make sure that the lock still holds; taken again if only its file was removed.
+        """Check that the lock is still held, and take it again if only its file was removed.
 
         Raises
         ------
         FileNotFoundError
             If the folder was deleted or replaced since the lock was taken.
         CheckpointError
-            If its file was removed and another run has taken the lock since.
+            If the file was removed and another run has taken the lock since.
         """
         if self._descriptor is None or self._is_at_its_path(self._descriptor):
             return
         if self._folder is None or not _is_at(self._folder, self._path.parent):
             msg = f"{self._path.parent} was deleted or replaced during the run"
             raise FileNotFoundError(msg)
-        again = self._taken()
+        new_descriptor = self._lock_file()
         os.close(self._descriptor)
-        self._descriptor = again
+        self._descriptor = new_descriptor
         self._sign()
-        logger.warning("%s was removed during the run; it is there again", self._path)
+        logger.warning("%s was removed during the run; it has been created again", self._path)
 
-    def _taken(self) -> int | None:
-        """Return the descriptor of the locked file, None if the file system has no locks."""
+    def _lock_file(self) -> int | None:
+        """Return the descriptor of the locked file, or None if the file system has no locks."""
         while True:
-            descriptor = self._opened()
+            descriptor = self._open()
             try:
                 _lock(descriptor)
             except OSError as error:
                 os.close(descriptor)
                 if error.errno in _BUSY:
                     raise self._busy() from None
-                logger.warning("%s cannot be locked (%s); keep to one run", self._path, error)
+                logger.warning(
+                    "%s cannot be locked (%s); make sure that only one run writes there",
+                    self._path,
+                    error,
+                )
                 self._path.unlink(missing_ok=True)
                 return None
             if self._is_at_its_path(descriptor):
                 return descriptor
-            os.close(descriptor)  # the holder before removed the file between open and lock
+            os.close(descriptor)  # the previous holder removed the file between open and lock
 
-    def _opened(self) -> int:
+    def _open(self) -> int:
         with contextlib.suppress(FileNotFoundError):
-            self._check(self._path.lstat())  # before it is opened, which a device may mind
-        flags = os.O_RDWR | os.O_CREAT | _NOT_THROUGH
+            self._check(self._path.lstat())  # opening a device may have side effects
+        flags = os.O_RDWR | os.O_CREAT | _NO_FOLLOW_NO_WAIT
         try:
             descriptor = os.open(self._path, flags, 0o666)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            raise self._foreign("a symbolic link") from error
+            raise self._not_a_lock("a symbolic link") from error
         try:
             self._check(os.fstat(descriptor))
             start = os.read(descriptor, len(_SIGNATURE))
             if start and start != _SIGNATURE:
-                raise self._foreign("a file of something else")
+                raise self._not_a_lock("a file that medjax did not write")
         except BaseException:
             os.close(descriptor)
             raise
@@ -129,28 +149,28 @@ class FolderLock:
             stat.S_IFSOCK: "a socket",
         }
         if not stat.S_ISREG(status.st_mode):
-            raise self._foreign(kinds.get(stat.S_IFMT(status.st_mode), "a device"))
+            raise self._not_a_lock(kinds.get(stat.S_IFMT(status.st_mode), "a device"))
         if status.st_nlink > 1:
-            raise self._foreign("a file with another name besides (a hard link)")
+            raise self._not_a_lock("a file with a second name (a hard link)")
 
-    def _foreign(self, found: str) -> CheckpointError:
+    def _not_a_lock(self, kind: str) -> CheckpointError:
         return CheckpointError(
-            f"{self._path} is {found}; expected nothing, or the lock of a run. It was left as it "
-            "is: remove it, or give another output_dir"
+            f"{self._path} is {kind}; expected no file, or the lock of a run. It was not changed: "
+            "remove it, or choose another output_dir"
         )
 
     def _sign(self) -> None:
         descriptor = self._descriptor
         if descriptor is None:
             return
-        with contextlib.suppress(OSError):  # a full disk: the text is only for the message
+        with contextlib.suppress(OSError):  # the disk may be full; only a message needs the text
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             text = f"{os.getpid()} on {socket.gethostname()}"
             os.write(descriptor, _SIGNATURE + text.encode())
 
     def release(self) -> None:
-        """Give the lock back and remove its file."""
+        """Release the lock and remove its file."""
         descriptor, self._descriptor = self._descriptor, None
         folder, self._folder = self._folder, None
         if folder is not None:
@@ -159,11 +179,11 @@ class FolderLock:
             return
         with contextlib.suppress(OSError):
             if self._is_at_its_path(descriptor):
-                self._path.unlink()  # before the lock is free, or it could be another's
+                self._path.unlink()  # before unlocking: afterwards it could be another run's
         os.close(descriptor)
         if sys.platform == "win32":
             with contextlib.suppress(OSError):
-                self._path.unlink()  # Windows removes no open file, neither ours nor another's
+                self._path.unlink()  # Windows removes no open file, ours or another run's
 
     def _is_at_its_path(self, descriptor: int) -> bool:
         return _is_at(descriptor, self._path)
@@ -174,7 +194,7 @@ class FolderLock:
             holder = self._path.read_text(encoding="utf-8", errors="replace")[:200] or holder
         return CheckpointError(
             f"{self._path.parent} is in use by another run ({holder}), and two runs cannot write "
-            "into one output_dir. Give this run a folder of its own, or wait until the other ends"
+            "to the same output_dir. Choose another output_dir, or wait until the other run ends"
         )
 
 
@@ -187,7 +207,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _lock(descriptor: int) -> None:
     if sys.platform == "win32":
-        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        os.lseek(descriptor, _UNREAD_BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         os.lseek(descriptor, 0, os.SEEK_SET)
     else:

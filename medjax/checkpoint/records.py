@@ -1,4 +1,4 @@
-"""The record of a checkpoint, everything but its arrays, and the checkpoints of a folder."""
+"""The record of a checkpoint (everything but its arrays), and the checkpoints in a folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,27 @@ from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
 from medjax.checkpoint.manifest import UNREADABLE, read_json
 from medjax.checkpoint.retention import Entry
 
+__all__ = [
+    "FORMAT",
+    "RECORD",
+    "best_checkpoint",
+    "is_name",
+    "last_checkpoint",
+    "list_entries",
+    "named",
+    "newest_first",
+    "read_record",
+]
+
 FORMAT = 1
+"""Version of the layout of a checkpoint folder; higher ones are refused."""
+
 RECORD = "training_state.json"
+"""Name of the record within a checkpoint."""
 
 _NAME = re.compile(r"checkpoint_\d{3,}(_batch_\d+)?_\d{8}T\d{6}Z(-\d+)?")
-_SERIALS = 2**31  # more saves than any folder sees, and less than stands for no record
+_SERIALS = 2**31  # more saves than any folder sees
+_NO_RECORD = 2**62  # serial of a checkpoint without a readable record: newer than all others
 _FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
 
 
@@ -28,7 +44,7 @@ def read_record(path: Path) -> dict[str, Any]:
     CorruptCheckpointError
         If it cannot be read.
     MismatchError
-        If a newer version of medjax wrote it.
+        If it was written by a newer version of medjax.
     """
     try:
         record = read_json(path / RECORD)
@@ -40,8 +56,8 @@ def read_record(path: Path) -> dict[str, Any]:
         raise CorruptCheckpointError(msg) from error
     if written_in > FORMAT:
         msg = (
-            f"{path} has format {written_in}, this version of medjax reads up to {FORMAT}; "
-            "install a newer one"
+            f"{path} has format {written_in}, but this version of medjax reads up to {FORMAT}; "
+            "install a newer version"
         )
         raise MismatchError(msg)
     return dict(record)
@@ -60,7 +76,7 @@ def _check_fields(record: dict[str, Any]) -> None:
 
 
 def _is_leaf(leaf: Any) -> bool:
-    """Return whether this is the shape and dtype of a leaf, as in `TreeSpec`."""
+    """Return whether `leaf` is a shape and a dtype, as in `TreeSpec`."""
     match leaf:
         case [list(shape), str()]:
             return all(isinstance(size, int) for size in shape)
@@ -68,31 +84,37 @@ def _is_leaf(leaf: Any) -> bool:
 
 
 def named(folder: Path) -> Iterator[Path]:
-    """Yield what has the name of a checkpoint in a folder, sound or not."""
+    """Yield the subfolders that are named like a checkpoint, intact or not."""
     for path in folder.iterdir():
         if is_name(path.name) and path.is_dir() and not path.is_symlink():
             yield path
 
 
 def is_name(name: str) -> bool:
-    """Return whether this is the name of a checkpoint."""
+    """Return whether `name` is the name of a checkpoint.
+
+    Examples
+    --------
+    >>> is_name("checkpoint_003_20260131T120000Z"), is_name("checkpoint_003")
+    (True, False)
+    """
     return _NAME.fullmatch(name) is not None
 
 
 def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
-    """Return the checkpoints of a folder that have a readable record, whatever their run.
+    """Return the checkpoints in a folder that have a readable record, of whatever run.
 
-    They come in the order they were saved; a copy comes after what it was copied from.
+    They are in the order they were saved; a copy comes after its original.
 
     Parameters
     ----------
     folder : Path
         Output folder.
     metric : str, optional
-        Name of the metric to compare them by; by default the one each was saved with. Where it is
-        another one, its value is that of the evaluation that the checkpoint holds.
+        Name of the metric to compare them by; by default the one each was saved with. The value of
+        a different metric is taken from the evaluation stored in the checkpoint.
     """
-    found = []
+    entries = []
     for path in named(folder):
         try:
             record = read_record(path)
@@ -101,12 +123,12 @@ def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
         value = _value_of(record, metric)
         other = value is None and record["metric"] is not None
         copied = record.get("name", path.name) != path.name
-        found.append(Entry(record["serial"], path, record["run"], value, other, copied))
-    return sorted(found, key=lambda entry: (entry.serial, entry.copied, entry.path))
+        entries.append(Entry(record["serial"], path, record["run"], value, other, copied))
+    return sorted(entries, key=lambda entry: (entry.serial, entry.copied, entry.path))
 
 
 def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
-    """Return the value of a metric in the evaluation before a checkpoint."""
+    """Return the value of a metric in the evaluation that preceded a checkpoint."""
     saved: float | None = record["metric"]
     if saved is None or metric is None or record.get("metric_name", metric) == metric:
         return saved
@@ -117,15 +139,24 @@ def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
 
 
 def newest_first(folder: Path) -> list[Path]:
-    """Return checkpoint folders, sound or not; those without a readable record come first."""
+    """Return the checkpoint folders, intact or not; those without a readable record come first."""
     places = {entry.path: (entry.serial, not entry.copied) for entry in list_entries(folder)}
+    unreadable = (_NO_RECORD, True)
     return sorted(
-        named(folder), key=lambda path: (places.get(path, (2**62, True)), path.name), reverse=True
+        named(folder), key=lambda path: (places.get(path, unreadable), path.name), reverse=True
     )
 
 
 def best_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the best checkpoint of the run that saved last into `output_dir`, or None."""
+    """Return the best checkpoint of the run that last saved to `output_dir`, or None.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as output_dir:
+    ...     print(best_checkpoint(output_dir))
+    None
+    """
     folder = Path(output_dir)
     newest = retention.last(list_entries(folder))
     if newest is None:
@@ -138,6 +169,14 @@ def best_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """Return the checkpoint that was saved last into `output_dir`, or None."""
+    """Return the checkpoint that was saved last to `output_dir`, or None.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as output_dir:
+    ...     print(last_checkpoint(output_dir))
+    None
+    """
     newest = retention.last(list_entries(Path(output_dir)))
     return newest and newest.path

@@ -1,4 +1,4 @@
-"""Choosing the checkpoint to resume from: verified, with fallback to the one before."""
+"""Choosing the checkpoint to resume from: verified, falling back to the previous one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from medjax.checkpoint.manifest import verify
 from medjax.checkpoint.records import RECORD, newest_first, read_record
 
+__all__ = ["choose", "free_path"]
+
 logger = logging.getLogger("medjax")
 
 _CORRUPT = "corrupt_"
@@ -28,25 +30,25 @@ def choose(folder: Path, resume: str | Path) -> Path | None:
     folder : Path
         Output folder.
     resume : "auto" or path
-        "auto" takes the newest sound checkpoint of the folder: a damaged one is reported, set
-        aside under the name ``corrupt_...`` and the one before it is taken. A path takes that
+        "auto" takes the newest intact checkpoint in the folder: a damaged one is reported and set
+        aside as ``corrupt_...``, and the previous one is taken instead. A path takes exactly that
         checkpoint or fails.
 
     Returns
     -------
     Path or None
-        None if "auto" finds a folder without checkpoints.
+        None if `resume` is "auto" and the folder has no checkpoints.
 
     Raises
     ------
     CorruptCheckpointError
-        If the checkpoint, or every one of the folder, is damaged.
+        If the checkpoint, or every checkpoint in the folder, is damaged.
     MismatchError
-        If a newer version of medjax wrote it.
+        If it was written by a newer version of medjax.
     CheckpointError
-        If there is no such folder.
+        If `resume` is a path to no folder.
     """
-    # Process 0 alone reads and hashes; on a shared disk the others would do the same again.
+    # Only process 0 reads and hashes; on a shared disk the others would repeat the same work.
     chosen = _choose(folder, resume) if jax.process_index() == 0 else None
     agreed = distributed.first_of("" if chosen is None else str(chosen))
     return Path(agreed) if agreed else None
@@ -54,7 +56,7 @@ def choose(folder: Path, resume: str | Path) -> Path | None:
 
 def _choose(folder: Path, resume: str | Path) -> Path | None:
     if resume == "auto":
-        return _newest_sound(folder)
+        return _newest_intact(folder)
     chosen = Path(resume).absolute()
     if not chosen.is_dir():
         raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
@@ -62,7 +64,7 @@ def _choose(folder: Path, resume: str | Path) -> Path | None:
     return chosen
 
 
-def _newest_sound(folder: Path) -> Path | None:
+def _newest_intact(folder: Path) -> Path | None:
     damaged: list[tuple[Path, CorruptCheckpointError]] = []
     for path in newest_first(folder):
         try:
@@ -76,19 +78,27 @@ def _newest_sound(folder: Path) -> Path | None:
             bad.rename(aside)
             logger.warning("%s; set aside as %s", reason, aside.name)
         if damaged:
-            logger.warning("The checkpoint before is sound and taken instead: %s", path)
+            logger.warning("Resuming from the previous checkpoint, which is intact: %s", path)
         return path
     if damaged:
         reasons = "; ".join(str(reason) for _, reason in damaged)
-        msg = f"no checkpoint in {folder} is sound; nothing was changed: {reasons}"
+        msg = f"every checkpoint in {folder} is damaged; nothing was changed: {reasons}"
         raise CorruptCheckpointError(msg)
     return None
 
 
 def free_path(path: Path) -> Path:
-    """Return `path`, or the first of `path`-1, `path`-2, ... that does not exist."""
-    taken, number = path, 0
-    while os.path.lexists(taken):
+    """Return the first of `path`, `path`-1, `path`-2, ... that does not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     free_path(Path(name, "a")).name, free_path(Path(name)).name == Path(name).name + "-1"
+    ('a', True)
+    """
+    candidate, number = path, 0
+    while os.path.lexists(candidate):
         number += 1
-        taken = path.with_name(f"{path.name}-{number}")
-    return taken
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate

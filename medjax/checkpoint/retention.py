@@ -7,25 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+__all__ = ["Entry", "best", "last", "superseded"]
+
 
 class Entry(NamedTuple):
-    """What retention needs to know of a checkpoint.
+    """What retention needs to know about a checkpoint.
 
     Attributes
     ----------
     serial : int
-        Grows by one with every save into a folder.
+        Increases by one with every save to a folder.
     path : Path
         Its folder.
     run : str
-        Identifies the run, over all its resumptions.
+        Identifies the run, however often it is resumed.
     metric : float or None
         Value of the checkpoint metric; None for a checkpoint within an epoch, or one whose
-        evaluation did not give this metric.
+        evaluation did not compute this metric.
     was_compared : bool
-        Whether it has a value of another metric, by which it may have been the best.
+        Whether it has only the value of another metric, by which it may have been the best.
     copied : bool
-        Whether it has another name than its run gave it: somebody copied or renamed it.
+        Whether its name differs from the one its run gave it: somebody copied or renamed it.
+
+    Examples
+    --------
+    >>> Entry(serial=3, path=Path("runs/ner/a"), run="7f3a", metric=0.5).was_compared
+    False
     """
 
     serial: int
@@ -37,7 +44,7 @@ class Entry(NamedTuple):
 
 
 def best(entries: Sequence[Entry], *, minimize: bool) -> Entry | None:
-    """Return the best entry: strictly better than all before it, as in medkit; NaN is worst.
+    """Return the best entry, or None; of equal ones the earliest, as in medkit. NaN is worst.
 
     An entry without a metric cannot be the best.
 
@@ -47,30 +54,44 @@ def best(entries: Sequence[Entry], *, minimize: bool) -> Entry | None:
     >>> best([a, b], minimize=True).path
     PosixPath('b')
     """
-    chosen: Entry | None = None
+    leader: Entry | None = None
     for entry in sorted(entries):
         if entry.metric is None:
             continue
-        if chosen is None or _better(entry.metric, chosen.metric, minimize=minimize):
-            chosen = entry
-    return chosen
+        if leader is None or _is_better(entry.metric, leader.metric, minimize=minimize):
+            leader = entry
+    return leader
 
 
-def _better(metric: float, than: float | None, *, minimize: bool) -> bool:
-    if than is None or math.isnan(than):
+def _is_better(metric: float, best_metric: float | None, *, minimize: bool) -> bool:
+    if best_metric is None or math.isnan(best_metric):
         return not math.isnan(metric)
-    return metric < than if minimize else metric > than
+    return metric < best_metric if minimize else metric > best_metric
 
 
 def last(entries: Sequence[Entry]) -> Entry | None:
-    """Return the entry that was saved last."""
+    """Return the entry that was saved last, or None.
+
+    Examples
+    --------
+    >>> last([Entry(1, Path("b"), "r", 3.0), Entry(0, Path("a"), "r", 2.0)]).path.name
+    'b'
+    """
     return max(entries, default=None, key=lambda entry: entry.serial)
 
 
 def superseded(entries: Sequence[Entry], *, minimize: bool, keep_all: bool) -> list[Entry]:
     """Return the entries of one run that are neither the best nor the last.
 
-    One that was compared by another metric only is kept: nobody knows whether it is worse.
+    An entry that was compared by another metric is not superseded: nobody knows whether it is
+    worse.
+
+    Examples
+    --------
+    >>> losses = {"a": 3.0, "b": 1.0, "c": 2.0}
+    >>> entries = [Entry(i, Path(n), "r", loss) for i, (n, loss) in enumerate(losses.items())]
+    >>> [entry.path.name for entry in superseded(entries, minimize=True, keep_all=False)]
+    ['a']
     """
     if keep_all:
         return []

@@ -1,4 +1,4 @@
-"""What a checkpoint takes on the disk, what is free there, and a failed save put into words."""
+"""How much disk space a checkpoint takes, how much is free, and what a failed save reports."""
 
 from __future__ import annotations
 
@@ -12,18 +12,27 @@ import jax
 
 from medjax.checkpoint.errors import CheckpointError
 
+__all__ = ["bytes_in", "bytes_of", "check_space", "free_bytes", "give_back", "megabytes"]
+
 logger = logging.getLogger("medjax")
 
-_LONGEST = 300  # characters of a cause: TensorStore's run to pages
+_LONGEST = 300  # characters of a cause: TensorStore's messages can run to pages
 
 
 def bytes_of(tree: Any) -> int:
-    """Return the bytes of all leaves of a tree of arrays, over all devices together."""
+    """Return the size in bytes of all leaves of a tree of arrays, over all devices together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> bytes_of({"kernel": np.zeros((2, 3), np.float32)})
+    24
+    """
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def bytes_in(folder: Path) -> int:
-    """Return the bytes of the files in a folder, 0 if there is none; they may be vanishing."""
+    """Return the total size in bytes of the files in a folder, some of which may be vanishing."""
     total = 0
     with contextlib.suppress(OSError):
         for path in folder.rglob("*"):
@@ -32,7 +41,7 @@ def bytes_in(folder: Path) -> int:
 
 
 def free_bytes(folder: Path) -> int | None:
-    """Return the bytes that may still be written into a folder, None if the disk does not tell."""
+    """Return how many bytes can still be written to a folder, or None if the disk cannot say."""
     try:
         usage = shutil.disk_usage(folder)
     except OSError:
@@ -41,31 +50,31 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def give_back(path: Path, staging: Path, need: int, error: BaseException) -> CheckpointError:
-    """Remove what a failed save has written, and return its error.
+    """Remove what a failed save has written, and return the error to raise.
 
     Parameters
     ----------
     path : Path
-        The checkpoint.
+        The checkpoint that was to be saved.
     staging : Path
-        What was written of it.
+        Folder with the part that was written.
     need : int
-        Bytes it would have taken, as far as they are known.
+        Size in bytes of the checkpoint, as far as it is known.
     error : BaseException
-        Why it failed.
+        Why the save failed.
     """
-    if jax.process_index() == 0:  # the others only write their arrays into it
+    if jax.process_index() == 0:  # the others only add their arrays to it
         shutil.rmtree(staging, ignore_errors=True)
     free = free_bytes(path.parent)
     cause = f"{type(error).__name__}: {error}"
     if len(cause) > _LONGEST:
         cause = f"{cause[:_LONGEST]} ..."
     rest = f" {staging} could not be removed." if staging.exists() else ""
-    remedy = "free some space" if free is not None and free < need else "mend the cause"
+    remedy = "free some space" if free is not None and free < need else "fix the cause"
     return CheckpointError(
         f"the checkpoint {path} could not be saved ({cause}). It needs about {megabytes(need)}; "
         f"{'an unknown number of MB' if free is None else megabytes(free)} are free there.{rest} "
-        f"Earlier checkpoints are untouched: {remedy} and resume"
+        f"Earlier checkpoints are unchanged: {remedy} and resume"
     )
 
 
@@ -75,19 +84,24 @@ def check_space(folder: Path, need: int, nb_saves: int, at_once: int | None) -> 
     Parameters
     ----------
     folder : Path
-        Where they will lie.
+        Where they will be stored.
     need : int
-        Bytes of one of them.
+        Size in bytes of one of them.
     nb_saves : int
         How many will be saved.
     at_once : int or None
-        How many of them lie there at most, for others are deleted; None keeps them all.
+        How many of them exist at the same time, as superseded ones are deleted; None if all are
+        kept.
 
     Raises
     ------
     CheckpointError
-        If there is no room. Where all are kept, room for one is enough and less than for all is a
-        warning: the run may end early.
+        If there is too little room. If all checkpoints are kept, room for one is enough, and too
+        little for all is only a warning: the run may end early.
+
+    Examples
+    --------
+    >>> check_space(Path("."), need=1, nb_saves=3, at_once=2)
     """
     free = free_bytes(folder)
     wanted = nb_saves if at_once is None else min(nb_saves, at_once)
@@ -95,14 +109,20 @@ def check_space(folder: Path, need: int, nb_saves: int, at_once: int | None) -> 
         return
     room = (
         f"{folder} has {megabytes(free)} free, but a checkpoint of this run takes about "
-        f"{megabytes(need)}, and {wanted} will lie there at once: {megabytes(need * wanted)}"
+        f"{megabytes(need)}, and {wanted} will be stored there at once: {megabytes(need * wanted)}"
     )
     if at_once is None and free >= need:
         logger.warning("%s. Free some space, or do not keep all checkpoints", room)
         return
-    raise CheckpointError(f"{room}. Free some space or give another output_dir")
+    raise CheckpointError(f"{room}. Free some space or choose another output_dir")
 
 
 def megabytes(number: int) -> str:
-    """Return a number of bytes in MB, for messages."""
+    """Return a number of bytes in MB, for messages.
+
+    Examples
+    --------
+    >>> megabytes(25_000_000), megabytes(1_234_567)
+    ('25 MB', '1.2 MB')
+    """
     return f"{number / 1e6:,.0f} MB" if number >= 10e6 else f"{number / 1e6:.1f} MB"

@@ -1,8 +1,8 @@
 """CheckpointStore: saves, finds and restores the checkpoints of an output folder.
 
-A checkpoint is written under a hidden name and renamed once everything is on the disk: its final
-name exists if and only if it is complete. It holds ``trainer_config.yml``, the component's own
-files, the arrays of the training state, a JSON record of everything else, and a manifest.
+A checkpoint is written under a hidden name and renamed once everything is on disk: its final name
+exists if and only if it is complete. It holds ``trainer_config.yml``, the component's own files,
+the arrays of the training state, a JSON record of everything else, and a manifest.
 """
 
 from __future__ import annotations
@@ -38,11 +38,14 @@ from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
 from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
 
+__all__ = ["CONFIG", "CheckpointStore", "Found"]
+
 logger = logging.getLogger("medjax")
 
 CONFIG = "trainer_config.yml"
+"""Name of the file with the trainer's configuration within a checkpoint."""
 
-_PATIENCE = 20.0  # seconds for a save in flight when this process of several has failed
+_PATIENCE = 20.0  # seconds for a save in flight when this process, of several, has failed
 _STAGING, _TRASH = ".saving-", ".deleting-"
 
 
@@ -54,7 +57,7 @@ class Found(NamedTuple):
     path : Path
         Its folder.
     record : dict
-        Everything of it but the arrays.
+        Everything in it but the arrays.
     """
 
     path: Path
@@ -62,20 +65,20 @@ class Found(NamedTuple):
 
 
 class CheckpointStore:
-    """The checkpoints of one run in one folder. Use it in a ``with`` statement.
+    """Saves and restores the checkpoints of one run in one folder. Use it in a ``with`` statement.
 
-    The folder is locked meanwhile: a second run that wants to write into it is refused, with a
-    CheckpointError. Of several processes of one run the first holds the lock.
+    Within the block the folder is locked: a second run that wants to write to it is refused with a
+    CheckpointError. If a run has several processes, the first holds the lock.
 
     Parameters
     ----------
     folder : str or Path
-        Output folder; made when missing.
+        Output folder; created if missing.
     run : str
         Identifies the run; only its own checkpoints are ever deleted.
     metric : str
-        Name of the metric that makes a checkpoint the best. One that was saved under another is
-        compared by its stored evaluation.
+        Name of the metric that decides which checkpoint is the best. A checkpoint that was saved
+        with another metric is compared by its stored evaluation.
     minimize : bool
         Whether a lower metric is better.
     keep_all : bool
@@ -84,7 +87,22 @@ class CheckpointStore:
     Attributes
     ----------
     resumed : Path or None
-        The checkpoint that `restore` read.
+        The checkpoint that `load` or `restore` has read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> state = {"kernel": np.ones((2, 3), np.float32)}
+    >>> def write_files(folder):
+    ...     (folder / "labels.txt").write_text("drug")
+    >>> with tempfile.TemporaryDirectory() as folder, CheckpointStore(folder, "run 1") as store:
+    ...     path = store.new_path(epoch=1)
+    ...     store.save(
+    ...         path, state, {"epoch": 2}, metric=0.5, config={}, write_files=write_files
+    ...     )
+    ...     store.wait()
+    ...     store.best == store.last == path
+    True
     """
 
     def __init__(
@@ -114,12 +132,12 @@ class CheckpointStore:
         return self
 
     def _open(self) -> None:
-        """Make and lock the folder, then remove what a killed run left half done."""
+        """Create and lock the folder, then remove what a killed run left unfinished."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
         except OSError as error:
-            msg = f"{self.folder} cannot be written into ({error}); give another output_dir"
+            msg = f"{self.folder} cannot be written to ({error}); choose another output_dir"
             raise CheckpointError(msg) from error
         for name in (_STAGING, _TRASH):
             for leftover in self.folder.glob(f"{name}*"):
@@ -127,38 +145,38 @@ class CheckpointStore:
                     shutil.rmtree(leftover, ignore_errors=True)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # A save in flight must end: Orbax would hang the interpreter or drop it at exit.
+        # Wait for a save in flight: at exit Orbax would drop it, or hang the interpreter.
         try:
             self.wait(alone=error is not None)
         except CheckpointError as failed:
             if error is None:
                 raise
-            error.add_note(f"besides, {failed}")
+            error.add_note(f"in addition, {failed}")
             if not isinstance(error, Exception):
-                logger.error("%s", failed)  # nobody prints the notes of SystemExit
+                logger.error("%s", failed)  # Python does not print the notes of a SystemExit
         finally:
             self._lock.release()
 
     def check_space(self, need: int, nb_saves: int, *, has_best: bool) -> None:
-        """Check that there is room for what is going to be saved.
+        """Check that there is room for the checkpoints still to be saved.
 
         Parameters
         ----------
         need : int
-            Bytes of one checkpoint.
+            Size in bytes of one checkpoint.
         nb_saves : int
-            Checkpoints still to be saved.
+            How many checkpoints are still to be saved.
         has_best : bool
-            Whether the best is kept beside the last.
+            Whether the best is kept in addition to the last.
 
         Raises
         ------
         CheckpointError
-            If there is not; see `medjax.checkpoint.space`.
+            If there is too little; see `medjax.checkpoint.space.check_space`.
         """
 
         def check() -> None:
-            # The best, the last and the next one, while that is written.
+            # The best, the last, and the next one while it is being written.
             at_once = max(1, (3 if has_best else 2) - len(self.entries()))
             check_space(self.folder, need, nb_saves, None if self._keep_all else at_once)
 
@@ -168,37 +186,37 @@ class CheckpointStore:
     def entries(self) -> list[Entry]:
         """Return the complete checkpoints of this run, in the order they were saved.
 
-        A copy that somebody made of one is not among them, so it is never deleted.
+        Copies that somebody made are left out, so they are never deleted.
         """
-        found = list_entries(self.folder, self._metric)
-        return [entry for entry in found if entry.run == self.run and not entry.copied]
+        entries = list_entries(self.folder, self._metric)
+        return [entry for entry in entries if entry.run == self.run and not entry.copied]
 
     @property
     def best(self) -> Path | None:
-        """Folder of the best checkpoint of this run."""
+        """Folder of the best checkpoint of this run, or None."""
         entry = retention.best(self.entries(), minimize=self._minimize)
         return entry and entry.path
 
     @property
     def last(self) -> Path | None:
-        """Folder of the last checkpoint of this run."""
+        """Folder of the last checkpoint of this run, or None."""
         entry = retention.last(self.entries())
         return entry and entry.path
 
     def new_path(self, epoch: int, batch: int = 0) -> Path:
-        """Return the folder the next checkpoint will have: epoch, batch within it and time, UTC.
+        """Return the folder for the next checkpoint, named by epoch, batch within it and UTC time.
 
         Parameters
         ----------
         epoch : int
-            The epoch from 1.
+            The epoch, counted from 1.
         batch : int
-            Batches done of it; 0 if it is complete.
+            How many of its batches are done; 0 if the epoch is complete.
         """
         self.wait()
-        now = datetime.datetime.now(datetime.UTC)
+        time = datetime.datetime.now(datetime.UTC)
         within = f"_batch_{batch}" if batch else ""
-        path = free_path(self.folder / f"checkpoint_{epoch:03d}{within}_{now:%Y%m%dT%H%M%SZ}")
+        path = free_path(self.folder / f"checkpoint_{epoch:03d}{within}_{time:%Y%m%dT%H%M%SZ}")
         return path.with_name(distributed.first_of(path.name))
 
     def save(
@@ -212,7 +230,7 @@ class CheckpointStore:
         write_files: Callable[[Path], None],
         block: bool = False,
     ) -> None:
-        """Save a checkpoint; it is complete when `wait` returns.
+        """Start saving a checkpoint; it is complete once `wait` returns.
 
         Parameters
         ----------
@@ -221,21 +239,21 @@ class CheckpointStore:
         state : pytree
             Arrays; they are copied before this returns.
         progress : dict
-            Everything else a resumed run needs, for JSON.
+            Everything else a resumed run needs, ready for JSON.
         metric : float or None
             Value of the checkpoint metric.
         config : dict
             Contents of ``trainer_config.yml``.
         write_files : callable
-            Writes the component's own files into the folder it is given.
+            ``write_files(folder)`` writes the component's own files to a folder.
         block : bool
-            Whether to wait until it is complete.
+            Whether to wait until the checkpoint is complete.
 
         Raises
         ------
         CheckpointError
-            If this save cannot start or, from `wait` or the next save, if it failed. What a
-            failed save wrote is removed; earlier checkpoints are untouched.
+            If this save cannot start. If it fails later, `wait` or the next save raises the error.
+            What a failed save wrote is removed; earlier checkpoints are unchanged.
         """
         check_storable(state)
         self.wait()
@@ -272,7 +290,7 @@ class CheckpointStore:
             copied.wait()
         except BaseException as error:
             if not claim.acquire(blocking=False):
-                raise  # the thread is at work on it, and `wait` waits for the thread
+                raise  # the thread has begun to write, and `wait` waits for the thread
             self._thread = None
             failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
             if not isinstance(error, Exception):
@@ -289,18 +307,18 @@ class CheckpointStore:
         copied: threading.Event,
         claim: threading.Lock,
     ) -> None:
-        # In a thread from the start: a Ctrl-C within Orbax would hang the interpreter at its exit.
+        # Orbax is only called in this thread: a Ctrl-C inside it would hang Python at its exit.
         if not claim.acquire(blocking=False):
-            return  # a Ctrl-C came before this thread did, and the save was given up
+            return  # a Ctrl-C came before this thread started, and the save was given up
         need = bytes_of(state)
         try:
             need += bytes_in(staging)
             try:
-                written = save_arrays(staging / ARRAYS, state)
+                wait_until_written = save_arrays(staging / ARRAYS, state)
             finally:
                 del state
                 copied.set()
-            written()
+            wait_until_written()
             if jax.process_index() == 0:
                 write_manifest(staging)
                 self._lock.confirm()
@@ -308,11 +326,11 @@ class CheckpointStore:
                 fsync(self.folder)
                 self._delete_superseded()
         except BaseException as error:
-            gone = isinstance(error, Exception) and self._gone()
-            self._error = give_back(path, staging, need, gone or error)
+            lost = isinstance(error, Exception) and self._lost_folder()
+            self._error = give_back(path, staging, need, lost or error)
             self._error.__cause__ = error
 
-    def _gone(self) -> Exception | None:
+    def _lost_folder(self) -> Exception | None:
         """Return an error if the folder is no longer the one that was opened, or no longer ours."""
         try:
             self._lock.confirm()
@@ -321,33 +339,33 @@ class CheckpointStore:
         return None
 
     def _delete_superseded(self) -> None:
-        """Delete what is neither best nor last; what fails is tried again at the next save."""
-        doomed: object = f"what is superseded in {self.folder}"
+        """Delete what is neither best nor last; a failed deletion is retried at the next save."""
+        doomed: object = f"superseded checkpoints in {self.folder}"
         try:
             for entry in retention.superseded(
                 self.entries(), minimize=self._minimize, keep_all=self._keep_all
             ):
                 doomed = entry.path
                 trash = free_path(entry.path.with_name(_TRASH + entry.path.name))
-                entry.path.rename(trash)  # first, so that a half-deleted one is never listed
+                entry.path.rename(trash)  # first, so a half-deleted one is never listed
                 shutil.rmtree(trash)
         except OSError as error:
-            logger.warning("%s cannot be deleted: %s", doomed, error)
+            logger.warning("Cannot delete %s: %s", doomed, error)
 
     def wait(self, *, alone: bool = False) -> None:
-        """Wait for the save in flight; raise its CheckpointError if it failed.
+        """Wait for the save in flight, and raise its CheckpointError if it failed.
 
-        With several processes all wait for it together, so that what is complete for one is
-        complete for all; with `alone` this one does not wait for the others, which may be gone.
+        Several processes wait together, so a checkpoint that is complete for one is complete for
+        all. With `alone`, this process does not wait for the others, which may be gone.
         """
         if self._thread is None:
             return
         if alone and jax.process_count() > 1:
             self._thread.join(_PATIENCE)
         else:
-            self._thread.join()  # an interrupted wait may be repeated
+            self._thread.join()  # `wait` may be called again after an interruption
         if self._thread.is_alive():
-            msg = f"a checkpoint was not complete after {_PATIENCE:g} s; it needs all processes"
+            msg = f"a checkpoint was not complete after {_PATIENCE:g} s; all processes must save it"
             raise CheckpointError(msg)
         self._thread = None
         error, self._error = self._error, None
@@ -361,51 +379,60 @@ class CheckpointStore:
         chosen = choose(self.folder, resume)
         return None if chosen is None else Found(chosen, read_record(chosen))
 
-    def load(self, found: Found, state: Any, shardings: Any) -> Any:
-        """Return the state of a checkpoint, with shapes and types of `state`.
+    def load(self, checkpoint: Found, state: Any, shardings: Any) -> Any:
+        """Read the state of a checkpoint, with the shapes and dtypes of `state`.
 
-        A run that goes on from its newest checkpoint keeps its identity; from an older one, or
-        one of another folder, a new run branches off and the old one's checkpoints stay.
+        A run that resumes from its newest checkpoint keeps its identity. From an older checkpoint,
+        or one in another folder, a new run branches off, and those of the old run are kept.
+
+        Parameters
+        ----------
+        checkpoint : Found
+            From `find`.
+        state : pytree
+            The expected arrays, or their shapes and dtypes.
+        shardings : pytree
+            A sharding for every leaf.
 
         Raises
         ------
         MismatchError
-            If the checkpoint holds other arrays than `state`.
+            If the checkpoint holds different arrays from those in `state`.
         CorruptCheckpointError
             If they cannot be read.
         """
-        path, record = found
+        path, record = checkpoint
         check_spec(record["spec"], tree_spec(state), path)
         restored = load_arrays(path / ARRAYS, state, shardings)
         newest = retention.last([e for e in list_entries(self.folder) if e.run == record["run"]])
         if newest is not None and newest.path == path:
             self.run = record["run"]
             if jax.process_index() == 0:
-                self._delete_superseded()  # what a kill after the last commit left
+                self._delete_superseded()  # a killed run may have left some
         self.resumed = path
         return restored
 
     def restore(
         self, resume: str | Path, state: Any, shardings: Any
     ) -> tuple[Any, dict[str, Any]] | None:
-        """Return the state and progress of a checkpoint, as `find` and `load` do."""
-        found = self.find(resume)
-        if found is None:
+        """Return the state and progress of the checkpoint that `find` returns, or None."""
+        checkpoint = self.find(resume)
+        if checkpoint is None:
             return None
-        return self.load(found, state, shardings), found.record["progress"]
+        return self.load(checkpoint, state, shardings), checkpoint.record["progress"]
 
 
 def _in_first_process(check: Callable[[], None]) -> None:
-    """Run `check` in the first process; the CheckpointError it raises is raised in all of them."""
+    """Run `check` in the first process; if it raises a CheckpointError, raise it in all of them."""
     failed: CheckpointError | None = None
     if jax.process_index() == 0:
         try:
             check()
         except CheckpointError as error:
             failed = error
-    told = distributed.first_of("" if failed is None else str(failed))
-    if told and failed is None:
-        failed = CheckpointError(told)
+    message = distributed.first_of("" if failed is None else str(failed))
+    if message and failed is None:
+        failed = CheckpointError(message)
     if failed is not None:
         raise failed
 
@@ -421,7 +448,7 @@ def _versions() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON cannot hold but metrics often are, numpy and JAX values, into plain ones."""
+    """Convert numpy and JAX values, which metrics often are, to what JSON can hold."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         return np.asarray(value).tolist()
     msg = f"{value!r} of type {type(value).__name__} cannot be stored as JSON"

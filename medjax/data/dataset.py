@@ -1,4 +1,4 @@
-"""Datasets: what the user gives, and what is made of it where an item is more than one row."""
+"""Datasets: what the user passes, and its expansion where an item makes more than one row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ import jax
 
 from medjax.component import ExpandedData, TrainableComponent
 
-LOGGER = logging.getLogger("medjax")
+__all__ = ["Dataset", "expand", "length_of", "origins_of"]
+
+logger = logging.getLogger("medjax")
 
 
 class Dataset(Protocol):
-    """Anything with a length and items by index: a list, a torch Dataset, a grain source, ..."""
+    """Anything with a length and items by index: a list, a torch Dataset, a grain source, ...
+
+    Examples
+    --------
+    >>> data: Dataset = ["no fever", "mild cough"]
+    >>> len(data), data[1]
+    (2, 'mild cough')
+    """
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -26,21 +35,21 @@ class Dataset(Protocol):
 
 
 def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> Dataset:
-    """Return a dataset with an item for each row of a batch; expanded once, it stays as it is.
+    """Return a dataset with one item for each row of a batch; expanded data is returned as it is.
 
     Parameters
     ----------
     data : Dataset
         The user's dataset.
     component : TrainableComponent
-        Its `expand` is used, if there is one.
+        Its `expand` is called, if it has one.
     training : bool
-        Whether the data is trained on, and not evaluated on.
+        Whether the data is for training rather than evaluation.
 
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or as the component does.
+        If the dataset has no length or no items, or if the component refuses it.
     """
     length_of(data)
     if component.expand is None or isinstance(data, ExpandedData):
@@ -48,13 +57,22 @@ def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> D
     expanded = component.expand(data, training=training)
     if jax.process_index() == 0:
         for note in expanded.notes:
-            LOGGER.warning(note)
+            logger.warning(note)
     length_of(expanded)
     return expanded
 
 
 def length_of(data: Dataset) -> int:
-    """Return the number of items of a dataset; ValueError if it has no length or no items."""
+    """Return the number of items in a dataset; raise ValueError if it has no length or no items.
+
+    Examples
+    --------
+    >>> length_of(["no fever", "mild cough"])
+    2
+    >>> length_of([])
+    Traceback (most recent call last):
+    ValueError: the data, a list, has no items; expected at least one
+    """
     kind = type(data).__name__
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
         msg = (
@@ -69,7 +87,13 @@ def length_of(data: Dataset) -> int:
 
 
 def origins_of(data: Dataset, indices: Sequence[int]) -> list[int]:
-    """Return the positions in the user's dataset that some items come from."""
+    """Return the positions in the user's dataset that the items at `indices` come from.
+
+    Examples
+    --------
+    >>> origins_of(ExpandedData(["no", "fever", "cough"], origins=[0, 0, 1]), [1, 2])
+    [0, 1]
+    """
     if isinstance(data, ExpandedData):
         return [data.origins[index] for index in indices]
     return list(indices)

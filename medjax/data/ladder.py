@@ -1,4 +1,4 @@
-"""Fixed shapes: ragged columns padded to a ladder of lengths, batches to a number of rows."""
+"""Fixed shapes: ragged columns are padded to a ladder of lengths, batches to a number of rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 
+__all__ = ["HUGGING_FACE_PADDING", "Ladder", "fix_shape", "narrow"]
+
 HUGGING_FACE_PADDING: Mapping[str, float] = {
     "input_ids": 0,
     "attention_mask": 0,
@@ -16,32 +18,38 @@ HUGGING_FACE_PADDING: Mapping[str, float] = {
     "special_tokens_mask": 1,
     "labels": -100,
 }
-"""Columns padded to the ladder, by the names and values Hugging Face uses."""
+"""Columns that are padded to the ladder, and the values that pad them, as in Hugging Face."""
 
 _INT32 = np.iinfo(np.int32)
 
 
 class Ladder(NamedTuple):
-    """The lengths batches are padded to, and the columns that are padded.
+    """The lengths that batches are padded to, and the columns that are padded.
 
     Attributes
     ----------
     lengths : tuple of int
         Increasing lengths.
     fills : mapping of str to float
-        Column to the value that pads it along its second axis.
+        Maps the name of a column to the value that pads it along its second axis.
+
+    Examples
+    --------
+    >>> ladder = Ladder((8, 16), {"input_ids": 0})
+    >>> ladder.pad_lengths(BatchData(input_ids=np.ones((2, 11), np.int32)))["input_ids"].shape
+    (2, 16)
     """
 
     lengths: tuple[int, ...]
     fills: Mapping[str, float]
 
     def length_of(self, example: dict[str, Any]) -> int:
-        """Return the length of an example: that of its longest ragged column, 0 without one."""
+        """Return the length of the longest ragged column of an example, or 0 if it has none."""
         columns = [example[name] for name in self.fills if name in example]
         return max((_length(column) for column in columns), default=0)
 
     def rung(self, length: int, column: str, shape: Sequence[int]) -> int:
-        """Return the shortest length of the ladder that holds `length`.
+        """Return the smallest length in the ladder that is at least `length`.
 
         Raises
         ------
@@ -53,7 +61,7 @@ class Ladder(NamedTuple):
                 return rung
         msg = (
             f"column {column!r} has shape {tuple(shape)}, but the length ladder ends at "
-            f"{self.lengths[-1]}; truncate in preprocess, or give "
+            f"{self.lengths[-1]}; truncate in preprocess, or set "
             "Options(length_ladder=...) with a longer last length"
         )
         raise ValueError(msg)
@@ -66,13 +74,12 @@ class Ladder(NamedTuple):
         batch : BatchData
             Arrays.
         longest : int, optional
-            Length of the longest example when this is a part of a batch, which is padded as a
-            whole.
+            Length of the longest example of the complete batch, if `batch` is a part of it.
 
         Raises
         ------
         ValueError
-            If the part needs another rung than its examples, as measured, do.
+            If the arrays need a different rung than `longest`.
         """
         ragged = {
             name: column
@@ -86,9 +93,9 @@ class Ladder(NamedTuple):
         rung = self.rung(max(width, longest or 0), widest, ragged[widest].shape)
         if longest is not None and rung != self.rung(longest, widest, ragged[widest].shape):
             msg = (
-                f"collate made column {widest!r} {width} long of examples of at most {longest}; "
-                "with several processes they agree on the padded length by the examples, so "
-                "preprocess must return ragged columns in the length that collate gives them"
+                f"collate returned column {widest!r} with length {width}, but the examples have at "
+                f"most {longest}; several processes agree on the padded length by the lengths of "
+                "their examples, so preprocess must return ragged columns at their final length"
             )
             raise ValueError(msg)
         return BatchData(
@@ -109,13 +116,18 @@ def _pad_axis(column: np.ndarray, axis: int, size: int, fill: float) -> np.ndarr
 
 
 def narrow(name: str, column: np.ndarray) -> np.ndarray:
-    """Return a column in the type the device uses: int64 as int32, float64 as float32.
+    """Convert a column to the dtype the device uses: int64 to int32, float64 to float32.
 
     Raises
     ------
     ValueError
-        If an integer does not fit, since wrapping it would train on other data, or if the column
-        holds objects.
+        If an integer does not fit, since a wrapped one would silently change the data, or if the
+        column holds objects.
+
+    Examples
+    --------
+    >>> narrow("labels", np.array([1, 2], np.int64)).dtype
+    dtype('int32')
     """
     if column.dtype == np.float64:
         return column.astype(np.float32)
@@ -141,7 +153,7 @@ def narrow(name: str, column: np.ndarray) -> np.ndarray:
 def fix_shape(
     batch: BatchData, ladder: Ladder, nb_rows: int, longest: int | None = None
 ) -> BatchData:
-    """Return the device's part of a batch: arrays only, padded in length and in rows.
+    """Return the part of a batch that goes to the device: arrays, padded in length and in rows.
 
     Parameters
     ----------
@@ -150,28 +162,36 @@ def fix_shape(
     ladder : Ladder
         Lengths to pad to.
     nb_rows : int
-        Rows to pad to. Padding rows are copies of the first row, so that they hold values the
-        model can take; ``row_mask`` gives them weight zero.
+        Number of rows to pad to. Padding rows are copies of the first row, so their values are
+        valid for the model; ``row_mask`` gives them weight zero.
     longest : int, optional
         See `Ladder.pad_lengths`.
 
     Raises
     ------
     ValueError
-        If the columns differ in length, do not fit the ladder or hold what a device cannot.
+        If the columns differ in length, do not fit the ladder, or hold values that cannot be on a
+        device.
+
+    Examples
+    --------
+    >>> batch = BatchData(input_ids=np.array([[5, 6, 7]]), text=["no fever"])
+    >>> fixed = fix_shape(batch, Ladder((4, 8), {"input_ids": 0}), nb_rows=2)
+    >>> fixed["input_ids"].tolist(), fixed["row_mask"].tolist()
+    ([[5, 6, 7, 0], [5, 6, 7, 0]], [1.0, 0.0])
     """
-    found = batch.nb_rows
-    if not 0 < found <= nb_rows:
-        msg = f"collate returned {found} rows; expected at least 1 and at most {nb_rows}"
+    nb_real = batch.nb_rows
+    if not 0 < nb_real <= nb_rows:
+        msg = f"collate returned {nb_real} rows; expected at least 1 and at most {nb_rows}"
         raise ValueError(msg)
     arrays = BatchData({name: np.asarray(column) for name, column in batch.arrays().items()})
     if ROW_MASK in batch:
-        msg = f"collate returned a column {ROW_MASK!r}, a name that medjax fills in; rename it"
+        msg = f"collate returned a column {ROW_MASK!r}, which medjax adds itself; rename it"
         raise ValueError(msg)
     padded = ladder.pad_lengths(arrays, longest)
-    rows = np.where(np.arange(nb_rows) < found, np.arange(nb_rows), 0)
-    # Taking rows copies, which keeps the device, where it shares the host's memory, from seeing
-    # what collate writes into its arrays later.
+    rows = np.where(np.arange(nb_rows) < nb_real, np.arange(nb_rows), 0)
+    # Indexing copies. A device that shares the host's memory would otherwise see what collate
+    # writes to its arrays later.
     columns = {name: narrow(name, c)[rows] for name, c in padded.items()}
-    columns[ROW_MASK] = (np.arange(nb_rows) < found).astype(np.float32)
+    columns[ROW_MASK] = (np.arange(nb_rows) < nb_real).astype(np.float32)
     return BatchData(columns)

@@ -1,4 +1,4 @@
-"""DataLoader: the batches of an epoch, ready on the device, from any position on."""
+"""DataLoader: the batches of an epoch, on the device, from any position in it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ from medjax.data.source import (
     Workers,
 )
 
+__all__ = ["Batch", "Batches", "DataLoader", "get_dataloader", "ladder_of"]
+
 logger = logging.getLogger("medjax")
 
 _RAGGED = 4
-"""Lengths of a column that is not padded after which it is named."""
+"""Number of distinct lengths after which a warning names a column that is not padded."""
 
 
 class Batch(NamedTuple):
@@ -43,13 +45,19 @@ class Batch(NamedTuple):
     Attributes
     ----------
     device : BatchData
-        Array columns with ``row_mask``, padded and laid out over the mesh.
+        Array columns and ``row_mask``, padded and laid out over the mesh.
     host : mapping
-        What `collate` returned: a BatchData, or whatever mapping another source of batches has.
+        What `collate` returned: a BatchData, or whatever mapping another source of batches makes.
     indices : numpy.ndarray
         Positions of its items in the dataset, shape (rows,), int64.
     rows : numpy.ndarray or None
-        Which of its rows `host` holds, where each process reads a part; None for all.
+        The rows of the batch that `host` holds if each process reads a part; None for all.
+
+    Examples
+    --------
+    >>> host = BatchData(x=np.array([1.0, 2.0]))
+    >>> Batch(device=host, host=host, indices=np.array([3, 1])).rows is None
+    True
     """
 
     device: BatchData
@@ -59,44 +67,46 @@ class Batch(NamedTuple):
 
 
 class Batches(Protocol):
-    """What the loop needs of a loader."""
+    """What the loop needs of a loader; `DataLoader` is one."""
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         ...
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
-        """Yield the batches of an epoch from number `start` on."""
+        """Yield the batches of an epoch, beginning with number `start`."""
         ...
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        """Return the dataset positions of the items of one batch."""
+        """Return the positions in the dataset of the items of one batch."""
         ...
 
 
 class DataLoader:
-    """Batches of a dataset, as a function of epoch and position; made by `get_dataloader`.
+    """Yields the batches of a dataset, as a function of epoch and position.
+
+    Create one with `get_dataloader`, which has an example.
 
     Parameters
     ----------
     data : Dataset
         The items.
     source : ExampleSource
-        Preprocessed examples of them.
+        Preprocesses them.
     collate : Collate
-        Examples to batch.
+        Joins examples to a batch.
     batch_size : int
         Rows of a batch before padding.
     seed : int
         Seed of the order.
     shuffle : bool
-        Whether the order changes with the epoch.
+        Whether each epoch has a random order of its own.
     ladder : Ladder
-        Lengths and columns to pad.
+        Lengths to pad to, and columns that are padded.
     window : int
-        Batches grouped by length together; 0 for none.
+        Number of batches that are grouped by length together; 0 for no grouping.
     mesh : jax.sharding.Mesh
-        Where batches go.
+        Where batches are put.
     options : Options
         For `prefetch` and `max_shapes`.
     is_random : bool
@@ -135,14 +145,17 @@ class DataLoader:
         self._shares: ShareReader | None = None
         if jax.process_count() > 1:
             self._shares = ShareReader(
-                *(source, ladder, sharding.local_rows(self._nb_rows, mesh), self._cut),
+                source,
+                ladder,
+                rows=sharding.local_rows(self._nb_rows, mesh),
+                cut=self._cut,
                 nb_items=self.nb_items,
                 grouped=window > 0,
                 is_random=is_random,
             )
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return -(-self.nb_items // self.batch_size)
 
     @property
@@ -152,18 +165,18 @@ class DataLoader:
 
     @property
     def nb_shapes(self) -> int:
-        """Number of distinct batch shapes handed out so far."""
+        """Number of distinct batch shapes so far."""
         return len(self._shapes)
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
-        """Yield the batches of an epoch from number `start` on, prepared ahead in a thread.
+        """Yield the batches of an epoch, beginning with number `start`, prepared ahead in a thread.
 
         Parameters
         ----------
         epoch : int
             Epoch, counted from 1.
         start : int
-            Batches to leave out; their items are not even read, but for those of the same window.
+            Batches to skip. Their items are not read, except those in the window of batch `start`.
 
         Raises
         ------
@@ -172,14 +185,14 @@ class DataLoader:
         WorkerError
             If a worker dies or hangs.
         ValueError
-            If a batch has a shape the ladder does not hold, or there are too many shapes.
+            If a batch does not fit the ladder, or there are too many shapes.
         """
         if self._shares is None:
             return prefetch(self._prepare(epoch, start), self._options.prefetch)
         return self._shared(self._shares, epoch, start)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        """Return the dataset positions of the items of one batch."""
+        """Return the positions in the dataset of the items of one batch."""
         indices, _ = next(self._examples(epoch, batch))
         return origins_of(self._data, indices.tolist())
 
@@ -195,7 +208,7 @@ class DataLoader:
             yield Batch(sharding.put_batch(fixed, self._mesh), host, indices)
 
     def _shared(self, shares: ShareReader, epoch: int, start: int) -> Generator[Batch]:
-        """Yield batches of which each process reads a share; closing it ends the exchange."""
+        """Yield batches of which each process reads a share; closing the generator ends that."""
         cancelled = threading.Event()
         prepared = prefetch(
             self._prepare_shares(shares, epoch, start, cancelled), self._options.prefetch
@@ -214,7 +227,7 @@ class DataLoader:
         for share in itertools.islice(shares.read(epoch, windows, cancelled), skipped, None):
             host = self._collated(share.examples)
             fixed = fix_shape(host, self._ladder, len(rows), share.longest)
-            fixed[ROW_MASK][len(share.rows) :] = 0.0  # an example to pad with is no row
+            fixed[ROW_MASK][len(share.rows) :] = 0.0  # an example that only pads is not a row
             self._count_shape(fixed)
             device = sharding.put_rows(fixed, self._mesh, rows)
             yield Batch(device, host, share.indices, share.rows)
@@ -227,7 +240,7 @@ class DataLoader:
         return host
 
     def _windows(self, epoch: int, start: int) -> tuple[list[tuple[int, np.ndarray]], int]:
-        """Return the windows from a batch on, numbered, and how many batches to leave out."""
+        """Return the numbered windows from batch `start` on, and how many batches to skip."""
         order = np.arange(self.nb_items)
         if self._shuffle:
             order = epoch_order(self._seed, epoch, self.nb_items)
@@ -238,7 +251,7 @@ class DataLoader:
         return list(enumerate(windows, first)), start - first * per_window
 
     def _examples(self, epoch: int, start: int) -> Iterator[tuple[np.ndarray, list[Example]]]:
-        """Yield items and examples of each batch, reading a window of batches at a time."""
+        """Yield the items and examples of each batch, reading one window of batches at a time."""
         windows, skipped = self._windows(epoch, start)
         batches = itertools.chain.from_iterable(
             self._cut_examples(epoch, number, indices, examples)
@@ -249,17 +262,17 @@ class DataLoader:
     def _read_ahead(
         self, epoch: int, windows: list[tuple[int, np.ndarray]]
     ) -> Iterator[tuple[int, np.ndarray, list[Example]]]:
-        """Yield windows with their examples, with the next one already submitted."""
-        ahead = 1 if self._window else self._options.prefetch
-        waiting: collections.deque[Any] = collections.deque()
+        """Yield windows with their examples; the next window is already being read."""
+        nb_ahead = 1 if self._window else self._options.prefetch
+        submitted: collections.deque[Any] = collections.deque()
         for number, indices in windows:
-            waiting.append((number, indices, self._source.submit(epoch, indices)))
-            if len(waiting) > ahead:
-                first, done, result = waiting.popleft()
-                yield first, done, result()
-        while waiting:
-            first, done, result = waiting.popleft()
-            yield first, done, result()
+            submitted.append((number, indices, self._source.submit(epoch, indices)))
+            if len(submitted) > nb_ahead:
+                first, first_indices, result = submitted.popleft()
+                yield first, first_indices, result()
+        while submitted:
+            first, first_indices, result = submitted.popleft()
+            yield first, first_indices, result()
 
     def _cut_examples(
         self, epoch: int, window: int, indices: np.ndarray, examples: list[Example]
@@ -268,7 +281,7 @@ class DataLoader:
             yield indices, examples
             return
         lengths = np.zeros(len(examples), np.int64)
-        if self.ragged & examples[0].keys():  # else there is nothing to measure
+        if self.ragged & examples[0].keys():  # otherwise there is nothing to measure
             lengths = np.array([self._ladder.length_of(example) for example in examples])
         for batch in self._cut(epoch, window, lengths):
             yield indices[batch], [examples[position] for position in batch]
@@ -296,32 +309,33 @@ class DataLoader:
             msg = (
                 f"the batch has a new shape after {len(seen)} others: column {', '.join(new)}. "
                 "Each shape costs a compilation; pad the column to the length ladder with "
-                "Options(padding={column: fill}), pad it in collate, or raise max_shapes"
+                "Options(padding={column: fill}), pad it in collate, or increase max_shapes"
             )
             raise ValueError(msg)
         self._shapes.add(shape)
         self._warn_of_ragged()
 
     def _warn_of_ragged(self) -> None:
-        """Name, once, the columns that come in many lengths without being padded to the ladder."""
+        """Warn once about each column that has many lengths and is not padded to the ladder."""
         lengths = collections.defaultdict(set)
         for shape in self._shapes:
             for name, sizes in shape:
                 if len(sizes) > 1 and name not in self._ladder.fills:
                     lengths[name].add(sizes[1])
-        ragged = {name: found for name, found in lengths.items() if len(found) == _RAGGED}
+        ragged = {name: sizes for name, sizes in lengths.items() if len(sizes) == _RAGGED}
         for name in ragged.keys() - self._named:
             self._named.add(name)
             logger.warning(
-                "The column %r has come in the lengths %s, and each new one costs a compilation: "
-                "give Options(padding={%r: fill}) to pad it to the length ladder, or pad it in "
-                "collate",
-                *(name, ", ".join(map(str, sorted(ragged[name]))), name),
+                "The column %r has had the lengths %s, and each new one costs a compilation: set "
+                "Options(padding={%r: fill}) to pad it to the length ladder, or pad it in collate",
+                name,
+                ", ".join(map(str, sorted(ragged[name]))),
+                name,
             )
 
 
 def ladder_of(options: Options) -> Ladder:
-    """Return the lengths and the columns that are padded to them."""
+    """Return the ladder that the options describe: lengths, and columns padded to them."""
     padding = {**HUGGING_FACE_PADDING, **options.padding}
     fills = {name: fill for name, fill in padding.items() if fill is not None}
     return Ladder(options.length_ladder, fills)
@@ -337,29 +351,45 @@ def get_dataloader(
     options: Options | None = None,
     mesh: Mesh | None = None,
 ) -> DataLoader:
-    """Return the loader of a dataset for a component.
+    """Create the loader that turns a dataset into batches for a component.
 
     Parameters
     ----------
     data : Dataset
         Anything with ``__len__`` and ``__getitem__``.
     component : TrainableComponent
-        Its `preprocess` and `collate` are used.
+        Its `preprocess` and `collate` are used, and `expand` if it has one.
     config : TrainerConfig
         For `batch_size` and `dataloader_nb_workers`.
     shuffle : bool
-        Whether the order changes with the epoch.
+        Whether each epoch has a random order of its own.
     seed : int
         Seed of the order and of augmentation.
     options : Options, optional
-        Lengths, grouping, cache and prefetch.
+        For lengths, grouping, caching and prefetching.
     mesh : jax.sharding.Mesh, optional
-        Where batches go, by default all devices.
+        Where batches are put; by default all devices.
 
     Raises
     ------
     ValueError
-        If the dataset has no length, no items, or cannot be sent to the workers asked for.
+        If the dataset has no length or no items, or cannot be sent to the workers.
+
+    Examples
+    --------
+    >>> component = TrainableComponent(
+    ...     init=None,
+    ...     preprocess=lambda item: {"x": item},
+    ...     collate=lambda examples: BatchData(x=np.array([each["x"] for each in examples])),
+    ...     forward=None,
+    ...     configure_optimizer=None,
+    ...     save=None,
+    ...     load=None,
+    ... )
+    >>> config = TrainerConfig("runs/example", batch_size=2)
+    >>> loader = get_dataloader([1.0, 2.0, 3.0], component, config, shuffle=False)
+    >>> [batch.host["x"].tolist() for batch in loader.batches(epoch=1)]
+    [[1.0, 2.0], [3.0]]
     """
     options = options or Options()
     data = expand(data, component, training=shuffle)

@@ -1,7 +1,7 @@
 """The order of the data, as a pure function of seed and epoch.
 
-Nothing about the order is kept, so a checkpoint needs only (epoch, batch), resuming replays
-nothing, and the number of workers or hosts does not matter.
+No state is kept, so a checkpoint only needs (epoch, batch), resuming replays nothing, and the order
+does not depend on the number of workers or hosts.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+__all__ = ["batches_by_length", "epoch_order", "item_rng"]
+
 
 def _frozen_stream(seed: int, *path: int) -> np.random.RandomState:
-    # RandomState and not Generator: its streams are frozen for good by NumPy's policy (NEP 19).
+    # RandomState, not Generator: NumPy's policy (NEP 19) guarantees that its streams never change.
     words = [seed & 0xFFFFFFFF, seed >> 32, *path]
     return np.random.RandomState(np.array(words, dtype=np.uint32))
 
@@ -25,9 +27,9 @@ def epoch_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
     seed : int
         Below 2**63.
     epoch : int
-        Any number that tells epochs apart.
+        Number of the epoch.
     nb_items : int
-        Length of the dataset.
+        Number of items in the dataset.
 
     Returns
     -------
@@ -44,6 +46,11 @@ def epoch_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
 
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """Return the random generator of one item in one epoch, for augmentation.
+
+    Parameters
+    ----------
+    seed, epoch, index : int
+        Seed of the run, number of the epoch and position of the item.
 
     Examples
     --------
@@ -63,7 +70,11 @@ def batches_by_length(
     window: int,
     shuffle: bool,
 ) -> list[np.ndarray]:
-    """Cut one window of items into batches of similar length.
+    r"""Cut one window of items into batches of similar length.
+
+    With the permutation :math:`p` that sorts the lengths stably, :math:`l_{p_0} \le l_{p_1} \le
+    \dots`, and the batch size :math:`B`, batch :math:`k` has the items :math:`p_{kB}, \dots,
+    p_{(k+1)B-1}`. Then the full batches are shuffled.
 
     Parameters
     ----------
@@ -72,14 +83,27 @@ def batches_by_length(
     batch_size : int
         Rows of a batch; only the last batch may have fewer.
     seed, epoch, window : int
-        What the order of the batches depends on.
+        Determine the order of the batches.
     shuffle : bool
-        Whether the batches are shuffled; if not they go from short to long.
+        Whether the batches are shuffled; if not, they are ordered from short to long.
 
     Returns
     -------
     list of numpy.ndarray
-        Positions in the window, one array for each batch; the short batch, if any, comes last.
+        Positions in the window, one array for each batch; an incomplete batch comes last.
+
+    References
+    ----------
+    Sorting by length within windows of a random order is known from ``LengthGroupedSampler`` of
+    transformers, whose windows are called megabatches.
+
+    Examples
+    --------
+    >>> batches = batches_by_length(
+    ...     [9, 3, 8, 4, 5], 2, seed=7, epoch=1, window=0, shuffle=False
+    ... )
+    >>> [batch.tolist() for batch in batches]
+    [[1, 3], [4, 2], [0]]
     """
     by_length = np.argsort(np.asarray(lengths), kind="stable")
     batches = [by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size)]

@@ -1,4 +1,4 @@
-"""Preparing the next batches while the device computes, in a thread where that pays."""
+"""Preparing the next batches while the device computes, in a thread if that is worthwhile."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ import time
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
-T = TypeVar("T")
+__all__ = ["prefetch"]
 
-_CHEAP = 1e-3  # seconds for an item in which a thread gains nothing: handing over takes as long
-_DEBT = 0.05  # seconds beyond that, over all items, after which the thread is started
-_POLL = 0.1  # seconds between looks at whether the consumer has gone
-_PATIENCE = 5.0  # seconds the end waits for an item in work; the thread is a daemon
+_T = TypeVar("_T")
+
+_CHEAP = 1e-3  # seconds for an item below which a thread gains nothing: a handover takes as long
+_DEBT = 0.05  # seconds in excess of that, over all items, after which the thread is started
+_POLL = 0.1  # seconds between checks whether the consumer is gone
+_PATIENCE = 5.0  # seconds to wait at the end for an unfinished item; the thread is a daemon
 
 
-def prefetch(iterator: Iterator[T], size: int) -> Generator[T]:
+def prefetch(iterator: Iterator[_T], size: int) -> Generator[_T]:
     """Yield what `iterator` yields, computed in a thread up to `size` items ahead if it is slow.
 
-    The device works on while the next step is prepared, so a thread does not pay for items that
-    take less than a millisecond. They are computed in the calling thread until they have taken too
-    long; then the rest is computed ahead. An exception of the iterator is raised where its item
-    would have come. Closing the generator ends the thread.
+    The device keeps working while the next step is prepared, so a thread is not worthwhile for
+    items that take less than a millisecond. Items are computed in the calling thread until they
+    have taken too long; from then on, they are computed ahead. An exception of the iterator is
+    raised in place of its item. Closing the generator ends the thread.
 
     Parameters
     ----------
     iterator : iterator
         Used by one thread at a time.
     size : int
-        Items to hold ready.
+        Number of items to prepare ahead.
 
     Examples
     --------
@@ -48,12 +50,12 @@ def prefetch(iterator: Iterator[T], size: int) -> Generator[T]:
     yield from _ahead(iterator, size)
 
 
-def _ahead(iterator: Iterator[T], size: int) -> Generator[T]:
+def _ahead(iterator: Iterator[_T], size: int) -> Generator[_T]:
     ready: queue.Queue[tuple[str, Any]] = queue.Queue(size)
-    gone = threading.Event()
+    closed = threading.Event()
 
     def offer(kind: str, value: Any) -> None:
-        while not gone.is_set():
+        while not closed.is_set():
             try:
                 ready.put((kind, value), timeout=_POLL)
             except queue.Full:
@@ -64,7 +66,7 @@ def _ahead(iterator: Iterator[T], size: int) -> Generator[T]:
         try:
             for item in iterator:
                 offer("item", item)
-                if gone.is_set():
+                if closed.is_set():
                     return
         except BaseException as error:
             offer("error", error)
@@ -82,5 +84,5 @@ def _ahead(iterator: Iterator[T], size: int) -> Generator[T]:
                 return
             yield value
     finally:
-        gone.set()
+        closed.set()
         thread.join(_PATIENCE)

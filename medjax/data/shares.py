@@ -1,10 +1,11 @@
-"""Shares: what one of several processes reads of every batch.
+"""Shares: the part of every batch that one of several processes reads.
 
-All processes know the order of the items, so each knows which rows of a batch lie on its devices,
-and preprocesses those. What takes knowledge of every row is the length: batches are grouped by it
-and padded to that of the longest. It is found once for each item, by one process, and told to the
-others, a window of batches at a time; an item whose preprocessing draws random numbers is measured
-in every epoch. The batches are those of one process, so that a run may go on with any number.
+All processes know the order of the items, so each knows which rows of a batch are on its devices,
+and preprocesses only those. The lengths of all rows must be known to every process: batches are
+grouped by length and padded to the longest. Each item is measured once, by one process, which
+publishes the lengths for the others, one window of batches at a time. An item whose preprocessing
+draws random numbers is measured in every epoch. The batches are the same as with one process, so a
+run can be resumed with any number of processes.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from medjax.data.ladder import Ladder
 from medjax.data.source import Example, ExampleSource
 from medjax.distributed import fetch, publish, retract
 
-_KEPT = 64  # windows whose lengths stay published; no process is that far behind another
+__all__ = ["Cut", "Share", "ShareReader"]
+
+_KEPT = 64  # windows whose lengths stay published; no process lags that far behind another
 
 _numbers = itertools.count()
 
 Cut = Callable[[int, int, np.ndarray], list[np.ndarray]]
-"""Epoch, window and lengths to the positions of each batch in the window."""
+"""``cut(epoch, window, lengths)`` returns the positions of each batch in the window."""
 
 
 class Share(NamedTuple):
-    """What a process reads of a batch.
+    """The part of a batch that a process reads.
 
     Attributes
     ----------
@@ -40,10 +43,9 @@ class Share(NamedTuple):
     rows : numpy.ndarray
         Rows of the batch that this process reads, increasing, shape (rows read,).
     examples : list
-        Their examples; for a process without rows that of the first item, so that there is
-        something to pad with.
+        Their examples; for a process without rows, the example of the first item, to pad with.
     longest : int
-        Length of the longest example of the whole batch.
+        Length of the longest example in the complete batch.
     """
 
     indices: np.ndarray
@@ -53,22 +55,24 @@ class Share(NamedTuple):
 
 
 class ShareReader:
-    """Reads the shares of this process; the loaders of all processes must be made in one order.
+    """Reads the shares of this process.
+
+    All processes must create their readers in the same order.
 
     Parameters
     ----------
     source : ExampleSource
-        Preprocessed examples.
+        Preprocesses the items.
     ladder : Ladder
-        Measures them.
+        Measures the examples.
     rows : numpy.ndarray
-        Rows of a full batch that lie on this process' devices, increasing.
+        Rows of a full batch that are on the devices of this process, increasing.
     cut : callable
         Cuts a window into batches.
     nb_items : int
-        Length of the dataset.
+        Number of items in the dataset.
     grouped : bool
-        Whether `cut` looks at lengths; if not, a window is one batch.
+        Whether `cut` uses the lengths; if not, a window is one batch.
     is_random : bool
         Whether preprocessing draws random numbers.
     """
@@ -97,14 +101,14 @@ class ShareReader:
     def read(
         self, epoch: int, windows: Iterable[tuple[int, np.ndarray]], cancelled: threading.Event
     ) -> Iterator[Share]:
-        """Yield the shares of numbered windows of items, with the next window already submitted."""
+        """Yield the shares of numbered windows of items; the next window is already being read."""
         ahead: list[tuple[int, np.ndarray, Callable[[], dict[int, Example]]]] = []
         for number, indices in windows:
             ahead.append((number, indices, self._submit(epoch, indices, self._measured(indices))))
             if len(ahead) > 1:
                 yield from self._window(epoch, *ahead.pop(0), cancelled)
-        for each in ahead:
-            yield from self._window(epoch, *each, cancelled)
+        for submitted in ahead:
+            yield from self._window(epoch, *submitted, cancelled)
 
     def _measured(self, indices: np.ndarray) -> np.ndarray:
         """Return the positions in a window that this process measures."""
@@ -133,13 +137,14 @@ class ShareReader:
         examples = measured()
         lengths = self._lengths(f"{self._name}/{epoch}/{number}", indices, examples, cancelled)
         batches = self._cut(epoch, number, lengths)
-        mine = [self._rows[self._rows < len(batch)] for batch in batches]
-        read = [
-            batch[rows if len(rows) else [0]] for batch, rows in zip(batches, mine, strict=True)
+        own_rows = [self._rows[self._rows < len(batch)] for batch in batches]
+        own_positions = [
+            batch[rows if len(rows) else [0]] for batch, rows in zip(batches, own_rows, strict=True)
         ]
-        missing = [position for position in np.concatenate(read) if position not in examples]
+        needed = np.concatenate(own_positions)
+        missing = [position for position in needed if position not in examples]
         examples |= self._submit(epoch, indices, np.array(missing, np.int64))()
-        for batch, rows, positions in zip(batches, mine, read, strict=True):
+        for batch, rows, positions in zip(batches, own_rows, own_positions, strict=True):
             yield Share(
                 indices[batch],
                 rows,
@@ -171,7 +176,7 @@ class ShareReader:
         return lengths
 
     def _publish(self, key: str, value: Any) -> None:
-        # Also what this process need not be told: another may not know it yet.
+        # Even if this process needs no lengths from others: another may not know all of them yet.
         publish(key, value)
         self._published.pop(key, None)
         self._published[key] = None

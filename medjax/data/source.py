@@ -1,4 +1,4 @@
-"""Preprocessed examples of a dataset: in this process, from memory, or from worker processes."""
+"""Preprocessing the items of a dataset: in this process, in worker processes, or from memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,23 @@ from medjax.component import Preprocess
 from medjax.data.dataset import Dataset, origins_of
 from medjax.data.order import item_rng
 
+__all__ = [
+    "Cache",
+    "Example",
+    "ExampleSource",
+    "Examples",
+    "InProcess",
+    "ItemError",
+    "WorkerError",
+    "Workers",
+    "isolate_worker",
+]
+
 Example = dict[str, Any]
+"""What `preprocess` returns for an item."""
 
 _START_TIMEOUT = 120.0  # seconds for a worker process to start
-_GRACE = 10.0  # seconds that a worker outlives SIGTERM: for the batch that the trainer still needs
+_GRACE = 10.0  # seconds that a worker outlives SIGTERM, as the trainer may still need a batch
 
 
 class ItemError(RuntimeError):
@@ -37,6 +50,13 @@ class ItemError(RuntimeError):
     ----------
     index : int
         Position of the item in the dataset.
+    cause : str
+        Type and message of the exception that it raised.
+
+    Examples
+    --------
+    >>> print(ItemError(3, "KeyError: 'text'"))
+    item 3 of the dataset could not be preprocessed: KeyError: 'text'; fix or remove it, then resume
     """
 
     def __init__(self, index: int, cause: str) -> None:
@@ -47,25 +67,30 @@ class ItemError(RuntimeError):
     def __str__(self) -> str:
         return (
             f"item {self.index} of the dataset could not be preprocessed: {self.cause}; "
-            "mend or remove it, then resume"
+            "fix or remove it, then resume"
         )
 
 
 class WorkerError(RuntimeError):
-    """A worker process died or did not answer in time."""
+    """A worker process died or did not respond in time."""
 
 
 class Examples:
-    """Reads items and preprocesses them, each with its own random generator.
+    """Reads and preprocesses items, each with a random generator of its own.
 
     Parameters
     ----------
     dataset : Dataset
-        Where items come from.
+        The items.
     preprocess : Preprocess
-        Item to example; called with ``rng=`` when it has a parameter of that name.
+        Turns an item into an example; called with ``rng=`` if it has a parameter of that name.
     seed : int
         Seed of the items' generators.
+
+    Examples
+    --------
+    >>> Examples(["No fever"], lambda item: {"text": item.lower()}, seed=7)(1, [0])
+    [{'text': 'no fever'}]
     """
 
     def __init__(self, dataset: Dataset, preprocess: Preprocess, seed: int) -> None:
@@ -75,12 +100,12 @@ class Examples:
         self.is_random = _takes_rng(preprocess)
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> list[Example]:
-        """Return the examples of some items.
+        """Return the examples of the items at `indices`.
 
         Raises
         ------
         ItemError
-            If an item raises; the cause is chained.
+            If an item raises; the original exception is chained.
         """
         examples: list[Example] = []
         index = -1
@@ -107,19 +132,26 @@ def _takes_rng(preprocess: Callable[..., Any]) -> bool:
 
 
 class ExampleSource(Protocol):
-    """Hands out examples; `submit` starts the work and returns how to get the result."""
+    """Preprocesses items; `submit` starts the work and returns a function that gets the result."""
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
-        """Return a function that returns the examples of `indices`, in their order."""
+        """Start the work and return a function that returns the examples of `indices`, in order."""
         ...
 
     def close(self) -> None:
-        """End what was started for this source."""
+        """Release everything that was started for this source."""
         ...
 
 
 class InProcess:
-    """Preprocesses in the calling thread."""
+    """Preprocesses items in the calling thread.
+
+    Examples
+    --------
+    >>> source = InProcess(Examples([1, 2, 3], lambda item: {"x": item}, seed=7))
+    >>> source.submit(1, np.array([2, 0]))()
+    [{'x': 3}, {'x': 1}]
+    """
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -129,30 +161,37 @@ class InProcess:
         return lambda: self._examples(epoch, indices.tolist())
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing, as nothing was started."""
 
 
 class Cache:
-    """Keeps what another source returned, so that each item is preprocessed once.
+    """Keeps the examples of another source in memory, so each item is preprocessed only once.
 
     Raises
     ------
     ValueError
         If `preprocess` draws random numbers, which a cache would freeze.
+
+    Examples
+    --------
+    >>> examples = Examples([1, 2, 3], lambda item: {"x": item}, seed=7)
+    >>> cache = Cache(InProcess(examples), examples)
+    >>> cache.submit(1, np.array([2]))()[0] is cache.submit(2, np.array([2]))()[0]
+    True
     """
 
     def __init__(self, source: ExampleSource, examples: Examples) -> None:
         if examples.is_random:
             msg = (
                 "cache_preprocessed=True keeps the first result of preprocess, but this "
-                "preprocess draws from rng=; switch the cache off or drop the parameter"
+                "preprocess draws from rng=; turn off the cache or remove the parameter"
             )
             raise ValueError(msg)
         self._source = source
         self._kept: dict[int, Example] = {}
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
-        """Start on the items that are not kept yet."""
+        """Start preprocessing the items that are not in memory yet."""
         new = np.array([i for i in indices.tolist() if i not in self._kept], dtype=np.int64)
         result = self._source.submit(epoch, new) if len(new) else list
 
@@ -163,12 +202,12 @@ class Cache:
         return examples
 
     def close(self) -> None:
-        """Close the source behind the cache."""
+        """Close the other source."""
         self._source.close()
 
 
 class _Spawn(SpawnContext):
-    """Spawns processes and remembers them; the pool starts them one by one, when it has work."""
+    """Spawns processes and remembers them; the pool starts them one at a time, as it needs them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -181,14 +220,14 @@ class _Spawn(SpawnContext):
 
 
 class Workers:
-    """Preprocesses in spawned processes, which get the dataset and `preprocess` and nothing else.
+    """Preprocesses items in spawned processes, which get only the dataset and `preprocess`.
 
-    They are spawned because a forked process that touches JAX hangs.
+    They are spawned because a forked process that uses JAX hangs.
 
     Parameters
     ----------
     examples : Examples
-        What each worker runs; it must pickle.
+        What each worker runs; it must be picklable.
     nb_workers : int
         Number of processes.
     timeout : float
@@ -197,7 +236,7 @@ class Workers:
     Raises
     ------
     ValueError
-        If the dataset or `preprocess` does not pickle.
+        If the dataset or `preprocess` cannot be pickled.
     """
 
     def __init__(self, examples: Examples, nb_workers: int, timeout: float) -> None:
@@ -210,11 +249,11 @@ class Workers:
             initializer=_start_worker,
             initargs=(_pickled(examples),),
         )
-        # So that `timeout` is not spent on the start: importing takes seconds on a busy machine.
+        # Waited for separately from `timeout`: imports can take seconds on a busy machine.
         self._starting = [self._pool.submit(os.getpid) for _ in range(nb_workers)]
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
-        """Start preprocessing `indices`, split over the workers."""
+        """Start preprocessing `indices`, divided among the workers."""
         try:
             futures = [
                 self._pool.submit(_work, epoch, part.tolist())
@@ -233,9 +272,9 @@ class Workers:
         except FutureTimeoutError:
             self.close(kill=True)
             msg = (
-                f"the workers gave no example for {self._timeout:g} s; they were at items "
-                f"{indices.tolist()}. Look for an item that hangs, or give "
-                "Options(worker_timeout=...) more seconds"
+                f"the workers returned no example for {self._timeout:g} s while processing items "
+                f"{indices.tolist()}. Look for an item that hangs, or increase "
+                "Options.worker_timeout"
             )
             raise WorkerError(msg) from None
         except BrokenProcessPool as error:
@@ -244,12 +283,13 @@ class Workers:
     def _died(self, indices: np.ndarray) -> WorkerError:
         self.close(kill=True)
         return WorkerError(
-            f"a worker process died at one of the items {indices.tolist()}; it may have run out "
-            "of memory or crashed in native code. dataloader_nb_workers=0 runs it in this process"
+            f"a worker process died at one of the items {indices.tolist()}; it may have run out of "
+            "memory or crashed in native code. Set dataloader_nb_workers=0 to preprocess in this "
+            "process"
         )
 
     def close(self, *, kill: bool = False) -> None:
-        """End the workers: after their work, or at once with `kill`."""
+        """End the workers: when they have finished their work, or immediately with `kill`."""
         if kill:
             for process in self._context.started:
                 process.kill()
@@ -260,12 +300,12 @@ _examples_of_worker: Examples | None = None
 
 
 def isolate_worker() -> None:
-    """Leave signals and accelerator to the process that trains, and end with it.
+    """Make a worker process leave signals and accelerators to the trainer, and end with it.
 
-    For the start of a worker process.
+    Call it when the worker starts.
     """
-    # Ctrl-C and a batch system's signal reach every process of the job; the trainer answers them by
-    # saving, and needs its batches until then.
+    # Ctrl-C and the signals of a batch system reach every process of the job. The trainer saves
+    # when it gets one, and needs its batches until then.
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -275,15 +315,15 @@ def isolate_worker() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None)
     watch = threading.Thread(target=_end_with_trainer, args=(heard, waker), daemon=True)
     watch.start()
-    # The environment alone would not do: jax, which this module imports, has read it by now.
+    # The environment alone is not enough: jax, which this module imports, has already read it.
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
 
 
 def _end_with_trainer(heard: socket.socket, waker: socket.socket) -> None:
-    """End this process as soon as the trainer has ended, or a while after SIGTERM.
+    """End this process as soon as the trainer has ended, or some time after SIGTERM.
 
-    `waker` is the other end of `heard`, open as long as this runs.
+    `waker` is the other end of `heard`; the parameter keeps it open.
     """
     trainer = multiprocessing.parent_process()
     assert trainer is not None
@@ -294,7 +334,7 @@ def _end_with_trainer(heard: socket.socket, waker: socket.socket) -> None:
 
 def _start_worker(pickled: bytes) -> None:
     isolate_worker()
-    global _examples_of_worker  # one dataset a worker, for its whole life
+    global _examples_of_worker  # each worker has one dataset for as long as it lives
     _examples_of_worker = pickle.loads(pickled)
 
 
@@ -310,7 +350,7 @@ def _pickled(examples: Examples) -> bytes:
         except Exception as error:
             msg = (
                 f"the {name} cannot be sent to worker processes ({type(error).__name__}: {error});"
-                " define it at the top of a module and without open files, lambdas or locks, or "
+                " define it at the top level of a module, without open files, lambdas or locks, or "
                 "set dataloader_nb_workers=0"
             )
             raise ValueError(msg) from error

@@ -1,7 +1,7 @@
-"""Values from every process to every process, through JAX's key-value store.
+"""Exchange of values between all processes, through JAX's key-value store.
 
-No device takes part, so that a thread may publish and fetch beside the steps, and a process that
-does not come is named instead of waited for without end.
+No device is involved, so a thread can publish and fetch while steps are running, and a missing
+process is named in an error instead of being waited for forever.
 """
 
 from __future__ import annotations
@@ -13,45 +13,47 @@ from typing import Any
 
 import jax
 
-_PATIENCE = 1200.0  # seconds: what Orbax waits for a process that writes slowly
-_POLL_MS = 500  # milliseconds between looks at whether the value is still wanted
+__all__ = ["client", "exchange", "fetch", "first_of", "publish", "retract"]
+
+_PATIENCE = 1200.0  # seconds; Orbax waits as long for a process that writes slowly
+_POLL_MS = 500  # milliseconds between checks whether the wait was cancelled
 
 _numbers = itertools.count()
 
 
 def client() -> Any:
-    """Return JAX's client of the key-value store; there with several processes only."""
-    from jax._src import distributed  # JAX offers no public way to it
+    """Return JAX's client of the key-value store, which exists only with several processes."""
+    from jax._src import distributed  # JAX has no public API for it
 
     return distributed.global_state.client
 
 
 def publish(key: str, value: str) -> None:
-    """Put a value of this process where the others can fetch it; it may be put there again."""
+    """Publish a value of this process for the others to fetch; it may be published again."""
     client().key_value_set(_path(key, jax.process_index()), value, allow_overwrite=True)
 
 
 def retract(key: str) -> None:
-    """Take a published value back; no process may want it any more."""
+    """Delete a value that this process published; no process may fetch it afterwards."""
     client().key_value_delete(_path(key, jax.process_index()))
 
 
 def fetch(key: str, process: int, cancelled: threading.Event | None = None) -> str:
-    """Return a value that a process published or will publish.
+    """Wait for a value that a process publishes, and return it.
 
     Parameters
     ----------
     key : str
-        Its name.
+        Name of the value.
     process : int
-        Who publishes it.
+        Index of the process that publishes it.
     cancelled : threading.Event, optional
-        Ends the wait.
+        Ends the wait when it is set.
 
     Raises
     ------
     TimeoutError
-        If it is not published within 20 minutes, or the wait was ended.
+        If the value is not published within 20 minutes, or the wait was cancelled.
     """
     store, deadline = client(), time.monotonic() + _PATIENCE
     while True:
@@ -61,25 +63,30 @@ def fetch(key: str, process: int, cancelled: threading.Event | None = None) -> s
             if "DEADLINE_EXCEEDED" not in str(error):
                 raise
         if cancelled is not None and cancelled.is_set():
-            raise TimeoutError(f"{key} of process {process} is not wanted any more")
+            raise TimeoutError(f"the wait for {key} of process {process} was cancelled")
         if time.monotonic() > deadline:
             msg = (
-                f"process {process} did not come to {key} within {_PATIENCE:g} s; it hangs or "
-                f"does something else than process {jax.process_index()}. Look into its log"
+                f"process {process} did not publish {key} within {_PATIENCE:g} s; it hangs, or it "
+                f"runs different code from process {jax.process_index()}. Check its log"
             )
             raise TimeoutError(msg)
 
 
 def exchange(value: str) -> list[str]:
-    """Return the values of all processes, by process.
+    """Send a value to all processes and return those of all processes, in order.
 
-    All processes must make the same exchanges in the same order, which the main thread alone can
-    promise.
+    All processes must make the same exchanges in the same order, so only the main thread may call
+    this.
 
     Raises
     ------
     TimeoutError
-        If a process gave no value; the message says which.
+        If a process sent no value; the message says which.
+
+    Examples
+    --------
+    >>> exchange("ready")  # with one process
+    ['ready']
     """
     if jax.process_count() == 1:
         return [value]
@@ -87,12 +94,18 @@ def exchange(value: str) -> list[str]:
     publish(f"exchange/{count}", value)
     values = [fetch(f"exchange/{count}", process) for process in range(jax.process_count())]
     if count:
-        retract(f"exchange/{count - 1}")  # all have come to this one, so all are done with that
+        retract(f"exchange/{count - 1}")  # all have reached this exchange, so all have read that
     return values
 
 
 def first_of(value: str) -> str:
-    """Return the value of process 0; called by all processes, as `exchange` is."""
+    """Return the value of process 0; all processes must call this, as with `exchange`.
+
+    Examples
+    --------
+    >>> first_of("checkpoint_001")  # with one process
+    'checkpoint_001'
+    """
     return exchange(value)[0]
 
 

@@ -1,7 +1,7 @@
-"""The start of many processes: found by JAX, called by name before JAX waits for them.
+"""Starting many processes: JAX detects them, and a roll call says who is missing.
 
-JAX 0.10 aborts a process that waits in vain, without saying for whom; so the processes call at
-process 0 first, on the port that JAX's own service takes over afterwards.
+JAX 0.10 aborts a process that waits in vain, without saying for whom. So the processes first report
+to process 0, on the port that JAX's own service uses afterwards.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import jax
 
 from medjax.distributed.roll_call import answer, call_roll
 
-HEARTBEAT = 30  # seconds without a sign of life after which JAX ends the others
-STOP = 20  # seconds that the end of a process waits for the end of the others
+__all__ = ["HEARTBEAT", "STOP", "initialize_distributed"]
+
+HEARTBEAT = 30  # seconds without a heartbeat after which JAX ends the other processes
+STOP = 20  # seconds that a process waits at its end for the other processes to end
 
 
 def initialize_distributed(
@@ -23,30 +25,30 @@ def initialize_distributed(
     *,
     timeout: float = 300,
 ) -> None:
-    """Join the processes of a run; call it once in each of them, before anything uses JAX.
+    """Join the processes of a run; call this once in each of them, before anything uses JAX.
 
-    On a TPU VM, under SLURM (``srun``), Open MPI and Kubernetes JAX finds the arguments by itself;
-    elsewhere give all three.
+    On a TPU VM and under SLURM (``srun``), Open MPI or Kubernetes, JAX detects the arguments;
+    elsewhere pass all three.
 
     Parameters
     ----------
     coordinator_address : str, optional
-        ``host:port`` of process 0: a port that is free there and that the others reach.
+        ``host:port`` of process 0; the port must be free there and reachable by the others.
     num_processes, process_id : int, optional
-        How many processes there are, and which one this is, from 0.
+        Number of processes, and the index of this one, from 0.
     timeout : float
-        Seconds to wait for the others.
+        Seconds to wait for the other processes.
 
     Raises
     ------
     ValueError
-        If the arguments are not given and not found, or processes contradict each other.
+        If arguments are missing and cannot be detected, or those of two processes conflict.
     TimeoutError
         If a process is missing after `timeout` seconds; the message says which.
 
     Examples
     --------
-    >>> initialize_distributed("10.0.0.1:1234", 2, 0)  # doctest: +SKIP
+    >>> initialize_distributed("10.0.0.1:1234", num_processes=2, process_id=0)  # doctest: +SKIP
     """
     address, number, own, devices = _detect(coordinator_address, num_processes, process_id)
     if number > 1:
@@ -56,7 +58,10 @@ def initialize_distributed(
         else:
             answer(host.strip("[]"), int(port), number, own, timeout)
     jax.distributed.initialize(
-        *(address, number, own, devices),
+        address,
+        number,
+        own,
+        local_device_ids=devices,
         initialization_timeout=max(60, int(timeout)),
         heartbeat_timeout_seconds=HEARTBEAT,
         shutdown_timeout_seconds=STOP,
@@ -66,18 +71,18 @@ def initialize_distributed(
 def _detect(address: str | None, number: int | None, own: int | None) -> tuple[str, int, int, Any]:
     devices = None
     if address is None or number is None or own is None:
-        # What jax.distributed.initialize calls; the address is needed before it does.
+        # jax.distributed.initialize calls this as well, but the roll call needs the address first.
         from jax._src.clusters import ClusterEnv
 
         address, number, own, devices = ClusterEnv.auto_detect_unset_distributed_params(
             address, number, own, None, None, None
         )
-    found = {"coordinator_address": address, "num_processes": number, "process_id": own}
+    arguments = {"coordinator_address": address, "num_processes": number, "process_id": own}
     if address is None or number is None or own is None:
-        missing = ", ".join(name for name, value in found.items() if value is None)
+        missing = ", ".join(name for name, value in arguments.items() if value is None)
         msg = (
             "initialize_distributed found no TPU VM, SLURM step (srun), Open MPI or Kubernetes "
-            f"job to take {missing} from; give coordinator_address='host:port' of process 0, "
+            f"job to take {missing} from; pass coordinator_address='host:port' of process 0, "
             "num_processes and process_id"
         )
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""Who is there: every process calls at process 0, which tells all of them who is missing."""
+"""The roll call: every process reports to process 0, which tells all of them who is missing."""
 
 from __future__ import annotations
 
@@ -8,21 +8,32 @@ import socket
 import time
 from typing import Any
 
+__all__ = ["answer", "call_roll"]
+
 _RUN = "medjax"
-_LINE = 4096  # bytes of a call or an answer at most, but for the list of those missing
-_RETRY = 0.2  # seconds between attempts at a port that is not there yet, or still taken
-_SLACK = 5.0  # seconds that process 0 is given to answer beyond the timeout
+_LINE = 16 * 4096  # maximum bytes of a message; the list of missing processes can be long
+_RETRY = 0.2  # seconds between attempts at a port that is not open yet, or still in use
+_SLACK = 5.0  # seconds beyond the timeout in which process 0 may still answer
 
 
 def call_roll(port: int, number: int, timeout: float) -> None:
-    """Wait in process 0 for the calls of the others, and tell all of them how it went.
+    """Wait in process 0 for the reports of the others, and tell all of them the outcome.
+
+    Parameters
+    ----------
+    port : int
+        Port to listen on.
+    number : int
+        Number of processes.
+    timeout : float
+        Seconds to wait.
 
     Raises
     ------
     TimeoutError
-        If a process did not call in time.
+        If a process did not report in time.
     ValueError
-        If two processes have the same number or believe in different numbers of processes.
+        If two processes have the same index or expect different numbers of processes.
     """
     deadline = time.monotonic() + timeout
     present: dict[int, str] = {}
@@ -37,7 +48,7 @@ def call_roll(port: int, number: int, timeout: float) -> None:
                 break
             connections.append(connection)
             call = _read(connection)
-            if call is not None and call.get("run") == _RUN:  # else it is a stranger
+            if call is not None and call.get("run") == _RUN:  # otherwise it is another program
                 problem = _contradiction(call, number, present)
                 present.setdefault(call["process"], call["host"])
         missing = sorted(set(range(1, number)) - set(present))
@@ -51,7 +62,7 @@ def call_roll(port: int, number: int, timeout: float) -> None:
 
 
 def answer(host: str, port: int, number: int, own: int, timeout: float) -> None:
-    """Call at process 0 and wait for what it says; raises as `call_roll` does."""
+    """Report to process 0 and wait for the outcome; raise the same errors as `call_roll`."""
     deadline = time.monotonic() + timeout
     call = {"run": _RUN, "process": own, "processes": number, "host": socket.gethostname()}
     reached = False
@@ -61,16 +72,16 @@ def answer(host: str, port: int, number: int, own: int, timeout: float) -> None:
                 reached = True
                 connection.settimeout(left + _SLACK)
                 _send(connection, call)
-                said = _read(connection)
+                outcome = _read(connection)
         except OSError:
-            said = None  # not listening yet, or a service of an earlier run on its way out
-        if said is not None:
-            return _raise(said["problem"], said["late"])
+            outcome = None  # not listening yet, or the service of an earlier run is shutting down
+        if outcome is not None:
+            return _raise(outcome["problem"], outcome["late"])
         time.sleep(_RETRY)
-    which = "answered" if not reached else "let this process in"
+    which = "answered" if not reached else "accepted this process"
     msg = (
         f"process {own} of {number} waited {timeout:g} s, but process 0 has not {which} at "
-        f"{host}:{port}; look whether process 0 runs there and the port is open"
+        f"{host}:{port}; check that process 0 runs there and that the port is open"
     )
     raise TimeoutError(msg)
 
@@ -83,7 +94,7 @@ def _listen(port: int, deadline: float) -> socket.socket:
             return socket.create_server(("", port))
         except OSError as error:
             if time.monotonic() > deadline:
-                msg = f"process 0 cannot listen on port {port} ({error}); choose a free one"
+                msg = f"process 0 cannot listen on port {port} ({error}); choose a free port"
                 raise ValueError(msg) from error
             time.sleep(_RETRY)
 
@@ -93,12 +104,12 @@ def _contradiction(call: dict[str, Any], number: int, present: dict[int, str]) -
     if call["processes"] != number:
         return (
             f"process {own} on {host} expects {call['processes']} processes, process 0 expects "
-            f"{number}; give all the same num_processes"
+            f"{number}; pass the same num_processes to all"
         )
     if own in present:
         return (
-            f"process {own} runs twice, on {present[own]} and on {host}; give each process a "
-            "process_id of its own"
+            f"process {own} runs twice, on {present[own]} and on {host}; pass a different "
+            "process_id to each process"
         )
     return ""
 
@@ -107,23 +118,24 @@ def _missing(missing: list[int], number: int, timeout: float) -> str:
     names = ", ".join(map(str, missing))
     which = f"process {names} has" if len(missing) == 1 else f"processes {names} have"
     return (
-        f"{which} not called within {timeout:g} s, of {number}; look into their logs, whether they "
-        "were started and reach process 0, or give initialize_distributed a longer timeout"
+        f"{which} not reported within {timeout:g} s ({number} processes are expected); check in "
+        "the logs that each was started and can reach process 0, or pass a longer timeout to "
+        "initialize_distributed"
     )
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # a process that is gone waits no more
+    with contextlib.suppress(OSError):  # the process may be gone
         connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _read(connection: socket.socket) -> dict[str, Any] | None:
-    """Return the message of a connection, None if it is none."""
+    """Return the message from a connection, or None if it is not one of ours."""
     try:
         if connection.gettimeout() is None:
             connection.settimeout(_SLACK)
         with connection.makefile("rb") as stream:
-            message = json.loads(stream.readline(_LINE * 16))
+            message = json.loads(stream.readline(_LINE))
     except (OSError, ValueError):
         return None
     return message if isinstance(message, dict) else None

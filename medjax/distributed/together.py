@@ -1,7 +1,7 @@
-"""Ending together: an exception in one process ends all of them, and is told to all.
+"""Ending together: an exception in one process ends all of them, and all report it.
 
-JAX would let the others wait in a collective for as long as its timeouts are, and the failed
-process at its end for them.
+Without this, the other processes would wait in a collective operation until JAX's timeouts, and the
+failed process would wait for them when it ends.
 """
 
 from __future__ import annotations
@@ -20,27 +20,34 @@ import jax
 
 from medjax.distributed.exchange import client
 
+__all__ = ["Together"]
+
 _FAILED, _GONE, _BEAT = "medjax/failed/", "medjax/gone/", "medjax/beat/"
-# JAX raises the error of a collective as a ValueError where a compiled call meets it.
+# What a dead peer causes; a compiled call raises the error of a collective as a ValueError.
 _OF_A_DEAD_PEER = (jax.errors.JaxRuntimeError, ValueError, OSError)
-_LEFT = "left"  # the beat of a process that has left the block as it should
-_INTERVAL = 0.5  # seconds between looks at whether another process failed
-_SILENCE = 2.5  # seconds without a beat after which a process is taken for dead
-_GRACE = 8.0  # seconds the others have to finish a save that they can finish
-_PATIENCE = 20.0  # seconds a failed process has to unwind and to show its error
-_LINGER = 10.0  # seconds process 0, which serves the others, stays for their end
+_LEFT = "left"  # the last beat of a process that has left the block normally
+_INTERVAL = 0.5  # seconds between checks whether another process has failed
+_SILENCE = 2.5  # seconds without a beat after which a process is considered dead
+_GRACE = 8.0  # seconds that the others have to finish a save
+_PATIENCE = 20.0  # seconds that a failed process has to unwind and show its error
+_LINGER = 10.0  # seconds that process 0, which hosts the store, waits for the others to end
 
 
 class Together:
-    """Ends all processes of a run when one of them fails; with one process it does nothing.
+    """Ends all processes of a run when one of them fails; with one process, does nothing.
 
-    Use it in a ``with`` statement around what all processes do together. An exception that leaves
-    the block in one process is told to the others, which print it and end with code 1. The failed
-    one raises it as always and ends with code 1 at the end of the program, or after 20 s. A
-    SystemExit of a preemption, which all processes raise at the same step, is no failure.
+    Use it in a ``with`` statement around what all processes do together. If an exception leaves
+    the block in one process, the others print it and exit with code 1. The failed process raises
+    it as usual and exits with code 1 at the end of the program, or after 20 s. The SystemExit of a
+    preemption, which all processes raise at the same step, is not a failure.
 
-    A process that was killed tells nothing. It is the survivors that meet errors then; they look
-    who has gone silent, and name that one.
+    A killed process cannot report its failure. The survivors then get errors; they check which
+    process has gone silent, and name it.
+
+    Examples
+    --------
+    >>> with Together():
+    ...     pass  # train
     """
 
     def __init__(self) -> None:
@@ -71,17 +78,17 @@ class Together:
             self._ended.set()
             self._heart.join()
             return
-        # Who failed by itself beats on, so that the others do not take it for dead.
+        # A process that failed keeps beating, so the others do not consider it dead.
         message = "".join(traceback.format_exception_only(kind, error)).strip()
         silent = _silent(self._own) if isinstance(error, _OF_A_DEAD_PEER) else []
-        for process, said in _failures().items():
-            error.add_note(f"process {process} had failed before: {said}")
+        for process, reason in _failures().items():
+            error.add_note(f"process {process} had failed before: {reason}")
         for process in silent:
-            said = "it gives no sign of life: it was killed, or its machine or network is down"
-            error.add_note(f"process {process} failed: {said}")
-            _tell(process, f"{said} (process {self._own} noticed)")
+            reason = "it gives no sign of life: it was killed, or its machine or network is down"
+            error.add_note(f"process {process} failed: {reason}")
+            _report(process, f"{reason} (noticed by process {self._own})")
         if not silent:
-            _tell(self._own, message)
+            _report(self._own, message)
         atexit.register(_leave, self._own)
         threading.Thread(target=_give_up, args=(error, self._own), daemon=True).start()
 
@@ -104,9 +111,9 @@ class Together:
             if not failures:
                 continue
             if self._left.wait(_GRACE):
-                return  # this process met the failure itself and shows it
-            for process, said in failures.items():
-                print(f"process {process} failed, so this one ends: {said}", file=sys.stderr)
+                return  # this process got an error itself and shows it
+            for process, reason in failures.items():
+                print(f"process {process} failed, so this one ends: {reason}", file=sys.stderr)
             _leave(self._own)
 
 
@@ -115,16 +122,16 @@ def _is_preemption(error: BaseException) -> bool:
 
 
 def _failures() -> dict[int, str]:
-    """Return what the processes that failed said, by process."""
+    """Return why processes have failed, by process."""
     try:
-        said = client().key_value_dir_get(_FAILED)
+        reports = client().key_value_dir_get(_FAILED)
     except jax.errors.JaxRuntimeError as error:  # process 0 is gone, and the store with it
-        return {0: f"it cannot be reached any more ({str(error).splitlines()[0]})"}
-    return {int(key.removeprefix(_FAILED)): message for key, message in sorted(said)}
+        return {0: f"it can no longer be reached ({str(error).splitlines()[0]})"}
+    return {int(key.removeprefix(_FAILED)): message for key, message in sorted(reports)}
 
 
-def _tell(process: int, message: str) -> None:
-    """Publish that a process failed, unless process 0, which would tell it, is the one."""
+def _report(process: int, message: str) -> None:
+    """Publish that a process failed, unless it is process 0, which hosts the store."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         client().key_value_set(f"{_FAILED}{process}", message, allow_overwrite=True)
 
@@ -134,13 +141,13 @@ def _beats() -> dict[str, str]:
 
 
 def _silent(own: int) -> list[int]:
-    """Return the processes that do not beat, though they are within the block."""
+    """Return the processes that have stopped beating within the block."""
     try:
         before = _beats()
         time.sleep(_SILENCE)
         after = _beats()
     except jax.errors.JaxRuntimeError:
-        return []  # process 0 is gone, which `_failures` says
+        return []  # process 0 is gone, which `_failures` reports
     stopped = [key for key, beat in before.items() if after.get(key) == beat != _LEFT]
     return sorted({int(key.removeprefix(_BEAT)) for key in stopped} - {own})
 
@@ -152,7 +159,7 @@ def _give_up(error: BaseException, own: int) -> None:
 
 
 def _leave(own: int) -> None:
-    """End this process at once: its orderly end would wait for processes that never come."""
+    """End this process at once: a normal exit would wait for processes that are gone."""
     try:
         store = client()
         store.key_value_set(f"{_GONE}{own}", "", allow_overwrite=True)

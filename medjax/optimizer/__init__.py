@@ -1,5 +1,6 @@
-"""The optimizer of a run: the component's own, with the rate, clipping and decay around it."""
+"""The optimizer of a run: the component's own, with learning rate, clipping and weight decay."""
 
-from medjax.optimizer.decay import decays as decays
-from medjax.optimizer.make import make_optimizer as make_optimizer
-from medjax.optimizer.make import uses_value as uses_value
+from medjax.optimizer.decay import decays
+from medjax.optimizer.make import make_optimizer, uses_value
+
+__all__ = ["decays", "make_optimizer", "uses_value"]

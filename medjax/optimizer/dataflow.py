@@ -1,4 +1,4 @@
-"""What follows from what in a traced function, without running it."""
+"""Dataflow analysis of a traced function: which outputs are zero, and what they depend on."""
 
 from __future__ import annotations
 
@@ -9,39 +9,88 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-# Each is zero where its first operand is. Of a division by zero it is assumed that it does not
-# happen: the value would not be finite, which ends the training by other means.
-_ZERO_OF_FIRST = {
-    *("abs", "broadcast_in_dim", "convert_element_type", "copy", "cumsum", "div", "integer_pow"),
-    *("neg", "reduce_max", "reduce_min", "reduce_precision", "reduce_sum", "reshape", "rev"),
-    *("sharding_constraint", "sign", "slice", "split", "sqrt", "square", "squeeze", "tanh"),
-    "transpose",
-}
-_ZERO_OF_ANY = {"conv_general_dilated", "dot_general", "mul"}
-_ZERO_OF_ALL = {
-    *("add", "add_any", "concatenate", "device_put", "max", "min", "optimization_barrier", "pad"),
-    "sub",
-}
-_CALLS = {
-    *("checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "jit"),
-    *("pjit", "remat", "remat2"),
-}
+__all__ = ["depend_on", "known_zeros"]
+
+# Names of primitives. These return zero if their first operand is zero. A division 0 / 0 is assumed
+# not to happen: its result is not finite, which the step reports in any case.
+_ZERO_OF_FIRST = frozenset(
+    {
+        "abs",
+        "broadcast_in_dim",
+        "convert_element_type",
+        "copy",
+        "cumsum",
+        "div",
+        "integer_pow",
+        "neg",
+        "reduce_max",
+        "reduce_min",
+        "reduce_precision",
+        "reduce_sum",
+        "reshape",
+        "rev",
+        "sharding_constraint",
+        "sign",
+        "slice",
+        "split",
+        "sqrt",
+        "square",
+        "squeeze",
+        "tanh",
+        "transpose",
+    }
+)
+# These return zero if any operand is zero, and these if all operands are.
+_ZERO_OF_ANY = frozenset({"conv_general_dilated", "dot_general", "mul"})
+_ZERO_OF_ALL = frozenset(
+    {
+        "add",
+        "add_any",
+        "concatenate",
+        "device_put",
+        "max",
+        "min",
+        "optimization_barrier",
+        "pad",
+        "sub",
+    }
+)
+# These run a program of their own.
+_CALLS = frozenset(
+    {
+        "checkpoint",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "jit",
+        "pjit",
+        "remat",
+        "remat2",
+    }
+)
 
 
 def known_zeros(traced: ClosedJaxpr, zeros: Sequence[bool]) -> list[bool]:
-    """Return which outputs are zero whatever the inputs are that are not known to be zero.
+    """Return which outputs are zero, whatever the values of the other inputs are.
 
     Parameters
     ----------
     traced : jax.extend.core.ClosedJaxpr
         From `jax.make_jaxpr`.
     zeros : sequence of bool
-        For each input whether all its elements are zero.
+        For each input, whether all its elements are zero.
 
     Returns
     -------
     list of bool
-        True is a proof, as far as all values are finite; False says nothing.
+        True is a proof, provided that all values are finite; False says nothing.
+
+    Examples
+    --------
+    >>> traced = jax.make_jaxpr(lambda x, y: (x * y, x + y))(1.0, 1.0)
+    >>> known_zeros(traced, [True, False])
+    [True, False]
     """
     return _zeros_of(traced.jaxpr, list(map(_all_zero, traced.consts)), zeros)
 
@@ -53,8 +102,8 @@ def _zeros_of(jaxpr: Any, consts: Sequence[bool], zeros: Sequence[bool]) -> list
         return _all_zero(atom.val) if isinstance(atom, Literal) else known[atom]
 
     for equation in jaxpr.eqns:
-        found = _zeros_of_equation(equation, [is_zero(atom) for atom in equation.invars])
-        known.update(zip(equation.outvars, found, strict=True))
+        outputs = _zeros_of_equation(equation, [is_zero(atom) for atom in equation.invars])
+        known.update(zip(equation.outvars, outputs, strict=True))
     return [is_zero(atom) for atom in jaxpr.outvars]
 
 
@@ -66,7 +115,7 @@ def _zeros_of_equation(equation: Any, zeros: list[bool]) -> list[bool]:
         return [zeros[0]] * outputs
     if name in _ZERO_OF_ANY:
         return [any(zeros)] * outputs
-    if name in _ZERO_OF_ALL and len(zeros) == outputs > 1:  # as many out as in, each by itself
+    if name in _ZERO_OF_ALL and len(zeros) == outputs > 1:  # each output belongs to one input
         return zeros
     if name in _ZERO_OF_ALL:
         return [all(zeros)] * outputs
@@ -94,19 +143,25 @@ def _all_zero(value: Any) -> bool:
 
 
 def depend_on(traced: ClosedJaxpr, inputs: Sequence[bool]) -> list[bool]:
-    """Return which outputs may depend on some of the inputs.
+    """Return which outputs may depend on the chosen inputs.
 
     Parameters
     ----------
     traced : jax.extend.core.ClosedJaxpr
         From `jax.make_jaxpr`.
     inputs : sequence of bool
-        Which inputs.
+        For each input, whether it is chosen.
 
     Returns
     -------
     list of bool
-        False is a proof; what a function called inside returns depends on all it was given.
+        False is a proof. The outputs of an inner call are taken to depend on all its arguments.
+
+    Examples
+    --------
+    >>> traced = jax.make_jaxpr(lambda x, y: (x + y, y * 2))(1.0, 1.0)
+    >>> depend_on(traced, [True, False])
+    [True, False]
     """
     jaxpr = traced.jaxpr
     reached = {var for var, chosen in zip(jaxpr.invars, inputs, strict=True) if chosen}

@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 
-_SPARED = frozenset({"bias", "biases", "scale", "gamma", "beta"})
+__all__ = ["decays"]
+
+_NOT_DECAYED = frozenset({"bias", "biases", "scale", "gamma", "beta"})
 _DECAYED = frozenset({"kernel", "embedding"})
 _BOXES = frozenset({"value", "raw_value"})
-"""What Flax's boxes of partitioned parameters call their array."""
+"""Names that Flax's boxes of partitioned parameters give to their array."""
 
 _NORMALISATION = re.compile(
     r"(^|_)(layer|rms|batch|group|instance|sync_?batch)?_?norm(ali[sz]ation)?\d*(_|$)|^(ln|bn)\d*(_|$)"
@@ -20,20 +22,21 @@ _NORMALISATION = re.compile(
 def decays(params: Any) -> Any:
     """Return which parameters weight decay applies to: all but biases and normalisation scales.
 
-    What a parameter is, its path says:
+    The path of a parameter says what it is:
 
-    1. An array with less than two dimensions is spared, whatever it is called.
-    2. ``bias``, ``scale``, ``gamma`` and ``beta`` are spared, ``kernel`` and ``embedding`` decay.
-    3. Another name (torch calls most things ``weight``) is spared in a module that is named as a
-       normalisation (``LayerNorm_0``, ``layer_norm``, ``bn1``), and decays elsewhere.
+    1. An array with fewer than two dimensions does not decay, whatever its name.
+    2. ``bias``, ``scale``, ``gamma`` and ``beta`` do not decay; ``kernel`` and ``embedding`` do.
+    3. A parameter with any other name (torch calls most parameters ``weight``) does not decay in a
+       module named like a normalisation (``LayerNorm_0``, ``layer_norm``, ``bn1``), and decays
+       elsewhere.
 
-    The number of dimensions alone would not do: attention biases of Flax have the shape (heads,
-    head size), and `flax.linen.scan` adds the axis of the layers to every scale and bias.
+    The number of dimensions alone is not enough: attention biases in Flax have the shape (heads,
+    head size), and `flax.linen.scan` adds an axis for the layers to every scale and bias.
 
     Parameters
     ----------
     params : pytree
-        Arrays, or anything with `ndim`. The names of a path may also be joined by ``.`` or ``/``.
+        Arrays, or anything with `ndim`. The names in a path may also be joined by ``.`` or ``/``.
 
     Returns
     -------
@@ -42,8 +45,8 @@ def decays(params: Any) -> Any:
 
     References
     ----------
-    That biases and scales are spared is usual since BERT took up AdamW (Loshchilov and Hutter,
-    "Decoupled Weight Decay Regularization", 2019).
+    Excluding biases and scales is common practice since BERT, with the decoupled decay of
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
 
     Examples
     --------
@@ -56,7 +59,7 @@ def decays(params: Any) -> Any:
 
 def _decays(path: tuple[Any, ...], leaf: Any) -> bool:
     names = _names(path)
-    if leaf.ndim < 2 or names[-1] in _SPARED:
+    if leaf.ndim < 2 or names[-1] in _NOT_DECAYED:
         return False
     if names[-1] in _DECAYED or len(names) == 1:
         return True
@@ -64,7 +67,7 @@ def _decays(path: tuple[Any, ...], leaf: Any) -> bool:
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:
-    """Return the names of a path in snake case, without those of boxes."""
+    """Return the names in a path in snake case, without those of boxes."""
     joined = jax.tree_util.keystr(path, simple=True, separator="/")
     names = [_snake(name) for name in re.split(r"[./]", joined) if name]
     while len(names) > 1 and names[-1] in _BOXES:

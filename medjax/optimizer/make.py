@@ -1,4 +1,4 @@
-"""The optimizer of a run."""
+"""Creating the optimizer of a run."""
 
 from __future__ import annotations
 
@@ -20,30 +20,40 @@ from medjax.optimizer.probe import Probe, probe, update_with_rate
 from medjax.optimizer.rate import Configure
 from medjax.optimizer.refusals import as_transformation
 
+__all__ = ["make_optimizer", "uses_value"]
+
 _Probed = Callable[[Any, Any], Probe]
 
 
 def make_optimizer(configure: Configure, options: Options) -> optax.GradientTransformationExtraArgs:
-    """Return the component's optimizer with clipping and decay, its learning rate injectable.
+    """Create the component's optimizer with clipping, weight decay and an injected learning rate.
 
-    The rate stands in ``opt_state.hyperparams["learning_rate"]``, where the step writes it; the
-    component's optimizer is built with it anew, while its update is traced. The optimizer is probed
-    when its state is made, so that what cannot run is refused before training.
+    The step writes the rate to ``opt_state.hyperparams["learning_rate"]``. Whenever an update is
+    traced, the component's optimizer is configured with that rate. The optimizer is tried when its
+    state is created, so one that cannot run is refused before training.
 
     Parameters
     ----------
     configure : callable
         The component's `configure_optimizer`.
     options : Options
-        Clipping and decay. Neither counts nor moves a parameter whose update is zero by
-        construction, as `optax.set_to_zero` makes it.
+        For clipping and decay. Parameters whose update is zero by construction, as with
+        `optax.set_to_zero`, do not count in the norm for clipping and do not decay.
 
     Returns
     -------
     optax.GradientTransformationExtraArgs
-        ``init`` takes ``learning_rate``, with which the state is made, by default 0; ``update``
-        takes ``value``, the loss that the gradients are of, and hands it to an optimizer that
-        accepts it.
+        ``init`` takes ``learning_rate``, with which the state is created, by default 0. ``update``
+        takes ``value``, the loss of the gradients, and passes it to an optimizer that accepts it.
+
+    Examples
+    --------
+    >>> optimizer = make_optimizer(optax.sgd, Options())
+    >>> params = {"kernel": jnp.ones((1, 2))}
+    >>> state = optimizer.init(params, learning_rate=0.5)
+    >>> updates, state = optimizer.update(params, state, params)
+    >>> updates["kernel"].tolist()
+    [[-0.5, -0.5]]
     """
     probed = _remembered(configure, options)
 
@@ -55,20 +65,28 @@ def make_optimizer(configure: Configure, options: Options) -> optax.GradientTran
     def init(params: Any, *, learning_rate: float = 0.0) -> Any:
         return injected(learning_rate=jnp.asarray(learning_rate, jnp.float32)).init(params)
 
-    # The rate in force stands in the state. Of numpy here: an array of JAX would be kept alive.
+    # A placeholder, as the current rate is in the state. A JAX array would be kept alive here.
     update = injected(learning_rate=np.zeros((), np.float32)).update
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:
-    """Return whether an optimizer of `make_optimizer` depends on the value of the loss.
+    """Return whether the updates of an optimizer depend on the value of the loss.
 
     Parameters
     ----------
     optimizer : optax.GradientTransformation
         From `make_optimizer`.
     params : pytree
-        Arrays, or their shapes and types.
+        Arrays, or their shapes and dtypes.
+
+    Examples
+    --------
+    >>> params = {"kernel": jnp.ones((1, 2))}
+    >>> uses_value(make_optimizer(optax.sgd, Options()), params)
+    False
+    >>> uses_value(make_optimizer(lambda rate: optax.polyak_sgd(scaling=rate), Options()), params)
+    True
     """
 
     def update(params: Any, state: Any, value: Any) -> Any:
@@ -85,17 +103,17 @@ def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:
 
 
 _USES_VALUE: weakref.WeakKeyDictionary[Any, dict[Any, bool]] = weakref.WeakKeyDictionary()
-"""What was found out, by the update of the optimizer, for as long as it lives."""
+"""Results of `uses_value`, by the update function of the optimizer, for as long as it lives."""
 
 
 def _kinds(tree: Any) -> Hashable:
-    """Return structure, shapes and types of a tree."""
+    """Return the structure, shapes and dtypes of a tree."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
 def _remembered(configure: Configure, options: Options) -> _Probed:
-    """Return `probe` of an optimizer, which tries it once for each structure of parameters."""
+    """Return a function that calls `probe` only once for each structure of parameters."""
     known: dict[Any, Probe] = {}
 
     def probed(params: Any, gradients: Any) -> Probe:
@@ -110,7 +128,7 @@ def _remembered(configure: Configure, options: Options) -> _Probed:
 def _around(
     configure: Configure, options: Options, probed: _Probed, learning_rate: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Return clipping, the component's optimizer and decay, in that order, at one rate."""
+    """Chain clipping, the component's optimizer and decay, in that order, for one learning rate."""
 
     def init(params: Any) -> Any:
         return chain(probed(params, params), params).init(params)
@@ -118,19 +136,19 @@ def _around(
     def update(
         gradients: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any
     ) -> Any:
-        found = probed(params, gradients)
-        if found.accepts_value and value is not None:
+        properties = probed(params, gradients)
+        if properties.accepts_value and value is not None:
             extra["value"] = value
-        return chain(found, params).update(gradients, state, params, **extra)
+        return chain(properties, params).update(gradients, state, params, **extra)
 
-    def chain(found: Probe, params: Any) -> optax.GradientTransformationExtraArgs:
-        parts = [_inner(configure, learning_rate, found)]
+    def chain(properties: Probe, params: Any) -> optax.GradientTransformationExtraArgs:
+        parts = [_inner(configure, learning_rate, properties)]
         if options.max_grad_norm is not None:
-            parts.insert(0, _clip(options.max_grad_norm, found.frozen))
+            parts.insert(0, _clip(options.max_grad_norm, properties.frozen))
         if options.weight_decay:
             # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
             rate = -learning_rate * options.weight_decay
-            mask = jax.tree.map(operator.and_, decays(params), _trained(params, found.frozen))
+            mask = jax.tree.map(operator.and_, decays(params), _trained(params, properties.frozen))
             parts.append(optax.add_decayed_weights(rate, mask=mask))
         return optax.chain(*parts)
 
@@ -138,36 +156,36 @@ def _around(
 
 
 def _inner(
-    configure: Configure, learning_rate: Any, found: Probe
+    configure: Configure, learning_rate: Any, properties: Probe
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the component's optimizer at a rate."""
+    """Return the component's optimizer for one learning rate."""
 
     def init(params: Any) -> Any:
         state = as_transformation(configure(learning_rate)).init(params)
-        return held(
-            jax.tree.map(lambda leaf, kind: jnp.asarray(leaf, kind.dtype), state, found.state)
+        return without_empty(
+            jax.tree.map(lambda leaf, kind: jnp.asarray(leaf, kind.dtype), state, properties.state)
         )
 
     def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         state = jax.tree.map(
             lambda kind, leaf: leaf if kind.size else jnp.zeros(kind.shape, kind.dtype),
-            found.state,
+            properties.state,
             state,
         )
         updates, state = update_with_rate(
             configure, learning_rate, gradients, state, params, **extra
         )
-        return updates, held(state)
+        return updates, without_empty(state)
 
-    def held(state: Any) -> Any:
-        # Orbax stores no array without elements, of which galore keeps some.
+    def without_empty(state: Any) -> Any:
+        # Orbax cannot store arrays without elements, and optimizers such as galore have some.
         return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _clip(max_norm: float, frozen: frozenset[str]) -> optax.GradientTransformation:
-    """Return clipping by the global norm of the gradients of parameters that are trained."""
+    """Return clipping by the global norm of the gradients of all parameters that are not frozen."""
     clip = optax.clip_by_global_norm(max_norm)
 
     def update(gradients: Any, state: Any, params: Any = None) -> Any:

@@ -1,6 +1,6 @@
-"""What the component's optimizer does, found out before training, by tracing and never by running.
+"""Finding out what the component's optimizer does before training, by tracing it.
 
-Values would say little: the first update of many an optimizer is zero, because a warm-up inside it
+Running it would say little: the first update may be zero because the optimizer has a warm-up that
 starts at zero, and yet its parameters are trained.
 """
 
@@ -17,18 +17,20 @@ from medjax.optimizer.dataflow import depend_on, known_zeros
 from medjax.optimizer.rate import Configure, with_rate
 from medjax.optimizer.refusals import as_transformation, check_known, refuse
 
+__all__ = ["Probe", "probe", "update_with_rate"]
+
 
 class Probe(NamedTuple):
-    """What there is to know of an optimizer, for parameters of certain names and shapes.
+    """Properties of an optimizer, for parameters of certain names and shapes.
 
     Attributes
     ----------
     state : pytree
-        Shapes of its state and the types that it settles on.
+        Shapes of its state, and the dtypes that it has after a few updates.
     accepts_value : bool
         Whether ``update`` takes the loss as ``value``.
     uses_value : bool
-        Whether something depends on it.
+        Whether its updates or its state depend on the loss.
     frozen : frozenset of str
         Paths of the parameters whose update is zero by construction.
     """
@@ -42,27 +44,37 @@ class Probe(NamedTuple):
 def update_with_rate(
     configure: Configure, learning_rate: Any, gradients: Any, state: Any, params: Any, **extra: Any
 ) -> tuple[Any, Any]:
-    """Return updates and new state of the component's optimizer, with a rate in force."""
+    """Return the updates and the new state of the component's optimizer at a learning rate."""
     state = with_rate(state, learning_rate, configure, params)
     return as_transformation(configure(learning_rate)).update(gradients, state, params, **extra)
 
 
 def probe(configure: Configure, options: Options, params: Any, gradients: Any) -> Probe:
-    """Return what the component's optimizer does.
+    """Trace the component's optimizer and return its properties.
 
     Parameters
     ----------
     configure : callable
         The component's `configure_optimizer`.
     options : Options
-        Of the run.
+        Options of the run.
     params, gradients : pytree
-        Arrays, or their shapes and types.
+        Arrays, or their shapes and dtypes.
 
     Raises
     ------
     ValueError
-        If a training step cannot run it; the message names it and what to use instead.
+        If a training step cannot run it; the message names it and says what to use instead.
+
+    Examples
+    --------
+    >>> import optax
+    >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    >>> def configure(learning_rate):
+    ...     parts = {"train": optax.adam(learning_rate), "freeze": optax.set_to_zero()}
+    ...     return optax.partition(parts, {"kernel": "train", "bias": "freeze"})
+    >>> probe(configure, Options(), params, params).frozen
+    frozenset({"['bias']"})
     """
     params, gradients = jax.tree.map(_shape, (params, gradients))
     try:
@@ -86,7 +98,7 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
     for _ in range(_ROUNDS):
         try:
             traced, (updates, after) = trace(gradients, state, params, scalar, extra)
-        except TypeError as error:  # nothing but trying tells what an update takes
+        except TypeError as error:  # only a try tells whether an update takes the loss
             if "unexpected keyword argument 'value'" not in str(error):
                 raise
             extra = {}
@@ -106,16 +118,16 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
 
 
 _ROUNDS = 3
-"""Updates after which the types of a state have settled: an int that meets a float becomes one."""
+"""Updates after which the dtypes of a state no longer change, as when an int becomes a float."""
 
 
 def _frozen(
     first: ClosedJaxpr, traced: ClosedJaxpr, gradients: Any, state: Any, params: Any
 ) -> frozenset[str]:
-    """Return the paths of parameters whose update is zero, now and ever after.
+    """Return the paths of the parameters whose update is zero in every step.
 
-    Leaves of the state help if they are zero from the start and stay so, as the moments of zero
-    gradients do; hyperparameters do not, since the host may set them.
+    Leaves of the state count as zero if they start and stay so, as the moments of zero gradients
+    do; hyperparameters do not, since the host may set them.
     """
     leaves = jax.tree_util.tree_leaves_with_path(state)
     zeros = known_zeros(first, [False] * len(first.in_avals))
@@ -123,15 +135,15 @@ def _frozen(
     nb_gradients, nb_params = len(jax.tree.leaves(gradients)), len(jax.tree.leaves(params))
     nb_others = len(traced.in_avals) - nb_gradients - len(stays)
     while True:
-        found = known_zeros(traced, [False] * nb_gradients + stays + [False] * nb_others)
-        still = [old and new for old, new in zip(stays, found[nb_params:], strict=True)]
+        zeros = known_zeros(traced, [False] * nb_gradients + stays + [False] * nb_others)
+        still = [old and new for old, new in zip(stays, zeros[nb_params:], strict=True)]
         if still == stays:
             break
         stays = still
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     return frozenset(
         jax.tree_util.keystr(path)
-        for path, zero in zip(paths, found[:nb_params], strict=True)
+        for path, zero in zip(paths, zeros[:nb_params], strict=True)
         if zero
     )
 
@@ -140,12 +152,12 @@ def _is_set(path: tuple[Any, ...]) -> bool:
     return any(getattr(key, "name", None) == "hyperparams" for key in path)
 
 
-def _check_same(found: Any, expected: Any, what: str) -> None:
-    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (found, expected)]
+def _check_same(returned: Any, expected: Any, what: str) -> None:
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (returned, expected)]
     if shapes[0] != shapes[1]:
         msg = (
-            f"update returned {what} of another structure or other shapes than it was given: found "
-            f"{_shown(found)}, expected {_shown(expected)}"
+            f"update returned {what} with a different structure or different shapes: found "
+            f"{_shown(returned)}, expected {_shown(expected)}"
         )
         raise TypeError(msg)
 

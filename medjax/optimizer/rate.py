@@ -1,8 +1,8 @@
-"""The learning rate of a run in force in optimizers that keep one in their own state.
+"""Setting the learning rate in optimizers that keep it in their own state.
 
-`optax.inject_hyperparams` copies the rate it is given into its state and reads it from there ever
-after. The component's optimizer is built anew at each update, with the rate of that update, so that
-what was copied from an older one is put right here.
+`optax.inject_hyperparams` copies the rate it gets into its state, and from then on reads it there.
+The component's optimizer is configured again with the rate of each update, so the copy of an older
+rate is corrected here.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import optax
 
 from medjax.optimizer.dataflow import depend_on
 
+__all__ = ["Configure", "with_rate"]
+
 Configure = Callable[[Any], optax.GradientTransformation]
 """See `medjax.component.ConfigureOptimizer`."""
 
@@ -23,24 +25,33 @@ _INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
 
 
 def with_rate(state: Any, learning_rate: Any, configure: Configure, params: Any) -> Any:
-    """Return the state of the component's optimizer with `learning_rate` in force.
+    """Set the learning rate in the state of the component's optimizer.
 
     Parameters
     ----------
     state : pytree
-        What the optimizer's ``init`` made, or its last ``update``.
+        From the optimizer's ``init`` or last ``update``.
     learning_rate : jax.Array
         Rate of the next update, float32, shape ().
     configure : callable
         The component's `configure_optimizer`.
     params : pytree
-        The parameters, or their shapes and types.
+        The parameters, or their shapes and dtypes.
 
     Returns
     -------
     pytree
-        Of hyperparameters that `optax.inject_hyperparams` keeps, those that depend on the rate are
-        what they would be if it had been this one from the start; all others are as they were.
+        The state. Hyperparameters kept by `optax.inject_hyperparams` that depend on the rate have
+        the values they would have if the rate had been this one from the start; everything else is
+        unchanged.
+
+    Examples
+    --------
+    >>> configure = optax.inject_hyperparams(optax.sgd)
+    >>> params = {"kernel": jnp.ones(2)}
+    >>> state = with_rate(configure(0.5).init(params), jnp.float32(0.25), configure, params)
+    >>> float(state.hyperparams["learning_rate"])
+    0.25
     """
     nodes = jax.tree.leaves(state, is_leaf=_is_injected)
     if not any(map(_is_injected, nodes)):
@@ -52,15 +63,17 @@ def with_rate(state: Any, learning_rate: Any, configure: Configure, params: Any)
     traced = jax.make_jaxpr(init)(jnp.float32(0), params)
     of_rate = [True] + [False] * len(jax.tree.leaves(params))
     follows = jax.tree.unflatten(jax.tree.structure(state), depend_on(traced, of_rate))
-    return _put_right(state, init(learning_rate, params), follows)
+    return _corrected(state, init(learning_rate, params), follows)
 
 
 def _is_injected(node: Any) -> bool:
     return isinstance(node, _INJECTED)
 
 
-def _put_right(state: Any, fresh: Any, follows: Any) -> Any:
-    def put_right(old: Any, new: Any, marks: Any) -> Any:
+def _corrected(state: Any, fresh: Any, follows: Any) -> Any:
+    """Return `state` with the hyperparameters of `fresh` where `follows` says so."""
+
+    def correct(old: Any, new: Any, marks: Any) -> Any:
         if not _is_injected(old):
             return old
         hyperparams = {
@@ -69,7 +82,7 @@ def _put_right(state: Any, fresh: Any, follows: Any) -> Any:
             else value
             for name, value in old.hyperparams.items()
         }
-        inner = _put_right(old.inner_state, new.inner_state, marks.inner_state)
+        inner = _corrected(old.inner_state, new.inner_state, marks.inner_state)
         return old._replace(hyperparams=hyperparams, inner_state=inner)
 
-    return jax.tree.map(put_right, state, fresh, follows, is_leaf=_is_injected)
+    return jax.tree.map(correct, state, fresh, follows, is_leaf=_is_injected)

@@ -1,4 +1,4 @@
-"""Trains on eight forced CPU devices in several layouts; prints what came out, as JSON.
+"""Trains on eight forced CPU devices in several layouts and prints the results as JSON.
 
 Run by test_sharding.py in a process of its own, since the number of devices is fixed at start.
 """
@@ -20,7 +20,7 @@ LAYOUTS = {"one": (1, 1), "data": (8, 1), "fsdp": (8, 8), "both": (8, 4), "apart
 
 
 def large():
-    """Return a classifier with a matrix that is worth splitting."""
+    """Return a classifier with a matrix that is large enough to be split."""
     component = mlp(optimizer=optax.adam)
 
     def init(key):
@@ -53,11 +53,11 @@ def run(layout, batch_size):
             callback=[],
             mesh=mesh,
         )
-    held = sharding.bytes_per_device((result.state.params, result.state.opt_state))
+    bytes_by_device = sharding.bytes_per_device((result.state.params, result.state.opt_state))
     return {
         "losses": [[row["train"]["loss"], row["eval"]["loss"]] for row in result.history],
         "w1": np.asarray(result.state.params["w1"]).tolist(),
-        "bytes": [max(held.values()), len(held)],
+        "bytes": [max(bytes_by_device.values()), len(bytes_by_device)],
         "compilations": result.nb_compilations,
     }
 
@@ -84,7 +84,7 @@ def evaluate(batch_size):
 
 
 if __name__ == "__main__":
-    found = {layout: run(layout, 6) for layout in LAYOUTS}  # 6 does not divide by 8
-    found["eval"] = {size: evaluate(size) for size in (1, 7, 32)}
-    found["devices"] = jax.device_count()
-    json.dump(found, sys.stdout)
+    results = {layout: run(layout, 6) for layout in LAYOUTS}  # 6 does not divide by 8
+    results["eval"] = {size: evaluate(size) for size in (1, 7, 32)}
+    results["devices"] = jax.device_count()
+    json.dump(results, sys.stdout)

@@ -59,18 +59,18 @@ def created(init, fsdp):
     assert jax.tree.structure(abstract) == jax.tree.structure(state)
     shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(abstract)]
     assert shapes == [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state)]
-    split = whole = 0
+    split = replicated = 0
     for leaf, sharded in zip(*map(jax.tree.leaves, (state, layout)), strict=True):
         if sharded.is_fully_replicated:
-            whole += leaf.nbytes
+            replicated += leaf.nbytes
         else:
             split += leaf.nbytes
-    held = sharding.bytes_per_device(state)
-    return {"held": sorted(held.values()), "split": split, "whole": whole}
+    bytes_by_device = sharding.bytes_per_device(state)
+    return {"held": sorted(bytes_by_device.values()), "split": split, "whole": replicated}
 
 
 if __name__ == "__main__":
-    found = {init.__name__: created(init, 8) for init in (from_key, from_files, from_values)}
-    found["both axes"] = created(from_key, 4)
-    found["traced"] = TRACED
-    json.dump(found, sys.stdout)
+    results = {init.__name__: created(init, 8) for init in (from_key, from_files, from_values)}
+    results["both axes"] = created(from_key, 4)
+    results["traced"] = TRACED
+    json.dump(results, sys.stdout)

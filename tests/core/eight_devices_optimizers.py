@@ -14,5 +14,5 @@ from medjax import sharding
 
 if __name__ == "__main__":
     mesh = sharding.make_mesh()
-    found = {name: deviation(name, mesh) for name in sys.argv[1:]}
-    json.dump({"devices": jax.device_count(), "found": found}, sys.stdout)
+    deviations = {name: deviation(name, mesh) for name in sys.argv[1:]}
+    json.dump({"devices": jax.device_count(), "found": deviations}, sys.stdout)

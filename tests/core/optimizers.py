@@ -33,11 +33,11 @@ NOT_BY_THEMSELVES = {
     "schedule_free": "wraps an optimizer; in WRAPPED",
     "lbfgs": "its default is refused, in REFUSED; without a line search it is in WRAPPED",
 }
-"""Functions with a parameter `learning_rate` that are no optimizers, and why."""
+"""Functions with a parameter `learning_rate` that are not optimizers, and why."""
 
 REFUSED = {
     "dpsgd": r"differentially_private_aggregate.*needs the gradient of every row",
-    "sophia": r"hutchinson_estimator_diag_hessian.*evaluates the loss of a batch again",
+    "sophia": r"hutchinson_estimator_diag_hessian.*evaluates the loss of a batch a second time",
     "lbfgs": r"scale_by_zoom_linesearch.*linesearch=None",
 }
 """What is refused, by name."""
@@ -213,7 +213,7 @@ def trained(component, batches, mesh, *, options=None, schedule=None, accumulati
 
 
 def deviation(name, mesh):
-    """Return by how much the two differ and how far the parameters moved, at most."""
+    """Return the largest difference between the two and the largest change of a parameter."""
     configure = everything()[name]
     component = mlp(optimizer=configure)
     items = points(8 * STEPS, weighted=True)

@@ -1,4 +1,4 @@
-"""States in a checkpoint store, and what comes back of them."""
+"""States in a checkpoint store, and what is restored from them."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def layout(state):
 
 def put(store: CheckpointStore, value: float, metric: float | None = None, **more) -> Path:
     path = store.new_path(more.pop("epoch", int(value)))
-    given = {
+    arguments = {
         "metric": metric,
         "config": CONFIG,
         "write_files": lambda folder: (folder / "own.txt").write_text(str(value)),
         "block": True,
     }
-    store.save(path, more.pop("state", tree(value)), {"at": value}, **{**given, **more})
+    store.save(path, more.pop("state", tree(value)), {"at": value}, **{**arguments, **more})
     return path
 
 
 def restored(folder: Path, resume: str | Path = "auto", state: dict | None = None):
-    """Return progress and arrays, None if there is nothing."""
+    """Return progress and arrays, or None if there is no checkpoint."""
     like = tree() if state is None else state
     with CheckpointStore(folder, "reader") as store:
-        found = store.restore(resume, like, layout(like))
-    if found is None:
+        checkpoint = store.restore(resume, like, layout(like))
+    if checkpoint is None:
         return None
-    return found[1]["at"], found[0]
+    return checkpoint[1]["at"], checkpoint[0]
 
 
 def same(a, b) -> bool:
@@ -62,5 +62,5 @@ def same(a, b) -> bool:
 
 
 def names(folder: Path) -> list[str]:
-    """Return what lies in a folder; the lock is there as long as a store is open."""
+    """Return the names in a folder; the lock exists as long as a store is open."""
     return sorted(path.name for path in folder.iterdir() if path.name != LOCK)

@@ -1,4 +1,4 @@
-"""Callbacks: what they get, how they stop training, and what the ready ones print and write."""
+"""Callbacks: what they get, how they stop training, and what the built-in ones print and write."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ def end_epoch(callback, value, epoch=1, **others):
 
 
 def stops_at(callback, values):
-    """Return the number of epochs after which the callback stops, None if never."""
+    """Return the number of epochs after which the callback stops, or None if it never does."""
     for epoch, value in enumerate(values, start=1):
         try:
             callback.on_epoch_end(metrics(value), epoch, 0.5)
@@ -41,51 +41,51 @@ def stops_at(callback, values):
 
 
 def test_every_callback_gets_every_event_in_order():
-    told = []
+    events = []
 
     class Teller(TrainerCallback):
         def __init__(self, name):
             self.name = name
 
         def on_epoch_begin(self, epoch):
-            told.append((self.name, epoch))
+            events.append((self.name, epoch))
 
     both = as_callback_list([Teller("a"), Teller("b")])
     both.on_epoch_begin(epoch=1)
     both.on_epoch_end(metrics={}, epoch=1, epoch_duration=0.0)
-    assert told == [("a", 1), ("b", 1)]
+    assert events == [("a", 1), ("b", 1)]
     assert as_callback_list(both) is both
     as_callback_list(None).on_epoch_begin(epoch=1)
 
 
-def test_an_override_takes_what_it_needs():
-    told = {}
+def test_an_override_gets_only_the_arguments_it_takes():
+    received = {}
 
     class Few(TrainerCallback):
         def on_train_begin(self):
-            told["begin"] = True
+            received["begin"] = True
 
         def on_epoch_end(self, metrics, epoch, epoch_time):
-            told["time"] = epoch_time
+            received["time"] = epoch_time
 
         def on_step_begin(self):
-            told["step"] = True
+            received["step"] = True
 
         def on_step_end(self, phase):
-            told["phase"] = phase
+            received["phase"] = phase
 
         def on_save(self, **everything):
-            told["save"] = everything
+            received["save"] = everything
 
     class Medkits:
         def on_epoch_end(self, metrics, epoch, epoch_time, **others):
-            told["theirs"] = (epoch_time, others)
+            received["theirs"] = (epoch_time, others)
 
         def on_step_end(self, step_idx, nb_batches, phase):
-            told["theirs step"] = (step_idx, nb_batches, phase)
+            received["theirs step"] = (step_idx, nb_batches, phase)
 
         def on_step_begin(self, index, *, phase):
-            told["index"] = (index, phase)
+            received["index"] = (index, phase)
 
     callback = as_callback_list((Few(), Medkits()))
     callback.on_train_begin(config=None)
@@ -93,7 +93,7 @@ def test_an_override_takes_what_it_needs():
     callback.on_step_begin(4, nb_batches=9, phase="train")
     callback.on_step_end(4, nb_batches=9, phase="train", loss=0.1)
     callback.on_save(checkpoint_dir="here")
-    assert told == {
+    assert received == {
         "begin": True,
         "time": 2.5,
         "theirs": (2.5, {}),
@@ -115,27 +115,27 @@ def test_an_exception_names_the_callback_and_the_event():
     assert caught.value.__notes__ == ["raised by the callback Clumsy in on_save"]
 
 
-def test_a_request_to_stop_is_noted_and_the_others_still_hear():
-    told = []
+def test_a_request_to_stop_is_recorded_and_the_others_still_get_the_event():
+    epochs = []
 
     class Stops(TrainerCallback):
         def __init__(self, *reason):
             self.reason = reason
 
         def on_epoch_begin(self, epoch):
-            told.append(epoch)
+            epochs.append(epoch)
             raise StopTraining(*self.reason)
 
     callback = CallbackList([Stops("enough"), Stops("too late")])
     callback.on_epoch_begin(epoch=3)
     assert callback.stop_reason == "enough"
-    assert told == [3, 3]
+    assert epochs == [3, 3]
     nameless = CallbackList([Stops()])
     nameless.on_epoch_begin(epoch=1)
     assert nameless.stop_reason == "Stops asked for it"
 
 
-def test_states_go_back_to_the_callback_they_came_from():
+def test_each_callback_gets_its_own_state_back():
     def make():
         return CallbackList([EarlyStopping("loss", 3), object(), EarlyStopping("f1", 3)])
 
@@ -178,7 +178,7 @@ def test_early_stopping(options, values, expected):
     assert stops_at(EarlyStopping("loss", **options), values) == expected
 
 
-def test_early_stopping_goes_on_where_it_was():
+def test_early_stopping_resumes_its_count():
     first = EarlyStopping("loss", 3)
     assert stops_at(first, [1, 2]) is None
     second = EarlyStopping("loss", 3)
@@ -186,8 +186,8 @@ def test_early_stopping_goes_on_where_it_was():
     assert stops_at(second, [2, 2]) == 2
 
 
-def test_early_stopping_on_a_metric_that_is_not_there():
-    with pytest.raises(ValueError, match=r"follows 'f1'; the evaluation gave \['loss'\]"):
+def test_early_stopping_on_a_missing_metric():
+    with pytest.raises(ValueError, match=r"monitors 'f1', but the evaluation returned \['loss'\]"):
         EarlyStopping("f1", 1).on_epoch_end(metrics(1.0), 1, 0.5)
 
 
@@ -236,7 +236,7 @@ def steps(callback, phase, count, stop=None):
         callback.on_step_end(step, nb_batches=count, phase=phase, loss=0.25)
 
 
-def test_the_printer_has_one_bar_a_phase_and_one_row_an_epoch(printer, tmp_path):
+def test_the_printer_shows_a_bar_per_phase_and_a_row_per_epoch(printer, tmp_path):
     callback, bars, lines = printer
     callback.on_train_begin(config=config(tmp_path))
     for epoch in (1, 2):
@@ -259,7 +259,7 @@ def test_the_printer_has_one_bar_a_phase_and_one_row_an_epoch(printer, tmp_path)
     assert lines.count("Saving checkpoint in runs/checkpoint") == 2
 
 
-def test_the_printer_closes_the_bar_of_what_was_interrupted(printer, tmp_path):
+def test_the_printer_closes_the_bar_of_an_interrupted_run(printer, tmp_path):
     callback, bars, _ = printer
     callback.on_train_begin(config=config(tmp_path))
     steps(callback, "train", 5, stop=2)
@@ -273,7 +273,7 @@ def test_the_printer_closes_the_bar_of_what_was_interrupted(printer, tmp_path):
     assert [bar.closed for bar in bars] == [True] * 4
 
 
-def test_every_line_is_printed_once_to_the_standard_error_of_now(capsys, tmp_path):
+def test_every_line_is_printed_once_to_the_current_standard_error(capsys, tmp_path):
     printers = [DefaultPrinterCallback() for _ in range(3)]
     printers[0].on_train_begin(config=config(tmp_path))
     assert capsys.readouterr().err.count("Running training: 2 epochs, batch size 4") == 1
@@ -301,7 +301,7 @@ def test_the_writer_writes_csv_and_json_lines(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["metrics.csv", "metrics.jsonl"]
 
 
-def test_the_writer_goes_on_with_the_rows_of_its_checkpoint(tmp_path):
+def test_the_writer_continues_after_the_rows_of_its_checkpoint(tmp_path):
     writer = MetricsWriter(tmp_path)
     end_epoch(writer, 0.5)
     state = json.loads(json.dumps(writer.state_dict()))

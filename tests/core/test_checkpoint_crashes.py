@@ -1,4 +1,4 @@
-"""A save that does not end: crashes at any point, full disks, leaving meanwhile."""
+"""Saves that fail: crashes at any point, full disks, and an exit during a save."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medjax.checkpoint import store as store_module
 
 
 class CrashError(BaseException):
-    """Stands for the end of the process: nothing of ours catches it to tidy up."""
+    """Simulates the end of the process: nothing of ours catches it to clean up."""
 
 
 STEPS = ["mkdir", "config", "record", "files", "arrays", "written", "manifest", "fsync", "rename"]
@@ -68,8 +68,8 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_leaves_the_former_checkpoint(step, tmp_path, monkeypatch):
-    """The process ends there: whatever lies about, the former checkpoint is the newest."""
+def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
+    """The process ends there: whatever it leaves, the previous checkpoint is the newest."""
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
     with monkeypatch.context() as patched:
@@ -89,7 +89,7 @@ def test_a_crash_leaves_the_former_checkpoint(step, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_full_disk_is_told_and_tidied_up(step, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_cleaned_up(step, tmp_path, monkeypatch):
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
@@ -105,7 +105,7 @@ def test_a_full_disk_is_told_and_tidied_up(step, tmp_path, monkeypatch):
     assert restored(tmp_path)[0] == 3.0
 
 
-def test_a_failed_save_is_told_once_and_later(tmp_path, monkeypatch):
+def test_a_failed_save_is_reported_once_and_later(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "run")
     with monkeypatch.context() as patched:
         patched.setattr(store_module, "write_manifest", _raise_full)
@@ -155,9 +155,9 @@ def test_a_disk_that_became_read_only(tmp_path):
             put(store, 2.0)
         assert str(disk / "out" / "checkpoint_002") in str(raised.value)
         assert "MB are free there" in str(raised.value)
-        assert "mend the cause and resume" in str(raised.value)
+        assert "fix the cause and resume" in str(raised.value)
         with (
-            pytest.raises(CheckpointError, match=r"cannot be written into .*Read-only"),
+            pytest.raises(CheckpointError, match=r"cannot be written to .*Read-only"),
             CheckpointStore(disk / "out", "another"),
         ):
             pass
@@ -194,7 +194,7 @@ with CheckpointStore(sys.argv[1], "run") as store:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
 def test_a_disk_that_takes_no_large_files(tmp_path):
-    """The same as a full disk, for those who may not mount one."""
+    """The same as a full disk, for users who may not mount one."""
     done = run_script(FILE_LIMIT, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -206,7 +206,7 @@ def test_a_disk_that_takes_no_large_files(tmp_path):
     assert restored(tmp_path / "out", state={"w": jnp.zeros(10_000)})[0] == 1.0
 
 
-def test_the_folder_was_deleted_meanwhile(tmp_path):
+def test_a_folder_deleted_during_a_save(tmp_path):
     with CheckpointStore(tmp_path / "out", "run") as store:
         put(store, 1.0)
         shutil.rmtree(tmp_path / "out")
@@ -239,7 +239,7 @@ EXITS = {
 
 @pytest.mark.parametrize("kind", EXITS)
 def test_leaving_commits_the_save_in_flight(kind, tmp_path):
-    statement, code, said = EXITS[kind]
+    statement, code, message = EXITS[kind]
     script = f"""
 import sys
 import time
@@ -255,7 +255,7 @@ with medjax.CheckpointStore({str(tmp_path / "out")!r}, "run") as store:
 """
     done = run_script(script)
     assert code is None or done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
     assert at == 1.0
     assert same(state, {"w": jnp.arange(100_000.0)})
@@ -321,7 +321,7 @@ with medjax.CheckpointStore(sys.argv[1], "run") as store:
 
 
 def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
-    """Orbax interrupted here would hang the interpreter at its exit."""
+    """Interrupting Orbax here would hang the interpreter at its exit."""
     began = time.monotonic()
     done = run_script(INTERRUPT, tmp_path / "out")
     assert time.monotonic() - began < 60
@@ -334,7 +334,7 @@ def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
 
 @pytest.fixture
 def interruptible():
-    """Let Ctrl-C interrupt, which a process that was started in the background ignores."""
+    """Make Ctrl-C interrupt, as a process that was started in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -342,7 +342,7 @@ def interruptible():
 
 @pytest.mark.parametrize("when", ["before it starts", "when it has started"])
 def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
-    """Either the checkpoint is complete or nothing is left of it; and it stays a Ctrl-C."""
+    """The checkpoint is complete or completely gone, and KeyboardInterrupt is raised."""
     start = threading.Thread.start
 
     def interrupted(thread):
@@ -373,7 +373,7 @@ def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
-    """The thread exists, but comes to its work only after the Ctrl-C was dealt with."""
+    """The thread exists, but starts its work only after the Ctrl-C was handled."""
     write, late = CheckpointStore._write, []
 
     def delayed(*args):
@@ -392,7 +392,7 @@ def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypat
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_the_component_saves_leaves_the_former_checkpoint(tmp_path):
+def test_ctrl_c_while_the_component_saves_leaves_the_previous_checkpoint(tmp_path):
     def interrupt(folder: Path) -> None:
         (folder / "half").write_text("half")
         signal.raise_signal(signal.SIGINT)
@@ -408,7 +408,7 @@ def test_ctrl_c_while_the_component_saves_leaves_the_former_checkpoint(tmp_path)
 
 @pytest.mark.parametrize("step", ["rename", "rmtree", "list"])
 def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypatch, caplog):
-    """The new one is complete all the same; what is left goes when it can."""
+    """The new one is complete nevertheless; the old one is deleted at a later save."""
     caplog.set_level(logging.WARNING, logger="medjax")
     original = Path.rename
 
@@ -427,7 +427,7 @@ def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypa
             else:
                 patched.setattr(store, "entries", _raise_denied)
             second = put(store, 2.0)
-        assert "cannot be deleted" in caplog.text
+        assert "Cannot delete" in caplog.text
         assert "Permission denied" in caplog.text
         assert store.last == second
         left = former.name if step != "rmtree" else f".deleting-{former.name}"
@@ -442,8 +442,8 @@ def _raise_denied(*_args, **_kwargs):
     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def test_a_failed_save_is_told_before_sys_exit(tmp_path, monkeypatch, caplog):
-    """Nothing prints the notes of SystemExit, and the code of success would hide it."""
+def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
+    """Python prints no notes of a SystemExit, and an exit code of 0 would hide the failure."""
     monkeypatch.setattr(store_module, "write_manifest", _raise_full)
 
     def leave() -> None:

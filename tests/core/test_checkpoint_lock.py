@@ -1,4 +1,4 @@
-"""One run at a time writes into an output folder, and a killed one is in nobody's way."""
+"""One run at a time writes to an output folder, and a killed one does not block others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medjax.checkpoint import store as store_module
 from medjax.checkpoint.lock import LOCK, FolderLock
 
 
-def test_a_second_store_is_refused_and_the_first_goes_on(tmp_path):
+def test_a_second_store_is_refused_and_the_first_keeps_working(tmp_path):
     with CheckpointStore(tmp_path, "first") as store:
         put(store, 1.0, block=False)
         with (
@@ -67,8 +67,8 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_lock_is_never_held_twice(tmp_path):
-    """Taken and given back by many at once: the removed file is no way around it."""
+def test_only_one_process_ever_holds_the_lock(tmp_path):
+    """Many take and release it at once; the removal of the file is no way around it."""
     held, most, taken = 0, 0, 0
     guard = threading.Lock()
 
@@ -97,7 +97,7 @@ def test_the_lock_is_never_held_twice(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
     def refuse(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -110,7 +110,7 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("when", ["before the save", "within the save"])
-def test_a_folder_that_was_replaced_gets_nothing(when, tmp_path):
+def test_nothing_is_written_to_a_replaced_folder(when, tmp_path):
     out = tmp_path / "out"
 
     def replace(folder: Path | None = None) -> None:
@@ -131,7 +131,7 @@ def test_a_folder_that_was_replaced_gets_nothing(when, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file")
-def test_a_lock_that_was_removed_is_taken_again(tmp_path, caplog):
+def test_a_removed_lock_is_taken_again(tmp_path, caplog):
     caplog.set_level(logging.WARNING, logger="medjax")
     with CheckpointStore(tmp_path, "run") as store:
         put(store, 1.0)
@@ -148,7 +148,7 @@ def test_a_lock_that_was_removed_is_taken_again(tmp_path, caplog):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows removes no open file")
-def test_a_lock_that_was_removed_and_taken_by_another_run(tmp_path):
+def test_a_removed_lock_that_another_run_has_taken(tmp_path):
     with CheckpointStore(tmp_path, "run") as store:
         first = put(store, 1.0)
         (tmp_path / LOCK).unlink()
@@ -182,24 +182,24 @@ def _stand_in(kind: str, lock: Path, other: Path) -> None:
 STAND_INS = {
     "link": "is a symbolic link",
     "dangling link": "is a symbolic link",
-    "hard link": "is a file with another name besides",
+    "hard link": "is a file with a second name",
     "folder": "is a folder",
     "pipe": "is a named pipe",
     "socket": "is a socket",
-    "file": "is a file of something else",
+    "file": "is a file that medjax did not write",
 }
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files of POSIX")
 @pytest.mark.parametrize("kind", STAND_INS)
-def test_what_stands_in_the_place_of_the_lock_is_left_alone(kind, tmp_path, monkeypatch):
+def test_other_files_at_the_path_of_the_lock_are_left_alone(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the path of a socket is short
     out, other = Path("out"), tmp_path / "precious"
     out.mkdir()
     other.write_text("thesis")
     _stand_in(kind, out / LOCK, other)
     with (
-        pytest.raises(CheckpointError, match=rf"\.lock {STAND_INS[kind]}.* remove it, or give"),
+        pytest.raises(CheckpointError, match=rf"\.lock {STAND_INS[kind]}.* remove it, or choose"),
         CheckpointStore(out, "run"),
     ):
         pass
@@ -208,20 +208,20 @@ def test_what_stands_in_the_place_of_the_lock_is_left_alone(kind, tmp_path, monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "precious"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("mine")
     with (
-        pytest.raises(CheckpointError, match=r"file cannot be written into .* another output_dir"),
+        pytest.raises(CheckpointError, match=r"file cannot be written to .* another output_dir"),
         CheckpointStore(tmp_path / "file", "run"),
     ):
         pass
 
 
-def test_of_several_processes_the_first_locks_and_all_are_told(tmp_path, monkeypatch):
-    said = []
+def test_the_first_process_locks_and_all_get_its_error(tmp_path, monkeypatch):
+    messages = []
 
     def first_of(value):
-        said.append(value)
+        messages.append(value)
         return answer if jax.process_index() else value
 
     monkeypatch.setattr(store_module.distributed, "first_of", first_of)
@@ -240,4 +240,4 @@ def test_of_several_processes_the_first_locks_and_all_are_told(tmp_path, monkeyp
         monkeypatch.setattr(jax, "process_index", lambda: 0)
         with pytest.raises(CheckpointError, match="in use by"), CheckpointStore(tmp_path, "run"):
             pass
-    assert [bool(words) for words in said] == [False, False, False, True]
+    assert [bool(words) for words in messages] == [False, False, False, True]

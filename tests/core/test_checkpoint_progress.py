@@ -1,4 +1,4 @@
-"""Progress goes through JSON and comes back as it was, metric columns with their types."""
+"""Progress is restored from JSON unchanged, metric columns with their types."""
 
 from __future__ import annotations
 
@@ -52,30 +52,30 @@ values = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.text(max_size=3), st.lists(values, max_size=4), max_size=3))
-def test_columns_come_back_identical(columns):
-    found = through_json(START._replace(batch=2, columns=columns)).columns
-    assert identical(found, columns)
+def test_columns_are_restored_identically(columns):
+    restored = through_json(START._replace(batch=2, columns=columns)).columns
+    assert identical(restored, columns)
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "bfloat16"])
 def test_a_column_of_scalars(dtype):
     column = list(np.arange(5).astype(jnp.dtype(dtype)))
-    found = through_json(START._replace(batch=2, columns={"p": column})).columns["p"]
-    assert identical(found, column)
+    restored = through_json(START._replace(batch=2, columns={"p": column})).columns["p"]
+    assert identical(restored, column)
 
 
 def test_jax_arrays_become_numpy():
-    found = through_json(START._replace(batch=2, columns={"p": [jnp.arange(3)]})).columns["p"]
-    assert identical(found, [np.arange(3, dtype=np.int32)])
+    restored = through_json(START._replace(batch=2, columns={"p": [jnp.arange(3)]})).columns["p"]
+    assert identical(restored, [np.arange(3, dtype=np.int32)])
 
 
 @pytest.mark.parametrize("value", [{1, 2}, b"bytes", 1j, np.datetime64("2020"), object()])
-def test_what_cannot_come_back_is_refused(value):
+def test_values_that_cannot_be_restored_are_refused(value):
     with pytest.raises(TypeError, match="column 'p' of the metrics computer"):
         progress_record(START._replace(columns={"p": [value]}))
 
 
-def test_history_and_states_come_back():
+def test_history_and_states_are_restored():
     progress = START._replace(
         epoch=3,
         history=[{"train": {"loss": 0.1}, "eval": {"loss": float("inf"), "f1": 1 / 3}}],
@@ -88,7 +88,7 @@ def test_history_and_states_come_back():
     assert through_json(progress) == progress
 
 
-def test_fields_of_another_version_are_passed_over():
+def test_fields_of_another_version_are_ignored():
     saved = {**progress_record(START), "from the future": 1}
     assert read_progress(saved) == START
     del saved["stop_reason"], saved["stopped_by"], saved["settings"]
@@ -107,7 +107,7 @@ def test_fields_of_another_version_are_passed_over():
         (3, r"damaged"),
     ],
 )
-def test_columns_that_nobody_saved_are_refused(column, said):
+def test_malformed_columns_are_refused(column, said):
     saved = progress_record(START._replace(batch=2)) | {"columns": {"p": column}}
     with pytest.raises(CorruptCheckpointError, match=said):
         read_progress(saved)
@@ -121,6 +121,6 @@ def test_columns_that_nobody_saved_are_refused(column, said):
         *(("callbacks", []), ("stop_reason", 3), ("settings", 3), ("data", None), ("columns", [])),
     ],
 )
-def test_fields_that_nobody_saved_are_refused(field, value):
+def test_malformed_fields_are_refused(field, value):
     with pytest.raises(CorruptCheckpointError, match="progress of the checkpoint is damaged"):
         read_progress(progress_record(START) | {field: value})

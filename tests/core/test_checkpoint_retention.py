@@ -16,7 +16,7 @@ METRICS = st.lists(st.one_of(st.sampled_from(SPECIAL), st.floats()), max_size=12
 
 
 def reference_best(metrics: list[float | None], minimize: bool) -> int | None:
-    """The first of the numbers that nothing beats; a NaN only where there is no number."""
+    """Return the index of the first best number, or of the first NaN if there is no number."""
     numbers = [m for m in metrics if m is not None and not math.isnan(m)]
     if numbers:
         return metrics.index(min(numbers) if minimize else max(numbers))
@@ -30,7 +30,7 @@ def entries_of(metrics: list[float | None]) -> list[Entry]:
 @settings(max_examples=1000, deadline=None)
 @given(METRICS, st.booleans(), st.randoms(use_true_random=False))
 def test_kept_after_each_save(metrics, minimize, random):
-    """Entry by entry, as the store does it: what was deleted is not missed later."""
+    """Entry by entry, as in the store: no deleted checkpoint is needed later."""
     kept: list[Entry] = []
     for count, entry in enumerate(entries_of(metrics), start=1):
         kept.append(entry)
@@ -41,20 +41,20 @@ def test_kept_after_each_save(metrics, minimize, random):
         assert {entry.serial - 1 for entry in kept} == {count - 1} | (
             set() if wanted is None else {wanted}
         )
-        found = best(kept, minimize=minimize)
-        assert (found and found.serial - 1) == wanted
+        best_entry = best(kept, minimize=minimize)
+        assert (best_entry and best_entry.serial - 1) == wanted
         assert last(kept) == entry
         assert superseded(kept, minimize=minimize, keep_all=True) == []
 
 
-def test_of_nothing():
+def test_no_entries():
     assert best([], minimize=True) is None
     assert last([]) is None
     assert superseded([], minimize=True, keep_all=False) == []
 
 
 @pytest.mark.parametrize("minimize", [True, False])
-def test_ties_keep_the_older(minimize):
+def test_of_equal_checkpoints_the_older_is_best(minimize):
     entries = entries_of([1.0, 1.0, 1.0])
     assert best(entries, minimize=minimize) == entries[0]
     assert superseded(entries, minimize=minimize, keep_all=False) == [entries[1]]

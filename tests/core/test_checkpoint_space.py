@@ -1,4 +1,4 @@
-"""Room for the checkpoints of a run is looked for before it trains."""
+"""A run checks for disk space for its checkpoints before it trains."""
 
 import logging
 import math
@@ -25,7 +25,7 @@ ONE = STATE + WEIGHTS
 
 
 class Saves(TrainerCallback):
-    """Counts what was begun and saved."""
+    """Counts the epochs begun and the checkpoints saved."""
 
     def __init__(self):
         self.begun, self.saved = 0, 0
@@ -39,7 +39,10 @@ class Saves(TrainerCallback):
 
 def run(folder, callback=(), *, evaluated=EVAL, resume=None, options=None, **fields):
     return medjax.train(
-        *(mlp(), config(folder, **fields), TRAIN, evaluated),
+        mlp(),
+        config(folder, **fields),
+        TRAIN,
+        evaluated,
         callback=callback,
         options=options,
         resume=resume,
@@ -48,7 +51,7 @@ def run(folder, callback=(), *, evaluated=EVAL, resume=None, options=None, **fie
 
 @pytest.fixture
 def disk(monkeypatch):
-    """Return a function that says how many bytes are free from now on."""
+    """Return a function that sets the number of free bytes."""
     return lambda free, total=10**9: monkeypatch.setattr(
         space.shutil, "disk_usage", lambda folder: Usage(total, 0, free)
     )
@@ -69,38 +72,40 @@ def test_the_sum_of_all_leaves():
         (3, EVAL, {"nb_training_epochs": 1}, {"save_interval_steps": 3}),
     ],
 )
-def test_as_many_as_lie_there_at_once(tmp_path, disk, at_once, evaluated, fields, options):
+def test_room_is_needed_for_all_checkpoints_that_exist_at_once(
+    tmp_path, disk, at_once, evaluated, fields, options
+):
     callback = Saves()
-    given = {"evaluated": evaluated, "options": Options(**options), **fields}
+    arguments = {"evaluated": evaluated, "options": Options(**options), **fields}
     disk(at_once * ONE - 1)
-    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will lie there"):
-        run(tmp_path, callback, **given)
+    with pytest.raises(CheckpointError, match=rf"has .* MB free.*and {at_once} will be stored"):
+        run(tmp_path, callback, **arguments)
     assert (callback.begun, names(tmp_path)) == (0, [])
     disk(at_once * ONE)
-    run(tmp_path, callback, **given)
+    run(tmp_path, callback, **arguments)
     assert callback.begun == 1
 
 
-def test_a_resumed_run_counts_what_lies_there(tmp_path, disk):
+def test_a_resumed_run_counts_existing_checkpoints(tmp_path, disk):
     run(tmp_path, nb_training_epochs=3, learning_rate=0.0)
     assert len(names(tmp_path)) == 2
     disk(ONE - 1)
-    with pytest.raises(CheckpointError, match="and 1 will lie there"):
+    with pytest.raises(CheckpointError, match="and 1 will be stored there"):
         run(tmp_path, nb_training_epochs=6, resume="auto")
     run(tmp_path, nb_training_epochs=3, resume="auto")  # nothing is left to save
     disk(ONE)
     run(tmp_path, nb_training_epochs=6, resume="auto")
 
 
-def test_where_all_are_kept_room_for_one_begins(tmp_path, disk, caplog):
-    """The run may well end before: the user is warned."""
+def test_if_all_are_kept_room_for_one_is_enough_to_start(tmp_path, disk, caplog):
+    """The disk may be full before the run ends, so the user is warned."""
     caplog.set_level(logging.WARNING, logger="medjax")
     options = Options(keep_all_checkpoints=True)
     disk(4 * ONE - 1)
     run(tmp_path / "short", nb_training_epochs=4, options=options)
-    assert "and 4 will lie there at once" in caplog.text
+    assert "and 4 will be stored there at once" in caplog.text
     disk(ONE - 1)
-    with pytest.raises(CheckpointError, match="and 4 will lie there"):
+    with pytest.raises(CheckpointError, match="and 4 will be stored there"):
         run(tmp_path / "none", nb_training_epochs=4, options=options)
     caplog.clear()
     disk(4 * ONE)
@@ -108,7 +113,7 @@ def test_where_all_are_kept_room_for_one_begins(tmp_path, disk, caplog):
     assert caplog.text == ""
 
 
-def test_a_disk_that_does_not_tell_is_no_obstacle(tmp_path, disk, monkeypatch):
+def test_a_disk_of_unknown_size_is_no_obstacle(tmp_path, disk, monkeypatch):
     disk(0, total=0)
     run(tmp_path / "a")
     monkeypatch.setattr(space.shutil, "disk_usage", _refuse)
@@ -126,7 +131,7 @@ def _refuse(*_args):
 @pytest.mark.parametrize("interval", [None, 1, 3, 4, 8])
 @pytest.mark.parametrize(("epochs", "period"), [(1, 1), (5, 2), (4, 0), (3, 1)])
 @pytest.mark.parametrize("max_steps", [None, 5, 20])
-def test_the_number_of_saves_to_come(interval, epochs, period, max_steps):
+def test_the_number_of_saves_still_to_come(interval, epochs, period, max_steps):
     """Against a walk over the events of `medjax.loop`; 8 batches an epoch."""
     settings = config("x", nb_training_epochs=epochs, checkpoint_period=period)
     options = Options(save_interval_steps=interval, max_steps=max_steps)
@@ -142,12 +147,12 @@ def test_the_number_of_saves_to_come(interval, epochs, period, max_steps):
     positions = [(1, 0), *((e + 1, 0) if b == math.inf else (e, b) for e, b in saves)]
     for epoch, batch in positions:
         left = [save for save in saves if save > (epoch, batch)]
-        found = plan.nb_saves(8, settings, options, epoch=epoch, batch=batch)
-        assert found == len(left), (epoch, batch)
+        nb_saves = plan.nb_saves(8, settings, options, epoch=epoch, batch=batch)
+        assert nb_saves == len(left), (epoch, batch)
     assert plan.nb_saves(8, settings, options, epoch=plan.nb_epochs + 1, batch=0) == 0
 
 
-def test_the_number_of_saves_is_that_of_a_run(tmp_path):
+def test_the_number_of_saves_is_that_of_a_real_run(tmp_path):
     callback = Saves()
     settings = {"nb_training_epochs": 3, "checkpoint_period": 2}
     options = Options(save_interval_steps=3)
@@ -157,7 +162,7 @@ def test_the_number_of_saves_is_that_of_a_run(tmp_path):
     assert callback.saved == expected == 8
 
 
-def test_what_was_taken_is_near_what_was_said(tmp_path):
+def test_the_estimated_size_is_close_to_the_real_one(tmp_path):
     """Large enough for the arrays to outweigh names and numbers."""
     state = {"w": jnp.asarray(np.random.RandomState(0).rand(500_000), jnp.float32)}
     with CheckpointStore(tmp_path, "run") as store:

@@ -1,4 +1,4 @@
-"""The checkpoint store: complete or absent, errors that are told, other folders left alone."""
+"""The checkpoint store: complete or absent, errors are reported, other folders left alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_round_trip(tmp_path):
     assert names(tmp_path) == [path.name]
 
 
-def test_nothing_there(tmp_path):
+def test_an_empty_folder(tmp_path):
     assert restored(tmp_path / "new") is None
     assert medjax.best_checkpoint(tmp_path) is None
     assert medjax.last_checkpoint(tmp_path) is None
@@ -44,8 +44,8 @@ def test_the_arrays_are_copied_before_save_returns(tmp_path):
         put(store, 1.0, state=state, block=False)
         for _ in range(10):
             state = change(state)
-    _, found = restored(tmp_path, state={"w": jnp.zeros(1000)})
-    assert same(found, {"w": jnp.arange(1000.0)})
+    _, stored = restored(tmp_path, state={"w": jnp.zeros(1000)})
+    assert same(stored, {"w": jnp.arange(1000.0)})
 
 
 # Names and neighbours
@@ -90,7 +90,7 @@ def test_keep_all(tmp_path):
     assert set(tmp_path.iterdir()) == paths
 
 
-def test_what_is_not_of_this_run_is_left_alone(tmp_path):
+def test_checkpoints_of_other_runs_are_left_alone(tmp_path):
     foreign = tmp_path / "checkpoint_001_20200101T000000Z"
     foreign.mkdir()
     (foreign / "optimizer.pt").write_bytes(b"medkit's")
@@ -139,7 +139,7 @@ def test_refused_leaves(state, said, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_odd_names_come_back(tmp_path):
+def test_odd_names_are_restored(tmp_path):
     odd = ["a b", "é", "a/b", "zarr.json", "c", "0", "~", "%2F", "d", "..", "CON"]
     state = {name: {"c": jnp.full(3, float(i))} for i, name in enumerate(odd)}
     with CheckpointStore(tmp_path, "run") as store:
@@ -168,7 +168,7 @@ def _changed(**leaves) -> dict:
         (_changed(key=jax.random.key(0, impl="rbg")), r"\['key'\]: found key<fry>.*key<rbg>"),
     ],
 )
-def test_mismatch_names_leaf_found_and_expected(wanted, said, tmp_path):
+def test_a_mismatch_names_the_leaf_with_both_shapes(wanted, said, tmp_path):
     with CheckpointStore(tmp_path, "run") as store:
         path = put(store, 1.0)
     for resume in ("auto", path):
@@ -193,7 +193,9 @@ def test_progress_that_json_cannot_hold(tmp_path):
         path = store.new_path(1)
         with pytest.raises(CheckpointError, match=r"object.*cannot be stored as JSON"):
             store.save(
-                *(path, tree(), {"at": object()}),
+                path,
+                tree(),
+                {"at": object()},
                 metric=None,
                 config={},
                 write_files=lambda folder: None,
@@ -249,7 +251,7 @@ def test_a_copy_that_somebody_made_is_never_deleted_nor_preferred(name, tmp_path
     assert names(tmp_path) == sorted(kept)
 
 
-def test_a_hidden_folder_of_somebody_else_is_not_swept(tmp_path):
+def test_a_hidden_folder_that_is_not_ours_is_not_deleted(tmp_path):
     (tmp_path / ".saving-mine").mkdir()
     (tmp_path / ".saving-checkpoint_001_20300101T000000Z").mkdir()
     with CheckpointStore(tmp_path, "run"):

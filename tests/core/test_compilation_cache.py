@@ -1,4 +1,4 @@
-"""Compiled programs on disk: found by the second start, off where that is asked for."""
+"""Compiled programs on disk: loaded by the next process, off on request."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def run(folder):
     return [int(word) for word in done.stdout.split()]
 
 
-def test_the_second_start_compiles_nothing(tmp_path):
+def test_a_second_process_compiles_nothing(tmp_path):
     hits, misses = run(tmp_path)
     assert (hits, misses > 0) == (0, True)
     assert run(tmp_path) == [misses, 0]
@@ -46,7 +46,7 @@ def enabled():
 
 
 @pytest.mark.usefixtures("enabled")
-def test_jaxs_own_cache_stays_in_charge_and_none_is_none(tmp_path):
+def test_jaxs_own_cache_takes_precedence_and_none_means_none(tmp_path):
     with cached(None):
         assert jax.config.jax_compilation_cache_dir is None
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "own"))
@@ -73,7 +73,7 @@ def test_auto_is_a_folder_in_the_home(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("enabled")
-def test_auto_is_none_where_reading_prints_false_alarms(tmp_path, monkeypatch):
+def test_auto_is_none_where_loading_prints_false_warnings(tmp_path, monkeypatch):
     monkeypatch.setattr(jaxlib, "__version__", "0.10.1")
     with cached("auto"):
         assert jax.config.jax_compilation_cache_dir is None

@@ -1,4 +1,4 @@
-"""TrainerConfig and Options: medkit's fields, and values refused where they are given."""
+"""TrainerConfig and Options: medkit's fields, and bad values refused when they are created."""
 
 import dataclasses
 import inspect
@@ -98,7 +98,7 @@ def test_a_bad_option_is_refused_by_name(field, value):
     refuses("Options", field, value, lambda: Options(**{field: value}))
 
 
-def test_every_field_has_a_bad_value_here():
+def test_every_field_is_tested_with_a_bad_value():
     assert set(BAD_FIELDS) == {field.name for field in dataclasses.fields(TrainerConfig)}
     assert set(BAD_OPTIONS) == {field.name for field in dataclasses.fields(Options)}
 
@@ -121,7 +121,7 @@ def test_positional_arguments_and_to_dict_keep_the_order():
     assert list(config.to_dict().items()) == list(zip(MEDKIT_FIELDS[1:], values, strict=True))
 
 
-def test_numpy_numbers_become_plain_ones():
+def test_numpy_numbers_become_python_numbers():
     config = TrainerConfig(
         "runs", learning_rate=np.float32(0.5), batch_size=np.int64(8), seed=np.uint32(3)
     )

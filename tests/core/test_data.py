@@ -1,4 +1,4 @@
-"""The data: order, grouping, the ladder, what is refused, and resuming anywhere."""
+"""The data: order, grouping, the ladder, refusals, and resuming at any position."""
 
 import itertools
 import re
@@ -38,7 +38,7 @@ def test_orders_differ_with_epoch_and_with_every_bit_of_the_seed():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 9), st.booleans())
-def test_grouping_hands_out_every_item_once(lengths, size, shuffle):
+def test_grouping_uses_every_item_once(lengths, size, shuffle):
     batches = batches_by_length(lengths, size, seed=1, epoch=2, window=3, shuffle=shuffle)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert all(len(batch) == size for batch in batches[:-1])
@@ -48,7 +48,7 @@ def test_grouping_hands_out_every_item_once(lengths, size, shuffle):
 
 @pytest.mark.parametrize("window", [0, 1, 3, 50])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_every_item_comes_once_an_epoch(window, shuffle):
+def test_every_item_is_used_once_an_epoch(window, shuffle):
     loader = loader_of(SENTENCES, tagger(), shuffle=shuffle, length_window=window)
     for epoch in (1, 2):
         batches = [indices for indices, _ in stream(loader, epoch)]
@@ -58,17 +58,17 @@ def test_every_item_comes_once_an_epoch(window, shuffle):
 
 
 @pytest.mark.parametrize("window", [0, 3])
-def test_the_stream_goes_on_from_any_position(window):
+def test_the_batches_can_start_at_any_position(window):
     loader = loader_of(SENTENCES, tagger(), length_window=window)
-    whole = stream(loader, 2)
+    batches = stream(loader, 2)
     for start in (1, 2, 3, 4, 11, 13, 14):
         fresh = loader_of(SENTENCES, tagger(), length_window=window)
-        assert stream(fresh, 2, start) == whole[start:]
-    assert stream(loader, 2) == whole
-    assert stream(loader, 3) != whole
-    assert stream(loader_of(SENTENCES, tagger(), seed=4, length_window=window), 2) != whole
+        assert stream(fresh, 2, start) == batches[start:]
+    assert stream(loader, 2) == batches
+    assert stream(loader, 3) != batches
+    assert stream(loader_of(SENTENCES, tagger(), seed=4, length_window=window), 2) != batches
     assert [loader.indices(2, number) for number in (0, 5, 13)] == [
-        whole[number][0] for number in (0, 5, 13)
+        batches[number][0] for number in (0, 5, 13)
     ]
 
 
@@ -145,11 +145,9 @@ def test_a_ragged_column_that_is_not_padded_is_named_once(caplog):
         return BatchData(features=np.zeros((len(examples), longest)), other=np.zeros(len(examples)))
 
     list(loader_of(SENTENCES, tagger(collate=collate), length_window=0).batches(1))
-    found = [record.getMessage() for record in caplog.records]
-    assert len(found) == 1
-    assert re.match(
-        r"The column 'features' has come in the lengths (\d+, ){3}\d+, .*\{'f", found[0]
-    )
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert re.match(r"The column 'features' has had the lengths (\d+, ){3}\d+, .*\{'f", messages[0])
     caplog.clear()
     padded = {"length_window": 0, "padding": {"features": 0}}
     list(loader_of(SENTENCES, tagger(collate=collate), **padded).batches(1))
@@ -213,10 +211,10 @@ def test_augmentation_depends_on_seed_epoch_and_item_alone():
     data = points(10)
 
     def drawn(loader, epoch, start=0):
-        found = {}
+        by_index = {}
         for batch in loader.batches(epoch, start):
-            found |= dict(zip(batch.indices.tolist(), batch.host["x"].tolist(), strict=True))
-        return found
+            by_index |= dict(zip(batch.indices.tolist(), batch.host["x"].tolist(), strict=True))
+        return by_index
 
     component = mlp(preprocess=with_noise)
     first = drawn(loader_of(data, component), 1)
@@ -256,7 +254,7 @@ class TorchData(Minimal, torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize("kind", [Minimal, TorchData, tuple])
-def test_any_dataset_will_do(kind):
+def test_any_dataset_is_accepted(kind):
     expected = stream(loader_of(SENTENCES, tagger()), 1)
     assert stream(loader_of(kind(SENTENCES), tagger()), 1) == expected
 

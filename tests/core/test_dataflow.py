@@ -1,4 +1,4 @@
-"""What is known of a traced function: zeros, and what depends on what."""
+"""What is known about a traced function: zeros and dependencies."""
 
 import jax
 import jax.numpy as jnp
@@ -50,32 +50,32 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_zeros_are_known(name):
+def test_outputs_that_are_zero_are_known(name):
     assert known_zeros(jax.make_jaxpr(ZERO[name])(X, X), [False, True]) == [True]
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_what_need_not_be_zero_is_not_known(name):
+def test_outputs_that_may_not_be_zero_are_not_known(name):
     assert known_zeros(jax.make_jaxpr(UNKNOWN[name])(X, X), [False, True]) == [False]
 
 
 @pytest.mark.parametrize("name", ZERO)
-def test_what_is_known_is_so(name):
+def test_known_zeros_are_zero(name):
     x = jnp.arange(1.0, 10).reshape(3, 3)
     assert not np.any(ZERO[name](x, jnp.zeros((3, 3))))
 
 
-def test_a_known_zero_that_is_not_of_this_trace_is_unknown():
+def test_a_tracer_of_an_outer_trace_is_not_a_known_zero():
     def outer(y):
         traced = jax.make_jaxpr(lambda x: x * 0 + y)(X)
         return known_zeros(traced, [False])
 
-    found = []
-    jax.eval_shape(lambda y: found.extend(outer(y)), X)
-    assert found == [False]
+    zeros = []
+    jax.eval_shape(lambda y: zeros.extend(outer(y)), X)
+    assert zeros == [False]
 
 
-def test_what_depends_on_what():
+def test_which_outputs_depend_on_which_inputs():
     def function(x, y):
         return x + 1, jax.jit(jnp.sin)(y), jnp.ones(3), jnp.where(y > 0, x, 1.0)
 

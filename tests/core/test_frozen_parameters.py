@@ -1,4 +1,4 @@
-"""Parameters that the optimizer freezes: found by construction, left alone by the options."""
+"""Parameters that the optimizer freezes: recognised by construction, ignored by the options."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ TOP = {name: not frozen for name, frozen in BOTTOM.items()}
 
 
 def frozen(configure, params=PARAMS):
-    found = probe(configure, Options(), params, params).frozen
-    return {name.strip("[]'") for name in found}
+    paths = probe(configure, Options(), params, params).frozen
+    return {name.strip("[]'") for name in paths}
 
 
 def partition(rate):
@@ -61,7 +61,7 @@ FREEZES = {
 
 
 @pytest.mark.parametrize("name", FREEZES)
-def test_an_update_that_is_zero_by_construction_is_found(name):
+def test_parameters_with_zero_updates_are_recognised_as_frozen(name):
     assert frozen(FREEZES[name]) == {"w1", "b1"}
 
 
@@ -95,21 +95,24 @@ def set_by_the_host(rate):
 @pytest.mark.parametrize(
     "configure",
     [
-        *(first_update_is_zero, zero_until_step_3, two_steps_late, set_by_the_host),
+        first_update_is_zero,
+        zero_until_step_3,
+        two_steps_late,
+        set_by_the_host,
         *(configure for name, configure in WRAPPED.items() if name not in FREEZES | {"masked": 0}),
     ],
 )
-def test_what_is_zero_at_first_only_is_trained(configure):
+def test_updates_that_are_zero_only_at_first_are_not_frozen(configure):
     assert frozen(configure) == set()
 
 
-def test_masked_leaves_alone_without_freezing():
+def test_masked_alone_freezes_nothing():
     # What the mask leaves out is not zero: optax hands the gradient on as it is.
     assert frozen(lambda rate: optax.masked(optax.sgd(rate), TOP)) == set()
 
 
 def by_hand(component, items, *, frozen, clip, decay):
-    """Return the parameters after steps of plain SGD that clips and decays the others."""
+    """Return the parameters after steps of plain SGD, with clipping and decay of the unfrozen."""
     params = jax.device_get(start_state(component).params)
     for batch in items:
         gradients = jax.device_get(jax.grad(loss_of, argnums=1)(component, params, batch))
@@ -126,7 +129,7 @@ def by_hand(component, items, *, frozen, clip, decay):
     ("clip", "decay"), [(0.2, 0.0), (None, 0.5), (0.2, 0.5)], ids=["clip", "decay", "both"]
 )
 @pytest.mark.parametrize("name", ["selective", "first", "none"])
-def test_clipping_and_decay_leave_them_alone(name, clip, decay):
+def test_clipping_and_decay_ignore_frozen_parameters(name, clip, decay):
     configure = {
         "selective": lambda rate: optax.selective_transform(optax.sgd(rate), freeze_mask=BOTTOM),
         "first": lambda rate: optax.chain(optax.freeze(BOTTOM), optax.sgd(rate)),
@@ -136,12 +139,12 @@ def test_clipping_and_decay_leave_them_alone(name, clip, decay):
     still = set() if name == "none" else {"w1", "b1"}
     items = batches(component, 8, POINTS)
     options = Options(max_grad_norm=clip, weight_decay=decay)
-    found = trained(component, items, one_device(), options=options)
-    assert_close(found, by_hand(component, items, frozen=still, clip=clip, decay=decay), 1e-5)
+    params = trained(component, items, one_device(), options=options)
+    assert_close(params, by_hand(component, items, frozen=still, clip=clip, decay=decay), 1e-5)
     start = jax.device_get(start_state(component).params)
-    same = {leaf for leaf in start if np.array_equal(start[leaf], found[leaf])}
+    same = {leaf for leaf in start if np.array_equal(start[leaf], params[leaf])}
     assert same == still
     # It does matter: clipping over all parameters, or decay of all, gives something else.
     if still:
         other = by_hand(component, items, frozen=set(), clip=clip, decay=decay)
-        assert np.max(np.abs(other["w2"] - found["w2"])) > 1e-4
+        assert np.max(np.abs(other["w2"] - params["w2"])) > 1e-4

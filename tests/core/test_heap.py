@@ -1,4 +1,4 @@
-"""Memory that is freed is kept while training on the CPU, and given back afterwards."""
+"""Freed memory is kept while training on the CPU, and returned afterwards."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ def _no_settings_of_the_environment(monkeypatch):
     forget_settings(monkeypatch)
 
 
-def test_a_block_is_kept_until_the_end():
+def test_memory_is_kept_until_the_end_of_the_block():
     assert pages_cleared() >= PAGES
     with keep_memory():
         assert pages_cleared() < PAGES / 10
@@ -31,12 +31,12 @@ def test_a_block_is_kept_until_the_end():
     assert pages_cleared() >= PAGES
 
 
-def test_a_block_of_gibibytes_is_kept():
+def test_gibibytes_of_memory_are_kept():
     with keep_memory():
         assert pages_cleared(beyond=2**31) < PAGES / 10
 
 
-def test_a_block_within_a_block_ends_nothing():
+def test_an_inner_block_does_not_end_the_outer_one():
     with keep_memory():
         with keep_memory():
             pass
@@ -45,7 +45,7 @@ def test_a_block_within_a_block_ends_nothing():
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_settings_of_the_environment_are_left_in_charge(monkeypatch, name):
+def test_settings_of_the_environment_take_precedence(monkeypatch, name):
     monkeypatch.setenv(name, "1")
     with keep_memory():
         assert pages_cleared() >= PAGES

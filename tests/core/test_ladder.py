@@ -1,4 +1,4 @@
-"""Fixed shapes and types: lengths, rows, what a device can hold."""
+"""Fixed shapes and dtypes: lengths, rows, and what a device can hold."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ def test_a_length_beyond_the_ladder_names_column_and_shape():
         list(loader.batches(1))
 
 
-def test_columns_of_jax_arrays_are_padded_as_numpy_ones():
+def test_jax_columns_are_padded_like_numpy_columns():
     def collate(examples):
         batch = collate_sentences(examples)
         return BatchData({**batch, "input_ids": jnp.asarray(batch["input_ids"])})
@@ -53,7 +53,7 @@ def test_integers_that_do_not_fit_are_refused(value):
         ("int32", "int32"),
     ],
 )
-def test_types_of_the_device(dtype, expected):
+def test_dtypes_of_the_device(dtype, expected):
     column = narrow("a", np.array([0, 1], dtype))
     assert column.dtype == expected
     assert column.tolist() == [0, 1]
@@ -80,15 +80,15 @@ def test_columns_of_objects_are_refused(column):
         (BatchData(a=np.zeros(0)), "collate returned 0 rows"),
         (BatchData(), "collate returned 0 rows"),
         (BatchData(a=np.zeros(2), b=["x"]), "differ in length"),
-        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', a name that medjax"),
+        (BatchData(a=np.zeros(2), row_mask=np.ones(2)), "a column 'row_mask', which medjax"),
     ],
 )
-def test_what_collate_may_not_return(batch, message):
+def test_bad_results_of_collate_are_refused(batch, message):
     with pytest.raises(ValueError, match=message):
         fix_shape(batch, NARROW, 2)
 
 
-def test_what_collate_does_later_does_not_reach_the_device():
+def test_later_writes_of_collate_do_not_reach_the_device():
     kept = np.zeros((2, 3), np.float32)
 
     def collate(examples):

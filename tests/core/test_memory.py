@@ -1,4 +1,4 @@
-"""Memory: the state is not copied, and where memory is out the user is told what to lower."""
+"""Memory: the state is not copied, and out-of-memory errors say what to lower."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ HUGE = 2**21  # its square, in float32, is 16 TiB
 
 
 def wide(key):
-    """Return parameters beside which everything else is small."""
+    """Return parameters that are much larger than everything else."""
     return {
         "params": {
             "w1": jax.random.normal(key, (FEATURES, 20_000)),
@@ -36,7 +36,7 @@ def nbytes(leaf):
 @pytest.mark.parametrize(
     "options", [Options(), Options(precision="bfloat16", on_non_finite="skip", max_grad_norm=1.0)]
 )
-def test_the_step_writes_the_state_where_it_lay(accumulation, options):
+def test_the_step_reuses_the_buffers_of_the_state(accumulation, options):
     component = mlp(optimizer=optax.adamw)._replace(init=wide)
     state, step = state_and_step(component, accumulation=accumulation, options=options)
     batch = on_device(component, POINTS[:1])
@@ -49,7 +49,7 @@ def test_the_step_writes_the_state_where_it_lay(accumulation, options):
 
 
 def hungry(*, eval_mode):
-    """Return a component that asks for terabytes in one phase."""
+    """Return a component that needs terabytes in one phase."""
     component = mlp()
 
     def forward(variables, batch, key, /, **flags):
@@ -100,7 +100,7 @@ def test_a_step_that_cannot_be_compiled_names_its_own_batch(monkeypatch):
         raising("INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes.")()
 
 
-def test_other_errors_of_xla_come_as_they_are(monkeypatch):
+def test_other_errors_of_xla_are_raised_unchanged(monkeypatch):
     step = CompiledStep(lambda state, batch: state, "training")
     monkeypatch.setattr(step, "_jitted", raising("INTERNAL: a kernel failed"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="a kernel failed"):

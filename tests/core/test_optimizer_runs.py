@@ -1,4 +1,4 @@
-"""Optimizers with a state of their own, in whole runs: rates, accumulation, resumption."""
+"""Optimizers with a state of their own, in complete runs: rates, accumulation, resuming."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def injected(rate):
     return inject(rate, weight_decay=0.1 * rate, momentum=0.9, b2=lambda step: 0.9 + 0.01 * step)
 
 
-def test_the_rate_in_force_is_that_of_the_run_and_all_else_is_the_users():
+def test_the_rate_is_that_of_the_run_and_all_else_is_the_users():
     state, step = state_and_step(
         mlp(optimizer=injected), schedule=by_step(optax.linear_schedule(1.0, 0.0, 4))
     )
@@ -71,7 +71,7 @@ def test_another_rate_of_the_host_compiles_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("arithmetic", ["exact", "medkit"])
-def test_the_loss_of_a_group_is_what_its_optimizer_is_given(arithmetic):
+def test_the_optimizer_gets_the_loss_of_all_accumulated_batches(arithmetic):
     def told(rate):
         def update(updates, state, params=None, *, value, **extra):
             updates = jax.tree.map(lambda leaf: -rate * value * leaf, updates)
@@ -110,12 +110,12 @@ def test_small_batches_accumulated_equal_one_large_batch(name):
 
 def test_bfloat16_computes_low_and_stores_high():
     options = Options(precision="bfloat16", weight_decay=0.01, max_grad_norm=1.0)
-    found = [
+    states = [
         run_steps(*state_and_step(mlp(optimizer=configure), options=options), batches(mlp(), 8))[0]
         for configure in (WRAPPED["inject_hyperparams"], optax.adamw)
     ]
-    assert_close(params(found[0]), params(found[1]), 1e-5)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found[0].params)} == {jnp.dtype("float32")}
+    assert_close(params(states[0]), params(states[1]), 1e-5)
+    assert {leaf.dtype for leaf in jax.tree.leaves(states[0].params)} == {jnp.dtype("float32")}
 
 
 RUNS = {
@@ -161,17 +161,17 @@ def test_a_resumed_run_is_the_same_bit_for_bit(name, tmp_path):
             **more,
         )
 
-    whole = train("whole")
+    uninterrupted = train("whole")
     with pytest.raises(InterruptedError):
         train("parts", callback=[StopBefore(10)])  # within a group of the second epoch
     parts = train("parts", resume="auto")
     assert int(parts.state.step) == 6
-    assert same_bits(whole.state, parts.state)
+    assert same_bits(uninterrupted.state, parts.state)
 
 
 @pytest.mark.parametrize("name", ["inject_hyperparams", "polyak_sgd"])
 def test_several_steps_in_one_call_are_the_same_steps(name, tmp_path):
-    found = [
+    states = [
         medjax.train(
             mlp(optimizer=WRAPPED[name]),
             config(tmp_path / str(group)),
@@ -181,5 +181,5 @@ def test_several_steps_in_one_call_are_the_same_steps(name, tmp_path):
         ).state
         for group in (1, 3)
     ]
-    assert int(found[0].step) == int(found[1].step) == 12
-    assert_close(params(found[0]), params(found[1]), 1e-6)
+    assert int(states[0].step) == int(states[1].step) == 12
+    assert_close(params(states[0]), params(states[1]), 1e-6)

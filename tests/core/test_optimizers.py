@@ -24,13 +24,31 @@ from medjax.checkpoint.arrays import check_storable, load_arrays, save_arrays
 from medjax.optimizer import make_optimizer
 
 QUICK = [
-    *("adamw", "adafactor", "dog", "muon", "prodigy", "rprop", "inject_hyperparams"),
-    *("inject_hyperparams of a schedule", "inject_hyperparams twice", "partition", "MultiSteps"),
-    *("mechanize", "schedule_free", "polyak_sgd", "sam", "a warm-up of its own"),
+    "adamw",
+    "adafactor",
+    "dog",
+    "muon",
+    "prodigy",
+    "rprop",
+    "inject_hyperparams",
+    "inject_hyperparams of a schedule",
+    "inject_hyperparams twice",
+    "partition",
+    "MultiSteps",
+    "mechanize",
+    "schedule_free",
+    "polyak_sgd",
+    "sam",
+    "a warm-up of its own",
 ]
 ON_EIGHT = [
-    *("prodigy", "mechanize", "inject_hyperparams", "inject_hyperparams twice", "partition"),
-    *("polyak_sgd", "sam"),
+    "prodigy",
+    "mechanize",
+    "inject_hyperparams",
+    "inject_hyperparams twice",
+    "partition",
+    "polyak_sgd",
+    "sam",
 ]
 OTHERS = [name for name in everything() if name not in QUICK]
 PARAMS = jax.eval_shape(init_mlp, jax.random.key(0))["params"]
@@ -47,7 +65,7 @@ def check(deviations):
     assert still == [], "nothing was compared"
 
 
-def test_the_tables_hold_what_optax_has():
+def test_the_tables_list_every_optimizer_of_optax():
     known = {**found(), **everything()}
     for table in (NEEDS, NOT_BY_THEMSELVES, REFUSED, CONSTANT):
         assert set(table) <= set(known)
@@ -67,18 +85,18 @@ def test_what_cannot_run_is_refused_by_name_before_training(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_one_device_gives_what_a_plain_loop_gives(name):
+def test_one_device_equals_a_plain_loop(name):
     check({name: deviation(name, one_device())})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_one_device_gives_what_a_plain_loop_gives_with_all_others(name):
+def test_one_device_equals_a_plain_loop_with_all_other_optimizers(name):
     check({name: deviation(name, one_device())})
 
 
 @pytest.mark.parametrize("names", [ON_EIGHT, pytest.param([*everything()], marks=pytest.mark.slow)])
-def test_eight_devices_give_what_a_plain_loop_gives(names):
+def test_eight_devices_equal_a_plain_loop(names):
     result = printed("eight_devices_optimizers.py", *names)
     assert result["devices"] == 8
     assert set(result["found"]) == set(names)
@@ -125,11 +143,11 @@ DECAY = Options(weight_decay=0.1)
         (
             lambda rate: optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, 5, 20)),
             None,
-            r"looks at the value of the learning rate.*train\(schedule=",
+            r"uses the value of the learning rate.*train\(schedule=",
         ),
         (lambda rate: NoTransformation(), None, r"returned torch.optim.AdamW; expected an optax"),
         (wants_more, None, r"cannot be run: TypeError: .*curvature.*needs no more"),
-        (grows, None, r"returned state of another structure"),
+        (grows, None, r"returned state with a different structure"),
     ],
     ids=["lookahead", "sam", "linesearch", "MultiSteps", "value", "torch", "argument", "grows"],
 )
@@ -140,7 +158,7 @@ def test_other_faults_are_named_before_training(configure, options, message, tmp
         )
 
 
-def test_types_that_change_with_the_first_update_settle_before_it(tmp_path):
+def test_dtypes_that_the_first_update_changes_are_settled_before_it(tmp_path):
     def configure(rate):
         def init(params):
             return {"seen": 0, "norm": jnp.zeros((), jnp.int32)}
@@ -158,7 +176,7 @@ def test_types_that_change_with_the_first_update_settle_before_it(tmp_path):
 
 
 @pytest.mark.parametrize("name", everything())
-def test_every_state_is_stored_and_read_back(name, tmp_path):
+def test_every_optimizer_state_survives_a_checkpoint(name, tmp_path):
     state = start_state(mlp(optimizer=everything()[name])).opt_state
     check_storable(state)
     save_arrays(tmp_path / "state", state)()

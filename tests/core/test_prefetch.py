@@ -1,4 +1,4 @@
-"""Preparing batches ahead: in a thread where they are slow."""
+"""Preparing batches ahead, in a thread if they are slow."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ def prefetch_threads():
 
 
 @pytest.mark.parametrize("delay", [0, 0.1])
-def test_prefetch_raises_where_the_item_would_have_come(delay):
+def test_prefetch_raises_an_error_in_place_of_the_item(delay):
     def items():
         time.sleep(delay)
         yield 1
@@ -33,7 +33,7 @@ def test_prefetch_raises_where_the_item_would_have_come(delay):
         next(ahead)
 
 
-def test_prefetch_ends_its_thread_and_stays_within_its_size():
+def test_prefetch_ends_its_thread_and_is_at_most_its_size_ahead():
     made = []
     ahead = prefetch(slow(made), 2)
     assert [next(ahead), next(ahead)] == [0, 1]
@@ -43,7 +43,7 @@ def test_prefetch_ends_its_thread_and_stays_within_its_size():
     assert len(made) <= 6
 
 
-def test_cheap_items_are_made_without_a_thread():
+def test_cheap_items_are_computed_without_a_thread():
     for number in prefetch(iter(range(100)), 2):
         assert number < 100
         assert not prefetch_threads()

@@ -1,4 +1,4 @@
-"""What functions read from outside: seen when it changes, equal while it stays."""
+"""What functions read from outside: different after a change, equal without one."""
 
 import argparse
 import collections
@@ -53,7 +53,7 @@ class Model(Base):
 
 
 def changes():
-    """Return, by name, a function, and what changes something that it reads."""
+    """Return, by name, a function and another function that changes what it reads."""
     cell = [1.0]
     number = 1.0
 
@@ -111,7 +111,7 @@ def changes():
 
 
 @pytest.mark.parametrize("name", changes())
-def test_a_change_is_seen(name):
+def test_a_change_is_noticed(name):
     function, change = changes()[name]
     before = reads(function)
     assert reads(function) == before
@@ -119,14 +119,14 @@ def test_a_change_is_seen(name):
     assert reads(function) != before
 
 
-def test_what_refers_to_itself_ends():
+def test_cycles_end():
     model = Model()
     model.inner = model
     model.layers.append(model.layers)
     assert reads(model.forward) == reads(model.forward)
 
 
-def test_an_object_beyond_the_limit_counts_by_identity():
+def test_objects_beyond_the_limit_are_compared_by_identity():
     long = list(map(str, range(10)))
     many = [[number] for number in range(120_000)]
 

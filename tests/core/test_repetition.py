@@ -169,7 +169,7 @@ def test_a_stand_in_says_that_its_function_is_gone():
     assert lent(stand_in) is stand_in
     before = hash(stand_in)
     del doubled
-    with pytest.raises(ReferenceError, match=r"doubled of this state is gone; .*hold the"):
+    with pytest.raises(ReferenceError, match=r"doubled of this state no longer exists.*keep the"):
         stand_in(4)
     assert hash(stand_in) == before
     assert lent(len)([1, 2]) == 2

@@ -66,10 +66,10 @@ def test_a_state_survives_json(schedule):
         assert kept == stored
 
 
-def test_warm_up_rises_from_zero_over_the_given_updates():
+def test_warm_up_rises_linearly_from_zero():
     schedule = with_warmup(constant(), 4)
-    found = [rate(schedule, step, 0.8) for step in range(7)]
-    assert found == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    rates = [rate(schedule, step, 0.8) for step in range(7)]
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
 
 def test_warm_up_multiplies_any_schedule():
@@ -83,11 +83,11 @@ def test_warm_up_multiplies_any_schedule():
     assert plateau.init(0.3) == reduce_on_plateau().init(0.3)
 
 
-def test_a_large_count_of_updates_is_past_the_warm_up():
+def test_the_warm_up_ends_for_good():
     assert rate(with_warmup(constant(), 7), 2**31 - 1, 0.5) == 0.5
 
 
-def test_no_warm_up_is_the_schedule_itself():
+def test_a_warm_up_of_zero_steps_returns_the_schedule_itself():
     schedule = constant()
     assert with_warmup(schedule, 0) is schedule
 
@@ -109,7 +109,7 @@ def test_bad_arguments(build, message):
         build()
 
 
-def test_what_counts_as_a_schedule():
+def test_what_can_be_made_a_schedule():
     assert rate(as_schedule(None), 5, 0.25) == 0.25
     assert rate(as_schedule(OPTAX["linear"]), 10, 0.25) == pytest.approx(0.1)
     schedule = constant()
@@ -117,7 +117,7 @@ def test_what_counts_as_a_schedule():
     assert isinstance(as_schedule(lambda step: 0.1), Schedule)
 
 
-def test_the_metric_to_follow_must_be_there():
+def test_a_missing_metric_is_refused():
     plateau = reduce_on_plateau(patience=0)
     state = plateau.init(1.0)
     with pytest.raises(ValueError, match=r"needs an eval metric .* 'f1' was not found.*'loss'"):

@@ -116,7 +116,9 @@ def test_a_batch_that_was_left_out_is_not_scored(tmp_path, accumulation):
     order = medjax.epoch_order(7, 1, len(data))
     data[order[5]]["x"] = data[order[5]]["x"] * np.nan  # within the second of three batches
     result = run(
-        *(tmp_path, mlp(), Strict()),
+        tmp_path,
+        mlp(),
+        Strict(),
         data=data,
         evaluated=points(5),
         do_metrics_in_training=True,
@@ -127,7 +129,9 @@ def test_a_batch_that_was_left_out_is_not_scored(tmp_path, accumulation):
     assert int(result.state.skipped) == 1
     with pytest.raises(medjax.NonFiniteError):
         run(
-            *(tmp_path, mlp(), Strict()),
+            tmp_path,
+            mlp(),
+            Strict(),
             data=data,
             do_metrics_in_training=True,
             options=Options(length_window=0),

@@ -38,7 +38,7 @@ def printed(script, *arguments):
 
 
 @pytest.fixture(scope="module")
-def found():
+def results():
     return printed("eight_devices.py")
 
 
@@ -50,47 +50,54 @@ def created():
 @pytest.mark.parametrize(
     ("case", "shards"), [("from_key", 8), ("from_files", 8), ("from_values", 8), ("both axes", 4)]
 )
-def test_a_state_is_created_in_parts(created, case, shards):
-    held, split, whole = (created[case][name] for name in ("held", "split", "whole"))
-    assert len(held) == 8
-    assert split > 2 * whole
-    assert split / shards + whole <= held[0] <= held[-1] <= 1.05 * split / shards + whole
+def test_a_sharded_state_is_created_shard_by_shard(created, case, shards):
+    bytes_per_device, split, replicated = (
+        created[case][name] for name in ("held", "split", "whole")
+    )
+    assert len(bytes_per_device) == 8
+    assert split > 2 * replicated
+    assert (
+        split / shards + replicated
+        <= bytes_per_device[0]
+        <= bytes_per_device[-1]
+        <= 1.05 * split / shards + replicated
+    )
 
 
-def test_what_init_computes_it_computes_in_parts(created):
+def test_init_is_computed_shard_by_shard(created):
     # Traced for the layout and for the shapes; run as it is only by create_state, to compare.
     assert created["traced"] == [True, False, True] * 2
 
 
 @pytest.mark.parametrize("layout", ["data", "fsdp", "both", "apart"])
-def test_eight_devices_give_the_history_of_one(found, layout):
-    assert found["devices"] == 8
-    np.testing.assert_allclose(found[layout]["losses"], found["one"]["losses"], atol=1e-5)
-    np.testing.assert_allclose(found[layout]["w1"], found["one"]["w1"], atol=1e-4)
-    assert found["one"]["compilations"] == 2
-    assert found[layout]["compilations"] == (3 if layout == "apart" else 2)
-    first, last = found["one"]["losses"][0], found["one"]["losses"][-1]
+def test_eight_devices_give_the_history_of_one(results, layout):
+    assert results["devices"] == 8
+    np.testing.assert_allclose(results[layout]["losses"], results["one"]["losses"], atol=1e-5)
+    np.testing.assert_allclose(results[layout]["w1"], results["one"]["w1"], atol=1e-4)
+    assert results["one"]["compilations"] == 2
+    assert results[layout]["compilations"] == (3 if layout == "apart" else 2)
+    first, last = results["one"]["losses"][0], results["one"]["losses"][-1]
     assert last != pytest.approx(first, rel=1e-3)  # it did train
 
 
-def test_the_eval_loss_does_not_depend_on_the_batch_size(found):
-    losses = [metrics["loss"] for metrics in found["eval"].values()]
+def test_the_eval_loss_does_not_depend_on_the_batch_size(results):
+    losses = [metrics["loss"] for metrics in results["eval"].values()]
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-6)
-    assert [metrics["rows"] for metrics in found["eval"].values()] == [21, 21, 21]
+    assert [metrics["rows"] for metrics in results["eval"].values()] == [21, 21, 21]
 
 
-def test_fsdp_divides_what_a_device_holds(found):
-    held = {layout: found[layout]["bytes"] for layout in ("one", "data", "fsdp", "both")}
-    assert {layout: count for layout, (_, count) in held.items()} == {
+def test_fsdp_divides_the_memory_of_each_device(results):
+    sizes = {layout: results[layout]["bytes"] for layout in ("one", "data", "fsdp", "both")}
+    assert {layout: count for layout, (_, count) in sizes.items()} == {
         "one": 1,
         "data": 8,
         "fsdp": 8,
         "both": 8,
     }
-    whole = held["one"][0]
-    assert held["data"][0] == whole
-    assert held["fsdp"][0] < whole / 7
-    assert whole / 4 < held["both"][0] < whole / 3
+    complete = sizes["one"][0]
+    assert sizes["data"][0] == complete
+    assert sizes["fsdp"][0] < complete / 7
+    assert complete / 4 < sizes["both"][0] < complete / 3
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_how_an_array_is_split(shape, shards, expected):
 
 
 @pytest.mark.parametrize("fsdp", [0, 2, -1])
-def test_a_mesh_that_does_not_divide_is_refused(fsdp):
+def test_a_number_of_shards_that_does_not_divide_is_refused(fsdp):
     with pytest.raises(ValueError, match=rf"fsdp is {fsdp}; expected a divisor of the 1 devices"):
         sharding.make_mesh(fsdp, devices=jax.devices()[:1])
 

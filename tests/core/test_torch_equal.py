@@ -145,7 +145,7 @@ def test_medkits_arithmetic(tmp_path, accumulation):
     assert_same_run(result, model, history)
 
 
-def test_the_start_is_what_init_gives(tmp_path):
+def test_the_initial_state_is_that_of_init(tmp_path):
     result = medjax.train(
         mlp(), config(tmp_path, learning_rate=0.0, nb_training_epochs=1), TRAIN, callback=[]
     )

@@ -22,7 +22,7 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers with a first axis along which they lie, as `nn.scan` or `nn.vmap` makes it."""
+    """Layers stacked along the first axis, as by `nn.scan` or `nn.vmap`."""
 
     lifted: str
 
@@ -63,12 +63,16 @@ def spared(params):
 ATTENTION = [f"MultiHeadDotProductAttention_0/{part}" for part in ("query", "key", "value")]
 OF_LAYER = {
     *(f"{part}/bias" for part in ATTENTION),
-    *("MultiHeadDotProductAttention_0/out/bias", "LayerNorm_0/bias", "LayerNorm_0/scale"),
-    *("RMSNorm_0/scale", "Dense_0/bias"),
+    "MultiHeadDotProductAttention_0/out/bias",
+    "LayerNorm_0/bias",
+    "LayerNorm_0/scale",
+    "RMSNorm_0/scale",
+    "Dense_0/bias",
 }
 KERNELS = {
     *(f"{part}/kernel" for part in ATTENTION),
-    *("MultiHeadDotProductAttention_0/out/kernel", "Dense_0/kernel"),
+    "MultiHeadDotProductAttention_0/out/kernel",
+    "Dense_0/kernel",
 }
 
 
@@ -103,7 +107,7 @@ def below(name, paths):
     ],
     ids=lambda given: type(given).__name__ if isinstance(given, nn.Module) else "",
 )
-def test_biases_and_scales_of_flax_are_spared_whatever_their_shape(module, x, saved, decayed):
+def test_biases_and_scales_of_flax_do_not_decay_whatever_their_shape(module, x, saved, decayed):
     inputs = x if isinstance(x, tuple) else (x,)
     variables = jax.eval_shape(module.init, jax.random.key(0), *inputs)
     assert spared(variables["params"]) == (saved, decayed)
@@ -131,20 +135,20 @@ def test_biases_and_scales_of_flax_are_spared_whatever_their_shape(module, x, sa
         ("cls_token", (1, 1, 8), True),
     ],
 )
-def test_names_of_other_libraries(name, shape, decayed):
+def test_parameter_names_of_other_libraries(name, shape, decayed):
     assert decays({name: jax.ShapeDtypeStruct(shape, jnp.float32)}) == {name: decayed}
 
 
 @pytest.mark.parametrize(
     "leaves", [[jnp.ones((2, 2)), jnp.ones(2)], (jnp.ones((2, 2)), jnp.ones(2))]
 )
-def test_without_names_the_dimensions_decide(leaves):
+def test_parameters_without_names_go_by_their_dimensions(leaves):
     assert jax.tree.leaves(decays(leaves)) == [True, False]
     assert decays(leaves[0]) is True
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "camembert", "xlm-roberta", "distilbert"])
-def test_in_the_encoders_it_is_all_matrices(family):
+def test_all_matrices_of_the_encoders_decay(family):
     sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 16, "max_position_embeddings": 16}
     if family == "distilbert":

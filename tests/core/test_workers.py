@@ -25,7 +25,7 @@ def loader_of(preprocess, *, workers=2, nb_items=8, **options):
 
 
 def report(item, rng):
-    """Tell what the worker process is like."""
+    """Return facts about the worker process."""
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGUSR1)]
     name = (os.getpid(), jax.config.jax_platforms, handlers, rng.random())
     if item["name"] == "item 6":
@@ -46,17 +46,17 @@ def hangs(item):
 
 
 def hosts(loader, epoch, start=0, stop=None):
-    found = []
+    batches_so_far = []
     batches = loader.batches(epoch, start)
     for batch in batches:
-        found.append((batch.indices.tolist(), batch.host["name"]))
-        if len(found) == stop:
+        batches_so_far.append((batch.indices.tolist(), batch.host["name"]))
+        if len(batches_so_far) == stop:
             break
     batches.close()
-    return found
+    return batches_so_far
 
 
-def test_workers_give_what_this_process_gives_and_name_the_item_that_raises():
+def test_workers_equal_this_process_and_name_the_item_that_raises():
     alone, spawned = (
         loader_of(report, workers=0, length_window=0),
         loader_of(report, length_window=0),
@@ -70,14 +70,14 @@ def test_workers_give_what_this_process_gives_and_name_the_item_that_raises():
         order = [index for number in range(4) for index in _order(number)]
         before = order.index(6) // 2  # batches that come before the broken item
         assert before > 0
-        found, same = hosts(spawned, 1, stop=before), hosts(alone, 1, stop=before)
-        assert [indices for indices, _ in found] == [indices for indices, _ in same]
-        told = [name for _, names in found for name in names]
-        assert [draw for *_, draw in told] == [name[-1] for _, names in same for name in names]
-        assert os.getpid() not in {pid for pid, *_ in told}
+        from_workers, same = hosts(spawned, 1, stop=before), hosts(alone, 1, stop=before)
+        assert [indices for indices, _ in from_workers] == [indices for indices, _ in same]
+        reports = [name for _, names in from_workers for name in names]
+        assert [draw for *_, draw in reports] == [name[-1] for _, names in same for name in names]
+        assert os.getpid() not in {pid for pid, *_ in reports}
         # The accelerator is the trainer's, and so are the signals that ask it to save.
-        assert {platforms for _, platforms, *_ in told} == {"cpu"}
-        assert all(set(handlers) == {signal.SIG_IGN} for _, _, handlers, _ in told)
+        assert {platforms for _, platforms, *_ in reports} == {"cpu"}
+        assert all(set(handlers) == {signal.SIG_IGN} for _, _, handlers, _ in reports)
     finally:
         spawned.close()
     assert multiprocessing.active_children() == []
@@ -93,7 +93,7 @@ def _order(number):
     ("preprocess", "message"),
     [
         (dies, r"a worker process died at one of the items \[.*3.*\]"),
-        (hangs, r"the workers gave no example for 2 s; they were at items \[.*3.*\]"),
+        (hangs, r"the workers returned no example for 2 s while processing items \[.*3.*\]"),
     ],
 )
 def test_a_worker_that_dies_or_hangs_is_an_error_and_leaves_no_process(preprocess, message):
@@ -106,7 +106,7 @@ def test_a_worker_that_dies_or_hangs_is_an_error_and_leaves_no_process(preproces
     assert multiprocessing.active_children() == []
 
 
-def test_what_does_not_pickle_is_refused_by_name():
+def test_what_cannot_be_pickled_is_refused_by_name():
     with pytest.raises(ValueError, match=r"the preprocess cannot be sent to worker processes"):
         loader_of(lambda item: item)
     with pytest.raises(ValueError, match=r"the dataset cannot be sent .* define it at the top"):

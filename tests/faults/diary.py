@@ -1,4 +1,4 @@
-"""A callback that writes down every batch, for processes that do not live to tell."""
+"""A callback that records every batch in a file, for processes that get killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Line(NamedTuple):
 
 
 class Diary(medjax.TrainerCallback):
-    """Appends a line to a file for each batch; what is written outlives a SIGKILL."""
+    """Appends a line to a file for each batch; what is written survives a SIGKILL."""
 
     def __init__(self, file: Path) -> None:
         self._file = file.open("ab", buffering=0)

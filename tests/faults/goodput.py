@@ -65,12 +65,13 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=float, default=20.0, help="seconds that a process lives")
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--sleep", type=float, default=0.1, help="seconds added to each batch")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(
-            *(given.door, Path(folder)),
-            every=given.every,
-            total=60 * given.minutes,
-            sleep=given.sleep,
+            arguments.door,
+            Path(folder),
+            every=arguments.every,
+            total=60 * arguments.minutes,
+            sleep=arguments.sleep,
         )
     print(json.dumps(figures, indent=1))

@@ -15,7 +15,7 @@ from typing import Any
 
 
 class ForbiddenError(BaseException):
-    """What was done; no ``except Exception`` on the way swallows it."""
+    """A forbidden action; no ``except Exception`` in between catches it."""
 
 
 def forbid(event: str, arguments: tuple[Any, ...]) -> None:

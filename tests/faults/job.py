@@ -198,7 +198,7 @@ def digest(tree: Any) -> str:
 
 
 def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
-    """Return all that two equal runs have in common, as JSON gives it back."""
+    """Return everything that two equal runs have in common, as restored from JSON."""
     assert result.best_checkpoint is not None
     assert result.last_checkpoint is not None
     record = json.loads((result.last_checkpoint / "training_state.json").read_text())
@@ -224,23 +224,23 @@ def complete(
 
 
 def main(complete: Callable[..., dict[str, Any]]) -> None:
-    """Run a job as the command line says."""
+    """Run a job with the arguments of the command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("report_file", type=Path)
     parser.add_argument("--sleep", type=float, default=0.0, help="seconds added to each batch")
     parser.add_argument("--diary", type=Path, help="file to write every training batch into")
     parser.add_argument("--epochs", type=int, default=NB_EPOCHS)
-    given = parser.parse_args()
-    callback = [Diary(given.diary)] if given.diary else []
+    arguments = parser.parse_args()
+    callback = [Diary(arguments.diary)] if arguments.diary else []
     found = complete(
-        given.output_dir,
+        arguments.output_dir,
         callback=callback,
-        sleep=given.sleep,
-        nb_training_epochs=given.epochs,
-        patience=max(3, given.epochs),
+        sleep=arguments.sleep,
+        nb_training_epochs=arguments.epochs,
+        patience=max(3, arguments.epochs),
     )
-    given.report_file.write_text(json.dumps(found))
+    arguments.report_file.write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

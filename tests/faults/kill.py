@@ -49,8 +49,8 @@ def start(job: Any, folder: Path, cache: Path, sleep: float) -> int:
         os.dup2(log, 2)
         use_cpu(cache)
         diary = Diary(folder / "diary.txt")
-        found = job.complete(folder / "out", callback=diary, sleep=sleep)
-        (folder / "report.json").write_text(json.dumps(found))
+        report = job.complete(folder / "out", callback=diary, sleep=sleep)
+        (folder / "report.json").write_text(json.dumps(report))
         code = 0
     except SystemExit as asked:
         code = int(asked.code or 0)
@@ -70,26 +70,26 @@ def use_cpu(cache: Path) -> None:
 
 
 def ended(child: int) -> int | None:
-    """Return the exit status of a process, None while it runs."""
+    """Return the exit status of a process, or None while it runs."""
     done, status = os.waitpid(child, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if done else None
 
 
 def unfinished(out: Path) -> set[str]:
-    """Return the names in a folder that are no complete checkpoint."""
+    """Return the names in a folder that are not complete checkpoints."""
     if not out.is_dir():
         return set()
     return {path.name for path in out.iterdir() if path.name.startswith(UNFINISHED)}
 
 
 def newest(out: Path) -> str:
-    """Return the name of the newest folder, whatever it is: it changes when training goes on."""
+    """Return the name of the newest folder, which changes when training continues."""
     names = [path.name.removeprefix(UNFINISHED[0]) for path in out.glob("*")]
     return max((name[11:] for name in names), default="")
 
 
 def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str | None:
-    """Wait for the moment of a random kind, kill; return the kind, None if it completed before."""
+    """Kill at a moment of a random kind; return the kind, or None if the run completed before."""
     kind = rng.choice(KINDS)
     if not wait_for_moment(child, out, kind, rng, typical):
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -101,7 +101,7 @@ def kill_once(child: int, out: Path, rng: random.Random, typical: float) -> str 
 
 
 def wait_for_moment(child: int, out: Path, kind: str, rng: random.Random, typical: float) -> bool:
-    """Return whether the moment for a kill of a kind came before the process ended."""
+    """Return whether a moment of this kind came before the process ended."""
     began, before = time.monotonic(), unfinished(out)
     name = newest(out) if out.is_dir() else ""
     deadline = began + rng.uniform(0.0, typical)
@@ -122,7 +122,7 @@ def wait_for_moment(child: int, out: Path, kind: str, rng: random.Random, typica
 def campaign(
     root: Path, job: Any, *, kills: int, seed: int, per_run: int, sleep: float
 ) -> dict[str, Any]:
-    """Kill `kills` times over as many runs as that takes; return the figures."""
+    """Kill `kills` times, in as many runs as needed; return the counts."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()
@@ -184,13 +184,14 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--per-run", type=int, default=6, help="mean number of kills of a run")
     parser.add_argument("--sleep", type=float, default=0.01, help="seconds added to each batch")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = campaign(
-            *(Path(folder), importlib.import_module(JOBS[given.door])),
-            kills=given.kills,
-            seed=given.seed,
-            per_run=given.per_run,
-            sleep=given.sleep,
+            Path(folder),
+            importlib.import_module(JOBS[arguments.door]),
+            kills=arguments.kills,
+            seed=arguments.seed,
+            per_run=arguments.per_run,
+            sleep=arguments.sleep,
         )
     print(json.dumps(shown, indent=1))

@@ -47,9 +47,9 @@ def _fork(folder: Path, cache: Path, sleep: float, address: str, number: int) ->
         os.dup2(log, 2)
         kill.use_cpu(cache)
         medjax.initialize_distributed(address, 2, number, timeout=60)
-        found = job.complete(folder / "out", sleep=sleep)
+        report = job.complete(folder / "out", sleep=sleep)
         if number == 0:
-            (folder / "report.json").write_text(json.dumps(found))
+            (folder / "report.json").write_text(json.dumps(report))
         jax.distributed.shutdown()
         os._exit(0)
     except BaseException:
@@ -112,7 +112,7 @@ def kill_once(children: list[int], out: Path, rng: random.Random, typical: float
 
 
 def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -> dict[str, Any]:
-    """Kill `kills` times over as many runs as that takes; return the figures."""
+    """Kill `kills` times, in as many runs as needed; return the counts."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()
@@ -122,8 +122,11 @@ def campaign(root: Path, *, kills: int, seed: int, per_run: int, sleep: float) -
     wanted = (reference / "report.json").read_text()
     figures: dict[str, Any] = dict.fromkeys(
         (
-            *("kills", "kills that left an unfinished folder"),
-            *("kills before the first checkpoint", "completed runs", "identical runs"),
+            "kills",
+            "kills that left an unfinished folder",
+            "kills before the first checkpoint",
+            "completed runs",
+            "identical runs",
         ),
         0,
     )
@@ -162,13 +165,13 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--per-run", type=int, default=4, help="mean number of kills of a run")
     parser.add_argument("--sleep", type=float, default=0.01, help="seconds added to each batch")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = campaign(
-            *(Path(folder),),
-            kills=given.kills,
-            seed=given.seed,
-            per_run=given.per_run,
-            sleep=given.sleep,
+            Path(folder),
+            kills=arguments.kills,
+            seed=arguments.seed,
+            per_run=arguments.per_run,
+            sleep=arguments.sleep,
         )
     print(json.dumps(shown, indent=1))

@@ -28,7 +28,7 @@ def only_in(number: int, action: Any) -> Any:
 
 
 def seen_by() -> tuple[Any, list[Any]]:
-    """Return a `preprocess` without chance and a list of the items it was called with."""
+    """Return a deterministic `preprocess` and a list of the items it was called with."""
     items: list[Any] = []
 
     def counted(item: Any) -> Any:
@@ -39,12 +39,12 @@ def seen_by() -> tuple[Any, list[Any]]:
 
 
 def healthy(folder: Path) -> dict[str, Any]:
-    """Train in several ways that all end well."""
-    found: dict[str, Any] = {}
+    """Train in several ways that all succeed."""
+    results: dict[str, Any] = {}
     printer = medjax.DefaultPrinterCallback()
     options = job.EVERY_3 | {"log_dir": folder / "log"}
     result = job.run(folder / "data", options=options, callback=printer)
-    found["data"] = job.report(result, folder / "data")
+    results["data"] = job.report(result, folder / "data")
 
     preprocess, items = seen_by()
     parts = job.component()._replace(preprocess=preprocess)
@@ -57,26 +57,26 @@ def healthy(folder: Path) -> dict[str, Any]:
             parts=parts,
             nb_training_epochs=2,
         )
-        found[f"window {window}"] = result.history
+        results[f"window {window}"] = result.history
         nb_items.append(len(items))
 
     result = job.run(
-        *(folder / "fsdp",),
+        folder / "fsdp",
         mesh=sharding.make_mesh(2),
         parts=job.component(width=128),
         nb_training_epochs=1,
     )
     (folder / f"items {OWN}").write_text(json.dumps(nb_items))
-    found["fsdp"] = job.digest(result.state)
-    found["bytes"] = list(sharding.bytes_per_device(result.state.params["hidden"]).values())
-    found["evaluate"] = evaluate()
+    results["fsdp"] = job.digest(result.state)
+    results["bytes"] = list(sharding.bytes_per_device(result.state.params["hidden"]).values())
+    results["evaluate"] = evaluate()
 
     def stop() -> None:
         raise medjax.StopTraining(f"asked for by process {OWN}")
 
     result = job.run(folder / "stop", callback=At(1, 4, "train", only_in(1, stop)), seed=None)
-    found["stop"] = [result.stop_reason, len(result.history), job.digest(result.state)]
-    return found
+    results["stop"] = [result.stop_reason, len(result.history), job.digest(result.state)]
+    return results
 
 
 def evaluate() -> dict[str, float]:
@@ -87,7 +87,7 @@ def evaluate() -> dict[str, float]:
     options = medjax.Options(**job.OPTIONS)
     data = job.items(37, seed=5)
     return medjax.evaluate(
-        *(parts, variables, config, data), metrics_computer=job.Confidence(), options=options
+        parts, variables, config, data, metrics_computer=job.Confidence(), options=options
     )
 
 
@@ -123,14 +123,14 @@ def failing_restore(folder: Path) -> None:
 
 
 def differing(folder: Path) -> None:
-    """Start the processes unlike."""
+    """Start the processes with different settings."""
     (folder / "failed").write_text(str(time.time()))
     data = job.items(190 + OWN)
     job.run(folder / "out", data=data, batch_size=16 + 8 * OWN, options={"max_grad_norm": 1.0})
 
 
 def preempted(folder: Path) -> dict[str, Any]:
-    """Get SIGTERM in process 1 at the first start; go on at the second."""
+    """Get SIGTERM in process 1 at the first start; resume at the second."""
     signalled = only_in(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
     first = not (folder / "out").exists()
     result = job.run(
@@ -152,8 +152,8 @@ def main(address: str, number: int, scenario: str, folder: Path) -> None:
     global OWN
     OWN = number
     medjax.initialize_distributed(address, 2, number, timeout=120)
-    found = SCENARIOS[scenario](folder)
-    (folder / f"{number}.json").write_text(json.dumps(found))
+    results = SCENARIOS[scenario](folder)
+    (folder / f"{number}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def signal_once(
 
 
 def campaign(root: Path, job: Any, *, signals: int, seed: int, sleep: float) -> dict[str, Any]:
-    """Send `signals` signals over as many runs as that takes; return the figures."""
+    """Send `signals` signals, in as many runs as needed; return the counts."""
     rng = random.Random(seed)
     reference = root / "reference"
     reference.mkdir()
@@ -106,12 +106,13 @@ if __name__ == "__main__":
     parser.add_argument("--signals", type=int, default=20)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--sleep", type=float, default=0.02, help="seconds added to each batch")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shown = campaign(
-            *(Path(folder), importlib.import_module(JOBS[given.door])),
-            signals=given.signals,
-            seed=given.seed,
-            sleep=given.sleep,
+            Path(folder),
+            importlib.import_module(JOBS[arguments.door]),
+            signals=arguments.signals,
+            seed=arguments.seed,
+            sleep=arguments.sleep,
         )
     print(json.dumps(shown, indent=1))

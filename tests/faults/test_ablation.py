@@ -1,4 +1,4 @@
-"""Every part of the state counts: forget one, and the run ends differently."""
+"""Every part of the state is needed: without one, the run ends differently."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import medjax
 Forget = Callable[[Any], Any]
 
 
-def _nothing(whole: Any) -> Any:
-    return whole
+def _nothing(value: Any) -> Any:
+    return value
 
 
 def _reset(name: str) -> Forget:
@@ -68,8 +68,15 @@ def _schedule(**values: Any) -> Forget:
 
 
 STATE = [
-    *("params", "collections", "key", "step", "batch_step"),
-    *("gradients", "gradient_weight", "pending", "losses"),
+    "params",
+    "collections",
+    "key",
+    "step",
+    "batch_step",
+    "gradients",
+    "gradient_weight",
+    "pending",
+    "losses",
 ]
 OF_STATE = {
     **{name: _reset(name) for name in STATE},
@@ -97,18 +104,18 @@ def _resumed(
     of_state: Forget = _nothing,
     of_progress: Forget = _nothing,
 ) -> dict[str, Any]:
-    """Return the report of a run resumed without what is forgotten, or the error it ends with."""
+    """Return the report of a run resumed without a part, or the error it ends with."""
     shutil.copytree(saved, out)
     find, load = medjax.CheckpointStore.find, medjax.CheckpointStore.load
 
     def find_less(self: Any, resume: Any) -> Any:
-        found = find(self, resume)
-        progress = found.record["progress"]
+        checkpoint = find(self, resume)
+        progress = checkpoint.record["progress"]
         assert (progress["epoch"], progress["batch"]) == (3, 3)
-        return found._replace(record={**found.record, "progress": of_progress(progress)})
+        return checkpoint._replace(record={**checkpoint.record, "progress": of_progress(progress)})
 
-    def load_less(self: Any, found: Any, state: Any, shardings: Any) -> Any:
-        state = load(self, found, state, shardings)
+    def load_less(self: Any, checkpoint: Any, state: Any, shardings: Any) -> Any:
+        state = load(self, checkpoint, state, shardings)
         assert int(state.pending) == 1
         return jax.device_put(of_state(state), shardings)
 
@@ -123,20 +130,20 @@ def _resumed(
     return job.report(result, out)
 
 
-def test_nothing_forgotten_is_identical(saved, reference, tmp_path, monkeypatch):
+def test_a_complete_state_resumes_identically(saved, reference, tmp_path, monkeypatch):
     assert _resumed(saved, tmp_path / "out", monkeypatch) == reference
 
 
 @pytest.mark.parametrize("name", OF_STATE)
-def test_each_part_of_the_state_is_missed(name, saved, reference, tmp_path, monkeypatch):
-    found = _resumed(saved, tmp_path / "out", monkeypatch, of_state=OF_STATE[name])
-    assert found != reference
+def test_each_part_of_the_state_is_needed(name, saved, reference, tmp_path, monkeypatch):
+    report = _resumed(saved, tmp_path / "out", monkeypatch, of_state=OF_STATE[name])
+    assert report != reference
 
 
 @pytest.mark.parametrize("name", OF_PROGRESS)
-def test_each_part_of_the_progress_is_missed(name, saved, reference, tmp_path, monkeypatch):
-    found = _resumed(saved, tmp_path / "out", monkeypatch, of_progress=OF_PROGRESS[name])
-    assert found != reference
+def test_each_part_of_the_progress_is_needed(name, saved, reference, tmp_path, monkeypatch):
+    report = _resumed(saved, tmp_path / "out", monkeypatch, of_progress=OF_PROGRESS[name])
+    assert report != reference
 
 
 def test_every_part_is_covered():
@@ -154,7 +161,7 @@ def test_every_part_is_covered():
 
 @pytest.mark.parametrize("name", ["none", "skipped_in_row", "skipped"])
 def test_the_counts_of_skipped_batches_are_restored(name, tmp_path, monkeypatch):
-    """Two bad batches in a row are too many, also when a kill lies between them."""
+    """Two bad batches in a row are too many, even with a kill between them."""
     data = job.items(160)
     order = medjax.epoch_order(11, 1, len(data))
     for index in order[5 * 16 : 7 * 16]:
@@ -174,9 +181,9 @@ def test_the_counts_of_skipped_batches_are_restored(name, tmp_path, monkeypatch)
         run(callback=At(1, 6, "train", die))
     original = medjax.CheckpointStore.load
 
-    def load(self: Any, found: Any, state: Any, shardings: Any) -> Any:
-        state = original(self, found, state, shardings)
-        assert found.record["progress"]["batch"] == 6
+    def load(self: Any, checkpoint: Any, state: Any, shardings: Any) -> Any:
+        state = original(self, checkpoint, state, shardings)
+        assert checkpoint.record["progress"]["batch"] == 6
         assert (int(state.skipped), int(state.skipped_in_row)) == (1, 1)
         if name != "none":
             state = state.replace(**{name: jnp.zeros_like(getattr(state, name))})

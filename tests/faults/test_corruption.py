@@ -1,4 +1,4 @@
-"""Random damage to the newest checkpoint: the one before is taken, or the right state is read."""
+"""Random damage to the newest checkpoint: the previous one is used, or the right state is read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def sound(tmp_path_factory) -> Path:
     with CheckpointStore(folder, "run") as store:
         for value in (1.0, 2.0):
             store.save(
-                *(store.new_path(int(value)), _tree(value), {"at": value}),
+                store.new_path(int(value)),
+                _tree(value),
+                {"at": value},
                 metric=value,
                 config={"learning_rate": 0.1},
                 write_files=lambda folder: (folder / "own.bin").write_bytes(bytes(range(200))),
@@ -78,7 +80,7 @@ KINDS = ("flip", "byte", "truncate", "empty", "delete")
 
 
 def _damages(files: list[Path], times: int, rng: random.Random) -> list[tuple[Path, str]]:
-    """Return which files to damage how: each file in each way if `times` allow it."""
+    """Return which files to damage and how: each file in each way if `times` is large enough."""
     every = [(path, kind) for path in files for kind in KINDS]
     rng.shuffle(every)
     return [every[number % len(every)] for number in range(times)]
@@ -86,7 +88,7 @@ def _damages(files: list[Path], times: int, rng: random.Random) -> list[tuple[Pa
 
 @pytest.mark.parametrize(("times", "seed"), [(60, 1), pytest.param(400, 2, marks=pytest.mark.slow)])
 def test_random_damage(times, seed, sound, tmp_path, caplog):
-    """Damages of every file; the long form, ``-m slow -s``, prints the counts by file and kind."""
+    """Damage to every file; the long form, ``-m slow -s``, prints the counts by file and kind."""
     rng = random.Random(seed)
     caplog.set_level(logging.WARNING, logger="medjax")
     newest = medjax.last_checkpoint(sound)
@@ -98,18 +100,18 @@ def test_random_damage(times, seed, sound, tmp_path, caplog):
         _damage(damaged / target, kind, rng)
         caplog.clear()
         at, state = _restore(folder)
-        told = f"{kind} in {target}"
+        case = f"{kind} in {target}"
         outcome = "fallen back" if at == 1.0 else "not affected"
         counts.update([outcome if _equal(state, _tree(at)) else "wrong loaded", str(target), kind])
         if outcome == "fallen back":
-            assert not damaged.exists(), told
-            assert damaged.with_name("corrupt_" + damaged.name).is_dir(), told
-            assert "set aside as corrupt_checkpoint_002" in caplog.text, told
-            assert f"taken instead: {folder}/checkpoint_001" in caplog.text, told
+            assert not damaged.exists(), case
+            assert damaged.with_name("corrupt_" + damaged.name).is_dir(), case
+            assert "set aside as corrupt_checkpoint_002" in caplog.text, case
+            assert f"which is intact: {folder}/checkpoint_001" in caplog.text, case
         else:
             # Only blanks between the entries of the manifest may differ unnoticed.
-            assert target.name == "manifest.json", told
-            assert caplog.text == "", told
+            assert target.name == "manifest.json", case
+            assert caplog.text == "", case
         shutil.rmtree(folder)
     print(json.dumps({"tried": times, "wrong loaded": 0, **counts}, indent=1))
     assert counts["wrong loaded"] == 0
@@ -117,7 +119,7 @@ def test_random_damage(times, seed, sound, tmp_path, caplog):
     assert times < len(files) * len(KINDS) or all(counts[str(path)] for path in files)
 
 
-def test_all_damaged(sound, tmp_path):
+def test_all_checkpoints_damaged(sound, tmp_path):
     folder = Path(shutil.copytree(sound, tmp_path / "out"))
     for checkpoint in folder.iterdir():
         (checkpoint / "own.bin").write_bytes(b"damaged")
@@ -149,7 +151,7 @@ def test_files_may_be_added_but_not_to_the_arrays(sound, tmp_path):
     assert _restore(folder)[0] == 1.0
 
 
-def test_set_aside_twice_under_one_name(sound, tmp_path):
+def test_setting_aside_under_a_name_in_use(sound, tmp_path):
     folder = Path(shutil.copytree(sound, tmp_path / "out"))
     newest = medjax.last_checkpoint(folder)
     shutil.copytree(newest, newest.with_name("corrupt_" + newest.name))
@@ -158,14 +160,16 @@ def test_set_aside_twice_under_one_name(sound, tmp_path):
     assert newest.with_name(f"corrupt_{newest.name}-1").is_dir()
 
 
-def test_after_a_fallback_the_run_goes_on(sound, tmp_path):
+def test_after_a_fallback_the_run_continues(sound, tmp_path):
     folder = Path(shutil.copytree(sound, tmp_path / "out"))
     (medjax.last_checkpoint(folder) / "manifest.json").unlink()
     with CheckpointStore(folder, "reader") as store:
         store.restore("auto", _tree(0), _layout())
         assert store.run == "run"
         store.save(
-            *(store.new_path(2), _tree(3.0), {"at": 3.0}),
+            store.new_path(2),
+            _tree(3.0),
+            {"at": 3.0},
             metric=0.1,
             config={},
             write_files=lambda folder: None,
@@ -191,8 +195,18 @@ def test_a_disk_that_cannot_be_read(fault, sound, tmp_path, monkeypatch):
 
 
 BAD_MANIFESTS = [
-    *("", "{}", "[]", "null", '{"own.bin": 3}', '{"own.bin": [200]}', '{"own.bin": null}'),
-    *('{"own.bin": [1e999, "x"]}', '{"own.bin": [NaN, "x"]}', "[" * 100_000, "{", "\ud800"),
+    "",
+    "{}",
+    "[]",
+    "null",
+    '{"own.bin": 3}',
+    '{"own.bin": [200]}',
+    '{"own.bin": null}',
+    '{"own.bin": [1e999, "x"]}',
+    '{"own.bin": [NaN, "x"]}',
+    "[" * 100_000,
+    "{",
+    "\ud800",
 ]
 
 
@@ -212,17 +226,28 @@ def _record(**changes: object) -> str:
 @pytest.mark.parametrize(
     "content",
     [
-        *("", "null", "[]", "3", "[" * 100_000, "{}"),
-        *(_record(serial="1"), _record(run=None), _record(metric="x"), _record(metric=[])),
+        "",
+        "null",
+        "[]",
+        "3",
+        "[" * 100_000,
+        "{}",
+        _record(serial="1"),
+        _record(run=None),
+        _record(metric="x"),
+        _record(metric=[]),
         *(
             _record(spec={"w": leaf})
             for leaf in ({"a": [], "b": "x"}, "ab", [3, "x"], [["a"], "x"])
         ),
-        *(_record(serial=-1), _record(serial=2**31)),
-        *(_record(format=None), _record(progress=[]), _record(metric=10**400)),
+        _record(serial=-1),
+        _record(serial=2**31),
+        _record(format=None),
+        _record(progress=[]),
+        _record(metric=10**400),
     ],
 )
-def test_bad_records_are_no_checkpoints(content, sound, tmp_path):
+def test_folders_with_bad_records_are_not_checkpoints(content, sound, tmp_path):
     folder = Path(shutil.copytree(sound, tmp_path / "out"))
     newest = medjax.last_checkpoint(folder)
     (newest / "training_state.json").write_text(content)

@@ -24,7 +24,7 @@ HERE, ROOT = Path(__file__).parent, Path(medjax.__file__).parents[1]
 
 
 class Broken:
-    """A dataset with an item that raises, until it is mended."""
+    """A dataset with an item that raises until it is fixed."""
 
     def __init__(self, items: list, index: int) -> None:
         self.items, self.index = items, index
@@ -38,7 +38,7 @@ class Broken:
         return self.items[index]
 
 
-def test_an_item_that_raises_is_named_and_the_run_goes_on_once_it_is_mended(tmp_path, reference):
+def test_an_item_that_raises_is_named_and_the_run_continues_once_it_is_fixed(tmp_path, reference):
     out = tmp_path / "out"
     broken = int(medjax.epoch_order(11, 1, job.NB_ITEMS)[-1])  # read in the last window
     with pytest.raises(ItemError, match=rf"item {broken} of the dataset .*OSError.* then resume"):
@@ -58,7 +58,7 @@ def test_an_item_that_raises_in_the_drop_in(tmp_path):
 
 
 def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
-    """Preprocess as the job does; where the file is, die or hang at an item."""
+    """Preprocess as the job does; if the file exists, die or hang at an item."""
     if (folder / "armed").exists() and item["tokens"] == job.items()[37]["tokens"]:
         if how == "dies":
             os._exit(3)
@@ -67,9 +67,10 @@ def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("dies", "a worker process died"), ("hangs", "gave no example for 3 s")]
+    ("how", "message"),
+    [("dies", "a worker process died"), ("hangs", "returned no example for 3 s")],
 )
-def test_a_worker_that_fails_is_named_and_the_run_goes_on(how, message, tmp_path):
+def test_a_worker_that_fails_is_named_and_the_run_continues(how, message, tmp_path):
     out = tmp_path / "out"
     parts = job.component()
     parts = parts._replace(preprocess=functools.partial(fails_once, tmp_path, how))
@@ -87,8 +88,8 @@ def test_a_worker_that_fails_is_named_and_the_run_goes_on(how, message, tmp_path
     assert multiprocessing.active_children() == []
     (tmp_path / "armed").unlink()
     resumed = job.run(out, resume="auto", **more)
-    whole = job.run(tmp_path / "whole", **more)
-    assert job.report(resumed, out) == job.report(whole, tmp_path / "whole")
+    uninterrupted = job.run(tmp_path / "whole", **more)
+    assert job.report(resumed, out) == job.report(uninterrupted, tmp_path / "whole")
 
 
 # What comes from outside: the processes of a job as a batch system sees them.
@@ -143,7 +144,7 @@ def _is_there(group: int) -> bool:
 
 @DOORS
 def test_a_signal_to_all_processes_of_a_job_loses_no_step(door, tmp_path):
-    """As SLURM and systemd send it: the workers hear it too, and the batch at hand needs them."""
+    """As sent by SLURM and systemd: the workers get it too, and the current batch needs them."""
     run = Job(door, tmp_path)
     try:
         run.wait_for_batches(5)

@@ -1,4 +1,4 @@
-"""Leaving right after a save: it is committed, the process is gone, the error is the training's."""
+"""Exit right after a save: the save is committed, the process ends, training's error is shown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = {
 @pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_process_that_leaves_after_a_save(kind, workers, tmp_path):
-    code, said = KINDS[kind]
+    code, message = KINDS[kind]
     out = tmp_path / "out"
     here = Path(__file__).parent
     environment = os.environ | {
@@ -45,7 +45,7 @@ def test_a_process_that_leaves_after_a_save(kind, workers, tmp_path):
     ended = time.time()
     assert done.returncode == code, done.stderr
     assert ended - float(done.stdout.split()[-1]) < LONGEST
-    assert said in done.stderr
+    assert message in done.stderr
     if kind == "exception":
         assert done.stderr.rstrip().splitlines()[-1].startswith("raised by the callback At")
     assert [path.name[:11] for path in out.iterdir()] == ["checkpoint_"] * len(list(out.iterdir()))

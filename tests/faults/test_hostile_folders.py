@@ -1,4 +1,4 @@
-"""Folders that lie end in a documented error within seconds: nothing hangs or fills the memory.
+"""Malicious folders end in a documented error within seconds; nothing hangs or fills the memory.
 
 Whoever forges a checkpoint forges its manifest as well.
 """
@@ -130,7 +130,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-def test_json_of_orbax_that_is_none(kind, checkpoint):
+def test_malformed_json_of_orbax(kind, checkpoint):
     metadata(checkpoint).write_text(CONTENTS[kind])
     sign(checkpoint)
     with pytest.raises(CorruptCheckpointError, match=r"arrays of .* cannot be read"):
@@ -154,8 +154,8 @@ FORGED = {
 
 
 @pytest.mark.parametrize("kind", FORGED)
-def test_a_position_that_no_run_can_have(kind, saved, tmp_path):
-    fields, said = FORGED[kind]
+def test_impossible_positions(kind, saved, tmp_path):
+    fields, message = FORGED[kind]
     out = Path(shutil.copytree(saved, tmp_path / "out"))
     newest = max(out.glob("checkpoint_*"), key=lambda path: path.name)
     file = newest / "training_state.json"
@@ -166,7 +166,7 @@ def test_a_position_that_no_run_can_have(kind, saved, tmp_path):
         progress[name] = {**held, **value} if isinstance(held, dict) else value
     file.write_text(json.dumps(record))
     sign(newest)
-    with pytest.raises(CorruptCheckpointError, match=said):
+    with pytest.raises(CorruptCheckpointError, match=message):
         job.run(out, resume=newest, options=job.EVERY_3)
 
 
@@ -207,7 +207,7 @@ def read(folder: Path) -> None:
     read_params(folder, config)
 
 
-def test_the_model_is_sound(model):
+def test_the_model_is_intact(model):
     read(model)
 
 
@@ -252,7 +252,7 @@ def test_layers_that_the_weights_do_not_have(size, model):
 
 @pytest.mark.parametrize("name", ["layer_norm_eps", "initializer_range", "hidden_dropout_prob"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -1.0])
-def test_numbers_that_are_none(name, value, model):
+def test_malformed_numbers(name, value, model):
     content = json.loads((model / "config.json").read_text()) | {name: value}
     (model / "config.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=name):
@@ -285,15 +285,15 @@ def test_headers_of_safetensors_that_lie(kind, model):
         read(model)
 
 
-def test_a_tensor_without_elements_and_without_end(model):
-    """Its bytes are none, so that its header is sound."""
+def test_a_tensor_without_elements(model):
+    """It has no bytes, so its header is valid."""
     empty = {"embeddings.word_embeddings.weight": np.zeros((0, 8), np.float32)}
     save_file(empty, model / "model.safetensors")
     with pytest.raises(ValueError, match=r"num_hidden_layers is 2; the weights have 0 layers"):
         read(model)
 
 
-def test_other_data_at_the_end_of_an_epoch_is_told(tmp_path, caplog):
+def test_other_data_at_the_end_of_an_epoch_is_a_warning(tmp_path, caplog):
     caplog.set_level(logging.WARNING, logger="medjax")
     data = job.items()
     job.run(tmp_path, nb_training_epochs=1, data=data)
@@ -301,7 +301,5 @@ def test_other_data_at_the_end_of_an_epoch_is_told(tmp_path, caplog):
     assert "items" not in caplog.text
     grown = job.run(tmp_path, resume="auto", nb_training_epochs=3, data=[*data, *data[:7]])
     assert len(grown.history) == 3
-    said = (
-        f"has {len(data) + 7} items now, {len(data)} when the checkpoint was saved, at the end of"
-    )
-    assert caplog.text.count(said) == 1
+    message = f"has {len(data) + 7} items, but it had {len(data)} when the checkpoint was saved, at"
+    assert caplog.text.count(message) == 1

@@ -38,7 +38,7 @@ def _position(out: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", None)])
-def test_a_signal_saves_the_very_batch(name, code, tmp_path, reference):
+def test_a_signal_saves_at_that_batch(name, code, tmp_path, reference):
     out = tmp_path / "out"
     before = [signal.getsignal(getattr(signal, each)) for each in HANDLED]
     with pytest.raises(KeyboardInterrupt if code is None else SystemExit) as raised:
@@ -51,7 +51,7 @@ def test_a_signal_saves_the_very_batch(name, code, tmp_path, reference):
     assert job.report(job.run(out, resume="auto"), out) == reference
 
 
-def test_an_answered_ctrl_c_says_where_it_stopped_and_not_how(tmp_path, caplog):
+def test_a_handled_ctrl_c_names_the_checkpoint_without_a_traceback(tmp_path, caplog):
     with pytest.raises(KeyboardInterrupt) as raised:
         job.run(tmp_path / "out", callback=At(1, 4, "train", _send("SIGINT")))
     assert type(raised.value) is KeyboardInterrupt
@@ -89,8 +89,8 @@ def test_an_interrupted_evaluation_is_repeated(epoch, batch, tmp_path, reference
     assert evaluated[:3] == [(0, "eval"), (1, "eval"), (2, "eval")]
 
 
-def test_a_signal_at_the_very_end(tmp_path, reference):
-    """All is done and saved; the process still ends as it was told to."""
+def test_a_signal_at_the_end_of_the_run(tmp_path, reference):
+    """Everything is done and saved; the process still ends as the signal asks."""
     out = tmp_path / "out"
 
     class Late:
@@ -116,7 +116,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path, reference):
-    """As the Ctrl-C of jobs in the background is: it means the job in front."""
+    """As in background jobs: a Ctrl-C is meant for the job in the foreground."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = tmp_path / "out"
     result = job.run(out, callback=At(2, 7, "train", _send("SIGINT")), options=job.EVERY_3)
@@ -124,8 +124,8 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path, reference):
     assert job.report(result, out)["history"] == reference["history"]
 
 
-def test_a_handler_not_set_from_python_gives_way_to_the_default(monkeypatch):
-    """Python has no name for it (None) and could not set it back."""
+def test_a_handler_not_set_from_python_is_replaced_by_the_default(monkeypatch):
+    """Python reports it as None and cannot restore it."""
     original = signal.signal
     monkeypatch.setattr(
         signal, "signal", lambda signum, handler: original(signum, handler) and None
@@ -140,7 +140,7 @@ def test_a_handler_not_set_from_python_gives_way_to_the_default(monkeypatch):
             original(getattr(signal, each), handler)
 
 
-def test_ctrl_c_twice_within_a_save_leaves_the_former_checkpoint(tmp_path, reference):
+def test_ctrl_c_twice_within_a_save_leaves_the_previous_checkpoint(tmp_path, reference):
     """The first asks to stop after the batch, the second does not wait for the component."""
     out = tmp_path / "out"
     parts = job.component()
@@ -169,7 +169,7 @@ def test_a_run_that_was_interrupted_many_times(tmp_path, reference):
     assert job.report(job.run(out, resume="auto"), out) == reference
 
 
-def test_a_process_gets_143_and_goes_on(tmp_path, reference):
+def test_a_process_exits_with_143_and_resumes(tmp_path, reference):
     environment = os.environ | {
         "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
         "JAX_PLATFORMS": "cpu",
@@ -225,7 +225,7 @@ def test_signals_at_random_moments_lose_no_step(door, signals):
     assert figures["identical runs"] == figures["completed runs"] > 0
 
 
-def test_a_signal_when_all_is_done_still_ends_the_process():
+def test_a_signal_after_the_last_save_still_ends_the_process():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as raised, Preemption():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -235,7 +235,7 @@ def test_a_signal_when_all_is_done_still_ends_the_process():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_several_processes_are_asked_without_a_gap(monkeypatch):
+def test_several_processes_number_their_calls_consecutively(monkeypatch):
     asked = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(

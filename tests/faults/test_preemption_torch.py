@@ -1,4 +1,4 @@
-"""Signals through the drop-in, one by one: saved at the very batch, ended as asked, resumed."""
+"""Signals in the drop-in, one by one: saved at that batch, ended as asked, resumed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def whole(tmp_path_factory) -> dict:
         ("train", 11, signal.SIGINT, None),
     ],
 )
-def test_a_signal_saves_the_very_batch(phase, batch, signum, code, tmp_path, whole):
+def test_a_signal_saves_at_that_batch(phase, batch, signum, code, tmp_path, whole):
     out = tmp_path / "out"
     before = [signal.getsignal(each) for each in HANDLED]
     trainer = torch_job.make(out, callback=At(2, batch, phase, _send(signum)))

@@ -23,7 +23,7 @@ FAILURES = ("failing", "failing_save", "failing_restore", "differing")
 
 
 class Ended(NamedTuple):
-    """How a pair of processes ended: codes, standard errors, and the wall time of it."""
+    """How a pair of processes ended: exit codes, standard errors and wall time."""
 
     codes: list[int]
     errors: list[str]
@@ -157,7 +157,7 @@ def test_a_failure_in_one_process_ends_both(scenario, number, shown, pairs):
 
 
 def test_a_failed_pair_resumes(pairs):
-    """The checkpoint before the failure is complete and none is half there."""
+    """The checkpoint before the failure is complete, and there is no incomplete one."""
     out = pairs["failing"].folder / "out"
     record = json.loads((medjax.last_checkpoint(out) / "training_state.json").read_text())
     assert (record["progress"]["epoch"], record["progress"]["batch"]) == (2, 3)

@@ -1,4 +1,4 @@
-"""What `train(resume=...)` goes on from, and what it refuses."""
+"""What `train(resume=...)` resumes from, and what it refuses."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def out(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "out"))
 
 
-def test_auto_in_an_empty_or_missing_folder_starts_afresh(tmp_path, reference):
+def test_auto_in_an_empty_or_missing_folder_starts_a_new_run(tmp_path, reference):
     assert job.report(
         job.run(tmp_path / "deep" / "out", resume="auto"), tmp_path / "deep" / "out"
     ) == (reference)
 
 
-def test_auto_goes_on(out, reference):
+def test_auto_resumes(out, reference):
     assert job.report(job.run(out, resume="auto"), out) == reference
 
 
-def test_a_path_goes_on(out, reference):
+def test_a_path_resumes(out, reference):
     result = job.run(out, resume=medjax.last_checkpoint(out))
     assert job.report(result, out) == reference
 
@@ -44,24 +44,24 @@ def test_a_path_into_another_folder(out, tmp_path, reference):
     before = sorted(out.rglob("*"))
     other = tmp_path / "other"
     result = job.run(other, resume=str(medjax.last_checkpoint(out)))
-    found = job.report(result, other)
-    assert found["state"] == reference["state"]
-    assert found["history"] == reference["history"]
+    report = job.report(result, other)
+    assert report["state"] == reference["state"]
+    assert report["history"] == reference["history"]
     assert sorted(out.rglob("*")) == before
 
 
-def test_none_starts_afresh_and_leaves_the_others(out, reference):
+def test_none_starts_a_new_run_and_keeps_other_checkpoints(out, reference):
     others = {path.name for path in out.iterdir()}
     result = job.run(out)
-    found = job.report(result, out)
-    assert found["state"] == reference["state"]
+    report = job.report(result, out)
+    assert report["state"] == reference["state"]
     assert others < {path.name for path in out.iterdir()}
     assert medjax.last_checkpoint(out) == result.last_checkpoint
     assert medjax.best_checkpoint(out) == result.best_checkpoint
 
 
 @pytest.mark.parametrize("resume", ["no/such/folder", "Auto"])
-def test_a_path_that_is_not_there(out, resume):
+def test_a_missing_path(out, resume):
     with pytest.raises(medjax.CheckpointError, match="no such folder"):
         job.run(out, resume=resume)
 
@@ -75,8 +75,8 @@ def test_a_completed_run_returns_at_once(tmp_path, reference):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == files
 
 
-def test_what_a_kill_left_superseded_is_deleted(tmp_path, monkeypatch, reference):
-    """As if the kill fell between the last commit and the deletion of the checkpoint before."""
+def test_superseded_checkpoints_left_by_a_kill_are_deleted(tmp_path, monkeypatch, reference):
+    """As if the run was killed between the last commit and the deletion of the previous one."""
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
         patched.setattr(medjax.CheckpointStore, "_delete_superseded", lambda self: None)
@@ -188,14 +188,14 @@ def test_no_checkpoint_holds_what_is_not_finite(tmp_path):
         ({"gradient_accumulation_steps": 3}, "gradient_accumulation_steps was 2"),
     ],
 )
-def test_a_position_that_means_nothing_is_refused(out, change, said):
+def test_a_position_in_different_data_is_refused(out, change, said):
     before = sorted(out.rglob("*"))
     with pytest.raises(medjax.MismatchError, match=said):
         job.run(out, resume="auto", **change)
     assert sorted(out.rglob("*")) == before
 
 
-def test_at_the_end_of_an_epoch_they_may_change(tmp_path):
+def test_data_may_change_between_epochs(tmp_path):
     out = tmp_path / "out"
     job.run(out, nb_training_epochs=1)
     result = job.run(out, nb_training_epochs=2, resume="auto", batch_size=32, data=job.items(100))
@@ -259,7 +259,7 @@ def test_the_folder_holds_checkpoints_only(tmp_path):
     assert len(list((tmp_path / "all").iterdir())) == 2 * (4 + 1)  # 3, 6, 9, 12 and the end
 
 
-def test_the_last_checkpoint_is_there_at_on_train_end(tmp_path):
+def test_the_last_checkpoint_exists_at_on_train_end(tmp_path):
     seen = []
 
     class Look(medjax.TrainerCallback):

@@ -74,11 +74,11 @@ def test_sources_load_plain_data_only():
             forbidden |= {"pickle.load", "pickle.loads", "pickle.Unpickler"}
         for name, call in calls_of(path):
             assert name not in forbidden, f"{path}:{call.lineno}"
-            given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             if name == "torch.load":
                 loaded += 1
-                assert given["weights_only"] == "True", f"{path}:{call.lineno}"
-            assert given.get("allow_pickle", "False") == "False", f"{path}:{call.lineno}"
+                assert keywords["weights_only"] == "True", f"{path}:{call.lineno}"
+            assert keywords.get("allow_pickle", "False") == "False", f"{path}:{call.lineno}"
     assert loaded
 
 
@@ -101,7 +101,9 @@ def _save(folder: Path, write_files=_write_files) -> Path:
     with CheckpointStore(folder, "run") as store:
         path = store.new_path(1)
         store.save(
-            *(path, _state(), {"at": 1}),
+            path,
+            _state(),
+            {"at": 1},
             metric=None,
             config={},
             write_files=write_files,
@@ -116,7 +118,7 @@ def _restore(checkpoint: Path):
 
 
 def _sign(checkpoint: Path) -> None:
-    """Write the manifest anew, through links if there are any."""
+    """Write the manifest again, following links if there are any."""
     files = [p for p in checkpoint.rglob("*") if p.is_file() and p.name != "manifest.json"]
     for folder in checkpoint.iterdir():
         if folder.is_symlink() and folder.is_dir():
@@ -167,7 +169,7 @@ def test_links_out_of_a_checkpoint_are_refused(name, checkpoint):
     (checkpoint / name).symlink_to(outside)
     if name != "manifest.json":
         _sign(checkpoint)
-    with pytest.raises(CorruptCheckpointError, match=r"symbolic link|no regular file"):
+    with pytest.raises(CorruptCheckpointError, match=r"symbolic link|not a regular file"):
         _restore(checkpoint)
     assert medjax.last_checkpoint(checkpoint.parent) in (None, checkpoint)
 
@@ -191,7 +193,7 @@ def test_a_checkpoint_folder_may_itself_be_linked_to(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "training_state.json"])
-def test_json_files_have_a_largest_size(name, checkpoint, monkeypatch):
+def test_json_files_have_a_maximum_size(name, checkpoint, monkeypatch):
     file = checkpoint / name
     file.write_bytes(file.read_bytes() + 10_000 * b" ")
     if name == "training_state.json":
@@ -204,14 +206,14 @@ def test_json_files_have_a_largest_size(name, checkpoint, monkeypatch):
         _restore(checkpoint)
 
 
-def test_what_could_not_be_read_again_is_not_written(checkpoint, monkeypatch):
+def test_files_too_large_to_be_read_are_not_written(checkpoint, monkeypatch):
     monkeypatch.setattr(manifest_module, "MAX_JSON", 100)
     with pytest.raises(CheckpointError, match=r"could not be saved .* more than the"):
         _save(checkpoint.parent)
     assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(checkpoint):
+def test_a_pipe_instead_of_a_file_does_not_block(checkpoint):
     (checkpoint / "training_state.json").unlink()
     os.mkfifo(checkpoint / "training_state.json")
     with pytest.raises(CorruptCheckpointError):
@@ -219,7 +221,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(checkpoint):
 
 
 def test_arrays_larger_than_the_record_says_are_not_read(checkpoint, monkeypatch):
-    """The record and the manifest agree; only what Orbax wrote is of another size."""
+    """The record and the manifest agree; only the arrays have a different size."""
     shutil.rmtree(checkpoint / "training_state")
     save_arrays(checkpoint / "training_state", {"w": np.zeros((5000, 5000), np.float32)})()
     _sign(checkpoint)

@@ -1,4 +1,4 @@
-"""Disks that fill up, folders that go or belong to another run: told, and nothing is lost."""
+"""Full disks and folders that vanish or belong to another run: reported, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _wait_for_save(folder: Path) -> None:
-    """Wait until the save that is under way beside training is committed."""
+    """Wait until the save in the background is committed."""
     while list(folder.glob(".saving-*")):
         time.sleep(0.01)
 
@@ -51,7 +51,7 @@ def test_a_disk_too_small_for_the_state(tmp_path):
             def on_train_begin(self) -> None:
                 begun.append(True)
 
-        with pytest.raises(CheckpointError, match=r"has 2\.\d MB free.*will lie there at once"):
+        with pytest.raises(CheckpointError, match=r"has 2\.\d MB free.*will be stored there"):
             job.run(disk / "out", callback=Begun(), parts=job.component(width=400))
         assert begun == []
         assert list((disk / "out").iterdir()) == []
@@ -74,7 +74,7 @@ def test_a_folder_deleted_under_the_run(again, tmp_path):
     assert not out.exists() or list(out.iterdir()) == []
 
 
-def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(tmp_path, reference):
+def test_a_second_run_in_one_folder_is_refused_and_the_first_continues(tmp_path, reference):
     out = tmp_path / "out"
     refused = []
 
@@ -84,7 +84,7 @@ def test_a_second_run_in_one_folder_is_refused_and_the_first_goes_on(tmp_path, r
                 job.run(out, resume=resume)
             refused.append(str(raised.value))
 
-    found = job.run(out, callback=At(2, 4, "train", start_another), options=job.EVERY_3)
+    result = job.run(out, callback=At(2, 4, "train", start_another), options=job.EVERY_3)
     assert len(refused) == 2
     assert all(str(out) in said for said in refused)
-    assert job.report(found, out) == reference
+    assert job.report(result, out) == reference

@@ -42,10 +42,10 @@ def test_the_killed_process_is_named(tmp_path):
             process.kill()
             process.wait()
             errors.close()
-    said = [(tmp_path / f"{number}.txt").read_text() for number in range(3)]
+    outputs = [(tmp_path / f"{number}.txt").read_text() for number in range(3)]
     assert codes[2] == -signal.SIGKILL
     assert 0 not in codes
-    for survivor in said[:2]:
+    for survivor in outputs[:2]:
         assert "process 2 failed" in survivor, survivor
         assert "no sign of life" in survivor
         assert not re.search(r"process [01] (failed|had failed)", survivor), survivor

@@ -39,13 +39,17 @@ def main(folder: Path) -> None:
         "1 device": sharding.make_mesh(1, devices[:1]),
     }
     for source, target in [
-        *(("fsdp 8", "1 device"), ("1 device", "fsdp 8"), ("fsdp 8", "fsdp 4 of 8")),
+        ("fsdp 8", "1 device"),
+        ("1 device", "fsdp 8"),
+        ("fsdp 8", "fsdp 4 of 8"),
     ]:
         saved = state_of(meshes[source], 1)
         out = folder / f"{source} to {target}"
         with medjax.CheckpointStore(out, "run") as store:
             store.save(
-                *(store.new_path(1), saved, {}),
+                store.new_path(1),
+                saved,
+                {},
                 metric=None,
                 config={},
                 write_files=lambda folder: None,
@@ -57,9 +61,9 @@ def main(folder: Path) -> None:
         assert job.digest(restored) == job.digest(saved) != job.digest(like), (source, target)
         for leaf, wanted in zip(jax.tree.leaves(restored), jax.tree.leaves(layout), strict=True):
             assert leaf.sharding.is_equivalent_to(wanted, leaf.ndim), (source, target)
-        held = sharding.bytes_per_device(restored.params)
+        sizes = sharding.bytes_per_device(restored.params)
         if target.startswith("fsdp 8"):
-            assert max(held.values()) < sum(
+            assert max(sizes.values()) < sum(
                 leaf.nbytes for leaf in jax.tree.leaves(restored.params)
             )
 

@@ -65,7 +65,7 @@ class Classifier:
 
 
 class SlowClassifier(Classifier):
-    """Preprocesses an item in a time in which signals arrive."""
+    """Preprocesses an item slowly enough for signals to arrive."""
 
     def preprocess(self, item: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.02)
@@ -97,7 +97,7 @@ def make(
 ) -> medjax_torch.Trainer:
     """Return a trainer of the job; `options` and `config` change single values."""
     torch.set_num_threads(1)
-    given = {"nb_training_epochs": NB_EPOCHS, "batch_size": 8, "seed": 11, **config}
+    settings = {"nb_training_epochs": NB_EPOCHS, "batch_size": 8, "seed": 11, **config}
     return medjax_torch.Trainer(
         component or Classifier(),
         medjax_torch.TrainerConfig(
@@ -105,7 +105,7 @@ def make(
             learning_rate=0.02,
             gradient_accumulation_steps=2,
             do_metrics_in_training=True,
-            **given,
+            **settings,
         ),
         items() if data is None else data,
         items(24, seed=1),
@@ -122,7 +122,7 @@ def make(
 
 
 def report(trainer: medjax_torch.Trainer, history: Any) -> dict[str, Any]:
-    """Return all that two equal runs have in common, as JSON gives it back."""
+    """Return everything that two equal runs have in common, as restored from JSON."""
     assert trainer.best_checkpoint is not None
     assert trainer.last_checkpoint is not None
     record = json.loads((trainer.last_checkpoint / "training_state.json").read_text())

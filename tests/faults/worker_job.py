@@ -18,7 +18,7 @@ OPTIONS = {"length_window": 0, "worker_timeout": 60.0}
 
 
 def slowly(item: dict[str, Any]) -> dict[str, Any]:
-    """Preprocess an item in a time in which signals arrive."""
+    """Preprocess an item slowly enough for signals to arrive."""
     time.sleep(0.02)
     return {"input_ids": item["tokens"], "scale": 1.0, "label": item["label"]}
 

@@ -76,7 +76,10 @@ def train_medjax(output_dir: Path, callback: Any = (), **given: Any) -> list[Any
     """Run the functional run and return its history."""
     parts = given.pop("parts", None) or functional_component()
     result = medjax.train(
-        *(parts, medjax.TrainerConfig(output_dir, **CONFIG), points(24, 0), points(9, 1)),
+        parts,
+        medjax.TrainerConfig(output_dir, **CONFIG),
+        points(24, 0),
+        points(9, 1),
         metrics_computer=Accuracy(),
         schedule=medjax.reduce_on_plateau(patience=0, factor=0.5),
         callback=[medjax.EarlyStopping("loss", 3), *callback],
@@ -122,7 +125,9 @@ def train_medjax_torch(output_dir: Path, callback: Any = (), **given: Any) -> li
     trainer = medjax_torch.Trainer(
         given.pop("parts", None) or TorchComponent(),
         medjax_torch.TrainerConfig(output_dir, **CONFIG),
-        *(points(24, 0), points(9, 1), Accuracy()),
+        points(24, 0),
+        points(9, 1),
+        Accuracy(),
         lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
         list(callback),
         options=medjax_torch.Options(**OPTIONS),

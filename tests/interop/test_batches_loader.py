@@ -263,7 +263,7 @@ def test_workers_see_the_epoch_name_the_item_that_fails_and_end():
     assert multiprocessing.active_children() == []
     failing = loader_of(list(range(9)), TellingComponent(), nb_workers=1)
     with pytest.raises(
-        ItemError, match=r"item 6 of the dataset .*: KeyError: 'tokens'; m"
+        ItemError, match=r"item 6 of the dataset .*: KeyError: 'tokens'; f"
     ) as caught:
         list(epoch_batches(failing, 1))
     assert caught.value.index == 6

@@ -38,7 +38,7 @@ def test_no_room_is_found_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: Usage(10**9, 0, 5_000))
     component = Classifier()
     before = weights(component)
-    with pytest.raises(CheckpointError, match="3 will lie there at once"):
+    with pytest.raises(CheckpointError, match="3 will be stored there at once"):
         make(tmp_path, component).train()
     assert same(before, weights(component))
     assert list(tmp_path.iterdir()) == []

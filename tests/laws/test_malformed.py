@@ -184,7 +184,9 @@ def checkpoint(tmp_path):
     with medjax.CheckpointStore(tmp_path / "out", "run") as store:
         path = store.new_path(1)
         store.save(
-            *(path, STATE, progress_record(WITHIN)),
+            path,
+            STATE,
+            progress_record(WITHIN),
             metric=None,
             config={"learning_rate": 0.1},
             write_files=lambda folder: None,

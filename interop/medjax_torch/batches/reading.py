@@ -19,7 +19,7 @@ EpochBatch = tuple[np.ndarray | None, Mapping[str, Any]]
 
 # What torch makes of an ItemError that a worker raised: text, with the worker's traceback before.
 _ITEM = re.compile(
-    r"ItemError: item (\d+) of the dataset could not be preprocessed: (.*); mend", re.DOTALL
+    r"ItemError: item (\d+) of the dataset could not be preprocessed: (.*); fix", re.DOTALL
 )
 
 
