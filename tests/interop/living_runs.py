@@ -22,14 +22,26 @@ with warnings.catch_warnings():
 ROWS = [{"x": x, "y": int(y)} for x, y in zip(POINTS[:24], CLASSES[:24], strict=True)]
 
 
-def train(module, folder, component, callbacks, *, data=None, evaluated=None, times=1, **fields):
+def train(
+    module,
+    folder,
+    component,
+    callbacks,
+    *,
+    data=None,
+    evaluated=None,
+    times=1,
+    resume=None,
+    options=None,
+    **fields,
+):
     """Return trainer and history; `callbacks` makes functions by the names of events."""
     data = list(ROWS) if data is None else data
     config = module.TrainerConfig(
         output_dir=str(folder),
         **{"learning_rate": 0.05, "nb_training_epochs": 3, "batch_size": 8, "seed": 3, **fields},
     )
-    more = {"options": Options(order="medkit")} if module is medjax_torch else {}
+    more = {"options": options or Options(order="medkit")} if module is medjax_torch else {}
 
     class Callback(module.TrainerCallback):
         def on_epoch_end(self, metrics, epoch, epoch_duration):
@@ -48,7 +60,7 @@ def train(module, folder, component, callbacks, *, data=None, evaluated=None, ti
             if time:
                 component.between()
                 clock.sleep(1.1)  # medkit's folders are named by the second
-            history += trainer.train()
+            history += trainer.train(**({} if resume is None else {"resume": resume}))
     return trainer, history
 
 

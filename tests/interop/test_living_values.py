@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from trained import Classifier, make, same, weights
 
 import medjax_torch
-from medjax_torch import BatchData
+from medjax_torch import BatchData, Options
 from medjax_torch.graph import TraceError
 
 
@@ -202,3 +202,69 @@ def test_a_component_that_says_device_0_is_trained(tmp_path):
     make(tmp_path / "cpu", plain).train()
     assert component.device == 0
     assert same(weights(component), weights(plain))
+
+
+def shrink_each_epoch(component, trainer):
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        component.alpha *= 0.5
+        component.settings["temperature"] += 0.25
+
+    return {"on_epoch_end": on_epoch_end}
+
+
+def halve_at_the_beginning(component, trainer):
+    def on_train_begin(config):
+        component.alpha *= 0.5
+
+    return {"on_train_begin": on_train_begin, **shrink_each_epoch(component, trainer)}
+
+
+def resumed(folder, component, callbacks, **fields):
+    return train(medjax_torch, folder, component, callbacks, resume="auto", **fields)[0]
+
+
+@pytest.mark.parametrize("callbacks", [shrink_each_epoch, halve_at_the_beginning])
+def test_a_resumed_run_goes_on_with_the_values_that_callbacks_set(tmp_path, callbacks):
+    whole, _ = train(medjax_torch, tmp_path / "whole", Annealed(), callbacks, nb_training_epochs=4)
+    parts = tmp_path / "parts"
+    train(medjax_torch, parts, Annealed(), callbacks, nb_training_epochs=2)
+    resumed(parts, Annealed(), callbacks, nb_training_epochs=3)
+    last = resumed(parts, Annealed(), callbacks, nb_training_epochs=4)
+    assert same(weights(last.component), weights(whole.component))
+    assert last.component.alpha == whole.component.alpha
+    assert last.component.settings == whole.component.settings
+
+
+def test_a_value_that_its_user_has_changed_is_kept_and_said(tmp_path, caplog):
+    train(medjax_torch, tmp_path, Annealed(), shrink_each_epoch, nb_training_epochs=2)
+    component = Annealed()
+    component.alpha = 3.0
+    resumed(tmp_path, component, shrink_each_epoch, nb_training_epochs=3)
+    assert component.alpha == 1.5
+    (said,) = (r.getMessage() for r in caplog.records if "when training began" in r.getMessage())
+    assert "alpha was 1.0 when training began and 0.5 when it was saved; it is 3.0 now" in said
+
+
+def shrink_at_each_beginning(component, trainer):
+    def on_epoch_begin(epoch):
+        component.alpha *= 0.5
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def test_an_epoch_that_goes_on_has_the_values_it_began_with(tmp_path):
+    def cut(component, trainer):
+        def on_step_begin(step, nb_batches, phase):
+            if trainer.component.alpha == 0.25 and step == 2 and phase == "train":
+                raise RuntimeError("cut")
+
+        return {"on_step_begin": on_step_begin, **shrink_at_each_beginning(component, trainer)}
+
+    options = Options(order="medkit", save_interval_steps=1)
+    given = {"options": options, "nb_training_epochs": 3}
+    whole, _ = train(medjax_torch, tmp_path / "a", Annealed(), shrink_at_each_beginning, **given)
+    with pytest.raises(RuntimeError, match="cut"):
+        train(medjax_torch, tmp_path / "b", Annealed(), cut, **given)
+    last = resumed(tmp_path / "b", Annealed(), shrink_at_each_beginning, **given)
+    assert last.component.alpha == 0.125
+    assert same(weights(last.component), weights(whole.component))
