@@ -233,7 +233,7 @@ class Sloppy(Sequences):
 def test_lengths_of_a_later_batch_have_to_be_sorted_as_in_torch(tmp_path, lengths):
     component, data = Sloppy(lengths), ragged(12)
     trainer = make(tmp_path, component, train=data, evaluated=data[:4], callback=component)
-    told = r"must be sorted in decreasing order .* Called at .*; column 'lengths' holds \[1, "
+    told = r"must be sorted in decreasing order .* Called at .*; column 'lengths' holds \[\d, "
     with pytest.raises(RuntimeError, match=told):
         trainer.train()
 
