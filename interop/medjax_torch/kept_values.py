@@ -58,8 +58,11 @@ class KeptValues(TrainerCallback):
                 )
         self._set_values()
 
-    def on_resume(self, *, step_idx: int, **_: Any) -> None:
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
         """Note whether an epoch goes on that had begun."""
+        del checkpoint_dir, epoch, nb_batches, nb_epochs
         self._is_within_epoch = step_idx > 0
 
     def on_epoch_begin(self, epoch: int) -> None:

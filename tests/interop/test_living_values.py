@@ -242,7 +242,7 @@ def test_a_value_that_its_user_has_changed_is_kept_and_said(tmp_path, caplog):
     resumed(tmp_path, component, shrink_each_epoch, nb_training_epochs=3)
     assert component.alpha == 1.5
     (said,) = (r.getMessage() for r in caplog.records if "when training began" in r.getMessage())
-    assert "alpha was 1.0 when training began and 0.5 when it was saved; it is 3.0 now" in said
+    assert "alpha was 1.0 when training began and 0.25 when it was saved; it is 3.0 now" in said
 
 
 def shrink_at_each_beginning(component, trainer):
