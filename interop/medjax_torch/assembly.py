@@ -16,11 +16,12 @@ from medjax.loop.kept import kept_optimizer, layout_of, traced
 from medjax.loop.plan import Plan
 from medjax.loop.start import warmup_steps, with_kept_rate
 from medjax.reads import reads
-from medjax.schedules import Schedule, with_warmup
+from medjax.schedules import Schedule, constant, with_warmup
 from medjax.state import TrainState, create_state, create_state_on
 from medjax.step import make_train_step
 from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.link import OptimizerLink
+from medjax_torch.optimizers.schedules import check_rates
 from medjax_torch.preparation import Preparation
 
 
@@ -53,12 +54,19 @@ class Assembly:
         Of its component.
     plan : Plan
         For the warm-up.
+
+    Raises
+    ------
+    ValueError
+        If a warm-up or a schedule has no rate to scale.
     """
 
     def __init__(self, trainer: Any, preparation: Preparation, plan: Plan) -> None:
         self._trainer = trainer
         self._preparation = preparation
         self._warmup = warmup_steps(trainer.options, plan)
+        is_scheduled = trainer.lr_scheduler is None and trainer.schedule != constant()
+        check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=is_scheduled)
 
     def parts(self) -> Parts:
         """Return the parts that fit the component and its optimizer as they are now.
@@ -78,7 +86,6 @@ class Assembly:
         component = self._preparation.trainable(rule, configure_optimizer)
         schedule = with_warmup(with_kept_rate(component, trainer.schedule), self._warmup)
         if link is not None:
-            link.check_rate(warmup_steps=self._warmup)
             first_rate = link.learning_rate
             # torch's optimizer and scheduler hold the rate.
             schedule = schedule._replace(

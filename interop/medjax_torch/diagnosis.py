@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -46,7 +46,6 @@ def diagnose(
     expected: Outcome,
     wrong: list[Difference],
     tolerance: float,
-    changed: Callable[[], Collection[str]] | None = None,
 ) -> Finding | None:
     """Find out why JAX and torch differ; None if rounding explains it and every lowering is right.
 
@@ -63,8 +62,6 @@ def diagnose(
         The results in which JAX differs from it beyond the tolerance.
     tolerance : float
         The largest relative difference that needs no explanation.
-    changed : callable, optional
-        Returns the names of what forward has read while it was recorded and that is different now.
     """
     try:
         recorded = outcome_in_torch(graph, found, batch)
@@ -79,7 +76,7 @@ def diagnose(
     ]
     if unlike:
         named = {one.name for one in unlike}
-        causes = _not_recorded(call, found, batch, graph, recorded, expected, changed)
+        causes = _not_recorded(call, found, batch, graph, recorded, expected)
         return Finding([one for one in wrong if one.name in named] or unlike, causes)
     lowerings = wrong_lowerings(graph, found, batch, _behind(graph, wrong))
     if lowerings:
@@ -146,7 +143,6 @@ def _not_recorded(
     graph: Graph,
     recorded: Outcome,
     expected: Outcome,
-    changed: Callable[[], Collection[str]] | None,
 ) -> list[str]:
     """Return why forward is not what was recorded of it."""
     causes = []
@@ -155,13 +151,6 @@ def _not_recorded(
         causes.append(
             "forward gives other results each time it runs on the same batch, with nothing random "
             "in it. Look for a clock, a counter, a cache or a global that it reads or writes."
-        )
-    names = sorted(changed()) if changed is not None else []
-    if names:
-        causes.append(
-            f"{', '.join(names)} changed since forward was recorded, which read "
-            f"{'it' if len(names) == 1 else 'them'}. Keep what changes in a buffer, or hand it in "
-            "as a column of the batch."
         )
     unread = _unread(call, found, batch, graph, recorded)
     if unread:

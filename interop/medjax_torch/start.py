@@ -19,6 +19,7 @@ from medjax_torch.feed import Feed
 from medjax_torch.flags import resume_flags
 from medjax_torch.host_evaluation import check_outputs
 from medjax_torch.hyperparameters import resume_torch, torch_settings
+from medjax_torch.kept_values import with_kept_values
 from medjax_torch.optimizers.horizon import warn_of_interval
 from medjax_torch.run import TorchRun
 from medjax_torch.session import Session
@@ -112,7 +113,7 @@ def start(
         ),
         metrics_computer=trainer.metrics_computer,
         unpad=preparation.unpad,
-        callback=all_callbacks(trainer.callback, config, options),
+        callback=with_kept_values(all_callbacks(trainer.callback, config, options), converted),
         store=store,
         preemption=preemption,
         trainer=trainer,

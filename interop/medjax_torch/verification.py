@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -64,7 +64,6 @@ def verify(
     graph: Graph,
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any] | None = None,
-    changed: Callable[[], Collection[str]] | None = None,
 ) -> Verified:
     """Compare a graph in JAX with the component in torch on one batch.
 
@@ -85,9 +84,6 @@ def verify(
         The graph's constants as the step will get them.
     evaluate : callable, optional
         From `evaluator(graph)`, by who compares the graph more than once.
-    changed : callable, optional
-        Asked where forward is not what was recorded of it: returns the names of what it read then
-        and that is different now.
 
     Raises
     ------
@@ -102,7 +98,7 @@ def verify(
     tolerance = _TOLERANCES[_coarsest(graph)]
     wrong = [one for one in listing if one.relative > tolerance]
     if wrong:
-        finding = diagnose(call, found, batch, graph, expected, wrong, tolerance, changed)
+        finding = diagnose(call, found, batch, graph, expected, wrong, tolerance)
         if finding is not None:
             raise VerificationError(_message(finding, len(listing), graph.train))
     if graph.droppable:

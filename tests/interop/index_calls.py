@@ -99,3 +99,8 @@ calls(
     (f(2, 3), MASK, (4,)),
     (f(2, 3), MASK[0], (2, 3)),
 )
+calls(
+    "indexing",
+    aten._functional_assert_async.msg,
+    (torch.tensor(True), "lengths fall", torch.tensor([3, 2, 2])),
+)

@@ -5,7 +5,7 @@ from collections import UserDict
 
 import pytest
 import torch
-from test_living_components import both, train
+from living_runs import both, train
 from torch.nn import functional as F
 from trained import Classifier
 from transformers import BatchEncoding

@@ -208,3 +208,41 @@ def ragged(count):
 def test_a_run_over_ragged_batches_is_medkits(tmp_path):
     data = ragged(12)
     assert largest_difference(tmp_path, Sequences, data, data[:4]) < 1e-5
+
+
+class Sloppy(Sequences):
+    """Its collate sorts by length, until somebody switches that off."""
+
+    def __init__(self, lengths=lambda lengths: lengths):
+        super().__init__()
+        layer = lambda: nn.LSTM(4, 10, bidirectional=True, batch_first=True)  # noqa: E731
+        self.model = Packed(layer, lengths, enforce_sorted=True)
+        self.sorts = True
+
+    def collate(self, examples):
+        falling = sorted(examples, key=lambda example: -example["length"])
+        return super().collate(falling if self.sorts else falling[::-1])
+
+    def on_epoch_begin(self, epoch):
+        self.sorts = epoch < 2
+
+
+@pytest.mark.parametrize(
+    "lengths", [lambda lengths: lengths, slow(lambda lengths: lengths.tolist())]
+)
+def test_lengths_of_a_later_batch_have_to_be_sorted_as_in_torch(tmp_path, lengths):
+    component, data = Sloppy(lengths), ragged(12)
+    trainer = make(tmp_path, component, train=data, evaluated=data[:4], callback=component)
+    told = r"must be sorted in decreasing order .* Called at .*; column 'lengths' holds \[\d, "
+    with pytest.raises(RuntimeError, match=told):
+        trainer.train()
+
+
+def test_sorted_lengths_of_floats_are_refused_by_name(tmp_path):
+    def of_scores(lengths):
+        return lengths * component.model.head.bias.detach().square().ge(0).float().mean().int()
+
+    component, data = Sloppy(of_scores), ragged(12)
+    trainer = make(tmp_path, component, train=data, evaluated=data[:4])
+    with pytest.raises(TraceError, match=r"pack_padded_sequence at .* Pass enforce_sorted=False"):
+        trainer.train()

@@ -156,3 +156,40 @@ def test_other_optimizers_see_no_marks(tmp_path, optimizer):
     assert (ours.model.weight - expected).abs().max() < 1e-6
     start = Words(optimizer).model.weight
     assert torch.equal(ours.model.weight[5:9], start[5:9])
+
+
+class Halved(Words):
+    def __init__(self, dtype):
+        super().__init__()
+        self.model.to(dtype)
+
+    def forward(self, batch, return_loss, eval_mode):
+        scores = self.model(batch["ids"]).float()
+        return BatchData(scores=scores), F.cross_entropy(scores.mT, batch["tags"])
+
+
+def test_tables_of_float16_are_refused(tmp_path):
+    """In torch the row that was looked up in vain is NaN then."""
+    table = nn.Embedding(3, 2, sparse=True, dtype=torch.float16)
+    optimizer = torch.optim.SparseAdam(table.parameters())
+    (0 * table(torch.tensor([1])).float()).sum().backward()
+    optimizer.step()
+    assert table.weight[1].isnan().all()
+    trainer = make(tmp_path, Halved(torch.float16), train=ITEMS, evaluated=ITEMS[:8])
+    with pytest.raises(ValueError, match=r"model\.weight is of float16, and SparseAdam divides"):
+        trainer.train()
+
+
+def test_tables_of_bfloat16_are_stepped_as_in_torch(tmp_path):
+    ours = Halved(torch.bfloat16)
+    make(
+        *(tmp_path / "ours", ours),
+        train=ITEMS,
+        evaluated=ITEMS[:8],
+        batch_size=4,
+        learning_rate=0.05,
+        options=Options(order="medkit"),
+    ).train()
+    expected = by_torch(Halved(torch.bfloat16), 3, 3, tmp_path / "theirs")
+    # Ours is rounded once an update, torch's at each of its operations.
+    assert (ours.model.weight - expected).abs().max() < 0.04

@@ -1,5 +1,6 @@
 """Whole trainings with optimizers that have no rule, against medkit's Trainer, and resumed."""
 
+import optax
 import pytest
 import torch
 from step_cases import CountingAdam, CutSGD, Lion
@@ -123,3 +124,13 @@ def test_a_warm_up_needs_a_rate(tmp_path):
     trainer = trainer_of(tmp_path, *CASES[1], options=Options(warmup_steps=4))
     with pytest.raises(ValueError, match=r"warmup_steps scales .* has no learning rate"):
         trainer.train()
+
+
+def test_a_schedule_of_optax_needs_a_rate_to_scale(tmp_path):
+    falling = optax.linear_schedule(0.1, 0.0, 12)
+    without = make(tmp_path, Learner(*CASES[1]), lr_scheduler_builder=falling)
+    with pytest.raises(ValueError, match=r"lr_scheduler_builder gives .* has no learning rate"):
+        without.train()
+    of_zero = make(tmp_path, lr_scheduler_builder=falling, learning_rate=0.0)
+    with pytest.raises(ValueError, match=r"first group of the component's AdamW has a rate of 0"):
+        of_zero.train()

@@ -18,6 +18,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import rnn
 
+SORTED: Any = torch.ops.aten._functional_assert_async.msg
+"""Gives lengths that it was told are sorted; what has it before each step is `ranges`."""
+
+_UNSORTED = (
+    "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can "
+    "pass `enforce_sorted=False` to pack_padded_sequence and/or pack_sequence to sidestep this "
+    "requirement if you do not need ONNX exportability."
+)
+
 
 class Steps:
     """Which steps of a padded batch count, in the place of `PackedSequence.batch_sizes`.
@@ -28,6 +37,8 @@ class Steps:
         Integer, shape (rows,), each from 1 to `total`.
     total : int
         Steps of the padded batch.
+    is_sorted : bool
+        Whether torch wants the lengths in decreasing order and has not sorted them itself.
 
     Attributes
     ----------
@@ -37,9 +48,12 @@ class Steps:
 
     device = torch.device("cpu")  # where torch wants the sizes of a packed sequence
 
-    def __init__(self, lengths: Tensor, total: int) -> None:
+    def __init__(self, lengths: Tensor, total: int, *, is_sorted: bool = False) -> None:
         self.lengths = lengths
         self.total = total
+        if is_sorted:
+            falls = (lengths[1:] <= lengths[:-1]).all()
+            lengths = SORTED(falls, _UNSORTED, lengths)
         # A lookup, because the range of its index is checked on the host before each step, and
         # torch raises where a length is 0 or beyond the last step.
         until = torch.ones(total, total, device=lengths.device).tril()
@@ -234,8 +248,16 @@ def _loss(func: Callable[..., Any], given: Rows, target: Rows, **options: Any) -
 def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:
     """Stand for ``torch._VF._pack_padded_sequence``."""
     padded = padded.transpose(0, 1) if batch_first else padded
-    steps = Steps(lengths, padded.shape[0])
+    steps = Steps(lengths, padded.shape[0], is_sorted=_wants_sorted())
     return Rows(padded, steps), steps
+
+
+def _wants_sorted() -> bool:
+    """Tell whether the lengths come as the user gave them: what torch has sorted it need not be."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code is not rnn.pack_padded_sequence.__code__:
+        frame = frame.f_back
+    return frame is None or bool(frame.f_locals.get("enforce_sorted", True))
 
 
 def pad(

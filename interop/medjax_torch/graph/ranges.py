@@ -2,7 +2,7 @@
 
 torch raises at an index out of range; a compiled graph cannot. What a batch decides alone is
 checked before the graph runs. Indices that depend on parameters are not: for them the lowerings
-give NaN.
+give NaN. With the indices goes whether lengths are sorted where torch asks for that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from medjax_torch.graph.errors import at, line_of_stack
+from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.guards import ancestry, is_random
+from medjax_torch.graph.packed import SORTED
 from medjax_torch.graph.record import Graph
 
 aten = torch.ops.aten
@@ -73,12 +74,19 @@ def bounds(graph: Graph) -> Bounds:
     """Find the indices in a graph that columns of the batch decide, through integer operations.
 
     Among them are ids, labels without the ignored ones, and positions counted from a mask.
+
+    Raises
+    ------
+    TraceError
+        If lengths have to be sorted that something else decides.
     """
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
     columns = dict(zip(placeholders[first:], graph.columns, strict=True))
     found: dict[fx.Node, Bound] = {}
     for node in graph.module.graph.nodes:
+        if node.target is SORTED:
+            _check_lengths(node, columns)
         # The backward pass, of which no lines are recorded, takes indices of the forward pass.
         if not node.stack_trace:
             continue
@@ -112,17 +120,50 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     ------
     ValueError
         If an index is out of range.
+    RuntimeError
+        As in torch, if lengths have to be sorted and are not.
     """
     if all(_is_within(bound, columns) for bound in bounds.each):
         return
     given = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
-    with torch.no_grad():
-        values = bounds.module(*given)
+    try:
+        with torch.no_grad():
+            values = bounds.module(*given)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}{_lengths_told(bounds, given)}") from None
     for bound, index in zip(bounds.each, values, strict=True):
         if index.numel():
             least, largest = (int(limit) for limit in torch.aminmax(index))
             if least < bound.low or largest > bound.high:
                 raise ValueError(_message(bound, index, columns))
+
+
+def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
+    """Raise TraceError if the host cannot tell before a step whether lengths are sorted."""
+    sources = ancestry(node)
+    depends = any(source.op == "placeholder" or is_random(source) for source in sources)
+    if depends and not _is_of_batch(sources, columns):
+        raise TraceError(
+            f"pack_padded_sequence{at(line_of_stack(node.stack_trace))} wants sorted lengths, and "
+            "these depend on parameters or on floats, so that they cannot be looked at before each "
+            "step. Pass enforce_sorted=False, which gives the same, or make them in collate."
+        )
+
+
+def _lengths_told(bounds: Bounds, given: list[Tensor]) -> str:
+    """Return where lengths that may not be sorted are taken, and what the batch has for them."""
+    inputs = bounds.module.graph.find_nodes(op="placeholder")
+    told = []
+    for node in bounds.module.graph.nodes:
+        if node.target is SORTED:
+            behind = ancestry(node)
+            held = [
+                f"column {name!r} holds {value.tolist()}" if value.ndim < 2 else f"column {name!r}"
+                for each, name, value in zip(inputs, bounds.columns, given, strict=True)
+                if each in behind
+            ]
+            told.append(f" Called{at(line_of_stack(node.stack_trace))}; {', '.join(held)}.")
+    return "".join(told)
 
 
 def _is_within(bound: Bound, columns: Mapping[str, Tensor | np.ndarray]) -> bool:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
+from medjax_torch.graph.packed import SORTED
 from medjax_torch.graph.recompute import barrier
 from medjax_torch.lowerings.table import lowers, lowers_each
 
@@ -72,6 +73,13 @@ def _sym_int(x: Any) -> jax.Array:
 @lowers(barrier)
 def _barrier(values: Sequence[jax.Array]) -> list[jax.Array]:
     return list(jax.lax.optimization_barrier(list(values)))
+
+
+@lowers(SORTED)
+def _sorted(is_sorted: jax.Array, message: str, lengths: jax.Array) -> jax.Array:
+    """Return lengths that the host has looked at; see `graph.ranges`."""
+    del is_sorted, message
+    return lengths
 
 
 @lowers(

@@ -30,6 +30,11 @@ class OptimizerLink:
         Parameters that get no gradient.
     sometimes : collection of str
         Parameters that get one from some batches only.
+
+    Raises
+    ------
+    ValueError
+        If a gradient of 0 has to be told from none in float16, which has no number for that.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class OptimizerLink:
         absent: Collection[str],
         sometimes: Collection[str] = (),
     ) -> None:
+        _check_marks(optimizer, names, absent, sometimes)
         self._optimizer = optimizer
         self._sometimes = frozenset(sometimes)
         self._plan: Plan = plan_of(optimizer, names, absent)
@@ -51,16 +57,6 @@ class OptimizerLink:
         """Rate of the first group, 0 if its rule has none."""
         rate = self._optimizer.param_groups[0].get("lr")
         return 0.0 if rate is None else float(rate)
-
-    def check_rate(self, *, warmup_steps: int) -> None:
-        """Raise ValueError if a warm-up would scale a rate that there is not."""
-        if warmup_steps and self._optimizer.param_groups[0].get("lr") is None:
-            msg = (
-                f"warmup_steps scales the learning rate, and the {type(self._optimizer).__name__} "
-                "of the component has no learning rate (it is None); expected one. Give the "
-                "optimizer an lr, or use its own warm-up"
-            )
-            raise ValueError(msg)
 
     @property
     def rule(self) -> tuple[Plan, frozenset[str]]:
@@ -113,3 +109,27 @@ class OptimizerLink:
     def _shape(self) -> list[int]:
         """Return what changes when a group or a parameter is added."""
         return [len(group["params"]) for group in self._optimizer.param_groups]
+
+
+def _check_marks(
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[torch.Tensor, str],
+    absent: Collection[str],
+    sometimes: Collection[str],
+) -> None:
+    """Refuse float16 where `rule.TOUCH`, far below its smallest number, would mark a gradient."""
+    by_rows = isinstance(optimizer, torch.optim.SparseAdam)
+    halves = {n for tensor, n in names.items() if tensor.dtype == torch.float16} - {*absent}
+    marked = sorted(halves if by_rows else halves & {*sometimes})
+    if not marked:
+        return
+    reason = (
+        "SparseAdam divides by its eps, which is 0 in float16, for rows whose gradient is 0"
+        if by_rows
+        else "some batches give no gradient, which float16 cannot tell from one of 0"
+    )
+    msg = (
+        f"{', '.join(marked)} is of float16, and {reason}; expected float32 or bfloat16. Keep it "
+        "in float32 (.float()); Options(precision='bfloat16') makes products faster"
+    )
+    raise ValueError(msg)

@@ -30,7 +30,15 @@ class Plan(Protocol):
         hyperparams: tuple[Hyperparams, ...],
         learning_rate: jax.Array | float | None = None,
     ) -> optax.GradientTransformation:
-        """Return the transformation; see `transformation.make_transformation`."""
+        """Return the optimizer as a transformation.
+
+        Parameters
+        ----------
+        hyperparams : tuple of Hyperparams
+            From `read`; they are the first ones in its state.
+        learning_rate : array or float, optional
+            The rate of a schedule or warm-up, to which those of the groups are scaled.
+        """
 
 
 class RulePlan(NamedTuple):

@@ -60,6 +60,44 @@ def build_schedule(
     raise ValueError(msg)
 
 
+def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> None:
+    """Refuse a warm-up or a schedule that would scale a rate that there is not.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer or optax.GradientTransformation
+        What the component configured.
+    warmup_steps : int
+        Updates of the warm-up.
+    is_scheduled : bool
+        Whether a schedule of optax gives the rate, to which those of the groups are scaled.
+
+    Raises
+    ------
+    ValueError
+        If a group has no rate, or a schedule nothing to scale.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not (warmup_steps or is_scheduled):
+        return
+    kind = type(optimizer).__name__
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    if None in rates:
+        scales = "lr_scheduler_builder gives" if is_scheduled else "warmup_steps scales"
+        msg = (
+            f"{scales} the learning rate, and the {kind} of the component has no learning rate in "
+            f"group {rates.index(None)} (it is None); expected one. Give the optimizer an lr, or "
+            f"leave its rate to it, without {'lr_scheduler_builder' if is_scheduled else 'warm-up'}"
+        )
+        raise ValueError(msg)
+    if is_scheduled and not rates[0]:
+        msg = (
+            "lr_scheduler_builder gives the learning rate of the first group, and the others are "
+            f"scaled along; the first group of the component's {kind} has a rate of 0, which "
+            "nothing scales. Give it the rate with which the schedule begins"
+        )
+        raise ValueError(msg)
+
+
 def _is_optax(builder: Any) -> bool:
     """Tell whether `builder` gives a number for the number of an update."""
     try:

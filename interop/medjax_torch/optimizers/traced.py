@@ -65,7 +65,7 @@ def _changed(name: str, group: int, now: Any, before: Any) -> str:
 
 
 class TracedPlan:
-    """What is fixed about a traced optimizer while a run lasts.
+    """Of a class without a rule: its own step, as it was traced.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class TracedPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def read(self, optimizer: torch.optim.Optimizer) -> tuple[Hyperparams, ...]:
-        """Return the hyperparameters of every group as they stand now.
+        """Return the numbers of every group, which the traced step takes as inputs.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class TracedPlan:
         hyperparams: tuple[Hyperparams, ...],
         learning_rate: jax.Array | float | None = None,
     ) -> optax.GradientTransformation:
-        """Return the transformation; see `transformation.make_transformation`."""
+        """Return the traced step as a transformation that scales the rate of the groups."""
 
         def init(params: dict[str, jax.Array]) -> OptimizerState:
             missing = sorted(set(self._trained) - set(params))

@@ -1,0 +1,149 @@
+"""Which parameters are trained may change while a component trains: freezing, groups, heads."""
+
+import pytest
+import torch
+from living_runs import ROWS, both, train
+from torch import nn
+from torch.nn import functional as F
+from trained import Classifier, make, same, weights
+
+import medjax_torch
+from medjax_torch import BatchData, Options
+
+
+def freeze_then_unfreeze(component, trainer):
+    def on_epoch_begin(epoch):
+        component.model[0].requires_grad_(epoch == 2)
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def freeze_in_turn(component, trainer):
+    def on_step_begin(step, nb_batches, phase):
+        if phase == "train":
+            component.model[0].requires_grad_(step % 2 == 0)
+
+    return {"on_step_begin": on_step_begin}
+
+
+def add_a_group(component, trainer):
+    def on_epoch_begin(epoch):
+        if epoch == 2:
+            component.model[0].requires_grad_(True)
+            trainer.optimizer.add_param_group(
+                {"params": component.model[0].parameters(), "lr": 0.01}
+            )
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+class Frozen(Classifier):
+    """The first layer is frozen and in no group at first."""
+
+    def __init__(self, optimizer=torch.optim.AdamW):
+        super().__init__(optimizer=optimizer)
+        self.model[0].requires_grad_(False)
+
+    def configure_optimizer(self, lr):
+        return self.optimizer([p for p in self.model.parameters() if p.requires_grad], lr=lr)
+
+
+class FrozenInGroup(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.model[0].requires_grad_(False)
+
+    def between(self):
+        self.model[0].requires_grad_(True)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "callbacks"),
+    [
+        (Classifier, freeze_then_unfreeze),
+        (Classifier, freeze_in_turn),
+        (FrozenInGroup, freeze_then_unfreeze),
+        (Frozen, add_a_group),
+    ],
+)
+def test_freezing_and_unfreezing_is_as_in_torch(tmp_path, kind, callbacks, accumulation):
+    if callbacks is freeze_in_turn and accumulation > 1:
+        pytest.skip("torch keeps what was accumulated before, as we do; one order is enough")
+    both(tmp_path, kind, callbacks, gradient_accumulation_steps=accumulation)
+
+
+def test_training_twice_with_an_unfreeze_between(tmp_path):
+    # In one batch: a second training of medkit goes on with its order, ours begins with it again.
+    both(tmp_path, FrozenInGroup, times=2, batch_size=24)
+
+
+class TwoHeads(Classifier):
+    """A batch of one kind of row uses one head only."""
+
+    def __init__(self, optimizer=torch.optim.AdamW, **options):
+        super().__init__(optimizer=optimizer, **options)
+        self.model = nn.ModuleDict(
+            {"body": nn.Linear(6, 8), "left": nn.Linear(8, 3), "right": nn.Linear(8, 3)}
+        )
+
+    def collate(self, examples):
+        batch = super().collate(examples)
+        batch["head"] = "left" if float(batch["x"].sum()) > 0 else "right"
+        return batch
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model[batch["head"]](torch.tanh(self.model["body"](batch["x"])))
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": torch.optim.AdamW, "weight_decay": 0.1},
+        {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
+    ],
+)
+def test_a_head_that_some_batches_do_not_use_is_left_alone_by_them(tmp_path, options, accumulation):
+    both(tmp_path, lambda: TwoHeads(**options), gradient_accumulation_steps=accumulation)
+
+
+class HalfHeads(TwoHeads):
+    def __init__(self):
+        super().__init__()
+        self.model["left"].half()
+        self.model["right"].half()
+
+    def forward(self, batch, return_loss, eval_mode):
+        hidden = torch.tanh(self.model["body"](batch["x"]))
+        logits = self.model[batch["head"]](hidden.half()).float()
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
+
+
+def test_a_head_of_float16_that_some_batches_do_not_use_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"model\.left\.bias, .* is of float16, and some batches"):
+        train(medjax_torch, tmp_path, HalfHeads(), lambda component, trainer: {})
+
+
+def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            if epoch == 2:
+                component.model[0].requires_grad_(True)
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    whole, _ = train(medjax_torch, tmp_path / "whole", FrozenInGroup(), callbacks)
+    train(medjax_torch, tmp_path / "parts", FrozenInGroup(), callbacks, nb_training_epochs=2)
+    trainer = make(
+        tmp_path / "parts",
+        FrozenInGroup(),
+        train=ROWS,
+        evaluated=ROWS[:10],
+        options=Options(order="medkit"),
+        learning_rate=0.05,
+    )
+    trainer.train(resume="auto")
+    assert same(weights(trainer.component), weights(whole.component))

@@ -1,0 +1,270 @@
+"""What callbacks change of the Python values, modules and data that forward reads."""
+
+import pytest
+import torch
+from living_runs import ROWS, both, medkit, train
+from torch import nn
+from torch.nn import functional as F
+from trained import Classifier, make, same, weights
+
+import medjax_torch
+from medjax_torch import BatchData, Options
+from medjax_torch.graph import TraceError
+
+
+class Annealed(Classifier):
+    """Reads a number from an attribute in forward."""
+
+    def __init__(self):
+        super().__init__(optimizer=torch.optim.SGD)
+        self.alpha = 1.0
+        self.settings = {"temperature": 1.0}
+        self.class_weights = torch.ones(3)
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model(batch["x"]) / self.settings["temperature"]
+        loss = self.alpha * F.cross_entropy(logits, batch["y"], weight=self.class_weights)
+        return BatchData(logits=logits), loss
+
+
+def set_alpha(component, trainer):
+    def on_epoch_begin(epoch):
+        component.alpha = 1.0 / epoch
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def set_alpha_each_step(component, trainer):
+    def on_step_begin(step, nb_batches, phase):
+        component.alpha *= 0.9
+
+    return {"on_step_begin": on_step_begin}
+
+
+def set_temperature(component, trainer):
+    def on_epoch_begin(epoch):
+        component.settings["temperature"] = 1.0 + epoch
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def replace_class_weights(component, trainer):
+    def on_epoch_begin(epoch):
+        if epoch == 2:
+            component.class_weights = torch.tensor([3.0, 1.0, 0.5])
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def write_class_weights(component, trainer):
+    def on_epoch_begin(epoch):
+        if epoch == 2:
+            component.class_weights[0] = 3.0
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [
+        set_alpha,
+        set_alpha_each_step,
+        set_temperature,
+        replace_class_weights,
+        write_class_weights,
+    ],
+)
+def test_values_of_attributes_are_used_as_they_are_at_each_step(tmp_path, callbacks):
+    both(tmp_path, Annealed, callbacks)
+
+
+def test_a_number_that_changes_at_every_step_is_an_input_of_one_graph(tmp_path):
+    _, trainer = both(tmp_path, Annealed, set_alpha_each_step)
+    graphs = [graph for graph in trainer.prepare().converted.variants.graphs if graph.train]
+    assert len(graphs) == 2
+    assert [number.name for number in graphs[-1].numbers] == ["@alpha"]
+
+
+class Dropping(Classifier):
+    """Its rate of dropout, a number that torch wants as such, decides whether any is made."""
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model(batch["x"])
+        if self.model[2].p >= 0.5:
+            logits = logits * 0.5
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
+
+
+def test_a_rate_of_dropout_that_changes_is_another_graph(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            component.model[2].p = 0.0 if epoch != 2 else 1.0
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    both(tmp_path, Dropping, callbacks)
+
+
+SCALE = 1.0
+
+
+class ReadingGlobals(Classifier):
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model(batch["x"]) * SCALE
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
+
+
+def test_globals_that_change_are_read_anew(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            global SCALE
+            SCALE = 1.0 / epoch
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    both(tmp_path, ReadingGlobals, callbacks)
+
+
+def test_a_hook_added_later_is_called(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            if epoch == 2:
+                component.model[1].register_forward_hook(lambda module, given, out: out * 0.5)
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    both(tmp_path, Classifier, callbacks)
+
+
+def test_a_module_without_weights_may_be_replaced(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            if epoch == 2:
+                component.model[1] = nn.Tanh()
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    both(tmp_path, Classifier, callbacks)
+
+
+class Counting(Classifier):
+    steps = 0
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.steps += 1
+        self.model.train(not eval_mode)
+        logits = self.model(batch["x"])
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"]) / self.steps
+
+
+def test_a_counter_kept_in_forward_is_refused(tmp_path):
+    with pytest.raises(TraceError, match="forward counts in steps"):
+        make(tmp_path, Counting()).train()
+
+
+def test_a_dataset_that_grows_is_refused_with_both_lengths(tmp_path):
+    data = list(ROWS)
+
+    def callbacks(component, trainer):
+        def on_epoch_end(metrics, epoch, epoch_duration):
+            data.append(ROWS[0])
+
+        return {"on_epoch_end": on_epoch_end}
+
+    with pytest.raises(ValueError, match="has 25 items now and had 24"):
+        train(medjax_torch, tmp_path, Classifier(), callbacks, data=data)
+
+
+def test_batch_data_of_medkit_is_batch_data():
+    assert isinstance(medkit.training.utils.BatchData(), BatchData)
+    assert isinstance(BatchData(), BatchData)
+    assert not isinstance({}, BatchData)
+
+
+class OnGpu(Classifier):
+    """As scripts for machines with a GPU have it."""
+
+    def __init__(self):
+        super().__init__()
+        self.device = 0
+
+    def forward(self, batch, return_loss, eval_mode):
+        return super().forward(batch.to_device(torch.device(self.device)), return_loss, eval_mode)
+
+
+def test_a_component_that_says_device_0_is_trained(tmp_path):
+    component = OnGpu()
+    make(tmp_path / "gpu", component).train()
+    plain = Classifier()
+    make(tmp_path / "cpu", plain).train()
+    assert component.device == 0
+    assert same(weights(component), weights(plain))
+
+
+def shrink_each_epoch(component, trainer):
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        component.alpha *= 0.5
+        component.settings["temperature"] += 0.25
+
+    return {"on_epoch_end": on_epoch_end}
+
+
+def halve_at_the_beginning(component, trainer):
+    def on_train_begin(config):
+        component.alpha *= 0.5
+
+    return {"on_train_begin": on_train_begin, **shrink_each_epoch(component, trainer)}
+
+
+def resumed(folder, component, callbacks, **fields):
+    return train(medjax_torch, folder, component, callbacks, resume="auto", **fields)[0]
+
+
+@pytest.mark.parametrize("callbacks", [shrink_each_epoch, halve_at_the_beginning])
+def test_a_resumed_run_goes_on_with_the_values_that_callbacks_set(tmp_path, callbacks):
+    whole, _ = train(medjax_torch, tmp_path / "whole", Annealed(), callbacks, nb_training_epochs=4)
+    parts = tmp_path / "parts"
+    train(medjax_torch, parts, Annealed(), callbacks, nb_training_epochs=2)
+    resumed(parts, Annealed(), callbacks, nb_training_epochs=3)
+    last = resumed(parts, Annealed(), callbacks, nb_training_epochs=4)
+    assert same(weights(last.component), weights(whole.component))
+    assert last.component.alpha == whole.component.alpha
+    assert last.component.settings == whole.component.settings
+
+
+def test_a_value_that_its_user_has_changed_is_kept_and_said(tmp_path, caplog):
+    train(medjax_torch, tmp_path, Annealed(), shrink_each_epoch, nb_training_epochs=2)
+    component = Annealed()
+    component.alpha = 3.0
+    resumed(tmp_path, component, shrink_each_epoch, nb_training_epochs=3)
+    assert component.alpha == 1.5
+    (said,) = (r.getMessage() for r in caplog.records if "when training began" in r.getMessage())
+    assert "alpha was 1.0 when training began and 0.25 when it was saved; it is 3.0 now" in said
+
+
+def shrink_at_each_beginning(component, trainer):
+    def on_epoch_begin(epoch):
+        component.alpha *= 0.5
+
+    return {"on_epoch_begin": on_epoch_begin}
+
+
+def test_an_epoch_that_goes_on_has_the_values_it_began_with(tmp_path):
+    def cut(component, trainer):
+        def on_step_begin(step, nb_batches, phase):
+            if trainer.component.alpha == 0.25 and step == 2 and phase == "train":
+                raise RuntimeError("cut")
+
+        return {"on_step_begin": on_step_begin, **shrink_at_each_beginning(component, trainer)}
+
+    options = Options(order="medkit", save_interval_steps=1)
+    given = {"options": options, "nb_training_epochs": 3}
+    whole, _ = train(medjax_torch, tmp_path / "a", Annealed(), shrink_at_each_beginning, **given)
+    with pytest.raises(RuntimeError, match="cut"):
+        train(medjax_torch, tmp_path / "b", Annealed(), cut, **given)
+    last = resumed(tmp_path / "b", Annealed(), shrink_at_each_beginning, **given)
+    assert last.component.alpha == 0.125
+    assert same(weights(last.component), weights(whole.component))
