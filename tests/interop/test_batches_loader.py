@@ -136,7 +136,10 @@ def test_a_stream_keeps_its_order_and_can_begin_at_any_batch():
 
 @pytest.mark.parametrize(
     ("length", "message"),
-    [(25, r"a Stream, has the length 25 but ends after 23"), (20, r"length 20 but goes on after")],
+    [
+        (25, r"a Stream, has the length 25 but ends after 23"),
+        (20, r"length 20 but has further items"),
+    ],
 )
 def test_a_stream_of_another_length_than_it_says_is_refused(length, message):
     with pytest.raises(ValueError, match=message):

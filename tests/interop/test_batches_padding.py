@@ -118,9 +118,11 @@ class Pairs(collections.abc.Mapping):
 
 
 def test_what_cannot_be_padded_is_an_error():
-    with pytest.raises(ValueError, match=r"'labels' is of torch.uint8, which cannot hold -100"):
+    with pytest.raises(
+        ValueError, match=r"'labels' is of torch.uint8, which cannot hold its padding value -100"
+    ):
         padded(tokens(3, labels=torch.ones(2, 3, dtype=torch.uint8)))
-    with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be made from a"):
+    with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be constructed"):
         padded(Pairs(*tokens(3).items()))
 
 

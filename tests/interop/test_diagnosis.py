@@ -147,7 +147,7 @@ def test_what_changed_since_the_recording_is_named():
     graph = traced(component, batch, **RULES)
     verified(component, batch, graph=graph)
     component.scale = 2.0
-    with pytest.raises(VerificationError, match=r"component.scale changed since forward was") as e:
+    with pytest.raises(VerificationError, match=r"component.scale changed after forward was") as e:
         verified(component, batch, graph=graph, changed=lambda: ["component.scale"])
     assert "lowering" not in str(e.value)
     assert "output logits: relative difference" in str(e.value)

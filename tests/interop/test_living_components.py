@@ -523,7 +523,7 @@ def test_a_dataset_that_grows_is_refused_with_both_lengths(tmp_path):
 
         return {"on_epoch_end": on_epoch_end}
 
-    with pytest.raises(ValueError, match="has 25 items now and had 24"):
+    with pytest.raises(ValueError, match="has 25 items; expected 24"):
         train(medjax_torch, tmp_path, Classifier(), callbacks, data=data)
 
 

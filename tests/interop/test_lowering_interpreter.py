@@ -65,7 +65,9 @@ def test_the_host_gets_the_dtypes_of_torch():
 
 def test_a_tpu_is_refused_what_it_cannot_do(missing):
     graph, flat, _ = missing
-    with pytest.raises(LoweringError, match=r"grid_sampler_2d_backward.*a TPU cannot"):
+    with pytest.raises(
+        LoweringError, match=r"grid_sampler_2d_backward.*on TPU this is not possible"
+    ):
         run(graph, list(map(to_jax, flat)), KEY, {}, platform="tpu")
 
 
@@ -90,13 +92,13 @@ def test_graphs_of_python_functions_are_refused():
 
 def test_the_number_of_arguments_is_checked():
     graph = functional_graph(lambda x, y: [x + y], [f(3), f(3)])
-    with pytest.raises(LoweringError, match="has 2 inputs and got 1 arguments"):
+    with pytest.raises(LoweringError, match="got 1 arguments; expected 2"):
         on_jax(graph, [f(3)])
 
 
 def test_a_wrong_shape_is_an_error():
     graph = functional_graph(lambda x: [x * 2], [f(3)])
-    with pytest.raises(LoweringError, match=r"gave shape \(4,\) in JAX and \(3,\) in torch"):
+    with pytest.raises(LoweringError, match=r"has shape \(4,\) in JAX and \(3,\) in torch"):
         on_jax(graph, [f(4)])
 
 
@@ -158,5 +160,5 @@ def test_an_unknown_reduction_is_refused():
 
 
 def test_as_strided_beyond_a_view_is_refused():
-    with pytest.raises(ValueError, match=r"Call .contiguous\(\) before it"):
+    with pytest.raises(ValueError, match=r"Call .contiguous\(\) first"):
         functional_graph(lambda x: [x[:, ::2].as_strided((2,), (1,))], [f(3, 4)])

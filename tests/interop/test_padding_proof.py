@@ -114,7 +114,7 @@ HARMS = {
     "a batch norm": (normalised, {"norm": nn.BatchNorm1d(6)}, r"padding changes .*\(and \d+ more"),
     "state": (counted, {"seen": torch.tensor(0)}, "padding changes seen after the step"),
     "gradients": (regularised, {"spare": nn.Linear(2, 2)}, "changes the gradient of spare.weight"),
-    "another shape": (flattened, {}, r"output logits has shape \(14, 3\) .* cannot be cut back"),
+    "another shape": (flattened, {}, r"output logits has shape \(14, 3\) .* cannot be cropped"),
     "a fixed length": (fixed, {"over": nn.Linear(4, 1)}, "forward raises RuntimeError on the pad"),
     "padding in front": (reversed_in_time, {}, "padding changes output logits: .* in the padded"),
 }

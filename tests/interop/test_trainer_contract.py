@@ -61,7 +61,7 @@ def test_arguments(message, tmp_path):
 
 
 def test_a_module_is_told_what_it_lacks(tmp_path):
-    with pytest.raises(ValueError, match=r"write a class that holds .*; it has no configure_opt"):
+    with pytest.raises(ValueError, match=r"write a class that wraps .*; it has no configure_opt"):
         make(tmp_path, nn.Linear(2, 2))
 
 

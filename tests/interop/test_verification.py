@@ -147,9 +147,9 @@ def test_the_parameters_with_a_gradient_are_compared():
         return {}, forward(component, batch)[1] + 0 * component.unused.weight.sum()
 
     layers = {"used": nn.Linear(8, 1), "unused": nn.Linear(2, 2)}
-    with pytest.raises(VerificationError, match=r"gradient of unused.weight: there in JAX only"):
+    with pytest.raises(VerificationError, match=r"gradient of unused.weight: only in JAX"):
         verified(forward, BATCH, other=other, **layers)
-    with pytest.raises(VerificationError, match=r"gradient of unused.weight: there in torch only"):
+    with pytest.raises(VerificationError, match=r"gradient of unused.weight: only in torch"):
         verified(other, BATCH, other=forward, **layers)
 
 
