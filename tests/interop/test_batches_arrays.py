@@ -79,11 +79,11 @@ def nested():
     [
         (
             lambda: torch.ones(2, 2).to_sparse(),
-            r"column 'x' is a tensor of the layout .*sparse_coo",
+            r"column 'x' is a tensor with the layout .*sparse_coo",
         ),
         (lambda: torch.ones(2, dtype=torch.complex128), r"column 'x' is a tensor of .*complex128"),
         (lambda: torch.ones(2).to(torch.float8_e5m2), r"a tensor of torch.float8_e5m2; expected"),
-        (lambda: torch.ones(2, device="meta"), r"the device 'meta', which has no values"),
+        (lambda: torch.ones(2, device="meta"), r"on the device 'meta', which has no values"),
         (nested, r"column 'x' is a nested tensor; expected a dense tensor"),
     ],
 )

@@ -166,10 +166,13 @@ def test_data_without_a_length_or_items_is_refused(data, message):
     ("options", "message"),
     [
         ({"order": "random"}, r"order is 'random'; expected 'uniform' or 'medkit'"),
-        ({"order": "medkit", "length_window": 5}, r"with length_window=5, which changes it"),
-        ({"cache_preprocessed": True, "nb_workers": 2}, r"dataloader_nb_workers=2; each worker"),
+        ({"order": "medkit", "length_window": 5}, r"with length_window=5, which changes the order"),
+        ({"cache_preprocessed": True, "nb_workers": 2}, r"dataloader_nb_workers=2, as each worker"),
         ({"data": Stream([1], 1), "nb_workers": 2}, r"each worker would read all of it"),
-        ({"data": Stream([1], 1), "cache_preprocessed": True}, r"a stream without positions"),
+        (
+            {"data": Stream([1], 1), "cache_preprocessed": True},
+            r"the data is a stream; set cache_preprocessed",
+        ),
         (
             {"component": RandomComponent(), "cache_preprocessed": True},
             r"this preprocess draws from rng=",

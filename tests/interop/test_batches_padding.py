@@ -206,7 +206,7 @@ def test_axes_that_vary_together_are_padded_by_constants_or_repeated():
     assert list(Guesses({"pairs": None}, (4,)).of_group(batch, [("pairs", 0)])) == []
 
 
-def test_shapes_are_counted_and_many_of_them_are_told():
+def test_shapes_are_counted_and_many_shapes_warn():
     count = ShapeCount(limit=6, warn_after=2, seconds=lambda: 5.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -214,7 +214,7 @@ def test_shapes_are_counted_and_many_of_them_are_told():
     with pytest.warns(
         UserWarning,
         match=r"3 shapes so far, which took 5\.0 s to trace and compile, 2\.5 s each: column "
-        r"'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) int64; .*At 6 shapes",
+        r"'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) int64; .*after 6 shapes",
     ):
         count.add(tokens(5))
     with warnings.catch_warnings():
@@ -232,7 +232,7 @@ def test_shapes_are_counted_and_many_of_them_are_told():
     assert not count.add(tokens(3))
 
 
-def test_why_columns_are_not_padded_is_told():
+def test_the_error_says_why_columns_are_not_padded():
     reasons = {"input_ids": "padding input_ids is not harmless"}
     count = ShapeCount(limit=1, reasons=lambda names: [reasons[n] for n in names if n in reasons])
     count.add(tokens(3))
@@ -240,7 +240,7 @@ def test_why_columns_are_not_padded_is_told():
         count.add(tokens(4))
 
 
-def test_constants_and_names_that_vary_are_told():
+def test_the_error_names_varying_constants_and_columns():
     count = ShapeCount(limit=2)
     ids = torch.ones(1, 2)
     count.add({"ids": ids, "document": "a"})

@@ -144,7 +144,7 @@ def test_the_state_is_found_inside_a_chain():
     hyperparams = find_state(state).hyperparams
     changed = set_hyperparams(state, ({**hyperparams[0], "lr": np.float32(7)},))
     assert find_state(changed).hyperparams[0]["lr"] == 7
-    with pytest.raises(ValueError, match="found 0 states"):
+    with pytest.raises(ValueError, match="has 0 states"):
         find_state(optax.sgd(0.1).init({}))
 
 

@@ -210,7 +210,7 @@ def test_a_mean_over_rows_runs_in_exact_shapes_and_says_what_that_costs(tmp_path
     with pytest.warns(
         UserWarning,
         match=r"9 shapes so far, which took .* s each: column 'pairs'.*padding pairs, "
-        r"pair_features, pair_labels is not harmless\. .*in collate.*At 64 shapes",
+        r"pair_features, pair_labels is not harmless\. .*in collate.*after 64 shapes",
     ):
         theirs, ours, trainer = both(tmp_path, component, data, data[:4])
     assert_equal(ours, theirs)

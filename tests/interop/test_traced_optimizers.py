@@ -289,17 +289,23 @@ class Wrapping(Plain):
     ("kind", "message"),
     [
         (LBFGS, "LBFGS, whose step needs a closure.*AdamW"),
-        (Wrapping, "holds another optimizer in 'inner'"),
+        (Wrapping, "has another optimizer in 'inner'"),
         (Random, "Random draws random numbers"),
         (RandomOfNumpy, r"draws random numbers \(numpy.random\)"),
         (Counting, "changes 'count' of its attributes"),
         (CountingInGroup, "changes 'count' of its group 0"),
         (Spreading, "changes 'spread' of its attributes"),
-        (Deciding, r"cannot be traced at .*test_traced_optimizers.py.*decides by a value"),
-        (ByRate, r"if group\[\"lr\"\] > 0.01: it decides by a value.*the learning rate"),
+        (
+            Deciding,
+            r"cannot be traced at .*test_traced_optimizers.py.*control flow depends on a value",
+        ),
+        (
+            ByRate,
+            r"if group\[\"lr\"\] > 0.01: its control flow depends on a value.*the learning rate",
+        ),
         (ByNorm, r"cannot be traced at .*p\.grad / norm if norm > 1"),
         (Growing, "keeps 'history' of"),
-        (Idle, "leaves 0.weight as it is"),
+        (Idle, "does not change 0.weight"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(kind, message):

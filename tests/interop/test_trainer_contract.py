@@ -43,7 +43,7 @@ ARGUMENTS = {
     "is the class StepLR, which takes more than the optimizer": {
         "lr_scheduler_builder": lr_scheduler.StepLR
     },
-    "configure_optimizer returned is <class 'torch.optim.sgd.SGD'>": {
+    "result of component.configure_optimizer is <class 'torch.optim.sgd.SGD'>": {
         "component": changed(configure_optimizer=lambda self, lr: torch.optim.SGD)
     },
 }
@@ -68,7 +68,10 @@ def test_a_module_is_told_what_it_lacks(tmp_path):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda outputs, loss: loss, r"returned a tensor of shape \(\); expected two: the outputs"),
+        (
+            lambda outputs, loss: loss,
+            r"returned a tensor of shape \(\); expected two values: the outputs",
+        ),
         (lambda outputs, loss: (outputs, loss, {}), "returned 3 values; expected two"),
         (
             lambda outputs, loss: (outputs["logits"], loss),
