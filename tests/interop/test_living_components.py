@@ -1,4 +1,4 @@
-"""What callbacks and users do to a component while it trains, beside medkit's own Trainer.
+"""Changes that callbacks and users make to a component during training, as in medkit's Trainer.
 
 medkit's component of each case is trained by medkit's Trainer and by ours, with the same data, seed
 and order; losses of all epochs and the weights at the end have to agree.
@@ -28,7 +28,7 @@ ROWS = [{"x": x, "y": int(y)} for x, y in zip(POINTS[:24], CLASSES[:24], strict=
 
 
 def train(module, folder, component, callbacks, *, data=None, evaluated=None, times=1, **fields):
-    """Return trainer and history; `callbacks` makes functions by the names of events."""
+    """Return trainer and history; `callbacks` returns functions by event name."""
     data = list(ROWS) if data is None else data
     config = module.TrainerConfig(
         output_dir=str(folder),
@@ -54,13 +54,13 @@ def train(module, folder, component, callbacks, *, data=None, evaluated=None, ti
         for time in range(times):
             if time:
                 component.between()
-                clock.sleep(1.1)  # medkit's folders are named by the second
+                clock.sleep(1.1)  # medkit's folder names have a resolution of a second
             history += trainer.train()
     return trainer, history
 
 
 def both(tmp_path, make_component, callbacks=lambda component, trainer: {}, **more):
-    """Train by both and compare; return our component and trainer."""
+    """Train with both and compare; return our component and trainer."""
     theirs, ours = make_component(), make_component()
     theirs.BatchData = medkit.training.utils.BatchData
     _, expected = train(medkit.training, tmp_path / "medkit", theirs, callbacks, **more)
@@ -74,7 +74,7 @@ def both(tmp_path, make_component, callbacks=lambda component, trainer: {}, **mo
 
 
 class Annealed(Classifier):
-    """Reads a number from an attribute in forward."""
+    """A component whose forward reads a number from an attribute."""
 
     def __init__(self):
         super().__init__(optimizer=torch.optim.SGD)
@@ -136,7 +136,7 @@ def write_class_weights(component, trainer):
         write_class_weights,
     ],
 )
-def test_values_of_attributes_are_used_as_they_are_at_each_step(tmp_path, callbacks):
+def test_each_step_uses_the_current_values_of_attributes(tmp_path, callbacks):
     both(tmp_path, Annealed, callbacks)
 
 
@@ -148,7 +148,7 @@ def test_a_number_that_changes_at_every_step_is_an_input_of_one_graph(tmp_path):
 
 
 class Dropping(Classifier):
-    """Its rate of dropout, a number that torch wants as such, decides whether any is made."""
+    """The dropout rate, which torch needs as a number, decides whether there is any dropout."""
 
     def forward(self, batch, return_loss, eval_mode):
         self.model.train(not eval_mode)
@@ -158,7 +158,7 @@ class Dropping(Classifier):
         return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
 
 
-def test_a_rate_of_dropout_that_changes_is_another_graph(tmp_path):
+def test_a_changed_dropout_rate_needs_another_graph(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             component.model[2].p = 0.0 if epoch != 2 else 1.0
@@ -178,7 +178,7 @@ class ReadingGlobals(Classifier):
         return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
 
 
-def test_globals_that_change_are_read_anew(tmp_path):
+def test_globals_that_change_are_read_again(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             global SCALE
@@ -216,7 +216,7 @@ def add_a_group(component, trainer):
 
 
 class Frozen(Classifier):
-    """The first layer is frozen and in no group at first."""
+    """The first layer is initially frozen and in no group."""
 
     def __init__(self, optimizer=torch.optim.AdamW):
         super().__init__(optimizer=optimizer)
@@ -245,14 +245,14 @@ class FrozenInGroup(Classifier):
         (Frozen, add_a_group),
     ],
 )
-def test_freezing_and_unfreezing_is_as_in_torch(tmp_path, kind, callbacks, accumulation):
+def test_freezing_and_unfreezing_works_as_in_torch(tmp_path, kind, callbacks, accumulation):
     if callbacks is freeze_in_turn and accumulation > 1:
         pytest.skip("torch keeps what was accumulated before, as we do; one order is enough")
     both(tmp_path, kind, callbacks, gradient_accumulation_steps=accumulation)
 
 
 def test_training_twice_with_an_unfreeze_between(tmp_path):
-    # In one batch: a second training of medkit goes on with its order, ours begins with it again.
+    # In one batch, as a second training continues medkit's order, but restarts ours.
     both(tmp_path, FrozenInGroup, times=2, batch_size=24)
 
 
@@ -330,12 +330,12 @@ def clamp_after_each_epoch(component, trainer):
         write_by_numpy,
     ],
 )
-def test_weights_that_a_callback_writes_are_taken_over(tmp_path, callbacks):
+def test_weights_written_by_a_callback_are_used(tmp_path, callbacks):
     both(tmp_path, Classifier, callbacks)
 
 
 def average_and_swap(component, trainer):
-    """An exponential moving average, in the place of the weights while they are evaluated."""
+    """An exponential moving average that replaces the weights during evaluation."""
     average = copy.deepcopy(component.model)
     evaluate = trainer.evaluation_epoch
 
@@ -347,30 +347,30 @@ def average_and_swap(component, trainer):
                 kept.data.lerp_(parameter.data, 0.3)
 
     def evaluation_epoch(loader):
-        held = copy.deepcopy(component.model.state_dict())
+        saved = copy.deepcopy(component.model.state_dict())
         component.model.load_state_dict(average.state_dict())
         try:
             return evaluate(loader)
         finally:
-            component.model.load_state_dict(held)
+            component.model.load_state_dict(saved)
 
     trainer.evaluation_epoch = evaluation_epoch
     return {"on_step_end": on_step_end}
 
 
-def test_an_average_of_weights_that_is_swapped_in_for_evaluation(tmp_path):
+def test_averaged_weights_can_be_swapped_in_for_evaluation(tmp_path):
     both(tmp_path, Classifier, average_and_swap)
 
 
-def test_a_probe_sees_the_weights_of_now(tmp_path):
+def test_a_callback_sees_the_current_weights(tmp_path):
     seen = {}
 
     def callbacks(component, trainer):
-        found = seen.setdefault(trainer.__module__.partition(".")[0], [])
+        sums = seen.setdefault(trainer.__module__.partition(".")[0], [])
 
         def on_step_end(step, nb_batches, phase):
             with torch.no_grad():
-                found.append(float(component.model(POINTS[:4]).sum()))
+                sums.append(float(component.model(POINTS[:4]).sum()))
 
         return {"on_step_end": on_step_end}
 
@@ -382,14 +382,14 @@ def test_a_hook_added_later_is_called(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
-                component.model[1].register_forward_hook(lambda module, given, out: out * 0.5)
+                component.model[1].register_forward_hook(lambda module, inputs, out: out * 0.5)
 
         return {"on_epoch_begin": on_epoch_begin}
 
     both(tmp_path, Classifier, callbacks)
 
 
-def test_a_module_without_weights_may_be_replaced(tmp_path):
+def test_a_module_without_weights_can_be_replaced(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -423,11 +423,11 @@ def register_again(component, trainer):
 
 
 @pytest.mark.parametrize("callbacks", [reset_statistics, register_again])
-def test_buffers_may_be_written_and_registered_again(tmp_path, callbacks):
+def test_buffers_can_be_written_and_registered_again(tmp_path, callbacks):
     both(tmp_path, Normed, callbacks)
 
 
-def test_a_parameter_that_is_replaced_is_refused_by_name(tmp_path):
+def test_a_replaced_parameter_is_refused_by_name(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -455,7 +455,7 @@ def test_a_counter_kept_in_forward_is_refused(tmp_path):
 
 
 class TwoHeads(Classifier):
-    """A batch of one kind of row uses one head only."""
+    """A batch with one kind of row uses only one head."""
 
     def __init__(self, optimizer=torch.optim.AdamW, **options):
         super().__init__(optimizer=optimizer, **options)
@@ -482,17 +482,17 @@ class TwoHeads(Classifier):
         {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
     ],
 )
-def test_a_head_that_some_batches_do_not_use_is_left_alone_by_them(tmp_path, options, accumulation):
+def test_batches_that_do_not_use_a_head_do_not_change_it(tmp_path, options, accumulation):
     both(tmp_path, lambda: TwoHeads(**options), gradient_accumulation_steps=accumulation)
 
 
-def test_batch_data_of_medkit_is_batch_data():
+def test_medkits_batch_data_is_batch_data():
     assert isinstance(medkit.training.utils.BatchData(), BatchData)
     assert isinstance(BatchData(), BatchData)
     assert not isinstance({}, BatchData)
 
 
-def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
+def test_a_resumed_run_continues_with_unfrozen_parameters(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -500,7 +500,7 @@ def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
 
         return {"on_epoch_begin": on_epoch_begin}
 
-    whole, _ = train(medjax_torch, tmp_path / "whole", FrozenInGroup(), callbacks)
+    complete, _ = train(medjax_torch, tmp_path / "whole", FrozenInGroup(), callbacks)
     train(medjax_torch, tmp_path / "parts", FrozenInGroup(), callbacks, nb_training_epochs=2)
     trainer = make(
         tmp_path / "parts",
@@ -511,7 +511,7 @@ def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
         learning_rate=0.05,
     )
     trainer.train(resume="auto")
-    assert same(weights(trainer.component), weights(whole.component))
+    assert same(weights(trainer.component), weights(complete.component))
 
 
 def test_a_dataset_that_grows_is_refused_with_both_lengths(tmp_path):
@@ -528,7 +528,7 @@ def test_a_dataset_that_grows_is_refused_with_both_lengths(tmp_path):
 
 
 class OnGpu(Classifier):
-    """As scripts for machines with a GPU have it."""
+    """As in scripts for machines with a GPU."""
 
     def __init__(self):
         super().__init__()
@@ -547,7 +547,7 @@ def test_a_component_that_says_device_0_is_trained(tmp_path):
     assert same(weights(component), weights(plain))
 
 
-def test_an_error_of_a_callback_is_not_hidden_by_the_weights_that_go_back(tmp_path):
+def test_an_error_of_a_callback_is_not_hidden_by_writing_weights_back(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:

@@ -61,7 +61,7 @@ def learn(
     entries: Sequence[Entries],
     parameters: Mapping[str, Tensor],
     trained: Sequence[str],
-    held: States,
+    existing: States,
 ) -> Learned:
     """Run a few steps in torch, and return what state they keep.
 
@@ -75,7 +75,7 @@ def learn(
         The parameters by name. They are not changed.
     trained : sequence of str
         The parameters that get a gradient.
-    held : dict
+    existing : dict
         States that the optimizer already has, for optimizers that create them when constructed.
 
     Raises
@@ -104,9 +104,9 @@ def learn(
     try:
         after, first, moved = step(initial, seed=0)
     except (KeyError, IndexError, AttributeError):
-        if not held:
+        if not existing:
             raise
-        initial = {name: held[name] for name in trained if name in held}
+        initial = {name: existing[name] for name in trained if name in existing}
         after, first, moved = step(initial, seed=0)
     settled, _, _ = step(after, seed=1)
     slots = _slots_of(stand_in, after, settled)
