@@ -21,6 +21,11 @@ class ConversionCost(NamedTuple):
         Steps compiled, or loaded from the cache on disk.
     compiling : float
         Seconds spent on compiling.
+
+    Examples
+    --------
+    >>> print(ConversionCost(2, 1.5, 0.5, 2, 3.0))
+    2 graphs traced in 1.5 s, compared with torch in 0.5 s, 2 steps compiled in 3.0 s
     """
 
     nb_graphs: int

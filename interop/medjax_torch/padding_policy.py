@@ -1,4 +1,4 @@
-"""Decisions which axes of which batches to pad, based on proofs in torch."""
+"""The choice of axes to pad in each batch, based on proofs in torch."""
 
 from __future__ import annotations
 

@@ -320,7 +320,7 @@ def test_a_step_set_on_the_object_and_hooks_are_refused():
     model = make_model()
     optimizer = Lion(model.parameters())
     optimizer.step = lambda closure=None: None
-    with pytest.raises(ValueError, match="has a step of its own, set on this one object"):
+    with pytest.raises(ValueError, match="has its own step, set on the object"):
         plan_of(optimizer, parameter_names(model))
     hooked = Lion(model.parameters())
     hooked.register_step_pre_hook(lambda *args: None)

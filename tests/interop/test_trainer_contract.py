@@ -40,7 +40,7 @@ ARGUMENTS = {
     "expected a function of the optimizer: lambda optimizer: StepLR": {
         "lr_scheduler_builder": lr_scheduler.StepLR(Classifier().configure_optimizer(0.1), 1)
     },
-    "is the class StepLR, which takes more than the optimizer": {
+    "is the class StepLR, which needs more arguments than the optimizer": {
         "lr_scheduler_builder": lr_scheduler.StepLR
     },
     "result of component.configure_optimizer is <class 'torch.optim.sgd.SGD'>": {

@@ -13,7 +13,7 @@ from medjax_torch.lowerings.table import lowers
 aten = torch.ops.aten
 
 _NONE, _MEAN = 0, 1
-"""How aten numbers the reductions; 2 is the sum."""
+"""aten's codes of the reductions; 2 is the sum."""
 
 
 @lowers(aten.multi_margin_loss_backward.default)

@@ -197,7 +197,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool{}d": _adaptive_avg_pool,
     "_adaptive_avg_pool{}d_backward": _adaptive_avg_pool_backward,
 }
-"""By operator name; torch computes most one-dimensional ones with the two-dimensional ones."""
+"""By operator name; torch computes one-dimensional pooling with the two-dimensional operators."""
 
 for _name, _function in _OPERATORS.items():
     for _rank in (2, 3):

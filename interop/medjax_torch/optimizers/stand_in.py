@@ -179,8 +179,8 @@ def refuse(optimizer: torch.optim.Optimizer) -> None:
     step = vars(optimizer).get("step")
     if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
         raise ValueError(
-            f"the {kind} has a step of its own, set on this one object; expected the step of its "
-            f"class. Write it in a subclass, or {other}"
+            f"the {kind} has its own step, set on the object; expected the step of its class. "
+            f"Define it in a subclass, or {other}"
         )
     for name, value in vars(optimizer).items():
         values = value if isinstance(value, list | tuple) else [value]
