@@ -194,8 +194,8 @@ def _contracted(first: int) -> Callable[..., Any]:
     return run
 
 
-for targets, first in (
+for products, first in (
     ((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), 0),
     ((aten.addmm.default, aten.baddbmm.default, aten.addmv.default), 1),
 ):
-    counts_in(*targets, check=_contracts(first))(_contracted(first))
+    counts_in(*products, check=_contracts(first))(_contracted(first))
