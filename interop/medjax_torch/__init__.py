@@ -1,4 +1,14 @@
-"""medkit.training's API over medjax: unmodified torch components, trained by JAX."""
+"""A drop-in for `medkit.training` that trains unmodified torch components with JAX.
+
+Examples
+--------
+Replace the import of medkit's trainer; components, configuration and callbacks stay the same::
+
+    from medjax_torch import Trainer, TrainerConfig  # instead of medkit.training
+
+    config = TrainerConfig(output_dir="out", learning_rate=1e-3, nb_training_epochs=3)
+    history = Trainer(component, config, train_data, eval_data).train()
+"""
 
 from medjax_torch.callbacks import DefaultPrinterCallback as DefaultPrinterCallback
 from medjax_torch.callbacks import TrainerCallback as TrainerCallback

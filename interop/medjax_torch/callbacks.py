@@ -1,4 +1,4 @@
-"""Callbacks, in medkit's module."""
+"""medjax's callbacks, importable under medkit's module name."""
 
 from medjax.callbacks import DefaultPrinterCallback as DefaultPrinterCallback
 from medjax.callbacks import EarlyStopping as EarlyStopping

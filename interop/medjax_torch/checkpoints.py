@@ -1,4 +1,4 @@
-"""The files of a checkpoint that torch reads, as medkit lays them out."""
+"""The torch files of a checkpoint, in medkit's layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ CONFIG_NAME = CONFIG
 
 
 def write_torch_files(folder: Path, optimizer: Any, scheduler: Any, component: Any) -> None:
-    """Write the states of optimizer and scheduler, if they have one, then the component's files."""
+    """Write the states of the optimizer and the scheduler, if any, and the component's files.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    optimizer : torch.optim.Optimizer or optax.GradientTransformation
+        Only a torch optimizer has a file.
+    scheduler : torch.optim.lr_scheduler.LRScheduler or None
+        Has no file if None.
+    component : TrainableComponent
+        Its `save` is called.
+    """
     if isinstance(optimizer, torch.optim.Optimizer):
         torch.save(optimizer.state_dict(), folder / OPTIMIZER_NAME)
     if scheduler is not None:
@@ -29,31 +41,31 @@ def write_torch_files(folder: Path, optimizer: Any, scheduler: Any, component: A
 
 
 def read_torch_files(folder: Path, optimizer: Any, scheduler: Any) -> None:
-    """Give optimizer and scheduler the states that a checkpoint holds for them.
+    """Load the states of the optimizer and the scheduler from a checkpoint, as far as it has them.
 
     Raises
     ------
     CheckpointError
-        If a file cannot be read as plain tensors and numbers, or belongs to another optimizer.
+        If a file contains anything but plain tensors and numbers, or is from another optimizer.
     """
     for name, holder in ((OPTIMIZER_NAME, optimizer), (SCHEDULER_NAME, scheduler)):
         path = folder / name
         if not hasattr(holder, "load_state_dict") or not path.exists():
             continue
         try:
-            # Never a pickle that could run code: tensors, numbers and containers only.
+            # Only tensors, numbers and containers: an arbitrary pickle could run code.
             holder.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:
             msg = (
-                f"{path} cannot be taken over by {type(holder).__name__} ({error}); expected the "
-                "state of the same kind of optimizer or scheduler over the same parameters. "
-                "Remove the file to start without it"
+                f"{path} cannot be loaded into the {type(holder).__name__} ({error}); expected the "
+                "state of an optimizer or scheduler of this kind with the same parameters. Remove "
+                "the file to start without it"
             )
             raise CheckpointError(msg) from error
 
 
 def is_of_medkit(resume: Any) -> bool:
-    """Tell whether `resume` is a checkpoint folder without a training state, as medkit's are."""
+    """Return whether `resume` is a checkpoint folder without a training state, like medkit's."""
     if resume is None or resume == "auto":
         return False
     folder = Path(resume)
@@ -63,14 +75,14 @@ def is_of_medkit(resume: Any) -> bool:
 def write_plain(
     path: Path, config: dict[str, Any], optimizer: Any, scheduler: Any, component: Any
 ) -> None:
-    """Write a checkpoint of weights, optimizer and scheduler, under its name once it is complete.
+    """Write a checkpoint of weights, optimizer and scheduler, as medkit does.
 
-    Such a checkpoint is what medkit writes. Training can start from it, but not go on.
+    It gets its name when it is complete. Training can start from its weights, but not be resumed.
 
     Raises
     ------
     CheckpointError
-        If it cannot be written; what was written of it is removed.
+        If it cannot be written; a partial checkpoint is removed.
     """
     staging = free_path(path.with_name(f".saving-{path.name}"))
     try:

@@ -1,4 +1,4 @@
-"""How far two outcomes of the same computation are apart."""
+"""The difference between two outcomes of the same computation."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ import numpy as np
 from medjax_torch.reference import Outcome
 
 _UNIT = 1e-3
-"""What counts as small in outputs and state: at a tolerance of 1e-3, 1e-6 is noise."""
+"""Size below which outputs and state count as small: at a tolerance of 1e-3, 1e-6 is noise."""
 
 _SHARE = 3e-2
-"""What counts as small in a gradient, as a share of the norm of all gradients.
+"""Size below which a gradient counts as small, as a share of the norm of all gradients.
 
-Gradients that are 0 exactly are noise in float32: of an attention's key bias 1e-8 of that norm, of
-the bias of a convolution before a batch norm, a sum over 128,000 places, 1.4e-6.
+Gradients that are exactly 0 in theory are noise in float32: 1e-8 of that norm for the key bias of
+an attention, 1.4e-6 for the bias of a convolution before a batch norm, a sum over 128,000 elements.
 """
 
 _HUGE = 100
-"""How many times larger than all that differ a number has to be to pass for a constant."""
+"""How many times larger than all differing numbers an equal one must be to count as a constant."""
 
 _PEAK = 10
-"""By how much a single element may exceed the tolerance that holds for all on average.
+"""Factor by which a single element may exceed the tolerance for the average.
 
-Where a ReLU or a maximum is undecided to the last bit, single elements differ by more than noise.
+Where rounding decides a ReLU or a maximum, single elements differ by more than noise.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class Difference:
-    """How far one result is from its counterpart.
+    """The difference between one result and its counterpart.
 
     Attributes
     ----------
     name : str
         What is compared, in words.
     relative : float
-        Relative to the size of the result; infinite if only one of them has it.
+        Difference relative to the size of the result; infinite if one side lacks the result.
     actual, expected : array or None
-        The two, None if there is none.
+        The two results, None where it is missing.
     sides : (str, str)
-        What to call them.
+        Names of the two sides.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Difference:
     def _detail(self) -> str:
         one, other = self.sides
         if self.actual is None or self.expected is None:
-            return f"there in {one if self.expected is None else other} only"
+            return f"only in {one if self.expected is None else other}"
         if self.actual.shape != self.expected.shape:
             return f"shape {self.actual.shape} in {one}, {self.expected.shape} in {other}"
         actual, expected = wide(self.actual), wide(self.expected)
@@ -80,17 +80,17 @@ def differences(
     sides: tuple[str, str],
     rounded: Collection[str] | None = None,
 ) -> list[Difference]:
-    """Compare two outcomes, the most different result first.
+    """Compare two outcomes, and return the differences, the largest first.
 
     Parameters
     ----------
     actual, expected : Outcome
-        What to compare with what.
+        The outcomes to compare.
     sides : (str, str)
-        What to call the two, as in ``("JAX", "torch")``.
+        Names of the two, such as ``("JAX", "torch")``.
     rounded : collection of str, optional
-        The outputs of integers or truth values that depend on floating-point numbers; by default
-        all of them. Few of their elements may differ; the others have to be equal.
+        Integer and boolean outputs that depend on floating-point numbers, by default all of them.
+        A few of their elements may differ; all other integer and boolean outputs must be equal.
     """
     total = math.sqrt(sum(_norm(gradient) ** 2 for gradient in expected.gradients.values()))
     gradients = _each(actual.gradients, expected.gradients, "the gradient of {}", sides, total)
@@ -108,12 +108,17 @@ def _each(
     norm: float | None = None,
     rounded: Collection[str] | None = None,
 ) -> list[Difference]:
-    found = []
-    for name in {**expected, **actual}:
-        free = rounded is None or name in rounded
-        pair = actual.get(name), expected.get(name)
-        found.append(_difference(naming.format(name), *pair, sides, norm, undecided=free))
-    return found
+    return [
+        _difference(
+            naming.format(name),
+            actual.get(name),
+            expected.get(name),
+            sides,
+            norm,
+            undecided=rounded is None or name in rounded,
+        )
+        for name in {**expected, **actual}
+    ]
 
 
 def _difference(
@@ -138,22 +143,22 @@ def apart(
     *,
     undecided: bool = False,
 ) -> float:
-    """Return how far two arrays are apart, relative to the second.
+    """Return the difference between two arrays, relative to the second.
 
     Parameters
     ----------
     actual, expected : np.ndarray
-        What to compare with what.
+        The arrays to compare.
     norm : float, optional
-        The norm of what the arrays are a part of, beside which they may be small; if not given,
-        their elements are of order one.
+        The norm of all arrays to which these belong, compared with which they may be small. By
+        default their elements are taken to be of order one.
     undecided : bool
-        Whether integers and truth values may depend on rounding.
+        Whether integers and booleans may depend on rounding.
 
     Returns
     -------
     float
-        Infinite if they differ in shape, or in where they are not finite.
+        Infinite if the arrays differ in shape, or in their non-finite elements.
     """
     if actual.shape != expected.shape:
         return math.inf
@@ -165,7 +170,7 @@ def apart(
 
 
 def shifted(outcome: Outcome, moved: Outcome, base: Outcome) -> Outcome:
-    """Return an outcome moved by what lies between two others of the same computation."""
+    """Return an outcome shifted by the difference between two others, `moved` - `base`."""
 
     def each(
         values: Mapping[str, np.ndarray],
@@ -197,9 +202,9 @@ def _shift(value: np.ndarray, moved: np.ndarray, base: np.ndarray) -> np.ndarray
 
 
 def _mismatch(actual: np.ndarray, expected: np.ndarray, undecided: bool) -> float:
-    """Return the share of elements that differ, 0 if rounding may explain all of them.
+    """Return the share of elements that differ, or 0 if rounding may explain all of them.
 
-    An argmax between two nearly equal numbers may fall either way, and a count of such may be off.
+    An argmax of two nearly equal numbers may give either, and a count of such results may be off.
     """
     wrong = int((actual != expected).sum())
     allowed = max(1, actual.size // 100) if undecided else 0
@@ -209,14 +214,14 @@ def _mismatch(actual: np.ndarray, expected: np.ndarray, undecided: bool) -> floa
 
 
 def _relative(actual: np.ndarray, expected: np.ndarray, norm: float | None) -> float:
-    """Return the larger of the relative differences on average and of the worst element.
+    """Return the larger of the average relative difference and that of the worst element.
 
     Parameters
     ----------
     actual, expected : np.ndarray
-        Of one shape.
+        Arrays of the same shape.
     norm : float or None
-        The norm of what the array is a part of; None if its elements are of order one.
+        The norm of all arrays to which these belong; None if their elements are of order one.
     """
     broken = ~np.isfinite(expected)
     if not np.array_equal(actual[broken], expected[broken], equal_nan=True):
@@ -237,9 +242,9 @@ def _relative(actual: np.ndarray, expected: np.ndarray, norm: float | None) -> f
 def _without_constants(
     difference: np.ndarray, expected: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out elements that are equal and huge beside all that differ.
+    """Leave out elements that are equal and huge compared with all that differ.
 
-    A masked score is -1e9 or the least float, by the side of which every error looks small.
+    A masked score is -1e9 or the smallest float, compared with which every error looks small.
     """
     size = np.abs(expected)
     largest = size.max(where=difference != 0, initial=0.0)
@@ -252,7 +257,7 @@ def _is_exact(values: np.ndarray) -> bool:
 
 
 def wide(values: np.ndarray) -> np.ndarray:
-    """Return values in a type in which differences and squares do not overflow."""
+    """Convert values to a dtype in which differences and squares do not overflow."""
     if _is_exact(values):
         return values.astype(np.int64)
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)

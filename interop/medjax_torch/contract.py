@@ -1,4 +1,4 @@
-"""What is checked of a `Trainer` before it trains, so that a mistake is said in our words."""
+"""Checks of a `Trainer`'s arguments, so that mistakes are reported before training starts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "
 def check_arguments(
     component: Any, config: Any, metrics_computer: Any, lr_scheduler_builder: Any, options: Any
 ) -> None:
-    """Refuse arguments that are not what a `Trainer` takes.
+    """Check the arguments of a `Trainer`.
 
     Raises
     ------
     ValueError
-        Names the argument, what was found and what was expected.
+        If one is invalid; the message names the argument, its value and what was expected.
     """
     missing = [name for name in (*_METHODS, "device") if not hasattr(component, name)]
     if isinstance(component, type):
@@ -37,7 +37,7 @@ def check_arguments(
     if missing:
         expected = f"an object with the methods and attributes {', '.join((*_METHODS, 'device'))}"
         if isinstance(component, nn.Module):
-            expected += "; write a class that holds the module and has them"
+            expected += "; write a class that wraps the module and provides them"
         refuse("component", component, f"{expected}; it has no {', '.join(missing)}")
     fields = [field.name for field in dataclasses.fields(TrainerConfig)]
     if not all(hasattr(config, name) for name in fields):
@@ -52,38 +52,39 @@ def check_arguments(
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Refuse what a component configured, if it is no optimizer.
+    """Check that a component configured an optimizer.
 
     Raises
     ------
     ValueError
-        Says what was found.
+        If it did not; the message says what it returned.
     """
     if not isinstance(optimizer, torch.optim.Optimizer | optax.GradientTransformation):
         expected = "a torch.optim.Optimizer of its parameters, or an optax.GradientTransformation"
-        refuse("what component.configure_optimizer returned", optimizer, expected)
+        refuse("the result of component.configure_optimizer", optimizer, expected)
 
 
 def check_result(result: Any) -> tuple[Any, Any]:
-    """Return outputs and loss, refusing anything else that a forward returned.
+    """Check that forward returned outputs and a loss, and return both.
 
     Raises
     ------
     ValueError
-        Says what was found and expected.
+        If it did not; the message says what it returned and what was expected.
     """
     if not isinstance(result, tuple | list) or len(result) != 2:
-        found = f"{len(result)} values" if isinstance(result, tuple | list) else _told(result)
+        is_several = isinstance(result, tuple | list)
+        returned = f"{len(result)} values" if is_several else _described(result)
         msg = (
-            f"component.forward returned {found}; expected two: the outputs, a BatchData, and the "
-            "loss, a tensor with one element"
+            f"component.forward returned {returned}; expected two values: the outputs, a "
+            "BatchData, and the loss, a tensor with one element"
         )
         raise ValueError(msg)
     outputs, loss = result
     if not isinstance(outputs, Mapping):
         msg = (
-            f"component.forward returned {_told(outputs)} as outputs; expected a BatchData or a "
-            "dict, such as BatchData(logits=logits)"
+            f"component.forward returned {_described(outputs)} as outputs; expected a BatchData or "
+            "a dict, such as BatchData(logits=logits)"
         )
         raise ValueError(msg)
     if loss is None:
@@ -91,31 +92,33 @@ def check_result(result: Any) -> tuple[Any, Any]:
     return outputs, loss
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     return f"a {type(value).__name__}"
 
 
 def check_metrics(trainer: Any) -> None:
-    """Refuse metrics that no evaluation will give, in medkit's words and then in ours.
+    """Check that the evaluation will compute the metrics that the configuration names.
 
-    What the metrics computer makes of one batch of the evaluation data, computed by torch, tells.
+    One batch of the evaluation data is computed by torch and passed to the metrics computer.
+    Error messages start with medkit's own.
 
     Parameters
     ----------
     trainer : Trainer
-        Ready to train.
+        A trainer ready to train.
 
     Raises
     ------
     ValueError
-        Names the metric, what needs it and one that looks alike.
+        If a metric is missing; the message names it, the field that needs it and a similar name.
     """
     config = trainer.config
     wanted = {
         f"Checkpoint metric '{config.checkpoint_metric}' not found": (
-            *(config.checkpoint_metric, "TrainerConfig.checkpoint_metric"),
+            config.checkpoint_metric,
+            "TrainerConfig.checkpoint_metric",
         )
     }
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -123,15 +126,15 @@ def check_metrics(trainer: Any) -> None:
         metric = config.metric_to_track_lr
         wanted[metric_missing(metric)] = metric, "TrainerConfig.metric_to_track_lr"
     scores = _sample_scores(trainer) if any(name != "loss" for name, _ in wanted.values()) else {}
-    for said, (name, field) in wanted.items() if scores is not None else ():
+    for medkits_message, (name, field) in wanted.items() if scores is not None else ():
         try:
             check_metric_names({name: field}, scores or {})
         except ValueError as error:
-            raise ValueError(f"{said}: {error}") from None
+            raise ValueError(f"{medkits_message}: {error}") from None
 
 
 def _sample_scores(trainer: Any) -> dict[str, Any] | None:
-    """Return the scores of a batch, {} without a metrics computer, None if it cannot tell."""
+    """Return the scores of a batch, {} without a metrics computer, or None if they are unknown."""
     if trainer.metrics_computer is None:
         return {}
     batch: Any = first_batch(trainer.eval_dataloader)
@@ -141,5 +144,5 @@ def _sample_scores(trainer: Any) -> dict[str, Any] | None:
         computer = copy.deepcopy(trainer.metrics_computer)
         kept = computer.prepare_batch(outputs, batch)
         return dict(computer.compute({name: list(values) for name, values in kept.items()}))
-    except Exception:  # a user's own code, on fewer items than it was made for
+    except Exception:  # the user's code may not work on as few items
         return None

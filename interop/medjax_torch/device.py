@@ -1,4 +1,4 @@
-"""Where a component's tensors lie: on the CPU while JAX trains them."""
+"""The device of a component's tensors: the CPU while JAX trains them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CPU = torch.device("cpu")
 
 @contextmanager
 def on_host(component: Any, optimizer: Any) -> Iterator[None]:
-    """Have a component lie on the CPU within the block, and where it lay afterwards.
+    """Move a component to the CPU within the block, and back afterwards.
 
-    Its tensors stay the same objects. An attribute ``device`` of its objects says so meanwhile, so
-    that what forward moves goes to the CPU too.
+    Its tensors stay the same objects. The ``device`` attributes of its objects are set to the CPU
+    meanwhile, so that tensors that forward moves go to the CPU too.
 
     Parameters
     ----------
     component : object
         The component.
     optimizer : object
-        What it configured; the moments that a torch optimizer has got meanwhile are moved along.
+        Its optimizer. The state that a torch optimizer has after the block is moved as well.
     """
     content = walk(component)
     names = [
@@ -60,7 +60,7 @@ def _device_slots(objects: list[tuple[str, Any]]) -> Iterator[Entry]:
 
 
 def _is_elsewhere(device: Any) -> bool:
-    """Tell whether a value means a device other than the CPU, which is -1 in transformers."""
+    """Return whether a value means a device other than the CPU, which is -1 in transformers."""
     if isinstance(device, int) and not isinstance(device, bool):
         return device >= 0
     if not isinstance(device, str | torch.device):
@@ -68,7 +68,7 @@ def _is_elsewhere(device: Any) -> bool:
     try:
         return torch.device(device).type not in ("cpu", "meta")
     except RuntimeError:
-        return False  # a name of something else
+        return False  # a string that is not a device
 
 
 def _move(state: dict[str, Any], device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""What is behind a difference between JAX and torch: a lowering, the recording, or rounding."""
+"""Diagnosis of a difference between JAX and torch: a lowering, the trace, or rounding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SIDES = ("the graph", "torch")
 
 
 class Finding(NamedTuple):
-    """What a difference comes from.
+    """The cause of a difference.
 
     Attributes
     ----------
     wrong : list of Difference
-        What is left of the differences once roundings are taken off.
+        The differences that rounding does not explain.
     causes : list of str
         Sentences for the user, the most likely cause first.
     """
@@ -47,21 +47,27 @@ def diagnose(
     wrong: list[Difference],
     tolerance: float,
 ) -> Finding | None:
-    """Find out why JAX and torch differ; None if rounding explains it and every lowering is right.
+    """Find out why JAX and torch differ.
 
-    The graph itself is run in torch. If forward gives something else, it is not what was recorded.
-    If forward gives the same, each operation is run in JAX and in torch on the same arguments.
+    The graph itself is run in torch. If its results differ from those of forward, the graph no
+    longer matches forward. Otherwise each operation is run in JAX and in torch on the same
+    arguments.
 
     Parameters
     ----------
     call, found, batch, graph
-        As `verification.verify` has them.
+        As in `verification.verify`.
     expected : Outcome
-        Of torch, by `reference`.
+        torch's outcome, from `reference`.
     wrong : list of Difference
-        The results in which JAX differs from it beyond the tolerance.
+        The results whose difference in JAX exceeds the tolerance.
     tolerance : float
         The largest relative difference that needs no explanation.
+
+    Returns
+    -------
+    Finding or None
+        None if rounding explains the differences and every lowering is correct.
     """
     try:
         recorded = outcome_in_torch(graph, found, batch)
@@ -78,7 +84,7 @@ def diagnose(
         named = {one.name for one in unlike}
         causes = _not_recorded(call, found, batch, graph, recorded, expected)
         return Finding([one for one in wrong if one.name in named] or unlike, causes)
-    lowerings = wrong_lowerings(graph, found, batch, _behind(graph, wrong))
+    lowerings = wrong_lowerings(graph, found, batch, _sources(graph, wrong))
     if lowerings:
         return Finding(wrong, lowerings)
     left = [one for one in wrong if one.relative > excused.get(one.name, 0.0)]
@@ -103,8 +109,8 @@ def _floating(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _behind(graph: Graph, wrong: list[Difference]) -> set[fx.Node]:
-    """Return the nodes that the wrong results are computed from."""
+def _sources(graph: Graph, wrong: list[Difference]) -> set[fx.Node]:
+    """Return the nodes from which the wrong results are computed."""
     returned: Any = graph.module.graph.output_node().args[0]
     results = graph.results(returned)
     named = {
@@ -120,18 +126,18 @@ def _behind(graph: Graph, wrong: list[Difference]) -> set[fx.Node]:
 
 
 def _unexplained(graph: Graph, left: list[Difference]) -> str:
-    """Return what to say where each operation is right and the whole is not."""
-    behind = _behind(graph, left)
+    """Return the message for a difference although each operation by itself is correct."""
+    sources = _sources(graph, left)
     for node in graph.module.graph.nodes:
         value = node.meta.get("val")
-        if node in behind and isinstance(value, Tensor) and value.dtype == torch.float64:
+        if node in sources and isinstance(value, Tensor) and value.dtype == torch.float64:
             return (
-                f"forward computes in float64{at(line_of_stack(node.stack_trace))}, of which the "
-                "device keeps float32: some seven digits. Take off what is common to the numbers "
-                "(an offset, a first time) in collate."
+                f"forward computes in float64{at(line_of_stack(node.stack_trace))}, which the "
+                "device rounds to float32, about seven digits. Subtract what the numbers have in "
+                "common (an offset, a start time) in collate."
             )
     return (
-        "Every operation by itself gives in JAX what it gives in torch, and roundings do not "
+        "Every operation by itself has the same result in JAX and in torch, and rounding does not "
         "explain the difference; please report it."
     )
 
@@ -144,25 +150,25 @@ def _not_recorded(
     recorded: Outcome,
     expected: Outcome,
 ) -> list[str]:
-    """Return why forward is not what was recorded of it."""
+    """Return why forward differs from its graph."""
     causes = []
     again = reference(call, found, batch, train=graph.train, leave_out=graph.left_out)
     if any(one.relative for one in differences(again, expected, _SIDES, rounded=())):
         causes.append(
-            "forward gives other results each time it runs on the same batch, with nothing random "
-            "in it. Look for a clock, a counter, a cache or a global that it reads or writes."
+            "forward returns other results each time it runs on the same batch, even with random "
+            "draws fixed. Look for a clock, a counter, a cache or a global that it reads or writes."
         )
     unread = _unread(call, found, batch, graph, recorded)
     if unread:
         causes.append(
-            f"forward reads the column {', '.join(map(repr, unread))}, which it did without while "
-            "it was recorded: it holds no tensor. Make a tensor of it in collate."
+            f"forward reads the column {', '.join(map(repr, unread))}, which is not part of the "
+            "graph because it is not a tensor. Convert it to a tensor in collate."
         )
     if not causes:
         causes.append(
-            "What was recorded of forward is not what it does now: it reads something that has "
-            "changed, such as an attribute, a global, or a tensor that cannot be reached from the "
-            "component. Keep it in a buffer, or hand it in as a column of the batch."
+            "forward no longer does what was traced: it reads something that has changed, such as "
+            "an attribute, a global, or a tensor that cannot be reached from the component. Keep "
+            "it in a buffer, or pass it as a column of the batch."
         )
     return causes
 
@@ -170,7 +176,7 @@ def _not_recorded(
 def _unread(
     call: Call, found: Found, batch: Mapping[str, Any], graph: Graph, recorded: Outcome
 ) -> list[str]:
-    """Return the columns without tensors that change what forward gives, if that is the cause."""
+    """Return the columns without tensors that change forward's results, if that is the cause."""
     others = [name for name, value in batch.items() if not _holds_tensors(name, value)]
     if not others:
         return []
@@ -185,7 +191,7 @@ def _unread(
             if _changes(call, found, {**without, name: batch[name]}, graph, outcome)
         ] or others
     except Exception:
-        return []  # forward does not do without them, so they were there when it was recorded
+        return []  # forward needs them, so they were in the batch when it was traced
 
 
 def _changes(

@@ -1,7 +1,7 @@
-"""The tensors that a component holds: find them, name them, swap them, read and write them.
+"""A component's tensors: finding, naming, swapping, reading and writing them.
 
-Everything goes by identity: a tensor that two modules share is one tensor with one name, and is
-replaced in both.
+Tensors are distinguished by identity: a tensor that two modules share is one tensor with one name,
+and is replaced in both.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from medjax_torch.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.walk import Walk, walk
 
 Effect = tuple[str, Any, Any]
-"""Where something was left, what lay there before and what lies there now."""
+"""The path of a change, the value before and the value after."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a component holds.
+    """The modules and tensors of a component.
 
     Attributes
     ----------
     modules : dict of str to nn.Module
-        The outermost modules by their path, ``""`` if the component is one itself.
+        The outermost modules by path, ``""`` if the component itself is a module.
     parameters : dict of str to Tensor
-        Distinct parameters: `nn.Parameter` and bare leaves that require a gradient.
+        Distinct parameters: `nn.Parameter`, and other leaf tensors that require a gradient.
     buffers : dict of str to Tensor
-        Every other tensor, registered or not.
+        All other tensors, registered or not.
     ties : dict of str to tuple of str
         The other paths of a parameter or buffer that modules share.
     slots : dict of str to tuple of Slot
-        Every place where the tensor of that name lies.
+        All places where each tensor is stored.
     content : Walk
-        Everything else that was met.
+        Everything that was reached from the component.
     """
 
     modules: dict[str, nn.Module]
@@ -59,22 +59,22 @@ class Found:
 
 
 def find(component: object) -> Found:
-    """Find the torch modules, parameters and buffers that `component` holds.
+    """Find the torch modules, parameters and buffers of a component.
 
-    A name is the path of the tensor: of the outermost module that holds it, then torch's own
-    name in there, such as ``"model.classifier.weight"``; for a tensor in no module, the path of
-    attributes, keys and indices.
+    The name of a tensor is the path of the outermost module that contains it, followed by torch's
+    name within that module, such as ``"model.classifier.weight"``. For a tensor outside of modules
+    it is the path of attributes, keys and indices.
 
     Parameters
     ----------
     component : object
-        Anything: modules may lie in attributes, containers, other objects, closures.
+        Any object: modules may be in attributes, containers, other objects or closures.
 
     Raises
     ------
     ValueError
-        If a parameter has no shape yet (a lazy module), lies where it cannot be replaced (in a
-        set, or an argument of a `functools.partial`), or shares memory with another one.
+        If a parameter has no shape yet (a lazy module), is stored where it cannot be replaced (in
+        a set, or an argument of a `functools.partial`), or shares memory with another one.
     """
     content = walk(component)
     modules = outermost(content)
@@ -85,7 +85,7 @@ def find(component: object) -> Found:
             slots.setdefault(id(tensor), []).append(slot)
         elif _is_parameter(tensor):
             raise ValueError(
-                f"The parameter at {path!r} lies in a set or in an argument of a partial, where it "
+                f"The parameter at {path!r} is in a set or an argument of a partial, where it "
                 "cannot be replaced. Keep it in an attribute, a list or a dict."
             )
     named = {names[0]: tensor for names, tensor in paths if id(tensor) in slots}
@@ -102,26 +102,26 @@ def find(component: object) -> Found:
 
 
 def check_reachable(found: Found, optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if the optimizer holds a parameter that was not found in the component."""
+    """Raise ValueError if the optimizer has a parameter that is not among the component's."""
     known = {id(tensor) for tensor in found.parameters.values()}
     for number, group in enumerate(optimizer.param_groups):
         for index, tensor in enumerate(group["params"]):
             if id(tensor) not in known:
                 raise ValueError(
                     f"Parameter {index} of the optimizer's group {number}, of shape "
-                    f"{tuple(tensor.shape)}, cannot be reached from the component, which leads to "
-                    f"{len(known)} other parameters. Keep its module in an attribute of the "
+                    f"{tuple(tensor.shape)}, cannot be reached from the component, from which "
+                    f"{len(known)} other parameters can. Keep its module in an attribute of the "
                     "component."
                 )
 
 
 def current(found: Found, name: str, placed: Tensor) -> Tensor:
-    """Return the tensor that forward left in the places of `name`, `placed` if it left them alone.
+    """Return the tensor that is stored under `name` after forward, `placed` if it is unchanged.
 
     Raises
     ------
     ValueError
-        If forward put two different tensors there.
+        If forward stored different tensors in the places of this name.
     """
     left = [slot.get() for slot in found.slots[name]]
     others = [value for value in left if isinstance(value, Tensor) and value is not placed]
@@ -129,15 +129,15 @@ def current(found: Found, name: str, placed: Tensor) -> Tensor:
         return placed
     if any(value is not others[0] for value in left):
         raise ValueError(
-            f"{name} lies in {len(left)} places ({', '.join(found.ties.get(name, ()))}), and "
-            "forward assigned another tensor to some of them only. Keep a clone where the value "
-            "should stay."
+            f"{name} is in {len(left)} places ({', '.join(found.ties.get(name, ()))}), and forward "
+            "assigned another tensor to only some of them. Store a clone where the value should "
+            "not change."
         )
     return others[0]
 
 
 def separate(found: Found, name: str) -> None:
-    """Put a copy, which shares its memory with no other tensor, in every place of a buffer."""
+    """Replace a buffer everywhere by a copy that shares memory with no other tensor."""
     copy = found.buffers[name].detach().clone()
     for slot in found.slots[name]:
         slot.set(copy)
@@ -148,25 +148,25 @@ def separate(found: Found, name: str) -> None:
 def swapped(
     found: Found, mapping: Mapping[str, Tensor], more: Sequence[tuple[Slot, Any]] = ()
 ) -> Iterator[list[Effect]]:
-    """Put other tensors in every place of the found ones, and put everything back afterwards.
+    """Replace a component's tensors within the block, and restore everything afterwards.
 
-    Also what else happened to the Python state of the component in the meantime is undone:
-    attributes, buffers and hooks that were added, replaced or removed, modes, lists and dicts.
+    All other changes to the component's Python state in the block are undone too: attributes,
+    buffers and hooks that were added, replaced or removed, modes, lists and dicts.
 
     Parameters
     ----------
     found : Found
-        The component's content.
+        The component's tensors.
     mapping : mapping of str to Tensor
-        The tensors to put in, by the names of `found`.
+        The replacements, by the names of `found`.
     more : sequence of (Slot, value)
-        Other values to put in, inside the component or not.
+        Other values to replace, in the component or elsewhere.
 
     Yields
     ------
     list of Effect
-        Empty; after the block, what it left in the component, other than the new values of
-        tensors.
+        Empty within the block; afterwards, the changes that the block made to the component,
+        except for new values of tensors.
     """
     effects: list[Effect] = []
     before = found.content.snapshots()
@@ -189,7 +189,7 @@ def swapped(
 
 
 def read(found: Found) -> dict[str, np.ndarray]:
-    """Return a numpy copy of every parameter and buffer by name; bfloat16 stays bfloat16."""
+    """Return a numpy copy of every parameter and buffer, by name; bfloat16 stays bfloat16."""
     return {name: to_numpy(tensor) for name, tensor in found.tensors.items()}
 
 
@@ -199,15 +199,16 @@ def write_back(found: Found, values: Mapping[str, np.ndarray]) -> None:
     Parameters
     ----------
     found : Found
-        The component's content.
+        The component's tensors.
     values : mapping of str to array
-        By name, of the tensor's shape; converted to its dtype. Others keep what they hold.
+        Arrays by name, each with the shape of its tensor; they are converted to its dtype. Tensors
+        without an array are not changed.
 
     Raises
     ------
     ValueError
-        If a name is unknown, a shape differs, or the elements of a tensor share memory (one made
-        by `expand`) and the values do not.
+        If a name is unknown, a shape differs, or the elements of a tensor share memory, as after
+        `expand`, while the values differ.
     """
     tensors = found.tensors
     for name, value in values.items():
@@ -216,7 +217,7 @@ def write_back(found: Found, values: Mapping[str, np.ndarray]) -> None:
         target, source = tensors[name], to_torch(np.asarray(value))
         if target.shape != source.shape:
             raise ValueError(
-                f"{name}: an array of shape {tuple(source.shape)} was given, "
+                f"{name}: the array has shape {tuple(source.shape)}; "
                 f"expected {tuple(target.shape)}."
             )
         source = source.to(target.device, target.dtype)
@@ -225,7 +226,7 @@ def write_back(found: Found, values: Mapping[str, np.ndarray]) -> None:
                 target.copy_(source)
             elif not torch.equal(target, source):
                 raise ValueError(
-                    f"{name}: its elements share memory, so it cannot hold the given values. "
+                    f"{name}: its elements share memory, so it cannot hold different values. "
                     "Register a copy: tensor.expand(...).clone()."
                 )
 
@@ -234,13 +235,13 @@ def _check_parameters(parameters: Mapping[str, Tensor]) -> None:
     for name, tensor in parameters.items():
         if nn.parameter.is_lazy(tensor):
             raise ValueError(
-                f"{name}: the parameter of a lazy module has no shape yet. Run forward on one "
-                "batch before training."
+                f"{name}: this parameter of a lazy module has no shape yet. Run forward on a batch "
+                "before training."
             )
     for first, second in overlapping(parameters):
         raise ValueError(
-            f"{first} and {second} are two parameters over the same memory, so each update would "
-            "count twice. Tie them by assigning one nn.Parameter to both modules."
+            f"{first} and {second} are two parameters with the same memory, so each update would "
+            "be applied twice. Tie them by assigning one nn.Parameter to both modules."
         )
 
 
@@ -249,39 +250,39 @@ def _is_parameter(tensor: Tensor) -> bool:
 
 
 def _effects(snapshots: Sequence[Snapshot]) -> list[Effect]:
-    """Return where forward left something that its next run might read.
+    """Return the changes forward made that its next run might read.
 
-    Not counted are modes, which every forward sets, tensors in the place of tensors, which are
-    state, values that were not decided before, as transformers does in its configurations, and
-    containers in the place of others that held the same.
+    Ignored are modes, which every forward sets; tensors that replace tensors, which are state;
+    values that were None or missing before, which transformers fills in in its configurations;
+    and containers that replace others with the same content.
     """
     contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
     changes = [(one, *change) for one in snapshots for change in one.changes()]
     exchanged = {
         id(before)
-        for _, _, before, now in changes
-        if type(before) is type(now) and _are_alike(contents.get(id(before), before), now)
+        for _, _, before, after in changes
+        if type(before) is type(after) and _are_alike(contents.get(id(before), before), after)
     }
     effects: list[Effect] = []
-    for snapshot, path, before, now in changes:
+    for snapshot, path, before, after in changes:
         undecided = before is None or before is MISSING
         if id(before) in exchanged or id(snapshot.holder) in exchanged:
             continue
-        if isinstance(now, Tensor) == undecided and path.rpartition(".")[2] != "training":
-            effects.append((path, before, now))
+        if isinstance(after, Tensor) == undecided and path.rpartition(".")[2] != "training":
+            effects.append((path, before, after))
     return effects
 
 
-def _are_alike(before: object, now: object) -> bool:
-    """Tell whether two lists or dicts hold the same, or weak references.
+def _are_alike(before: object, after: object) -> bool:
+    """Return whether two lists or dicts have the same elements; weak references count as equal.
 
-    A recurrent layer makes both of its lists anew when it finds other weights than before.
+    A recurrent layer recreates both of its lists when its weights have been replaced.
     """
-    if isinstance(before, dict) and isinstance(now, dict):
-        return before.keys() == now.keys() and all(before[key] is now[key] for key in now)
-    if not isinstance(before, list) or not isinstance(now, list) or len(before) != len(now):
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.keys() == after.keys() and all(before[key] is after[key] for key in after)
+    if not isinstance(before, list) or not isinstance(after, list) or len(before) != len(after):
         return False
     return all(
         a is b or (isinstance(a, weakref.ref) and isinstance(b, weakref.ref))
-        for a, b in zip(before, now, strict=True)
+        for a, b in zip(before, after, strict=True)
     )

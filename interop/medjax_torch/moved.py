@@ -1,4 +1,4 @@
-"""A component at other weights, such as training may reach."""
+"""Copies of a component's tensors at other weights, such as training may reach."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _SHARE = 0.3
 """How far weights move, as a share of their root mean square."""
 
 _LEAST = 0.1
-"""How far a bias, a gate or a scale moves at least: training takes them there from 0."""
+"""The least distance that a bias, a gate or a scale moves, as training moves them from 0."""
 
 
 def moved(found: Found, gradients: Mapping[str, np.ndarray], seed: int) -> Found:
-    """Return the content with every floating-point number at another value.
+    """Return copies of a component's tensors in which every floating-point number is moved.
 
-    Zero biases, zero gates and undecided ReLUs are left, so that what holds at the new weights
-    does not hold by them. Numbers that are all positive, as scales and running variances are, stay
-    positive. Zeros among other numbers stay zeros if no gradient reaches them: such are the
-    embedding of padding, and masks.
+    Biases and gates leave 0, and ReLUs leave their kink, so that a property of the new weights
+    does not depend on these special values. Arrays of positive numbers only, such as scales and
+    running variances, stay positive. Zeros among other numbers stay 0 if no gradient reaches them,
+    as in masks and in the embedding of padding.
 
     Parameters
     ----------
     found : Found
-        The component's content. It is left as it is.
+        The component's tensors. They are not changed.
     gradients : mapping of str to array
-        Gradients of parameters, as many as are known.
+        The known gradients of parameters.
     seed : int
-        Of the numbers drawn.
+        Seed of the random moves.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {
@@ -67,7 +67,7 @@ def _parameter(value: Tensor, gradient: np.ndarray | None, generator: torch.Gene
 
 
 def _buffer(value: Tensor, generator: torch.Generator) -> Tensor:
-    """Return other numbers of the same sign; zeros move where there is nothing else."""
+    """Return other numbers of the same sign; zeros move only if there is nothing else."""
     if not _moves(value):
         return value
     wide = value.float()

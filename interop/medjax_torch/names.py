@@ -1,4 +1,4 @@
-"""What to call the tensors of a component."""
+"""Names of a component's tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medjax_torch.walk import Walk
 
 
 def outermost(content: Walk) -> dict[str, nn.Module]:
-    """Return the modules that are part of no other one, by path."""
+    """Return the modules that are not part of another one, by path."""
     inner = {
         id(module)
         for _, outer in content.modules
@@ -23,7 +23,7 @@ def outermost(content: Walk) -> dict[str, nn.Module]:
 def paths_of(
     modules: Mapping[str, nn.Module], content: Walk
 ) -> list[tuple[tuple[str, ...], Tensor]]:
-    """Return every tensor with its names: those that torch lists under modules come first."""
+    """Return every tensor with its names; tensors that torch registers in modules come first."""
     listed: dict[int, tuple[list[str], Tensor]] = {}
 
     def add(path: str, tensor: Tensor) -> None:
@@ -38,13 +38,13 @@ def paths_of(
             add(path, buffer)
     registered = set(listed)
     for path, _, tensor in content.tensors:
-        # The other places of what torch lists, such as `_flat_weights`, are no second name.
+        # Other places of registered tensors, such as `_flat_weights`, are not additional names.
         if id(tensor) not in registered:
             add(path, tensor)
     taken: set[str] = set()
     result = []
     for names, tensor in listed.values():
-        # The keys 0 and "0" of one dict give one path.
+        # The keys 0 and "0" of a dict have the same path.
         while names[0] in taken:
             names[0] += "'"
         taken.add(names[0])

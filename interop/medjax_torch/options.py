@@ -1,4 +1,4 @@
-"""Options: what medkit's configuration lacks."""
+"""Options that medkit's configuration does not have."""
 
 from __future__ import annotations
 
@@ -12,41 +12,54 @@ from medjax.models.attention import AttentionImplementation
 
 @dataclasses.dataclass(frozen=True)
 class Options(medjax.Options):
-    """What medkit's configuration lacks: `medjax.Options` with medkit's defaults, and more.
+    """Options that `TrainerConfig` does not have: `medjax.Options`, and those of the drop-in.
+
+    The defaults are medkit's behaviour.
 
     Attributes
     ----------
     loss_arithmetic : {"medkit", "exact"}
-        "medkit" averages the losses of batches and divides the training loss by the accumulation
-        steps; "exact" weighs every batch by its labels, or by its rows where it has no ``labels``
-        with -100 in them.
+        "medkit" averages the losses of batches and divides the training loss by the number of
+        accumulation steps. "exact" weights every batch by its number of labels, or by its number
+        of rows if it has no ``labels`` containing -100.
     length_window : int
-        Batches that are grouped by length together; 0, the default here, keeps the uniform order.
+        Number of batches that are grouped by length together; 0, the default here, keeps the
+        uniform order.
     padding : mapping of str to float or None
-        Besides the Hugging Face columns, axes that are seen to vary together are padded, rows
-        included, where torch finds that harmless: integers with 0 or, as labels, -100, other
-        numbers with 0. A value given here pads its column instead; None leaves the column as it is.
+        Padding value of each column, None to not pad it. Without an entry, the Hugging Face
+        columns have their usual values. Other axes whose sizes vary together, rows included, are
+        padded where a comparison in torch shows that this is harmless: labels with -100, all else
+        with 0.
     order : {"uniform", "medkit"}
-        Order of the training data: medjax's own, or the very one that medkit's trainer has with
-        the same seed, for comparisons.
+        Order of the training data: medjax's own, or, for comparisons, exactly that of medkit's
+        trainer with the same seed.
     lr_scheduler_interval : {"epoch", "step"}
-        Whether the scheduler is stepped after each epoch, as in medkit, or after each update. By
-        "step" and with ``on_non_finite="skip"`` each step is waited for, to know of its update.
+        Whether the scheduler is stepped after each epoch, as in medkit, or after each update. With
+        "step" and ``on_non_finite="skip"``, training waits for the result of each step, to know
+        whether it was skipped.
     verify : bool
-        Whether the first batch is computed by torch too, and training refused where JAX differs.
+        Whether the first batch is also computed by torch, and training is refused if JAX's results
+        differ.
     max_variants : int
-        Graphs traced for batches of one shape, where forward decides by their values.
+        Maximum number of graphs traced for one batch shape if forward has data-dependent control
+        flow.
     attention_implementation : {"xla", "cudnn"}
-        "cudnn" computes `torch.nn.functional.scaled_dot_product_attention` by NVIDIA's fused
+        "cudnn" computes `torch.nn.functional.scaled_dot_product_attention` with NVIDIA's fused
         attention where it applies: with ``precision="bfloat16"`` on a GPU of compute capability
-        8.0 or later, in evaluation or with a ``dropout_p`` of 0, where a mask of truth values, if
-        there is one, only hides padding at the end of rows. It is opt-in, as the first batch,
-        compared with torch in float32, does not verify it.
+        8.0 or later, in evaluation or with ``dropout_p=0``, and with no mask or a boolean mask
+        that hides only padding at the end of rows. It is opt-in because the verification of the
+        first batch, which runs in float32, does not cover it.
 
     Raises
     ------
     ValueError
-        If a value is not allowed; the message names field, value and what is allowed.
+        If a value is not allowed; the message names the field, the value and the allowed values.
+
+    Examples
+    --------
+    >>> options = Options(order="medkit", padding={"tag_ids": -1})
+    >>> options.order, options.loss_arithmetic
+    ('medkit', 'medkit')
     """
 
     loss_arithmetic: Literal["exact", "medkit"] = "medkit"

@@ -1,4 +1,4 @@
-"""What is padded in which batches: decided by proofs, anew where a batch looks unlike others."""
+"""The choice of axes to pad in each batch, based on proofs in torch."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ logger = logging.getLogger("medjax")
 
 Target = tuple[Ragged, int]
 
-_TRIES = 24  # guesses that are put to the proof at a time
-_KEPT = 10_000  # shapes whose plan is kept
+_TRIES = 24  # guesses tested at a time
+_KEPT = 10_000  # shapes whose plan is cached
 
 
 @dataclasses.dataclass
 class _Proved:
-    """A proof and how far it reaches.
+    """Axes that are padded, and up to which size.
 
     Attributes
     ----------
     proof : PaddingProof
-        Its axes are padded.
+        The proof for these axes.
     reach : int
-        The largest size that was seen to be harmless.
+        The largest size tested to be harmless.
     end : int or None
-        A size to which no batch is padded, nor to a larger one: forward cannot take it.
+        A size that forward cannot take; batches are padded only to smaller ones.
     """
 
     proof: PaddingProof
@@ -45,27 +45,27 @@ class _Proved:
     end: int | None = None
 
     def target(self, batch: Mapping[str, Any]) -> int:
-        """Return the size to pad a batch to, its own if it is left as it is."""
+        """Return the size to pad a batch to; its own size means no padding."""
         size = self.proof.ragged.size(batch)
         rung = self.proof.ragged.rung(size)
         return size if self.end is not None and rung >= self.end else rung
 
 
 class _Kind:
-    """What is known of the batches with one set of columns.
+    """What is known about batches with a particular set of columns.
 
     Attributes
     ----------
     proved : list of _Proved
-        What is padded.
+        The axes that are padded.
     ever : list of PaddingProof
-        All that was padded at any time, for outputs that come late.
+        All axes that were ever padded, for outputs that arrive late.
     pending : list of Ragged
-        What another mode pads and a batch without any of it could not prove.
+        Axes that training pads, still to be proved by a batch in which they are not empty.
     barred : set of (str, int)
-        Axes that are not to be padded, in evaluation neither.
+        Axes that must not be padded, neither in training nor in evaluation.
     tried : set of frozenset of (str, int)
-        Axes that were put to the proof together.
+        Groups of axes that were tested together.
     """
 
     def __init__(self) -> None:
@@ -79,14 +79,14 @@ class _Kind:
         self._harmed: set[tuple[Slot, int]] = set()
 
     def add(self, proof: PaddingProof) -> None:
-        """Pad what was proved from now on."""
+        """Pad the proof's axes in the following batches."""
         self.proved.append(_Proved(proof, proof.size))
         self.ever.append(proof)
 
     def observe(self, batch: Mapping[str, Any]) -> set[tuple[Slot, int]]:
-        """Note the sizes of axes that are not padded; return those, other than rows, that are new.
+        """Record the sizes of axes that are not padded, and return the new ones, except for rows.
 
-        The first batch has none.
+        Nothing is new in the first batch.
         """
         taken = {slot for one in self.proved for slot in one.proof.ragged.slots}
         sizes = {slot: size for slot, size in _sizes(batch).items() if slot not in taken}
@@ -105,43 +105,43 @@ class _Kind:
         return new
 
     def varying(self, batch: Mapping[str, Any]) -> list[tuple[tuple[Slot, ...], bool]]:
-        """Return axes that had the same sizes in all batches and different ones; each group once.
+        """Return groups of axes that vary together between batches, each group only once.
 
-        With each comes whether they are the rows of the batch.
+        Each is returned with whether the axes are the rows of the batch.
         """
         groups: dict[int, list[Slot]] = defaultdict(list)
         for slot, number in self._groups.items():
             groups[number].append(slot)
-        rows, sizes, found = self._rows(), _sizes(batch), []
+        rows, sizes, result = self._rows(), _sizes(batch), []
         for number, slots in groups.items():
             seen, size = self._seen[slots[0]], sizes[slots[0]]
-            # A batch of fewer rows is the last one, unless there are more such.
+            # Fewer rows only mean the last batch of an epoch, unless there are several such sizes.
             varies = len(seen) > 1 and (number != rows or size > seen[0] or len(seen) > 2)
             if varies and size and frozenset(slots) not in self.tried:
                 self.tried.add(frozenset(slots))
-                found.append((tuple(slots), number == rows))
-        return found
+                result.append((tuple(slots), number == rows))
+        return result
 
     def is_harmed(self, batch: Mapping[str, Any]) -> bool:
-        """Tell whether padding was found to do harm to batches with such other sizes."""
+        """Return whether padding was harmful in a batch with such sizes of its other axes."""
         return bool(self._harmed) and not self._harmed.isdisjoint(_sizes(batch).items())
 
     def note_harm(self, sizes: set[tuple[Slot, int]]) -> None:
-        """Leave batches with these sizes as they are."""
+        """Do not pad batches with these sizes."""
         self._harmed |= sizes
 
     def _rows(self) -> int:
-        """Return the group of the batch's rows: of most first axes."""
+        """Return the group of the batch's rows: the one with the most first axes."""
         counts = Counter(number for (_, axis), number in self._groups.items() if axis == 0)
         return counts.most_common(1)[0][0] if counts else -1
 
 
 class Padding:
-    """Pads batches where torch says that it is harmless.
+    """Pads batches where a test in torch shows that this is harmless.
 
-    For each set of columns, and in training and evaluation by itself, the first batch decides
-    which axes are as long as its texts; axes that are seen to vary together follow when they do.
-    Evaluation pads nothing that training was found not to bear.
+    For each set of columns, and separately in training and evaluation, the first batch decides
+    which axes have the length of its texts; further axes are padded once they vary together.
+    Evaluation does not pad axes for which padding is harmful in training.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ class Padding:
     Attributes
     ----------
     seconds : float
-        What proofs took so far.
+        Time spent on proofs so far.
     """
 
     def __init__(
@@ -172,12 +172,12 @@ class Padding:
         self._reasons: dict[str, str] = {}
 
     def pad(self, batch: Any, *, train: bool) -> Any:
-        """Return a batch with its ragged axes padded, as far as that is harmless.
+        """Pad the ragged axes of a batch, as far as that is harmless.
 
         Raises
         ------
         Exception
-            Whatever forward raises on a batch that has to be looked at.
+            Any exception of forward on a batch that has to be tested.
         """
         key = _key(batch)
         targets = self._targets[train].get(key)
@@ -191,7 +191,7 @@ class Padding:
         return resized(batch, targets) if targets else batch
 
     def unpad(self, outputs: Mapping[str, Any], batch: Any, *, train: bool) -> Any:
-        """Return the outputs of forward as it would return them for a batch that is not padded."""
+        """Crop the outputs of forward to those for the batch without padding."""
         cuts: Cuts = {}
         for proof in self._kinds[train][_kind(batch)].ever:
             for path, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
@@ -199,7 +199,7 @@ class Padding:
         return rebuilt(batch, strip(outputs, cuts) if cuts else outputs)
 
     def reasons(self, columns: Iterable[str]) -> list[str]:
-        """Return why columns are not padded, as far as that is known."""
+        """Return why columns are not padded, as far as is known."""
         return list(dict.fromkeys(self._reasons[name] for name in columns if name in self._reasons))
 
     def _decide(self, batch: Any, train: bool) -> tuple[Target, ...]:
@@ -218,7 +218,7 @@ class Padding:
         return self._within_reach(kind, batch, prover, new)
 
     def _follow(self, kind: _Kind, name: Hashable, train: bool) -> bool:
-        """Take over for evaluation what training does with the same columns, to be proved."""
+        """Adopt for evaluation, subject to proof, what training pads with the same columns."""
         trained = None if train else self._kinds[True].get(name)
         if trained is None:
             return False
@@ -236,7 +236,7 @@ class Padding:
                 continue
             guesses = list(itertools.islice(self._guesses.of_group(batch, slots), _TRIES))
             if self._prove_any(guesses, kind, prover, train, is_rows=is_rows):
-                self._targets[train].clear()  # batches that were as long as others are now padded
+                self._targets[train].clear()  # the cached plans do not pad these axes
                 logger.info("Batches are padded where the size of %s varies", _names(slots))
 
     def _prove_pending(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
@@ -248,7 +248,7 @@ class Padding:
                 kind.pending.append(ragged)
 
     def _part(self, kind: _Kind, batch: Any, train: bool) -> None:
-        """Have what is padded proved anew, without the axes that were of one size by accident."""
+        """Schedule new proofs without the axes that had the same size only by coincidence."""
         sizes = _sizes(batch)
         for one in [one for one in kind.proved if not one.proof.ragged.agrees(batch)]:
             kind.proved.remove(one)
@@ -266,7 +266,7 @@ class Padding:
         *,
         is_rows: bool = False,
     ) -> bool:
-        """Put guesses to the proof until one is harmless, and tell whether one is."""
+        """Test guesses until one is harmless, and return whether one is."""
         reasons = []
         for ragged in guesses:
             kind.tried.add(frozenset(ragged.slots))
@@ -287,7 +287,7 @@ class Padding:
         self._reasons |= dict.fromkeys((name for name, _ in slots), reason)
         logger.log(
             logging.INFO if is_rows else logging.WARNING,
-            "Batches run in their exact shapes, each of which is traced and compiled: %s",
+            "Batches keep their exact shapes, each of which is traced and compiled: %s",
             reason,
         )
         return False
@@ -296,7 +296,7 @@ class Padding:
         return {slot for kind in self._kinds[True].values() for slot in kind.barred}
 
     def _withdraw(self, slots: Iterable[Slot]) -> None:
-        """Let evaluation follow where training was found not to bear what both had borne."""
+        """Stop padding axes in evaluation because padding them is harmful in training."""
         for kind in self._kinds[False].values():
             kind.proved = [p for p in kind.proved if {*slots}.isdisjoint(p.proof.ragged.slots)]
         self._targets[False].clear()
@@ -304,7 +304,7 @@ class Padding:
     def _within_reach(
         self, kind: _Kind, batch: Any, prover: Prover, new: set[tuple[Slot, int]]
     ) -> tuple[Target, ...]:
-        """Return to which sizes a batch is padded, once larger ones than before are harmless."""
+        """Return the sizes to pad a batch to, after testing sizes larger than before."""
         if kind.is_harmed(batch):
             return ()
         aimed = [(one, one.target(batch)) for one in kind.proved]
@@ -316,7 +316,7 @@ class Padding:
                 kind.note_harm(new)
                 for one, to in farther:
                     one.end = to
-                logger.info("A batch runs in its exact shape: %s", reason)
+                logger.info("A batch keeps its exact shape: %s", reason)
                 return ()
             for one, to in farther:
                 one.reach = to
@@ -324,12 +324,12 @@ class Padding:
 
 
 def _key(batch: Mapping[str, Any]) -> Hashable:
-    """Return the columns, shapes and types of a batch."""
+    """Return the columns, shapes and dtypes of a batch."""
     return tuple([(name, c.shape, c.dtype) for name, c in batch.items() if _is_dense(c)])
 
 
 def _kind(batch: Mapping[str, Any]) -> Hashable:
-    """Return the columns, numbers of axes and types of a batch."""
+    """Return the columns, numbers of axes and dtypes of a batch."""
     return tuple((name, c.ndim, c.dtype) for name, c in batch.items() if _is_dense(c))
 
 

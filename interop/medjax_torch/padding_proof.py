@@ -1,4 +1,4 @@
-"""Whether a component computes the same from a longer, padded batch: asked of torch itself."""
+"""Tests in torch whether a component computes the same from a padded batch."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from medjax_torch.moved import moved
 from medjax_torch.reference import Outcome, reference
 
 _TOLERANCE = 1e-4
-"""Largest relative difference: torch is on both sides, and a little padding makes a small one."""
+"""Largest relative difference: small, as torch computes both sides and padding is short."""
 
 _DRAWS = 2
-"""At how many other weights, and other sizes, padding has to be harmless too."""
+"""Number of other weights, each with another size, at which padding has to be harmless too."""
 
 _SIDES = ("the padded batch", "the batch itself")
 
 Axes = dict[str, tuple[int, ...]]
-"""By the path of an output, which of its axes are as long as the batch was padded to."""
+"""The axes of each output, by path, that have the padded size."""
 
 
 class PaddingProof(NamedTuple):
-    """Padding changed nothing, on one batch.
+    """Evidence, from one batch, that padding changes nothing.
 
     Attributes
     ----------
     ragged : Ragged
-        What was padded.
+        The padded axes.
     axes : dict of str to tuple of int
-        By the path of an output, which of its axes are as long as the batch was padded to.
-        Outputs without such an axis are left out.
+        The axes of each output, by path, that have the padded size. Outputs without such an axis
+        are left out.
     size : int
         The largest size that was tried.
     relative : float
@@ -59,7 +59,7 @@ class _Harm(NamedTuple):
     reason : str
         What padding changes.
     is_raised : bool
-        Whether forward raises on the padded batch, as it does on one that is too long for it.
+        Whether forward raises on the padded batch, for instance because that is too long.
     """
 
     reason: str
@@ -67,16 +67,16 @@ class _Harm(NamedTuple):
 
 
 class Prover:
-    """Pads one batch in several ways and compares in torch what comes of it.
+    """Pads a batch in several ways and compares the results in torch.
 
-    Dropout keeps everything in both, as masks of different shapes cannot be compared.
+    Dropout keeps everything on both sides, as masks of different shapes cannot be compared.
 
     Parameters
     ----------
     call : Call
-        The component's forward, as `graph.trace` takes it.
+        The component's forward, as in `graph.trace`.
     found : Found
-        The component's content. It is left as it was.
+        The component's tensors. They are not changed.
     batch : mapping of str to value
         The batch.
     train : bool
@@ -88,28 +88,28 @@ class Prover:
         self._expected: Outcome | None = None
 
     def prove(self, ragged: Ragged, known: Sequence[PaddingProof] = ()) -> PaddingProof | str:
-        """Compare the batch with longer versions, at the given weights and at others.
+        """Compare the batch with padded versions, at the component's weights and at others.
 
-        At other weights shorter versions are taken, where forward allows it, since what padding
-        changes may show in short ones only: a maximum over many entries hides one that is padded.
+        At other weights, shortened batches are padded if forward accepts them, since the effect of
+        padding may only show in short ones: a maximum over many entries hides a padded one.
 
         Parameters
         ----------
         ragged : Ragged
-            What to pad. Its size in the batch is 1 or more.
+            The axes to pad. Their size in the batch is 1 or more.
         known : sequence of PaddingProof
-            What is padded besides.
+            Other axes that are padded as well.
 
         Returns
         -------
         PaddingProof or str
-            The proof if loss, gradients and state are equal, and outputs are once cut to size;
-            otherwise why padding is not harmless.
+            The proof if loss, gradients, state and cropped outputs are equal; otherwise the
+            reason why padding is not harmless.
 
         Raises
         ------
         Exception
-            Whatever forward raises on the batch itself.
+            Any exception of forward on the batch itself.
         """
         size = ragged.size(self._batch)
         others = [(proof, proof.ragged.rung(proof.ragged.size(self._batch))) for proof in known]
@@ -131,7 +131,7 @@ class Prover:
             drawn = moved(self._found, gradients, draws)
             try:
                 expected = self._run(drawn, batch)
-            except Exception:  # what other columns say, such as positions, need not fit a cut one
+            except Exception:  # other columns, such as positions, may not fit a shortened one
                 continue
             if not _says_something(expected):
                 continue
@@ -148,7 +148,7 @@ class Prover:
             except Exception as error:
                 return f"forward raises {type(error).__name__} at other weights: {error}"
             if not _says_something(expected):
-                return "forward gives no finite number at other weights, so nothing can be told"
+                return "forward returns no finite number at other weights, so it cannot be tested"
             judged = self._compared(expected, drawn, self._batch, pair)
             if isinstance(judged, _Harm):
                 return judged.reason
@@ -157,20 +157,17 @@ class Prover:
         if not done:
             assert isinstance(first, _Harm)
             return first.reason
-        return PaddingProof(
-            *(ragged, done[0].axes, longer if done[0] is first else size),
-            max(one.relative for one in done),
-        )
+        largest = longer if done[0] is first else size
+        return PaddingProof(ragged, done[0].axes, largest, max(one.relative for one in done))
 
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
-        """Return what padding the batch to given sizes changes at the given weights, "" if nothing.
+        """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
 
-        Loss, outputs and state alone are compared.
+        Only loss, outputs and state are compared, at the component's own weights.
         """
         expected = self._run(self._found, self._batch, train=False)
-        judged = self._compared(
-            *(expected, self._found, self._batch, _Pair(None, 0, known)), train=False
-        )
+        pair = _Pair(None, 0, known)
+        judged = self._compared(expected, self._found, self._batch, pair, train=False)
         return judged.reason if isinstance(judged, _Harm) else ""
 
     @property
@@ -184,11 +181,11 @@ class Prover:
         return reference(self._call, found, batch, train=train, spread=False)
 
     def _shorter(self, ragged: Ragged, size: int) -> list[int]:
-        """Return sizes to cut to: a medium one and a small one, others if forward raises there."""
+        """Return shorter sizes to try in order: a medium one, small ones, and one just shorter."""
         mask = self._batch.get("attention_mask")
 
         def has_content(shorter: int) -> bool:
-            # Rows that are padded in front would be left with nothing that is real.
+            # Rows with padding in front would have no real content left.
             if not isinstance(mask, Tensor) or ("attention_mask", 1) not in ragged.slots:
                 return True
             return bool((mask[:, :shorter] != 0).flatten(1).any(1).all())
@@ -219,8 +216,8 @@ class Prover:
                 if followed is None:
                     return _Harm(
                         f"output {name} has shape {shapes[1]} for {_SIDES[0]}, which is not "
-                        f"{shapes[0]} with {sizes[1]} in the place of {sizes[0]}, so it cannot be "
-                        "cut back"
+                        f"{shapes[0]} with {sizes[0]} replaced by {sizes[1]}, so it cannot be "
+                        "cropped"
                     )
                 if followed:
                     axes[name] = followed
@@ -240,16 +237,16 @@ class Prover:
 
 
 class _Pair(NamedTuple):
-    """To which sizes a batch is padded.
+    """The sizes to which a batch is padded.
 
     Attributes
     ----------
     ragged : Ragged or None
-        What is to be proved.
+        The axes to test.
     size : int
-        Its size.
+        Their size.
     known : sequence of (PaddingProof, int)
-        What is proved, with its size.
+        Axes proved before, with their sizes.
     """
 
     ragged: Ragged | None
@@ -269,28 +266,28 @@ class _Pair(NamedTuple):
 
 
 Cuts = dict[str, dict[int, int]]
-"""By the path of an output, axis to size."""
+"""The size of each axis to crop, by output path and axis."""
 
 
 def cuts_of(axes: Axes, size: int) -> Cuts:
-    """Return how to cut outputs whose `axes` follow what was of `size` before it was padded."""
+    """Return the cuts that restore outputs' `axes` to the unpadded `size`."""
     return {name: dict.fromkeys(followed, size) for name, followed in axes.items()}
 
 
 def strip(outputs: Mapping[str, Any], cuts: Cuts) -> dict[str, Any]:
-    """Cut what was computed for padding off the outputs of forward.
+    """Crop from forward's outputs what was computed for padding.
 
     Parameters
     ----------
     outputs : mapping of str to value
         Dicts, lists and tuples of torch tensors or numpy arrays.
     cuts : mapping of str to dict of int to int
-        By the path of an output, axis to size.
+        The size of each axis to crop, by output path and axis.
 
     Returns
     -------
     dict
-        Of the same structure; the tensors are views.
+        Outputs with the same structure; tensors are views.
     """
     leaves, spec = flatten(outputs)
     cut = [_cut(leaf, cuts.get(name, {})) for name, leaf in leaves.items()]
@@ -307,7 +304,7 @@ def _cut(leaf: Any, sizes: Mapping[int, int]) -> Any:
 def _followed(
     shape: tuple[int, ...], longer: tuple[int, ...], sizes: tuple[int, int]
 ) -> tuple[int, ...] | None:
-    """Return the axes that became longer, None if any other change was made."""
+    """Return the axes that became longer, or None if the shapes differ in any other way."""
     if len(shape) != len(longer):
         return None
     pairs = list(zip(shape, longer, strict=True))
@@ -316,7 +313,7 @@ def _followed(
 
 
 def _says_something(outcome: Outcome) -> bool:
-    """Tell whether any number is finite, as none is where weights have become impossible."""
+    """Return whether any number is finite; at impossible weights, none is."""
     arrays = [outcome.loss, *outcome.gradients.values(), *outcome.outputs.values()]
     return any(array.size and np.isfinite(array).any() for array in arrays)
 
@@ -324,7 +321,7 @@ def _says_something(outcome: Outcome) -> bool:
 def _either(
     gradients: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return gradients that are not 0 where one of both is not."""
+    """Return gradients that are nonzero wherever one of the two is."""
     return {
         name: np.where(gradients[name] != 0, gradients[name], others[name])
         if name in gradients and name in others

@@ -1,4 +1,4 @@
-"""What torch itself computes for a batch, with nothing random: what a graph has to equal."""
+"""The reference for a graph: what torch computes for a batch, with random draws fixed."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ aten = torch.ops.aten
 
 
 class Outcome(NamedTuple):
-    """Everything that a step or an evaluation computes, by name, as numpy arrays.
+    """All results of a step or an evaluation, by name, as numpy arrays.
 
     Attributes
     ----------
     loss : array
-        Scalar.
+        The loss, a scalar.
     gradients : dict of str to array
-        Of the parameters that the loss depends on; empty in evaluation.
+        Gradients of the parameters on which the loss depends; empty in evaluation.
     outputs : dict of str to array
         Tensors and numbers among forward's outputs, by path.
     state : dict of str to array
-        Every parameter and buffer as forward left it.
+        All parameters and buffers after forward.
     """
 
     loss: np.ndarray
@@ -57,35 +57,35 @@ def reference(
     mark: float = 0.0,
     leave_out: Collection[str] = (),
 ) -> Outcome:
-    """Run forward, and in training backward, in torch, on copies and with fixed draws.
+    """Run forward, and in training backward, in torch, on copies and with fixed random draws.
 
     Parameters
     ----------
     call : Call
-        The component's forward, as `graph.trace` takes it.
+        The component's forward, as in `graph.trace`.
     found : Found
-        The component's content. It and every random generator are left as they were.
+        The component's tensors. They and all random generators are left unchanged.
     batch : mapping of str to value
         The batch.
     train : bool
-        Whether to compute gradients of the parameters that require one.
+        Whether to compute gradients of the parameters that require them.
     spread : bool
-        Whether draws differ from element to element, as they do in `lowerings.run` without a key.
-        If not, they are all alike, whatever the shape, and dropout keeps everything.
+        Whether draws differ between elements, as in `lowerings.run` without a key. If not, all
+        draws are equal, whatever the shape, and dropout keeps everything.
     drops_layers : bool
         Whether scalars of `torch.rand` are the smallest it draws, for which LayerDrop leaves out
         every layer.
     mark : float
-        See `Joint`.
+        As in `Joint`.
     leave_out : collection of str
-        Outputs of forward that are not wanted.
+        Outputs of forward to leave out.
 
     Raises
     ------
     ValueError
-        If forward draws with an operation for which there is no convention.
+        If forward draws with an operation for which no fixed draws are defined.
     Exception
-        Whatever forward raises on this batch.
+        Any exception of forward on this batch.
     """
     joint = Joint(call, found, batch, train=train, mark=mark)
     with (
@@ -97,17 +97,17 @@ def reference(
     arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
-    given = joint.outputs.rebuild(arrays[first:last])
+    outputs = joint.outputs.rebuild(arrays[first:last])
     return Outcome(
         loss=arrays[0],
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
-        outputs=_numeric({n: value for n, value in given.items() if n not in leave_out}),
+        outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
 
 
 def outcome_of(graph: Graph, found: Found, values: Sequence[np.ndarray]) -> Outcome:
-    """Return the outcome that a graph's results are, with what it leaves alone of the state."""
+    """Convert a graph's results to an outcome, including the state that it does not update."""
     results = graph.results(values)
     names = graph.outputs.names
     outputs = graph.cut(dict(zip(names, results.outputs, strict=True)), results.sizes)
@@ -125,7 +125,7 @@ def _numeric(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def is_numeric(leaf: Any) -> bool:
-    """Tell whether an output is an array or a number."""
+    """Return whether an output is an array or a number."""
     return isinstance(leaf, np.ndarray | bool | int | float)
 
 
@@ -141,16 +141,16 @@ _FUNCTIONAL: dict[Any, Any] = {
     aten.rrelu_with_noise.default: aten.rrelu_with_noise_functional.default,
     aten.rrelu_with_noise_.default: aten.rrelu_with_noise_functional.default,
 }
-"""Operations that write to their arguments, and those that `functionalize` makes of them."""
+"""Operators that write to their arguments, and the operators `functionalize` replaces them by."""
 
 
 class FixedDraws(TorchDispatchMode):
-    """Overwrites what random operations draw by what `fixed_draws` says.
+    """A dispatch mode that replaces random draws by those of `fixed_draws`.
 
     Parameters
     ----------
     spread, drops_layers : bool
-        See `reference`.
+        As in `reference`.
     """
 
     def __init__(self, *, spread: bool, drops_layers: bool = False) -> None:
@@ -167,10 +167,9 @@ class FixedDraws(TorchDispatchMode):
         functional = _functional(func)
         if functional not in FIXED_DRAWS:
             return self._decomposed(func, args, options)
-        written = [value for value, argument in _given(func, args) if argument.is_write]
-        before = [
-            value.clone() if argument.is_write else value for value, argument in _given(func, args)
-        ]
+        arguments = _with_schema(func, args)
+        written = [value for value, argument in arguments if argument.is_write]
+        before = [value.clone() if argument.is_write else value for value, argument in arguments]
         result = func(*args, **options)
         targets = [*pytree.tree_leaves(result)]
         targets += [value for value in written if all(value is not other for other in targets)]
@@ -183,13 +182,13 @@ class FixedDraws(TorchDispatchMode):
         return result
 
     def _decomposed(self, func: Any, args: tuple[Any, ...], options: Any) -> Any:
-        """Run what is made of other operations, as all are that inference mode leaves whole."""
+        """Run an operation by its decomposition; inference mode does not decompose operations."""
         with self:
             result = func.decompose(*args, **options)
         if result is NotImplemented:
             raise ValueError(
                 f"forward calls {func}, which draws random numbers and has no JAX lowering. Use "
-                "another random function of torch, such as torch.rand or bernoulli."
+                "another torch random function, such as torch.rand or torch.bernoulli."
             )
         return result
 
@@ -204,6 +203,6 @@ def _functional(func: Any) -> Any:
     return _FUNCTIONAL.get(func) or without_generator(func)
 
 
-def _given(func: Any, args: tuple[Any, ...]) -> list[tuple[Any, Any]]:
-    """Return the positional arguments with what the schema says about each."""
+def _with_schema(func: Any, args: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """Return the positional arguments, each with its entry in the schema."""
     return list(zip(args, func._schema.arguments, strict=False))

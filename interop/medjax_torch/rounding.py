@@ -1,4 +1,4 @@
-"""How much of a difference roundings explain: asked of torch, with each result moved a little."""
+"""How much of a difference rounding explains, measured in torch by perturbing each operation."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from medjax_torch.modules import Found
 from medjax_torch.reference import Outcome
 
 SAMPLES = 3
-"""How often roundings are drawn; the largest move counts."""
+"""Number of random perturbations; the largest change counts."""
 
 AMPLIFIED = 4
-"""How many times what a result moves with such roundings is excused."""
+"""Factor by which a difference may exceed the measured change of a result."""
 
 _LIMIT = 0.5
-"""No larger difference of a result is excused, unless all of the result is rounding."""
+"""The largest difference that is excused, unless all of the result is rounding."""
 
 _IN_SUMS = 8
-"""Of float32 and wider, an operation errs by some roundings: a long sum is one operation.
+"""Roundings in one operation of float32 or wider, as a long sum is a single operation.
 
-Sums of 16-bit types are taken in float32, so that one rounding is all.
+16-bit types are accumulated in float32, so they are rounded once.
 """
 
 
 def roundings(dtypes: Iterable[torch.dtype]) -> dict[torch.dtype, float]:
-    """Return by which part of itself a result of each type may be wrong; float64 is float32."""
+    """Return the relative rounding error of each dtype; float64 is taken to be float32."""
     shares = {}
     for dtype in dtypes:
         if dtype.is_floating_point or dtype.is_complex:
@@ -45,30 +45,35 @@ def roundings(dtypes: Iterable[torch.dtype]) -> dict[torch.dtype, float]:
 def explained(
     graph: Graph, found: Found, batch: Mapping[str, Any], expected: Outcome
 ) -> dict[str, float]:
-    """Return how large a difference of each result roundings explain, by `Difference.name`.
+    """Return the largest difference that rounding explains for each result.
 
-    The graph is evaluated in float64, once as it is and some times with the result of every
-    operation moved by a rounding, at random up or down. So a gradient whose true value is 0, for
-    instance a sum of numbers that cancel, shows how large its noise is, which no comparison of
-    torch with itself on moved arguments does.
+    The graph is evaluated in float64, once unchanged and several times with the result of every
+    operation perturbed by a rounding error, randomly up or down. This measures the noise of a
+    gradient whose true value is 0, such as a sum of numbers that cancel; perturbing only the
+    arguments would not.
 
     Parameters
     ----------
     graph : Graph
         The graph of forward, and in training of backward.
     found : Found
-        The component's content.
+        The component's tensors.
     batch : mapping of str to value
         A batch for which the graph is valid.
     expected : Outcome
-        To which differences are relative.
+        The outcome to which differences are relative.
+
+    Returns
+    -------
+    dict of str to float
+        Relative differences by `Difference.name`.
     """
-    # What forward computes in float64 on purpose is not excused for being float32 on the device.
+    # If forward uses float64 on purpose, computing in float32 on the device is not excused.
     shares = roundings(_dtypes(graph) - {torch.float64, torch.complex128})
     try:
         base = outcome_in_torch(graph, found, batch, wide=True)
         is_wide = True
-    except Exception:  # an operation that torch has not in float64
+    except Exception:  # an operation that torch does not have in float64
         base, is_wide = outcome_in_torch(graph, found, batch), False
     largest: dict[str, float] = {}
     for seed in range(SAMPLES):

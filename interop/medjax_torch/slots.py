@@ -1,4 +1,4 @@
-"""Where a value lies in a Python object: read it, replace it, remember it."""
+"""Places of values in Python objects: reading, replacing and remembering them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from types import CellType
 from typing import Any, Protocol
 
 MISSING: Any = object()
-"""Stands for the content of an empty slot."""
+"""The content of an empty slot."""
 
 
 class Slot(Protocol):
-    """A place that holds one value."""
+    """A place for one value."""
 
     def get(self) -> Any:
-        """Return the content, `MISSING` if there is none."""
+        """Return the value, or `MISSING` if the slot is empty."""
 
     def set(self, value: Any) -> None:
-        """Replace the content; `MISSING` empties the slot."""
+        """Replace the value; `MISSING` empties the slot."""
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """The value of a key of a dict, an object's `__dict__` and torch's registries included."""
+    """The value of a key in a dict, which may be an object's `__dict__` or a torch registry."""
 
     holder: dict[Any, Any]
     key: Any
 
     def get(self) -> Any:
-        """Return the value, `MISSING` if the key is gone."""
+        """Return the value, or `MISSING` if the key was removed."""
         return dict.get(self.holder, self.key, MISSING)
 
     def set(self, value: Any) -> None:
         """Replace the value."""
-        # A subclass may do more than store (transformers' outputs do); its own order is kept.
+        # Bypass subclasses that do more than store, such as transformers' outputs; keep the order.
         base = OrderedDict if isinstance(self.holder, OrderedDict) else dict
         base.__setitem__(self.holder, self.key, value)
 
@@ -48,7 +48,7 @@ class Item:
     index: int
 
     def get(self) -> Any:
-        """Return the element, `MISSING` if the list became shorter."""
+        """Return the element, or `MISSING` if the list has become shorter."""
         return self.holder[self.index] if self.index < len(self.holder) else MISSING
 
     def set(self, value: Any) -> None:
@@ -58,17 +58,17 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """An attribute that does not lie in a `__dict__`: of `__slots__`, or a function's defaults."""
+    """An attribute outside of `__dict__`, such as one in `__slots__` or a function's defaults."""
 
     holder: Any
     name: str
 
     def get(self) -> Any:
-        """Return the attribute, `MISSING` if it is not set."""
+        """Return the attribute, or `MISSING` if it is not set."""
         return getattr(self.holder, self.name, MISSING)
 
     def set(self, value: Any) -> None:
-        """Replace the attribute, also of a frozen dataclass or a class."""
+        """Replace the attribute, even of a frozen dataclass or a class."""
         if isinstance(self.holder, type):
             setattr(self.holder, self.name, value)
         elif value is not MISSING:
@@ -84,7 +84,7 @@ class Cell:
     cell: CellType
 
     def get(self) -> Any:
-        """Return the variable, `MISSING` before it is assigned."""
+        """Return the variable, or `MISSING` before it is assigned."""
         try:
             return self.cell.cell_contents
         except ValueError:
@@ -100,33 +100,33 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Element:
-    """An element of a tuple: replacing it replaces the tuple in the slot where that lies."""
+    """An element of a tuple; replacing it replaces the tuple in its own slot."""
 
     parent: Slot
     index: int
 
     def get(self) -> Any:
-        """Return the element, `MISSING` if something else than the tuple lies there now."""
-        whole = self.parent.get()
-        return whole[self.index] if isinstance(whole, tuple) else MISSING
+        """Return the element, or `MISSING` if the parent slot no longer contains a tuple."""
+        elements = self.parent.get()
+        return elements[self.index] if isinstance(elements, tuple) else MISSING
 
     def set(self, value: Any) -> None:
-        """Put a tuple of the same type that differs in this element in the place of the old."""
-        whole = self.parent.get()
-        values = (*whole[: self.index], value, *whole[self.index + 1 :])
-        make = getattr(whole, "_make", type(whole))
+        """Replace the tuple by one of the same type that differs in this element."""
+        elements = self.parent.get()
+        values = (*elements[: self.index], value, *elements[self.index + 1 :])
+        make = getattr(elements, "_make", type(elements))
         self.parent.set(make(values))
 
 
 class Snapshot:
-    """The content of a mutable holder, to compare with and to go back to.
+    """A shallow copy of the content of a mutable object, to detect changes and undo them.
 
     Parameters
     ----------
     path : str
-        What to call the holder in messages.
+        The object's name in messages.
     holder : dict, list, deque, set or Slot
-        The holder; its content is copied shallowly.
+        The object.
     """
 
     def __init__(self, path: str, holder: Any) -> None:
@@ -135,25 +135,25 @@ class Snapshot:
         self.content = _content(holder)
 
     def changes(self) -> list[tuple[str, Any, Any]]:
-        """Return ``(path, before, now)`` of every value that is another object than before."""
+        """Return ``(path, before, after)`` for every value that is another object than before."""
         if isinstance(self.holder, dict):
-            now, old = _content(self.holder), self.content
+            new, old = _content(self.holder), self.content
             return [
-                (f"{self.path}.{key}".lstrip("."), old.get(key, MISSING), now.get(key, MISSING))
-                for key in {**old, **now}
-                if old.get(key, MISSING) is not now.get(key, MISSING)
+                (f"{self.path}.{key}".lstrip("."), old.get(key, MISSING), new.get(key, MISSING))
+                for key in {**old, **new}
+                if old.get(key, MISSING) is not new.get(key, MISSING)
             ]
         if _same(_content(self.holder), self.content):
             return []
         return [(self.path, self.content, self.holder)]
 
     def restore(self) -> None:
-        """Put the content back, in its order; an unchanged holder is not touched."""
-        now = _content(self.holder)
+        """Restore the content and its order; an unchanged object is not touched."""
+        new = _content(self.holder)
         if isinstance(self.holder, dict):
-            if list(now) != list(self.content) or not _same(now.values(), self.content.values()):
+            if list(new) != list(self.content) or not _same(new.values(), self.content.values()):
                 _refill(self.holder, self.content)
-        elif _same(now, self.content):
+        elif _same(new, self.content):
             return
         elif isinstance(self.holder, set):
             self.holder.clear()
@@ -174,7 +174,7 @@ def _content(holder: Any) -> Any:
 
 
 def _same(left: Iterable[Any], right: Iterable[Any]) -> bool:
-    """Tell whether the same objects stand in the same order; equality of tensors is no bool."""
+    """Return whether both have the same objects in the same order; tensors have no boolean `==`."""
     first, second = list(left), list(right)
     return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 

@@ -1,4 +1,4 @@
-"""TrainableComponent, in medkit's module."""
+"""The protocol of components, importable under medkit's module name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,43 @@ from medjax_torch.utils import BatchData
 
 @runtime_checkable
 class TrainableComponent(Protocol):
-    """What a `Trainer` trains. Nothing has to inherit from it."""
+    """The interface of a component that a `Trainer` can train; inheriting from it is optional.
+
+    Examples
+    --------
+    >>> class Classifier:
+    ...     device = torch.device("cpu")
+    ...
+    ...     def __init__(self):
+    ...         self.model = torch.nn.Linear(4, 2)
+    ...
+    ...     def configure_optimizer(self, lr):
+    ...         return torch.optim.AdamW(self.model.parameters(), lr=lr)
+    ...
+    ...     def preprocess(self, data_item):
+    ...         return data_item
+    ...
+    ...     def collate(self, batch):
+    ...         return BatchData({k: torch.stack([row[k] for row in batch]) for k in batch[0]})
+    ...
+    ...     def forward(self, input_batch, return_loss, eval_mode):
+    ...         self.model.train(not eval_mode)
+    ...         logits = self.model(input_batch["x"])
+    ...         loss = torch.nn.functional.cross_entropy(logits, input_batch["labels"])
+    ...         return BatchData(logits=logits), loss
+    ...
+    ...     def save(self, path):
+    ...         torch.save(self.model.state_dict(), f"{path}/model.pt")
+    ...
+    ...     def load(self, path):
+    ...         self.model.load_state_dict(torch.load(f"{path}/model.pt"))
+    >>> isinstance(Classifier(), TrainableComponent)
+    True
+    """
 
     @property
     def device(self) -> torch.device:
-        """Where the component's tensors lie."""
+        """The device of the component's tensors."""
         ...
 
     def configure_optimizer(self, lr: float) -> torch.optim.Optimizer:
@@ -32,29 +64,49 @@ class TrainableComponent(Protocol):
         ...
 
     def preprocess(self, data_item: Any) -> dict[str, Any]:
-        """Return everything `collate` needs of an item, the labels included."""
+        """Convert an item to everything that `collate` needs, including the labels.
+
+        Parameters
+        ----------
+        data_item : object
+            An item of the training or evaluation data.
+        """
         ...
 
     def collate(self, batch: list[dict[str, Any]]) -> BatchData:
-        """Join preprocessed items to a batch."""
+        """Join preprocessed items to a batch.
+
+        Parameters
+        ----------
+        batch : list of dict
+            Results of `preprocess`.
+        """
         ...
 
     def forward(
         self, input_batch: BatchData, return_loss: bool, eval_mode: bool
     ) -> tuple[BatchData, torch.Tensor | None]:
-        """Return outputs and loss of a batch.
+        """Compute the outputs and the loss of a batch.
 
-        It is recorded for each kind of batch and not called at every step, so it must compute
-        with torch alone. It sets its modules to training or evaluation mode itself.
+        It is traced once for each kind of batch rather than called at every step, so it must
+        compute with torch operations only. It has to switch its modules to training or evaluation
+        mode itself.
 
         Parameters
         ----------
         input_batch : BatchData
-            A collated batch.
+            A collated batch, on the CPU.
         return_loss : bool
-            Whether the loss is wanted; None may stand in its place otherwise.
+            Whether the loss is needed; if not, it may be None.
         eval_mode : bool
-            Whether this is evaluation.
+            Whether the component is evaluated rather than trained.
+
+        Returns
+        -------
+        outputs : BatchData
+            The outputs, tensors of any shape; metrics computers receive them.
+        loss : torch.Tensor or None
+            The loss, a floating-point tensor with one element.
         """
         ...
 
@@ -63,5 +115,5 @@ class TrainableComponent(Protocol):
         ...
 
     def load(self, path: str | Path) -> None:
-        """Read the component's weights from the folder `path`."""
+        """Load the component's weights from the folder `path`."""
         ...

@@ -1,4 +1,4 @@
-"""Trainer: medkit's class over medjax's loop."""
+"""The drop-in's Trainer: medkit's interface on top of medjax's training loop."""
 
 from __future__ import annotations
 
@@ -46,51 +46,62 @@ logger = logging.getLogger("medjax")
 
 
 def set_seed(seed: int = 0) -> None:
-    """Seed Python's, numpy's and torch's generators."""
+    """Seed the global random generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 class Trainer:
-    """Trains a torch component in JAX; medkit's ``Trainer`` by name, signature and events.
+    """Trains a torch component with JAX; has the interface of medkit's ``Trainer``.
 
-    The component's forward and torch's own backward are recorded once for each kind of batch and
-    run compiled by JAX, on its CPU, GPU or TPU. After training, at every save and when an
-    exception ends it, the component's torch modules hold the trained weights.
+    The component's forward and torch's backward pass are traced once for each kind of batch and
+    then compiled and run by JAX on a CPU, GPU or TPU. The component's torch modules hold the
+    trained weights after training, at every save, and when training ends with an exception.
 
     Parameters
     ----------
     component : TrainableComponent
-        What to train. Modules that lie on a GPU of torch's, as with ``device=0``, lie on the CPU
-        while they are trained, from where JAX brings them to its own device, and are moved back.
+        The component to train. If its modules are on a torch GPU, as with ``device=0``, they are
+        moved to the CPU during training and back afterwards; JAX copies the weights to its own
+        device.
     config : TrainerConfig
-        How to train it.
+        Training configuration.
     train_data, eval_data : dataset
-        What torch's DataLoader takes; items go through ``component.preprocess``.
+        Datasets that torch's DataLoader accepts; items are passed to ``component.preprocess``.
     metrics_computer : MetricsComputer, optional
-        Scores the evaluation and, with ``config.do_metrics_in_training``, the training.
+        Computes the scores of the evaluation and, with ``config.do_metrics_in_training``, of the
+        training.
     lr_scheduler_builder : callable, optional
-        Optimizer to torch scheduler; or an optax schedule, which gives the rate of each update.
+        A function that takes the optimizer and returns a torch scheduler, or an optax schedule,
+        which gives the learning rate of each update.
     callback : TrainerCallback or sequence of them, optional
-        By default `DefaultPrinterCallback`.
+        Callbacks; by default, `DefaultPrinterCallback`.
     options : Options, optional
-        What `config` has no field for.
+        Options that `config` has no field for.
     mesh : jax.sharding.Mesh, optional
-        From `medjax.sharding.make_mesh`; by default data-parallel over all devices.
+        From `medjax.sharding.make_mesh`; by default, data-parallel over all devices.
 
     Attributes
     ----------
     optimizer : torch.optim.Optimizer
-        The component's own. It holds the hyperparameters, which are in force at the next step
-        after they were changed, and the moments of the last save.
+        The optimizer that the component configured. Changes to its hyperparameters take effect at
+        the next step. Its state is updated at every save.
     best_checkpoint, last_checkpoint : Path or None
-        Folders of the checkpoints kept, once `train` has returned.
+        Folders of the best and the last checkpoint, set when `train` returns.
 
     Raises
     ------
     ValueError
-        If an argument is not what is expected.
+        If an argument is not of the expected kind.
+
+    Examples
+    --------
+    >>> config = TrainerConfig("out", learning_rate=1e-3, nb_training_epochs=3)  # doctest: +SKIP
+    >>> trainer = Trainer(component, config, train_data, eval_data)  # doctest: +SKIP
+    >>> history = trainer.train()  # doctest: +SKIP
+    >>> history[-1]["eval"]["loss"]  # doctest: +SKIP
+    0.31
     """
 
     def __init__(
@@ -140,7 +151,7 @@ class Trainer:
         )
 
     def get_dataloader(self, data: Any, shuffle: bool) -> DataLoader[Any]:
-        """Return a torch DataLoader of the component's preprocessed and collated batches.
+        """Return a torch DataLoader of batches preprocessed and collated by the component.
 
         Parameters
         ----------
@@ -155,7 +166,8 @@ class Trainer:
             If the dataset has no length or no items.
         """
         return make_dataloader(
-            *(data, self.component),
+            data,
+            self.component,
             batch_size=self.batch_size,
             shuffle=shuffle,
             seed=self.config.seed or 0,
@@ -170,26 +182,26 @@ class Trainer:
         )
 
     def training_epoch(self) -> dict[str, float]:
-        """Train for the epoch that `train` is at and return its metrics.
+        """Train for the current epoch and return its metrics; called by `train`.
 
         Raises
         ------
         RuntimeError
-            If it is not called by `train`.
+            If it is called outside of `train`.
         """
         if self._run is None:
             raise RuntimeError("training_epoch was called outside of train(); call train()")
         return self._run.train_here()
 
     def evaluation_epoch(self, eval_dataloader: DataLoader[Any]) -> dict[str, float]:
-        """Evaluate on the batches of a loader and return loss and scores.
+        """Evaluate on the batches of a loader and return the loss and the scores.
 
-        Outside of `train` the weights are those that the component holds.
+        Outside of `train`, the component's own weights are evaluated.
 
         Parameters
         ----------
         eval_dataloader : torch.utils.data.DataLoader
-            From `get_dataloader`, or any whose batches the component's forward takes.
+            From `get_dataloader`, or any loader whose batches the component's forward accepts.
         """
         with on_host(self.component, self.optimizer):
             return evaluate(self, self._run, eval_dataloader)
@@ -197,16 +209,16 @@ class Trainer:
     def make_forward_pass(
         self, inputs: BatchData, eval_mode: bool
     ) -> tuple[BatchData, torch.Tensor]:
-        """Return outputs and loss of the component for a batch.
+        """Return the outputs and the loss of the component for a batch.
 
-        It is recorded when a batch of a new kind comes, not called at every step.
+        It is traced once for each kind of batch, not called at every step.
 
         Parameters
         ----------
         inputs : BatchData
             A collated batch.
         eval_mode : bool
-            Whether this is evaluation.
+            Whether the component is evaluated rather than trained.
 
         Raises
         ------
@@ -217,7 +229,7 @@ class Trainer:
         return check_result(self.component.forward(inputs, return_loss=True, eval_mode=eval_mode))
 
     def update_learning_rate(self, eval_metrics: dict[str, float]) -> None:
-        """Step the scheduler after an epoch, if there is one and that is its interval.
+        """Step the scheduler after an epoch, if there is one and its interval is "epoch".
 
         Parameters
         ----------
@@ -227,7 +239,7 @@ class Trainer:
         Raises
         ------
         ValueError
-            If ReduceLROnPlateau needs a metric that was not computed.
+            If ReduceLROnPlateau needs a metric that is not in `eval_metrics`.
         """
         if self.lr_scheduler is not None and self.options.lr_scheduler_interval == "epoch":
             end_epoch(self.lr_scheduler, eval_metrics, self.config.metric_to_track_lr)
@@ -239,9 +251,10 @@ class Trainer:
         Parameters
         ----------
         resume : "auto" or path, optional
-            "auto" goes on from the newest sound checkpoint in ``config.output_dir``, or starts
-            afresh if there is none; a path goes on from that checkpoint. A checkpoint that medkit
-            wrote gives weights, optimizer and scheduler, and training starts at epoch 1.
+            A checkpoint to resume from. "auto" resumes from the newest intact checkpoint in
+            ``config.output_dir``, or starts from scratch if there is none. From a checkpoint
+            written by medkit, weights, optimizer and scheduler are loaded and training starts at
+            epoch 1.
 
         Returns
         -------
@@ -251,16 +264,16 @@ class Trainer:
         Raises
         ------
         ValueError
-            If a metric's name is not among those computed.
+            If a metric that the configuration names is not computed.
         TraceError, VerificationError
-            If the component cannot be trained in JAX as torch would train it.
+            If JAX cannot train the component exactly as torch would.
         NonFiniteError
-            If the loss or a gradient was not finite.
+            If the loss or a gradient is not finite.
         OutOfMemoryError
-            If a device had no memory left for a step; says what to lower.
+            If a device has not enough memory for a step; the message says what to reduce.
         CheckpointError
-            If a checkpoint cannot be saved or resumed from, the output folder has no room for the
-            checkpoints of the run, or another run writes into it.
+            If a checkpoint cannot be saved or loaded, the output folder has not enough space for
+            the run's checkpoints, or another run is using it.
         """
         with on_host(self.component, self.optimizer):
             return self._train(resume)
@@ -284,11 +297,11 @@ class Trainer:
 
     @property
     def conversion_cost(self) -> ConversionCost:
-        """How many graphs were traced and compiled so far, and how long that took."""
+        """The number of graphs traced and compiled so far, and the time spent on it."""
         return self.prepare().cost
 
     def prepare(self) -> Preparation:
-        """Return the component converted, anew only if it holds other tensors than before."""
+        """Return the converted component; convert it again only if its tensors were replaced."""
         if self._preparation is None or not self._preparation.converted.is_current():
             converted = ConvertedComponent(
                 self.component,
@@ -309,13 +322,13 @@ class Trainer:
         try:
             yield
         except BaseException as error:
-            # Of several processes the others may not come to gather what is written back.
+            # With several processes, the others may not reach the gathering of the weights.
             if jax.process_count() == 1:
                 try:
                     run.session.write_back()
                 except Exception as another:
                     error.add_note(
-                        "besides, the weights could not be written back to the component "
+                        "also, the weights could not be written back to the component "
                         f"({type(another).__name__}: {another}); those of the last save are on disk"
                     )
             raise
@@ -330,25 +343,26 @@ class Trainer:
     def save(self, epoch: int) -> str:
         """Save a checkpoint and return its folder.
 
-        What `train` saves holds everything a resumed run needs. Called at any other time, the
-        checkpoint holds configuration, optimizer, scheduler and the component as they are.
+        During `train`'s own saves, the checkpoint contains everything needed to resume the run.
+        Called at any other time, it contains the configuration and the current states of the
+        optimizer, the scheduler and the component.
 
         Parameters
         ----------
         epoch : int
-            Epoch of the folder's name.
+            Epoch in the folder's name.
 
         Raises
         ------
         CheckpointError
-            If it cannot be saved; earlier checkpoints are untouched.
+            If the checkpoint cannot be saved; earlier checkpoints are left intact.
         """
         if self._run is not None and self._run.session.is_saving:
             return self._run.save_here(epoch)
         if self._run is not None:
             self._run.session.write_back()
-        now = datetime.datetime.now(datetime.UTC)
-        path = free_path(self.output_dir / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
+        time = datetime.datetime.now(datetime.UTC)
+        path = free_path(self.output_dir / f"checkpoint_{epoch:03d}_{time:%Y%m%dT%H%M%SZ}")
         as_callback_list(self.callback).on_save(checkpoint_dir=str(path))
         write_plain(path, self.config.to_dict(), self.optimizer, self.lr_scheduler, self.component)
         return str(path)

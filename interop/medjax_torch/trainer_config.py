@@ -1,4 +1,4 @@
-"""TrainerConfig, in medkit's module."""
+"""medjax's `TrainerConfig`, importable under medkit's module name."""
 
 from medjax.config import TrainerConfig as TrainerConfig
 

@@ -1,4 +1,4 @@
-"""BatchData and MetricsComputer, in medkit's module."""
+"""`BatchData` and `MetricsComputer`, importable under medkit's module name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Protocol, Self, overload, runtime_checkable
 import torch
 
 
-class _OfMedkitToo(type):
-    """The class of BatchData, for which medkit's own counts as one."""
+class _AcceptsMedkit(type):
+    """Metaclass of BatchData, for which medkit's BatchData is an instance as well."""
 
     def __instancecheck__(cls, instance: object) -> bool:
-        """Tell whether `instance` is a BatchData of this package or of medkit."""
+        """Return whether `instance` is a BatchData of this package or of medkit."""
         return super().__instancecheck__(instance) or any(
             (kind.__module__, kind.__qualname__) == _OF_MEDKIT for kind in type(instance).__mro__
         )
@@ -20,8 +20,11 @@ class _OfMedkitToo(type):
 _OF_MEDKIT = ("medkit.training.utils", "BatchData")
 
 
-class BatchData(dict[str, Any], metaclass=_OfMedkitToo):
-    """A batch of torch tensors and lists, with access by column and by row.
+class BatchData(dict[str, Any], metaclass=_AcceptsMedkit):
+    """A batch of columns, torch tensors or lists, with access by column and by row.
+
+    For access by row, all columns need the same number of rows: tensors of shape ``(rows, ...)``,
+    of any dtype, and lists with one entry for each row.
 
     Examples
     --------
@@ -37,7 +40,12 @@ class BatchData(dict[str, Any], metaclass=_OfMedkitToo):
     @overload
     def __getitem__(self, index: int | slice) -> dict[str, Any]: ...
     def __getitem__(self, index: str | int | slice) -> Any:
-        """Return a column for a name, a row for an integer, several rows for a slice.
+        """Return a column for a name, a row for an integer, or several rows for a slice.
+
+        Parameters
+        ----------
+        index : str, int or slice
+            A column name, a row, or a range of rows.
 
         Raises
         ------
@@ -49,12 +57,12 @@ class BatchData(dict[str, Any], metaclass=_OfMedkitToo):
         return {name: column[index] for name, column in self.items()}
 
     def to_device(self, device: torch.device) -> Self:
-        """Return a new batch whose tensors lie on `device`; other columns stay as they are.
+        """Return a new batch with its tensors on `device` and its other columns unchanged.
 
         Parameters
         ----------
         device : torch.device
-            Where to put the tensors that are columns themselves.
+            Device of the new tensors. Tensors inside lists are not moved.
         """
         return type(self)(
             {
@@ -66,33 +74,47 @@ class BatchData(dict[str, Any], metaclass=_OfMedkitToo):
 
 @runtime_checkable
 class MetricsComputer(Protocol):
-    """Scores a phase: keeps what it needs of each batch, and computes at the end."""
+    """The interface of an object that computes the scores of a training or evaluation phase.
+
+    Examples
+    --------
+    >>> class Accuracy:
+    ...     def prepare_batch(self, model_output, input_batch):
+    ...         correct = model_output["logits"].argmax(-1) == input_batch["labels"]
+    ...         return {"correct": correct.tolist()}
+    ...
+    ...     def compute(self, all_data):
+    ...         return {"accuracy": sum(all_data["correct"]) / len(all_data["correct"])}
+    >>> isinstance(Accuracy(), MetricsComputer)
+    True
+    """
 
     def prepare_batch(
         self, model_output: BatchData, input_batch: BatchData
     ) -> dict[str, list[Any]]:
-        """Return what to keep of a batch.
+        """Extract from a batch the data that `compute` needs.
 
         Parameters
         ----------
         model_output : BatchData
-            What the component's forward returned: tensors without gradient and padding.
+            The outputs of the component's forward, without gradients and without the trainer's
+            padding.
         input_batch : BatchData
             The collated batch.
 
         Returns
         -------
         dict of str to list
-            Lists or 1-D tensors; those of all batches of a phase are joined.
+            Lists or 1-D tensors; those of all batches of a phase are concatenated.
         """
         ...
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Return the scores of a phase.
+        """Return the scores of a phase, by metric name.
 
         Parameters
         ----------
         all_data : dict of str to list
-            What `prepare_batch` returned, joined.
+            The concatenated results of `prepare_batch`.
         """
         ...

@@ -1,4 +1,4 @@
-"""Walk over everything that an object holds, without running any of its code."""
+"""A walk over everything reachable from an object, without running any of its code."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from medjax_torch.slots import MISSING, Cell, Element, Entry, Item, Member, Slot, Snapshot
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
-"""The dicts in which a torch module keeps what `named_parameters` and its like list."""
+"""The dicts of a torch module that `named_parameters` and similar methods read."""
 
 _CLOSED = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "medjax", "medjax_torch"}
-"""Packages whose objects are not entered: a logger, a lock or a trainer leads to the whole process.
+"""Packages whose objects are not entered, as a logger or a trainer leads to the entire process.
 
-Their containers and functions, which `_children` names, are.
+Their containers and functions, the kinds in `_KNOWN`, are entered.
 """
 
 _LIBRARIES = _CLOSED | {"torch", "numpy", "scipy", "sklearn", "transformers", "optax", "flax"}
-"""Packages whose functions read no globals that users change."""
+"""Packages whose functions do not read globals that users change."""
 
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
 
@@ -39,20 +39,20 @@ _Child = tuple[str, Slot | None, Any]
 
 @dataclass
 class Walk:
-    """What was met, in the order of attributes, depth first.
+    """The result of a walk, depth first in the order of attributes.
 
     Attributes
     ----------
     tensors : list of (str, Slot or None, Tensor)
-        Every place of every tensor; None where it cannot be replaced.
+        Every place of every tensor; the slot is None where it cannot be replaced.
     modules : list of (str, nn.Module)
-        Every torch module under the first path that leads to it.
+        Every torch module, with the first path to it.
     generators : dict of str to object
         Random generators of Python, numpy and torch.
     holders : list of (str, holder)
         Everything whose content forward may change: dicts, lists, sets, closures, `__slots__`.
     objects : list of (str, object)
-        Every object with attributes, modules among them, under the first path that leads to it.
+        Every object with attributes, including modules, with the first path to it.
     """
 
     tensors: list[tuple[str, Slot | None, Tensor]] = field(default_factory=list)
@@ -62,15 +62,15 @@ class Walk:
     objects: list[tuple[str, Any]] = field(default_factory=list)
 
     def snapshots(self) -> list[Snapshot]:
-        """Remember the content of every holder."""
+        """Return snapshots of all holders."""
         return [Snapshot(path, holder) for path, holder in self.holders]
 
 
 def walk(root: object) -> Walk:
-    """Return what `root` and everything that it holds contain, cycles included.
+    """Collect everything reachable from `root`; references may be cyclic.
 
-    Entered are attributes, dicts, lists, tuples, sets, deques, closures, defaults, bound methods
-    and partials. Optimizers are not: they only refer to what the component owns.
+    Attributes, dicts, lists, tuples, sets, deques, closures, defaults, bound methods and partials
+    are entered. Optimizers are not, as they only refer to what the component owns.
     """
     result = Walk()
     seen: set[int] = set()
@@ -82,7 +82,7 @@ def walk(root: object) -> Walk:
         elif isinstance(value, _GENERATORS):
             result.generators.setdefault(path, value)
         elif isinstance(value, tuple):
-            # Not only once: each place of a tuple is one where its tensors must be replaced.
+            # Every time it is met: a tuple's tensors must be replaced in each of its places.
             pending.extend(reversed(list(_elements(path, slot, value))))
         elif id(value) not in seen and (value is root or _is_open(value)):
             seen.add(id(value))
@@ -103,7 +103,7 @@ def _is_open(value: object) -> bool:
 
 
 def is_of_library(module: str) -> bool:
-    """Tell whether a module is of a package whose functions read nothing that users change."""
+    """Return whether a module belongs to a package whose functions read no globals of users."""
     return module.partition(".")[0] in _LIBRARIES
 
 
@@ -114,7 +114,7 @@ def _elements(path: str, slot: Slot | None, values: tuple[Any, ...]) -> Iterator
 
 
 def _children(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterator[_Child]:
-    """Yield what `value` holds directly and note in `holders` what of it can be changed."""
+    """Yield the direct children of `value`, and add its mutable parts to `holders`."""
     if isinstance(value, MethodType):
         yield path, None, value.__self__
         yield path, None, value.__func__
@@ -173,7 +173,7 @@ def _attributes(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterat
 
 
 def _entries(path: str, values: dict[Any, Any]) -> Iterator[_Child]:
-    """Yield the values, a module's registries first, as if their content were attributes."""
+    """Yield the values; a module's registries come first, as if their content were attributes."""
     registries = REGISTRIES if all(name in values for name in REGISTRIES) else ()
     for name in registries:
         yield path, None, values[name]

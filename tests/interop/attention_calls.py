@@ -9,7 +9,7 @@ import medjax_torch.lowerings  # noqa: F401
 medjax = torch.ops.medjax
 
 SHAPES = (2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8)
-"""Of query, key and value: batch, heads, length, head size."""
+"""Batch, heads, length and head size of query, key and value."""
 PADDING = (torch.arange(5) < torch.tensor([[5], [3]]))[:, None, None]
 MASKS = {
     "none": None,

@@ -2,5 +2,5 @@
 
 import torch
 
-# Two threads per test process starve each other on a small machine.
+# On a small machine, several threads per test process starve each other.
 torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A tagger with a linear-chain CRF as they are written: Python loops, and tags as lists of text."""
+"""A tagger with a typical linear-chain CRF: Python loops, and tags as lists of strings."""
 
 import torch
 from torch import nn
@@ -10,12 +10,12 @@ TAGS = ("O", "B", "I")
 
 
 class CrfTagger(Tagger):
-    """Emissions of an embedding, transitions, the forward algorithm and Viterbi's.
+    """Emissions from an embedding, transitions, the forward algorithm and the Viterbi algorithm.
 
     Parameters
     ----------
     decodes_in_training : bool
-        Whether training decodes too, as a forward without a look at `eval_mode` does.
+        Whether training decodes too, as in a forward that ignores `eval_mode`.
     """
 
     def __init__(self, decodes_in_training=False):
@@ -70,7 +70,7 @@ class CrfTagger(Tagger):
 
 
 class TagAccuracy:
-    """The share of right tags, from lists of text."""
+    """Computes the share of correct tags, from lists of strings."""
 
     def __init__(self):
         self.outputs = []

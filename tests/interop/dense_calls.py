@@ -141,9 +141,16 @@ for _rank, _inputs in POOLS.items():
 
 RESIZED = {"1d": (1, 2, 5), "2d": (1, 2, 3, 5), "3d": (1, 1, 3, 2, 4)}
 for _name in (
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d"),
-    *("_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "_upsample_nearest_exact3d"),
-    *("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d"),
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+    "upsample_linear1d",
+    "upsample_bilinear2d",
+    "upsample_trilinear3d",
+    "upsample_bicubic2d",
 ):
     _shape = RESIZED[_name[-2:]]
     _rank = len(_shape) - 2

@@ -14,7 +14,7 @@ from medjax_torch.modules import Found, find
 
 
 class Component:
-    """What medkit asks of a component, as far as tracing goes: `forward` alone."""
+    """A component as far as tracing needs it: only `forward`."""
 
     def __init__(self, forward: Callable[..., Any], **content: Any) -> None:
         self._forward = forward

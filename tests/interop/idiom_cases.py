@@ -1,4 +1,4 @@
-"""What programs do with tensors between the layers."""
+"""Common tensor operations between layers."""
 
 import torch
 from torch.nn import functional as F

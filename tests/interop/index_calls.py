@@ -43,7 +43,7 @@ calls(
     (f(2, 3, 2), [MASK]),
     (f(4, 2, 3), [None, MASK]),
     (f(2, 3, 4), [MASK[:, 0], None, ids(4, 1)]),
-    (f(2, 3, 4), [MASK[:, 0], ids(3, 2)]),  # a single true element stands for both
+    (f(2, 3, 4), [MASK[:, 0], ids(3, 2)]),  # a single true element is broadcast
 )
 for _name in ("index_put", "_unsafe_index_put"):
     calls(

@@ -7,9 +7,28 @@ from torch_cases import Each, case, f, idiom, ids, layer
 
 # Activations ------------------------------------------------------------------------------
 ACTIVATIONS = (
-    *("ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Softplus"),
-    *("Softsign", "Softshrink", "Hardshrink", "Hardtanh", "Hardswish", "Hardsigmoid", "GLU"),
-    *("LogSigmoid", "Sigmoid", "Tanh", "Tanhshrink", "PReLU"),
+    "ReLU",
+    "ReLU6",
+    "LeakyReLU",
+    "ELU",
+    "SELU",
+    "CELU",
+    "GELU",
+    "SiLU",
+    "Mish",
+    "Softplus",
+    "Softsign",
+    "Softshrink",
+    "Hardshrink",
+    "Hardtanh",
+    "Hardswish",
+    "Hardsigmoid",
+    "GLU",
+    "LogSigmoid",
+    "Sigmoid",
+    "Tanh",
+    "Tanhshrink",
+    "PReLU",
 )
 layer("activations", lambda: Each(*(getattr(nn, name)() for name in ACTIVATIONS)), 3, 4)
 layer(
@@ -88,7 +107,9 @@ layer(
         ("linear", {"size": 8} | ALIGNED),
         ("linear", {"size": 3} | LOOSE),
     ),
-    *(1, 2, 5),
+    1,
+    2,
+    5,
 )
 layer(
     "Upsample 2d",
@@ -99,7 +120,10 @@ layer(
         ("bilinear", {"size": (2, 3)} | ALIGNED),
         ("bicubic", DOUBLED | LOOSE),
     ),
-    *(1, 2, 3, 4),
+    1,
+    2,
+    3,
+    4,
 )
 layer("Upsample 3d", resizing(("nearest", DOUBLED), ("trilinear", DOUBLED | LOOSE)), 1, 1, 2, 3, 2)
 

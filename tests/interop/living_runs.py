@@ -35,7 +35,7 @@ def train(
     options=None,
     **fields,
 ):
-    """Return trainer and history; `callbacks` makes functions by the names of events."""
+    """Return trainer and history; `callbacks` returns functions by event name."""
     data = list(ROWS) if data is None else data
     config = module.TrainerConfig(
         output_dir=str(folder),
@@ -59,13 +59,13 @@ def train(
         for time in range(times):
             if time:
                 component.between()
-                clock.sleep(1.1)  # medkit's folders are named by the second
+                clock.sleep(1.1)  # medkit's folder names have a resolution of a second
             history += trainer.train(**({} if resume is None else {"resume": resume}))
     return trainer, history
 
 
 def both(tmp_path, make_component, callbacks=lambda component, trainer: {}, **more):
-    """Train by both and compare; return our component and trainer."""
+    """Train with both and compare; return our component and trainer."""
     theirs, ours = make_component(), make_component()
     theirs.BatchData = medkit.training.utils.BatchData
     _, expected = train(medkit.training, tmp_path / "medkit", theirs, callbacks, **more)

@@ -1,4 +1,4 @@
-"""Calls of what normalisations, embeddings, losses and Fourier transforms are made of."""
+"""Calls of the operators of normalisations, embeddings, losses and Fourier transforms."""
 
 import torch
 from table_calls import calls
@@ -55,7 +55,7 @@ for _mode in (0, 1, 2):
             _, _bag, _sizes, _rows = aten._embedding_bag(
                 _weight, _index, OFFSETS, False, _mode, False, _sample, False, _padding
             )
-            # The kernel leaves the bags empty where it needs none.
+            # torch's kernel leaves the bags empty where it does not need them.
             _bag = torch.bucketize(torch.arange(8), OFFSETS, right=True) - 1
             calls(
                 "embedding",

@@ -1,4 +1,4 @@
-"""Losses and distances that torch.nn has names for."""
+"""Losses and distances of torch.nn."""
 
 import torch
 from torch import nn
@@ -124,7 +124,7 @@ case("PoissonNLLLoss", nn.PoissonNLLLoss, lambda: f(4, 3), lambda: ids(5, 4, 3).
 
 class GaussianLoss(nn.Module):
     def forward(self, mean, target, spread):
-        # F.gaussian_nll_loss looks at the values of the variance in Python: the tracer's business.
+        # F.gaussian_nll_loss reads the variance in Python, which only the tracer handles.
         variance = spread.exp().clone()
         with torch.no_grad():
             variance.clamp_(min=1e-6)

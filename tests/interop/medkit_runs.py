@@ -1,4 +1,4 @@
-"""Equal components trained by medkit's Trainer and by ours."""
+"""Training equal components with medkit's Trainer and with ours."""
 
 import warnings
 
@@ -9,7 +9,7 @@ import medjax_torch
 
 
 def largest_difference(folder, component, data, evaluated, **fields):
-    """Train two equal components and return by how much losses and weights differ at most.
+    """Train two equal components and return the largest difference of losses and weights.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def largest_difference(folder, component, data, evaluated, **fields):
         warnings.simplefilter("ignore")
         medkit = pytest.importorskip("medkit.training")
     results = []
-    for module, given in (
+    for module, settings in (
         (medkit, {}),
         (medjax_torch, {"options": medjax_torch.Options(order="medkit")}),
     ):
@@ -35,22 +35,22 @@ def largest_difference(folder, component, data, evaluated, **fields):
                 **fields,
             },
         )
-        trainer = module.Trainer(one, config, data, evaluated, callback=_silent(module), **given)
+        trainer = module.Trainer(one, config, data, evaluated, callback=_silent(module), **settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # medkit's utcnow
             history = trainer.train()
         results.append((history, weights(one)))
-    (history, expected), (ours, found) = results
+    (history, expected), (ours, actual) = results
     losses = [
         abs(row[phase]["loss"] - other[phase]["loss"])
         for row, other in zip(ours, history, strict=True)
         for phase in ("train", "eval")
     ]
-    return max(losses + [(found[n] - w).abs().max().item() for n, w in expected.items()])
+    return max(losses + [(actual[n] - w).abs().max().item() for n, w in expected.items()])
 
 
 def _silent(module):
-    # medkit's own methods do not take what its Trainer gives them.
+    # medkit's own methods lack arguments that its Trainer passes.
     names = [name for name in vars(module.TrainerCallback) if name.startswith("on_")]
     ignored = dict.fromkeys(names, lambda *args, **kwargs: None)
     return type("Silent", (module.TrainerCallback,), ignored)()

@@ -1,4 +1,4 @@
-"""A torch optimizer and its JAX rule side by side, fed the same gradients."""
+"""A torch optimizer and its JAX rule side by side, with the same gradients."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,7 @@ def fill_gradients(model: torch.nn.Module, step: int) -> None:
 
 
 def to_arrays(tensors: dict[str, torch.Tensor | None]) -> dict[str, jax.Array]:
-    """Return copies of those that are not None, dense, as JAX arrays."""
+    """Return dense copies of all that are not None, as JAX arrays."""
     return {
         name: jax.numpy.array(tensor.detach().to_dense().float().numpy(), tensor_dtype(tensor))
         for name, tensor in tensors.items()
@@ -86,7 +86,7 @@ class Pair:
         self.start = self.params
         self.opt_state = transformation.init(self.params)
         self.nb_steps = 0
-        # Optimizers that differ in numbers only share one compiled update.
+        # Optimizers that differ only in numbers share one compiled update.
         structure = str((self.plan, jax.tree.map(jax.typeof, self.params), fill))
         self.update = _UPDATES.setdefault(
             structure, CompiledStep(_update_of(transformation), "training")
@@ -117,5 +117,5 @@ class Pair:
         return max(np.abs(self.params[name] - torch_params[name]).max() for name in self.params)
 
     def movement(self) -> float:
-        """Return how far the parameter that moved most has moved."""
+        """Return the largest change of a parameter."""
         return max(np.abs(self.params[name] - self.start[name]).max() for name in self.params)

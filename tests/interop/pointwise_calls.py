@@ -12,11 +12,37 @@ COMPLEX = torch.tensor([1 + 2j, -0.5j, 3.0 + 0j, -1 - 1j])
 torch.manual_seed(0)
 
 for _name in (
-    *("abs", "ceil", "cos", "erf", "erfc", "exp", "exp2", "expm1", "floor", "isinf", "isnan"),
-    *("logical_not", "neg", "relu", "round", "sigmoid", "sign", "sin", "sqrt", "tanh", "trunc"),
-    *("reciprocal", "rsqrt", "log", "log2", "log10", "log1p", "atan", "asinh"),
+    "abs",
+    "ceil",
+    "cos",
+    "erf",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "isinf",
+    "isnan",
+    "logical_not",
+    "neg",
+    "relu",
+    "round",
+    "sigmoid",
+    "sign",
+    "sin",
+    "sqrt",
+    "tanh",
+    "trunc",
+    "reciprocal",
+    "rsqrt",
+    "log",
+    "log2",
+    "log10",
+    "log1p",
+    "atan",
+    "asinh",
 ):
-    # tensor of rank 0, of halves, integers, and what is special about floats
+    # scalar tensors, halves, integers, and special floats
     calls("unary", getattr(aten, _name).default, f(3, 4), f(), SPECIAL, f(5).bfloat16(), INTEGERS)
 for _name in ("cosh", "sinh", "tan"):
     calls("unary", getattr(aten, _name).default, f(3, 4), INTEGERS / 7e5)

@@ -1,4 +1,4 @@
-"""Components whose batches vary in size, with what their data is made of."""
+"""Components whose batches vary in size, and their data."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from medjax_torch import BatchData
 
 
 class Texts(Classifier):
-    """Identifiers of texts to three classes; ``pooled`` says how."""
+    """Classifies texts into three classes; ``pooled`` pools the embeddings."""
 
     def __init__(self, pooled, **content):
         super().__init__(torch.optim.SGD)

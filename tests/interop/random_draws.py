@@ -7,7 +7,7 @@ SIZE = 4096
 WEIGHTS = torch.tensor([1.0, 2.0, 0.0, 5.0])
 
 CAUCHY = aten.cauchy.default
-"""Has neither a mean nor a standard deviation."""
+"""A distribution without mean and standard deviation."""
 
 # Operator: arguments, keyword arguments, mean and standard deviation of a draw.
 DRAWS = {

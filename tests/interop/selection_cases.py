@@ -1,4 +1,4 @@
-"""Losses of components that select by masks, as they are commonly written."""
+"""Common losses of components that select by masks."""
 
 import torch
 from torch import nn
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 CLASSES = 3
 
 SELECTED = {}
-"""By name: what takes component, hidden states (4, 6, 3) and batch, and returns a loss."""
+"""Losses by name; each takes the component, hidden states (4, 6, 3) and the batch."""
 
 EXACT = {}
-"""Those that need the exact shapes of a batch, and what of the message says why."""
+"""Losses that need the exact shapes of a batch, and the part of the message that says why."""
 
 
 def selects(function):
@@ -305,7 +305,7 @@ def sure_predictions(self, h, batch):
     return h[h.softmax(-1).amax(-1) > 0.6].pow(2).sum() + 0 * self.linear(h).sum()
 
 
-# Those that decide by the count: another graph for the counts that decide otherwise.
+# Losses with control flow that depends on the count, so that several graphs are needed.
 
 
 @selects

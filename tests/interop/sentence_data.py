@@ -1,4 +1,4 @@
-"""A component's data side: sentences of numbers, and a collate that pads to the longest."""
+"""The data methods of a component: sentences of numbers, and collate that pads to the longest."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ SENTENCES = [list(range(1, 2 + 7 * number % 13)) for number in range(23)]
 
 
 class Batch(dict):
-    """A dict subclass of the user's."""
+    """A user's subclass of dict."""
 
 
 class SentenceComponent:
@@ -34,7 +34,7 @@ class SentenceComponent:
 
 
 class RandomComponent(SentenceComponent):
-    """Its preprocess draws, also the length."""
+    """A component whose preprocess is random, including the length."""
 
     def preprocess(self, item, rng):
         self.preprocessed.append(tuple(item))
@@ -43,7 +43,7 @@ class RandomComponent(SentenceComponent):
 
 
 class TellingComponent(SentenceComponent):
-    """Tells what the process is like that preprocesses, and refuses item 6."""
+    """Returns properties of the process that preprocesses, and refuses item 6."""
 
     def preprocess(self, item):
         if item == 6:

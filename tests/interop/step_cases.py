@@ -1,4 +1,4 @@
-"""Optimizers of torch users that torch.optim has no rule for, as they are written."""
+"""Typical user-defined torch optimizers, for which there is no rule."""
 
 import math
 
@@ -72,7 +72,7 @@ class CentredAdamW(AdamW):
 
 
 class CutSGD(SGD):
-    """SGD whose momentum torch makes of the first gradient."""
+    """SGD whose momentum is initialised with the first gradient."""
 
     def step(self, closure=None):
         for group in self.param_groups:
@@ -81,7 +81,7 @@ class CutSGD(SGD):
 
 
 class NamedAdamW(AdamW):
-    """A subclass that changes nothing a step consists of."""
+    """A subclass that does not change the step."""
 
     def __init__(self, params, lr=1e-3):
         super().__init__(params, lr=lr, weight_decay=0.1)

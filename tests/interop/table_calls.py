@@ -1,4 +1,4 @@
-"""How calls of single operators are listed, and evaluated as one graph per family."""
+"""Lists of operator calls, evaluated as one graph per family."""
 
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ def graph_of(listing, results):
         inputs.append(value)
         return node
 
-    # All inputs stand before the first call, as in a traced graph.
+    # All inputs come before the first call, as in a traced graph.
     operands = [pytree.tree_map(placeholder, (call.args, call.kwargs)) for call in listing]
     nodes = []
     for call, (args, kwargs), result in zip(listing, operands, results, strict=True):
@@ -77,7 +77,7 @@ def graph_of(listing, results):
 
 
 def lowered(listing, results, key=None):
-    """Return what JAX makes of every call, as numpy arrays."""
+    """Return JAX's results of every call, as numpy arrays."""
     graph, inputs = graph_of(listing, results)
     key = jax.random.key(0) if key is None else key
     function = jax.jit(
@@ -87,7 +87,7 @@ def lowered(listing, results, key=None):
 
 
 def compared(call, actual, expected):
-    """Return why a call's results differ from torch's, an empty string if they do not."""
+    """Return why a call's results differ from torch's, or an empty string if they do not."""
     actual, expected = (list(v) if isinstance(v, list | tuple) else [v] for v in (actual, expected))
     for i, (value, wanted) in enumerate(zip(actual, expected, strict=True)):
         if wanted is None or (call.compare is not None and i not in call.compare):

@@ -1,4 +1,4 @@
-"""medkit's own Trainer and ours, on equal components, data, seed and order.
+"""medkit's own Trainer compared with ours, with the same components, data, seed and order.
 
 ``pytest tests/interop/test_against_medkit.py -rP`` prints the largest difference of each case.
 """
@@ -21,7 +21,7 @@ SGD = {"optimizer": torch.optim.SGD, "momentum": 0.9, "nesterov": True}
 
 
 def recorder(base, seen):
-    """Return a callback that notes the events that both trainers have, with their arguments."""
+    """Return a callback that records the events of both trainers, with their arguments."""
 
     class Recorder(base):
         def on_train_begin(self, config):
@@ -71,11 +71,11 @@ def train(module, folder, component, arguments, fields, train_data=DATA, eval_da
     return trainer, history, seen
 
 
-def largest_difference(found, expected):
-    """Return the largest difference of two histories, after comparing what they have."""
-    assert len(found) == len(expected)
+def largest_difference(actual, expected):
+    """Return the largest difference of two histories, after comparing their keys."""
+    assert len(actual) == len(expected)
     largest = 0.0
-    for row, other in zip(found, expected, strict=True):
+    for row, other in zip(actual, expected, strict=True):
         assert {phase: list(row[phase]) for phase in row} == {p: list(other[p]) for p in other}
         for phase, scores in other.items():
             largest = max(largest, *(abs(row[phase][n] - v) for n, v in scores.items()))
@@ -104,7 +104,7 @@ def largest_difference(found, expected):
     ],
     ids=["plain", "momentum", "metrics", "metrics in training", "step scheduler", "plateau"],
 )
-def test_a_run_is_medkits(tmp_path, component, arguments, fields, accumulation):
+def test_a_run_equals_medkits(tmp_path, component, arguments, fields, accumulation):
     fields = {**fields, "gradient_accumulation_steps": accumulation}
     ours, theirs = Classifier(**component), Classifier(**component)
     mine, history, events = train(medjax_torch, tmp_path / "ours", ours, arguments, fields)
@@ -132,8 +132,13 @@ def test_medkits_entity_matcher_is_trained_as_medkit_does(tmp_path):
         computer = metrics.SeqEvalMetricsComputer(component.id_to_label, tagging_scheme="iob2")
         data = list(documents()) * 5
         _, history, _ = train(
-            *(module, tmp_path / module.__name__, component),
-            *({"metrics_computer": computer}, {"batch_size": 4}, data, data),
+            module,
+            tmp_path / module.__name__,
+            component,
+            {"metrics_computer": computer},
+            {"batch_size": 4},
+            data,
+            data,
         )
         histories.append(history)
     difference = largest_difference(*histories)
@@ -142,7 +147,7 @@ def test_medkits_entity_matcher_is_trained_as_medkit_does(tmp_path):
 
 
 def check_checkpoints(mine, other, folder):
-    """Assert that the last checkpoints hold the same, and that ours can be read by torch."""
+    """Assert that the last checkpoints are the same, and that torch can read ours."""
     ours, theirs = (sorted((folder / name).iterdir())[-1] for name in ("ours", "medkit"))
     assert ours.name[:15] == theirs.name[:15]
     files = {path.name for path in theirs.iterdir()}
@@ -168,7 +173,7 @@ def test_training_starts_from_medkits_checkpoint(tmp_path):
         config = module.TrainerConfig(
             str(tmp_path / module.__name__), 1e-2, 1, batch_size=8, seed=3
         )
-        # medkit's own base class does not take the name its trainer passes for the duration.
+        # medkit's own base class lacks the argument that its trainer passes for the duration.
         callback = recorder(module.TrainerCallback, [])
         trainer = module.Trainer(component, config, DATA, DATA, callback=callback)
         if module is medjax_torch:

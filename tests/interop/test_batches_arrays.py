@@ -1,4 +1,4 @@
-"""Tensors to arrays and back: types, and memory that is nobody else's."""
+"""Conversion between tensors and arrays: dtypes, and memory that is not shared."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ NARROWED = {torch.int64: np.int32, torch.float64: np.float32, torch.uint32: np.i
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [*KEPT.items(), *NARROWED.items()])
-def test_types_are_those_of_the_device_and_come_back(dtype, expected):
+def test_dtypes_are_converted_for_the_device_and_back(dtype, expected):
     columns = {"a": torch.tensor([[0, 1, 1], [1, 0, 1]]).to(dtype), "b": torch.tensor(1).to(dtype)}
     arrays = to_arrays(columns)
     assert {array.dtype for array in arrays.values()} == {np.dtype(expected)}
@@ -50,7 +50,7 @@ def test_memory_is_not_shared(dtype):
     assert (array == 1).all()
 
 
-def test_views_and_leaves_are_taken_by_value():
+def test_views_and_leaves_are_copied():
     values = torch.arange(6.0).reshape(2, 3)
     columns = {
         "transposed": values.T,
@@ -79,11 +79,11 @@ def nested():
     [
         (
             lambda: torch.ones(2, 2).to_sparse(),
-            r"column 'x' is a tensor of the layout .*sparse_coo",
+            r"column 'x' is a tensor with the layout .*sparse_coo",
         ),
         (lambda: torch.ones(2, dtype=torch.complex128), r"column 'x' is a tensor of .*complex128"),
         (lambda: torch.ones(2).to(torch.float8_e5m2), r"a tensor of torch.float8_e5m2; expected"),
-        (lambda: torch.ones(2, device="meta"), r"the device 'meta', which has no values"),
+        (lambda: torch.ones(2, device="meta"), r"on the device 'meta', which has no values"),
         (nested, r"column 'x' is a nested tensor; expected a dense tensor"),
     ],
 )

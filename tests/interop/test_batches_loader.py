@@ -1,4 +1,4 @@
-"""The drop-in's loaders: what data they take, what they refuse, workers, and users' loaders."""
+"""The drop-in's loaders: accepted and refused data, workers, and users' loaders."""
 
 import multiprocessing
 import os
@@ -68,7 +68,7 @@ def test_a_batch_is_what_the_components_collate_returns():
     loader = loader_of(component=component)
     assert isinstance(loader, DataLoader)
     assert loader.collate_fn == component.collate
-    assert component.preprocessed == []  # lazily
+    assert component.preprocessed == []  # items are preprocessed on demand
     batch = next(iter(loader))
     assert type(batch) is Batch
     assert batch["input_ids"].shape == (4, max(map(len, SENTENCES[:4])))
@@ -86,14 +86,14 @@ def test_a_batch_is_what_the_components_collate_returns():
     ],
     ids=["plain", "drop_last", "grouped", "cached", "medkit"],
 )
-def test_batches_are_those_that_torch_reads_from_the_loader(options):
+def test_batches_equal_those_of_torchs_iterator(options):
     loader, again = (loader_of(shuffle=True, **options) for _ in range(2))
     for epoch in (1, 2):
         again.sampler.epoch = epoch
         expected = list(again)
-        found = [batch for _, batch in epoch_batches(loader, epoch)]
-        assert len(found) == len(expected) == len(loader)
-        for ours, theirs in zip(found, expected, strict=True):
+        batches = [batch for _, batch in epoch_batches(loader, epoch)]
+        assert len(batches) == len(expected) == len(loader)
+        for ours, theirs in zip(batches, expected, strict=True):
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -125,20 +125,23 @@ def test_a_hugging_face_dataset_is_read():
     assert lengths(loader_of(data, Component(), length_window=0)) == EXPECTED
 
 
-def test_a_stream_keeps_its_order_and_can_begin_at_any_batch():
+def test_a_stream_keeps_its_order_and_can_start_at_any_batch():
     loader = loader_of(Stream(SENTENCES, 23), shuffle=True)
     assert len(loader) == 6
     assert lengths(loader, epoch=2) == EXPECTED
-    found = list(epoch_batches(loader, 3, start=4))
-    assert [indices.tolist() for indices, _ in found] == [[16, 17, 18, 19], [20, 21, 22]]
-    assert [batch["labels"][:, 0].tolist() for _, batch in found] == EXPECTED[4:]
+    batches = list(epoch_batches(loader, 3, start=4))
+    assert [indices.tolist() for indices, _ in batches] == [[16, 17, 18, 19], [20, 21, 22]]
+    assert [batch["labels"][:, 0].tolist() for _, batch in batches] == EXPECTED[4:]
 
 
 @pytest.mark.parametrize(
     ("length", "message"),
-    [(25, r"a Stream, has the length 25 but ends after 23"), (20, r"length 20 but goes on after")],
+    [
+        (25, r"a Stream, has the length 25 but ends after 23"),
+        (20, r"length 20 but has further items"),
+    ],
 )
-def test_a_stream_of_another_length_than_it_says_is_refused(length, message):
+def test_a_stream_with_a_wrong_length_is_refused(length, message):
     with pytest.raises(ValueError, match=message):
         lengths(loader_of(Stream(SENTENCES, length)))
 
@@ -163,23 +166,26 @@ def test_data_without_a_length_or_items_is_refused(data, message):
     ("options", "message"),
     [
         ({"order": "random"}, r"order is 'random'; expected 'uniform' or 'medkit'"),
-        ({"order": "medkit", "length_window": 5}, r"with length_window=5, which changes it"),
-        ({"cache_preprocessed": True, "nb_workers": 2}, r"dataloader_nb_workers=2; each worker"),
+        ({"order": "medkit", "length_window": 5}, r"with length_window=5, which changes the order"),
+        ({"cache_preprocessed": True, "nb_workers": 2}, r"dataloader_nb_workers=2, as each worker"),
         ({"data": Stream([1], 1), "nb_workers": 2}, r"each worker would read all of it"),
-        ({"data": Stream([1], 1), "cache_preprocessed": True}, r"a stream without positions"),
+        (
+            {"data": Stream([1], 1), "cache_preprocessed": True},
+            r"the data is a stream; set cache_preprocessed",
+        ),
         (
             {"component": RandomComponent(), "cache_preprocessed": True},
             r"this preprocess draws from rng=",
         ),
     ],
 )
-def test_options_that_disagree_are_refused(options, message):
+def test_conflicting_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         loader_of(**options)
 
 
 @pytest.mark.parametrize("window", [0, 2])
-def test_the_item_that_fails_is_named(window):
+def test_a_failing_item_is_named(window):
     data = [*SENTENCES[:9], None, *SENTENCES[10:]]
     with pytest.raises(ItemError, match=r"item 9 of the dataset .*TypeError") as caught:
         lengths(loader_of(data, length_window=window))
@@ -190,7 +196,7 @@ def test_the_item_that_fails_is_named(window):
 
 
 @pytest.mark.parametrize("window", [0, 2])
-def test_a_cache_preprocesses_once_and_survives_a_collate_that_takes_columns_away(window):
+def test_a_cache_preprocesses_once_and_survives_a_collate_that_removes_columns(window):
     class Component(SentenceComponent):
         def collate(self, examples):
             batch = super().collate(examples)
@@ -208,7 +214,7 @@ def test_a_cache_preprocesses_once_and_survives_a_collate_that_takes_columns_awa
     assert len(component.preprocessed) == 23
 
 
-def test_collate_that_returns_no_mapping_is_refused():
+def test_a_collate_that_returns_no_mapping_is_refused():
     component = SentenceComponent()
     component.collate = torch.tensor
     component.preprocess = len
@@ -216,45 +222,45 @@ def test_collate_that_returns_no_mapping_is_refused():
         lengths(loader_of(component=component))
 
 
-def test_a_users_loader_is_read_as_it_is():
+def test_a_users_loader_is_read_in_its_own_order():
     weighted = WeightedRandomSampler([1.0] * 23, 10, generator=torch.Generator().manual_seed(1))
     component = SentenceComponent()
     ours = loader_of(component=component)
     theirs = DataLoader(ours.dataset, 4, sampler=weighted, collate_fn=ours.collate_fn)
-    whole = list(epoch_batches(theirs, 1))
-    assert [(indices, len(batch["labels"])) for indices, batch in whole] == [
+    batches = list(epoch_batches(theirs, 1))
+    assert [(indices, len(batch["labels"])) for indices, batch in batches] == [
         (None, 4),
         (None, 4),
         (None, 2),
     ]
     weighted.generator.manual_seed(1)
     ((_, last),) = epoch_batches(theirs, 1, start=2)
-    assert torch.equal(last["input_ids"], whole[2][1]["input_ids"])
-    # Our sampler in a loader of other batches: the items are in our order, the batches are not.
+    assert torch.equal(last["input_ids"], batches[2][1]["input_ids"])
+    # Our sampler in a loader with another batch size: items are in our order, batches are not ours.
     other = DataLoader(ours.dataset, 5, sampler=ours.sampler, collate_fn=ours.collate_fn)
     assert lengths(other, start=1)[0] == [*EXPECTED[1][1:], *EXPECTED[2][:2]]
 
 
-def test_workers_give_the_same_batches_and_leave_the_accelerator_and_the_signals_alone():
+def test_workers_return_the_same_batches_and_leave_the_accelerator_and_signals_alone():
     loader = loader_of(list(range(6)), TellingComponent(), batch_size=2, nb_workers=2, shuffle=True)
     try:
         left = epoch_batches(loader, 3)
         assert next(left)[0].tolist() == epoch_order(3, 3, 6).tolist()[:2]
         left.close()
         for epoch in (1, 2):
-            found = list(epoch_batches(loader, epoch, start=1))
-            told = [one for _, batch in found for one in batch["told"]]
-            assert [item for *_, item in told] == np.concatenate([i for i, _ in found]).tolist()
+            batches = list(epoch_batches(loader, epoch, start=1))
+            told = [one for _, batch in batches for one in batch["told"]]
+            assert [item for *_, item in told] == np.concatenate([i for i, _ in batches]).tolist()
             assert {tuple(rest) for _, *rest, _ in told} == {("cpu", True)}
             processes = {process.pid for process in multiprocessing.active_children()}
-            assert len(processes) == 2  # they stay
+            assert len(processes) == 2  # they keep running
             assert {pid for pid, *_ in told} <= processes - {os.getpid()}
     finally:
         close_workers(loader)
     assert multiprocessing.active_children() == []
 
 
-def test_workers_see_the_epoch_name_the_item_that_fails_and_end():
+def test_workers_see_the_epoch_name_a_failing_item_and_stop():
     component = RandomComponent()
     here = loader_of(SENTENCES[:6], component, length_window=2)
     there = loader_of(SENTENCES[:6], component, length_window=2, nb_workers=1)
@@ -285,7 +291,7 @@ def test_a_worker_that_hangs_is_an_error_and_leaves_no_process():
     assert multiprocessing.active_children() == []
 
 
-def test_what_does_not_pickle_is_refused_by_name():
+def test_objects_that_cannot_be_pickled_are_named():
     component = SentenceComponent()
     component.tokenizer = lambda: 0
     with pytest.raises(ValueError, match=r"the component, a SentenceComponent, .*nb_workers=0"):

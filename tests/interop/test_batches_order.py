@@ -1,4 +1,4 @@
-"""The order of the drop-in's loaders: medkit's replayed, medjax's shared, any epoch by itself."""
+"""The order of the drop-in's loaders: medkit's, medjax's, and starting at any epoch."""
 
 import itertools
 import warnings
@@ -30,17 +30,17 @@ def flat(lists):
 
 
 @pytest.mark.parametrize(("seed", "nb_items"), [(0, 1), (7, 2), (42, 10), (2**40, 33)])
-def test_medkit_order_is_that_of_medkits_loaders_over_epochs(seed, nb_items):
+def test_medkit_order_equals_that_of_medkits_loaders_over_epochs(seed, nb_items):
     torch.manual_seed(seed)
     train = DataLoader(range(nb_items), batch_size=3, shuffle=True)
     evaluation = DataLoader(range(5), batch_size=3, shuffle=False)
     for epoch in range(1, 8):
-        found = torch.cat(list(train)).tolist()
-        assert medkit_order(seed, epoch, nb_items).tolist() == found
+        actual = torch.cat(list(train)).tolist()
+        assert medkit_order(seed, epoch, nb_items).tolist() == actual
         list(evaluation)
 
 
-def test_medkit_order_is_that_of_medkits_trainer(tmp_path):
+def test_medkit_order_equals_that_of_medkits_trainer(tmp_path):
     training = pytest.importorskip("medkit.training")
 
     class Component(SentenceComponent):
@@ -69,18 +69,18 @@ def test_medkit_order_is_that_of_medkits_trainer(tmp_path):
     quiet.on_epoch_end = lambda **_: None
     trainer = training.Trainer(component, config, data, data[:3], callback=quiet)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its clock
+        warnings.simplefilter("ignore", DeprecationWarning)  # medkit's utcnow
         trainer.train()
     ours = loader_of(component, data, seed=5, order="medkit")
-    found = [
+    actual = [
         batch["input_ids"].sum(1).tolist()
         for epoch in (1, 2, 3)
         for _, batch in epoch_batches(ours, epoch)
     ]
-    assert found == component.seen
+    assert actual == component.seen
 
 
-def test_uniform_order_is_that_of_medjax_and_sequential_without_shuffle():
+def test_uniform_order_equals_medjaxs_and_is_sequential_without_shuffle():
     loader = loader_of()
     for epoch in (1, 7):
         assert flat(rows(loader, epoch)) == epoch_order(3, epoch, 23).tolist()
@@ -89,21 +89,21 @@ def test_uniform_order_is_that_of_medjax_and_sequential_without_shuffle():
 
 @pytest.mark.parametrize("options", [{}, {"order": "medkit"}, {"length_window": 2}])
 @pytest.mark.parametrize("component", [SentenceComponent, RandomComponent])
-def test_any_epoch_and_batch_is_the_same_without_those_before(component, options):
-    whole = loader_of(component(), **options)
-    epochs = {epoch: list(epoch_batches(whole, epoch)) for epoch in (1, 2, 3)}
+def test_any_epoch_and_batch_can_be_read_without_the_previous_ones(component, options):
+    complete = loader_of(component(), **options)
+    epochs = {epoch: list(epoch_batches(complete, epoch)) for epoch in (1, 2, 3)}
     for epoch, start in itertools.product((3, 1), (0, 1, 3, 5, 6)):
-        found = list(epoch_batches(loader_of(component(), **options), epoch, start))
+        actual = list(epoch_batches(loader_of(component(), **options), epoch, start))
         expected = epochs[epoch][start:]
-        assert [i.tolist() for i, _ in found] == [i.tolist() for i, _ in expected]
-        for (_, batch), (_, same) in zip(found, expected, strict=True):
+        assert [i.tolist() for i, _ in actual] == [i.tolist() for i, _ in expected]
+        for (_, batch), (_, same) in zip(actual, expected, strict=True):
             assert torch.equal(batch["input_ids"], same["input_ids"])
     assert sorted(flat(i.tolist() for i, _ in epochs[2])) == list(range(23))
-    assert rows(whole, 1) != rows(whole, 2)
+    assert rows(complete, 1) != rows(complete, 2)
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_grouped_batches_are_those_of_medjax(shuffle):
+def test_grouped_batches_equal_those_of_medjax(shuffle):
     functional = mlp(
         preprocess=lambda item: {"input_ids": np.array(item)},
         collate=lambda examples: BatchData(rows=np.zeros(len(examples))),
@@ -119,11 +119,11 @@ def test_grouped_batches_are_those_of_medjax(shuffle):
     )
     ours = loader_of(shuffle=shuffle, length_window=2)
     for epoch, start in ((1, 0), (2, 3)):
-        found = [batch.indices.tolist() for batch in theirs.batches(epoch, start)]
-        assert rows(ours, epoch, start) == found
+        actual = [batch.indices.tolist() for batch in theirs.batches(epoch, start)]
+        assert rows(ours, epoch, start) == actual
 
 
-def test_grouping_preprocesses_each_item_once_an_epoch_and_holds_one_window():
+def test_grouping_preprocesses_each_item_once_per_epoch_and_keeps_one_window():
     component = SentenceComponent()
     loader = loader_of(component, length_window=2)
     for epoch in (1, 2):
@@ -135,7 +135,7 @@ def test_grouping_preprocesses_each_item_once_an_epoch_and_holds_one_window():
         assert sorted(component.preprocessed) == sorted(map(tuple, SENTENCES))
 
 
-def test_an_epoch_left_early_leaves_no_example_to_the_next():
+def test_an_epoch_that_stops_early_leaves_no_examples_to_the_next():
     loader = loader_of(RandomComponent(), length_window=2)
     left = epoch_batches(loader, 1)
     next(left)
@@ -155,7 +155,7 @@ def test_grouped_batches_are_of_similar_length():
     assert spread(loader_of(length_window=6)) < spread(loader_of()) / 3
 
 
-def test_without_ragged_columns_grouping_looks_at_one_item_of_a_window():
+def test_without_ragged_columns_grouping_measures_one_item_per_window():
     component = SentenceComponent()
     padding = {"input_ids": None, "labels": None}
     loader = loader_of(component, length_window=6, padding=padding)
@@ -163,7 +163,7 @@ def test_without_ragged_columns_grouping_looks_at_one_item_of_a_window():
     assert len(component.preprocessed) == 23
 
 
-def test_lengths_are_of_the_longest_ragged_column_of_lists_and_tensors():
+def test_lengths_are_those_of_the_longest_ragged_list_or_tensor():
     class Component(SentenceComponent):
         def preprocess(self, item):
             return {"input_ids": [1], "words": torch.ones(item), "other": [0] * 99, "labels": [1]}
@@ -175,7 +175,7 @@ def test_lengths_are_of_the_longest_ragged_column_of_lists_and_tensors():
     assert rows(loader, 1) == [[1, 3], [4, 2], [0, 5]]
 
 
-def test_nothing_global_is_drawn_or_changed():
+def test_global_generators_are_neither_used_nor_changed():
     component = SentenceComponent()
     generators = torch.random.get_rng_state(), np.random.get_state()[1]
     for options in ({"order": "medkit"}, {"length_window": 2}, {"shuffle": False}):
@@ -186,7 +186,7 @@ def test_nothing_global_is_drawn_or_changed():
     assert (generators[1] == np.random.get_state()[1]).all()
 
 
-def test_the_position_is_settable_and_start_holds_for_one_iteration():
+def test_the_position_can_be_set_and_start_applies_to_one_iteration():
     loader = loader_of(shuffle=True)
     loader.sampler.epoch, loader.sampler.start = 2, 4
     assert (len(loader), len(list(loader)), len(list(loader))) == (6, 2, 6)
@@ -194,7 +194,7 @@ def test_the_position_is_settable_and_start_holds_for_one_iteration():
     assert (loader.batch_size, loader.drop_last) == (4, False)
 
 
-def test_drop_last_leaves_the_short_batch_out():
+def test_drop_last_drops_the_short_batch():
     loader = loader_of(drop_last=True)
     assert len(loader) == len(rows(loader, 1)) == 5
     assert flat(rows(loader, 1)) == epoch_order(3, 1, 23).tolist()[:20]

@@ -1,4 +1,4 @@
-"""Padding torch batches to few shapes, what may be padded, and counting the shapes that remain."""
+"""Padding torch batches to few shapes, guesses what may be padded, and counting shapes."""
 
 import collections
 import warnings
@@ -18,7 +18,7 @@ TOKENS = Ragged(
 
 
 class Columns(dict):
-    """Cannot be made from a dict."""
+    """A mapping that cannot be constructed from a dict."""
 
     def __init__(self, *, origin):
         self.origin = origin
@@ -52,7 +52,7 @@ def test_axes_are_padded_to_the_next_size_with_their_fills():
     assert longer["text"] is batch["text"]
 
 
-def test_several_axes_of_a_column_are_padded_repeated_and_cut():
+def test_several_axes_of_a_column_are_padded_repeated_and_cropped():
     links = torch.arange(9).reshape(1, 3, 3)
     square = Ragged((("links", 1), ("links", 2)), {"links": -1}, (5,))
     longer = padded({"links": links}, square)["links"]
@@ -65,13 +65,13 @@ def test_several_axes_of_a_column_are_padded_repeated_and_cut():
     assert padded({"links": links}, rows)["links"][0, 2:].tolist() == 30 * [[6, 7, 8]]
 
 
-def test_the_batch_itself_comes_back_where_there_is_nothing_to_pad():
+def test_the_batch_itself_is_returned_if_there_is_nothing_to_pad():
     for batch, length in ((tokens(4), 4), (tokens(0), 0), (tokens(9), 9)):
         assert TOKENS.rung(length) == length
         assert padded(batch) is batch
 
 
-def test_the_type_and_what_else_a_batch_holds_are_kept():
+def test_the_type_and_other_columns_of_a_batch_are_kept():
     with_attribute = Columns(origin="ward 3")
     with_attribute.update(tokens(3))
     longer = padded(with_attribute)
@@ -102,7 +102,7 @@ def test_medkits_batch_data_stays_one():
 
 
 class Pairs(collections.abc.Mapping):
-    """Takes a dict for a pair."""
+    """A mapping whose constructor interprets a dict as a pair."""
 
     def __init__(self, *pairs):
         self.pairs = pairs
@@ -117,10 +117,12 @@ class Pairs(collections.abc.Mapping):
         return len(self.pairs)
 
 
-def test_what_cannot_be_padded_is_an_error():
-    with pytest.raises(ValueError, match=r"'labels' is of torch.uint8, which cannot hold -100"):
+def test_batches_that_cannot_be_padded_are_refused():
+    with pytest.raises(
+        ValueError, match=r"'labels' is of torch.uint8, which cannot hold its padding value -100"
+    ):
         padded(tokens(3, labels=torch.ones(2, 3, dtype=torch.uint8)))
-    with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be made from a"):
+    with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be constructed"):
         padded(Pairs(*tokens(3).items()))
 
 
@@ -145,7 +147,7 @@ TOKEN_AXES = {("input_ids", 1), ("attention_mask", 1)}
         (torch.ones(2, 5, dtype=torch.int64), None),  # one for each class
     ],
 )
-def test_labels_as_long_as_the_text_may_be_of_its_tokens(labels, fill):
+def test_labels_with_the_texts_length_may_belong_to_its_tokens(labels, fill):
     guesses = guessed(tokens(3, labels=labels))
     assert all(columns_of(guess) >= TOKEN_AXES for guess in guesses)
     if fill is None:
@@ -156,7 +158,7 @@ def test_labels_as_long_as_the_text_may_be_of_its_tokens(labels, fill):
         assert columns_of(guesses[-1]) == TOKEN_AXES
 
 
-def test_whatever_is_as_long_is_guessed_and_may_be_left_out():
+def test_all_axes_of_the_length_are_guessed_with_and_without_doubtful_ones():
     weights, links = torch.ones(2, 3), torch.ones(2, 3, 3, dtype=torch.int64)
     guesses = guessed(tokens(3, token_weights=weights, links=links))
     more = {("token_weights", 1), ("links", 1), ("links", 2), ("labels", 1)}
@@ -169,19 +171,19 @@ def test_whatever_is_as_long_is_guessed_and_may_be_left_out():
     assert TOKEN_AXES in left
 
 
-def test_a_user_may_add_change_and_drop_columns():
+def test_a_user_may_add_change_and_remove_columns():
     guess = guessed(
         {"words": torch.ones(1, 3), **tokens(3, 1)}, {"words": 9, "labels": None, "input_ids": 5}
     )[0]
     assert columns_of(guess) == {("words", 1), *TOKEN_AXES}
     assert guess.fills == {"words": 9, "input_ids": 5, "attention_mask": 0}
-    # A user's column sets the length, though it comes after the labels.
+    # A user's column sets the length, although it comes after the labels.
     alone = {"words": torch.ones(1, 3), "labels": torch.ones(1, 2, dtype=torch.int64)}
     assert columns_of(guessed(alone, {"words": 9})[0]) == {("words", 1)}
     assert padding_rules({"labels": None, "words": 9})["words"] == 9
 
 
-def test_without_a_column_of_the_rules_there_is_no_length():
+def test_without_a_known_column_there_is_no_length():
     images = {"pixel_values": torch.ones(2, 3, 5, 5), "labels": torch.ones(2, 3, dtype=torch.int64)}
     for batch in (images, {"input_ids": [[1], [2, 3]]}, tokens(0)):
         assert guessed(batch) == []
@@ -204,7 +206,7 @@ def test_axes_that_vary_together_are_padded_by_constants_or_repeated():
     assert list(Guesses({"pairs": None}, (4,)).of_group(batch, [("pairs", 0)])) == []
 
 
-def test_shapes_are_counted_and_many_of_them_are_told():
+def test_shapes_are_counted_and_many_shapes_warn():
     count = ShapeCount(limit=6, warn_after=2, seconds=lambda: 5.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -212,7 +214,7 @@ def test_shapes_are_counted_and_many_of_them_are_told():
     with pytest.warns(
         UserWarning,
         match=r"3 shapes so far, which took 5\.0 s to trace and compile, 2\.5 s each: column "
-        r"'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) int64; .*At 6 shapes",
+        r"'input_ids': \(2, 3\) int64, \(2, 4\) int64, \(2, 5\) int64; .*after 6 shapes",
     ):
         count.add(tokens(5))
     with warnings.catch_warnings():
@@ -230,7 +232,7 @@ def test_shapes_are_counted_and_many_of_them_are_told():
     assert not count.add(tokens(3))
 
 
-def test_why_columns_are_not_padded_is_told():
+def test_the_error_says_why_columns_are_not_padded():
     reasons = {"input_ids": "padding input_ids is not harmless"}
     count = ShapeCount(limit=1, reasons=lambda names: [reasons[n] for n in names if n in reasons])
     count.add(tokens(3))
@@ -238,7 +240,7 @@ def test_why_columns_are_not_padded_is_told():
         count.add(tokens(4))
 
 
-def test_constants_and_names_that_vary_are_told():
+def test_the_error_names_varying_constants_and_columns():
     count = ShapeCount(limit=2)
     ids = torch.ones(1, 2)
     count.add({"ids": ids, "document": "a"})

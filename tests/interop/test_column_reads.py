@@ -1,4 +1,4 @@
-"""Columns that are no tensors: what forward reads of them counts, the rest may differ."""
+"""Columns without tensors: values that forward reads have to agree, others may differ."""
 
 import warnings
 from collections import UserDict
@@ -38,7 +38,7 @@ def recorded(function, kind=BatchData):
         (lambda batch: batch.pop("text"), {"text"}),
     ],
 )
-def test_what_is_read_of_a_batch_is_noticed(kind, function, values):
+def test_reads_of_a_batch_are_recorded(kind, function, values):
     assert recorded(function, kind).values - {"x"} == values
 
 
@@ -47,13 +47,13 @@ def test_moving_a_batch_to_a_device_reads_nothing():
     assert recorded(lambda batch: batch.to_device("cpu")["task"]).values == {"task"}
 
 
-def test_a_batch_that_is_watched_is_of_its_own_type():
+def test_a_recording_batch_keeps_its_type():
     for kind in (dict, BatchData, BatchEncoding):
         assert isinstance(ColumnReads().wrap(kind({"x": torch.ones(2)})), kind)
 
 
 class Weighted(Classifier):
-    """Reads columns that are no tensors; `read` tells how."""
+    """Reads columns without tensors, in the way that `read` does."""
 
     read = staticmethod(lambda batch: 1.0)
 
@@ -117,14 +117,14 @@ def by_keywords(batch):
     ],
     ids=["list", "stacked", "float", "int", "get", "in", "None", "items", "keywords"],
 )
-def test_columns_that_forward_reads_are_those_of_each_batch(tmp_path, read):
+def test_columns_that_forward_reads_have_the_values_of_each_batch(tmp_path, read):
     kind = type("Reading", (Weighted,), {"read": staticmethod(read)})
     _, trainer = both(tmp_path, kind)
     graphs = [graph for graph in trainer.prepare().converted.variants.graphs if graph.train]
     assert len(graphs) <= 4
 
 
-def test_a_text_that_differs_in_every_batch_is_no_matter_until_it_is_read(tmp_path):
+def test_a_text_that_differs_in_every_batch_does_not_matter_until_it_is_read(tmp_path):
     _, trainer = both(tmp_path, Weighted)
     assert len(trainer.prepare().converted.variants.graphs) <= 4
 

@@ -1,4 +1,4 @@
-"""What is behind a difference: rounding passes, a lowering and a stale recording are named."""
+"""Diagnosis of differences: rounding passes, wrong lowerings and stale graphs are reported."""
 
 import itertools
 
@@ -32,7 +32,7 @@ def verified(component, batch, train=True, graph=None):
 
 
 def choosing(component, batch):
-    """Score choices, of which one is right."""
+    """Scores choices, one of which is right."""
     hidden = torch.tanh(component.inner(batch["x"]))
     scores = component.norm(component.outer(hidden).squeeze(-1).flatten(1))
     return {"scores": scores, "best": scores.argmax(-1)}, F.cross_entropy(scores, batch["y"])
@@ -54,7 +54,7 @@ def normalised(component, batch):
 
 
 def test_identical_choices_pass():
-    """All gradients are sums that cancel, so nothing but noise is compared."""
+    """All gradients are sums that cancel, so only noise is compared."""
 
     def forward(component, batch):
         hidden = torch.tanh(component.inner(batch["x"])).mean(2)
@@ -68,7 +68,7 @@ def test_identical_choices_pass():
     verified(chooser(), choices(alike=True))
 
 
-def test_biases_before_a_normalisation_pass_where_they_alone_are_trained():
+def test_biases_before_a_normalisation_pass_if_only_they_are_trained():
     torch.manual_seed(0)
     component = Component(normalised, inner=nn.Linear(8, 6), norm=nn.BatchNorm1d(6, affine=False))
     component.inner.weight.requires_grad_(False)
@@ -102,7 +102,7 @@ MUTATIONS = {
 @pytest.mark.parametrize("alike", [False, True], ids=["a normal point", "zero gradients"])
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_wrong_gradient_is_found_and_named(monkeypatch, name, alike):
-    target = aten.exp.default  # the derivative of a logarithmic softmax is made with it
+    target = aten.exp.default  # the derivative of log-softmax uses it
     row = TABLE[target]
     monkeypatch.setitem(TABLE, target, row._replace(function=MUTATIONS[name](row.function)))
     with pytest.raises(VerificationError) as error:
@@ -125,7 +125,7 @@ def test_the_line_of_a_wrong_lowering_is_named(monkeypatch, alike):
 
 
 @pytest.mark.parametrize("mutation", [one_percent, sign])
-def test_a_wrong_sum_that_cancels_is_found_elsewhere(monkeypatch, mutation):
+def test_a_wrong_sum_that_cancels_is_detected_in_other_results(monkeypatch, mutation):
     """Each lowering is compared where its result is not noise."""
     for target in (aten.mm.default, aten.mul.Tensor):
         row = TABLE[target]
@@ -140,7 +140,7 @@ def scaled(component, batch):
     return {"logits": logits}, F.cross_entropy(logits, batch["y"])
 
 
-def test_a_change_since_the_recording_is_no_lowerings_fault():
+def test_a_value_that_changed_after_tracing_is_not_blamed_on_a_lowering():
     component = Component(scaled, inner=nn.Linear(8, 3), scale=1.0)
     batch = choices(alike=False)
     graph = traced(component, batch, **RULES)
@@ -152,7 +152,7 @@ def test_a_change_since_the_recording_is_no_lowerings_fault():
     assert "output logits: relative difference" in str(error.value)
 
 
-def test_a_forward_that_is_never_the_same_is_named():
+def test_a_forward_whose_results_vary_is_reported():
     ticks = itertools.count(1)
 
     def forward(component, batch):
@@ -178,7 +178,7 @@ def test_a_column_that_was_not_read_is_named():
     assert "lowering" not in str(e.value)
 
 
-def test_an_exception_in_a_lowering_reaches_the_user_as_ours(monkeypatch, tmp_path):
+def test_an_exception_in_a_lowering_becomes_a_lowering_error(monkeypatch, tmp_path):
     def broken(x):
         raise TypeError("tanh takes no such thing\nand more of this")
 
@@ -204,8 +204,8 @@ def test_numbers_among_the_outputs_are_compared():
     verified(Component(forward, inner=nn.Linear(8, 3)), choices(alike=False))
 
 
-def test_an_integer_made_of_a_large_float_is_named():
-    """The device's integers end at 2^31; that roundings decide the last digits is no excuse."""
+def test_an_integer_converted_from_a_large_float_is_reported():
+    """The device's integers end at 2^31, which rounding of the last digits does not excuse."""
 
     def forward(component, batch):
         ids = (component.inner(batch["x"])[..., 0] * 1e12).long() % 9
@@ -216,7 +216,7 @@ def test_an_integer_made_of_a_large_float_is_named():
         verified(component, choices(alike=False))
 
 
-def test_what_float32_cannot_hold_is_named():
+def test_values_that_float32_cannot_represent_are_reported():
     def forward(component, batch):
         seconds = component.offset + component.inner(batch["x"]).double()
         return {}, (seconds - 1.7e9).square().mean()

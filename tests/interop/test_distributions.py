@@ -1,4 +1,4 @@
-"""`torch.distributions` in forward, and the old norms of weights, which work by hooks."""
+"""`torch.distributions` in forward, and the deprecated weight norms, which use hooks."""
 
 import jax
 import numpy as np
@@ -73,7 +73,7 @@ def test_samples_have_the_moments_of_the_distribution(name):
         lambda w: distributions.Normal(w, 1.0).log_prob(w.detach() + 1),
     ],
 )
-def test_what_is_differentiated_is_torchs(draw):
+def test_gradients_of_distributions_equal_torchs(draw):
     component, key, batch = converted(lambda module: draw(module.weight))
     call = component.call_on(batch, train=True)
     graph, constants = component.graph(key), component.constants(key)
@@ -82,7 +82,7 @@ def test_what_is_differentiated_is_torchs(draw):
 
 
 class Mixed(Classifier):
-    """Mixup by a Beta distribution."""
+    """Mixup with weights from a Beta distribution."""
 
     def forward(self, batch, return_loss, eval_mode):
         self.model.train(not eval_mode)
@@ -110,7 +110,7 @@ class Normed(Classifier):
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("norm", [nn.utils.spectral_norm, nn.utils.weight_norm])
-def test_old_norms_are_torchs(tmp_path, norm, caplog):
+def test_hook_based_norms_equal_torchs(tmp_path, norm, caplog):
     made = lambda: Normed(norm)  # noqa: E731
     assert largest_difference(tmp_path, made, DATA, DATA[:12], batch_size=8) < 1e-5
     assert "forward leaves" not in caplog.text

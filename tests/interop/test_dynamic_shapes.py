@@ -1,4 +1,4 @@
-"""What masks select is one graph for every count, and equals torch for all of them."""
+"""Selections by masks: one graph for all counts, which equals torch for each of them."""
 
 import re
 
@@ -35,12 +35,12 @@ DECIDES = {
 
 
 class Compared:
-    """A component whose graphs are compared with torch on one batch after the other."""
+    """A component whose graphs are compared with torch, batch by batch."""
 
     def __init__(self, middle, *, max_variants=8, train=True):
-        def forward(self, given):
-            hidden = self.model(given["x"])
-            loss = middle(self, hidden, given)
+        def forward(self, batch):
+            hidden = self.model(batch["x"])
+            loss = middle(self, hidden, batch)
             outputs, loss = loss if isinstance(loss, tuple) else ({"hidden": hidden}, loss)
             return outputs, loss
 
@@ -49,26 +49,27 @@ class Compared:
         self.variants = Variants(self.found, max_variants, tracing_rules())
         self._train, self._compiled = train, {}
 
-    def call(self, given):
-        return self.component.forward(given, True, not self._train)
+    def call(self, batch):
+        return self.component.forward(batch, True, not self._train)
 
-    def graph_of(self, given):
-        number = self.variants.known(given, train=self._train)
+    def graph_of(self, batch):
+        number = self.variants.known(batch, train=self._train)
         if number is None:
-            number = self.variants.add(self.call, given, train=self._train)
+            number = self.variants.add(self.call, batch, train=self._train)
         return self.variants.graphs[number]
 
-    def check(self, given):
-        expected = reference(self.call, self.found, given, train=self._train)
-        graph = self.graph_of(given)
-        check_ranges(bounds(graph), columns(given))
+    def check(self, batch):
+        expected = reference(self.call, self.found, batch, train=self._train)
+        graph = self.graph_of(batch)
+        check_ranges(bounds(graph), columns(batch))
         if id(graph) not in self._compiled:
             self._compiled[id(graph)] = jax.jit(
-                lambda values, held: run(graph.module, values, None, held), compiler_options=QUICKLY
+                lambda values, constants: run(graph.module, values, None, constants),
+                compiler_options=QUICKLY,
             )
-        inputs = [to_numpy(v).copy() for v in graph.inputs(self.found.tensors, columns(given))]
-        held = {name: to_numpy(value).copy() for name, value in graph.constants.items()}
-        values = self._compiled[id(graph)](inputs, held)
+        inputs = [to_numpy(v).copy() for v in graph.inputs(self.found.tensors, columns(batch))]
+        constants = {name: to_numpy(value).copy() for name, value in graph.constants.items()}
+        values = self._compiled[id(graph)](inputs, constants)
         results = graph.results([np.asarray(value) for value in values])
         same("loss", results.loss, expected.loss)
         assert set(results.gradients) == set(expected.gradients)
@@ -82,8 +83,8 @@ class Compared:
         return graph
 
 
-def same(name, found, expected):
-    np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5, err_msg=name)
+def same(name, actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.filterwarnings("ignore:std")
@@ -91,20 +92,20 @@ def same(name, found, expected):
 def test_every_count_equals_torch(name):
     compared = Compared(SELECTED[name])
     for seed, kind in enumerate(KINDS):
-        given = batch(kind, seed)
+        values = batch(kind, seed)
         try:
-            reference(compared.call, compared.found, given, train=True)
+            reference(compared.call, compared.found, values, train=True)
         except (IndexError, ValueError):
-            assert kind in ("one", "none")  # which torch itself refuses
+            assert kind in ("one", "none")  # torch itself refuses these
             continue
-        compared.check(given)
+        compared.check(values)
     graphs = compared.variants.graphs
     assert len(graphs) == DECIDES.get(name, 1), {graph.exact for graph in graphs}
 
 
 @pytest.mark.filterwarnings("ignore::medjax_torch.lowerings.MissingOperatorWarning")
 @pytest.mark.parametrize("name", EXACT)
-def test_what_needs_exact_shapes_gets_them(name):
+def test_operations_that_need_exact_shapes_get_them(name):
     middle, reason = EXACT[name]
     compared = Compared(middle, max_variants=10)
     for seed, kind in enumerate(KINDS):
@@ -113,7 +114,7 @@ def test_what_needs_exact_shapes_gets_them(name):
     assert len(compared.variants.graphs) > 2
 
 
-def test_the_bound_names_line_cost_and_way_out():
+def test_the_limit_names_line_cost_and_remedy():
     compared = Compared(EXACT["length"][0], max_variants=3)
     for seed in range(3):
         compared.graph_of(batch("some", seed))
@@ -151,7 +152,7 @@ def overwritten(self, h, batch):
     return (first * h[kept].mean(0)).sum() + h[batch["mask"].bool()].pow(2).sum()
 
 
-def test_a_mask_that_is_overwritten_counts_as_it_was():
+def test_a_mask_that_is_overwritten_later_selects_by_its_old_values():
     compared = Compared(overwritten)
     for seed, kind in enumerate(KINDS):
         compared.check(batch(kind, seed))
@@ -173,7 +174,7 @@ def draws(self, h, batch):
     return F.dropout(h[batch["mask"].bool()].T, 0.5).pow(2).mean()
 
 
-def test_draws_that_padding_would_shift_are_made_in_exact_shapes():
+def test_draws_that_padding_would_shift_use_exact_shapes():
     graph = Compared(draws).check(batch("some"))
     assert "draws along a size that varies" in graph.exact
 
@@ -186,7 +187,7 @@ def in_steps(self, h, batch):
     return h.pow(2).mean() * (2.0 if lower.size(0) > 1 else 3.0)
 
 
-def test_what_is_decided_later_may_not_exist_in_another_batch():
+def test_later_decisions_may_not_exist_in_other_batches():
     compared = Compared(in_steps)
     for seed, kind in enumerate(KINDS):
         compared.check(batch(kind, seed))

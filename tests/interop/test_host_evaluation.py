@@ -24,7 +24,8 @@ def test_a_crf_is_trained_and_its_decoded_tags_are_scored(tmp_path, caplog, in_t
     component, computer = CrfTagger(in_training), TagAccuracy()
     events = Events()
     trainer = make(
-        *(tmp_path, component),
+        tmp_path,
+        component,
         train=SHORT,
         evaluated=SHORT,
         metrics_computer=computer,
@@ -56,7 +57,8 @@ def test_the_loss_alone_is_evaluated_in_jax(tmp_path, caplog):
 
 def test_decoded_outputs_of_training_are_refused_by_name(tmp_path):
     trainer = make(
-        *(tmp_path, CrfTagger(True)),
+        tmp_path,
+        CrfTagger(True),
         train=SHORT,
         evaluated=SHORT,
         metrics_computer=TagAccuracy(),

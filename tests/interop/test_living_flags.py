@@ -38,7 +38,7 @@ def add_a_group(component, trainer):
 
 
 class Frozen(Classifier):
-    """The first layer is frozen and in no group at first."""
+    """The first layer is initially frozen and in no group."""
 
     def __init__(self, optimizer=torch.optim.AdamW):
         super().__init__(optimizer=optimizer)
@@ -67,19 +67,19 @@ class FrozenInGroup(Classifier):
         (Frozen, add_a_group),
     ],
 )
-def test_freezing_and_unfreezing_is_as_in_torch(tmp_path, kind, callbacks, accumulation):
+def test_freezing_and_unfreezing_works_as_in_torch(tmp_path, kind, callbacks, accumulation):
     if callbacks is freeze_in_turn and accumulation > 1:
         pytest.skip("torch keeps what was accumulated before, as we do; one order is enough")
     both(tmp_path, kind, callbacks, gradient_accumulation_steps=accumulation)
 
 
 def test_training_twice_with_an_unfreeze_between(tmp_path):
-    # In one batch: a second training of medkit goes on with its order, ours begins with it again.
+    # In one batch, as a second training continues medkit's order, but restarts ours.
     both(tmp_path, FrozenInGroup, times=2, batch_size=24)
 
 
 class TwoHeads(Classifier):
-    """A batch of one kind of row uses one head only."""
+    """A batch with one kind of row uses only one head."""
 
     def __init__(self, optimizer=torch.optim.AdamW, **options):
         super().__init__(optimizer=optimizer, **options)
@@ -106,7 +106,7 @@ class TwoHeads(Classifier):
         {"optimizer": torch.optim.SGD, "momentum": 0.9, "weight_decay": 0.1},
     ],
 )
-def test_a_head_that_some_batches_do_not_use_is_left_alone_by_them(tmp_path, options, accumulation):
+def test_batches_that_do_not_use_a_head_do_not_change_it(tmp_path, options, accumulation):
     both(tmp_path, lambda: TwoHeads(**options), gradient_accumulation_steps=accumulation)
 
 
@@ -127,7 +127,7 @@ def test_a_head_of_float16_that_some_batches_do_not_use_is_refused(tmp_path):
         train(medjax_torch, tmp_path, HalfHeads(), lambda component, trainer: {})
 
 
-def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
+def test_a_resumed_run_continues_with_unfrozen_parameters(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -135,7 +135,7 @@ def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
 
         return {"on_epoch_begin": on_epoch_begin}
 
-    whole, _ = train(medjax_torch, tmp_path / "whole", FrozenInGroup(), callbacks)
+    complete, _ = train(medjax_torch, tmp_path / "whole", FrozenInGroup(), callbacks)
     train(medjax_torch, tmp_path / "parts", FrozenInGroup(), callbacks, nb_training_epochs=2)
     trainer = make(
         tmp_path / "parts",
@@ -146,4 +146,4 @@ def test_a_resumed_run_goes_on_with_what_was_unfrozen(tmp_path):
         learning_rate=0.05,
     )
     trainer.train(resume="auto")
-    assert same(weights(trainer.component), weights(whole.component))
+    assert same(weights(trainer.component), weights(complete.component))

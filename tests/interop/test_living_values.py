@@ -13,7 +13,7 @@ from medjax_torch.graph import TraceError
 
 
 class Annealed(Classifier):
-    """Reads a number from an attribute in forward."""
+    """A component whose forward reads a number from an attribute."""
 
     def __init__(self):
         super().__init__(optimizer=torch.optim.SGD)
@@ -75,7 +75,7 @@ def write_class_weights(component, trainer):
         write_class_weights,
     ],
 )
-def test_values_of_attributes_are_used_as_they_are_at_each_step(tmp_path, callbacks):
+def test_each_step_uses_the_current_values_of_attributes(tmp_path, callbacks):
     both(tmp_path, Annealed, callbacks)
 
 
@@ -87,7 +87,7 @@ def test_a_number_that_changes_at_every_step_is_an_input_of_one_graph(tmp_path):
 
 
 class Dropping(Classifier):
-    """Its rate of dropout, a number that torch wants as such, decides whether any is made."""
+    """The dropout rate, which torch needs as a number, decides whether there is any dropout."""
 
     def forward(self, batch, return_loss, eval_mode):
         self.model.train(not eval_mode)
@@ -97,7 +97,7 @@ class Dropping(Classifier):
         return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
 
 
-def test_a_rate_of_dropout_that_changes_is_another_graph(tmp_path):
+def test_a_changed_dropout_rate_needs_another_graph(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             component.model[2].p = 0.0 if epoch != 2 else 1.0
@@ -117,7 +117,7 @@ class ReadingGlobals(Classifier):
         return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
 
 
-def test_globals_that_change_are_read_anew(tmp_path):
+def test_globals_that_change_are_read_again(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             global SCALE
@@ -132,14 +132,14 @@ def test_a_hook_added_later_is_called(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
-                component.model[1].register_forward_hook(lambda module, given, out: out * 0.5)
+                component.model[1].register_forward_hook(lambda module, inputs, out: out * 0.5)
 
         return {"on_epoch_begin": on_epoch_begin}
 
     both(tmp_path, Classifier, callbacks)
 
 
-def test_a_module_without_weights_may_be_replaced(tmp_path):
+def test_a_module_without_weights_can_be_replaced(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -174,18 +174,18 @@ def test_a_dataset_that_grows_is_refused_with_both_lengths(tmp_path):
 
         return {"on_epoch_end": on_epoch_end}
 
-    with pytest.raises(ValueError, match="has 25 items now and had 24"):
+    with pytest.raises(ValueError, match="has 25 items; expected 24"):
         train(medjax_torch, tmp_path, Classifier(), callbacks, data=data)
 
 
-def test_batch_data_of_medkit_is_batch_data():
+def test_medkits_batch_data_is_batch_data():
     assert isinstance(medkit.training.utils.BatchData(), BatchData)
     assert isinstance(BatchData(), BatchData)
     assert not isinstance({}, BatchData)
 
 
 class OnGpu(Classifier):
-    """As scripts for machines with a GPU have it."""
+    """As in scripts for machines with a GPU."""
 
     def __init__(self):
         super().__init__()

@@ -87,12 +87,12 @@ def clamp_after_each_epoch(component, trainer):
         write_by_numpy,
     ],
 )
-def test_weights_that_a_callback_writes_are_taken_over(tmp_path, callbacks):
+def test_weights_written_by_a_callback_are_used(tmp_path, callbacks):
     both(tmp_path, Classifier, callbacks)
 
 
 def average_and_swap(component, trainer):
-    """An exponential moving average, in the place of the weights while they are evaluated."""
+    """An exponential moving average that replaces the weights during evaluation."""
     average = copy.deepcopy(component.model)
     evaluate = trainer.evaluation_epoch
 
@@ -104,30 +104,30 @@ def average_and_swap(component, trainer):
                 kept.data.lerp_(parameter.data, 0.3)
 
     def evaluation_epoch(loader):
-        held = copy.deepcopy(component.model.state_dict())
+        saved = copy.deepcopy(component.model.state_dict())
         component.model.load_state_dict(average.state_dict())
         try:
             return evaluate(loader)
         finally:
-            component.model.load_state_dict(held)
+            component.model.load_state_dict(saved)
 
     trainer.evaluation_epoch = evaluation_epoch
     return {"on_step_end": on_step_end}
 
 
-def test_an_average_of_weights_that_is_swapped_in_for_evaluation(tmp_path):
+def test_averaged_weights_can_be_swapped_in_for_evaluation(tmp_path):
     both(tmp_path, Classifier, average_and_swap)
 
 
-def test_a_probe_sees_the_weights_of_now(tmp_path):
+def test_a_callback_sees_the_current_weights(tmp_path):
     seen = {}
 
     def callbacks(component, trainer):
-        found = seen.setdefault(trainer.__module__.partition(".")[0], [])
+        sums = seen.setdefault(trainer.__module__.partition(".")[0], [])
 
         def on_step_end(step, nb_batches, phase):
             with torch.no_grad():
-                found.append(float(component.model(POINTS[:4]).sum()))
+                sums.append(float(component.model(POINTS[:4]).sum()))
 
         return {"on_step_end": on_step_end}
 
@@ -158,11 +158,11 @@ def register_again(component, trainer):
 
 
 @pytest.mark.parametrize("callbacks", [reset_statistics, register_again])
-def test_buffers_may_be_written_and_registered_again(tmp_path, callbacks):
+def test_buffers_can_be_written_and_registered_again(tmp_path, callbacks):
     both(tmp_path, Normed, callbacks)
 
 
-def test_a_parameter_that_is_replaced_is_refused_by_name(tmp_path):
+def test_a_replaced_parameter_is_refused_by_name(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:
@@ -174,7 +174,7 @@ def test_a_parameter_that_is_replaced_is_refused_by_name(tmp_path):
         train(medjax_torch, tmp_path, Classifier(), callbacks)
 
 
-def test_an_error_of_a_callback_is_not_hidden_by_the_weights_that_go_back(tmp_path):
+def test_an_error_of_a_callback_is_not_hidden_by_writing_weights_back(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
             if epoch == 2:

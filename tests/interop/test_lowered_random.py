@@ -1,4 +1,4 @@
-"""Random operators draw from the right distribution, by key and by their place in the graph."""
+"""Random operators draw from the right distribution, by key and position in the graph."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_distribution(target):
     assert values.std() == pytest.approx(deviation, rel=0.1)
 
 
-def test_draws_differ_by_key_and_by_place():
+def test_draws_differ_by_key_and_by_operator():
     first, second = draw(aten.randn.default, jax.random.key(0), count=2)
     assert not np.any(first == second)
     again = draw(aten.randn.default, jax.random.key(0), count=2)
@@ -37,7 +37,7 @@ def test_draws_differ_by_key_and_by_place():
     assert not np.any(np.equal(other, [first, second]))
 
 
-def test_the_place_is_among_the_random_operators():
+def test_only_random_operators_count_for_the_key():
     def function(x):
         return [torch.rand_like(x).exp() * 2, torch.rand_like(x)]
 
@@ -63,14 +63,14 @@ def test_dropout_and_its_derivative_share_a_mask():
 
 
 @pytest.mark.parametrize("target", [aten.multinomial.default, aten.randperm.default], ids=str)
-def test_without_replacement_each_comes_once(target):
+def test_without_replacement_each_class_is_drawn_once(target):
     args = (torch.tensor([1.0, 2, 3, 4]), 4, False) if target is aten.multinomial.default else (4,)
     values = lowered([Call(target, args, {}, None, 0)], [target(*args)])[0]
     assert sorted(values) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("p", "train"), [(0.5, False), (1.0, True), (0.0, True)])
-def test_dropout_of_all_or_nothing(p, train):
+def test_dropout_with_probability_0_and_1(p, train):
     x = f(5)
     expected = aten.native_dropout(x, p, train)
     call = Call(aten.native_dropout.default, (x, p, train), {}, None, 0)

@@ -1,4 +1,4 @@
-"""Every row of the table equals torch's operator."""
+"""Every lowering in the table equals torch's operator."""
 
 import operator
 
@@ -89,10 +89,10 @@ def test_item_stays_a_value():
     assert TABLE[aten._local_scalar_dense.default].function(jnp.ones((1, 1))).shape == ()
 
 
-def test_a_barrier_gives_what_it_takes():
+def test_a_barrier_returns_its_arguments():
     values = [jnp.ones(2), jnp.zeros(())]
-    for given, back in zip(values, TABLE[barrier].function(values), strict=True):
-        assert (given == back).all()
+    for value, back in zip(values, TABLE[barrier].function(values), strict=True):
+        assert (value == back).all()
 
 
 def test_a_target_has_one_lowering():

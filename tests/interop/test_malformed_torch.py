@@ -1,4 +1,4 @@
-"""Malformed options, batches and torch files of the drop-in: only documented exceptions."""
+"""Malformed options, batches and torch files raise only documented exceptions."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_options(times):
             names_a_field(error, "Options", fields)
             raise
 
-    given = st.dictionaries(st.sampled_from(names), ANYTHING, min_size=1, max_size=2)
-    attempts(times, given, attempt, ValueError)
+    options = st.dictionaries(st.sampled_from(names), ANYTHING, min_size=1, max_size=2)
+    attempts(times, options, attempt, ValueError)
 
 
 class Wild(Classifier):
-    """Takes items as they come, and hands on what collate is told to."""
+    """Accepts any item; collate returns a predefined value."""
 
     def preprocess(self, item):
         return {"length": len(item), "first": item[0]}

@@ -1,4 +1,4 @@
-"""Every rule against torch's own optimizer, fed the same gradients."""
+"""Every rule compared with torch's own optimizer, with the same gradients."""
 
 import math
 
@@ -92,7 +92,7 @@ def fill_zeros(model, step):
 
 
 def test_a_weak_decay_is_rounded_as_torch_rounds_it():
-    # In float32, 1 - 1e-7 is 1 - 1.2e-7: a decay a fifth stronger than asked for.
+    # In float32, 1 - 1e-7 is 1 - 1.2e-7: a decay a fifth stronger than requested.
     pair = Pair(lambda model: AdamW(model.parameters(), lr=1e-5), fill=fill_zeros)
     pair.run(100)
     assert pair.movement() > 1e-6
@@ -148,7 +148,7 @@ def test_groups_have_their_own_hyperparameters_and_options():
 
 
 @pytest.mark.parametrize("optimizer", [SGD, AdamW, Adagrad, NAdam])
-def test_a_parameter_without_gradient_and_its_moments_stay(optimizer):
+def test_a_parameter_without_gradient_and_its_moments_do_not_change(optimizer):
     pair = Pair(lambda model: optimizer(model.parameters(), lr=0.1, weight_decay=0.1))
     pair.run(3)
     np.testing.assert_array_equal(pair.params["spare.weight"], pair.start["spare.weight"])
@@ -188,14 +188,14 @@ STEPS = np.unique(np.geomspace(1, 1_000_000, 400).astype(np.int32))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5, 0.9, 0.999, 0.9999])
-def test_bias_corrections_are_exact_at_any_step(rate):
+def test_bias_corrections_are_accurate_at_any_step(rate):
     corrections = jax.jit(bias_correction)(make_decay(rate), jnp.asarray(STEPS))
     expected = [-math.expm1(step * math.log(rate)) if rate else 1.0 for step in STEPS.tolist()]
     np.testing.assert_allclose(corrections, expected, rtol=3e-7)
 
 
 @pytest.mark.parametrize("rate", [0.8, 0.99, 0.999, 0.9999])
-def test_the_rectification_of_radam_is_exact_at_any_step(rate):
+def test_the_rectification_of_radam_is_accurate_at_any_step(rate):
     def both(step):
         length = average_length(make_decay(rate), step)
         return length, rectification(make_decay(rate), length)

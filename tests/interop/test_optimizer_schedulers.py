@@ -1,4 +1,4 @@
-"""torch's schedulers on the host, their values in the step; with torch's own run as the measure."""
+"""torch's schedulers on the host and their values in the step, compared with a run of torch."""
 
 import io
 
@@ -87,7 +87,7 @@ def settings(optimizer):
 
 
 def as_torch_would(make_optimizer, builder):
-    """Return the settings of each step when torch itself makes the updates."""
+    """Return the settings of each step when torch itself does the updates."""
     pair = Pair(make_optimizer)
     optimizer = pair.optimizer
     scheduler = builder(optimizer)
@@ -101,11 +101,11 @@ def as_torch_would(make_optimizer, builder):
 
 
 def advance(pair, scheduler, losses):
-    """Yield the settings of every update that JAX makes, one to an epoch."""
+    """Yield the settings of every update in JAX, one per epoch."""
     for loss in losses:
         yield settings(pair.optimizer)
         pair.step_jax(pair.fill_gradients())
-        # Gradients are taken at torch's parameters, so they follow.
+        # Gradients are taken at torch's parameters, so these follow JAX's.
         with torch.no_grad():
             for name, parameter in pair.model.named_parameters():
                 parameter.copy_(torch.tensor(pair.params[name].tolist()))
@@ -116,7 +116,7 @@ def advance(pair, scheduler, losses):
     ("kind", "options"), [(SGD, {"momentum": 0.9}), (AdamW, {})], ids=["SGD", "AdamW"]
 )
 @by_builder
-def test_settings_and_updates_are_those_of_torch(builder, kind, options):
+def test_settings_and_updates_equal_torchs(builder, kind, options):
     make_optimizer = two_groups(kind, **options)
     expected, reference = as_torch_would(make_optimizer, builder)
     pair = Pair(make_optimizer)
@@ -129,7 +129,7 @@ def test_settings_and_updates_are_those_of_torch(builder, kind, options):
 
 
 @by_builder
-def test_a_resumed_scheduler_goes_on_where_it_was(builder):
+def test_a_resumed_scheduler_continues_where_it_stopped(builder):
     make_optimizer = two_groups(Adam)
     expected, reference = as_torch_would(make_optimizer, builder)
     pair = Pair(make_optimizer)
@@ -188,6 +188,6 @@ def test_a_metric_that_is_missing_is_reported_as_medkit_does():
         end_epoch(scheduler, {"loss": 1.0}, "f1")
 
 
-def test_a_plateau_cannot_be_followed_by_update():
+def test_a_plateau_scheduler_cannot_be_stepped_by_update():
     with pytest.raises(ValueError, match="ReduceLROnPlateau follows an evaluation metric"):
         build_scheduler(plateau, Pair(two_groups(SGD)).optimizer, "step")

@@ -1,4 +1,4 @@
-"""Moments written into torch's optimizer and read back: a run may change sides."""
+"""Moments written to torch's optimizer and read back: either library continues the other's run."""
 
 import io
 
@@ -39,7 +39,7 @@ by_class = pytest.mark.parametrize(
 
 
 def through_a_file(state_dict):
-    """Return what torch.save and a load without pickled code make of it."""
+    """Return the result of torch.save and torch.load with weights_only."""
     file = io.BytesIO()
     torch.save(state_dict, file)
     file.seek(0)
@@ -71,7 +71,7 @@ def described(state_dict):
 
 
 @by_class
-def test_torch_continues_what_jax_began(optimizer, options):
+def test_torch_continues_a_run_of_jax(optimizer, options):
     reference = make_model()
     reference_optimizer = optimizer(reference.parameters(), **options)
     train_torch(reference, reference_optimizer, 0, 5)
@@ -93,12 +93,12 @@ def test_torch_continues_what_jax_began(optimizer, options):
     twin_optimizer.load_state_dict(written)
     train_torch(twin, twin_optimizer, 5, 10)
     train_torch(reference, reference_optimizer, 5, 10)
-    # The gradients are each side's own here, so a difference of the last bit grows a little.
+    # Each side computes its own gradients, so a difference in the last bit grows a little.
     assert distance(twin, reference) < 5e-6
 
 
 @by_class
-def test_jax_continues_what_torch_began(optimizer, options):
+def test_jax_continues_a_run_of_torch(optimizer, options):
     trained = make_model()
     trained_optimizer = optimizer(trained.parameters(), **options)
     train_torch(trained, trained_optimizer, 0, 5)
@@ -140,7 +140,7 @@ def test_sparse_adam_keeps_its_count_as_a_python_integer():
     assert type(optimizer.state[table.weight]["step"]) is int
 
 
-def test_bfloat16_moments_go_both_ways():
+def test_bfloat16_moments_are_converted_both_ways():
     model = make_model().to(torch.bfloat16)
     pair = Pair(lambda model: AdamW(model.parameters(), lr=0.01), model)
     for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""Hyperparameters at run time, refusals, and the transformation inside medjax's own step."""
+"""Hyperparameters at run time, refusals, and the transformation within medjax's own step."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,11 +30,11 @@ from medjax_torch.optimizers import (
         (AdamW, {}, {"lr": 0.1, "betas": (0.5, 0.99), "weight_decay": 0.3, "eps": 1e-3}),
         (SGD, {"momentum": 0.9}, {"lr": 0.03, "momentum": 0.5, "dampening": 0.2}),
         (RMSprop, {"momentum": 0.9}, {"momentum": 0.5, "alpha": 0.9}),
-        # Tensors, as a compiled torch optimizer holds them.
+        # Tensors, as in a compiled torch optimizer.
         (Adam, {"lr": torch.tensor(0.01), "foreach": False}, {"lr": torch.tensor(0.1)}),
     ],
 )
-def test_changed_hyperparameters_count_and_compile_nothing(optimizer, options, changes):
+def test_changed_hyperparameters_take_effect_without_compilation(optimizer, options, changes):
     pair = Pair(lambda model: optimizer(model.parameters(), **{"lr": 0.01, **options}))
     pair.run(3)
     for name, value in changes.items():
@@ -47,7 +47,7 @@ def test_changed_hyperparameters_count_and_compile_nothing(optimizer, options, c
 @pytest.mark.parametrize(
     ("optimizer", "momenta"), [(SGD, (0.0, 0.9, 0.0, 0.5)), (RMSprop, (0.9, 0.0, 0.5))]
 )
-def test_momentum_may_be_zero_for_a_while(optimizer, momenta):
+def test_momentum_may_be_zero_temporarily(optimizer, momenta):
     pair = Pair(lambda model: optimizer(model.parameters(), lr=0.01, momentum=0.9))
     for momentum in momenta:
         pair.optimizer.param_groups[0]["momentum"] = momentum
@@ -64,7 +64,7 @@ def test_momentum_may_be_zero_for_a_while(optimizer, momenta):
         (AdamW, "decoupled_weight_decay", False, "group 0 is off; expected on"),
     ],
 )
-def test_a_change_of_what_is_compiled_is_refused(optimizer, name, value, message):
+def test_a_change_of_a_compiled_option_is_refused(optimizer, name, value, message):
     model = make_model()
     torch_optimizer = optimizer(model.parameters(), lr=0.1)
     plan = plan_groups(torch_optimizer, parameter_names(model))
@@ -98,7 +98,7 @@ def test_step_hooks_are_refused():
         plan_groups(optimizer, parameter_names(model))
 
 
-def test_parameters_without_a_name_and_complex_ones_are_refused():
+def test_unnamed_and_complex_parameters_are_refused():
     stray = torch.nn.Parameter(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"parameter 0 .* group 0, of shape \(2, 3\)"):
         plan_groups(SGD([stray]), {})
@@ -112,7 +112,7 @@ def transformation_of(optimizer, model, absent=()):
     return make_transformation(plan, read_hyperparams(optimizer, plan), absent)
 
 
-def test_names_declared_absent_stay_though_jax_gives_them_zeros():
+def test_absent_parameters_do_not_change_although_jax_gives_them_zeros():
     model = make_model()
     optimizer = AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
     transformation = transformation_of(optimizer, model, absent={"spare.weight"})
@@ -125,7 +125,7 @@ def test_names_declared_absent_stay_though_jax_gives_them_zeros():
     assert updates["2.weight"].any()
 
 
-def test_params_that_lack_a_parameter_are_refused():
+def test_params_without_an_updated_parameter_are_refused():
     model = make_model()
     transformation = transformation_of(SGD(model.parameters()), model)
     with pytest.raises(ValueError, match=r"the optimizer updates 0\.weight, 2\.bias"):
@@ -144,7 +144,7 @@ def test_the_state_is_found_inside_a_chain():
     hyperparams = find_state(state).hyperparams
     changed = set_hyperparams(state, ({**hyperparams[0], "lr": np.float32(7)},))
     assert find_state(changed).hyperparams[0]["lr"] == 7
-    with pytest.raises(ValueError, match="found 0 states"):
+    with pytest.raises(ValueError, match="has 0 states"):
         find_state(optax.sgd(0.1).init({}))
 
 
@@ -186,7 +186,7 @@ def test_medjax_step_follows_torch_and_compiles_once():
     generator = torch.Generator().manual_seed(1)
     for index in range(6):
         x, y = (torch.randn(8, size, generator=generator) for size in (5, 2))
-        if index != 1:  # the first scheduler step is left out below
+        if index != 1:  # the first scheduler step is skipped below
             hyperparams = read_hyperparams(optimizer, plan)
             state = state.replace(opt_state=set_hyperparams(state.opt_state, hyperparams))
         batch = {"x": x.numpy(), "y": y.numpy(), "row_mask": np.ones(8, np.float32)}

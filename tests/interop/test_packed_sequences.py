@@ -48,7 +48,7 @@ class Packed(nn.Module):
 
 
 def agree(module, *lengths, train=True):
-    """Compare every graph with torch on lengths it was not traced with; return the graphs."""
+    """Compare every graph with torch on lengths other than the traced ones; return the graphs."""
 
     def call(batch, eval_mode):
         module.train(not eval_mode)
@@ -56,11 +56,11 @@ def agree(module, *lengths, train=True):
 
     converted = ConvertedComponent(module, call, max_variants=8)
     for values in lengths:
-        given = {"ids": IDS, "lengths": torch.tensor(values)}
-        key = converted.graph_of(given, train=train)
+        batch = {"ids": IDS, "lengths": torch.tensor(values)}
+        key = converted.graph_of(batch, train=train)
         graph, constants = converted.graph(key), converted.constants(key)
         verified = verify(
-            *(converted.call_on(given, train=train), converted.found, given, graph, constants)
+            converted.call_on(batch, train=train), converted.found, batch, graph, constants
         )
         assert verified.relative < 1e-5
     return converted.variants.graphs
@@ -79,7 +79,7 @@ LAYERS = {
     "name",
     [name if name == "LSTM" else pytest.param(name, marks=pytest.mark.slow) for name in LAYERS],
 )
-def test_one_graph_for_all_lengths_equals_torch(name):
+def test_one_graph_equals_torch_for_all_lengths(name):
     for train in (True, False):
         (graph,) = agree(Packed(LAYERS[name]), *UNSORTED, train=train)
         assert not graph.effects
@@ -104,7 +104,7 @@ def slow(*values):
 def test_lengths_may_come_in_any_form(lengths, options):
     cases = SORTED if options.get("enforce_sorted") else UNSORTED
     (graph,) = agree(Packed(LAYERS["GRU"], lengths, **options), *cases)
-    # What is left to look at is whether the longest row fills the batch.
+    # The only remaining decision is whether the longest row fills the batch.
     assert len(graph.guards) == ("total_length" not in options)
 
 
@@ -115,7 +115,7 @@ def test_batches_padded_further_have_torchs_shorter_outputs():
     assert agree(Packed(LAYERS["RNN"], total_length=6), [3, 5, 1, 3], [1, 1, 4, 1])[1:] == []
 
 
-def test_a_first_state_is_that_of_each_row():
+def test_initial_states_belong_to_their_rows():
     class Started(Packed):
         def forward(self, batch):
             packed, _ = self.pack(self.embedding(batch["ids"]), batch)
@@ -129,7 +129,7 @@ def test_a_first_state_is_that_of_each_row():
 
 
 class Captions(Packed):
-    """Works on packed rows, as decoders of captions do."""
+    """Computes on packed rows, as caption decoders do."""
 
     def forward(self, batch):
         ids, _ = self.pack(batch["ids"], batch)
@@ -205,7 +205,7 @@ def ragged(count):
     ]
 
 
-def test_a_run_over_ragged_batches_is_medkits(tmp_path):
+def test_a_run_over_ragged_batches_equals_medkits(tmp_path):
     data = ragged(12)
     assert largest_difference(tmp_path, Sequences, data, data[:4]) < 1e-5
 

@@ -1,4 +1,4 @@
-"""What a run pads: numbers are medkit's whatever varies, and shapes are few where that is harmless.
+"""What a run pads: numbers equal medkit's, and shapes are few where padding is harmless.
 
 The weights that padding would change are those of the first test cases: it is harmless at the
 initial weights and not later.
@@ -47,26 +47,26 @@ def both(folder, component, data, evaluated, **options):
         theirs = training.Trainer(component(), config, data, evaluated, callback=Silent()).train()
     options = Options(order="medkit", **options)
     trainer = make(
-        *(folder / "ours", component()), train=data, evaluated=evaluated, options=options, **fields
+        folder / "ours", component(), train=data, evaluated=evaluated, options=options, **fields
     )
     return theirs, trainer.train(), trainer
 
 
-def assert_equal(found, expected):
-    for row, other in zip(found, expected, strict=True):
+def assert_equal(actual, expected):
+    for row, other in zip(actual, expected, strict=True):
         for phase in ("train", "eval"):
             assert row[phase]["loss"] == pytest.approx(other[phase]["loss"], rel=2e-5), phase
 
 
 def shapes_of(trainer, column, train=None):
-    """Return the shapes that a column was traced in."""
-    found = set()
+    """Return the shapes in which a column was traced."""
+    shapes = set()
     for graph in trainer.prepare().converted.variants.graphs:
         nodes = graph.module.graph.find_nodes(op="placeholder")
         for node, name in zip(nodes[len(nodes) - len(graph.columns) :], graph.columns, strict=True):
             if name == column and train in (None, graph.train):
-                found.add(tuple(node.meta["val"].shape))
-    return found
+                shapes.add(tuple(node.meta["val"].shape))
+    return shapes
 
 
 FALSE_LATER = {
@@ -77,7 +77,7 @@ FALSE_LATER = {
 
 
 @pytest.mark.parametrize("name", FALSE_LATER)
-def test_what_is_harmless_at_the_first_weights_alone_is_not_padded(tmp_path, name, caplog):
+def test_axes_harmless_only_at_the_initial_weights_are_not_padded(tmp_path, name, caplog):
     data = texts(12, lengths=(2, 5))
     with caplog.at_level(logging.WARNING, "medjax"):
         theirs, ours, trainer = both(tmp_path, FALSE_LATER[name], data, data[:8])
@@ -87,7 +87,7 @@ def test_what_is_harmless_at_the_first_weights_alone_is_not_padded(tmp_path, nam
 
 
 class Choices(Texts):
-    """Six labels for a text, as long as some batches are; ``loss_of`` says what they mean."""
+    """Six labels for a text, the length of some batches; ``loss_of`` determines their meaning."""
 
     def __init__(self):
         super().__init__(lambda model, ids: model["embed"](ids).sum(1))
@@ -115,7 +115,7 @@ def test_labels_of_six_classes_are_not_padded_in_batches_of_length_six(tmp_path,
 
 
 def padding_of(component, **options):
-    """Return the policy of a component, and the batches it had proofs made for."""
+    """Return the policy of a component, and the batches for which it requested proofs."""
     looked = []
 
     def prover(batch, train):
@@ -130,7 +130,7 @@ def padding_of(component, **options):
 
 
 class Words(Tagger):
-    """A tagger with columns that no rule names."""
+    """A tagger with columns for which there is no rule."""
 
     def collate(self, examples):
         batch = super().collate(examples)
@@ -160,12 +160,12 @@ def test_columns_that_no_rule_names_are_padded_where_they_vary_together(tmp_path
     assert_equal(ours, theirs)
     lengths = [{shape[1] for shape in shapes_of(trainer, name)} for name in ("ids", "gold")]
     assert lengths[0] == lengths[1]
-    assert len(lengths[0] - {16, 32}) <= 1  # the first batch, before anything had varied
+    assert len(lengths[0] - {16, 32}) <= 1  # the first batch, before anything varied
     assert shapes_of(trainer, "extra") == {(4, 7)}
     assert {shape[1:] for shape in shapes_of(trainer, "links")} == {(n, n) for n in lengths[0]}
 
 
-def test_outputs_of_every_batch_are_cut(tmp_path):
+def test_outputs_of_every_batch_are_cropped(tmp_path):
     seen = []
 
     class Sizes:
@@ -178,7 +178,8 @@ def test_outputs_of_every_batch_are_cut(tmp_path):
 
     data = relations()
     trainer = make(
-        *(tmp_path, Pairs()),
+        tmp_path,
+        Pairs(),
         train=data,
         evaluated=data,
         batch_size=4,
@@ -201,7 +202,7 @@ def test_rows_of_varying_number_are_padded_where_the_loss_ignores_them(tmp_path)
     assert len(shapes_of(trainer, "pairs", train=False)) <= 2
 
 
-def test_a_mean_over_rows_runs_in_exact_shapes_and_says_what_that_costs(tmp_path):
+def test_a_mean_over_rows_runs_in_exact_shapes_and_warns_of_the_cost(tmp_path):
     data = relations(40)
 
     def component():
@@ -210,7 +211,7 @@ def test_a_mean_over_rows_runs_in_exact_shapes_and_says_what_that_costs(tmp_path
     with pytest.warns(
         UserWarning,
         match=r"9 shapes so far, which took .* s each: column 'pairs'.*padding pairs, "
-        r"pair_features, pair_labels is not harmless\. .*in collate.*At 64 shapes",
+        r"pair_features, pair_labels is not harmless\. .*in collate.*after 64 shapes",
     ):
         theirs, ours, trainer = both(tmp_path, component, data, data[:4])
     assert_equal(ours, theirs)
@@ -221,7 +222,7 @@ def test_a_mean_over_rows_runs_in_exact_shapes_and_says_what_that_costs(tmp_path
 
 
 class Rows(Pairs):
-    """A batch is its pairs and nothing else."""
+    """A component whose batches consist only of pairs."""
 
     def collate(self, examples):
         batch = super().collate(examples)
@@ -246,22 +247,22 @@ def test_all_rows_of_a_batch_may_vary(tmp_path):
     assert trainer.prepare()(batch, train=True)["weight"] == len(batch["pair_labels"])
 
 
-def test_the_last_batch_of_an_epoch_is_not_taken_for_rows_that_vary():
+def test_the_last_batch_of_an_epoch_does_not_count_as_varying_rows():
     component = Tagger()
     padding, looked = padding_of(component)
     data = sentences()
-    whole, last = component.collate(data[:8]), component.collate(data[:3])
-    assert padding.pad(whole, train=True)["input_ids"].shape == (8, 32)
+    full, last = component.collate(data[:8]), component.collate(data[:3])
+    assert padding.pad(full, train=True)["input_ids"].shape == (8, 32)
     assert padding.pad(last, train=True)["input_ids"].shape[0] == 3
     assert len(looked) == 2
-    padding.pad(whole, train=True)
+    padding.pad(full, train=True)
     padding.pad(last, train=True)
-    assert len(looked) == 2  # shapes that were seen cost nothing
+    assert len(looked) == 2  # shapes seen before cost nothing
 
 
-def test_evaluation_follows_training_and_is_proved_for_itself():
+def test_evaluation_follows_training_but_needs_its_own_proof():
     class Doubtful(Tagger):
-        """``harm`` says in which mode padding counts."""
+        """``harm`` is the mode in which padding is harmful."""
 
         harm = True
 
@@ -287,20 +288,20 @@ def test_evaluation_follows_training_and_is_proved_for_itself():
     assert padding.pad(batch, train=False) is batch
 
 
-def test_other_columns_and_types_are_proved_by_themselves():
+def test_other_columns_and_dtypes_need_their_own_proof():
     component = Tagger()
     padding, looked = padding_of(component)
     batch = component.collate(sentences()[:4])
     padding.pad(batch, train=True)
     smaller = BatchData({**batch, "labels": batch["labels"].int()})
-    with pytest.raises(RuntimeError):  # cross_entropy has no int32 labels, of which torch says so
+    with pytest.raises(RuntimeError):  # torch's cross_entropy refuses int32 labels
         padding.pad(smaller, train=True)
     more = BatchData({**batch, "mask": torch.ones_like(batch["labels"]).bool()})
     assert padding.pad(more, train=True)["mask"].shape == (4, 32)
     assert len(looked) == 3
 
 
-def test_a_length_that_forward_cannot_take_is_left_as_it_is():
+def test_batches_are_not_padded_to_lengths_that_forward_cannot_take():
     class Limited(Tagger):
         def forward(self, batch, return_loss, eval_mode):
             if batch["input_ids"].shape[1] > 20:
@@ -318,7 +319,7 @@ def test_a_length_that_forward_cannot_take_is_left_as_it_is():
     assert [length(size) for size in (5, 12, 18, 19, 6)] == [8, 16, 18, 19, 8]
 
 
-def test_another_size_of_another_axis_is_looked_at():
+def test_a_new_size_of_another_axis_is_tested():
     class Sized(Tagger):
         def forward(self, batch, return_loss, eval_mode):
             outputs, loss = super().forward(batch, return_loss, eval_mode)
@@ -334,5 +335,5 @@ def test_another_size_of_another_axis_is_looked_at():
         batch = BatchData(input_ids=ids, labels=ids, boxes=torch.ones(2, boxes))
         return padding.pad(batch, train=True)["labels"].shape[1]
 
-    found = [length(*sizes) for sizes in ((5, 3), (5, 2), (6, 2), (6, 3), (7, 4))]
-    assert found == [8, 5, 6, 8, 8]
+    lengths = [length(*sizes) for sizes in ((5, 3), (5, 2), (6, 2), (6, 3), (7, 4))]
+    assert lengths == [8, 5, 6, 8, 8]

@@ -1,4 +1,4 @@
-"""Padding is harmless where torch computes the same with it, and only there."""
+"""Padding counts as harmless exactly if torch computes the same with it."""
 
 import re
 
@@ -64,7 +64,7 @@ def test_masked_attention(train):
     assert proof.relative < 1e-5
 
 
-def test_what_does_not_follow_the_length_is_not_cut():
+def test_outputs_that_do_not_follow_the_length_are_not_cropped():
     def forward(component, batch):
         mask = (batch["ids"] > 0).unsqueeze(-1)
         pooled = (component.embed(batch["ids"]) * mask).sum(1) / mask.sum(1)
@@ -114,7 +114,7 @@ HARMS = {
     "a batch norm": (normalised, {"norm": nn.BatchNorm1d(6)}, r"padding changes .*\(and \d+ more"),
     "state": (counted, {"seen": torch.tensor(0)}, "padding changes seen after the step"),
     "gradients": (regularised, {"spare": nn.Linear(2, 2)}, "changes the gradient of spare.weight"),
-    "another shape": (flattened, {}, r"output logits has shape \(14, 3\) .* cannot be cut back"),
+    "another shape": (flattened, {}, r"output logits has shape \(14, 3\) .* cannot be cropped"),
     "a fixed length": (fixed, {"over": nn.Linear(4, 1)}, "forward raises RuntimeError on the pad"),
     "padding in front": (reversed_in_time, {}, "padding changes output logits: .* in the padded"),
 }
@@ -128,7 +128,7 @@ def test_harm_is_described(name):
     assert re.search(message, reason), reason
 
 
-def test_what_torch_raises_on_the_batch_itself_is_raised():
+def test_an_exception_on_the_batch_itself_is_raised():
     with pytest.raises(RuntimeError, match="shape"):
         proved(fixed, over=nn.Linear(5, 1))
 
@@ -156,7 +156,7 @@ def gated(component, batch):
 
 
 def scaled(component, batch):
-    """A scale of 1e-6, as deep vision models begin with, hides what padding changes."""
+    """A scale of 1e-6, the initial one of deep vision models, hides what padding changes."""
     hidden = component.embed(batch["ids"])
     return {}, component.head(hidden.sum(1) + component.scale * hidden.mean(1)).square().mean()
 
@@ -177,7 +177,7 @@ TRUE_AT_FIRST = {
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("name", TRUE_AT_FIRST)
-def test_what_holds_at_the_first_weights_alone_is_no_proof(name, train):
+def test_equality_at_the_initial_weights_alone_is_no_proof(name, train):
     forward, content = TRUE_AT_FIRST[name]
     made = {name: make() for name, make in content.items()}
     reason = proved(forward, train, **made)
@@ -185,8 +185,8 @@ def test_what_holds_at_the_first_weights_alone_is_no_proof(name, train):
     assert reason.startswith("padding changes")
 
 
-def test_a_maximum_over_many_is_tried_on_few():
-    """Of 64 entries one is larger than what is padded; of a single one it may not be."""
+def test_a_maximum_over_many_entries_is_tested_on_few():
+    """One of 64 entries is larger than the padding; a single one may not be."""
     torch.manual_seed(1)
     ids = torch.randint(1, 8, (4, 64))
     batch = {"ids": ids, "labels": ids % 3, "kind": "words"}
@@ -194,8 +194,8 @@ def test_a_maximum_over_many_is_tried_on_few():
     assert isinstance(reason, str)
 
 
-def test_the_embedding_of_padding_stays_what_it_is():
-    """A sum of embeddings needs no mask while padding is embedded as 0, as training leaves it."""
+def test_the_embedding_of_padding_is_not_moved():
+    """A sum of embeddings needs no mask if padding is embedded as 0, which training preserves."""
 
     def forward(component, batch):
         return {}, component.head(component.embed(batch["ids"]).sum(1)).square().mean()
@@ -204,8 +204,8 @@ def test_the_embedding_of_padding_stays_what_it_is():
     assert isinstance(proved(forward, train=False), PaddingProof)
 
 
-def test_weights_move_to_others_of_their_kind():
-    gates = torch.tensor([0.0, 1.0, 1.0, 0.0])  # of an LSTM's bias
+def test_moved_weights_keep_their_kind():
+    gates = torch.tensor([0.0, 1.0, 1.0, 0.0])  # an LSTM's bias
     masks = torch.tril(torch.ones(3, 3))
     component = Component(
         None,
@@ -232,8 +232,8 @@ def test_weights_move_to_others_of_their_kind():
     assert not torch.equal(again, moved(found, gradients, 1).parameters["bias"])
 
 
-def test_a_limit_of_length_is_not_taken_for_harm():
-    """There are positions for the batch and no more; shorter ones may be padded to it."""
+def test_a_length_limit_does_not_count_as_harm():
+    """There are only enough positions for this batch; shorter ones may be padded to its length."""
 
     def forward(component, batch):
         hidden = component.embed(batch["ids"]) + component.places.weight[: batch["ids"].shape[1]]
@@ -244,7 +244,7 @@ def test_a_limit_of_length_is_not_taken_for_harm():
     assert proof.size == 4
 
 
-def test_rows_that_are_padded_in_front_are_not_cut_to_nothing():
+def test_rows_padded_in_front_are_not_shortened_to_padding():
     ids = torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6]])
     batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
     slots = (("input_ids", 1), ("attention_mask", 1))
@@ -258,7 +258,7 @@ def test_rows_that_are_padded_in_front_are_not_cut_to_nothing():
     assert isinstance(proved(forward, batch=batch, ragged=ragged), PaddingProof)
 
 
-def test_strip_cuts_tensors_and_arrays_wherever_they_lie():
+def test_strip_crops_tensors_and_arrays_in_nested_outputs():
     outputs = {
         "scores": torch.arange(30).reshape(2, 5, 3),
         "more": [np.zeros((2, 5, 5)), "text"],

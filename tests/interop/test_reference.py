@@ -1,4 +1,4 @@
-"""Torch under fixed draws, and the same draws in JAX."""
+"""torch with fixed draws, and the same draws in JAX."""
 
 import numpy as np
 import pytest
@@ -39,8 +39,8 @@ def listing(target):
     args, kwargs, *_ = DRAWS[target]
     calls = [(args, kwargs)]
     for more in MORE.get(target, []):
-        given = isinstance(more[-1], dict)
-        calls.append((more[:-1], more[-1]) if given else (more, {}))
+        has_options = isinstance(more[-1], dict)
+        calls.append((more[:-1], more[-1]) if has_options else (more, {}))
     return [Call(target, args, kwargs, None, 0) for args, kwargs in calls]
 
 
@@ -56,9 +56,9 @@ def test_torch_and_jax_draw_the_same(target):
     graph, inputs = graph_of(calls, expected)
     actual = run(graph, list(map(to_jax, inputs)), None, {})
     pairs = zip(pytree.tree_leaves(actual), pytree.tree_leaves(expected), strict=True)
-    for found, wanted in pairs:
+    for actual, wanted in pairs:
         wanted = (wanted.float() if wanted.dtype == torch.bfloat16 else wanted).numpy()
-        np.testing.assert_allclose(np.asarray(found, wanted.dtype), wanted, rtol=3e-7)
+        np.testing.assert_allclose(np.asarray(actual, wanted.dtype), wanted, rtol=3e-7)
 
 
 IN_PLACE = {
@@ -78,7 +78,7 @@ IN_PLACE = {
 
 
 @pytest.mark.parametrize("name", IN_PLACE)
-def test_names_for_the_same_draw(name):
+def test_variants_of_an_operator_draw_the_same(name):
     with FixedDraws(spread=True):
         one, other = IN_PLACE[name](torch.zeros(5, 6))
     torch.testing.assert_close(one, other)
@@ -95,7 +95,7 @@ def test_rrelu_and_its_derivative_share_the_slopes(inplace):
     assert x.grad.unique().numel() == 6
 
 
-def test_dropout_keeps_the_share_it_should():
+def test_dropout_keeps_the_expected_share():
     with FixedDraws(spread=True):
         kept = F.dropout(torch.ones(64, 96), 0.3)
         feature = F.dropout1d(torch.ones(64, 96, 2), 0.3)
@@ -111,9 +111,9 @@ def test_unspread_draws_do_not_depend_on_the_shape():
 
 
 def test_the_steps_of_a_long_row_all_differ():
-    found = steps(torch.arange(2**20))
-    assert found.unique().numel() == 2**20
-    assert (found.min(), found.max()) == (0, 2**20 - 1)
+    values = steps(torch.arange(2**20))
+    assert values.unique().numel() == 2**20
+    assert (values.min(), values.max()) == (0, 2**20 - 1)
 
 
 def test_composite_operations_of_inference_mode():
@@ -145,7 +145,7 @@ def component_of(*layers):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_it_is_what_torch_computes(train):
+def test_the_reference_equals_torch(train):
     component = component_of(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
     batch = {"x": torch.randn(5, 4)}
     loss, gradients, outputs, state = eager(component, batch, train)
@@ -164,7 +164,7 @@ def test_it_is_what_torch_computes(train):
         close(torch.tensor(outcome.state[name]), value)
 
 
-def test_it_leaves_everything_as_it_was():
+def test_the_reference_changes_nothing():
     component = component_of(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
     found, batch = find(component), {"x": torch.randn(5, 4)}
     before = {name: tensor.clone() for name, tensor in found.tensors.items()}

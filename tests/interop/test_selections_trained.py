@@ -1,4 +1,4 @@
-"""Components that select by masks, trained beside medkit's own Trainer."""
+"""Components that select by masks, compared with medkit's own Trainer."""
 
 import warnings
 
@@ -31,7 +31,7 @@ ITEMS = [item(int(count)) for count in DRAW.integers(0, LENGTH + 1, 100)]
 
 
 class Active(Classifier):
-    """Tags the places that have a label, and returns their logits alone."""
+    """Tags the positions that have a label, and returns only their logits."""
 
     def collate(self, examples):
         columns = {
@@ -78,7 +78,7 @@ def trained(module, folder, **arguments):
         return trainer, trainer.train()
 
 
-def test_a_hundred_counts_are_one_graph_and_medkits_numbers(tmp_path):
+def test_one_graph_serves_a_hundred_counts_with_medkits_numbers(tmp_path):
     options = medjax_torch.Options(order="medkit")
     ours, history = trained(medjax_torch, tmp_path / "ours", options=options, callback=[])
     theirs, expected = trained(medkit.training, tmp_path / "theirs")
@@ -94,7 +94,7 @@ def test_a_hundred_counts_are_one_graph_and_medkits_numbers(tmp_path):
 
 
 class ByLength(Active):
-    """Reads the count as a number, so each asks for a graph."""
+    """Reads the count as a number, so each count needs its own graph."""
 
     def forward(self, batch, return_loss, eval_mode):
         outputs, _ = super().forward(batch, False, eval_mode)
@@ -102,7 +102,7 @@ class ByLength(Active):
         return BatchData(), logits.pow(2).sum() / (len(logits) + 1)
 
 
-def test_too_many_exact_counts_end_training_with_a_way_out(tmp_path):
+def test_too_many_exact_counts_stop_training_with_a_remedy(tmp_path):
     config = medjax_torch.TrainerConfig(output_dir=tmp_path, batch_size=4, seed=1)
     options = medjax_torch.Options(max_variants=2, verify=False)
     trainer = medjax_torch.Trainer(ByLength(), config, ITEMS, ITEMS[:8], options=options)

@@ -1,4 +1,4 @@
-"""SparseAdam steps the rows that torch's sparse gradient lists, also those whose gradient is 0."""
+"""SparseAdam updates the rows in torch's sparse gradient, including those with a gradient of 0."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from medjax_torch.variants import tracing_rules
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.integers(0, 12, (24, 4))
 ITEMS = [
-    # Of tokens 5 to 8 no loss counts: they are looked up and get a gradient of 0.
+    # Tokens 5 to 8 do not contribute to the loss: they are looked up and get a gradient of 0.
     {"ids": row.tolist(), "tags": [-100 if 5 <= i <= 8 else i % 3 for i in row.tolist()]}
     for row in ROWS
 ]
 
 
 class Words(Classifier):
-    """Tags each word by itself; words without a tag are ignored."""
+    """Tags each word independently; words without a tag are ignored."""
 
     def __init__(self, optimizer=torch.optim.SparseAdam, **table):
         super().__init__()
@@ -47,7 +47,7 @@ class Words(Classifier):
 
 
 class Stirred(Words):
-    """The ignored words count every second batch, so their moments are not 0 when they do not."""
+    """Ignored words contribute in every second batch, so their moments are not 0 in the others."""
 
     def collate(self, examples):
         batch = super().collate(examples)
@@ -73,10 +73,11 @@ class Silent:
 
 
 @pytest.mark.parametrize("table", [{}, {"padding_idx": 3}], ids=["all", "padding_idx"])
-def test_rows_looked_up_in_vain_are_stepped(tmp_path, table):
+def test_rows_with_a_zero_gradient_are_updated(tmp_path, table):
     ours = Stirred(**table)
     trainer = make(
-        *(tmp_path / "ours", ours),
+        tmp_path / "ours",
+        ours,
         train=ITEMS,
         evaluated=ITEMS[:8],
         batch_size=4,
@@ -105,7 +106,7 @@ LOOKUPS = [
 
 
 @pytest.mark.parametrize("lookup", LOOKUPS)
-def test_the_rows_marked_are_those_that_torch_lists(lookup):
+def test_marked_rows_equal_those_that_torch_lists(lookup):
     class Table:
         def __init__(self):
             torch.manual_seed(0)
@@ -115,9 +116,9 @@ def test_the_rows_marked_are_those_that_torch_lists(lookup):
 
     def call(component):
         def forward(batch):
-            found = lookup(component.model[0], batch["ids"])
-            # Half of what is looked up does not count.
-            return {}, (found[:1] ** 2).sum() + 0 * found.sum()
+            vectors = lookup(component.model[0], batch["ids"])
+            # Half of the lookups do not contribute to the loss.
+            return {}, (vectors[:1] ** 2).sum() + 0 * vectors.sum()
 
         return forward
 
@@ -144,7 +145,8 @@ def test_the_rows_marked_are_those_that_torch_lists(lookup):
 def test_other_optimizers_see_no_marks(tmp_path, optimizer):
     ours = Words(optimizer)
     trainer = make(
-        *(tmp_path / "ours", ours),
+        tmp_path / "ours",
+        ours,
         train=ITEMS,
         evaluated=ITEMS[:8],
         batch_size=4,

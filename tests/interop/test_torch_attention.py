@@ -1,4 +1,4 @@
-"""torch's attention as one operation: which calls become one, and what cuDNN is given."""
+"""torch's attention as one operation: which calls are converted, and what cuDNN gets."""
 
 import re
 from functools import partial
@@ -34,8 +34,8 @@ def attending(**options):
     def forward(self, batch):
         projected = self.model(batch["x"]).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (2, 8)).transpose(1, 2) for part in projected)
-        given = {name: batch[name] for name in batch.keys() - {"x"}}
-        attended = F.scaled_dot_product_attention(query, key, value, **given, **options)
+        masks = {name: batch[name] for name in batch.keys() - {"x"}}
+        attended = F.scaled_dot_product_attention(query, key, value, **masks, **options)
         return {"attended": attended}, attended.square().sum()
 
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ PADDING = (torch.arange(4) < torch.tensor([[4], [3]]))[:, None, None]
     ],
     ids=["plain", "causal", "padding", "mask of two axes"],
 )
-def test_it_is_one_operation_with_gradients(options, mask):
+def test_attention_is_one_operation_with_gradients(options, mask):
     batch = {"x": X} if mask is None else {"x": X, "attn_mask": mask}
     graph = check_on_jax(attending(**options), batch, rules=RULES)
     assert {WHOLE, "medjax.attention_backward.default"} <= set(graph.operations)
@@ -125,7 +125,7 @@ def test_an_encoder_of_transformers_attends_in_one_operation(train):
 
 @pytest.fixture
 def by_lengths(monkeypatch):
-    """Pretend that cuDNN applies, let XLA compute what it is asked for, and list of how many keys.
+    """Pretend that cuDNN applies, let XLA compute instead, and record the number of keys.
 
     Of each row, or of all alike, each time that a step comes to it.
     """
@@ -164,7 +164,7 @@ def step(mask, query, key, value, gradient):
         ("by head", None),
     ],
 )
-def test_cudnn_is_told_how_many_keys_are_real(by_lengths, name, told):
+def test_cudnn_gets_the_number_of_real_keys(by_lengths, name, told):
     mask = attention_calls.MASKS[name]
     draw = np.random.default_rng(0)
     query, key, value, gradient = (
@@ -172,7 +172,7 @@ def test_cudnn_is_told_how_many_keys_are_real(by_lengths, name, told):
         for shape in (*attention_calls.SHAPES, attention_calls.SHAPES[0])
     )
     mask = None if mask is None else on_jax(mask)
-    # A function of its own: what was compiled for another test calls back to that one's list.
+    # A new function, as one compiled for another test would append to that test's list.
     attended, derivatives = jax.jit(partial(step, mask))(query, key, value, gradient)
     jax.effects_barrier()
     assert by_lengths == ([] if told is None else [told] * 2)  # forward and backward
@@ -182,15 +182,15 @@ def test_cudnn_is_told_how_many_keys_are_real(by_lengths, name, told):
     ]
     expected = F.scaled_dot_product_attention(*tensors[:3], attention_calls.MASKS[name], scale=0.3)
     expected.backward(tensors[3].detach())
-    for found, wanted in zip(
+    for actual, wanted in zip(
         [attended, *derivatives], [expected, *(t.grad for t in tensors[:3])], strict=True
     ):
-        np.testing.assert_allclose(np.float32(found), wanted.detach(), rtol=0, atol=0.05)
+        np.testing.assert_allclose(np.float32(actual), wanted.detach(), rtol=0, atol=0.05)
 
 
-def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
+def test_cudnns_kernels_are_used_on_a_gpu(monkeypatch):
     monkeypatch.setattr(by_cudnn, "has_cudnn_attention", lambda: True)
-    # Where JAX asks the machine itself, which need not have a GPU.
+    # Here JAX inspects the machine, which need not have a GPU.
     cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
     monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
     monkeypatch.setattr(cudnn, "check_compute_capability", lambda capability: True)
@@ -198,12 +198,12 @@ def test_a_gpu_is_given_cudnns_kernels(monkeypatch):
     traced_step = jax.jit(step).trace(on_jax(PADDING), *arrays)
     program = traced_step.lower(lowering_platforms=("cuda",)).as_text()
     kernels = re.findall(r"custom_call @__cudnn\$(\w+)", program)
-    # The backward pass starts from what the forward pass kept, computed anew.
+    # The backward pass starts from the residuals of the forward pass, computed again.
     assert kernels == ["fmhaSoftmax", "fmhaSoftmax", "fmhaSoftmaxBackward"]
 
 
 class Attending(Classifier):
-    """Points whose numbers attend to each other."""
+    """A component in which the numbers of a point attend to each other."""
 
     def forward(self, batch, return_loss, eval_mode):
         x = batch["x"][:, None, :, None].expand(-1, 1, -1, 8)
@@ -219,19 +219,19 @@ def trained_with(folder, **options):
     return losses, [WHOLE in graph.operations for graph in graphs]
 
 
-def test_a_trainer_takes_the_option(by_lengths, tmp_path):
+def test_a_trainer_uses_the_option(by_lengths, tmp_path):
     expected, _ = trained_with(tmp_path / "xla", precision="bfloat16")
     assert not by_lengths
     options = {"precision": "bfloat16", "attention_implementation": "cudnn"}
-    losses, whole = trained_with(tmp_path / "cudnn", **options)
-    assert all(whole)
+    losses, is_one = trained_with(tmp_path / "cudnn", **options)
+    assert all(is_one)
     assert by_lengths
     np.testing.assert_allclose(losses, expected, rtol=0.02)
 
 
 @pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
-def test_the_option_changes_nothing_where_cudnn_cannot_apply(monkeypatch, tmp_path, precision):
-    # A GPU has it for bfloat16 only, a CPU has it not at all.
+def test_the_option_has_no_effect_where_cudnn_does_not_apply(monkeypatch, tmp_path, precision):
+    # cuDNN supports only bfloat16 here, and no CPU.
     monkeypatch.setattr(conversion, "has_cudnn_attention", lambda: precision == "float32")
     runs = [
         trained_with(tmp_path / name, precision=precision, attention_implementation=name)

@@ -1,4 +1,4 @@
-"""Training on torch's datasets and DataLoaders, of every kind and in every order."""
+"""Training on all kinds of torch datasets and DataLoaders, in every order."""
 
 import numpy as np
 import pytest
@@ -69,7 +69,7 @@ def test_a_stream_that_ends_before_its_length_is_an_error(tmp_path):
         make(tmp_path, train=Stream(30)).train()
 
 
-def test_a_loader_of_the_users_own(tmp_path):
+def test_a_users_own_loader(tmp_path):
     class Weighted(Trainer):
         def get_dataloader(self, data, shuffle):
             sampler = torch.utils.data.WeightedRandomSampler([1.0] * len(data), 16)
@@ -82,14 +82,14 @@ def test_a_loader_of_the_users_own(tmp_path):
 
 
 def test_workers_are_spawned_and_change_nothing(tmp_path):
-    given = {"nb_training_epochs": 1, "evaluated": DATA[:8], "train": DATA[:16]}
-    alone = make(tmp_path / "alone", **given)
-    helped = make(tmp_path / "helped", dataloader_nb_workers=1, **given)
+    settings = {"nb_training_epochs": 1, "evaluated": DATA[:8], "train": DATA[:16]}
+    alone = make(tmp_path / "alone", **settings)
+    helped = make(tmp_path / "helped", dataloader_nb_workers=1, **settings)
     assert helped.train_dataloader.multiprocessing_context.get_start_method() == "spawn"
     assert alone.train() == helped.train()
 
 
-def test_what_workers_cannot_get_is_named(tmp_path):
+def test_objects_that_workers_cannot_get_are_named(tmp_path):
     component = Classifier()
     component.clean = lambda text: text
     with pytest.raises(ValueError, match="the component, a Classifier, cannot be sent to worker"):

@@ -1,4 +1,4 @@
-"""What a component holds is found, named, swapped, restored, read and written."""
+"""A component's tensors: finding, naming, swapping, restoring, reading and writing them."""
 
 import copy
 import functools
@@ -34,7 +34,7 @@ class Slotted:
 
 
 class Nasty:
-    """Modules in every kind of place."""
+    """Has modules in every kind of place."""
 
     def __init__(self):
         shared = nn.Linear(2, 2)
@@ -56,7 +56,7 @@ class Nasty:
         self.listed.append(self.listed)
 
 
-def test_finds_every_place():
+def test_tensors_are_found_in_every_place():
     nasty = Nasty()
     found = find(nasty)
     assert list(found.modules) == [
@@ -78,7 +78,7 @@ def test_finds_every_place():
     assert set(found.buffers) == {"pair.first", "weights"}
 
 
-def test_a_component_that_is_a_module_has_torchs_names():
+def test_a_component_that_is_a_module_uses_torchs_names():
     model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     found = find(model)
     assert list(found.tensors) == [
@@ -96,7 +96,7 @@ def test_ties_are_listed_once():
     assert len(found.slots["encoder.weight"]) == 2
 
 
-def test_a_module_kept_outside_of_torchs_registry_is_found():
+def test_a_module_outside_of_torchs_registry_is_found():
     model = nn.Module()
     model.layers = [nn.Linear(1, 1)]
     assert set(find(Component(print, model=model)).parameters) == {
@@ -126,12 +126,12 @@ def test_an_optimizer_on_the_component_adds_no_names():
         ({"partial": functools.partial(print, nn.Parameter(torch.ones(1)))}, "argument of a part"),
     ],
 )
-def test_parameters_that_cannot_be_handled(content, message):
+def test_unsupported_parameters_are_refused(content, message):
     with pytest.raises(ValueError, match=message):
         find(Component(print, **content))
 
 
-def test_two_parameters_over_one_memory_are_refused():
+def test_two_parameters_with_the_same_memory_are_refused():
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     second.weight.data = first.weight.data
     with pytest.raises(ValueError, match=r"first\.weight and second\.weight are two parameters"):
@@ -155,7 +155,7 @@ def same_state(left, right):
 
 
 def vandalise(nasty):
-    """What forward may do to a component."""
+    """A component whose forward changes it in many ways."""
     lstm = nasty.model["body"]
     lstm.register_buffer("seen", torch.ones(1))
     lstm.cache = torch.ones(2)
@@ -221,7 +221,7 @@ def test_one_of_two_places_assigned_is_an_error():
     placed = torch.zeros(2)
     with swapped(found, {"module.running_mean": placed}):
         module.running_mean = torch.ones(2)
-        with pytest.raises(ValueError, match=r"module\.running_mean lies in 2 places"):
+        with pytest.raises(ValueError, match=r"module\.running_mean is in 2 places"):
             current(found, "module.running_mean", placed)
 
 
@@ -250,7 +250,7 @@ def test_write_converts_and_checks():
     found = find(model)
     write_back(found, {"num_batches_tracked": np.int32(5), "row": np.ones((2, 3))})
     assert model.num_batches_tracked == 5
-    with pytest.raises(ValueError, match=r"weight: .* \(3,\) was given, expected \(2,\)"):
+    with pytest.raises(ValueError, match=r"weight: .* \(3,\); expected \(2,\)"):
         write_back(found, {"weight": np.ones(3)})
     with pytest.raises(ValueError, match="no parameter or buffer 'wieght'"):
         write_back(found, {"wieght": np.ones(2)})

@@ -1,4 +1,4 @@
-"""Over several devices a torch component trains as on one."""
+"""A torch component trains on several devices as on one."""
 
 import json
 import os
@@ -46,10 +46,10 @@ def test_two_processes_give_the_history_of_one(tmp_path):
     ]
     printed = [process.communicate(timeout=170) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
-    found = [json.loads(out.splitlines()[-1]) for out, _ in printed]
-    assert found[0] == found[1]
+    results = [json.loads(out.splitlines()[-1]) for out, _ in printed]
+    assert results[0] == results[1]
     history = make(tmp_path / "one", Wide(), batch_size=16, nb_training_epochs=2).train()
     wanted = [[row["train"]["loss"], row["eval"]["loss"]] for row in history]
     for layout in ("data", "fsdp"):
-        np.testing.assert_allclose(found[0][layout], wanted, atol=1e-6)
-        assert found[0][f"{layout} resumed"] == 2
+        np.testing.assert_allclose(results[0][layout], wanted, atol=1e-6)
+        assert results[0][f"{layout} resumed"] == 2

@@ -1,4 +1,4 @@
-"""Optimizers without a rule: their step traced by torch and run in JAX, against the step itself."""
+"""Optimizers without a rule: the traced step in JAX compared with the step in torch."""
 
 import io
 
@@ -45,7 +45,7 @@ HEAD = ("spare.weight", "spare.bias")
 
 
 class Traced:
-    """An optimizer of two groups over a small model, and JAX parameters beside it."""
+    """An optimizer with two groups for a small model, and the corresponding JAX parameters."""
 
     def __init__(self, kind, options, model=None):
         self.model = model or make_model()
@@ -87,7 +87,7 @@ class Traced:
 
 
 def tolerance(kind, steps=20):
-    # Muon multiplies in bfloat16, which has 8 bits, and its iteration makes 4 of a difference of 1.
+    # Muon multiplies in bfloat16, which has 8 bits, and its iteration amplifies differences by 4.
     return steps * 0.02 * 2**-6 if kind is Muon else 5e-7
 
 
@@ -96,7 +96,7 @@ def falling(optimizer):
 
 
 @by_class
-def test_twenty_steps_with_a_scheduler_are_torchs(kind, options):
+def test_twenty_steps_with_a_scheduler_equal_torchs(kind, options):
     pair = Traced(kind, options)
     assert isinstance(pair.plan, TracedPlan)
     scheduler = falling(pair.optimizer) if "lr" in options else None
@@ -115,16 +115,16 @@ def described(state):
     def kind(value):
         return type(value), getattr(value, "dtype", None), getattr(value, "shape", None)
 
-    return [{n: kind(v) for n, v in held.items()} for held in state["state"].values()]
+    return [{n: kind(v) for n, v in entries.items()} for entries in state["state"].values()]
 
 
 KEPT = (RelativeAdafactor, ASGD, Rprop, CountingAdam, CutSGD, Muon)
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [(kind, dict(CASES)[kind]) for kind in KEPT], ids=lambda given: str(given)
+    ("kind", "options"), [(kind, dict(CASES)[kind]) for kind in KEPT], ids=lambda value: str(value)
 )
-def test_torch_and_jax_continue_what_the_other_began(kind, options):
+def test_torch_and_jax_continue_each_others_runs(kind, options):
     reference = Traced(kind, options)
     for index in range(4):
         reference.step(index)
@@ -141,11 +141,11 @@ def test_torch_and_jax_continue_what_the_other_began(kind, options):
     resumed = Traced(kind, options, begun.model)
     resumed.optimizer.load_state_dict(saved)
     resumed.opt_state = read_moments(resumed.optimizer, resumed.plan.groups, resumed.opt_state)
-    for name, held in begun.opt_state.moments.items():
-        for entry, value in held.items():
+    for name, entries in begun.opt_state.moments.items():
+        for entry, value in entries.items():
             np.testing.assert_array_equal(resumed.opt_state.moments[name][entry], value)
     for index in range(4, 8):
-        resumed.step(index)  # both go on, from a state that torch loaded
+        resumed.step(index)  # both continue, from a state that torch loaded
         reference.step(index)
     assert resumed.difference() < tolerance(kind, 8)
     pairs = zip(resumed.model.parameters(), reference.model.parameters(), strict=True)
@@ -160,7 +160,7 @@ def test_equal_optimizers_have_equal_plans():
     assert nesterov != plain
 
 
-def test_hyperparameters_change_without_a_trace_unless_the_step_decides_by_them():
+def test_changed_hyperparameters_need_no_new_trace_unless_control_flow_depends_on_them():
     pair = Traced(CountingAdam, {"lr": 0.01, "weight_decay": 0.1})
     changes = {"betas": (0.5, 0.99), "eps": 1e-3, "lr": 0.1, "weight_decay": 0.3}
     for index, (name, value) in enumerate(changes.items()):
@@ -176,7 +176,7 @@ def test_hyperparameters_change_without_a_trace_unless_the_step_decides_by_them(
         pair.plan.read(pair.optimizer)
 
 
-def test_an_option_that_changes_and_a_group_that_comes_are_refused():
+def test_a_changed_option_and_an_added_group_are_refused():
     pair = Traced(Muon, {"lr": 0.02})
     pair.optimizer.param_groups[0]["ns_steps"] = 3
     with pytest.raises(ValueError, match="'ns_steps' of the optimizer's group 0 is 3; expected 5"):
@@ -187,7 +187,7 @@ def test_an_option_that_changes_and_a_group_that_comes_are_refused():
         pair.plan.read(pair.optimizer)
 
 
-def test_the_optimizer_and_its_parameters_are_left_as_they_are():
+def test_the_optimizer_and_its_parameters_are_not_changed():
     pair = Traced(CentredAdamW, {"lr": 0.01})
     assert not pair.optimizer.state
     for name, parameter in pair.model.named_parameters():
@@ -195,7 +195,7 @@ def test_the_optimizer_and_its_parameters_are_left_as_they_are():
         assert parameter.grad is None
 
 
-def test_a_subclass_that_changes_no_step_has_the_rule_of_its_class():
+def test_a_subclass_with_the_same_step_has_the_rule_of_its_class():
     model = make_model()
     optimizer = NamedAdamW(model.parameters())
     assert rule_of(optimizer) is rule_of(AdamW(model.parameters()))
@@ -289,20 +289,26 @@ class Wrapping(Plain):
     ("kind", "message"),
     [
         (LBFGS, "LBFGS, whose step needs a closure.*AdamW"),
-        (Wrapping, "holds another optimizer in 'inner'"),
+        (Wrapping, "has another optimizer in 'inner'"),
         (Random, "Random draws random numbers"),
         (RandomOfNumpy, r"draws random numbers \(numpy.random\)"),
         (Counting, "changes 'count' of its attributes"),
         (CountingInGroup, "changes 'count' of its group 0"),
         (Spreading, "changes 'spread' of its attributes"),
-        (Deciding, r"cannot be traced at .*test_traced_optimizers.py.*decides by a value"),
-        (ByRate, r"if group\[\"lr\"\] > 0.01: it decides by a value.*the learning rate"),
+        (
+            Deciding,
+            r"cannot be traced at .*test_traced_optimizers.py.*control flow depends on a value",
+        ),
+        (
+            ByRate,
+            r"if group\[\"lr\"\] > 0.01: its control flow depends on a value.*the learning rate",
+        ),
         (ByNorm, r"cannot be traced at .*p\.grad / norm if norm > 1"),
         (Growing, "keeps 'history' of"),
-        (Idle, "leaves 0.weight as it is"),
+        (Idle, "does not change 0.weight"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(kind, message):
+def test_unsupported_optimizers_are_refused_by_name(kind, message):
     model = make_model()
     parameters = model.parameters()
     with pytest.raises((ValueError, TraceError), match=f"(?s){message}"):
@@ -314,7 +320,7 @@ def test_a_step_set_on_the_object_and_hooks_are_refused():
     model = make_model()
     optimizer = Lion(model.parameters())
     optimizer.step = lambda closure=None: None
-    with pytest.raises(ValueError, match="has a step of its own, set on this one object"):
+    with pytest.raises(ValueError, match="has its own step, set on the object"):
         plan_of(optimizer, parameter_names(model))
     hooked = Lion(model.parameters())
     hooked.register_step_pre_hook(lambda *args: None)

@@ -1,4 +1,4 @@
-"""Whole trainings with optimizers that have no rule, against medkit's Trainer, and resumed."""
+"""Training with optimizers that have no rule, compared with medkit's Trainer, and resumed."""
 
 import optax
 import pytest
@@ -22,7 +22,7 @@ CASES = [
 
 
 def by_class(nb_fast):
-    """Return a decorator that runs a test for every case, all but the first few of them slow."""
+    """Return a decorator that runs a test for every case; all but the first few are slow."""
     cases = [
         case if number < nb_fast else pytest.param(*case, marks=pytest.mark.slow)
         for number, case in enumerate(CASES)
@@ -38,7 +38,7 @@ class Learner(Classifier):
 
     def configure_optimizer(self, lr):
         weights, rest = self.model[0].parameters(), self.model[3].parameters()
-        if self.kind is RelativeAdafactor:  # it makes its own rate
+        if self.kind is RelativeAdafactor:  # it computes its own learning rate
             return self.kind([{"params": weights}, {"params": rest}], **self.options)
         groups = [{"params": weights}, {"params": rest, "lr": lr / 2}]
         return self.kind(groups, lr=lr, **self.options)
@@ -48,10 +48,10 @@ def falling(optimizer):
     return StepLR(optimizer, 1, 0.5)
 
 
-def trainer_of(folder, kind, settings, **given):
+def trainer_of(folder, kind, settings, **fields):
     scheduler = None if kind is RelativeAdafactor else falling
-    given = {"options": Options(order="medkit"), **given}
-    return make(folder, Learner(kind, settings), lr_scheduler_builder=scheduler, **given)
+    fields = {"options": Options(order="medkit"), **fields}
+    return make(folder, Learner(kind, settings), lr_scheduler_builder=scheduler, **fields)
 
 
 class Silent:
@@ -62,7 +62,7 @@ class Silent:
 
 
 @by_class(nb_fast=3)
-def test_it_trains_as_medkit_does(tmp_path, kind, options):
+def test_training_equals_medkits(tmp_path, kind, options):
     training = pytest.importorskip("medkit.training")
     ours = trainer_of(tmp_path / "ours", kind, options)
     history = ours.train()
@@ -75,7 +75,10 @@ def test_it_trains_as_medkit_does(tmp_path, kind, options):
     )
     scheduler = None if kind is RelativeAdafactor else falling
     theirs = training.Trainer(
-        *(Learner(kind, options), config, DATA, DATA[:20]),
+        Learner(kind, options),
+        config,
+        DATA,
+        DATA[:20],
         lr_scheduler_builder=scheduler,
         callback=Silent(),
     )
@@ -83,8 +86,8 @@ def test_it_trains_as_medkit_does(tmp_path, kind, options):
     for row, other in zip(history, expected, strict=True):
         assert row["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-5)
         assert row["eval"]["loss"] == pytest.approx(other["eval"]["loss"], rel=1e-5)
-    found, wanted = weights(ours.component), weights(theirs.component)
-    assert max((found[n] - wanted[n]).abs().max() for n in wanted) < 2e-6
+    actual, wanted = weights(ours.component), weights(theirs.component)
+    assert max((actual[n] - wanted[n]).abs().max() for n in wanted) < 2e-6
     states = [trainer.optimizer.state_dict()["state"].values() for trainer in (ours, theirs)]
     for slots, others in zip(*states, strict=True):
         assert list(slots) == list(others)
@@ -92,14 +95,14 @@ def test_it_trains_as_medkit_does(tmp_path, kind, options):
 
 
 @by_class(nb_fast=2)
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, kind, options):
-    whole = trainer_of(tmp_path / "whole", kind, options, nb_training_epochs=4)
-    history = whole.train()
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, kind, options):
+    uninterrupted = trainer_of(tmp_path / "whole", kind, options, nb_training_epochs=4)
+    history = uninterrupted.train()
     trainer_of(tmp_path / "cut", kind, options, nb_training_epochs=2).train()
     resumed = trainer_of(tmp_path / "cut", kind, options, nb_training_epochs=4)
     assert resumed.train(resume="auto") == history
-    assert same(weights(whole.component), weights(resumed.component))
-    states = [t.optimizer.state_dict()["state"].values() for t in (whole, resumed)]
+    assert same(weights(uninterrupted.component), weights(resumed.component))
+    states = [t.optimizer.state_dict()["state"].values() for t in (uninterrupted, resumed)]
     for slots, others in zip(*states, strict=True):
         assert all(
             torch.equal(torch.as_tensor(slots[n]), torch.as_tensor(others[n])) for n in slots
@@ -110,7 +113,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path, kind, opti
     assert len(fresh.state) == 4
 
 
-def test_a_second_training_goes_on_and_traces_and_compiles_nothing(tmp_path):
+def test_a_second_training_continues_without_tracing_or_compiling(tmp_path):
     trainer = trainer_of(tmp_path, *CASES[0], nb_training_epochs=1)
     trainer.train()
     before = trainer.conversion_cost.nb_compilations
@@ -120,7 +123,7 @@ def test_a_second_training_goes_on_and_traces_and_compiles_nothing(tmp_path):
     assert [s["step"].item() for s in trainer.optimizer.state.values()] == [2 * n for n in steps]
 
 
-def test_a_warm_up_needs_a_rate(tmp_path):
+def test_a_warm_up_needs_a_learning_rate(tmp_path):
     trainer = trainer_of(tmp_path, *CASES[1], options=Options(warmup_steps=4))
     with pytest.raises(ValueError, match=r"warmup_steps scales .* has no learning rate"):
         trainer.train()

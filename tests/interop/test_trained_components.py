@@ -1,4 +1,4 @@
-"""What a Trainer makes of components of every kind: padding, metrics, decisions, refusals."""
+"""Training components of many kinds: padding, metrics, control flow, refusals."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ NAMES = (
 )
 
 
-def test_a_metrics_computer_gets_what_torch_would_give_it(tmp_path):
+def test_a_metrics_computer_gets_the_same_as_in_torch(tmp_path):
     computer = Accuracy()
     component = Classifier()
     trainer = make(tmp_path, component, metrics_computer=computer, nb_training_epochs=1)
@@ -39,7 +39,7 @@ def test_a_metrics_computer_gets_what_torch_would_give_it(tmp_path):
     assert set(history[0]["train"]) == {"loss"}
 
 
-def test_outputs_of_padded_batches_are_cut(tmp_path):
+def test_outputs_of_padded_batches_are_cropped(tmp_path):
     lengths = []
 
     class Lengths:
@@ -53,7 +53,8 @@ def test_outputs_of_padded_batches_are_cut(tmp_path):
 
     data = sentences()
     trainer = make(
-        *(tmp_path, Tagger()),
+        tmp_path,
+        Tagger(),
         train=data,
         evaluated=data,
         metrics_computer=Lengths(),
@@ -79,7 +80,8 @@ def test_padding_changes_no_number(tmp_path):
     ladders = ((8, 16, 24, 32), (40,))
     runs = [
         make(
-            *(tmp_path / str(number), Tagger()),
+            tmp_path / str(number),
+            Tagger(),
             train=data,
             evaluated=data,
             options=Options(length_ladder=ladder),
@@ -97,7 +99,7 @@ def test_labels_out_of_range_are_named(tmp_path):
         make(tmp_path, train=data).train()
 
 
-def test_integers_that_do_not_fit_are_the_hosts_or_refused(tmp_path):
+def test_integers_that_do_not_fit_stay_on_the_host_or_are_refused(tmp_path):
     class Wide(Classifier):
         def collate(self, examples):
             batch = super().collate(examples)
@@ -130,7 +132,7 @@ def test_texts_stay_on_the_host(tmp_path):
     assert len(trainer.prepare().converted.variants.graphs) == 4  # full and last batch, each phase
 
 
-def test_frozen_and_unused_parameters_stay(tmp_path):
+def test_frozen_and_unused_parameters_do_not_change(tmp_path):
     class Partly(Classifier):
         def __init__(self):
             super().__init__(weight_decay=0.5)
@@ -153,7 +155,7 @@ def test_frozen_and_unused_parameters_stay(tmp_path):
     assert component.layers[0] is component.model[3]
 
 
-def test_what_jax_computes_otherwise_is_refused(tmp_path, monkeypatch):
+def test_a_component_that_jax_computes_differently_is_refused(tmp_path, monkeypatch):
     from medjax_torch.lowerings.table import TABLE, Kind, Lowering
 
     relu = torch.ops.aten.relu.default
@@ -164,7 +166,7 @@ def test_what_jax_computes_otherwise_is_refused(tmp_path, monkeypatch):
     make(tmp_path, options=Options(verify=False)).train()
 
 
-def test_forward_may_decide_by_values_of_the_batch(tmp_path):
+def test_control_flow_may_depend_on_values_of_the_batch(tmp_path):
     class Deciding(Classifier):
         def forward(self, batch, return_loss, eval_mode):
             outputs, loss = super().forward(batch, return_loss, eval_mode)
@@ -181,7 +183,7 @@ def test_forward_may_decide_by_values_of_the_batch(tmp_path):
     assert history[0]["train"]["loss"] == pytest.approx(np.mean(losses), rel=1e-4)
 
 
-def test_deciding_by_a_number_of_weights_is_refused_with_the_line(tmp_path):
+def test_control_flow_that_depends_on_weights_is_refused_with_the_line(tmp_path):
     class Deciding(Classifier):
         def forward(self, batch, return_loss, eval_mode):
             outputs, loss = super().forward(batch, return_loss, eval_mode)

@@ -1,4 +1,4 @@
-"""The Trainer as medkit's scripts use it: events, overrides, metrics, errors, checkpoints."""
+"""The Trainer as used in medkit's scripts: events, overrides, metrics, errors, checkpoints."""
 
 import importlib
 
@@ -25,7 +25,7 @@ NAMES = (
 )
 
 
-def test_the_names_are_medkits():
+def test_names_equal_medkits():
     for name in NAMES:
         assert hasattr(medjax_torch, name)
     for name in ("callbacks", "trainable_component", "trainer", "trainer_config", "utils"):
@@ -57,7 +57,7 @@ def test_batch_data_has_columns_and_rows():
     assert moved["text"] is batch["text"]
 
 
-def test_attributes_are_medkits(tmp_path):
+def test_attributes_equal_medkits(tmp_path):
     trainer = make(tmp_path / "a" / "b", gradient_accumulation_steps=2)
     assert trainer.output_dir == tmp_path / "a" / "b"
     assert trainer.output_dir.is_dir()
@@ -135,7 +135,7 @@ def test_every_method_may_be_overridden(tmp_path):
     epoch = ["training_epoch", "evaluation_epoch", ["loss", "mine"], "save"]
     assert called == ["get_dataloader"] * 2 + epoch * 2
     assert history[0]["train"]["extra"] == 1.0
-    # The rate is 0 from the second epoch on.
+    # From the second epoch on, the learning rate is 0.
     assert history[0]["eval"]["loss"] == history[1]["eval"]["loss"]
     plain = make(tmp_path / "plain", Classifier(), nb_training_epochs=1).train()
     assert history[0]["train"]["loss"] == pytest.approx(2 * plain[0]["train"]["loss"], rel=0.05)
@@ -198,7 +198,7 @@ def test_an_exception_leaves_the_trained_weights(tmp_path):
     component.forward(component.collate(DATA[:2]), return_loss=True, eval_mode=False)
 
 
-def test_an_item_that_raises_is_named(tmp_path):
+def test_an_item_that_cannot_be_preprocessed_is_named(tmp_path):
     class Picky(Classifier):
         def preprocess(self, item):
             if item is DATA[13]:

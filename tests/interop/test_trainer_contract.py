@@ -1,4 +1,4 @@
-"""Mistakes are found before a Trainer trains, and said in our words."""
+"""Mistakes are reported before training starts, by clear messages."""
 
 import functools
 
@@ -16,7 +16,7 @@ FORWARD = Classifier.forward
 
 
 def changed(**methods):
-    """Return a component with other methods; `result` gets what forward returned."""
+    """Return a component with other methods; `result` is applied to the results of forward."""
     result = methods.pop("result", None)
     if result is not None:
         methods["forward"] = lambda self, batch, return_loss, eval_mode: result(
@@ -40,10 +40,10 @@ ARGUMENTS = {
     "expected a function of the optimizer: lambda optimizer: StepLR": {
         "lr_scheduler_builder": lr_scheduler.StepLR(Classifier().configure_optimizer(0.1), 1)
     },
-    "is the class StepLR, which takes more than the optimizer": {
+    "is the class StepLR, which needs more arguments than the optimizer": {
         "lr_scheduler_builder": lr_scheduler.StepLR
     },
-    "configure_optimizer returned is <class 'torch.optim.sgd.SGD'>": {
+    "result of component.configure_optimizer is <class 'torch.optim.sgd.SGD'>": {
         "component": changed(configure_optimizer=lambda self, lr: torch.optim.SGD)
     },
 }
@@ -51,24 +51,27 @@ ARGUMENTS = {
 
 @pytest.mark.parametrize("message", ARGUMENTS)
 def test_arguments(message, tmp_path):
-    given = {
+    arguments = {
         "component": Classifier(),
         "config": TrainerConfig(output_dir=tmp_path, learning_rate=0.1, nb_training_epochs=1),
         "callback": [],
     }
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        Trainer(train_data=DATA, eval_data=DATA, **(given | ARGUMENTS[message]))
+        Trainer(train_data=DATA, eval_data=DATA, **(arguments | ARGUMENTS[message]))
 
 
-def test_a_module_is_told_what_it_lacks(tmp_path):
-    with pytest.raises(ValueError, match=r"write a class that holds .*; it has no configure_opt"):
+def test_the_error_for_a_module_names_what_it_lacks(tmp_path):
+    with pytest.raises(ValueError, match=r"write a class that wraps .*; it has no configure_opt"):
         make(tmp_path, nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        (lambda outputs, loss: loss, r"returned a tensor of shape \(\); expected two: the outputs"),
+        (
+            lambda outputs, loss: loss,
+            r"returned a tensor of shape \(\); expected two values: the outputs",
+        ),
         (lambda outputs, loss: (outputs, loss, {}), "returned 3 values; expected two"),
         (
             lambda outputs, loss: (outputs["logits"], loss),
@@ -84,7 +87,7 @@ def test_results_of_forward(result, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         (
             {"checkpoint_metric": "acuracy"},
@@ -104,31 +107,31 @@ def test_results_of_forward(result, message, tmp_path):
         ),
     ],
 )
-def test_metrics_that_will_not_come(given, message, tmp_path):
+def test_metrics_that_will_not_be_computed_are_refused(settings, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        make(tmp_path, **({"metrics_computer": Accuracy()} | given)).train()
+        make(tmp_path, **({"metrics_computer": Accuracy()} | settings)).train()
 
 
-def test_the_computer_is_asked_for_names_by_a_copy(tmp_path):
+def test_metric_names_are_determined_with_a_copy_of_the_computer(tmp_path):
     seen = []
     for name, metric in (("loss", "loss"), ("accuracy", "accuracy")):
         computer = Accuracy()
         settings = {"checkpoint_metric": metric, "minimize_checkpoint_metric": metric == "loss"}
         history = make(
-            *(tmp_path / name,), metrics_computer=computer, nb_training_epochs=1, **settings
+            tmp_path / name, metrics_computer=computer, nb_training_epochs=1, **settings
         ).train()
         seen.append((history, computer.computed))
     assert seen[0] == seen[1]
 
 
 def linear(optimizer, num_warmup_steps, num_training_steps):
-    """Return a schedule as transformers makes it."""
+    """Return a schedule in the way transformers does."""
 
     def rate(step, *, num_warmup_steps, num_training_steps):
         return min(step / num_warmup_steps, (num_training_steps - step) / num_training_steps)
 
-    given = {"num_warmup_steps": num_warmup_steps, "num_training_steps": num_training_steps}
-    return lr_scheduler.LambdaLR(optimizer, functools.partial(rate, **given))
+    steps = {"num_warmup_steps": num_warmup_steps, "num_training_steps": num_training_steps}
+    return lr_scheduler.LambdaLR(optimizer, functools.partial(rate, **steps))
 
 
 def closing_over(optimizer, num_training_steps):
@@ -139,7 +142,8 @@ MADE_FOR_STEPS = {
     "OneCycleLR is made for total_steps=100": (lr_scheduler.OneCycleLR, 0.1, 100),
     "CosineAnnealingLR is made for T_max=50": (lr_scheduler.CosineAnnealingLR, 50),
     "CosineAnnealingWarmRestarts is made for T_0=10": (
-        *(lr_scheduler.CosineAnnealingWarmRestarts, 10),
+        lr_scheduler.CosineAnnealingWarmRestarts,
+        10,
     ),
     "CyclicLR is made for total_size=40": (lr_scheduler.CyclicLR, 0.01, 0.1, 20),
     "LinearLR is made for total_iters=10": (lr_scheduler.LinearLR, 0.1, 1.0, 10),
@@ -153,10 +157,11 @@ MADE_FOR_STEPS = {
 
 @pytest.mark.parametrize("message", MADE_FOR_STEPS)
 def test_a_scheduler_made_for_updates_is_named(message, tmp_path, caplog):
-    kind, *given = MADE_FOR_STEPS[message]
-    builder = lambda optimizer: kind(optimizer, *given)  # noqa: E731
+    kind, *arguments = MADE_FOR_STEPS[message]
+    builder = lambda optimizer: kind(optimizer, *arguments)  # noqa: E731
     trainer = make(
-        *(tmp_path, Classifier(torch.optim.SGD, momentum=0.9)),
+        tmp_path,
+        Classifier(torch.optim.SGD, momentum=0.9),
         lr_scheduler_builder=builder,
         nb_training_epochs=1,
     )
@@ -178,21 +183,21 @@ def test_a_scheduler_made_for_updates_is_named(message, tmp_path, caplog):
 
 def test_a_scheduler_made_for_epochs_is_named_when_it_is_stepped_by_update(tmp_path, caplog):
     builder = lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 2)  # noqa: E731
-    given = {"lr_scheduler_builder": builder, "nb_training_epochs": 2}
-    make(tmp_path / "epoch", **given).train()
+    settings = {"lr_scheduler_builder": builder, "nb_training_epochs": 2}
+    make(tmp_path / "epoch", **settings).train()
     assert "is made for" not in caplog.text
-    make(tmp_path / "step", **given, options=Options(lr_scheduler_interval="step")).train()
-    assert 'give Options(lr_scheduler_interval="epoch") to step it after each of 2' in caplog.text
+    make(tmp_path / "step", **settings, options=Options(lr_scheduler_interval="step")).train()
+    assert 'set Options(lr_scheduler_interval="epoch") to step it after each of 2' in caplog.text
 
 
-def test_parts_of_a_scheduler_are_looked_into():
+def test_parts_of_a_scheduler_are_checked():
     optimizer = Classifier(torch.optim.SGD).configure_optimizer(0.1)
     parts = [
         lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 10),
         lr_scheduler.ExponentialLR(optimizer, 0.9),
     ]
-    found = list(horizons(lr_scheduler.SequentialLR(optimizer, parts, [10])))
-    assert [(each.scheduler, each.steps) for each in found] == [
+    result = list(horizons(lr_scheduler.SequentialLR(optimizer, parts, [10])))
+    assert [(each.scheduler, each.steps) for each in result] == [
         ("SequentialLR", 10),
         ("LinearLR", 10),
     ]
@@ -200,7 +205,7 @@ def test_parts_of_a_scheduler_are_looked_into():
 
 
 def test_a_dict_is_a_batch_and_outputs(tmp_path):
-    """Checks refuse nothing that works."""
+    """The checks accept whatever works."""
     component = changed(
         result=lambda outputs, loss: (dict(outputs), loss),
         collate=lambda self, examples: BatchData(Classifier.collate(self, examples)),

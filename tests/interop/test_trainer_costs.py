@@ -1,4 +1,4 @@
-"""What a trainer says about time and memory: what conversion took, and what to lower."""
+"""Time and memory: the cost of conversion, and advice if memory runs out."""
 
 import logging
 
@@ -26,15 +26,15 @@ def test_the_cost_of_conversion_can_be_read(tmp_path, caplog):
     assert f"Converting the component took: {cost}" in caplog.messages
     assert str(cost).startswith(f"{cost.nb_graphs} graphs traced in {cost.tracing:.1f} s")
 
-    trainer.train()  # again: the graphs are there
+    trainer.train()  # the graphs already exist
     assert trainer.conversion_cost.nb_graphs == cost.nb_graphs
     assert trainer.conversion_cost.tracing == cost.tracing
 
 
 class Hungry(Classifier):
-    """Asks for terabytes, which no graph of its own size shows.
+    """Needs terabytes, which the size of its graph does not show.
 
-    By a sum and not by a sort: at this size the compiler of JAX 0.12 divides by zero in a sort.
+    It uses a sum, as at this size the compiler of JAX 0.12 divides by zero in a sort.
     """
 
     def forward(self, batch, return_loss, eval_mode):
@@ -43,7 +43,7 @@ class Hungry(Classifier):
         return outputs, loss + 0 * (long.sin() * long[:, None]).cumsum(0).max()
 
 
-def test_a_trainer_without_enough_memory_says_what_to_lower(tmp_path):
+def test_a_trainer_without_enough_memory_says_what_to_reduce(tmp_path):
     component = Hungry()
     before = weights(component)
     trainer = make(tmp_path, component, options=Options(verify=False))

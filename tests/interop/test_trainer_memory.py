@@ -1,4 +1,4 @@
-"""Evaluation by a Trainer outside of training keeps the memory that is freed, as `train` does."""
+"""A Trainer's evaluation outside of training retains freed memory, as `train` does."""
 
 from pages import PAGES, forget_settings, needs_glibc, pages_cleared
 from trained import make

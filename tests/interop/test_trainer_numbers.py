@@ -1,4 +1,4 @@
-"""Batches without a finite loss or without labels, and a stop within a group, through a Trainer."""
+"""Batches without a finite loss or without labels, and stopping within accumulation."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ BROKEN = {"x": torch.full((6,), float("nan")), "y": 0}
 
 
 @pytest.mark.parametrize(("accumulation", "batches"), [(1, 6), (2, 6), (2, 5)])
-def test_a_scheduler_by_step_knows_of_batches_left_out(tmp_path, accumulation, batches):
+def test_a_scheduler_by_step_skips_skipped_batches(tmp_path, accumulation, batches):
     data = [*DATA[: 8 * batches - 1], BROKEN][-8 * batches :]
     trainer = make(
         tmp_path,
@@ -36,10 +36,10 @@ def test_a_scheduler_by_step_knows_of_batches_left_out(tmp_path, accumulation, b
         assert rate == pytest.approx(1e-2 * 0.9**updates)
     assert trainer.lr_scheduler.last_epoch == rates[-1][0]
     if accumulation == 1:
-        assert rates[-1][0] == len(rates) - 3  # one batch of each epoch was left out
+        assert rates[-1][0] == len(rates) - 3  # one batch of each epoch was skipped
 
 
-def test_outputs_of_a_batch_left_out_reach_no_computer(tmp_path):
+def test_outputs_of_a_skipped_batch_are_not_scored(tmp_path):
     computer = Accuracy()
     make(
         tmp_path,
@@ -54,24 +54,25 @@ def test_outputs_of_a_batch_left_out_reach_no_computer(tmp_path):
 
 
 @pytest.mark.parametrize("arithmetic", ["medkit", "exact"])
-def test_a_batch_of_ignored_labels_weighs_nothing(tmp_path, arithmetic):
-    """torch's loss of it is NaN, and that of medkit's whole epoch with it."""
+def test_a_batch_of_ignored_labels_has_no_weight(tmp_path, arithmetic):
+    """torch's loss is NaN for this batch, and so is the loss of medkit's epoch."""
     good = sentences(1)[0]
     ignored = {"input_ids": [3, 1, 4], "labels": [-100, -100, -100]}
     options = Options(loss_arithmetic=arithmetic)
-    found = []
+    results = []
     for number, data in enumerate(([good], [good, ignored], [ignored, good])):
         component = Tagger()
         trainer = make(
-            *(tmp_path / str(number), component),
+            tmp_path / str(number),
+            component,
             train=data,
             evaluated=data,
             batch_size=1,
             nb_training_epochs=1,
             options=options,
         )
-        found.append((trainer.train(), weights(component)))
-    (history, alone), *others = found
+        results.append((trainer.train(), weights(component)))
+    (history, alone), *others = results
     assert np.isfinite(history[0]["train"]["loss"])
     for also, with_ignored in others:
         assert also == history
@@ -88,8 +89,8 @@ def test_a_stop_within_a_group_completes_its_update(tmp_path):
                 raise StopTraining("enough")
 
     components = []
-    for number, given in enumerate(({"callback": Stop()}, {"options": Options(max_steps=1)})):
-        trainer = make(tmp_path / str(number), gradient_accumulation_steps=3, **given)
+    for number, settings in enumerate(({"callback": Stop()}, {"options": Options(max_steps=1)})):
+        trainer = make(tmp_path / str(number), gradient_accumulation_steps=3, **settings)
         trainer.train()
         components.append(weights(trainer.component))
     assert same(*components)

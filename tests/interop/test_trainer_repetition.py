@@ -1,4 +1,4 @@
-"""Trainers made and trained again and again: nothing stays, and nothing is compiled twice."""
+"""Creating and training Trainers repeatedly: nothing is leaked, nothing is compiled twice."""
 
 import gc
 import weakref
@@ -11,7 +11,7 @@ from trained import Accuracy, Classifier, make
 from medjax_torch.verification import VerificationError
 
 
-def test_a_component_goes_with_its_trainer(tmp_path):
+def test_a_component_is_freed_with_its_trainer(tmp_path):
     components = []
     for number in range(10):
         component = Classifier()
@@ -39,31 +39,31 @@ def builder(optimizer):
     return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
 
 
-def test_what_was_changed_in_the_groups_is_in_force_in_the_second(tmp_path, traces):
+def test_changes_to_the_groups_take_effect_in_the_second_training(tmp_path, traces):
     component = Classifier(torch.optim.SGD)
     trainer = make(tmp_path, component)
     trainer.train()
-    held = [parameter.detach().clone() for parameter in component.model.parameters()]
+    initial = [parameter.detach().clone() for parameter in component.model.parameters()]
     trainer.optimizer.param_groups[0]["lr"] = 0.0
     traces.clear()
     trainer.train()
     assert traces == []
-    for parameter, before in zip(component.model.parameters(), held, strict=True):
+    for parameter, before in zip(component.model.parameters(), initial, strict=True):
         assert torch.equal(parameter, before)
-    trainer.optimizer.param_groups[0].update(lr=0.1, momentum=0.9)  # another program
+    trainer.optimizer.param_groups[0].update(lr=0.1, momentum=0.9)  # needs another compiled step
     trainer.train()
     assert traces
     assert "momentum_buffer" in next(iter(trainer.optimizer.state.values()))
 
 
-def test_a_schedule_that_reads_another_value_is_traced_anew(tmp_path):
+def test_a_schedule_that_reads_another_value_is_traced_again(tmp_path):
     component, rate = Classifier(), [0.1]
     trainer = make(tmp_path, component, lr_scheduler_builder=lambda step: rate[0] + 0.0 * step)
     trainer.train()
-    held = [parameter.detach().clone() for parameter in component.model.parameters()]
+    initial = [parameter.detach().clone() for parameter in component.model.parameters()]
     rate[0] = 0.0
     trainer.train()
-    for parameter, before in zip(component.model.parameters(), held, strict=True):
+    for parameter, before in zip(component.model.parameters(), initial, strict=True):
         assert torch.equal(parameter, before)
 
 
@@ -75,7 +75,7 @@ class Scaled(Classifier):
         return outputs, loss * self.scale
 
 
-def test_a_forward_that_changed_meanwhile_is_not_trained_as_before(tmp_path):
+def test_a_forward_that_changed_between_trainings_is_traced_again(tmp_path):
     component = Scaled()
     trainer = make(tmp_path, component, nb_training_epochs=1)
     trainer.train()

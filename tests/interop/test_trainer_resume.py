@@ -1,4 +1,4 @@
-"""Interrupted and resumed, a run of torch components ends as if it had not been."""
+"""A run of a torch component that is interrupted and resumed ends as if uninterrupted."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ class InterruptedError(Exception):
 
 
 class InterruptAt:
-    """Ends a run after a number of training batches."""
+    """A callback that stops a run after a number of training batches."""
 
     def __init__(self, count):
         self.left = count
@@ -33,14 +33,15 @@ def falling(optimizer):
     return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
 
-def finish(folder, scheduler, options, **given):
+def finish(folder, scheduler, options, **settings):
     component = Classifier(dropout=0.3)
     trainer = make(
-        *(folder, component),
+        folder,
+        component,
         lr_scheduler_builder=scheduler,
         options=options,
         gradient_accumulation_steps=2,
-        **given,
+        **settings,
     )
     return component, trainer
 
@@ -49,21 +50,21 @@ def finish(folder, scheduler, options, **given):
     ("scheduler", "interval"), [(falling, "epoch"), (one_cycle, "step")], ids=["epoch", "step"]
 )
 @pytest.mark.parametrize("batches", [8, 15], ids=["first epochs", "within the third"])
-def test_it_ends_as_if_uninterrupted(tmp_path, scheduler, interval, batches):
+def test_a_resumed_run_ends_as_if_uninterrupted(tmp_path, scheduler, interval, batches):
     options = Options(lr_scheduler_interval=interval, save_interval_steps=2)
-    expected, whole = finish(tmp_path / "whole", scheduler, options)
-    history = whole.train()
+    expected, uninterrupted = finish(tmp_path / "whole", scheduler, options)
+    history = uninterrupted.train()
     _, first = finish(tmp_path / "cut", scheduler, options, callback=InterruptAt(batches))
     with pytest.raises(InterruptedError):
         first.train()
     resumed, second = finish(tmp_path / "cut", scheduler, options)
     assert second.train(resume="auto") == history
     assert same(weights(expected), weights(resumed))
-    states = [trainer.optimizer.state_dict() for trainer in (whole, second)]
+    states = [trainer.optimizer.state_dict() for trainer in (uninterrupted, second)]
     assert states[0]["param_groups"] == states[1]["param_groups"]
     for slots, others in zip(*(s["state"].values() for s in states), strict=True):
         assert all(torch.equal(slots[name], others[name]) for name in slots)
-    assert whole.lr_scheduler.state_dict() == second.lr_scheduler.state_dict()
+    assert uninterrupted.lr_scheduler.state_dict() == second.lr_scheduler.state_dict()
 
 
 def test_dropout_follows_the_seed(tmp_path):
@@ -75,7 +76,7 @@ def test_dropout_follows_the_seed(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_scheduler_by_step_has_torchs_rates(tmp_path):
+def test_a_scheduler_by_step_has_the_rates_of_torch(tmp_path):
     rates = []
 
     class Rates:
@@ -147,7 +148,7 @@ def rates(trainer):
 
 
 @pytest.mark.parametrize("scheduler", [None, falling])
-def test_a_changed_rate_holds(tmp_path, caplog, scheduler):
+def test_a_changed_rate_is_kept(tmp_path, caplog, scheduler):
     _, first = finish(tmp_path, scheduler, Options(), learning_rate=0.01)
     first.train()
     nb_epochs = len(first.train_history) if hasattr(first, "train_history") else 2
@@ -158,7 +159,7 @@ def test_a_changed_rate_holds(tmp_path, caplog, scheduler):
     )
     second.train(resume="auto")
     expected = 0.04
-    if scheduler is not None:  # in proportion: each epoch halves it, as it did before
+    if scheduler is not None:  # in proportion: each epoch halves the rate, as before
         nb_more = second.lr_scheduler.last_epoch - first.lr_scheduler.last_epoch
         expected = saved * 4 * 0.5**nb_more
         assert second.lr_scheduler.base_lrs == [0.04]
@@ -166,7 +167,7 @@ def test_a_changed_rate_holds(tmp_path, caplog, scheduler):
     assert "lr of the optimizer was 0.01 and is 0.04 now" in caplog.text
 
 
-def test_a_changed_scheduler_holds(tmp_path, caplog):
+def test_a_changed_scheduler_is_kept(tmp_path, caplog):
     def slower(optimizer):
         return torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.9)
 
@@ -190,7 +191,7 @@ def test_a_changed_scheduler_holds(tmp_path, caplog):
     assert "the scheduler was a StepLR and is ExponentialLR now: it starts again" in caplog.text
 
 
-def test_what_a_callback_made_of_the_rate_is_kept(tmp_path, caplog):
+def test_a_rate_set_by_a_callback_is_kept(tmp_path, caplog):
     class Halves:
         def __init__(self):
             self.trainer = None
@@ -198,9 +199,11 @@ def test_what_a_callback_made_of_the_rate_is_kept(tmp_path, caplog):
         def on_epoch_end(self, metrics, epoch, epoch_duration):
             self.trainer.optimizer.param_groups[0]["lr"] *= 0.5
 
-    def run(**given):
+    def run(**settings):
         halves = Halves()
-        _, trainer = finish(tmp_path, None, Options(), learning_rate=0.01, callback=halves, **given)
+        _, trainer = finish(
+            tmp_path, None, Options(), learning_rate=0.01, callback=halves, **settings
+        )
         halves.trainer = trainer
         trainer.train(resume="auto")
         return rates(trainer)[0]

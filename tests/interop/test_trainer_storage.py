@@ -1,4 +1,4 @@
-"""Folders of a Trainer: one run at a time, room looked for first, failed saves leave nothing."""
+"""A Trainer's folders: one run at a time, disk space is checked, failed saves leave nothing."""
 
 from collections import namedtuple
 
@@ -11,14 +11,14 @@ Usage = namedtuple("Usage", "total used free")
 
 
 class Refusing(Classifier):
-    """Fails while it saves, after half of its file."""
+    """Fails during a save, after writing half of its file."""
 
     def save(self, path):
         (path / "half.pt").write_bytes(bytes(2_000_000))
         raise OSError(28, "No space left on device")
 
 
-def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path):
+def test_a_second_trainer_is_refused_and_the_first_continues(tmp_path):
     said = []
 
     class Another:
@@ -34,7 +34,7 @@ def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path):
     assert list(tmp_path.iterdir()) == [trainer.last_checkpoint]
 
 
-def test_no_room_is_found_before_training(tmp_path, monkeypatch):
+def test_missing_disk_space_is_detected_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", lambda folder: Usage(10**9, 0, 5_000))
     component = Classifier()
     before = weights(component)
@@ -45,7 +45,7 @@ def test_no_room_is_found_before_training(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_failed_save_gives_its_space_back(tmp_path, training):
+def test_a_failed_save_frees_its_space(tmp_path, training):
     trainer = make(tmp_path, Refusing(), nb_training_epochs=1)
     with pytest.raises(CheckpointError, match="No space left on device") as raised:
         trainer.train() if training else trainer.save(1)

@@ -38,17 +38,17 @@ class Rounded(Accuracy):
 )
 def test_values_that_are_read_leave_medkits_numbers(tmp_path, function, accumulation):
     fields = {"gradient_accumulation_steps": accumulation}
-    given = {}
+    settings = {}
     if function is outputs:
         fields["do_metrics_in_training"] = True
-        given["metrics_computer"] = Rounded()
+        settings["metrics_computer"] = Rounded()
     histories = [
-        train(module, tmp_path / module.__name__, reading(function), given, fields)[1]
+        train(module, tmp_path / module.__name__, reading(function), settings, fields)[1]
         for module in (medjax_torch, medkit_training)
     ]
     difference = largest_difference(*histories)
     print(f"largest difference of a loss or score over 3 epochs: {difference:.1e}")
-    # Of the numbers, one is rounded to two digits: the last of them may be another.
+    # One of the numbers is rounded to two digits, and the last of them may differ.
     assert difference <= (1e-3 if function is outputs else 1e-5)
 
 
@@ -60,10 +60,13 @@ def test_values_that_are_read_leave_medkits_numbers(tmp_path, function, accumula
 def test_a_crf_tagger_has_medkits_losses_and_scores(tmp_path, in_training):
     histories = [
         train(
-            *(module, tmp_path / module.__name__, CrfTagger(in_training)),
+            module,
+            tmp_path / module.__name__,
+            CrfTagger(in_training),
             {"metrics_computer": TagAccuracy()},
             {"learning_rate": 5e-2},
-            *(SHORT, SHORT),
+            SHORT,
+            SHORT,
         )[1]
         for module in (medjax_torch, medkit_training)
     ]

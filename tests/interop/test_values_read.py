@@ -27,8 +27,8 @@ def reading(function, **options):
 
         def forward(self, batch, return_loss, eval_mode):
             outputs, loss = super().forward(batch, return_loss, eval_mode)
-            given = function(self, batch, outputs["logits"], loss)
-            more, loss = given if isinstance(given, tuple) else ({}, given)
+            result = function(self, batch, outputs["logits"], loss)
+            more, loss = result if isinstance(result, tuple) else ({}, result)
             return BatchData(**outputs, **more), loss
 
     return Reading()
@@ -50,9 +50,9 @@ def by_torch(component, epochs=3, rate=1e-2):
     return [float(np.mean(each)) for each in losses]
 
 
-def by_jax(folder, component, **given):
-    given.setdefault("evaluated", DATA[:8])
-    trainer = make(folder, component, train=DATA[:40], kind=InOrder, **given)
+def by_jax(folder, component, **settings):
+    settings.setdefault("evaluated", DATA[:8])
+    trainer = make(folder, component, train=DATA[:40], kind=InOrder, **settings)
     return trainer, [row["train"]["loss"] for row in trainer.train()]
 
 
@@ -135,14 +135,14 @@ def test_numbers_among_the_outputs_are_those_of_each_batch(tmp_path, function):
     component = reading(function)
     make(tmp_path, component, metrics_computer=computer, nb_training_epochs=1).train()
     assert len(computer.outputs) == 3
-    for given, batch in zip(computer.outputs, computer.inputs, strict=True):
+    for returned, batch in zip(computer.outputs, computer.inputs, strict=True):
         with torch.no_grad():
             expected, _ = component.forward(batch, True, True)
-        assert given.keys() == expected.keys()
-        for name in given.keys() - {"logits"}:
-            assert type(given[name]) is float
-            assert given[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
-    assert len({given["rounded"] for given in computer.outputs}) > 1
+        assert returned.keys() == expected.keys()
+        for name in returned.keys() - {"logits"}:
+            assert type(returned[name]) is float
+            assert returned[name] == pytest.approx(expected[name], rel=1e-5, abs=1e-6), name
+    assert len({returned["rounded"] for returned in computer.outputs}) > 1
 
 
 def deciding(self, batch, logits, loss):
@@ -211,7 +211,8 @@ def only_finite(self, batch, logits, loss):
 def test_leaving_out_batches_loses_no_decision(tmp_path):
     skipping = Options(on_non_finite="skip")
     trainer = make(
-        *(tmp_path / "finite", reading(only_finite)),
+        tmp_path / "finite",
+        reading(only_finite),
         train=[*DATA[:40], *broken_data(1)],
         options=skipping,
     )

@@ -1,4 +1,4 @@
-"""A graph that is not what torch computes is refused; float32's noise is not."""
+"""Graphs that differ from torch are refused; float32 noise is not."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,7 @@ BATCH = {
 
 
 def verified(forward, batch, train=True, other=None, **content):
-    """Verify the graph of one forward, that of another one if given, against the first."""
+    """Verify the graph of `forward`, or of another function, against `forward` itself."""
     component = Component(forward, **content)
     graph = traced(Component(other or forward, **content), batch, train, **RULES)
     return verify(
@@ -65,7 +65,7 @@ def content():
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_what_torch_computes_passes(train):
+def test_correct_results_pass(train):
     result = verified(attending, BATCH, train, **content())
     assert 0 < result.relative < 1e-4
     state = 10 + 4
@@ -115,7 +115,7 @@ def test_a_wrong_lowering_is_found(monkeypatch, target, function, train):
         verified(forward, BATCH, train, inner=nn.Linear(8, 8))
 
 
-def test_the_worst_come_first_and_not_too_many():
+def test_a_few_of_the_largest_differences_are_shown():
     layers = nn.Sequential(*(nn.Linear(8, 8) for _ in range(6)))
 
     def forward(component, batch):
@@ -147,9 +147,9 @@ def test_the_parameters_with_a_gradient_are_compared():
         return {}, forward(component, batch)[1] + 0 * component.unused.weight.sum()
 
     layers = {"used": nn.Linear(8, 1), "unused": nn.Linear(2, 2)}
-    with pytest.raises(VerificationError, match=r"gradient of unused.weight: there in JAX only"):
+    with pytest.raises(VerificationError, match=r"gradient of unused.weight: only in JAX"):
         verified(forward, BATCH, other=other, **layers)
-    with pytest.raises(VerificationError, match=r"gradient of unused.weight: there in torch only"):
+    with pytest.raises(VerificationError, match=r"gradient of unused.weight: only in torch"):
         verified(other, BATCH, other=forward, **layers)
 
 
@@ -192,7 +192,7 @@ def test_a_deep_float32_model_passes():
 
 
 def test_gradients_that_are_only_noise_pass():
-    """A bias before a batch norm has none, nor has an attention's key bias."""
+    """The gradients of a bias before a batch norm and of an attention's key bias are noise."""
     torch.manual_seed(0)
 
     def forward(component, batch):
@@ -206,7 +206,7 @@ def test_gradients_that_are_only_noise_pass():
     verified(forward, BATCH, model=model, attention=attention)
 
 
-def test_bfloat16_is_given_its_own_tolerance():
+def test_bfloat16_has_its_own_tolerance():
     torch.manual_seed(0)
 
     def forward(component, batch):
@@ -313,7 +313,7 @@ def test_what_counts_as_different(actual, expected):
     assert largest(actual, expected).relative > 1e-3
 
 
-def test_integers_that_no_rounding_explains_are_compared_exactly():
+def test_integers_not_explained_by_rounding_are_compared_exactly():
     one, other = np.arange(300), np.arange(300) + (np.arange(300) == 7)
     assert largest(one, other, rounded={"x"}).relative == 0
     assert largest(one, other, rounded=()).relative > 1e-3

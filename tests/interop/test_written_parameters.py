@@ -1,4 +1,4 @@
-"""Components whose forward writes to what the optimizer updates, against medkit's Trainer."""
+"""Components whose forward writes to trained parameters, compared with medkit's Trainer."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ DATA = [
 
 
 class Bag(Classifier):
-    """Identifiers to one of three classes."""
+    """Classifies identifiers into three classes."""
 
     def __init__(self, **options):
         super().__init__(optimizer=torch.optim.SGD, momentum=0.9)
@@ -40,7 +40,7 @@ class Bag(Classifier):
 
 
 class Clamped(Bag):
-    """Keeps its weights positive from within forward."""
+    """Keeps its weights positive in forward."""
 
     def loss(self, batch):
         if self.model.training:
@@ -50,7 +50,7 @@ class Clamped(Bag):
 
 
 class Attacked(Bag):
-    """FGM: a second loss where the embeddings have moved along their gradient, then back."""
+    """FGM: adds a second loss at embeddings moved along their gradient, then moves them back."""
 
     backup: dict
 
@@ -94,7 +94,7 @@ class Attacked(Bag):
     ],
     ids=["max_norm", "max_norm of type 1", "clamped", "FGM", "FGM, copied back"],
 )
-def test_a_run_is_medkits(tmp_path, component, accumulation, caplog):
+def test_a_run_equals_medkits(tmp_path, component, accumulation, caplog):
     fields = {"gradient_accumulation_steps": accumulation, "learning_rate": 0.3}
     assert largest_difference(tmp_path, component, DATA, DATA[:4], **fields) < 1e-5
     assert "forward leaves" not in caplog.text
@@ -108,7 +108,7 @@ def test_evaluation_alone_writes_to_the_component(tmp_path):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_batch_that_is_left_out_writes_nothing(tmp_path, accumulation):
+def test_a_skipped_batch_writes_nothing(tmp_path, accumulation):
     class Filled(Bag):
         def loss(self, batch):
             value = batch["label"].float()
@@ -124,7 +124,7 @@ def test_a_batch_that_is_left_out_writes_nothing(tmp_path, accumulation):
     assert component.model[1].bias.tolist() == [2, 2, 2]
 
 
-def test_another_tensor_in_the_place_of_a_parameter_is_refused(tmp_path):
+def test_replacing_a_parameter_by_another_tensor_is_refused(tmp_path):
     class Replaced(Bag):
         def loss(self, batch):
             self.model[1].weight = nn.Parameter(self.model[1].weight.clamp(min=0))

@@ -1,4 +1,4 @@
-"""How a case is made: a small torch module or function, with inputs."""
+"""Test cases: small torch modules or functions, with inputs."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,6 @@
 """Forward and backward of a torch module as one functional aten graph, and that graph on JAX.
 
-The smallest tracer that the tests of the lowerings need; `medjax_torch.graph` is the real one.
+A minimal tracer for the tests of the lowerings; `medjax_torch.graph` is the real one.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ class Result(NamedTuple):
 
 
 class Rewrites(torch.overrides.TorchFunctionMode):
-    """What torch cannot trace is swapped for what it can."""
+    """Replaces functions that torch cannot trace."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -110,7 +110,7 @@ def functional_graph(function, flat):
         )(*flat)
         first.graph.set_codegen(torch.fx.graph.CodeGen())
         first.recompile()
-        # The interpreter hands the lines of the program from the first graph on to the second.
+        # The interpreter passes stack traces on from the first graph to the second.
         with torch.no_grad(), preserve_node_meta():
             replay = torch.fx.Interpreter(first).run
             graph = make_fx(
@@ -120,7 +120,7 @@ def functional_graph(function, flat):
                 _allow_non_fake_inputs=True,
             )(*flat)
     for node in list(graph.graph.nodes):
-        if node.target is aten.copy_.default:  # writes to the inputs; they are outputs already
+        if node.target is aten.copy_.default:  # a write to an input, which is already an output
             node.replace_all_uses_with(node.args[1])
             graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
@@ -135,7 +135,7 @@ def trace(module, inputs):
 
 def to_jax(tensor):
     tensor = tensor.detach().resolve_conj()
-    if tensor.dtype == torch.bfloat16:  # numpy has none
+    if tensor.dtype == torch.bfloat16:  # numpy has no bfloat16
         return jax.numpy.array(tensor.float().numpy(), jax.numpy.bfloat16)
     return jax.numpy.array(tensor.numpy(), copy=True)
 
@@ -145,7 +145,7 @@ def constants_of(graph):
     return {target: to_jax(getattr(graph, target)) for target in targets}
 
 
-# Compiling tiny graphs is most of the tests' time, and what they compute does not depend on it.
+# Compiling tiny graphs takes most of the tests' time, and results do not depend on it.
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 

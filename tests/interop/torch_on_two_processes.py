@@ -16,7 +16,7 @@ from medjax import sharding
 
 
 class Wide(Classifier):
-    """Has matrices that are worth splitting."""
+    """Has matrices large enough to be sharded."""
 
     def __init__(self):
         super().__init__()

@@ -13,7 +13,7 @@ DATA = [{"x": x, "y": int(y)} for x, y in zip(POINTS, CLASSES, strict=True)]
 
 
 class Classifier:
-    """Points to three classes."""
+    """Classifies points into three classes."""
 
     device = torch.device("cpu")
 
@@ -50,7 +50,7 @@ class Classifier:
 
 
 class Tagger(Classifier):
-    """Ragged identifiers to one of three tags each; Hugging Face names, labels of -100."""
+    """Tags ragged identifiers with three tags; Hugging Face column names, labels of -100."""
 
     def __init__(self, dropout=0.0):
         super().__init__()
@@ -77,7 +77,7 @@ def sentences(count=24):
 
 
 class Accuracy:
-    """A metrics computer that remembers how it was called."""
+    """A metrics computer that records its calls."""
 
     def __init__(self):
         self.outputs, self.inputs, self.computed = [], [], 0
@@ -94,7 +94,7 @@ class Accuracy:
 
 
 class Events:
-    """A callback that writes down every event with its arguments."""
+    """A callback that records every event with its arguments."""
 
     def __init__(self):
         self.seen = []
@@ -109,12 +109,18 @@ class Events:
         return note
 
 
-def make(folder, component=None, *, options=None, train=DATA, evaluated=DATA[:20], **given):
-    """Return a trainer with a configuration of few steps; `given` are fields and arguments."""
+def make(folder, component=None, *, options=None, train=DATA, evaluated=DATA[:20], **settings):
+    """Return a trainer with a short configuration; `settings` are fields and arguments."""
     arguments = ("metrics_computer", "lr_scheduler_builder", "callback", "mesh")
-    others = {name: given.pop(name) for name in arguments if name in given}
-    kind = given.pop("kind", Trainer)
-    fields = {"learning_rate": 1e-2, "nb_training_epochs": 3, "batch_size": 8, "seed": 3, **given}
+    others = {name: settings.pop(name) for name in arguments if name in settings}
+    kind = settings.pop("kind", Trainer)
+    fields = {
+        "learning_rate": 1e-2,
+        "nb_training_epochs": 3,
+        "batch_size": 8,
+        "seed": 3,
+        **settings,
+    }
     config = TrainerConfig(output_dir=folder, **fields)
     others.setdefault("callback", [])
     return kind(
@@ -127,5 +133,5 @@ def weights(component):
 
 
 def same(first, second):
-    """Tell whether two sets of weights are equal to the bit."""
+    """Return whether two sets of weights are equal bit for bit."""
     return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)

@@ -1,4 +1,4 @@
-"""Batches of torch tensors: loaded in a known order, padded to few shapes, turned into arrays."""
+"""Batches of torch tensors: loading in a known order, padding to few shapes, conversion."""
 
 from medjax_torch.batches.arrays import to_arrays as to_arrays
 from medjax_torch.batches.arrays import to_tensors as to_tensors

@@ -1,4 +1,4 @@
-"""Columns of tensors to the arrays a device uses, and arrays to tensors; memory is never shared."""
+"""Conversion between columns of tensors and arrays for the device; they never share memory."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _DTYPES = frozenset(
 
 
 def to_arrays(columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Return columns as arrays of the device's types: int64 as int32, float64 as float32.
+    """Convert columns to arrays of the device's dtypes: int64 to int32, float64 to float32.
 
     Parameters
     ----------
     columns : mapping of str to torch.Tensor
-        Dense tensors of any device.
+        Dense tensors on any device.
 
     Raises
     ------
     ValueError
         If an integer does not fit into 32 bits, or a tensor is sparse, quantised, nested, without
-        data, or of a type that JAX lacks; the message names the column.
+        data, or of a dtype that JAX lacks; the message names the column.
     """
     return {name: _to_array(name, tensor) for name, tensor in columns.items()}
 
@@ -52,15 +52,15 @@ def to_arrays(columns: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 def to_tensors(
     arrays: Mapping[str, Any], dtypes: Mapping[str, torch.dtype] | None = None
 ) -> dict[str, Tensor]:
-    """Return numpy or JAX arrays as tensors of the CPU.
+    """Convert numpy or JAX arrays to tensors on the CPU.
 
     Parameters
     ----------
     arrays : mapping of str to array
-        An array of no axes becomes a tensor of no axes.
+        Arrays of any shape; a scalar array becomes a scalar tensor.
     dtypes : mapping of str to torch.dtype, optional
-        Types of the tensors, such as the int64 that `to_arrays` made int32; an array without one
-        keeps its own.
+        Dtypes of the tensors, such as the int64 that `to_arrays` converted to int32; an array that
+        is not listed keeps its own.
     """
     dtypes = dtypes or {}
     tensors = {name: to_torch(np.asarray(array)) for name, array in arrays.items()}
@@ -68,14 +68,14 @@ def to_tensors(
 
 
 def _to_array(name: str, tensor: Tensor) -> np.ndarray:
-    found = _unsupported(tensor)
-    if found:
+    unsupported = _unsupported(tensor)
+    if unsupported:
         msg = (
-            f"column {name!r} is {found}; expected a dense tensor of numbers that JAX has. Convert "
-            "it in collate, or return it as a list to keep it on the host"
+            f"column {name!r} is {unsupported}; expected a dense tensor of a dtype that JAX has. "
+            "Convert it in collate, or return it as a list to keep it on the host"
         )
         raise ValueError(msg)
-    # A conjugated or negated view is lazy in torch and has no counterpart in numpy.
+    # Conjugated and negated views are lazy in torch and have no counterpart in numpy.
     return narrow(name, to_numpy(tensor.resolve_conj().resolve_neg()))
 
 
@@ -85,7 +85,7 @@ def _unsupported(tensor: Tensor) -> str:
     if tensor.is_quantized or tensor.dtype not in _DTYPES:
         return f"a tensor of {tensor.dtype}"
     if tensor.layout != torch.strided:
-        return f"a tensor of the layout {tensor.layout}"
+        return f"a tensor with the layout {tensor.layout}"
     if tensor.is_meta:
-        return "a tensor of the device 'meta', which has no values"
+        return "a tensor on the device 'meta', which has no values"
     return ""

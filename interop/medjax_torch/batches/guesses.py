@@ -1,4 +1,4 @@
-"""What may be ragged in a batch and how it may be padded, for a proof to decide."""
+"""Guesses which axes of a batch are ragged and how to pad them, for `padding_proof` to check."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from medjax_torch.batches.padding import ROWS, Ragged, Slot, holds, padding_rules
 
 LABELS = "labels"
-"""The ragged column that other tasks use for something else, such as one entry for each class."""
+"""A column that is ragged in some tasks and not in others, such as one entry for each class."""
 
 _IGNORED = -100
 """The ``ignore_index`` of torch's cross entropy."""
 
 _LABEL = re.compile(r"label|target|tag|class|(^|_)y($|_)", re.IGNORECASE)
 
-_MOST = 16  # guesses, each of which costs a forward pass or more
+_MOST = 16  # guesses; each one costs at least a forward pass
 
 
 class Guesses:
-    """What to try, the most probable first.
+    """The guesses to try, the most probable first.
 
     Parameters
     ----------
     padding : mapping of str to float or None
-        `Options.padding`: fills of the user's, None for columns that are never padded.
+        `Options.padding`: the user's fills, None for columns that are never padded.
     lengths : sequence of int
         `Options.length_ladder`.
     """
@@ -40,18 +40,18 @@ class Guesses:
         self._lengths = tuple(lengths)
 
     def of_length(self, batch: Mapping[str, Any], without: set[Slot]) -> Iterator[Ragged]:
-        """Yield which axes may be as long as the batch's texts.
+        """Yield the axes that may have the length of the batch's texts.
 
-        The first column of the rules that the batch has, other than ``labels``, sets the length
-        by its second axis, and other columns of the rules that agree have it too. What agrees
-        besides, ``labels`` included, may do so by accident.
+        The length is the second axis of the first column that has a padding rule, other than
+        ``labels``. Other columns with a rule and this length certainly share it. Further axes of
+        this length, ``labels`` included, may have it by coincidence.
 
         Parameters
         ----------
         batch : mapping
             A batch.
         without : set of (str, int)
-            Axes that are known not to be ragged.
+            Axes known not to be ragged.
         """
         tensors = {name: batch[name] for name in self._rules if _has_axes(batch.get(name))}
         anchors = [name for name in tensors if name != LABELS]
@@ -64,7 +64,7 @@ class Guesses:
             yield from self._filled(batch, slots, self._lengths)
 
     def of_group(self, batch: Mapping[str, Any], slots: Sequence[Slot]) -> Iterator[Ragged]:
-        """Yield how axes may be padded that were seen to vary together.
+        """Yield ways to pad axes whose sizes vary together.
 
         First axes are padded to `ROWS`, others to the lengths of the ladder and beyond.
         """
@@ -72,11 +72,11 @@ class Guesses:
             return
         first = any(axis == 0 for _, axis in slots)
         ladder = ROWS if first else self._lengths + _beyond(self._lengths[-1])
-        # A label, which is ignored where a constant pads it, is a bad measure of the size.
+        # Padded labels are ignored, so their size is a poor measure; put them last.
         slots = sorted(slots, key=lambda slot: bool(_LABEL.search(slot[0])))
         filled = list(self._filled(batch, slots, ladder))
         yield filled[0]
-        if first:  # entries that occur are ones that forward can take
+        if first:  # repeated entries are always valid for forward
             fills = filled[0].fills
             repeated = {
                 name: fill if fill == _IGNORED or name in self._given else None
@@ -97,7 +97,7 @@ class Guesses:
     def _filled(
         self, batch: Mapping[str, Any], slots: Sequence[Slot], ladder: tuple[int, ...]
     ) -> Iterator[Ragged]:
-        """Yield the axes with the most probable fills, then with one of them changed."""
+        """Yield the axes with their most probable fills, then with one fill changed at a time."""
         names = dict.fromkeys(name for name, _ in slots)
         choices = {name: self._fills(name, batch[name]) for name in names}
         best: dict[str, float | None] = {name: fills[0] for name, fills in choices.items()}
@@ -119,10 +119,10 @@ class Guesses:
 
 
 def _subsets(sure: list[Slot], doubtful: list[Slot]) -> Iterator[list[Slot]]:
-    """Yield all axes, then without the doubtful ones, one column at a time and all of them."""
+    """Yield all axes, then all but some of the doubtful ones: an axis, a column, or all."""
     columns = list(dict.fromkeys(name for name, _ in doubtful))
 
-    def found() -> Iterator[list[Slot]]:
+    def candidates() -> Iterator[list[Slot]]:
         yield doubtful
         for slot in doubtful:
             yield [other for other in doubtful if other != slot]
@@ -132,7 +132,7 @@ def _subsets(sure: list[Slot], doubtful: list[Slot]) -> Iterator[list[Slot]]:
         for name in columns:
             yield [slot for slot in doubtful if slot[0] == name]
 
-    distinct = dict.fromkeys(tuple(subset) for subset in found())
+    distinct = dict.fromkeys(tuple(subset) for subset in candidates())
     for subset in itertools.islice(distinct, _MOST):
         yield [*sure, *subset]
 
@@ -142,6 +142,6 @@ def _has_axes(column: Any) -> bool:
 
 
 def _beyond(last: int) -> tuple[int, ...]:
-    """Return twice and three times the powers of two above `last`."""
+    """Return the numbers 2^n and 3 * 2^n above `last`."""
     powers = [2**power for power in range(1, 30)]
     return tuple(sorted(n for p in powers for n in (2 * p, 3 * p) if n > last))

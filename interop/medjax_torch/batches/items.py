@@ -1,4 +1,4 @@
-"""Items of a user's dataset, preprocessed when a DataLoader asks for them."""
+"""Datasets that preprocess a user's items when a DataLoader requests them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Collate = Callable[[Sequence[Any]], Any]
 
 @dataclasses.dataclass
 class Position:
-    """Where the next iteration of a loader begins; its dataset and its sampler share one.
+    """Where the next iteration of a loader starts; shared by its dataset and its sampler.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Position:
     epoch : int
         Epoch, counted from 1.
     start : int
-        First batch. The iteration that reads it sets it back to 0.
+        First batch. The iteration that reads it resets it to 0.
     """
 
     seed: int
@@ -37,17 +37,17 @@ class Position:
 
 
 class Work:
-    """What is done to items: read and preprocess them, and collate what comes of it.
+    """The processing of items: reading, preprocessing and collating.
 
-    Worker processes get it as bytes. torch would otherwise move every tensor of the component into
-    shared memory, where a model is larger than what containers commonly have.
+    It is pickled to bytes for worker processes. Otherwise torch would move every tensor of the
+    component to shared memory, which in containers is often too small for a model.
 
     Parameters
     ----------
     examples : Examples
-        Reads and preprocesses.
+        Reads and preprocesses items.
     collate : callable
-        Examples to batch.
+        Joins examples to a batch.
     """
 
     def __init__(self, examples: Examples, collate: Collate) -> None:
@@ -58,21 +58,21 @@ class Work:
         return _unpack, (pickle.dumps((self.examples, self.collate)),)
 
     def check_pickles(self) -> None:
-        """Raise ValueError if the dataset or the component cannot be sent to a process."""
+        """Raise ValueError if the dataset or the component cannot be sent to worker processes."""
         parts: dict[str, Any] = {"dataset": self.examples.dataset}
         for name, function in (("preprocess", self.examples.preprocess), ("collate", self.collate)):
             owner = getattr(function, "__self__", None)
             parts |= {"component": owner} if owner is not None else {f"function {name}": function}
         for name, part in parts.items():
             try:
-                # Written and not kept, for a component may hold a large model.
+                # Discarded rather than kept in memory, as a component may hold a large model.
                 with open(os.devnull, "wb") as sink:
                     pickle.dump(part, sink)
             except Exception as error:
                 kind = type(part).__name__
                 msg = (
                     f"the {name}, a {kind}, cannot be sent to worker processes "
-                    f"({type(error).__name__}: {error}); define it at the top of a module and "
+                    f"({type(error).__name__}: {error}); define it at the top level of a module, "
                     "without open files, lambdas or locks, or set dataloader_nb_workers=0"
                 )
                 raise ValueError(msg) from error
@@ -83,7 +83,7 @@ def _unpack(pickled: bytes) -> Work:
 
 
 class WorkerCollate:
-    """Collates in a worker process, with the component that the dataset there has."""
+    """Collates in a worker process, using the same copy of the component as the dataset."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -94,14 +94,14 @@ class WorkerCollate:
 
 
 class ItemDataset(Dataset[Any]):
-    """Preprocesses an item when it is asked for, as medkit's trainer does.
+    """A map-style dataset that preprocesses an item on request, as medkit's trainer does.
 
     Parameters
     ----------
     work : Work
-        Its dataset is of map style.
+        Processing of a map-style dataset.
     position : Position
-        For the epoch, which `preprocess` sees through ``rng=`` if it has that parameter.
+        Its epoch seeds the ``rng=`` argument of `preprocess`, if it has that parameter.
     cache : bool
         Whether every example is kept, so that each item is preprocessed once. Collate gets a
         shallow copy.
@@ -109,14 +109,14 @@ class ItemDataset(Dataset[Any]):
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or the cache would freeze what is random.
+        If the dataset has no length or no items, or if random preprocessing would be cached.
     """
 
     def __init__(self, work: Work, position: Position, *, cache: bool = False) -> None:
         if cache and work.examples.is_random:
             msg = (
-                "cache_preprocessed=True keeps the first result of preprocess, but this "
-                "preprocess draws from rng=; switch the cache off or drop the parameter"
+                "cache_preprocessed=True keeps the first result of preprocess, but this preprocess "
+                "draws from rng=; set cache_preprocessed=False or remove the parameter"
             )
             raise ValueError(msg)
         self._nb_items = length_of(work.examples.dataset)
@@ -150,32 +150,32 @@ class ItemDataset(Dataset[Any]):
             return self._example(index)
 
     def __getitems__(self, indices: list[int]) -> list[Any]:
-        """Return the examples of a batch's items, as torch's DataLoader asks for them.
+        """Return the examples of a batch's items; torch's DataLoader calls this.
 
         Raises
         ------
         ItemError
-            As for a single item.
+            If an item cannot be read or preprocessed; the cause is chained.
         """
         if not (self._cache or self._kept):
-            # Most loaders, always: of a tiny model's step the rest would be a twentieth.
+            # The usual case; the code below would take 5% of a tiny model's step.
             return self.work.examples(self.position.epoch, indices)
         missing = [index for index in indices if index not in self._kept]
         made = dict(zip(missing, self.work.examples(self.position.epoch, missing), strict=True))
         if self._cache:
             self._kept |= made
             return [copy.copy(self._kept[index]) for index in indices]
-        held = {index: self._kept.pop(index) for index in {*indices} - made.keys()}
-        return [made[index] if index in made else held[index] for index in indices]
+        made |= {index: self._kept.pop(index) for index in {*indices} - made.keys()}
+        return [made[index] for index in indices]
 
     def peek(self, index: int) -> Any:
-        """Return an example and keep it for the `__getitem__` that follows."""
+        """Return an example and keep it for the next `__getitem__`."""
         if index not in self._kept:
             self._kept[index] = self._example(index)
         return self._kept[index]
 
     def forget(self) -> None:
-        """Drop the examples that were peeked at and never asked for, unless all are kept."""
+        """Drop examples that were peeked at but not requested, unless all are cached."""
         if not self._cache:
             self._kept.clear()
 
@@ -184,14 +184,14 @@ class ItemDataset(Dataset[Any]):
 
 
 class StreamDataset(IterableDataset[Any]):
-    """Preprocesses the items of a stream in the order in which they come.
+    """An iterable dataset that preprocesses the items of a stream in their order.
 
     Parameters
     ----------
     work : Work
-        Its dataset is iterable and has a length.
+        Processing of an iterable dataset that has a length.
     position : Position
-        For the epoch.
+        Provides the epoch.
 
     Raises
     ------
@@ -218,14 +218,14 @@ class StreamDataset(IterableDataset[Any]):
         ValueError
             If the stream has fewer or more items than its length says.
         """
-        whole = self.work.examples
-        stream: Any = whole.dataset
+        of_stream = self.work.examples
+        stream: Any = of_stream.dataset
         current: dict[int, Any] = {}
-        examples = Examples(current, whole.preprocess, whole.seed)
+        examples = Examples(current, of_stream.preprocess, of_stream.seed)
         count = 0
         for item in stream:
             if count == self._nb_items:
-                raise ValueError(self._miscounted(stream, "goes on after them"))
+                raise ValueError(self._miscounted(stream, "has further items"))
             current.clear()
             current[count] = item
             yield examples(self.position.epoch, [count])[0]
@@ -233,10 +233,10 @@ class StreamDataset(IterableDataset[Any]):
         if count < self._nb_items:
             raise ValueError(self._miscounted(stream, f"ends after {count}"))
 
-    def _miscounted(self, stream: Any, found: str) -> str:
+    def _miscounted(self, stream: Any, observed: str) -> str:
         return (
-            f"the data, a {type(stream).__name__}, has the length {self._nb_items} but {found}; "
-            "epochs and schedules count on the length, so correct its __len__ or pass a list"
+            f"the data, a {type(stream).__name__}, has the length {self._nb_items} but {observed}; "
+            "epochs and schedules depend on the length, so correct its __len__ or pass a list"
         )
 
 
@@ -254,7 +254,7 @@ def stream_length(data: Any) -> int:
     except (TypeError, NotImplementedError) as error:
         msg = (
             f"the data is a {kind}, a stream without a length; expected one with __len__, since "
-            "epochs, schedules and resuming count batches. Give it a __len__ or pass list(data)"
+            "epochs, schedules and resuming count batches. Add a __len__ or pass list(data)"
         )
         raise ValueError(msg) from error
     if nb_items == 0:

@@ -1,4 +1,4 @@
-"""The torch DataLoader of a dataset and a component."""
+"""The torch DataLoader for a dataset and a component."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def make_dataloader(
     cache_preprocessed: bool = False,
     worker_timeout: float = 300.0,
 ) -> DataLoader[Any]:
-    """Return the DataLoader of a dataset: items preprocessed lazily, batches from `collate`.
+    """Return a DataLoader that preprocesses items on demand and collates them to batches.
 
-    It draws nothing from torch's global generator. `epoch_batches` reads it at any epoch.
+    It does not draw from torch's global generator. `epoch_batches` can read it at any epoch.
 
     Parameters
     ----------
@@ -48,34 +48,35 @@ def make_dataloader(
         A list, a torch or Hugging Face dataset, anything with ``__len__`` and ``__getitem__``. A
         stream needs a ``__len__`` too; it keeps its own order.
     component : TrainableComponent
-        Its `preprocess` and `collate` are used.
+        Provides `preprocess` and `collate`.
     batch_size : int
-        Rows of a batch.
+        Rows in a batch.
     shuffle : bool
         Whether the order changes with the epoch.
     seed : int
         Seed of the order.
     nb_workers : int
-        Spawned processes that preprocess and collate; they stay until `close_workers`.
+        Number of spawned processes that preprocess and collate; they run until `close_workers`.
     drop_last : bool
-        Whether a last batch with fewer rows is left out.
+        Whether to drop a last batch with fewer rows.
     pin_memory : bool
-        As for torch's DataLoader.
+        As in torch's DataLoader.
     order : {"uniform", "medkit"}
-        How items are shuffled: as by medjax, or as by medkit's trainer (see `medkit_order`).
+        Whether items are shuffled as in medjax, or as in medkit's trainer (see `medkit_order`).
     length_window : int
-        Batches grouped by length together; 0 for none. Lengths are measured in this process.
+        Number of batches grouped by length together, 0 for no grouping. Lengths are measured in
+        this process.
     padding : mapping of str to float or None, optional
-        Ragged columns besides the Hugging Face ones, for measuring.
+        Ragged columns besides the Hugging Face ones, whose length is measured.
     cache_preprocessed : bool
-        Whether examples are kept in memory; needs ``nb_workers=0``.
+        Whether examples are kept in memory; requires ``nb_workers=0``.
     worker_timeout : float
-        Seconds to wait for a batch of the workers, their start included.
+        Seconds to wait for a batch from the workers, including their start.
 
     Raises
     ------
     ValueError
-        If the data has no length or no items, cannot be sent to workers, or options disagree.
+        If the data has no length or no items, cannot be sent to workers, or options conflict.
     """
     _check(nb_workers, order, length_window, cache_preprocessed)
     position = Position(seed)
@@ -85,7 +86,7 @@ def make_dataloader(
         "drop_last": drop_last,
         "pin_memory": pin_memory,
         "collate_fn": component.collate,
-        # A generator of its own: the loader takes a seed for its workers from it.
+        # A separate generator, from which the loader draws a seed for its workers.
         "generator": torch.Generator().manual_seed(seed),
     }
     if isinstance(data, IterableDataset):
@@ -104,7 +105,7 @@ def make_dataloader(
             )
     if drop_last and len(dataset) < batch_size:
         msg = f"the data has {len(dataset)} items, fewer than batch_size={batch_size}"
-        raise ValueError(f"{msg}, so drop_last=True leaves no batch; lower one or drop the other")
+        raise ValueError(f"{msg}, so drop_last=True leaves no batch; reduce batch_size or unset it")
     if nb_workers:
         common |= _worker_arguments(work, nb_workers, worker_timeout)
     return DataLoader(dataset, **common)
@@ -114,12 +115,15 @@ def _check(nb_workers: int, order: str, length_window: int, cache_preprocessed: 
     if order not in ("uniform", "medkit"):
         raise ValueError(f"order is {order!r}; expected 'uniform' or 'medkit'")
     if order == "medkit" and length_window:
-        msg = f"order='medkit' was asked for with length_window={length_window}, which changes it"
+        msg = (
+            f"order='medkit' conflicts with length_window={length_window}, which changes the order"
+        )
         raise ValueError(f"{msg}; set length_window=0, or order='uniform'")
     if cache_preprocessed and nb_workers:
         msg = (
-            f"cache_preprocessed=True was asked for with dataloader_nb_workers={nb_workers}; each "
-            "worker would fill a cache of its own. Set one of them to 0 or False"
+            f"cache_preprocessed=True conflicts with dataloader_nb_workers={nb_workers}, as each "
+            "worker would fill its own cache; set cache_preprocessed=False or "
+            "dataloader_nb_workers=0"
         )
         raise ValueError(msg)
 
@@ -127,13 +131,13 @@ def _check(nb_workers: int, order: str, length_window: int, cache_preprocessed: 
 def _check_stream(nb_workers: int, cache_preprocessed: bool) -> None:
     if nb_workers > 1:
         msg = (
-            f"the data is a stream and dataloader_nb_workers is {nb_workers}; each worker would "
-            "read all of it. Set dataloader_nb_workers to 0 or 1, or pass a map-style dataset"
+            f"the data is a stream and dataloader_nb_workers is {nb_workers}, but each worker "
+            "would read all of it; set dataloader_nb_workers to 0 or 1, or pass a map-style dataset"
         )
         raise ValueError(msg)
     if cache_preprocessed:
-        msg = "cache_preprocessed=True was asked for, but the data is a stream without positions"
-        raise ValueError(f"{msg} to keep examples by; switch it off, or pass a map-style dataset")
+        msg = "cache_preprocessed=True needs items with an index, but the data is a stream"
+        raise ValueError(f"{msg}; set cache_preprocessed=False, or pass a map-style dataset")
 
 
 def _order(name: str, nb_items: int, shuffle: bool) -> Order:
@@ -148,12 +152,12 @@ def _worker_arguments(work: Work, nb_workers: int, timeout: float) -> dict[str, 
     return {
         "num_workers": nb_workers,
         "collate_fn": WorkerCollate(work),
-        # A forked process that touches JAX hangs.
+        # A forked process hangs when it uses JAX.
         "multiprocessing_context": "spawn",
         "timeout": timeout,
         "worker_init_fn": _start_worker,
-        # Spawning imports torch and JAX, which takes seconds. A worker is told the epoch when it
-        # starts, so those that need it start anew in each.
+        # Spawning takes seconds, as it imports torch and JAX. A worker learns the epoch when it
+        # starts, so workers that need the epoch are restarted for each one.
         "persistent_workers": not work.examples.is_random,
     }
 

@@ -1,4 +1,4 @@
-"""Mappings of the type that `collate` returns, with other columns."""
+"""Copies of a collated batch with other columns, of the same type."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 
 
 def rebuilt(batch: Mapping[str, Any], columns: Mapping[str, Any]) -> Any:
-    """Return a new mapping of the type of `batch` that holds `columns`.
+    """Return a new mapping of the type of `batch` with the columns `columns`.
 
     Parameters
     ----------
     batch : mapping
-        A BatchData, a dict, transformers' BatchEncoding, or any mapping made from a dict.
+        A BatchData, a dict, transformers' BatchEncoding, or any mapping that can be constructed
+        from a dict. It is not changed.
     columns : mapping
-        What the new one holds.
+        The columns of the new mapping.
 
     Raises
     ------
     TypeError
-        If the type cannot be made from a dict.
+        If the type cannot be constructed from a dict.
     """
     if isinstance(batch, dict | collections.UserDict):
-        # Copying, unlike calling the type, keeps the attributes of a BatchEncoding and needs no
-        # constructor that takes a mapping.
+        # Unlike calling the type, copying keeps the attributes of a BatchEncoding and does not
+        # need a constructor that takes a mapping.
         new = copy.copy(batch)
         new.clear()
         for name, column in columns.items():
@@ -34,16 +35,16 @@ def rebuilt(batch: Mapping[str, Any], columns: Mapping[str, Any]) -> Any:
     kind: Any = type(batch)
     try:
         new = kind(dict(columns))
-        held = {name: new[name] for name in new}
+        content = {name: new[name] for name in new}
     except Exception as error:
         raise _not_rebuilt(batch) from error
-    if held.keys() != columns.keys() or any(held[name] is not columns[name] for name in held):
+    if content.keys() != columns.keys() or any(content[n] is not columns[n] for n in content):
         raise _not_rebuilt(batch)
     return new
 
 
 def _not_rebuilt(batch: Mapping[str, Any]) -> TypeError:
     return TypeError(
-        f"the batch is a {type(batch).__name__}, which cannot be made from a dict, so it can be "
-        "neither padded nor traced; return a dict or a BatchData from collate"
+        f"the batch is a {type(batch).__name__}, which cannot be constructed from a dict, so it "
+        "can be neither padded nor traced; return a dict or a BatchData from collate"
     )

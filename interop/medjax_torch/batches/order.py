@@ -1,4 +1,4 @@
-"""Samplers whose order is a function of seed and epoch, from any batch on."""
+"""Samplers whose order is a function of seed and epoch, and that can start at any batch."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from medjax.data.order import batches_by_length
 from medjax_torch.batches.items import ItemDataset, Position
 
 Order = Callable[[int, int], np.ndarray]
-"""Seed and epoch to the order of the items."""
+"""Takes seed and epoch; returns the order of the items, shape (items,)."""
 
 
 def medkit_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
-    """Return the order medkit's trainer gives its training items under the same seed.
+    """Return the order of the training items in medkit's trainer with the same seed.
 
-    medkit draws from torch's global generator, which it seeds once. In each epoch the DataLoaders
-    take three numbers from it: the training one a seed for its workers and one for its sampler,
-    the evaluation one a seed for its workers. Here they are drawn from a generator of its own, so
-    any epoch can be had by itself. It is medkit's order as long as nothing else draws from the
-    global generator there; dropout on the CPU does, from the second epoch on.
+    medkit draws from torch's global generator, which it seeds once. In each epoch its DataLoaders
+    draw three numbers: a worker seed and a sampler seed for training, and a worker seed for
+    evaluation. This function repeats these draws from a separate generator, so it can start at any
+    epoch. The result is medkit's order as long as nothing else draws from the global generator in
+    medkit. Dropout on the CPU does, so with it the orders differ from the second epoch on.
 
     Parameters
     ----------
@@ -54,17 +54,17 @@ def medkit_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
 
 
 class Lengths:
-    """Lengths of preprocessed items; a known length is not measured again.
+    """Measures and remembers the lengths of preprocessed items.
 
     Parameters
     ----------
     dataset : ItemDataset
-        Whose items are measured, in this process.
+        The items to measure, in this process.
     fills : mapping of str to float
-        The ragged columns; an item is as long as its longest one.
+        The ragged columns; the length of an item is that of its longest one.
     hand_over : bool
-        Whether what was preprocessed to be measured is left with the dataset, for the loader to
-        take; pointless if the loader's dataset lives in another process.
+        Whether the dataset keeps the measured examples for the loader; pointless if the loader
+        uses a copy of the dataset in another process.
     """
 
     def __init__(self, dataset: ItemDataset, fills: Mapping[str, float], hand_over: bool) -> None:
@@ -74,13 +74,13 @@ class Lengths:
         self._known = np.full(len(dataset), -1, dtype=np.int32)
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the lengths of the items of a window, shape (len(indices),), int32.
+        """Return the lengths of a window's items, shape (len(indices),), int32.
 
-        All are 0 if the first item has no ragged column, for then the others are not looked at.
+        If the first item has no ragged column, all lengths are 0 and no other item is measured.
         """
         self._dataset.forget()
         if self._dataset.is_random:
-            # A length of another epoch would make the order depend on where the run began.
+            # With lengths from another epoch, the order would depend on where the run started.
             self._known.fill(-1)
         if self._length(indices[0]) == 0:
             return np.zeros(len(indices), dtype=np.int32)
@@ -97,23 +97,24 @@ class Lengths:
 
 
 class EpochSampler(Sampler[int]):
-    """Indices of an epoch's items, for torch to cut into batches.
+    """Yields the indices of an epoch's items, for torch to cut into batches.
 
     Parameters
     ----------
     order : Order
-        What orders the items, shape (items,).
+        Returns the order of the items, shape (items,).
     nb_items : int
         Length of the dataset.
     position : Position
-        Which seed and epoch, and from which batch on.
+        Seed, epoch and first batch.
     batch_size : int
-        Rows of a batch.
+        Rows in a batch.
 
     Attributes
     ----------
     handed_out : collections.deque of int
-        What the latest iteration has yielded; whoever pairs batches with indices takes from it.
+        Indices yielded by the latest iteration, from which the caller that pairs batches with
+        indices removes them.
     """
 
     def __init__(self, order: Order, nb_items: int, position: Position, batch_size: int) -> None:
@@ -124,7 +125,7 @@ class EpochSampler(Sampler[int]):
         self._nb_items = nb_items
 
     def __len__(self) -> int:
-        """Return the number of items of a whole epoch."""
+        """Return the number of items in an epoch."""
         return self._nb_items
 
     @property
@@ -138,7 +139,7 @@ class EpochSampler(Sampler[int]):
 
     @property
     def start(self) -> int:
-        """First batch of the next iteration; 0 again once that has begun."""
+        """First batch of the next iteration; reset to 0 when that starts."""
         return self.position.start
 
     @start.setter
@@ -146,7 +147,7 @@ class EpochSampler(Sampler[int]):
         self.position.start = start
 
     def __iter__(self) -> Iterator[int]:
-        """Return the indices from the position on."""
+        """Yield the indices, starting at the position."""
         epoch, start = self.epoch, self.start
         self.start = 0
         handed_out = self.handed_out = collections.deque()
@@ -172,9 +173,10 @@ class EpochSampler(Sampler[int]):
 
 
 class GroupedSampler(EpochSampler):
-    """An order in which items of similar length share a batch.
+    """Yields an order in which items of similar length share a batch.
 
-    The batches are those of medjax's loader: windows of the order, cut by length.
+    The batches are those of medjax's loader: the order is cut into windows, and each window is
+    grouped by length.
 
     Parameters
     ----------
@@ -183,9 +185,9 @@ class GroupedSampler(EpochSampler):
     lengths : Lengths
         Measures the items of a window.
     window : int
-        Batches that are grouped together.
+        Number of batches that are grouped together.
     shuffle : bool
-        Whether the batches of a window are shuffled; if not they go from short to long.
+        Whether the batches of a window are shuffled; otherwise they are sorted from short to long.
     """
 
     def __init__(

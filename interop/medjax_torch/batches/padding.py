@@ -1,4 +1,4 @@
-"""Ragged axes of a collated torch batch, padded to few sizes."""
+"""Padding the ragged axes of a collated torch batch to few sizes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ Slot = tuple[str, int]
 """A column and one of its axes."""
 
 ROWS = tuple(2**power for power in range(5, 31))
-"""The ladder of first axes: coarse, as each size costs a compilation and few rows cost little."""
+"""Sizes of first axes: coarse, as each size costs a compilation and extra rows cost little."""
 
 
 def padding_rules(padding: Mapping[str, float | None]) -> dict[str, float]:
-    """Return column to fill: the Hugging Face columns with the user's added, changed or dropped.
+    """Return the fill of each column: the Hugging Face defaults, overridden by the user's.
+
+    Parameters
+    ----------
+    padding : mapping of str to float or None
+        `Options.padding`; None removes a column.
 
     Examples
     --------
@@ -32,16 +37,16 @@ def padding_rules(padding: Mapping[str, float | None]) -> dict[str, float]:
 
 
 class Ragged(NamedTuple):
-    """A size in which batches differ, and the axes that have it.
+    """Axes that share a size which varies between batches.
 
     Attributes
     ----------
     slots : tuple of (str, int)
-        Columns with one of their axes each. The first one tells the size.
+        Pairs of a column and one of its axes. The size is read from the first one.
     fills : mapping of str to float or None
-        Column to the value that pads it; None repeats its last entry.
+        The padding value of each column; None repeats its last entry.
     ladder : tuple of int
-        Increasing sizes to pad to.
+        Sizes to pad to, increasing.
 
     Examples
     --------
@@ -56,40 +61,41 @@ class Ragged(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns."""
+        """Names of the columns, without duplicates."""
         return tuple(dict.fromkeys(name for name, _ in self.slots))
 
     def size(self, batch: Mapping[str, Any]) -> int:
-        """Return the size in a batch that has the first slot."""
+        """Return the size in a batch, read from the first slot."""
         name, axis = self.slots[0]
         size: int = batch[name].shape[axis]
         return size
 
     def agrees(self, batch: Mapping[str, Any]) -> bool:
-        """Tell whether all axes are of one size in a batch that has them."""
+        """Return whether all axes have the same size in a batch."""
         return len({batch[name].shape[axis] for name, axis in self.slots}) == 1
 
     def rung(self, size: int) -> int:
-        """Return the size to pad to: `size` itself beyond the ladder, or if there is nothing."""
+        """Return the size to pad to; `size` itself if it is 0 or beyond the ladder."""
         return next((rung for rung in self.ladder if rung >= size > 0), size)
 
 
 def resized(batch: Mapping[str, Any], sizes: Iterable[tuple[Ragged, int]]) -> Any:
-    """Return the batch with ragged axes padded or cut to given sizes.
+    """Pad or cut ragged axes of a batch to the specified sizes.
 
     Parameters
     ----------
     batch : mapping
-        Has the columns; it is left as it is.
+        A batch with all the columns concerned. It is not changed.
     sizes : iterable of (Ragged, int)
-        What to change; the batch itself is returned if it has these sizes.
+        Ragged axes and their new sizes. If the batch already has these sizes, it is returned
+        itself.
 
     Raises
     ------
     TypeError
-        If the batch is of a type that cannot be rebuilt.
+        If the type of the batch cannot be rebuilt.
     ValueError
-        If a column cannot hold the value that pads it.
+        If the dtype of a column cannot represent its padding value.
     """
     changed: dict[str, Tensor] = {}
     for ragged, size in sizes:
@@ -111,8 +117,8 @@ def _resized(name: str, column: Tensor, axis: int, size: int, fill: float | None
         return torch.cat([column, last.expand(shape)], axis)
     if not holds(column.dtype, fill):
         msg = (
-            f"column {name!r} is of {column.dtype}, which cannot hold {fill}, the value that pads "
-            "it; give Options(padding={column: fill}) with another value, or None to leave it"
+            f"column {name!r} is of {column.dtype}, which cannot hold its padding value {fill}; "
+            "set another one with Options(padding={column: fill}), or None to not pad the column"
         )
         raise ValueError(msg)
     widths = [0, 0] * (column.ndim - 1 - axis) + [0, extra]
@@ -121,7 +127,7 @@ def _resized(name: str, column: Tensor, axis: int, size: int, fill: float | None
 
 @functools.cache
 def holds(dtype: torch.dtype, fill: float) -> bool:
-    """Tell whether a column of `dtype` can hold a value without changing it."""
+    """Return whether `dtype` can represent a value exactly."""
     if dtype.is_floating_point or dtype.is_complex:
         return True
     return torch.tensor(fill, dtype=torch.float64).to(dtype).item() == fill

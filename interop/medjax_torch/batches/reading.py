@@ -1,4 +1,4 @@
-"""The batches of any DataLoader, ours or a user's, from any position on."""
+"""Reading the batches of a DataLoader, `make_dataloader`'s or a user's, from any position."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medjax_torch.batches.order import EpochSampler
 
 EpochBatch = tuple[np.ndarray | None, Mapping[str, Any]]
 
-# What torch makes of an ItemError that a worker raised: text, with the worker's traceback before.
+# torch turns an ItemError raised in a worker into text, preceded by the worker's traceback.
 _ITEM = re.compile(
     r"ItemError: item (\d+) of the dataset could not be preprocessed: (.*); fix", re.DOTALL
 )
@@ -26,34 +26,34 @@ _ITEM = re.compile(
 def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Generator[EpochBatch]:
     """Yield the batches of an epoch with the indices of their items.
 
-    A loader made by `make_dataloader` begins at the batch asked for, and the earlier items are not
-    even read. Any other is iterated as it is, in the order it has, and its first batches are
-    dropped; what it draws from torch's global generator it draws. With workers, read it in the main
-    thread: they work ahead by themselves, and in another thread torch notices a worker that died
-    only after the loader's timeout.
+    A loader from `make_dataloader` starts directly at batch `start`, without reading the items
+    before it. Any other loader is iterated in its own order, its first `start` batches are
+    discarded, and it may draw from torch's global generator. Read a loader with workers in the main
+    thread: the workers prefetch anyway, and in another thread torch notices that a worker died only
+    after the loader's timeout.
 
     Parameters
     ----------
     loader : torch.utils.data.DataLoader
-        Ours, or one that a user's `get_dataloader` returned.
+        From `make_dataloader`, or from a user's `get_dataloader`.
     epoch : int
         Epoch, counted from 1.
     start : int
-        Batches to leave out.
+        Number of batches to skip.
 
     Yields
     ------
     indices : numpy.ndarray or None
-        Positions in the dataset, shape (rows,), int64; None if the loader is not ours.
+        Positions in the dataset, shape (rows,), int64; None for a user's loader.
     batch : mapping
-        What `collate` returned.
+        The result of `collate`.
 
     Raises
     ------
     ItemError
         If an item cannot be read or preprocessed, also in a worker.
     WorkerError
-        If a worker dies or gives no batch in time.
+        If a worker dies, or returns no batch in time.
     TypeError
         If `collate` does not return a mapping.
     """
@@ -65,7 +65,7 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
         and isinstance(dataset, ItemDataset)
         and not (loader.num_workers or loader.pin_memory)
     ):
-        yield from _made_here(loader, dataset, epoch, start)
+        yield from _without_iterator(loader, dataset, epoch, start)
         return
     if position is not None:
         position.epoch, position.start = epoch, start if ordered else 0
@@ -80,10 +80,10 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
             _stop(iterator)
 
 
-def _made_here(
+def _without_iterator(
     loader: DataLoader[Any], dataset: ItemDataset, epoch: int, start: int
 ) -> Iterator[EpochBatch]:
-    """Yield what torch's iterator of a loader of ours would, at less cost for each batch."""
+    """Yield the batches that torch's iterator would, with less overhead for each batch."""
     assert isinstance(loader.sampler, EpochSampler)
     dataset.position.epoch = epoch
     for indices in loader.sampler.batches(epoch, start, drop_last=loader.drop_last):
@@ -92,7 +92,7 @@ def _made_here(
 
 
 def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
-    """Return a batch of epoch 1 to look at, made in this process; the loader's order goes on.
+    """Return the first batch of epoch 1, made in this process, without advancing the loader.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
 
 
 def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
-    """Return the dataset positions of a batch's items, [] for a loader of the user's own."""
+    """Return the dataset positions of a batch's items, or [] for a user's loader."""
     if _is_ordered(loader):
         assert isinstance(loader.sampler, EpochSampler)
         return loader.sampler.batch(epoch, batch)
@@ -120,51 +120,51 @@ def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
 
 
 def check_length(loader: DataLoader[Any]) -> None:
-    """Refuse a dataset that has become longer or shorter since its loader was made.
+    """Refuse a dataset whose length has changed since its loader was made.
 
     Raises
     ------
     ValueError
-        Names both lengths.
+        If it has changed; the message names both lengths.
     """
     if not isinstance(loader.dataset, ItemDataset | StreamDataset):
         return
     data: Any = loader.dataset.work.examples.dataset
-    now, before = len(data), len(loader.dataset)
-    if now != before:
+    nb_items, before = len(data), len(loader.dataset)
+    if nb_items != before:
         msg = (
-            f"the data, a {type(data).__name__}, has {now} items now and had {before} when the "
-            "Trainer was made; expected the same number, on which epochs, schedules and resuming "
-            "count. Make another Trainer for the data of now"
+            f"the data, a {type(data).__name__}, has {nb_items} items; expected {before}, as when "
+            "the Trainer was created, since epochs, schedules and resuming depend on the number. "
+            "Create another Trainer for the changed data"
         )
         raise ValueError(msg)
 
 
 def reseed(loader: DataLoader[Any], seed: int) -> None:
-    """Give a loader of ours another seed, that of the run that is resumed."""
+    """Set the seed of a loader from `make_dataloader` to that of the resumed run."""
     if isinstance(loader.dataset, ItemDataset | StreamDataset):
         loader.dataset.position.seed = loader.dataset.work.examples.seed = seed
 
 
 def close_workers(loader: DataLoader[Any]) -> None:
-    """End the worker processes that a loader keeps between epochs, if there are any."""
+    """Stop the worker processes that a loader keeps between epochs, if it has any."""
     iterator, loader._iterator = loader._iterator, None
     _stop(iterator)
 
 
 def _stop(iterator: Any) -> None:
-    # torch ends workers when their iterator is collected, which a traceback can put off for long.
+    # torch stops workers when their iterator is collected, which a traceback can delay.
     if not hasattr(iterator, "_shutdown_workers"):
         return
     workers = list(iterator._workers)
     iterator._shutdown_workers()
     for worker in workers:
-        worker.kill()  # one that hangs: torch has asked it to end by a signal that it outlives
+        worker.kill()  # a worker that hangs survives the signal that torch has sent
         worker.join()
 
 
 def _is_ordered(loader: DataLoader[Any]) -> bool:
-    """Tell whether our sampler decides about the batches."""
+    """Return whether an `EpochSampler` determines the batches of a loader."""
     return (
         isinstance(loader.sampler, EpochSampler)
         and type(loader.batch_sampler) is BatchSampler
@@ -197,7 +197,7 @@ def _checked(batch: Any) -> Mapping[str, Any]:
 
 
 def _indices(loader: DataLoader[Any], number: int) -> np.ndarray | None:
-    """Return the positions of the items of the batch that comes next, if they are known."""
+    """Return the positions of the next batch's items, if they are known."""
     size = loader.batch_size or 1
     if _is_ordered(loader):
         assert isinstance(loader.sampler, EpochSampler)
@@ -210,7 +210,7 @@ def _indices(loader: DataLoader[Any], number: int) -> np.ndarray | None:
 
 
 def _explained(text: str, loader: DataLoader[Any], number: int) -> Exception | None:
-    """Return what an error that torch raised for a worker means, if it is one of those known."""
+    """Translate an error that torch raised for a worker; return None if it is not a known one."""
     item = _ITEM.search(text)
     if item:
         return ItemError(int(item[1]), item[2])
@@ -218,14 +218,14 @@ def _explained(text: str, loader: DataLoader[Any], number: int) -> Exception | N
     items = "an unknown batch" if indices is None else f"items {indices.tolist()}"
     if text.startswith("DataLoader timed out"):
         return WorkerError(
-            f"the workers gave no batch for {loader.timeout:g} s; they were at {items}. Look for "
-            "an item that hangs, or give Options(worker_timeout=...) more seconds"
+            f"the workers returned no batch for {loader.timeout:g} s; they were at {items}. Look "
+            "for an item that hangs, or increase Options(worker_timeout=...)"
         )
     if text.startswith("DataLoader worker"):
         return WorkerError(
-            f"a worker process died, at {items} or after them; it may have run out of memory or "
-            "crashed in native code, or it could not start: a script must train under "
-            "`if __name__ == '__main__':`, and what a notebook defines cannot be imported by a "
-            "worker. dataloader_nb_workers=0 runs it in this process"
+            f"a worker process died, at {items} or after them; it may have run out of memory, "
+            "crashed in native code, or failed to start: a script must train under "
+            "`if __name__ == '__main__':`, and a worker cannot import definitions from a notebook. "
+            "Set dataloader_nb_workers=0 to preprocess in this process"
         )
     return None

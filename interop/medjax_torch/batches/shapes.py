@@ -1,4 +1,4 @@
-"""How many shapes the batches of a run have, each of which costs a trace and a compilation."""
+"""Counting the batch shapes of a run, each of which costs a trace and a compilation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 from medjax_torch.graph import signature
 
 WARN_AFTER = 8
-"""Shapes after which a run is told that it compiles often, and again when they have doubled."""
+"""Number of shapes after which a run warns, and again whenever it has doubled."""
 
-_SHOWN = 3  # values of a column that a message gives
+_SHOWN = 3  # values of a column shown in a message
 
 
 class ShapeCount:
-    """Counts the distinct shapes of batches, warns and stops the run at a limit.
+    """Counts the distinct shapes of batches; warns, and stops the run at a limit.
 
     Parameters
     ----------
     limit : int
-        Shapes that are allowed: `medjax.Options.max_shapes`.
+        Maximum number of shapes: `medjax.Options.max_shapes`.
     warn_after : int
-        Shapes that are allowed without a warning.
+        Number of shapes allowed without a warning.
     seconds : callable, optional
-        Returns what tracing and compiling have taken so far.
+        Returns the seconds spent on tracing and compiling so far.
     reasons : callable, optional
-        Returns why columns, given by name, are not padded.
+        Takes column names and returns why these columns are not padded.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ShapeCount:
         self._seconds = seconds
         self._reasons = reasons
         self._seen: set[Hashable] = set()
-        # As a dict, which unlike a set keeps the order of the batches for the messages.
+        # A dict, as unlike a set it keeps the order of the batches for the messages.
         self._columns: dict[str, dict[tuple[Any, ...], None]] = collections.defaultdict(dict)
 
     def __len__(self) -> int:
@@ -51,17 +51,17 @@ class ShapeCount:
         return len(self._seen)
 
     def add(self, batch: Mapping[str, Any]) -> bool:
-        """Count a batch and tell whether its shape is new.
+        """Count a batch and return whether its shape is new.
 
         Raises
         ------
         ValueError
-            If the shape is new and the limit was reached before.
+            If the shape is new and the limit was already reached.
 
         Warns
         -----
         UserWarning
-            At the first shape after `warn_after`, and each time their number has doubled.
+            At the first shape after `warn_after`, and whenever the number has doubled.
         """
         key: Any = signature(batch)
         if key in self._seen:
@@ -74,8 +74,7 @@ class ShapeCount:
                 f"{self._varying()}"
             )
             raise ValueError(
-                f"{msg}. {self._remedy()}, or go on with Options(max_shapes=...) above "
-                f"{self._limit}"
+                f"{msg}. {self._remedy()}, or raise Options(max_shapes=...) above {self._limit}"
             )
         self._seen.add(key)
         if len(self._seen) == self._warn_at:
@@ -84,7 +83,7 @@ class ShapeCount:
                 f"the batches have had {count} shapes so far{self._cost(count - 1)}: "
                 f"{self._varying()}"
             )
-            allowed = f"At {self._limit} shapes, Options.max_shapes, the run stops"
+            allowed = f"The run stops after {self._limit} shapes (Options.max_shapes)"
             warnings.warn(f"{msg}. {self._remedy()}. {allowed}", UserWarning, stacklevel=2)
             self._warn_at *= 2
         return True
@@ -96,30 +95,30 @@ class ShapeCount:
         return f", which took {seconds:.1f} s to trace and compile, {seconds / count:.1f} s each"
 
     def _varying(self) -> str:
-        """Tell which columns vary, and how."""
-        columns = {path: list(found) for path, found in self._columns.items() if len(found) > 1}
+        """Say which columns vary, and how."""
+        columns = {path: list(values) for path, values in self._columns.items() if len(values) > 1}
         if not columns:
             return "the names of the columns differ"
-        return "; ".join(f"column {path!r}: {_told(found)}" for path, found in columns.items())
+        return "; ".join(f"column {path!r}: {_listed(vs)}" for path, vs in columns.items())
 
     def _remedy(self) -> str:
-        """Tell why columns are not padded, and what can be done about it."""
-        varying = [path for path, found in self._columns.items() if len(found) > 1]
+        """Say why columns are not padded, and what can be done about it."""
+        varying = [path for path, values in self._columns.items() if len(values) > 1]
         tensors = [path for path in varying if any(v[0] == "tensor" for v in self._columns[path])]
         if not tensors:
-            return "Each costs a compilation; leave out of the batch what forward does not need"
+            return "Each costs a compilation; remove from the batch what forward does not need"
         why = [f"{reason}. " for reason in self._reasons(tensors)]
         return (
-            f"{''.join(why)}Each costs a compilation; pad in collate to few sizes, and let forward "
-            "leave out what is padded, as cross_entropy does with labels of -100; or give "
-            "Options(padding={column: fill}) where another fill than 0, False or -100 is harmless"
+            f"{''.join(why)}Each costs a compilation; pad to few sizes in collate, and let forward "
+            "ignore the padding, as cross_entropy ignores labels of -100; or, if another fill than "
+            "0, False or -100 is harmless, set it with Options(padding={column: fill})"
         )
 
 
-def _told(values: list[Any]) -> str:
-    told = [_describe(*value) for value in values]
-    shown = list(dict.fromkeys(told))[:_SHOWN]
-    return ", ".join(shown) + (", ..." if len(told) > len(shown) else "")
+def _listed(values: list[Any]) -> str:
+    described = [_describe(*value) for value in values]
+    shown = list(dict.fromkeys(described))[:_SHOWN]
+    return ", ".join(shown) + (", ..." if len(described) > len(shown) else "")
 
 
 def _describe(kind: str, *value: Any) -> str:

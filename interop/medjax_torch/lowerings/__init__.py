@@ -1,7 +1,7 @@
-"""aten operators in JAX: the table, by family, and its interpreter.
+"""JAX lowerings of aten operators, by family, and the interpreter that runs them.
 
-The graphs are those that `make_fx` and `functionalize` give with the decompositions of
-`lowerings.decompositions`: functional, without views, backward pass included.
+The input is a graph made by `make_fx` and `functionalize` with the decompositions of
+`lowerings.decompositions`: functional, without views, and including the backward pass.
 """
 
 from medjax_torch.lowerings import attention as attention

@@ -1,4 +1,4 @@
-"""Attention in one call of a library: cuDNN where it applies, else XLA's way to compute it."""
+"""Attention by one library call: cuDNN where it applies, XLA's implementation elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def attention(
     is_causal: bool,
     scale: float | None,
 ) -> jax.Array:
-    """Return the attended values; arguments and result as those of `custom_ops.attention`."""
+    """Return the attended values; arguments and result are those of `custom_ops.attention`."""
     query, key, value = _as_jax_has_them(query, key, value)
     attended: jax.Array = _by_library(
         lambda attend: attend(query, key, value), query, key, mask, is_causal, scale
@@ -44,12 +44,12 @@ def _backward(
     def derivatives(attend: _Attend) -> Any:
         return jax.vjp(attend, query, key, value)[1](gradient)
 
-    found = _by_library(derivatives, query, key, *how)
-    return [derivative.swapaxes(1, 2) for derivative in found]
+    by_inputs = _by_library(derivatives, query, key, *how)
+    return [derivative.swapaxes(1, 2) for derivative in by_inputs]
 
 
 def _as_jax_has_them(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Return arrays with the heads after the length, in the type they are multiplied in."""
+    """Move the heads after the length, and cast to the dtype used for products."""
     return tuple(rounded(array).swapaxes(1, 2) for array in arrays)
 
 
@@ -61,10 +61,10 @@ def _by_library(
     is_causal: bool,
     scale: float | None,
 ) -> Any:
-    """Return what `compute` makes of the function that attends.
+    """Return the result of `compute` for the attention function that fits the arguments.
 
-    A mask is asked while the step runs whether it only hides padding at the end of rows, which
-    is what cuDNN is told in a number for each row.
+    A mask that hides nothing but padding at the end of rows can be passed to cuDNN as one length
+    per row. Whether it does is decided while the step runs.
     """
 
     def plain(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -87,7 +87,7 @@ def _by_library(
         attended = jax.nn.dot_product_attention(
             query, key, value, mask=allowed, scale=scale, implementation="xla"
         )
-        return jnp.where(sees_any, attended, 0)  # as in torch; JAX takes the mean of all values
+        return jnp.where(sees_any, attended, 0)  # as in torch; JAX averages all values instead
 
     if not cudnn_applies(query):
         return compute(masked)

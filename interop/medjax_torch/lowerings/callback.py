@@ -1,4 +1,4 @@
-"""Operators without a lowering, run by torch on the host while JAX runs the rest."""
+"""Host callbacks: operators without a lowering are run by torch, the rest of the graph by JAX."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def _is_array(value: Any) -> bool:
 
 
 def _to_torch(array: Any, like: Any) -> Any:
-    """Return a copy of an array as torch's program had it: JAX may hold 64-bit types in 32."""
+    """Copy an array to the type recorded in the trace: JAX may store 64-bit types in 32 bits."""
     values = np.asarray(array)
     if not isinstance(like, torch.Tensor):
         return values.item()
-    if like.dtype == torch.bfloat16:  # numpy's bfloat16 is none that torch knows
+    if like.dtype == torch.bfloat16:  # torch cannot read numpy's bfloat16
         return torch.from_numpy(values.astype(np.float32)).to(torch.bfloat16)
     return torch.from_numpy(np.array(values)).to(like.dtype)
 
@@ -34,23 +34,24 @@ def _to_numpy(tensor: torch.Tensor, dtype: np.dtype[Any]) -> np.ndarray:
     narrowed = values.astype(dtype)
     if dtype.kind in "iu" and not np.array_equal(narrowed, values):
         raise OverflowError(
-            f"an operation that torch computes on the host gave {values.flat[0]} or others that do "
-            f"not fit the device's {dtype}; keep integers within 32 bits"
+            "an operation that torch computes on the host returned integers, such as "
+            f"{values.flat[0]}, not all of which fit the device's {dtype}; keep integers within "
+            "32 bits"
         )
     return narrowed
 
 
 def call_on_host(node: torch.fx.Node, arguments: Any, options: Any) -> Any:
-    """Return what the operator of a node returns, computed by torch on the host.
+    """Compute the result of a node with torch on the host.
 
-    JAX never derives it: the derivative is in the graph, from torch, like any other operator.
+    JAX never differentiates the call: the graph already contains torch's backward operators.
 
     Parameters
     ----------
     node : torch.fx.Node
         A call of an operator, with the traced result in its metadata.
     arguments, options : tuple and dict
-        The arguments of the node with JAX arrays in the place of nodes.
+        The node's positional and keyword arguments, with JAX arrays in place of nodes.
     """
     values, structure = pytree.tree_flatten((tuple(arguments), dict(options)))
     traced = pytree.tree_leaves(

@@ -1,4 +1,4 @@
-"""Convolutions of one to three dimensions, transposed ones and their derivatives."""
+"""Convolutions and transposed convolutions of one to three dimensions, and their derivatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ aten = torch.ops.aten
 
 
 def per_dim(value: int | Sequence[int], rank: int) -> list[int]:
-    """Return one number per spatial dimension where torch allows a single one for all."""
+    """Return one number per spatial dimension; torch allows a single one for all."""
     values = [value] if isinstance(value, int) else list(value)
     return values * rank if len(values) == 1 else values
 
@@ -48,10 +48,10 @@ def _transposed(
     output_padding: Sequence[int],
     groups: int,
 ) -> jax.Array:
-    """Convolve the input, spread out by the stride, with the mirrored kernel."""
+    """Convolve the input, dilated by the stride, with the mirrored kernel."""
     inputs, outputs, *kernel = weight.shape
     mirrored = jnp.flip(weight, range(2, weight.ndim))
-    # torch keeps a transposed kernel as (inputs, outputs per group); JAX wants
+    # torch stores a transposed kernel as (inputs, outputs per group); JAX expects
     # (outputs, inputs per group).
     grouped = mirrored.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2)
     margins = [
@@ -104,7 +104,7 @@ def _convolution_backward(
     groups: int,
     wanted: Sequence[bool],
 ) -> tuple[Any, Any, Any]:
-    """Return the derivatives by input, weight and bias, None for those not wanted."""
+    """Return the derivatives by input, weight and bias, None for those not requested."""
     options = (stride, padding, dilation, transposed, output_padding, groups)
 
     def function(x: jax.Array, weight: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Operators that make tensors from numbers, or from the shape of another tensor."""
+"""Operators that create tensors from numbers, or from the shape of another tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ prims = torch.ops.prims
 
 @lowers(aten.full.default, aten.scalar_tensor.default, kind=Kind.TRACED)
 def _full(traced: Traced, *arguments: Any, **placement: Any) -> jax.Array:
-    # Without a dtype, torch takes its default one, which the trace knows.
+    # Without a dtype torch uses its default one, which the trace recorded.
     value = arguments[-1]
     return jnp.broadcast_to(number(value, jax_dtype(traced.output.dtype)), traced.output.shape)
 
@@ -36,7 +36,7 @@ def _full(traced: Traced, *arguments: Any, **placement: Any) -> jax.Array:
     kind=Kind.TRACED,
 )
 def _zeros(traced: Traced, *arguments: Any, **placement: Any) -> jax.Array:
-    # What torch leaves uninitialised is 0 here.
+    # Tensors that torch leaves uninitialised are filled with 0.
     return jnp.zeros(traced.output.shape, jax_dtype(traced.output.dtype))
 
 

@@ -13,13 +13,13 @@ from medjax_torch.lowerings import custom_ops as custom_ops
 from medjax_torch.lowerings.table import lowers
 
 _IMPOSSIBLE = -1e30
-"""Log-probability of what cannot be; finite, so that derivatives of sums with it are."""
+"""Log-probability of an impossible event; finite, so that derivatives of sums stay finite."""
 
 
 def _padded(targets: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Return targets ``(batch, longest)`` of padded or of concatenated ones.
+    """Return padded or concatenated targets as ``(batch, longest)``.
 
-    How long the longest is, is not known beforehand: all room there is, is enough.
+    The longest length depends on values; all the space available is always enough.
     """
     if targets.ndim == 2:
         return targets
@@ -54,9 +54,9 @@ def negative_log_likelihood(
     input_lengths, target_lengths : jax.Array
         Integer ``(batch,)``.
     blank : int
-        The class that stands for no label.
+        The class that means "no label".
     zero_infinity : bool
-        Count a sequence that does not fit into its input as 0.
+        Whether a sequence that does not fit into its input has the loss 0.
 
     Returns
     -------
@@ -81,7 +81,7 @@ def negative_log_likelihood(
         reached = jax.nn.logsumexp(paths, 0) + emitted(at)
         return jnp.where((index < input_lengths)[:, None], reached, alpha), None
 
-    # A start before the first state: the first step reaches the first two.
+    # Start before the first state: the first step reaches the first two.
     start = jnp.full((batch, states), _IMPOSSIBLE, log_probs.dtype)
     begun = jnp.where(jnp.arange(states) < 2, emitted(log_probs[0]), start)
     alpha, _ = lax.scan(step, begun, (log_probs[1:], jnp.arange(1, time)))
@@ -102,10 +102,10 @@ def _backward(
     input_lengths: jax.Array,
     *rest: Any,
 ) -> jax.Array:
-    """Return torch's derivative, which takes the log-probabilities for a log-softmax's output.
+    """Return torch's derivative, which assumes that the log-probabilities are a log-softmax.
 
-    It is the derivative by the input of that log-softmax, larger by a multiple of the
-    probabilities that the log-softmax's own derivative cancels (equation 16 of the paper).
+    It is the derivative by the input of that log-softmax, plus a multiple of the probabilities
+    that the log-softmax's own derivative cancels (equation 16 of the paper).
     """
     likelihood, derivative = jax.vjp(
         lambda values: negative_log_likelihood(values, targets, input_lengths, *rest), log_probs

@@ -1,4 +1,4 @@
-"""Which operators torch itself breaks up, so that the table need not know them."""
+"""The operators that torch itself decomposes, so that they need no lowering."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 
 aten = torch.ops.aten
 
-# Core aten keeps these whole, or names only some of their overloads; torch has a rule for each.
+# Core aten does not decompose these, or only some of their overloads; torch has a rule for each.
 _BEYOND_CORE = (
     aten._native_batch_norm_legit,
     aten._native_batch_norm_legit_functional,
@@ -43,9 +43,9 @@ _BEYOND_CORE = (
     aten.var_mean,
 )
 
-# Whole, these are one operation with a key, fewer operations than in torch's rule, or right where
+# Not decomposed: they need a random key, or a lowering takes fewer operations than torch's rule, or
 # torch's rule is wrong (that of index_add counts negative indices from the end).
-_KEPT_WHOLE = (
+_NOT_DECOMPOSED = (
     aten.index_add.default,
     aten.native_dropout.default,
     aten.multilabel_margin_loss_forward.default,
@@ -61,12 +61,12 @@ _KEPT_WHOLE = (
 
 
 def before_autograd() -> dict[Any, Callable[..., Any]]:
-    """Return the decompositions for the trace in which torch's autograd runs.
+    """Return the decompositions for the first trace, in which torch's autograd runs.
 
-    `aten.native_batch_norm` updates the running statistics in place and its schema does not say so;
-    left whole, `functionalize` would lose the update. `aten.as_strided` counts in memory, and
-    `functionalize` replaces views by copies that lie in memory otherwise. torch cannot take apart
-    `aten.clamp_min_`, which cosine_similarity uses, where a size depends on values.
+    `aten.native_batch_norm` updates the running statistics in place, but its schema does not say
+    so; `functionalize` would lose the update. `aten.as_strided` depends on the memory layout, and
+    `functionalize` replaces views by copies with another layout. torch cannot decompose
+    `aten.clamp_min_`, which cosine_similarity uses, when a size depends on values.
     """
     rules = get_decompositions([aten.native_batch_norm])
     return {
@@ -83,12 +83,12 @@ def _clamp_in_place(x: Tensor, least: Tensor) -> Tensor:
 def _as_strided_of_contiguous(
     x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
 ) -> Any:
-    """Put the dimensions of `x` into the order they have in memory, then take the strides.
+    """Permute the dimensions of `x` into memory order, then apply the strides.
 
     Raises
     ------
     ValueError
-        If `x` is a view with gaps, or one that does not start where its memory does.
+        If `x` is a view with gaps, or one that does not start at the beginning of its memory.
     """
     if x.is_contiguous() and not (storage_offset and x.storage_offset()):
         return NotImplemented
@@ -98,7 +98,7 @@ def _as_strided_of_contiguous(
         raise ValueError(
             f"as_strided of a view of shape {tuple(x.shape)}, strides {x.stride()} and offset "
             f"{x.storage_offset()} cannot be traced; expected a tensor without gaps in memory. "
-            "Call .contiguous() before it (torch.stft without centering uses it as well)."
+            "Call .contiguous() first (torch.stft without centering also uses as_strided)."
         )
     return ordered.as_strided(size, stride, storage_offset)
 
@@ -106,9 +106,9 @@ def _as_strided_of_contiguous(
 @functools.cache
 def _after_autograd() -> dict[Any, Callable[..., Any]]:
     table = {**core_aten_decompositions(), **get_decompositions(list(_BEYOND_CORE))}
-    return {target: rule for target, rule in table.items() if target not in _KEPT_WHOLE}
+    return {target: rule for target, rule in table.items() if target not in _NOT_DECOMPOSED}
 
 
 def after_autograd() -> dict[Any, Callable[..., Any]]:
-    """Return the decompositions for the second trace, whose graph the table of lowerings reads."""
+    """Return the decompositions for the second trace, whose graph is lowered to JAX."""
     return dict(_after_autograd())

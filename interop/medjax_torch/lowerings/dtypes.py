@@ -1,4 +1,4 @@
-"""torch's dtypes and numbers as JAX holds them."""
+"""Conversion of torch's dtypes and numbers to JAX's."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ INT64 = (-(2**63), 2**63 - 1)
 
 
 def jax_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    """Return JAX's dtype for torch's; 64 bits become 32 unless JAX runs with 64-bit types.
+    """Return JAX's dtype for torch's; 64-bit types become 32-bit unless `jax_enable_x64` is set.
 
     Raises
     ------
     ValueError
-        If JAX has no such dtype.
+        If JAX has no corresponding dtype.
     """
     if dtype not in _DTYPES:
         raise ValueError(
@@ -46,19 +46,19 @@ def jax_dtype(dtype: torch.dtype) -> np.dtype[Any]:
 
 
 def maybe_dtype(dtype: torch.dtype | None) -> np.dtype[Any] | None:
-    """Return `jax_dtype` of a dtype, None of None."""
+    """Return `jax_dtype(dtype)`, or None for None."""
     return None if dtype is None else jax_dtype(dtype)
 
 
 def number(value: Any, dtype: np.dtype[Any]) -> jax.Array:
-    """Return a scalar array; of the limits of int64 those of `dtype` are made.
+    """Return a number as a scalar array, with the limits of int64 mapped to those of `dtype`.
 
-    Programs use the limits of int64 as "none" and "all"; those of int32 mean the same in JAX.
+    Programs use the limits of int64 to mean "none" and "all"; in JAX those of int32 do the same.
 
     Raises
     ------
     OverflowError
-        If another integer is beyond the range of `dtype`.
+        If any other integer is out of range for `dtype`.
     """
     if isinstance(value, int) and jnp.issubdtype(dtype, jnp.integer):
         limits = jnp.iinfo(dtype)
@@ -70,5 +70,5 @@ def number(value: Any, dtype: np.dtype[Any]) -> jax.Array:
 
 
 def integral(values: jax.Array) -> bool:
-    """Whether an array holds integers or truth values."""
+    """Return whether an array has an integer or boolean dtype."""
     return not jnp.issubdtype(values.dtype, jnp.inexact)

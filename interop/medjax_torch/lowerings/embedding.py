@@ -1,4 +1,4 @@
-"""Embeddings, bags of embeddings and the renormalisation of their tables."""
+"""Embeddings, embedding bags, and the renormalisation of embedding tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medjax_torch.lowerings.table import Kind, Traced, lowers
 aten = torch.ops.aten
 
 _MEAN, _MAX = 1, 2
-"""How aten numbers the modes of a bag; 0 is the sum."""
+"""aten's codes of the bag modes; 0 is the sum."""
 
 
 @lowers(aten.embedding.default)
@@ -28,7 +28,7 @@ def _embedding(
 
 @lowers(aten.embedding_renorm.default)
 def _renorm(weight: jax.Array, index: jax.Array, max_norm: float, norm_type: float) -> jax.Array:
-    """Shrink the rows that `index` names to `max_norm`; the 1e-7 is torch's."""
+    """Scale the rows selected by `index` down to `max_norm`; the 1e-7 is torch's."""
     norm = jnp.linalg.norm(weight, ord=norm_type, axis=1, keepdims=True)
     used = jnp.zeros((weight.shape[0], 1), bool).at[index.reshape(-1)].set(True)
     return jnp.where(used & (norm > max_norm), weight * (max_norm / (norm + 1e-7)), weight)
@@ -61,9 +61,9 @@ def _bags(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> tuple[jax.Array, ...]:
-    """Return the bags, the bag of each index, the sizes, and where the maxima come from.
+    """Return the bags, the bag of each index, the bag sizes, and the indices of the maxima.
 
-    Those of the last three that torch leaves empty are empty.
+    Any of the last three that torch leaves empty is empty.
     """
     count = offsets.shape[0] - include_last_offset
     bag = _bag_of(index, offsets, count)
@@ -83,7 +83,7 @@ def _bags(
 
 
 def _cut(value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return a value, or nothing of it where torch's kernel for the traced device needs none."""
+    """Return a value, or zeros of `shape` if torch leaves it empty on the traced device."""
     if value.size and 0 not in shape:
         return value
     return jnp.zeros(shape, value.dtype)
@@ -147,10 +147,18 @@ def _bags_backward(
     # The forward pass may have left bag and size empty.
     count = gradient.shape[0]
     bag = _bag_of(index, offsets, count)
-    size = _sizes(_counted(index, padding_idx), bag, count)
-    found = (gradient, index, bag, size, rows_of_max)
-    options = (num_weights, scale_grad_by_freq, mode, per_sample_weights, padding_idx)
-    return _bags_dense_backward(*found, *options)
+    return _bags_dense_backward(
+        gradient,
+        index,
+        bag,
+        _sizes(_counted(index, padding_idx), bag, count),
+        rows_of_max,
+        num_weights,
+        scale_grad_by_freq,
+        mode,
+        per_sample_weights,
+        padding_idx,
+    )
 
 
 @lowers(aten._embedding_bag_per_sample_weights_backward.default)

@@ -1,9 +1,10 @@
-"""What random operators give where nothing may be random: one convention for torch and for JAX.
+"""Deterministic replacements for random operators, the same in torch and in JAX.
 
-To compare a component's step in JAX with torch's own, both have to draw the same. Neither can draw
-as the other does, so each operator has here a function of its arguments, written in operations
-that torch tensors and JAX arrays share. What varies comes from integers that depend on the place of
-an element alone, and the uniform numbers made of them are exact in float32.
+To compare a step in JAX with the same step in torch, both must draw the same numbers. Neither
+library can reproduce the other's draws, so each operator is replaced by a function of its
+arguments, written with operations that torch tensors and JAX arrays share. Variation comes from
+integers that depend only on the position of an element; the uniform numbers made from them are
+exact in float32.
 """
 
 from __future__ import annotations
@@ -20,30 +21,30 @@ Draw = Callable[..., Any]
 
 _RANGE = 2**20
 _STEP = 648_055
-"""Odd, so the first `_RANGE` elements all differ, and near the golden section, so they spread."""
+"""Odd, so the first `_RANGE` elements all differ; near the golden ratio, so they spread evenly."""
 
 UNSPREAD = _RANGE - 1
-"""The step to give every element where no draw may depend on its place: dropout keeps all."""
+"""The step of every element when draws must not depend on position: dropout then keeps all."""
 
 
 def steps(index: Any) -> Any:
-    """Return integers in [0, 2^20) that look random for the places of elements.
+    """Return random-looking integers in [0, 2^20) for the positions of elements.
 
     Parameters
     ----------
     index : Tensor or array
-        Integer, the place of each element in the flattened result.
+        Integer, the position of each element in the flattened result.
     """
     return (index * _STEP + _RANGE // 2) & (_RANGE - 1)
 
 
 def _uniform(step: Any) -> Any:
-    """Return numbers in (0, 1), never a bound."""
+    """Return numbers in the open interval (0, 1)."""
     return (2 * step + 1) / (2 * _RANGE)
 
 
 def _normal(step: Any) -> Any:
-    """Return numbers of mean 0 and a deviation near 1; their distribution is a uniform one."""
+    """Return uniformly distributed numbers with mean 0 and a standard deviation near 1."""
     return 4 * _uniform(step) - 2
 
 
@@ -63,12 +64,12 @@ def _between(step: Any, low: int, high: int) -> Any:
 
 
 def _permutation(step: Any, length: int, **rest: Any) -> Any:
-    """Reverse the numbers: a permutation that can be told from none."""
+    """Reverse the order: a permutation that differs from the identity."""
     return torch.arange(length - 1, -1, -1).numpy()
 
 
 def _likeliest(step: Any, weights: Any, count: int, replacement: bool = False, **rest: Any) -> Any:
-    """Take the classes of the largest weights, with replacement the largest each time."""
+    """Draw the classes of the largest weights; with replacement, the largest every time."""
     order = weights.argsort(descending=True, stable=True)
     return order[..., :1] if replacement else order[..., :count]
 
@@ -146,4 +147,4 @@ FIXED_DRAWS: dict[Any, Draw] = {
         abs(mean) + std * _uniform(step)
     ),
 }
-"""For every random operator of the table, and for no other."""
+"""One entry for each random operator in the table of lowerings, and no other."""

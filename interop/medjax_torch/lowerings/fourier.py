@@ -1,4 +1,7 @@
-"""Fourier transforms. aten numbers their scalings: 0 none, 1 by the root of the size, 2 by it."""
+"""Fourier transforms.
+
+aten's scaling codes: 0 is none, 1 divides by the square root of the size, 2 by the size.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def _complex_to_complex(x: jax.Array, dims: Sequence[int], norm: int, forward: b
     size = math.prod(x.shape[d] for d in dims)
     if forward:
         return jnp.fft.fftn(x, axes=dims) * _scale(norm, size)
-    # numpy's inverse divides by the size already.
+    # numpy's inverse already divides by the size.
     return jnp.fft.ifftn(x, axes=dims) * (size * _scale(norm, size))
 
 

@@ -1,7 +1,7 @@
 """Operators that read at indices.
 
 An index out of range is an error in torch. JAX cannot raise inside a compiled step, so reading at
-such an index gives NaN (of integers: a limit of the dtype), which the loss then shows.
+such an index gives NaN (for integers, a limit of the dtype), which then shows in the loss.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from medjax_torch.lowerings.table import Kind, Traced, lowers
 aten = torch.ops.aten
 
 Indices = Sequence[jax.Array | None]
-"""One index per dimension, None for all of it; a mask stands for several dimensions."""
+"""One index per dimension, None to select all of it; a mask spans several dimensions."""
 
 
 def non_negative(index: jax.Array, size: int) -> jax.Array:
-    """Move negative indices beyond the end, where torch's error becomes a NaN.
+    """Move negative indices past the end, so that they read NaN where torch raises an error.
 
-    JAX would count them from the end; the operators that use this do not in torch.
+    JAX would count them from the end; in torch, the operators concerned do not.
     """
     return jnp.where(index < 0, size, index)
 
@@ -44,38 +44,38 @@ def _gather(x: jax.Array, dim: int, index: jax.Array, sparse_grad: bool = False)
     if x.ndim == 0:
         return jnp.broadcast_to(x, index.shape)
     dim %= x.ndim
-    # The index may be shorter than x along the other dimensions: what it leaves out is not read.
+    # The index may be shorter than x along the other dimensions; the rest of x is not read.
     window = tuple(slice(None) if d == dim else slice(n) for d, n in enumerate(index.shape))
     index = non_negative(index, x.shape[dim])
     return jnp.take_along_axis(x[window], index, dim, mode="fill")
 
 
 def as_key(indices: Indices) -> tuple[Any, ...]:
-    """Return indices as JAX takes them, whole slices for None."""
+    """Convert indices to JAX's form, with a full slice for None."""
     return tuple(slice(None) if index is None else index for index in indices)
 
 
 def is_mask(index: jax.Array | None) -> bool:
-    """Whether an index selects by truth values."""
+    """Return whether an index is a boolean mask."""
     return index is not None and index.dtype == jnp.bool_
 
 
 def _selected(mask: jax.Array, count: int) -> list[jax.Array]:
     """Return the coordinates of the `count` true elements of a mask, one vector per dimension.
 
-    A single true element stands for all, as torch broadcasts it against other indices.
+    A single true element is repeated, as torch broadcasts it against other indices.
     """
-    found = jnp.nonzero(mask, size=count, fill_value=0)
-    return [jnp.where(mask.sum() == 1, index[:1], index) for index in found]
+    coordinates = jnp.nonzero(mask, size=count, fill_value=0)
+    return [jnp.where(mask.sum() == 1, index[:1], index) for index in coordinates]
 
 
 def _block_end(indices: Indices, shape: Sequence[int], rank: int) -> int:
-    """Return the last size of the block of dimensions that the indices put into the result."""
+    """Return the size of the last of the result's dimensions that come from the indices."""
     dims = [1 if index is None or not is_mask(index) else index.ndim for index in indices]
     kept = sum(d for index, d in zip(indices, dims, strict=True) if index is None)
     sliced = rank - sum(dims) + kept
     used = [i for i, index in enumerate(indices) if index is not None]
-    # As in numpy: indices with slices between them put their block first.
+    # As in numpy, indices with slices between them put their dimensions first.
     adjacent = used == list(range(used[0], used[-1] + 1))
     first = sum(index is None for index in indices[: used[0]]) if adjacent else 0
     return int(shape[first + (len(shape) - sliced) - 1])

@@ -42,7 +42,7 @@ def _nearest_exact(length: int, count: int, scale: float | None, align: bool) ->
 
 
 def _source(length: int, count: int, scale: float | None, align: bool) -> np.ndarray:
-    """Return where each output element lies among the input elements."""
+    """Return the position of each output element in the input."""
     at = np.arange(count, dtype=np.float32)
     if align:
         return at * np.float32((length - 1) / (count - 1) if count > 1 else 0)
@@ -58,7 +58,7 @@ def _linear(length: int, count: int, scale: float | None, align: bool) -> Taps:
 
 
 def _cubic(length: int, count: int, scale: float | None, align: bool) -> Taps:
-    """Keys' convolution kernel with a = -0.75 (R. Keys, IEEE Trans. ASSP 29, 1981), torch's a."""
+    """Return the taps of Keys' cubic kernel with torch's a = -0.75 (IEEE Trans. ASSP 29, 1981)."""
     source = _source(length, count, scale, align)
     low = np.floor(source)
     a = np.float32(-0.75)

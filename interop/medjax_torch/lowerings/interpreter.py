@@ -1,4 +1,4 @@
-"""Evaluate a functional aten graph in JAX, node by node."""
+"""Evaluation of a functional aten graph in JAX, node by node."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from medjax_torch.lowerings.table import TABLE, Kind, Lowering, Traced
 
 
 class LoweringError(ValueError):
-    """A graph that cannot be evaluated in JAX."""
+    """Raised when a graph cannot be evaluated in JAX."""
 
 
 class MissingOperatorWarning(UserWarning):
-    """Operators of the graph run in torch on the host."""
+    """Issued when operators of the graph have no lowering and run in torch on the host."""
 
 
 class MissingOperator(NamedTuple):
@@ -43,17 +43,17 @@ class MissingOperator(NamedTuple):
 
 
 def where(node: Node) -> str:
-    """Return the innermost line of the program that made a node, as ``file:line in function``."""
+    """Return the innermost traced line that created a node, as ``file:line in function``."""
     frames = [
         line.strip()
         for line in (node.meta.get("stack_trace") or "").splitlines()
         if line.strip().startswith("File ")
     ]
-    return frames[-1] if frames else "a line not recorded, as those of the backward pass"
+    return frames[-1] if frames else "an unrecorded line, such as one in the backward pass"
 
 
 def _name(target: Any) -> str:
-    """Return what a node calls as one reads it: builtins without their address."""
+    """Return a readable name of a node's target; builtins without their memory address."""
     return (
         str(target)
         if isinstance(target, torch._ops.OpOverload)
@@ -71,17 +71,17 @@ def _lacking(graph_module: GraphModule) -> list[Node]:
 
 
 def missing_operators(graph_module: GraphModule) -> list[MissingOperator]:
-    """Return the operators of a graph without a lowering, each once, in the order of the graph."""
+    """Return the operators of a graph that have no lowering, each once, in graph order."""
     return [MissingOperator(str(node.target), where(node)) for node in _lacking(graph_module)]
 
 
 def _check_missing(graph_module: GraphModule, platform: str) -> None:
-    """Warn of operators that will run on the host.
+    """Warn about operators that will run on the host.
 
     Raises
     ------
     LoweringError
-        If the platform cannot call the host, or if the host could not do it faithfully.
+        If the platform cannot call the host, or if an operator would not be correct there.
     """
     lacking = _lacking(graph_module)
     if not lacking:
@@ -89,9 +89,9 @@ def _check_missing(graph_module: GraphModule, platform: str) -> None:
     for node in lacking:
         if not isinstance(node.target, torch._ops.OpOverload):
             raise LoweringError(
-                f"forward calls {_name(node.target)} (at {where(node)}) on a number that it read "
-                "from a tensor, which has no JAX lowering; expected arithmetic, or operators of "
-                "torch. Keep the number a tensor: leave out .item() and float(...)."
+                f"forward calls {_name(node.target)} (at {where(node)}) on a number read from a "
+                "tensor, which has no JAX lowering; expected arithmetic or torch operators. "
+                "Keep the number as a tensor: remove .item() and float(...)."
             )
         if node.target._schema.is_mutable:
             raise LoweringError(
@@ -101,26 +101,26 @@ def _check_missing(graph_module: GraphModule, platform: str) -> None:
         if torch.Tag.nondeterministic_seeded in node.target.tags:
             raise LoweringError(
                 f"forward calls {node.target} (at {where(node)}), which draws random numbers and "
-                "has no JAX lowering. Use another random function of torch, such as torch.rand or "
-                "bernoulli."
+                "has no JAX lowering. Use another torch random function, such as torch.rand or "
+                "torch.bernoulli."
             )
     names = ", ".join(str(missing) for missing in missing_operators(graph_module))
     if platform == "tpu":
         raise LoweringError(
-            f"No JAX lowering for {names}. On CPU and GPU torch would compute them on the host; "
-            "a TPU cannot. Use other functions of torch there, or train on CPU or GPU."
+            f"No JAX lowering for {names}. On CPU and GPU, torch would compute them on the host; "
+            "on TPU this is not possible. Use other torch functions, or train on CPU or GPU."
         )
     message = f"No JAX lowering for {names}: torch computes them on the host, which is slow."
     warnings.warn(message, MissingOperatorWarning, stacklevel=3)
 
 
 def _conform(value: Any, traced: Any, node: Node) -> Any:
-    """Return a node's result with torch's dtypes, once its shapes are torch's too."""
+    """Cast a node's result to torch's dtypes and check that its shapes are torch's."""
     if isinstance(traced, tuple | list) and isinstance(value, tuple | list):
         if len(value) != len(traced):
             raise LoweringError(
-                f"{node.target} (called at {where(node)}) gave {len(value)} results in JAX and "
-                f"{len(traced)} in torch. Its lowering has an error; please report it."
+                f"{node.target} (called at {where(node)}) returned {len(value)} results in JAX and "
+                f"{len(traced)} in torch. Its lowering is wrong; please report it."
             )
         return [_conform(v, t, node) for v, t in zip(value, traced, strict=True)]
     if not isinstance(traced, torch.Tensor) or value is None:
@@ -128,25 +128,25 @@ def _conform(value: Any, traced: Any, node: Node) -> Any:
     if not all(isinstance(length, int) for length in traced.shape):
         raise LoweringError(
             f"The shape of the result of {node.target} (called at {where(node)}) depends on "
-            "values, expected a fixed shape. Compute it in collate, or with a mask of fixed shape."
+            "values; expected a fixed shape. Compute it in collate, or use a mask of fixed shape."
         )
     if value.shape != tuple(traced.shape):
         raise LoweringError(
-            f"{node.target} (called at {where(node)}) gave shape {value.shape} in JAX and "
-            f"{tuple(traced.shape)} in torch. Its lowering has an error; please report it."
+            f"{node.target} (called at {where(node)}) has shape {value.shape} in JAX and "
+            f"{tuple(traced.shape)} in torch. Its lowering is wrong; please report it."
         )
     return value.astype(jax_dtype(traced.dtype))
 
 
 def _plain(outputs: Any) -> Any:
-    """Return fx's immutable lists, which JAX does not know, as lists."""
+    """Convert fx's immutable lists, which are not JAX pytrees, to plain lists."""
     if isinstance(outputs, tuple):
         return tuple(map(_plain, outputs))
     return list(map(_plain, outputs)) if isinstance(outputs, list) else outputs
 
 
 Recorded = Callable[[Node], Any]
-"""Returns what was recorded as the result of a node."""
+"""Returns the recorded result of a node."""
 
 
 def _value(node: Node) -> Any:
@@ -154,7 +154,7 @@ def _value(node: Node) -> Any:
 
 
 def _is_swapped(argument: Any) -> bool:
-    """Return whether an argument was made by swapping the last two axes of a tensor."""
+    """Return whether an argument was created by swapping the last two axes of a tensor."""
     if not isinstance(argument, Node):
         return False
     if argument.target is torch.ops.aten.clone.default:
@@ -167,7 +167,7 @@ def _is_swapped(argument: Any) -> bool:
 
 
 def _fixed_draw(node: Node, arguments: Any, options: Any, recorded: Recorded) -> Any:
-    """Return what a random operator gives where nothing is random."""
+    """Return the fixed values a random operator yields when evaluated without a key."""
     traced = pytree.tree_leaves(recorded(node))
     shape = tuple(traced[0].shape)
     index = jnp.arange(math.prod(shape)).reshape(shape)
@@ -208,8 +208,8 @@ def run(
 ) -> Any:
     """Evaluate a graph; may be called under `jax.jit`.
 
-    After every operator the result is cast to the dtype torch gave it (64-bit ones to 32 bits
-    unless JAX runs with 64), so type promotion is torch's.
+    After every operator the result is cast to the dtype it has in torch (64-bit types to 32 bits
+    unless `jax_enable_x64` is set), so type promotion is torch's.
 
     Parameters
     ----------
@@ -218,36 +218,38 @@ def run(
     arguments : sequence of jax.Array
         A value for each input.
     key : jax.Array or None
-        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``. Without
-        one nothing is random: each gives what `fixed_draws` says, as torch does in a reference.
+        Random key; the i-th random operator of the graph draws with ``fold_in(key, i)``. With
+        None nothing is random: each operator returns its values from `fixed_draws`, as in the
+        torch reference.
     constants : mapping of str to jax.Array
-        A value for each tensor that the graph holds, by the name of its attribute.
+        The value of each tensor stored in the graph, by attribute name.
     platform : {'cpu', 'gpu', 'tpu'}, optional
-        Where the result is compiled for; JAX's default backend if not given.
+        Platform to compile for; by default, JAX's default backend.
 
     Returns
     -------
     Any
-        What the graph returns, with arrays in the place of tensors.
+        The graph's outputs, with arrays in place of tensors.
 
     Raises
     ------
     LoweringError
-        If the graph cannot be evaluated in JAX, or if the arguments are not as many as its inputs.
+        If the graph cannot be evaluated in JAX, or the number of arguments does not match the
+        number of its inputs.
     """
     _check_missing(graph_module, platform or jax.default_backend())
     inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     if len(arguments) != len(inputs):
         raise LoweringError(
-            f"The graph has {len(inputs)} inputs and got {len(arguments)} arguments: its "
-            "parameters, buffers and columns, in the order in which it was traced."
+            f"The graph got {len(arguments)} arguments; expected {len(inputs)}: its parameters, "
+            "buffers and columns, in the order in which they were traced."
         )
     values: dict[Node, Any] = dict(zip(inputs, arguments, strict=True))
     symbols, sized = counted.counted_symbols(graph_module.graph.nodes)
     counts = counted.Counts()
 
-    def held(node: Node) -> Any:
-        return counts.held(_value(node)) if sized else _value(node)
+    def bounded(node: Node) -> Any:
+        return counts.at_bounds(_value(node)) if sized else _value(node)
 
     drawn = 0
     for node in graph_module.graph.nodes:
@@ -261,32 +263,32 @@ def run(
             if key is not None and lowering is not None and lowering.kind is Kind.RANDOM:
                 own_key, drawn = jax.random.fold_in(key, drawn), drawn + 1
             operands = map_arg((node.args, node.kwargs), values.__getitem__)
-            call = functools.partial(_call, node, lowering, own_key, recorded=held)
+            call = functools.partial(_call, node, lowering, own_key, recorded=bounded)
             with _in_terms_of_forward(node):
                 if symbols and counted.concerns(node, symbols):
                     result = counted.run_counted(node, operands, counts, call)
                 else:
                     result = call(operands)
-                values[node] = _conform(result, held(node), node)
-    raise LoweringError("The graph returns nothing: it has no output node.")
+                values[node] = _conform(result, bounded(node), node)
+    raise LoweringError("The graph has no output node, so it returns nothing.")
 
 
 def evaluated(node: Node, operands: Any, key: jax.Array | None) -> Any:
-    """Return what one node gives in JAX.
+    """Evaluate a single node in JAX.
 
     Parameters
     ----------
     node : Node
         A call, with its traced result in the metadata.
     operands : (tuple, dict)
-        Its arguments with JAX arrays in the place of nodes.
+        Its positional and keyword arguments, with JAX arrays in place of nodes.
     key : jax.Array or None
-        See `run`; for this node alone.
+        As in `run`, but for this node alone.
 
     Raises
     ------
     LoweringError
-        Whatever is raised in the lowering, with operator and line.
+        For any error raised in the lowering; names the operator and the line.
     """
     target: Any = node.target
     with _in_terms_of_forward(node):
@@ -296,7 +298,7 @@ def evaluated(node: Node, operands: Any, key: jax.Array | None) -> Any:
 
 @contextmanager
 def _in_terms_of_forward(node: Node) -> Iterator[None]:
-    """Name operator and line in what is raised."""
+    """Convert errors to `LoweringError`s that name the operator and the line of forward."""
     try:
         yield
     except LoweringError:
@@ -305,6 +307,6 @@ def _in_terms_of_forward(node: Node) -> Iterator[None]:
         message = str(error).strip().partition("\n")[0].rstrip(".")
         raise LoweringError(
             f"forward calls {_name(node.target)} (at {where(node)}) in a way that its JAX lowering "
-            f"does not take: {type(error).__name__}: {message}. Write this line with other "
-            "operations of torch, or report it."
+            f"does not support: {type(error).__name__}: {message}. Write this line with other "
+            "torch operations, or report it."
         ) from error

@@ -1,4 +1,4 @@
-"""Products of matrices, and solving linear systems."""
+"""Matrix products, determinants and linear systems."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def _addmv(bias: jax.Array, x: jax.Array, y: jax.Array, beta: Any = 1, alpha: An
 
 def _plus(bias: jax.Array, product: jax.Array, beta: Any, alpha: Any) -> jax.Array:
     product = product if _is(alpha, 1) else alpha * product
-    if _is(beta, 0):  # torch does not read the bias then, not even its NaNs
+    if _is(beta, 0):  # torch then ignores the bias, even its NaNs
         return product
     return (bias if _is(beta, 1) else beta * bias) + product
 
 
 def _is(factor: Any, value: int) -> bool:
-    """Tell whether a factor is a certain number, and none that is known on the device alone."""
+    """Return whether a factor is a Python number equal to `value`, not one known on the device."""
     return isinstance(factor, int | float) and factor == value
 
 
@@ -79,7 +79,7 @@ def _cholesky(
 
 
 def _factors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return LU and pivots as torch keeps them for derivatives; LAPACK counts pivots from 1."""
+    """Return LU and pivots in torch's form, with pivots counted from 1 as in LAPACK."""
     lu, pivots = jax.scipy.linalg.lu_factor(x)
     return lu, pivots + 1
 
@@ -88,8 +88,8 @@ def _factors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _det(traced: Traced, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the determinant and the factors of the matrix, or of its transpose.
 
-    torch factors the transpose where that lies in memory as LAPACK wants it, and its derivative
-    asks again which it was (aten/src/ATen/native/BatchLinearAlgebra.cpp).
+    torch factors the transpose if its memory layout is LAPACK's, and its derivative repeats this
+    check (aten/src/ATen/native/BatchLinearAlgebra.cpp).
     """
     tensor = traced.arguments[0]
     transposed = tensor.is_contiguous() and not tensor.is_complex()
@@ -111,7 +111,7 @@ def _solve(
 def _lu_solve(
     lu: jax.Array, pivots: jax.Array, y: jax.Array, left: bool = True, adjoint: bool = False
 ) -> jax.Array:
-    """Solve A X = Y, or X A = Y if not `left`, with A or its adjoint, given its factors."""
+    """Solve A X = Y, or X A = Y if not `left`, from the factors of A or of its adjoint."""
     if not left:
         return _lu_solve(lu, pivots, y.mT.conj(), adjoint=not adjoint).mT.conj()
 

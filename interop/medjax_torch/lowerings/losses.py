@@ -1,4 +1,4 @@
-"""Losses and distances of which torch has no decomposition."""
+"""Losses and distances for which torch has no decomposition."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medjax_torch.lowerings.table import lowers
 aten = torch.ops.aten
 
 _NONE, _MEAN = 0, 1
-"""How aten numbers the reductions; 2 is the sum."""
+"""aten's codes of the reductions; 2 is the sum."""
 
 
 @lowers(aten.multi_margin_loss_backward.default)
@@ -26,7 +26,7 @@ def _multi_margin_backward(
     weight: jax.Array | None = None,
     reduction: int = _MEAN,
 ) -> jax.Array:
-    """Derive the formula in the documentation of `torch.nn.MultiMarginLoss`."""
+    """Differentiate the formula in the documentation of `torch.nn.MultiMarginLoss`."""
     shape = x.shape
     x, target = x.reshape(-1, shape[-1]), target.reshape(-1, 1)
     rows, classes = x.shape
@@ -45,7 +45,7 @@ def _violations(
 ) -> tuple[jax.Array, jax.Array]:
     """Return by how much each class ``(rows, labels, classes)`` violates the margin of a label.
 
-    The second result is the labels, 0 behind a row's last one: a row ends at its first -1.
+    The second result is the labels, 0 after the last label of a row: a row ends at its first -1.
     """
     label = jnp.cumprod(target >= 0, 1).astype(bool)
     index = jnp.where(label, target, 0)
@@ -60,7 +60,7 @@ def _multilabel_margin(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss in the documentation of `torch.nn.MultiLabelMarginLoss`, and the targets.
 
-    torch's own decomposition (2.13) also counts the places behind a row's last label.
+    torch's own decomposition (2.13) also counts the positions after a row's last label.
     """
     shape = x.shape
     x, target = x.reshape(-1, shape[-1]), target.reshape(-1, shape[-1])

@@ -1,6 +1,6 @@
-"""Softmax, PReLU's and weight normalisation's fused operators.
+"""Softmax and torch's fused operators of weight normalisation.
 
-The other normalisations reach the table as the arithmetic into which torch decomposes them.
+torch decomposes the other normalisations into arithmetic before they reach the table.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _norm_except(v: jax.Array, dim: int) -> jax.Array:
 
 @lowers(aten._weight_norm_interface.default)
 def _weight_norm(v: jax.Array, g: jax.Array, dim: int = 0) -> tuple[jax.Array, jax.Array]:
-    """Return g v / |v|, the norm over all dimensions but `dim`, and the norm."""
+    """Return g v / |v|, with the norm taken over all dimensions but `dim`, and that norm."""
     norm = _norm_except(v, dim % v.ndim)
     return v * (g / norm), norm
 

@@ -86,7 +86,7 @@ lowers_each(
         aten.remainder.Scalar: jnp.remainder,
         aten.remainder.Tensor: jnp.remainder,
         aten.where.self: jnp.where,
-        # Of complex numbers.
+        # Complex numbers.
         aten.angle.default: jnp.angle,
         aten.complex.default: lax.complex,
         aten.imag.default: jnp.imag,
@@ -117,7 +117,7 @@ def _relu(x: jax.Array) -> jax.Array:
 
 @lowers(aten.sign.default)
 def _sign(x: jax.Array) -> jax.Array:
-    # torch calls the sign of a NaN 0.
+    # In torch the sign of NaN is 0.
     return x if x.dtype == jnp.bool_ else jnp.where(jnp.isnan(x), 0, jnp.sign(x))
 
 
@@ -160,7 +160,7 @@ def _promoted(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
 
 @lowers(aten.pow.Tensor_Tensor, aten.pow.Tensor_Scalar, aten.pow.Scalar)
 def _pow(base: Any, exponent: Any) -> jax.Array:
-    # A small whole exponent multiplies, as in torch; a large one would not be exact either way.
+    # Small integer exponents are multiplied out, as in torch; large ones are inexact either way.
     if isinstance(exponent, float) and exponent.is_integer() and abs(exponent) <= 8:
         return lax.integer_pow(jnp.asarray(base, jnp.result_type(base, exponent)), int(exponent))
     if isinstance(exponent, float) and exponent == 0.5:

@@ -1,4 +1,4 @@
-"""Pooling by maximum and by average, over windows and adaptive, with the derivatives."""
+"""Maximum and average pooling, windowed and adaptive, and the derivatives."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def _members(
     dilation: Sequence[int],
     ceil_mode: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return which elements belong to each window, and whether they lie inside the input.
+    """Return which elements belong to each window, and whether they are inside the input.
 
-    Both are ``(*windows, prod(kernel))``; an element is numbered in the flattened input, and those
-    outside are numbered as the nearest inside.
+    Both are ``(*windows, prod(kernel))``. Elements are numbered in the flattened input; those
+    outside have the number of the nearest one inside.
     """
     numbers = np.zeros((1,) * (2 * len(sizes)), np.int64)
     inside = np.ones(numbers.shape, bool)
@@ -65,12 +65,12 @@ def _members(
 def _max_of(
     x: jax.Array, rank: int, numbers: np.ndarray, inside: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the maximum of each window and its number: the first of equal ones."""
+    """Return the maximum of each window and the number of its first occurrence."""
     flat = x.reshape(*x.shape[: x.ndim - rank], -1)
     lowest = _lowest(x.dtype)
     values = jnp.where(inside, flat[..., numbers], lowest)
     best = jnp.argmax(values, -1, keepdims=True)
-    # A window whose inside is -inf ties with the padding; torch then names an element inside.
+    # A window of -inf ties with the padding; torch then returns the index of an element inside.
     nothing = jnp.take_along_axis(values, best, -1) == lowest
     best = jnp.where(nothing, np.argmax(inside, -1)[..., None], best)
     chosen = jnp.take_along_axis(jnp.broadcast_to(numbers, values.shape), best, -1)
@@ -95,7 +95,7 @@ def _max_pool(
 
 
 def _max_pool_backward(gradient: jax.Array, x: jax.Array, *options: Any, rank: int) -> jax.Array:
-    """Add the gradient of each window at the index of its maximum, the last of the options."""
+    """Add the gradient of each window at the index of its maximum, which is the last option."""
     index = options[-1]
     rows = math.prod(x.shape[: x.ndim - rank])
     sums = jnp.zeros((rows, math.prod(x.shape[x.ndim - rank :])), gradient.dtype)
@@ -105,9 +105,9 @@ def _max_pool_backward(gradient: jax.Array, x: jax.Array, *options: Any, rank: i
 
 
 def _adaptive_windows(length: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the elements of each of `count` windows over `length`, and which of them count.
+    """Return the elements of each of `count` windows over `length`, and which are not filler.
 
-    Both are ``(count, widest)``; narrower windows are filled up with elements that do not count.
+    Both are ``(count, widest)``; narrower windows are padded with elements that do not count.
     The division into windows is torch's (aten/src/ATen/native/AdaptivePooling.h).
     """
     window = np.arange(count)
@@ -150,7 +150,7 @@ def _avg_pool(
     for length, k, s, p in zip(x.shape[-rank:], kernel, stride, padding, strict=True):
         count = _windows(length, k, s, p, 1, ceil_mode)
         starts = np.arange(count) * s - p
-        # Windows of ceil mode may reach beyond the padding: that part never counts.
+        # In ceil mode windows may reach beyond the padding; that part is never counted.
         low, high = (-p, length + p) if count_include_pad else (0, length)
         sizes = np.minimum(starts + k, high) - np.maximum(starts, low)
         counts = counts[..., None] * sizes
@@ -197,7 +197,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "_adaptive_avg_pool{}d": _adaptive_avg_pool,
     "_adaptive_avg_pool{}d_backward": _adaptive_avg_pool_backward,
 }
-"""By name; torch makes the one-dimensional ones of those of two dimensions."""
+"""By operator name; torch computes one-dimensional pooling with the two-dimensional operators."""
 
 for _name, _function in _OPERATORS.items():
     for _rank in (2, 3):

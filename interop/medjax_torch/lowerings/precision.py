@@ -1,4 +1,4 @@
-"""The type in which matrices are multiplied, where most of the time goes."""
+"""The dtype in which matrices are multiplied, where most of the computing time is spent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _multiplying_in: ContextVar[Any] = ContextVar("multiplying_in", default=None)
 def multiplying_in(dtype: Any) -> Iterator[None]:
     """Round float32 operands of products and convolutions to `dtype` while a graph is lowered.
 
-    Sums stay float32, and so does everything else.
+    Accumulation and everything else stay in float32.
 
     Parameters
     ----------
     dtype : dtype or None
-        bfloat16, or None to leave operands as they are.
+        bfloat16, or None to leave operands unchanged.
     """
     token = _multiplying_in.set(dtype)
     try:
@@ -34,25 +34,25 @@ def multiplying_in(dtype: Any) -> Iterator[None]:
 
 
 def rounded(operand: jax.Array) -> jax.Array:
-    """Return an operand of a product in the type it is multiplied in."""
+    """Cast an operand of a product to the dtype in which it is multiplied."""
     dtype = _multiplying_in.get()
     return operand if dtype is None or operand.dtype != jnp.float32 else operand.astype(dtype)
 
 
 def operands(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return both operands of a product in the type they are multiplied in."""
+    """Cast both operands of a product to the dtype in which they are multiplied."""
     return rounded(x), rounded(y)
 
 
 def matmul(x: jax.Array, y: jax.Array, *, transposed: bool) -> jax.Array:
-    """Return the product of two matrices or batches of them, in the type of `x`.
+    """Multiply two matrices, or batches of them; the result has the dtype of `x`.
 
     Parameters
     ----------
     x, y : jax.Array
         Shapes (..., n, k) and (..., k, m).
     transposed : bool
-        Whether `y` was made by swapping its last two axes: then it is read as it was before.
+        Whether `y` was created by swapping its last two axes; it is then read unswapped.
     """
     x, y = operands(x, y.mT if transposed else y)
     result_dtype = jnp.float32 if x.dtype == jnp.bfloat16 else x.dtype

@@ -1,4 +1,4 @@
-"""Operators that draw random numbers, each call from a key of its own, none from torch."""
+"""Operators that draw random numbers; every call has its own JAX key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ lowers = functools.partial(_lowers, kind=Kind.RANDOM)
 def _dropout(
     key: jax.Array, x: jax.Array, p: float, train: bool | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Return `x` with elements dropped and the mask of those kept."""
+    """Return `x` with elements dropped, and the mask of the kept ones."""
     if train is False:
         return x, jnp.ones(x.shape, bool)
     keep = jnp.zeros(x.shape, bool) if p == 1 else keep_mask(key, p, x.shape)
@@ -32,7 +32,7 @@ def _dropout(
 
 @lowers(aten.bernoulli.p)
 def _bernoulli(key: jax.Array, x: jax.Array, p: float = 0.5, **rest: Any) -> jax.Array:
-    # What torch makes of dropout on the CPU.
+    # torch decomposes dropout on the CPU into this operator.
     drawn = keep_mask(key, 1 - p, x.shape) if p > 0 else jnp.zeros(x.shape, bool)
     return drawn.astype(x.dtype)
 
@@ -113,7 +113,7 @@ def _normal_of_size(
 
 @lowers(aten.exponential.default)
 def _exponential(key: jax.Array, x: jax.Array, rate: float = 1.0, **rest: Any) -> jax.Array:
-    # torch never draws 0, of which programs take the logarithm.
+    # torch never draws 0, as programs take the logarithm.
     tiny = jnp.finfo(x.dtype).tiny
     return jnp.maximum(jax.random.exponential(key, x.shape, x.dtype), tiny) / rate
 
@@ -153,7 +153,7 @@ def _multinomial(
     if replacement:
         shape = (count, *weights.shape[:-1])
         return jnp.moveaxis(jax.random.categorical(key, logits, shape=shape), 0, -1)
-    # The largest of logits with Gumbel noise are a sample without replacement.
+    # The largest of the logits plus Gumbel noise are a sample without replacement.
     noisy = logits + jax.random.gumbel(key, weights.shape)
     return jax.lax.top_k(noisy, count)[1]
 
@@ -183,7 +183,7 @@ def _poisson(key: jax.Array, rate: jax.Array, **rest: Any) -> jax.Array:
 
 @lowers(aten._standard_gamma.default)
 def _gamma(key: jax.Array, shape: jax.Array, **rest: Any) -> jax.Array:
-    # torch never draws 0, of which the gradient takes the logarithm.
+    # torch never draws 0, as the gradient takes the logarithm.
     tiny = jnp.finfo(shape.dtype).tiny
     return jnp.maximum(jax.random.gamma(key, shape, dtype=shape.dtype), tiny)
 

@@ -1,4 +1,4 @@
-"""Operators that reduce dimensions, and running reductions along one."""
+"""Operators that reduce dimensions, and cumulative reductions along one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Dims = int | Sequence[int] | None
 
 
 def _axes(dims: Dims) -> int | tuple[int, ...] | None:
-    """Return numpy's axis for torch's dims; for both, none and an empty list mean all."""
+    """Convert torch's dims to numpy's axis; None and an empty list mean all dimensions."""
     if dims is None or isinstance(dims, int):
         return dims
     return tuple(dims) or None
 
 
 def _counting(x: jax.Array, dtype: torch.dtype | None) -> jax.Array:
-    """Return `x` as it is summed: in `dtype`, integers in the widest integer."""
+    """Cast `x` to the dtype in which it is summed: `dtype`, or for integers the widest one."""
     if dtype is not None:
         return x.astype(maybe_dtype(dtype))
     return x.astype(maybe_dtype(torch.int64)) if integral(x) else x
@@ -140,7 +140,7 @@ def picked(x: jax.Array, index: jax.Array, dim: int, keepdim: bool) -> tuple[jax
 
 
 def only(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return a scalar and its index, which is what torch selects from one."""
+    """Return a scalar and the index 0, as torch does for reductions of scalars."""
     return x, jnp.zeros((), jnp.int32)
 
 
@@ -178,7 +178,7 @@ def _logcumsumexp(x: jax.Array, dim: int) -> jax.Array:
 def _running(
     x: jax.Array, dim: int, running: Callable[..., jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the running extreme and where it stands, the last place of equal ones."""
+    """Return the running extreme and its index, the last one if values are equal."""
     if x.ndim == 0:
         return only(x)
     dim %= x.ndim

@@ -1,8 +1,8 @@
 """Operators that write at indices.
 
 An index out of range is an error in torch. JAX cannot raise inside a compiled step and writes
-nothing there; an element of the result becomes NaN instead (of integers: the least of the dtype),
-which the loss or a gradient then shows.
+nothing there; instead an element of the result becomes NaN (for integers, the minimum of the
+dtype), which then shows in the loss or a gradient.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ aten = torch.ops.aten
 
 
 def _positions(index: jax.Array, dim: int) -> tuple[jax.Array, ...]:
-    """Return the full coordinates that `scatter` writes: `index` along `dim`, its own elsewhere."""
+    """Return the coordinates `scatter` writes to: `index` along `dim`, the position elsewhere."""
     grid = jnp.indices(index.shape, sparse=True)
     return tuple(index if d == dim % index.ndim else along for d, along in enumerate(grid))
 
 
 def _like(index: jax.Array, source: jax.Array) -> jax.Array:
-    """Cut off the part of the source for which there is no index."""
+    """Crop the source to the shape of the index."""
     return source[tuple(slice(n) for n in index.shape)]
 
 
 def _spoiled(x: jax.Array, broken: jax.Array) -> jax.Array:
-    """Return `x` with an element that is no number if `broken`; of integers, the least one."""
+    """Set an element of `x` to NaN (for integers, the minimum of the dtype) if `broken`."""
     if not x.size or x.dtype == jnp.bool_:
         return x
     floating = jnp.issubdtype(x.dtype, jnp.inexact)
@@ -43,7 +43,7 @@ def _spoiled(x: jax.Array, broken: jax.Array) -> jax.Array:
 
 
 def _checked(result: jax.Array, index: jax.Array, dim: int) -> jax.Array:
-    """Spoil what was written at places of which some are out of range along `dim`."""
+    """Spoil the result if any index is out of range along `dim`."""
     size = result.shape[dim] if result.ndim else 1
     return _spoiled(result, jnp.any((index < 0) | (index >= size)))
 
@@ -64,7 +64,7 @@ def _scatter_add(x: jax.Array, dim: int, index: jax.Array, source: jax.Array) ->
 
 
 def _neutral(reduce: str, dtype: Any) -> Any:
-    """Return the number that changes no result of the reduction."""
+    """Return the neutral element of a reduction."""
     if reduce in ("amax", "amin"):
         limits = jnp.finfo(dtype) if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype)
         if jnp.issubdtype(dtype, jnp.floating):
@@ -117,7 +117,7 @@ def _index_add(
 
 
 def _any_outside(indices: Indices, shape: Sequence[int]) -> jax.Array:
-    """Whether an index is out of range, where negative ones count from the end."""
+    """Return whether any index is out of range; negative ones count from the end."""
     outside = [
         jnp.any((index < -size) | (index >= size))
         for index, size in zip(indices, shape, strict=False)
@@ -138,7 +138,7 @@ def _index_put(
     Raises
     ------
     ValueError
-        If a mask stands among other indices: how many elements it selects is then unknown.
+        If a mask is combined with other indices: the number of selected elements is unknown.
     """
     used = [index for index in indices if index is not None]
     if not any(is_mask(index) for index in used):
@@ -148,7 +148,7 @@ def _index_put(
     if len(used) > 1:
         raise ValueError(
             f"An assignment to x[...] with {len(used)} indices, one of them a mask, cannot be "
-            "lowered; expected the mask alone. Use torch.where or mask.nonzero() instead."
+            "lowered; expected only the mask. Use torch.where or mask.nonzero() instead."
         )
     leading = next(i for i, index in enumerate(indices) if index is not None)
     return _put_where(x, leading, used[0], values, accumulate)
@@ -157,14 +157,14 @@ def _index_put(
 def _put_where(
     x: jax.Array, leading: int, mask: jax.Array, values: jax.Array, accumulate: bool
 ) -> jax.Array:
-    """Write at a mask over the dimensions from `leading` on, without knowing how many are true."""
+    """Write where a mask over the dimensions from `leading` on is true."""
     trailing = x.ndim - leading - mask.ndim
     flat = x.reshape(*x.shape[:leading], mask.size, *x.shape[x.ndim - trailing :])
     axis = values.ndim - trailing - 1
     if not values.size:
         return x
     if axis >= 0 and values.shape[axis] > 1:
-        rank = jnp.cumsum(mask.reshape(-1)) - 1  # the how-manieth true element each one is
+        rank = jnp.cumsum(mask.reshape(-1)) - 1  # true elements before each one
         values = jnp.take(values, jnp.clip(rank, 0, values.shape[axis] - 1), axis)
     written = flat + values if accumulate else jnp.broadcast_to(values, flat.shape)
     chosen = mask.reshape(-1, *(1,) * trailing)

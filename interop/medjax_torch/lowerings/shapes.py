@@ -64,7 +64,7 @@ def _view_as_dtype(x: jax.Array, dtype: torch.dtype) -> jax.Array:
     if ratio > 1:
         x = x.reshape(*x.shape[:-1], -1, ratio)
     parts = lax.bitcast_convert_type(x, target)
-    # JAX gives narrower elements a dimension of their own.
+    # JAX adds a dimension for narrower elements.
     return parts.reshape(*x.shape[:-1], -1) if parts.ndim > x.ndim else parts
 
 
@@ -98,7 +98,7 @@ def _squeeze(traced: Traced, x: jax.Array, dims: Any = None) -> jax.Array:
 
 
 def _window(rank: int, dim: int, item: Any) -> tuple[Any, ...]:
-    """Return the index that is `item` along one dimension and everything along the others."""
+    """Return an index that is `item` along one dimension and a full slice along the others."""
     index: list[Any] = [slice(None)] * rank
     index[dim] = item
     return tuple(index)
@@ -159,7 +159,7 @@ def _split(x: jax.Array, size: int, dim: int = 0) -> list[jax.Array]:
 
 @lowers(aten.cat.default)
 def _cat(tensors: Sequence[jax.Array], dim: int = 0) -> jax.Array:
-    # torch lets empty vectors join tensors of any rank.
+    # torch allows empty vectors beside tensors of any rank.
     return jnp.concatenate([x for x in tensors if x.shape != (0,)] or tensors, dim)
 
 
@@ -170,7 +170,7 @@ def _roll(x: jax.Array, shifts: Sequence[int], dims: Sequence[int] = ()) -> jax.
 
 @lowers(aten.constant_pad_nd.default)
 def _constant_pad(x: jax.Array, widths: Sequence[int], value: Any = 0) -> jax.Array:
-    # torch lists (before, after) from the last dimension backwards; negative widths crop.
+    # torch lists (before, after) starting from the last dimension; negative widths crop.
     pairs = list(zip(widths[::2], widths[1::2], strict=True))[::-1]
     untouched = [(0, 0)] * (x.ndim - len(pairs))
     config = [(before, after, 0) for before, after in untouched + pairs]

@@ -1,4 +1,4 @@
-"""Operators that order the elements along a dimension; as in torch, a NaN is the greatest."""
+"""Operators that sort along a dimension; as in torch, NaN is the largest value."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _kthvalue(
 
 @lowers(aten.median.dim)
 def _median(x: jax.Array, dim: int, keepdim: bool = False) -> tuple[jax.Array, jax.Array]:
-    """Return the lower median, or the first NaN."""
+    """Return the lower median, or the first NaN if there is one."""
     if x.ndim == 0:
         return only(x)
     middle = jnp.take(_sort(x, dim)[1], jnp.array([(x.shape[dim] - 1) // 2]), dim)
@@ -78,7 +78,7 @@ def _unique(
     return_inverse: bool = False,
     return_counts: bool = False,
 ) -> tuple[Any, Any, Any]:
-    """Return the distinct values, as many as the traced batch had."""
+    """Return the distinct values, as many as in the traced batch."""
     values, inverse, counts = jnp.unique(
         x, return_inverse=True, return_counts=True, size=traced.output[0].shape[0]
     )
@@ -105,10 +105,10 @@ def _searchsorted(
     if boundaries.ndim == 1:
         return jnp.searchsorted(boundaries, values, side)
     rows = boundaries.reshape(-1, boundaries.shape[-1])
-    found = jax.vmap(lambda row, wanted: jnp.searchsorted(row, wanted, side))(
+    places = jax.vmap(lambda row, wanted: jnp.searchsorted(row, wanted, side))(
         rows, values.reshape(rows.shape[0], -1)
     )
-    return found.reshape(values.shape)
+    return places.reshape(values.shape)
 
 
 @lowers(aten.bucketize.Tensor)

@@ -1,4 +1,4 @@
-"""Views by strides. They count in memory, which arrays in JAX do not show: the trace tells how."""
+"""Views by strides. JAX arrays have no strides, so the memory layout is taken from the trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def _storage_order(tensor: Any) -> list[int]:
-    """Return the dimensions from the slowest to the fastest in memory.
+    """Return the dimensions in memory order, the slowest-varying first.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def _strided_places(
         places = places + along
     if places.size and places.max() >= total:
         raise ValueError(
-            f"as_strided reads element {places.max()} of a tensor of {total} elements: it looks "
-            "beyond a view into what the view is of. Call it on the whole tensor."
+            f"as_strided reads element {places.max()} of a tensor of {total} elements: it reaches "
+            "beyond a view into its base. Call it on the base tensor."
         )
     return places
 

@@ -1,4 +1,4 @@
-"""Arithmetic on numbers read from tensors, access to results, and what computes nothing."""
+"""Arithmetic on numbers read from tensors, access to results, and operators without effect."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ lowers_each({torch.sym_max: jnp.maximum, torch.sym_min: jnp.minimum})
 
 
 def _float() -> Any:
-    """Return float64, which Python's floats are, as far as JAX has it."""
+    """Return the dtype of Python floats in JAX: float64 if enabled, else float32."""
     return jax.dtypes.canonicalize_dtype(jnp.float64)
 
 
 @lowers(aten._local_scalar_dense.default)
 def _item(x: jax.Array) -> jax.Array:
-    """Return the only element, as a value that stays in the graph, a float as Python's."""
+    """Return the only element; it stays a value of the graph, and floats get Python's precision."""
     value = x.reshape(())
     return value.astype(_float()) if jnp.issubdtype(value.dtype, jnp.floating) else value
 
@@ -93,4 +93,4 @@ def _sorted(is_sorted: jax.Array, message: str, lengths: jax.Array) -> jax.Array
     profiler._record_function_exit._RecordFunction,
 )
 def _nothing(*arguments: Any, **options: Any) -> None:
-    """Ignore checks, which were made while tracing, and the marks of torch's profiler."""
+    """Ignore checks, which ran during tracing, and torch's profiler marks."""

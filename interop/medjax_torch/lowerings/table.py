@@ -1,8 +1,8 @@
-"""The table of lowerings: which function means which torch operator in JAX.
+"""The table of lowerings: which JAX function implements each torch operator.
 
-A lowering takes the operator's arguments with JAX arrays in the place of tensors and returns what
-the operator returns. The interpreter casts the results to torch's dtypes and checks their shapes,
-so a lowering need not care for type promotion where JAX promotes at least as far as torch.
+A lowering takes the operator's arguments with JAX arrays in place of tensors and returns what the
+operator returns. The interpreter casts the results to torch's dtypes and checks their shapes, so a
+lowering can ignore type promotion wherever JAX promotes at least as far as torch.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Kind(enum.Enum):
-    """What a lowering takes before the operator's own arguments."""
+    """The extra first argument of a lowering, before the operator's own arguments."""
 
     PLAIN = enum.auto()
-    """Nothing."""
+    """None."""
     RANDOM = enum.auto()
-    """A random key of its own."""
+    """A random key of its own for each call."""
     TRACED = enum.auto()
-    """What the trace knows: a `Traced`."""
+    """What the trace recorded about the call: a `Traced`."""
 
 
 class Traced(NamedTuple):
-    """What torch's trace recorded about a call, for shapes that depend on data and for layouts."""
+    """What torch's trace recorded about a call, for data-dependent shapes and memory layouts."""
 
     output: Any
     """The result as torch tensors without data."""
     arguments: tuple[Any, ...]
     """The positional arguments, their tensors without data."""
     swapped: tuple[bool, ...]
-    """Which positional arguments were made by swapping the last two axes of a tensor."""
+    """Which positional arguments were created by swapping the last two axes of a tensor."""
 
 
 class Lowering(NamedTuple):
@@ -47,11 +47,11 @@ class Lowering(NamedTuple):
 
 
 TABLE: dict[Target, Lowering] = {}
-"""All rows; the modules of this package fill it when they are imported."""
+"""All rows. Each module of this package adds its own when it is imported."""
 
 
 def lowers(*targets: Target, kind: Kind = Kind.PLAIN) -> Callable[[Function], Function]:
-    """Return a decorator that enters a function as the lowering of each target.
+    """Register the decorated function as the lowering of each target.
 
     Parameters
     ----------
@@ -63,7 +63,13 @@ def lowers(*targets: Target, kind: Kind = Kind.PLAIN) -> Callable[[Function], Fu
     Raises
     ------
     ValueError
-        If a target has a lowering already.
+        If a target already has a lowering.
+
+    Examples
+    --------
+    >>> @lowers(torch.ops.aten.rsqrt.default)  # doctest: +SKIP
+    ... def _rsqrt(x: jax.Array) -> jax.Array:
+    ...     return jax.lax.rsqrt(x)
     """
 
     def enter(function: Function) -> Function:
@@ -80,6 +86,6 @@ def lowers(*targets: Target, kind: Kind = Kind.PLAIN) -> Callable[[Function], Fu
 
 
 def lowers_each(rows: Mapping[Target, Callable[..., Any]]) -> None:
-    """Enter each value of a mapping as the lowering of its key."""
+    """Register each value of a mapping as the lowering of its key."""
     for target, function in rows.items():
         lowers(target)(function)

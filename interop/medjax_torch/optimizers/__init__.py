@@ -1,4 +1,4 @@
-"""torch optimizers and schedulers: real ones hold the hyperparameters, JAX makes the updates."""
+"""torch optimizers and schedulers, which hold the hyperparameters while JAX does the updates."""
 
 from medjax_torch.optimizers.groups import GroupPlan as GroupPlan
 from medjax_torch.optimizers.groups import plan_groups as plan_groups

@@ -1,9 +1,9 @@
 """Update rules of the Adam family of torch.optim.
 
-A rule is the algorithm printed in PyTorch's documentation of its class (torch.optim, 2.13), with
-the places of `eps` and of the bias corrections as torch computes them, which are not optax's
-everywhere. It returns what is *added* to the parameter. In the formulas g is the gradient, b a
-decay rate, t the update counted from 1 and ``avg(x, g) = b x + (1 - b) g``.
+A rule implements the algorithm in PyTorch's documentation of its class (torch.optim, 2.13), with
+`eps` and the bias corrections in the same places as in torch's code, which are not always those of
+optax. It returns what is *added* to the parameter. In the formulas, g is the gradient, b a decay
+rate, t the update counted from 1, and ``avg(x, g) = b x + (1 - b) g``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _adam(
 ) -> tuple[jax.Array, Slots]:
     """``m = avg(m, g); v = avg(v, g^2); -lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)``.
 
-    With amsgrad the largest v so far takes the place of v, before the correction.
+    With amsgrad, v is replaced by the largest v so far, before the correction.
     """
     first = _first_moment(gradient, slots, hyperparams)
     second = _second_moment(gradient, slots, hyperparams)
@@ -102,16 +102,16 @@ def _radam(
 
 
 _FELT = 1e5
-"""Multiple of `TOUCH` from which on a value is a gradient, not a sum of marks."""
+"""Multiple of `TOUCH` above which a value is a gradient rather than a sum of marks."""
 
 
 def _sparse_adam(
     gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
 ) -> tuple[jax.Array, Slots]:
-    """Adam on the rows that have a gradient, with eps next to the uncorrected ``sqrt(v)``.
+    """Adam on the rows that have a gradient, with eps added to the uncorrected ``sqrt(v)``.
 
-    torch takes the rows its sparse gradient lists. JAX's gradient is dense, and a row counts as
-    listed when one of its values is not 0; where all would be, they are `TOUCH`.
+    torch updates the rows that its sparse gradient lists. JAX's gradient is dense, and a row counts
+    as listed if any of its values is not 0; the values of listed rows that are all 0 are `TOUCH`.
     """
     del options
     listed = jnp.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keepdims=True)

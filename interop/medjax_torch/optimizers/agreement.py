@@ -1,4 +1,4 @@
-"""A traced step against the step itself, in torch, with other numbers than it was traced with."""
+"""Comparison of a traced step with the step itself, in torch, with other numbers than traced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medjax_torch.optimizers.stand_in import Entries, StandIn, States
 from medjax_torch.optimizers.step_graph import StepGraph, Traced
 
 _RTOL = 1e-3
-"""Of the largest change; a constant in the place of an input is wrong by a tenth."""
+"""Tolerance relative to the largest change; a constant instead of an input is wrong by a tenth."""
 
 
 def check_agreement(
@@ -27,30 +27,30 @@ def check_agreement(
     *,
     is_first: bool,
 ) -> None:
-    """Run graph and step on the same values and compare what they return.
+    """Run the graph and the step on the same values and compare the results.
 
-    A value that the trace took for a constant, such as a number that C code read off, would train
-    with wrong numbers and say nothing.
+    If the trace mistook a value for a constant, such as a number read by C code, training would
+    silently use wrong numbers.
 
     Parameters
     ----------
     stand_in : StandIn
-        Takes the step.
+        Runs the step.
     entries : sequence of dict
         The groups.
     traced : Traced
-        What was recorded.
+        The traced function.
     graph : StepGraph
-        What came out.
+        The resulting graph.
     slots : dict
-        What is kept of each parameter.
+        The state of each parameter.
     is_first : bool
         Whether the graph is that of the first update.
 
     Raises
     ------
     TraceError
-        If they differ.
+        If the results differ.
     """
     parameters = {name: value.detach().cpu().clone() for name, value in stand_in.parameters.items()}
     states: States = {}
@@ -62,16 +62,16 @@ def check_agreement(
     gradients = _gradients(traced, parameters, 4)
     inputs = traced.inputs(shifted, parameters, gradients, states)
     with torch.no_grad():
-        found = fx.Interpreter(graph.module).run(*inputs)
+        results = fx.Interpreter(graph.module).run(*inputs)
     expected = _leaves(parameters)
     after, _ = stand_in.step(shifted, expected, gradients, states)
-    for name, value in zip(traced.trained, found, strict=False):
+    for name, value in zip(traced.trained, results, strict=False):
         change = (expected[name].detach() - parameters[name]).abs().max()
         _compare(stand_in, name, value, expected[name].detach(), change)
-    rest = found[len(traced.trained) :]
+    rest = results[len(traced.trained) :]
     for (name, entry), value in zip(traced.kept, rest, strict=True):
-        held = torch.as_tensor(after[name][entry])
-        _compare(stand_in, f"{entry} of {name}", value, held, held.abs().max())
+        state = torch.as_tensor(after[name][entry])
+        _compare(stand_in, f"{entry} of {name}", value, state, state.abs().max())
 
 
 def _leaves(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ def _gradients(traced: Traced, parameters: Mapping[str, Tensor], seed: int) -> d
 
 
 def _started(slots: Slots, traced: Traced) -> States:
-    """Return the states that the graph would start from, empty if the first step makes them."""
+    """Return the states from which the graph starts; empty if the first step creates them."""
     if any(slots[name][entry].start is None for name, entry in traced.kept):
         return {}
     states: States = {}
@@ -102,9 +102,9 @@ def _started(slots: Slots, traced: Traced) -> States:
 
 
 def _shifted(entries: Sequence[Entries], graph: StepGraph) -> list[Entries]:
-    """Return groups with other numbers, as long as the step goes the same way with them."""
+    """Return groups with other numbers, where the step takes the same branches with them."""
     numbers = [numbers_of(group) for group in entries]
-    known = {(i, path): v for i, held in enumerate(numbers) for path, v in held.items()}
+    known = {(i, path): v for i, own in enumerate(numbers) for path, v in own.items()}
     for place, value in list(known.items()):
         known[place] = 0.9 * value
         if not all(decision.holds(known) for decision in graph.decisions):
@@ -119,13 +119,13 @@ def _shifted(entries: Sequence[Entries], graph: StepGraph) -> list[Entries]:
     return made
 
 
-def _compare(stand_in: StandIn, what: str, found: Any, expected: Tensor, scale: Tensor) -> None:
-    difference = (found.to(torch.float64) - expected.to(torch.float64)).abs().max()
+def _compare(stand_in: StandIn, what: str, actual: Any, expected: Tensor, scale: Tensor) -> None:
+    difference = (actual.to(torch.float64) - expected.to(torch.float64)).abs().max()
     size = expected.to(torch.float64).abs().max()
     resolution = torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
     if not difference <= _RTOL * scale.to(torch.float64) + 4 * resolution * size:
         raise TraceError(
-            f"the step of {stand_in.kind}, traced, gives another {what} than the step itself "
-            f"(by {float(difference):.2g}), so it depends on something that torch cannot record. "
+            f"the traced step of {stand_in.kind} returns another {what} than the step itself "
+            f"(by {float(difference):.2g}), so it depends on something that cannot be traced. "
             "Return an optax.GradientTransformation from configure_optimizer"
         )

@@ -1,9 +1,9 @@
-"""Exponential decay rates and what follows from them, exact in float32.
+"""Exponential decay rates and quantities derived from them, accurate in float32.
 
-``1 - 0.999`` has four correct digits when 0.999 is rounded to float32 first, and ``1 - b**t`` no
-more of them. So the host, which has float64, sends `complement` and `log` next to the rate; with
-them every quantity of an update is a well-conditioned function of the update count, and the count
-can stay on the device.
+``1 - 0.999`` has only four correct digits if 0.999 is first rounded to float32, and so does
+``1 - b**t``. The host, which has float64, therefore passes `complement` and `log` along with the
+rate. From these every quantity of an update is a well-conditioned function of the update count, and
+the count can stay on the device.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ class Decay(NamedTuple):
 
 
 def make_decay(rate: float) -> Decay:
-    """Return the decay of `rate`, computed in float64 on the host."""
+    """Return the `Decay` of a rate, computed in float64 on the host."""
     log = math.log(rate) if rate > 0 else -math.inf
     return Decay(np.float32(rate), np.float32(1.0 - rate), np.float32(log))
 
 
 def lerp(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
-    """Return ``b average + (1 - b) value``, written as a step towards `value`."""
+    """Return ``b average + (1 - b) value``, computed as a step towards `value`."""
     return average + decay.complement * (value - average)
 
 
 def mean_square(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
     """Return ``b average + (1 - b) value**2``.
 
-    Not `lerp`: torch rounds b and 1 - b separately here, and the two forms settle 1e-5 apart.
+    Unlike in `lerp`, torch rounds b and 1 - b separately; the limits of the two forms differ by
+    1e-5.
     """
     return decay.rate * average + decay.complement * (value * value)
 
@@ -56,12 +57,12 @@ def mean_square(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array
 def bias_correction(decay: Decay, step: jax.Array) -> jax.Array:
     """Return ``1 - b**t``.
 
-    Written ``-expm1(t log b)``, whose relative error is at most that of ``t log b``.
+    It is computed as ``-expm1(t log b)``, whose relative error is at most that of ``t log b``.
 
     Parameters
     ----------
     decay : Decay
-        Of rate b.
+        The decay with rate b.
     step : jax.Array
         Update t, counted from 1, int32, shape ().
     """
@@ -71,19 +72,20 @@ def bias_correction(decay: Decay, step: jax.Array) -> jax.Array:
 def average_length(decay: Decay, step: jax.Array) -> jax.Array:
     """Return the length rho_t of RAdam's approximated simple moving average.
 
-    RAdam defines ``rho_t = rho_inf - 2 t b**t / (1 - b**t)`` with ``rho_inf = 2 / (1 - b) - 1``:
-    the difference of two numbers near 2000 for b = 0.999, which leaves float32 three digits. With
-    ``L = -log b`` both are hyperbolic cotangents, ``rho_inf = coth(L / 2)`` and
-    ``2 b**t / (1 - b**t) = coth(t L / 2) - 1``, and subtracting the pole 2 / L from each gives ::
+    RAdam defines ``rho_t = rho_inf - 2 t b**t / (1 - b**t)`` with ``rho_inf = 2 / (1 - b) - 1``.
+    For b = 0.999 this is the difference of two numbers near 2000, which has only three correct
+    digits in float32. With ``L = -log b`` both are hyperbolic cotangents,
+    ``rho_inf = coth(L / 2)`` and ``2 b**t / (1 - b**t) = coth(t L / 2) - 1``, and subtracting the
+    pole 2 / L from each gives ::
 
         rho_t = t (1 - l(t L / 2)) + l(L / 2),    l(y) = coth(y) - 1 / y
 
-    where nothing cancels.
+    without cancellation.
 
     Parameters
     ----------
     decay : Decay
-        Of the second moment.
+        The decay of the second moment.
     step : jax.Array
         Update t, counted from 1, int32, shape ().
 
@@ -96,7 +98,7 @@ def average_length(decay: Decay, step: jax.Array) -> jax.Array:
 
 
 def rectification(decay: Decay, length: jax.Array) -> jax.Array:
-    """Return RAdam's ``r_t``, for a `length` rho_t above 5; otherwise the value has no meaning.
+    """Return RAdam's ``r_t``; it is only meaningful for a `length` rho_t above 5.
 
     ``r_t**2 = (rho_t - 4)(rho_t - 2) rho_inf / ((rho_inf - 4)(rho_inf - 2) rho_t)``
     """
@@ -106,7 +108,7 @@ def rectification(decay: Decay, length: jax.Array) -> jax.Array:
 
 
 def _beyond_langevin(y: jax.Array) -> jax.Array:
-    # 1 - l(y). Near 0 the poles of l cancel: below 1/2, four terms of its series are right to 4e-8.
+    # 1 - l(y). Near 0 the poles of l cancel; below 1/2, four terms of its series suffice for 4e-8.
     square = y * y
     series = y * (1 / 3 - square * (1 / 45 - square * (2 / 945 - square / 4725)))
     return jnp.where(y < 0.5, 1.0 - series, 1.0 / y - 2.0 / jnp.expm1(2.0 * y))

@@ -1,4 +1,4 @@
-"""What stands in an optimizer's parameter groups: numbers that may change, and everything else."""
+"""The entries of an optimizer's parameter groups: numbers, which may change, and constants."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.stand_in import Entries
 
 _VARYING = ("lr", "weight_decay", "momentum")
-"""Numbers that are set as integers at times and become fractions later."""
+"""Numbers that may be set as integers and become fractions later."""
 
 _VARIANTS = {"foreach": False, "fused": False}
-"""Implementations of one formula, of which the plain one can be traced."""
+"""Options that select torch's plain implementation, which can be traced."""
 
 _OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum")
 
 
 def entries_of(optimizer: torch.optim.Optimizer, *, on_device: bool = False) -> list[Entries]:
-    """Return the groups without parameters, with the plain implementation chosen.
+    """Return the groups without their parameters, with the plain implementation selected.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
         The optimizer.
     on_device : bool
-        Whether the implementation that never looks at a value is chosen, where there is one.
+        Whether to select the implementation that never reads a value, if there is one.
     """
     chosen = {**_VARIANTS, **({"capturable": True} if on_device else {})}
     return [
@@ -45,18 +45,18 @@ def entries_of(optimizer: torch.optim.Optimizer, *, on_device: bool = False) -> 
 
 def numbers_of(entries: Entries) -> dict[str, float]:
     """Return the numbers of a group by path, such as ``lr`` and ``betas.0``."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
 
     def note(path: str, value: Any) -> Any:
-        found[path] = float(value)
+        numbers[path] = float(value)
         return value
 
     with_numbers(entries, note)
-    return found
+    return numbers
 
 
 def with_numbers(entries: Entries, replace: Callable[[str, Any], Any]) -> Entries:
-    """Return a group with ``replace(path, value)`` in the place of every number."""
+    """Return a group with every number replaced by ``replace(path, value)``."""
     made: Entries = {}
     for name, value in entries.items():
         if _is_number(name, value):
@@ -80,24 +80,25 @@ def _is_number(name: str, value: Any) -> bool:
 
 
 def constants_of(entries: Entries) -> Entries:
-    """Return a group with None in the place of every number, to be compared with ``==``."""
+    """Return a group with every number replaced by None, comparable with ``==``."""
     return {n: comparable(v) for n, v in with_numbers(entries, lambda *_: None).items()}
 
 
 def comparable(value: Any) -> Any:
-    """Return something that equals what stands for the same value; objects are only themselves."""
+    """Return a token that is equal for equal values; other objects are compared by identity."""
     if isinstance(value, list | tuple):
         return tuple(map(comparable, value))
     if isinstance(value, dict):
-        return {name: comparable(held) for name, held in value.items()}
+        return {name: comparable(element) for name, element in value.items()}
     plain = value is None or isinstance(value, bool | int | float | str)
     return value if plain else ("object", id(value))
 
 
 def as_pair(value: float) -> np.ndarray:
-    """Return a number as the sum of two of float32, shape (2,), which has twice their digits.
+    """Return a number as a sum of two float32, shape (2,), with twice the digits of one.
 
-    JAX hands no float64 over to the device; ``1 - beta`` is wrong in the fifth digit of float32.
+    JAX does not pass float64 to the device, and in float32 ``1 - beta`` is wrong in the fifth
+    digit.
     """
     high = np.float32(value)
     low = np.float32(value - float(high)) if math.isfinite(high) else np.float32(0)
@@ -105,7 +106,7 @@ def as_pair(value: float) -> np.ndarray:
 
 
 def hyperparams_of(groups: Sequence[Mapping[str, float]]) -> tuple[Hyperparams, ...]:
-    """Return the numbers of each group as pairs; ``lr``, where there is one, stands by itself."""
+    """Return the numbers of each group as pairs, and ``lr`` also as a single float32."""
     made: list[Hyperparams] = []
     for numbers in groups:
         pairs: Hyperparams = {f"{name} as a pair": as_pair(v) for name, v in numbers.items()}

@@ -1,4 +1,4 @@
-"""What a torch optimizer keeps of each parameter, found out by stepping on copies."""
+"""The state that a torch optimizer keeps for each parameter, determined by steps on copies."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Slot(NamedTuple):
     Attributes
     ----------
     kind : {"tensor", "int", "float", "fixed"}
-        What it is in torch; a fixed one is always the same.
+        Its kind in torch; a fixed entry never changes.
     shape : tuple of int
-        Of a tensor, else ().
+        Shape of a tensor, () for other kinds.
     dtype : torch.dtype or None
-        Of a tensor.
+        Dtype of a tensor.
     start : float, numpy array or None
-        What it holds before the first update, one value if all are equal. None if the first
-        update makes it. Of a fixed one, its value.
+        Its value before the first update, a single number if all elements are equal; None if the
+        first update creates it. For a fixed entry, its value.
     """
 
     kind: Literal["tensor", "int", "float", "fixed"]
@@ -37,19 +37,19 @@ class Slot(NamedTuple):
 
 
 Slots = dict[str, dict[str, Slot]]
-"""By parameter and entry."""
+"""Slots by parameter and entry."""
 
 
 class Learned(NamedTuple):
-    """What stepping has shown.
+    """The result of `learn`.
 
     Attributes
     ----------
     slots : dict
         The state of each parameter.
     is_made_first : bool
-        Whether the first update is another one than those that follow, since it makes the state
-        of its gradients, parameters or learning rate.
+        Whether the first update differs from later ones because it creates the state from its
+        gradients, parameters or learning rate.
     """
 
     slots: Slots
@@ -61,29 +61,29 @@ def learn(
     entries: Sequence[Entries],
     parameters: Mapping[str, Tensor],
     trained: Sequence[str],
-    held: States,
+    existing: States,
 ) -> Learned:
-    """Take a few steps in torch and return what they keep.
+    """Run a few steps in torch, and return what state they keep.
 
     Parameters
     ----------
     stand_in : StandIn
-        Takes the steps.
+        Runs the steps.
     entries : sequence of dict
         The groups.
     parameters : mapping of str to Tensor
-        By name; they are left alone.
+        The parameters by name. They are not changed.
     trained : sequence of str
-        Those that get a gradient.
-    held : dict
-        States that the optimizer has already, for one that makes them when it is made.
+        The parameters that get a gradient.
+    existing : dict
+        States that the optimizer already has, for optimizers that create them when constructed.
 
     Raises
     ------
     TraceError
-        If the states are no tensors and numbers that stay what they are.
+        If a state is not a tensor or number of constant shape and dtype.
     Exception
-        Whatever the step raises in torch.
+        Any exception of the step in torch.
     """
 
     def step(states: States, seed: int, factor: float = 1.0) -> tuple[States, States, Any]:
@@ -100,18 +100,18 @@ def learn(
         )
         return after, first, copies
 
-    given: States = {}
+    initial: States = {}
     try:
-        after, first, moved = step(given, seed=0)
+        after, first, moved = step(initial, seed=0)
     except (KeyError, IndexError, AttributeError):
-        if not held:
+        if not existing:
             raise
-        given = {name: held[name] for name in trained if name in held}
-        after, first, moved = step(given, seed=0)
+        initial = {name: existing[name] for name in trained if name in existing}
+        after, first, moved = step(initial, seed=0)
     settled, _, _ = step(after, seed=1)
     slots = _slots_of(stand_in, after, settled)
-    if given:
-        return Learned(_starting(slots, given), is_made_first=False)
+    if initial:
+        return Learned(_starting(slots, initial), is_made_first=False)
     start = _as_kept(first, slots)
     if start is not None and _is_same(start, _as_kept(step({}, 2, factor=0.9)[1], slots)):
         other, _, where = step(start, seed=0)
@@ -129,22 +129,26 @@ def _copied(states: States) -> States:
 
 def _slots_of(stand_in: StandIn, after: States, settled: States) -> Slots:
     slots: Slots = {}
-    for name, held in settled.items():
+    for name, entries in settled.items():
         slots[name] = {}
-        for entry, value in held.items():
+        for entry, value in entries.items():
             before = after.get(name, {}).get(entry)
             slot = _slot_of(value)
             if not isinstance(entry, str) or slot is None or not _fits(before, slot):
                 raise TraceError(
                     f"{stand_in.kind} keeps {entry!r} of {name}: {_described(before)} after the "
-                    f"first step, {_described(value)} after the second; expected tensors of one "
-                    "shape and dtype, and numbers. Return an optax.GradientTransformation from "
-                    "configure_optimizer"
+                    f"first step, {_described(value)} after the second; expected numbers, and "
+                    "tensors of constant shape and dtype. Return an optax.GradientTransformation "
+                    "from configure_optimizer"
                 )
             slots[name][entry] = slot
-    gone = [n for n, held in after.items() if held.keys() - settled.get(n, {}).keys()]
+    gone = [n for n, entries in after.items() if entries.keys() - settled.get(n, {}).keys()]
     if gone:
-        raise TraceError(f"{stand_in.kind} drops state of {gone[0]} in its second step")
+        raise TraceError(
+            f"{stand_in.kind} removes state of {gone[0]} in its second step; expected it to keep "
+            "the entries of the first. Return an optax.GradientTransformation from "
+            "configure_optimizer"
+        )
     return slots
 
 
@@ -165,12 +169,12 @@ def _slot_of(value: Any) -> Slot | None:
 
 
 def _fits(before: Any, slot: Slot) -> bool:
-    found = _slot_of(before)
-    return found is not None and found[:3] == slot[:3] and found.start == slot.start
+    first = _slot_of(before)
+    return first is not None and first[:3] == slot[:3] and first.start == slot.start
 
 
 def _as_kept(first: States, slots: Slots) -> States | None:
-    """Return states in the types that they settle on, None if an entry is missing."""
+    """Convert the first states to the slots' kinds; return None if an entry does not fit."""
     made: States = {}
     for name, kept in slots.items():
         made[name] = {}
@@ -196,15 +200,14 @@ _MISSING = object()
 def _starting(slots: Slots, start: States) -> Slots:
     return {
         name: {
-            entry: slot if slot.kind == "fixed" else slot._replace(start=_shortest(held))
+            entry: slot if slot.kind == "fixed" else slot._replace(start=_start(start[name][entry]))
             for entry, slot in kept.items()
-            for held in (start[name][entry],)
         }
         for name, kept in slots.items()
     }
 
 
-def _shortest(value: Any) -> Any:
+def _start(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return float(value)
     flat = value.detach().cpu().reshape(-1).to(torch.float32)

@@ -1,4 +1,4 @@
-"""Operations on lists of tensors, one tensor at a time."""
+"""torch's operations on lists of tensors, applied to one tensor at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _NUMBER_LAST = ("addcdiv", "addcmul")
-"""What Tensor's methods take by the name `value`."""
+"""Operations whose last number is the argument `value` of Tensor's method."""
 
 
 def _one_by_one(name: str) -> Callable[..., Any]:
@@ -40,4 +40,4 @@ ONE_BY_ONE = {
     for name in dir(torch)
     if name.startswith(_PREFIX) and hasattr(Tensor, name.removeprefix(_PREFIX))
 }
-"""For every such function of torch what computes the same; lowerings know tensors alone."""
+"""An equivalent of each ``torch._foreach_`` function; lowerings only support single tensors."""

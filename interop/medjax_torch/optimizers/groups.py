@@ -1,7 +1,7 @@
-"""What a torch optimizer says: which rule and options each group has, and its hyperparameters.
+"""The rule, the options and the hyperparameters of a torch optimizer's parameter groups.
 
-The optimizer object the component made stays the holder of the hyperparameters. Schedulers and
-callbacks write into its groups as ever; before an update, `read_hyperparams` reads them.
+The optimizer that the component configured keeps the hyperparameters. Schedulers and callbacks set
+them in its groups as usual, and `read_hyperparams` reads them before an update.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ SWITCHES = ("maximize", "nesterov", "amsgrad", "centered", "decoupled_weight_dec
 
 
 class GroupPlan(NamedTuple):
-    """What is fixed about a parameter group while a run lasts.
+    """What is fixed about a parameter group during a run.
 
     Attributes
     ----------
     rule : Rule
         How the parameters are updated.
     options : frozenset of str
-        Switches that are on, and ``momentum`` if there is one.
+        Switches that are on, and ``momentum`` if it is not 0.
     names : tuple of str
         Names of the group's parameters, in torch's order.
     initial : mapping
-        First value of the slots that do not start at 0.
+        First values of the slots that do not start at 0.
     """
 
     rule: Rule
@@ -49,10 +49,10 @@ def plan_groups(
     ----------
     optimizer : torch.optim.Optimizer
         One of torch.optim's SGD, Adam, AdamW, Adamax, NAdam, RAdam, SparseAdam, RMSprop, Adagrad
-        and Adadelta. `foreach`, `fused`, `capturable` and `differentiable` choose among torch's
-        implementations of one formula and mean nothing here.
+        and Adadelta. `foreach`, `fused`, `capturable` and `differentiable` select among torch's
+        implementations of the same formula and are ignored.
     names : mapping of torch.Tensor to str
-        Name of each parameter, found by identity.
+        Name of each parameter, by identity.
 
     Raises
     ------
@@ -71,25 +71,25 @@ def plan_groups(
 def read_hyperparams(
     optimizer: torch.optim.Optimizer, plan: tuple[GroupPlan, ...]
 ) -> tuple[Hyperparams, ...]:
-    """Return the hyperparameters of every group as they stand now.
+    """Return the current hyperparameters of every group.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The optimizer that `plan` was made of.
+        The optimizer from which `plan` was made.
     plan : tuple of GroupPlan
         From `plan_groups`.
 
     Returns
     -------
     tuple of dict
-        For each group: float32 scalars, a `Decay` for each decay rate, computed in float64. The
-        structure is the same on every call.
+        For each group float32 scalars, and for each decay rate a `Decay` computed in float64. The
+        structure is the same in every call.
 
     Raises
     ------
     ValueError
-        If groups were added, or an option changed that is compiled into the step.
+        If groups were added, or an option that is compiled into the step has changed.
     """
     groups = optimizer.param_groups
     if len(groups) != len(plan):
@@ -104,9 +104,9 @@ def read_hyperparams(
 
 
 def rule_of(optimizer: torch.optim.Optimizer) -> Rule | None:
-    """Return the rule of the optimizer's class, None if there is none.
+    """Return the rule of the optimizer's class, or None if there is none.
 
-    A subclass of a known class has its rule if it overrides nothing that a step consists of.
+    A subclass of a known class has its rule unless it overrides a part of the step.
     """
     for kind in type(optimizer).__mro__:
         if kind in RULES:
@@ -122,11 +122,11 @@ _HARMLESS = ("__init__", "__doc__", "__module__", "__qualname__", "__repr__", "z
 
 
 def _is_of(known: type, kind: type, name: str) -> bool:
-    """Tell whether an attribute of a subclass is new, or what the known class has."""
+    """Return whether an attribute of a subclass is new, or the same as in the known class."""
     missing: Any = object()
     mine: Any = vars(kind)[name]
     theirs: Any = getattr(known, name, missing)
-    if getattr(mine, "hooked", False):  # by torch, around what was inherited
+    if getattr(mine, "hooked", False):  # torch wraps inherited methods
         mine = mine.__wrapped__
     if getattr(theirs, "hooked", False):
         theirs = theirs.__wrapped__
@@ -137,9 +137,9 @@ def _is_of(known: type, kind: type, name: str) -> bool:
 def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:
     rule = rule_of(optimizer)
     if rule is None:
-        found = type(optimizer)
+        kind = type(optimizer)
         msg = (
-            f"the optimizer is a {found.__module__}.{found.__qualname__}, which has no JAX rule; "
+            f"the optimizer is a {kind.__module__}.{kind.__qualname__}, which has no JAX rule; "
             f"expected one of torch.optim's {', '.join(known.__name__ for known in RULES)}"
         )
         raise ValueError(msg)
@@ -148,14 +148,14 @@ def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:
 
 
 def check_hooks(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if something is to be called before or after a step."""
-    found = type(optimizer)
+    """Raise ValueError if hooks are registered before or after the step."""
+    kind = type(optimizer)
     if any(
         getattr(optimizer, f"_optimizer_step_{moment}_hooks", None) for moment in ("pre", "post")
     ):
         msg = (
-            f"the {found.__module__}.{found.__qualname__} has step hooks, which JAX cannot call; "
-            "expected none. Change gradients in the component, or return an optax transformation "
+            f"the {kind.__module__}.{kind.__qualname__} has step hooks, which JAX cannot call; "
+            "expected none. Modify gradients in the component, or return an optax transformation "
             "from configure_optimizer"
         )
         raise ValueError(msg)
@@ -175,7 +175,7 @@ def names_of(
         where = f"parameter {place} of the optimizer's group {index}"
         if parameter not in names:
             msg = (
-                f"{where}, of shape {tuple(parameter.shape)}, was not found in the component; "
+                f"{where}, of shape {tuple(parameter.shape)}, is not part of the component; "
                 "expected a parameter of one of its modules"
             )
             raise ValueError(msg)
@@ -185,17 +185,17 @@ def names_of(
 
 
 def _options(group: dict[str, Any]) -> Options:
-    # Momentum is a number, yet whether there is any decides if a buffer is kept.
+    # Momentum is a number, but it is an option too, as a buffer exists only if it is not 0.
     return frozenset(name for name in (*SWITCHES, "momentum") if group.get(name))
 
 
 def _check_options(options: Options, planned: Options, index: int) -> None:
-    # A momentum of 0 for a while is a value like any other once there is a buffer.
+    # Once there is a buffer, a temporary momentum of 0 is a value like any other.
     for name in sorted((options ^ planned) - (planned & {"momentum"})):
-        now, before = ("on", "off") if name in options else ("off", "on")
+        current, before = ("on", "off") if name in options else ("off", "on")
         msg = (
-            f"{name!r} of the optimizer's group {index} is {now}; expected {before}, as when the "
-            "training was set up. It is compiled into the step: set it in configure_optimizer"
+            f"{name!r} of the optimizer's group {index} is {current}; expected {before}, as when "
+            "the training was set up. It is compiled into the step: set it in configure_optimizer"
         )
         raise ValueError(msg)
 

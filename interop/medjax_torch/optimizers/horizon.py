@@ -1,4 +1,4 @@
-"""Schedulers that are made for updates and stepped after epochs, or the other way round."""
+"""Warnings about schedulers made for updates but stepped after epochs, or the other way round."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch.optim import lr_scheduler
 
 
 class Horizon(NamedTuple):
-    """The steps that a scheduler is made for.
+    """The number of steps that a scheduler is made for.
 
     Attributes
     ----------
     scheduler : str
         Class of the scheduler.
     setting : str
-        What was set, such as ``total_steps``.
+        The scheduler's setting, such as ``total_steps``.
     steps : int
-        Its value.
+        Value of the setting.
     ends : bool
-        Whether the schedule has nothing after it, so that it is the length of the training.
+        Whether the schedule ends after these steps, so that they are the length of the training.
     """
 
     scheduler: str
@@ -43,7 +43,7 @@ _SETTINGS: dict[type, tuple[tuple[str, bool], ...]] = {
     lr_scheduler.MultiStepLR: (("milestones", False),),
     lr_scheduler.SequentialLR: (("_milestones", False),),
 }
-"""Attributes of torch's schedulers that count steps."""
+"""Attributes of torch's schedulers that count steps, and whether the schedule ends after them."""
 
 _ARGUMENTS = {
     "num_training_steps": True,
@@ -51,7 +51,7 @@ _ARGUMENTS = {
     "total_steps": True,
     "warmup_steps": False,
 }
-"""Names of the same in functions for LambdaLR, among them those of transformers."""
+"""The corresponding argument names of functions for LambdaLR, including transformers'."""
 
 
 def warn_of_interval(
@@ -62,7 +62,7 @@ def warn_of_interval(
     nb_updates: int,
     warn: Callable[[str], None],
 ) -> None:
-    """Warn if a scheduler is made for other steps than those it gets.
+    """Warn if a scheduler is made for another number of steps than it will get.
 
     Parameters
     ----------
@@ -71,16 +71,16 @@ def warn_of_interval(
     interval : {"epoch", "step"}
         When it is stepped.
     nb_epochs, nb_updates : int
-        Of the whole run.
+        Numbers of epochs and updates of the run.
     warn : callable
-        Gets the warning.
+        Takes the message.
     """
     for horizon in horizons(scheduler):
         made_for = f"{horizon.scheduler} is made for {horizon.setting}={horizon.steps} steps"
         if interval == "epoch" and horizon.steps > nb_epochs:
             warn(
                 f"{made_for}, but it is stepped after each epoch, of which there are {nb_epochs}, "
-                "so it hardly moves the learning rate; give "
+                "so it hardly changes the learning rate; set "
                 f'Options(lr_scheduler_interval="step") to step it after each of {nb_updates} '
                 "updates"
             )
@@ -88,20 +88,20 @@ def warn_of_interval(
         if interval == "step" and horizon.ends and horizon.steps <= nb_epochs < nb_updates:
             warn(
                 f"{made_for}, but it is stepped after each update, of which there are "
-                f'{nb_updates}; give Options(lr_scheduler_interval="epoch") to step it after each '
+                f'{nb_updates}; set Options(lr_scheduler_interval="epoch") to step it after each '
                 f"of {nb_epochs} epochs"
             )
             return
 
 
 def horizons(scheduler: Any) -> Iterator[Horizon]:
-    """Yield the steps that a scheduler, and those it is made of, are made for."""
+    """Yield the horizons of a scheduler and of the schedulers that it consists of."""
     name = type(scheduler).__name__
     for kind, settings in _SETTINGS.items():
         for setting, ends in settings if type(scheduler) is kind else ():
             steps: Any = getattr(scheduler, setting, None)
             if setting.endswith("milestones"):
-                # The first: a later one that is never reached may be meant for longer runs.
+                # Only the first: later ones may be meant for longer runs and never be reached.
                 steps = min(steps, default=None)
             if steps:
                 yield Horizon(name, setting.strip("_"), int(steps), ends)
@@ -114,10 +114,9 @@ def horizons(scheduler: Any) -> Iterator[Horizon]:
 
 
 def _arguments(function: Any) -> dict[str, Any]:
-    """Return by name what a function was given when it was made."""
+    """Return the values bound to a function when it was created, by name."""
     if isinstance(function, functools.partial):
         return {**_arguments(function.func), **function.keywords}
     if not inspect.isfunction(function):
         return dict(getattr(function, "__dict__", {}))
-    found = inspect.getclosurevars(function)
-    return dict(found.nonlocals)
+    return dict(inspect.getclosurevars(function).nonlocals)

@@ -1,4 +1,4 @@
-"""Numbers of float64 where they meet tensors of fewer digits."""
+"""Rounding of float64 numbers that are combined with narrower tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ aten = torch.ops.aten
 
 
 def narrow_numbers(graph: fx.Graph) -> None:
-    """Round numbers to float32 where an operation of torch takes them along with narrower tensors.
+    """Round numbers to float32 where a torch operation combines them with narrower tensors.
 
-    A number never decides what torch computes in, and as float64 it would in JAX: a tensor that
-    was filled with 0.3 would not equal 0.3 any more.
+    In torch a Python number never determines the dtype of a computation; in JAX a float64 scalar
+    would: a tensor filled with 0.3 would no longer equal 0.3.
 
     Parameters
     ----------
     graph : fx.Graph
-        Functional, with the traced values in the nodes. Changed.
+        A functional graph with the traced values in its nodes. It is changed in place.
     """
     rounded: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
@@ -51,7 +51,7 @@ def _is_number(node: fx.Node) -> bool:
 
 
 def _is_narrow(node: fx.Node) -> bool:
-    """Tell whether a node computes in less than float64."""
+    """Return whether a node computes in a narrower dtype than float64."""
     if node.target is aten._local_scalar_dense.default:
         return False
     values: list[Any] = [argument.meta.get("val") for argument in node.all_input_nodes]

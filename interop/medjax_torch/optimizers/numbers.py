@@ -1,8 +1,8 @@
-"""Python numbers in an optimizer's step while it is traced.
+"""Python numbers in an optimizer's step during tracing.
 
-Most of a step is arithmetic on numbers: ``lr / (1 - beta ** step)``. While it is traced they are
-torch's SymFloat, read from tensors of shape () by ``item()``, so that the arithmetic is recorded.
-What Python does to a number beside arithmetic, torch cannot record; it is replaced here.
+Much of a step is arithmetic on numbers, such as ``lr / (1 - beta ** step)``. During tracing these
+numbers are torch's SymFloat, read from tensors of shape () by ``item()``, so that the arithmetic is
+recorded. torch cannot record other uses of numbers in Python; this module replaces them.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from medjax_torch.graph.replacing import replaced
 _SYMBOLIC = (SymFloat, SymInt, SymBool)
 _TORCH = Path(torch.__file__).parent
 _RULES = tuple(str(_TORCH / name) for name in ("_decomp", "_meta_registrations", "_prims", "_refs"))
-"""Where torch computes shapes and breaks operations up."""
+"""Where torch computes shapes and decomposes operations."""
 _PASSED = tuple(str(_TORCH / name) for name in ("__init__.py", "fx", "_dynamo", "_compile.py"))
 
 
 class DecidesByValueError(TraceError):
-    """A step that takes one way or another by a number that only the device knows."""
+    """Raised when the control flow of a step depends on a number known only on the device."""
 
 
 class Decision(NamedTuple):
-    """A way the step took while it was traced.
+    """A branch that the step took while it was traced.
 
     Attributes
     ----------
     condition : sympy expression
-        Of hyperparameters.
+        A condition on hyperparameters.
     outcome : bool
-        What it was.
+        Its outcome.
     names : dict
-        The hyperparameter, as group and path, behind each symbol.
+        The hyperparameter, as group and path, of each symbol.
     """
 
     condition: Any
@@ -53,7 +53,7 @@ class Decision(NamedTuple):
     names: Mapping[Any, tuple[int, str]]
 
     def holds(self, values: Mapping[tuple[int, str], float]) -> bool:
-        """Tell whether the step would go the same way with other hyperparameters."""
+        """Return whether the step would take the same branch with other hyperparameters."""
         known = {symbol: sympy.Float(values[name]) for symbol, name in self.names.items()}
         return bool(self.condition.subs(known)) == self.outcome
 
@@ -64,7 +64,7 @@ class Numbers:
     Attributes
     ----------
     decisions : list of Decision
-        What the step decided by hyperparameters, each once.
+        The step's decisions based on hyperparameters, without duplicates.
     """
 
     def __init__(self) -> None:
@@ -74,16 +74,16 @@ class Numbers:
     def read(
         self, tensor: Tensor, name: tuple[int, str] | None = None, value: float | None = None
     ) -> Any:
-        """Return the element of `tensor` as a number that is recorded.
+        """Return the element of `tensor` as a number whose use is recorded.
 
         Parameters
         ----------
         tensor : Tensor
             Shape ().
         name : (int, str), optional
-            Group and path of a hyperparameter whose value the host knows at every update.
+            Group and path of a hyperparameter, if the host knows its value at every update.
         value : float, optional
-            Its value now.
+            Its current value.
         """
         number: Any = tensor.item()
         if name is not None and value is not None:
@@ -92,7 +92,7 @@ class Numbers:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        """Make Python's functions of numbers record what they compute."""
+        """Within the block, make Python's functions of numbers record what they compute."""
         with ExitStack() as stack:
 
             def replace(owner: Any, name: str, function: Any) -> None:
@@ -112,7 +112,7 @@ class Numbers:
         if condition in (True, False, sympy.true, sympy.false):
             return bool(condition)
         if _within_rules() and isinstance(condition, sympy.Eq | sympy.Ne):
-            # Torch spares itself a multiplication by 0 or 1: not to spare it is as right.
+            # torch skips a multiplication by 0 or 1; not skipping it is equally correct.
             return isinstance(condition, sympy.Ne)
         if condition.free_symbols <= self._known.keys():
             known = {symbol: self._known[symbol] for symbol in condition.free_symbols}
@@ -124,16 +124,16 @@ class Numbers:
                 self.decisions.append(decision)
             return outcome
         raise DecidesByValueError(
-            "it decides by a value that changes from update to update (the learning rate, the "
-            "number of updates, or what it computes of the gradients)"
+            "its control flow depends on a value that changes from update to update (the learning "
+            "rate, the number of updates, or a value computed from the gradients)"
         )
 
     def _value(self, number: Any) -> float:
-        """Return the value of a hyperparameter, on which the trace depends from here on."""
+        """Return the value of a hyperparameter, and record that the trace depends on it."""
         expression = number.node.expr
         if not expression.free_symbols <= self._known.keys():
             raise DecidesByValueError(
-                "it reads as a Python number a value that changes from update to update"
+                "it converts to a Python number a value that changes from update to update"
             )
         values = {s: sympy.Float(self._known[s][1]) for s in expression.free_symbols}
         value = float(expression.subs(values))
@@ -142,7 +142,7 @@ class Numbers:
 
 
 def _within_rules() -> bool:
-    """Tell whether torch asks, to compute shapes or to break an operation up, and not the step."""
+    """Return whether the caller is torch's shape computation or decompositions, not the step."""
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
@@ -171,7 +171,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "isinf": torch.isinf,
     "isfinite": torch.isfinite,
 }
-"""Functions of `math`, and torch's of the same meaning."""
+"""Functions of `math`, and their equivalents in torch."""
 
 
 def _is_symbolic(value: Any) -> bool:
@@ -183,14 +183,14 @@ def _is_traced(value: Any) -> bool:
 
 
 def as_tensor(number: Any) -> Tensor:
-    """Return a number as a tensor of float64, which is what Python computes in; shape ()."""
+    """Return a number as a float64 tensor of shape (), float64 being Python's precision."""
     if isinstance(number, Tensor):
         return number.to(torch.float64)
     return torch.scalar_tensor(number, dtype=torch.float64)
 
 
 def _made(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `torch.tensor` or its like, which reads the numbers it is given, without doing so."""
+    """Return a replacement for `torch.tensor` or a similar function that records numbers."""
 
     def call(data: Any, *arguments: Any, dtype: torch.dtype | None = None, **options: Any) -> Any:
         if _is_symbolic(data):
@@ -203,7 +203,7 @@ def _made(plain: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _set_data(tensor: Tensor, value: Tensor) -> None:
-    """Write values where torch would put another memory."""
+    """Copy values to a tensor, where torch would exchange its memory."""
     with torch.no_grad():
         tensor.copy_(value)
 
@@ -214,7 +214,7 @@ REPLACEMENTS: Replacements = {
     torch.asarray: _made(torch.asarray),
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
 }
-"""Functions of torch that step code gives numbers, or that assign past the tracer."""
+"""Replacements for torch functions that read numbers, or that assign unnoticed by the tracer."""
 
 
 def _recorded(plain: Callable[..., Any], function: Callable[..., Tensor]) -> Callable[..., Any]:
@@ -232,7 +232,7 @@ _LOG = math.log
 
 
 def _extreme(plain: Callable[..., Any], smallest: bool) -> Callable[..., Any]:
-    """Return `min` or `max` that chooses among traced numbers without looking at them."""
+    """Return a `min` or `max` that selects among traced numbers without reading their values."""
 
     def call(*arguments: Any, **options: Any) -> Any:
         values = arguments
@@ -240,12 +240,12 @@ def _extreme(plain: Callable[..., Any], smallest: bool) -> Callable[..., Any]:
             values = tuple(arguments[0])
         if options or not any(map(_is_traced, values)):
             return plain(*arguments, **options)
-        found = values[0]
+        extreme = values[0]
         for value in values[1:]:
-            first, second = as_tensor(found), as_tensor(value)
-            # As Python does: the first one, unless a later one is beyond it.
+            first, second = as_tensor(extreme), as_tensor(value)
+            # As in Python: the first one, unless a later one is strictly beyond it.
             beyond = second < first if smallest else second > first
-            found = torch.where(beyond, second, first).item()
-        return found
+            extreme = torch.where(beyond, second, first).item()
+        return extreme
 
     return call

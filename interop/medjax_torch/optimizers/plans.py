@@ -1,4 +1,4 @@
-"""How an optimizer steps in JAX: by a rule written here, or by its own step, traced."""
+"""How an optimizer's step runs in JAX: by one of our own update rules, or by tracing it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medjax_torch.optimizers.transformation import make_transformation
 
 
 class Plan(Protocol):
-    """What is fixed about an optimizer while a run lasts, to be compared with ``==``."""
+    """What is fixed about an optimizer during a run; comparable with ``==``."""
 
     @property
     def groups(self) -> tuple[GroupPlan, ...] | tuple[TracedGroup, ...]:
         """The parameter groups."""
 
     def read(self, optimizer: torch.optim.Optimizer) -> tuple[Hyperparams, ...]:
-        """Return the hyperparameters of every group as they stand now."""
+        """Return the current hyperparameters of every group."""
 
     def transformation(
         self,
@@ -42,7 +42,7 @@ class Plan(Protocol):
 
 
 class RulePlan(NamedTuple):
-    """Of a class that `rules` has a rule for."""
+    """The plan of an optimizer whose class has a rule in `rules`."""
 
     groups: tuple[GroupPlan, ...]
     absent: frozenset[str]
@@ -70,11 +70,11 @@ def plan_of(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of a class with a rule, or any whose step is tensor operations.
+        An optimizer of a class with a rule, or any other whose step consists of tensor operations.
     names : mapping of torch.Tensor to str
-        Name of each parameter, found by identity.
+        Name of each parameter, by identity.
     absent : collection of str
-        Parameters that get no gradient (None in torch).
+        Parameters without a gradient (None in torch).
 
     Raises
     ------

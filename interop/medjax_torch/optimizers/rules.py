@@ -1,6 +1,6 @@
-"""Update rules of torch.optim: the table of classes, and those outside the Adam family.
+"""Update rules of torch.optim: the table of classes, and the rules outside the Adam family.
 
-How a rule is written, and the notation of the formulas, stand in `adam_rules`.
+`adam_rules` describes the form of a rule and the notation of the formulas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from medjax_torch.optimizers.rule import Hyperparams, Options, Rule, Slots
 def _sgd(
     gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
 ) -> tuple[jax.Array, Slots]:
-    """``B = momentum B + (1 - dampening) g``, undamped at first; nesterov: ``g + momentum B``."""
+    """``B = momentum B + (1 - dampening) g``, first ``B = g``; nesterov: ``g + momentum B``."""
     lr, momentum = hyperparams["lr"], hyperparams["momentum"]
     if "momentum" not in options:
         return -lr * gradient, slots
@@ -25,7 +25,7 @@ def _sgd(
     damped = momentum * old + hyperparams["undamped"] * gradient
     buffer = jnp.where(step == 1, gradient, damped)
     direction = gradient + momentum * buffer if "nesterov" in options else buffer
-    # While a scheduler holds the momentum at 0, torch leaves the buffer as it was.
+    # While a scheduler keeps the momentum at 0, torch leaves the buffer unchanged.
     moving = momentum != 0
     slots = {
         "step": jnp.where(moving, step, step - 1),
@@ -39,7 +39,7 @@ def _rmsprop(
 ) -> tuple[jax.Array, Slots]:
     """``v = avg(v, g^2); -lr g / (sqrt(v) + eps)``; centered: ``v - avg(a, g)^2`` under the root.
 
-    With momentum the fraction is added to ``momentum B`` first.
+    With momentum, the fraction is first added to ``momentum B``.
     """
     lr, momentum, alpha = (hyperparams[name] for name in ("lr", "momentum", "alpha"))
     square = mean_square(slots["square_avg"], gradient, alpha)
@@ -52,7 +52,7 @@ def _rmsprop(
         return -lr * fraction, slots
     old = slots["momentum_buffer"]
     buffer = momentum * old + fraction
-    # As with SGD: no momentum for now, no change of the buffer.
+    # As in SGD, the buffer does not change while the momentum is 0.
     slots["momentum_buffer"] = jnp.where(momentum > 0, buffer, old)
     return -lr * jnp.where(momentum > 0, buffer, fraction), slots
 
@@ -109,4 +109,4 @@ RULES: dict[type[torch.optim.Optimizer], Rule] = {
         {"square_avg": None, "acc_delta": None},
     ),
 }
-"""The rule of each class; AdamW is Adam with the option ``decoupled_weight_decay``."""
+"""The rule of each class. AdamW is Adam with the option ``decoupled_weight_decay``."""

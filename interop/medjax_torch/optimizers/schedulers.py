@@ -1,8 +1,7 @@
 """The host side of torch's learning-rate schedulers.
 
-The scheduler is the user's own, on the user's own optimizer. It writes into the parameter groups,
-from where `groups.read_hyperparams` takes everything it set: the rate, and also momentum, betas or
-weight decay.
+The scheduler is the user's own and sets the parameter groups of the user's optimizer, from which
+`groups.read_hyperparams` reads the learning rate, and also momentum, betas or weight decay.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ def build_scheduler(
 ) -> Any:
     """Return ``builder(optimizer)``, ready to be stepped.
 
-    To resume, build optimizer and scheduler first, then call the ``load_state_dict`` of both:
-    building a scheduler writes its first rate into the optimizer.
+    To resume, build both the optimizer and the scheduler before calling their ``load_state_dict``,
+    as building a scheduler writes its first learning rate to the optimizer.
 
     Parameters
     ----------
     builder : callable
-        medkit's ``lr_scheduler_builder``: optimizer to scheduler.
+        medkit's ``lr_scheduler_builder``: takes the optimizer and returns a scheduler.
     optimizer : torch.optim.Optimizer
         The optimizer whose groups the scheduler sets.
     interval : {"epoch", "step"}
@@ -39,8 +38,8 @@ def build_scheduler(
     Raises
     ------
     ValueError
-        If the scheduler follows a metric and the interval is the update, which has none, or
-        `builder` is a class that takes more than the optimizer.
+        If the scheduler follows a metric but is stepped after updates, which have none, or if
+        `builder` is a class that requires further arguments.
     """
     try:
         scheduler = builder(optimizer)
@@ -48,20 +47,20 @@ def build_scheduler(
         if not isinstance(builder, type):
             raise
         msg = (
-            f"lr_scheduler_builder is the class {builder.__name__}, which takes more than the "
-            f"optimizer ({error}); expected a function of the optimizer, such as lambda "
+            f"lr_scheduler_builder is the class {builder.__name__}, which needs more arguments "
+            f"than the optimizer ({error}); expected a function of the optimizer, such as lambda "
             f"optimizer: {builder.__name__}(optimizer, ...)"
         )
         raise ValueError(msg) from error
     if interval == "step" and isinstance(scheduler, ReduceLROnPlateau):
         msg = (
-            "ReduceLROnPlateau follows an evaluation metric, which an update has not; expected "
-            "the interval 'epoch'"
+            "ReduceLROnPlateau follows an evaluation metric, which does not exist after an update; "
+            "set lr_scheduler_interval='epoch'"
         )
         raise ValueError(msg)
-    # JAX makes the updates, so torch would warn that the scheduler is stepped before the
-    # optimizer. A step without gradients changes nothing and is one that torch counts; what a step
-    # of the user's own makes of none is unknown, so there torch's note of it has to do.
+    # JAX does the updates, so torch would warn that the scheduler is stepped before the optimizer.
+    # A step without gradients changes nothing and prevents that. A user's own step may behave
+    # differently without gradients, so there only torch's flag is set.
     optimizer.zero_grad(set_to_none=True)
     if rule_of(optimizer) is None:
         optimizer._opt_called = True  # type: ignore[attr-defined]
@@ -80,12 +79,12 @@ def end_epoch(scheduler: Any, eval_metrics: Mapping[str, float], metric: str) ->
     eval_metrics : mapping of str to float
         Metrics of the evaluation.
     metric : str
-        Name of the one that ReduceLROnPlateau follows; no other scheduler gets one.
+        Name of the metric that ReduceLROnPlateau follows; other schedulers ignore it.
 
     Raises
     ------
     ValueError
-        If ReduceLROnPlateau needs a metric that was not computed.
+        If ReduceLROnPlateau needs a metric that is not in `eval_metrics`.
     """
     if not isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step()
@@ -97,7 +96,7 @@ def end_epoch(scheduler: Any, eval_metrics: Mapping[str, float], metric: str) ->
 
 
 def metric_missing(metric: str) -> str:
-    """Return what medkit says of a metric that a scheduler needs and does not get."""
+    """Return medkit's message for a metric that a scheduler needs but that is missing."""
     return (
         "Learning scheduler needs an eval metric to update the learning rate, "
         f"'{metric}' was not found"

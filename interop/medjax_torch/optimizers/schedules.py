@@ -1,4 +1,4 @@
-"""What `lr_scheduler_builder` gives: a torch scheduler on the host, or an optax schedule."""
+"""The result of `lr_scheduler_builder`: a torch scheduler on the host, or an optax schedule."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def build_schedule(
     Parameters
     ----------
     builder : callable, Schedule or None
-        medkit's ``lr_scheduler_builder``; an optax schedule or one of `medjax.schedules` does as
-        well.
+        medkit's ``lr_scheduler_builder``; alternatively an optax schedule or one of
+        `medjax.schedules`.
     optimizer : torch.optim.Optimizer or optax.GradientTransformation
-        What the component configured.
+        The optimizer that the component configured.
     interval : {"epoch", "step"}
         When a torch scheduler is stepped.
 
     Raises
     ------
     ValueError
-        If a torch scheduler is asked for an optimizer of optax.
+        If the builder makes a torch scheduler, but the optimizer is an optax transformation.
     Exception
-        Whatever `builder` raises.
+        Any exception of `builder`.
     """
     if builder is None or isinstance(builder, Schedule):
         return None, as_schedule(builder)
@@ -38,14 +38,14 @@ def build_schedule(
         if _is_optax(builder):
             return None, as_schedule(builder)
         msg = (
-            "the component configured an optimizer of optax; expected lr_scheduler_builder to be "
-            "an optax schedule then, since a torch scheduler needs a torch optimizer"
+            "the component configured an optax optimizer, so lr_scheduler_builder is expected to "
+            "be an optax schedule; a torch scheduler needs a torch optimizer"
         )
         raise ValueError(msg)
     try:
         scheduler = build_scheduler(builder, optimizer, interval)
     except Exception:
-        # An optax schedule computes with what it is given, and an optimizer is no number.
+        # An optax schedule computes with its argument, so it fails for an optimizer.
         if _is_optax(builder):
             return None, as_schedule(builder)
         raise
@@ -55,7 +55,7 @@ def build_schedule(
         return None, as_schedule(builder)
     msg = (
         f"lr_scheduler_builder returned a {type(scheduler).__name__}; expected a torch scheduler, "
-        "an object with step(). An optax schedule can be given in its place"
+        "an object with step(), or an optax schedule"
     )
     raise ValueError(msg)
 
@@ -99,7 +99,7 @@ def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> Non
 
 
 def _is_optax(builder: Any) -> bool:
-    """Tell whether `builder` gives a number for the number of an update."""
+    """Return whether `builder` maps the number of an update to a number, as optax schedules do."""
     try:
         float(builder(0))
     except Exception:

@@ -1,4 +1,4 @@
-"""A torch optimizer's step on other tensors than those it holds."""
+"""Running a torch optimizer's step on other tensors than its own."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Entries = dict[str, Any]
 """A parameter group without its parameters."""
 
 States = dict[str, dict[str, Any]]
-"""What an optimizer keeps of each parameter, by the parameter's name."""
+"""An optimizer's state by parameter name."""
 
 _CONTAINERS = (list, tuple, dict, set)
 _NOTES = ("_warned", "_opt_called")
-"""How torch names what it notes of an optimizer, which is no state."""
+"""Attributes in which torch stores flags about an optimizer that are not state."""
 
 
 class _Noting(dict[str, Any]):
-    """State of a parameter that notes what each entry was first set to."""
+    """State of a parameter that records the first value of each entry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class _Noting(dict[str, Any]):
         super().__setitem__(key, value)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Set an entry that is missing."""
+        """Set an entry if it is missing, and return its value."""
         if key not in self:
             self[key] = default
         return self[key]
@@ -48,21 +48,21 @@ class _Noting(dict[str, Any]):
 
 
 class StandIn:
-    """Takes steps of an optimizer on given tensors, and leaves the optimizer as it is.
+    """Runs an optimizer's step on other tensors, without changing the optimizer.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Whose class says how to step, and whose attributes are read.
+        Provides the step of its class, and the attributes that the step reads.
     names : sequence of sequence of str
         For each group, the names of its parameters.
 
     Attributes
     ----------
     kind : str
-        The class by its full name.
+        Full name of the class.
     parameters : dict of str to Tensor
-        What the optimizer itself holds.
+        The optimizer's own parameters.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, names: Sequence[Sequence[str]]) -> None:
@@ -82,35 +82,35 @@ class StandIn:
         gradients: Mapping[str, Tensor],
         states: Mapping[str, dict[str, Any]],
     ) -> tuple[States, States]:
-        """Take a step; parameters and tensors of the states may be written in place.
+        """Run a step, which may change parameters and tensors of the states in place.
 
         Parameters
         ----------
         entries : sequence of dict
             The groups without their parameters.
         parameters, gradients : mapping of str to Tensor
-            By name; a parameter without a gradient has None in torch.
+            Tensors by name; the gradient of a parameter that has none is None in torch.
         states : mapping of str to dict
-            By name; a parameter that has none gets it from the step.
+            States by name; the step creates those that are missing.
 
         Returns
         -------
         after : dict
             The states after the step.
         first : dict
-            Of a parameter that had none, what each entry was first set to.
+            The first value of each entry, for parameters that had no state.
 
         Raises
         ------
         TraceError
-            If the step changes something of the optimizer that is no parameter's state.
+            If the step changes anything else of the optimizer than the state of parameters.
         """
         stand_in = object.__new__(type(self._optimizer))
         attributes = {n: _own(v) for n, v in vars(self._optimizer).items() if n != "step"}
         stand_in.__dict__.update(attributes)
         groups = [
-            {**_own(held), "params": [parameters[name] for name in names]}
-            for held, names in zip(entries, self._names, strict=True)
+            {**_own(group), "params": [parameters[name] for name in names]}
+            for group, names in zip(entries, self._names, strict=True)
         ]
         state: Any = defaultdict(_Noting)
         for name, parameter in parameters.items():
@@ -139,13 +139,13 @@ class StandIn:
     def _check_same(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         for place, content in after.items():
             for name in sorted(content.keys() | before[place].keys()):
-                found, expected = content.get(name), before[place].get(name)
-                if name.startswith(_NOTES) or _is_same(found, expected):
+                value, expected = content.get(name), before[place].get(name)
+                if name.startswith(_NOTES) or _is_same(value, expected):
                     continue
                 raise TraceError(
                     f"the step of {self.kind} changes {name!r} of {place}; expected it to change "
-                    "parameters and self.state[parameter] alone, the only things that a JAX state "
-                    "holds. Keep it in self.state[parameter], or return an "
+                    "only parameters and self.state[parameter], which are all that the state in "
+                    "JAX contains. Keep it in self.state[parameter], or return an "
                     "optax.GradientTransformation from configure_optimizer"
                 )
 
@@ -153,13 +153,13 @@ class StandIn:
         if len(state) > len(by_name):
             raise TraceError(
                 f"the step of {self.kind} keeps a state that belongs to no parameter; expected "
-                "entries of self.state for parameters alone. Keep it in self.state[parameter], or "
-                "return an optax.GradientTransformation from configure_optimizer"
+                "self.state to have only entries for parameters. Keep it in self.state[parameter], "
+                "or return an optax.GradientTransformation from configure_optimizer"
             )
 
 
 def refuse(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if a step on other tensors could not be all that the optimizer does."""
+    """Raise ValueError if the optimizer does more than its class's step on its parameters."""
     kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
     other = "return an optax.GradientTransformation over {name: array} from configure_optimizer"
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
@@ -167,44 +167,44 @@ def refuse(optimizer: torch.optim.Optimizer) -> None:
         closure is not None and closure.default is inspect.Parameter.empty
     ):
         raise ValueError(
-            f"the optimizer is a {kind}, whose step needs a closure that computes the loss anew, "
-            "once or several times; expected one that steps by the gradients it is given. Use "
-            f"another, such as torch.optim.AdamW, or {other}, for instance optax.adamw(lr)"
+            f"the optimizer is a {kind}, whose step needs a closure that recomputes the loss; "
+            "expected an optimizer whose step only uses the gradients. Use another one, such as "
+            f"torch.optim.AdamW, or {other}, for instance optax.adamw(lr)"
         )
     if isinstance(optimizer, torch.optim.SparseAdam):
         raise ValueError(
             f"the optimizer is a {kind}, whose step takes sparse gradients; expected SparseAdam "
-            f"itself, or a step that takes dense ones, as those of JAX are. Else {other}"
+            f"itself, or a step that takes dense gradients, as JAX's are. Otherwise {other}"
         )
     step = vars(optimizer).get("step")
     if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
         raise ValueError(
-            f"the {kind} has a step of its own, set on this one object; expected the step of its "
-            f"class. Write it in a subclass, or {other}"
+            f"the {kind} has its own step, set on the object; expected the step of its class. "
+            f"Define it in a subclass, or {other}"
         )
     for name, value in vars(optimizer).items():
-        held = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(one, torch.optim.Optimizer) for one in held):
+        values = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(one, torch.optim.Optimizer) for one in values):
             raise ValueError(
-                f"the {kind} holds another optimizer in {name!r}, whose parameters are not its "
-                "own; expected an optimizer that steps by itself. Write both rules in one step, "
-                f"or {other}, for instance with optax.lookahead or optax.multi_transform"
+                f"the {kind} has another optimizer in {name!r}; expected an optimizer whose step "
+                "does not use another one. Combine both rules in one step, or "
+                f"{other}, for instance with optax.lookahead or optax.multi_transform"
             )
 
 
 def _own(value: Any) -> Any:
-    """Return a copy of containers, however deep, around the same content."""
+    """Copy nested containers, but not the objects in them."""
     if isinstance(value, dict) and type(value) in (dict, defaultdict):
         made = copy.copy(value)
-        made.update({name: _own(held) for name, held in value.items()})
+        made.update({name: _own(element) for name, element in value.items()})
         return made
     if type(value) in (list, tuple):
-        return type(value)(_own(held) for held in value)
+        return type(value)(_own(element) for element in value)
     return set(value) if type(value) is set else value
 
 
 def _content(holder: dict[str, Any]) -> dict[str, Any]:
-    """Return what lies in a holder, to be compared by `_is_same`."""
+    """Return the entries of a dict in a form that `_is_same` compares."""
     skipped = ("param_groups", "state", "params")
     return {str(n): _frozen(v) for n, v in holder.items() if n not in skipped}
 
@@ -213,9 +213,9 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value, value._version
     if isinstance(value, dict):
-        return [(name, _frozen(held)) for name, held in value.items()]
+        return [(name, _frozen(element)) for name, element in value.items()]
     if isinstance(value, list | tuple):
-        return [_frozen(held) for held in value]
+        return [_frozen(element) for element in value]
     return frozenset(value) if isinstance(value, set) else value
 
 

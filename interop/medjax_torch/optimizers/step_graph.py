@@ -35,27 +35,27 @@ from medjax_torch.tensors import to_numpy
 
 aten = torch.ops.aten
 
-_WHOLE = (
+_NOT_DECOMPOSED = (
     aten.addcdiv.default,
     aten.addcmul.default,
     aten.lerp.Scalar,
     aten.lerp.Tensor,
 )
-"""Operations that torch would break up after a look at their numbers, and that JAX has."""
+"""Operations with a lowering whose decompositions in torch read the values of numbers."""
 
 
 class StepGraph(NamedTuple):
-    """A step without mutation, views or Python.
+    """A step without mutation, views or Python code.
 
     Attributes
     ----------
     module : fx.GraphModule
-        Takes parameters, gradients, entries of states, then numbers, and returns parameters, then
-        entries of states. Those that are numbers in torch are float64 here, shape ().
+        Takes parameters, gradients, state entries and numbers, and returns parameters and state
+        entries. Entries that are numbers in torch are float64 tensors of shape ().
     constants : dict of str to numpy array
-        What the graph holds itself.
+        Constants of the graph.
     decisions : tuple of Decision
-        What it depends on beside its inputs.
+        Decisions that must have the same outcome for the graph to be valid.
     """
 
     module: fx.GraphModule
@@ -64,27 +64,27 @@ class StepGraph(NamedTuple):
 
 
 class Traced:
-    """The step of an optimizer as a function that can be recorded.
+    """The step of an optimizer as a function that can be traced.
 
     Parameters
     ----------
     stand_in : StandIn
-        Takes the step.
+        Runs the step.
     entries : sequence of dict
-        The groups, with the numbers that they have now.
+        The groups, with their current numbers.
     parameters : mapping of str to Tensor
         All parameters of the groups.
     trained : sequence of str
-        Those that get a gradient.
+        The parameters that get a gradient.
     slots : dict
-        What is kept of each.
+        The state of each parameter.
     is_first : bool
-        Whether the states are made in this step.
+        Whether this step creates the states.
 
     Attributes
     ----------
     trained : sequence of str
-        As given.
+        The parameters that get a gradient.
     """
 
     def __init__(
@@ -100,14 +100,14 @@ class Traced:
         self._stand_in, self._entries, self._is_first = stand_in, entries, is_first
         self.trained, self._slots = trained, slots
         self._parameters = {name: parameters[name].detach().cpu() for name in trained}
-        # torch skips parameters without a gradient, so nothing of them may matter.
+        # torch skips parameters without a gradient, so their values must not matter.
         self._others = {n: torch.zeros_like(p) for n, p in parameters.items() if n not in trained}
         self._numbers = Numbers()
         self._paths = [(i, path) for i, group in enumerate(entries) for path in numbers_of(group)]
 
     @property
     def kept(self) -> list[tuple[str, str]]:
-        """Parameter and entry of the inputs and outputs that belong to states."""
+        """Parameter and entry of each state input, in order."""
         return entries_kept(self._slots)
 
     def inputs(
@@ -118,17 +118,14 @@ class Traced:
         states: States,
     ) -> list[Tensor]:
         """Return values in the order of the graph's inputs."""
+        inputs = [parameters[name].clone() for name in self.trained]
+        inputs += [gradients[name].clone() for name in self.trained]
+        for name, entry in () if self._is_first else self.kept:
+            dtype = self._slots[name][entry].dtype or torch.float64
+            inputs.append(torch.as_tensor(states[name][entry], dtype=dtype).clone())
         numbers = [numbers_of(group) for group in entries]
-        kept = [] if self._is_first else [(states[n][e], n, e) for n, e in self.kept]
-        return [
-            *(parameters[name].clone() for name in self.trained),
-            *(gradients[name].clone() for name in self.trained),
-            *(
-                torch.as_tensor(value, dtype=self._slots[n][e].dtype or torch.float64).clone()
-                for value, n, e in kept
-            ),
-            *(torch.tensor(numbers[i][path], dtype=torch.float64) for i, path in self._paths),
-        ]
+        inputs += [torch.tensor(numbers[i][path], dtype=torch.float64) for i, path in self._paths]
+        return inputs
 
     def _arguments(self) -> list[Tensor]:
         zeros = {name: torch.zeros_like(value) for name, value in self._parameters.items()}
@@ -142,7 +139,7 @@ class Traced:
         return torch.zeros(slot.shape, dtype=slot.dtype or torch.float64)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """Take the step on copies of the inputs."""
+        """Run the step on copies of the inputs."""
         count = len(self.trained)
         own = [value.detach().clone().requires_grad_() for value in inputs[:count]]
         trained = dict(zip(self.trained, own, strict=True))
@@ -161,12 +158,12 @@ class Traced:
         return results + [self._result(after, *place) for place in self.kept]
 
     def _in_numbers(self, tensors: Sequence[Tensor]) -> list[Entries]:
-        found = dict(zip(self._paths, tensors, strict=True))
+        by_path = dict(zip(self._paths, tensors, strict=True))
         made = []
         for index, group in enumerate(self._entries):
 
             def number(path: str, value: Any, index: int = index) -> Any:
-                tensor = found[index, path]
+                tensor = by_path[index, path]
                 if isinstance(value, Tensor):
                     return tensor.to(value.dtype).reshape(value.shape)
                 # The rate may come from a schedule on the device.
@@ -193,29 +190,32 @@ class Traced:
             return value.detach()
         is_number = not isinstance(value, bool | str | None)
         if not is_number or slot.shape or (isinstance(value, Tensor) and value.dim()):
-            raise TraceError(f"it leaves {value!r} in {entry!r}; expected {slot.kind} {slot.shape}")
+            expected = f"{slot.kind} of shape {slot.shape}"
+            raise TraceError(f"it stores {value!r} in {entry!r}; expected a {expected}")
         return as_tensor(value).to(slot.dtype or torch.float64)
 
     def record(self, *, on_device: bool) -> StepGraph:
-        """Record the step.
+        """Trace the step.
 
         Parameters
         ----------
         on_device : bool
-            Whether the groups choose the implementation that is made for it, which torch lets
-            alone while it compiles.
+            Whether the groups select torch's capturable implementation, which torch checks less
+            strictly while it is compiling.
 
         Raises
         ------
         TraceError
-            If it cannot be a graph.
+            If the step cannot be traced.
         """
         inputs = self._arguments()
-        whole = decompositions.after_autograd()
+        decomposed = decompositions.after_autograd()
         rules = Rules(
             replacements={**ONE_BY_ONE, **REPLACEMENTS},
             before_autograd={},
-            after_autograd={op: rule for op, rule in whole.items() if op not in _WHOLE},
+            after_autograd={
+                op: rule for op, rule in decomposed.items() if op not in _NOT_DECOMPOSED
+            },
         )
         try:
             with host_random.watched({}) as drawn, ExitStack() as stack:
@@ -248,25 +248,25 @@ class Traced:
         explained = type(error) if isinstance(error, DecidesByValueError) else TraceError
         return explained(
             f"the step of {self._stand_in.kind} cannot be traced{at(_line_of(error))}: {what}. "
-            "Expected tensor operations and arithmetic; write a choice by values with torch.where, "
-            "or return an optax.GradientTransformation from configure_optimizer"
+            "Expected tensor operations and arithmetic; select by values with torch.where, or "
+            "return an optax.GradientTransformation from configure_optimizer"
         )
 
     def _check_constants(self, recorded: fx.GraphModule) -> None:
-        held = {t.data_ptr(): n for n, t in self._others.items() if t.numel()}
+        names = {t.data_ptr(): n for n, t in self._others.items() if t.numel()}
         for name, parameter in self._stand_in.parameters.items():
-            held[parameter.data_ptr()] = name
+            names[parameter.data_ptr()] = name
         for node in recorded.graph.find_nodes(op="get_attr"):
             value = getattr(recorded, node.target)
-            if isinstance(value, Tensor) and value.numel() and value.data_ptr() in held:
+            if isinstance(value, Tensor) and value.numel() and value.data_ptr() in names:
                 raise TraceError(
-                    f"it reads {held[value.data_ptr()]} other than through its groups, or though "
-                    "it has no gradient"
+                    f"it reads {names[value.data_ptr()]} by another way than its groups, or "
+                    "although it has no gradient"
                 )
         for node in recorded.graph.nodes:
             for target in written_by(node):
                 if viewed(target).op == "get_attr":
-                    raise TraceError("it writes to a tensor that is in no parameter's state")
+                    raise TraceError("it writes to a tensor that is not in a parameter's state")
 
     def _check_changed(self, module: fx.GraphModule) -> None:
         results: Any = module.graph.output_node().args[0]
@@ -274,13 +274,13 @@ class Traced:
         for name, node in zip(self.trained, results, strict=False):
             if node in inputs:
                 raise TraceError(
-                    f"the step of {self._stand_in.kind} leaves {name} as it is, though it has a "
-                    "gradient; expected it to change every parameter of its groups that has one"
+                    f"the step of {self._stand_in.kind} does not change {name}, although it has a "
+                    "gradient; expected it to change every parameter with a gradient"
                 )
 
 
 def entries_kept(slots: Slots) -> list[tuple[str, str]]:
-    """Return parameter and entry of what changes, in the order of a graph's inputs."""
+    """Return parameter and entry of all state that changes, in the order of a graph's inputs."""
     return [
         (name, entry)
         for name, kept in slots.items()
@@ -303,7 +303,7 @@ _OWN = Path(__file__).parents[1]
 
 
 def _line_of(error: BaseException) -> str:
-    """Return the innermost line of the step: of the user's code, else of torch's optimizers."""
+    """Return the innermost line of the step, in the user's code or torch's optimizers."""
     frames = traceback.extract_tb(error.__traceback__)
     outside = [f for f in frames if Path(f.filename).is_relative_to(_TORCH / "optim")]
     for frame in frames:

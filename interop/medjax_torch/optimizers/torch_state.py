@@ -1,7 +1,7 @@
-"""Moments of the JAX optimizer in the state of the torch optimizer, and back.
+"""Conversion of moments between the JAX optimizer and the torch optimizer's state.
 
-With them `optimizer.state_dict()` is what torch itself would have saved after the same updates,
-so that an ``optimizer.pt`` goes either way between medkit and medjax_torch.
+Afterwards `optimizer.state_dict()` is what torch itself would have saved after the same updates,
+so that medkit and medjax_torch can read each other's ``optimizer.pt``.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from medjax_torch.optimizers.traced_state import jax_slots, torch_entries
 from medjax_torch.optimizers.transformation import find_state, replace_state
 
 GroupPlans = tuple[GroupPlan, ...] | tuple[TracedGroup, ...]
-"""One for each parameter group, all of one kind."""
+"""One plan for each parameter group, all of the same kind."""
 
 
 def write_moments(
     optimizer: torch.optim.Optimizer, plan: GroupPlans, opt_state: optax.OptState
 ) -> None:
-    """Fill ``optimizer.state`` with the moments of `opt_state`, as copies.
+    """Copy the moments of `opt_state` to ``optimizer.state``.
 
-    Parameters that have had no update get no entry, as in torch.
+    Parameters that have not been updated yet get no entry, as in torch.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The optimizer `plan` was made of; changed in place.
+        The optimizer from which `plan` was made. It is changed in place.
     plan : tuple of GroupPlan or of TracedGroup
         From `plans.plan_of`.
     opt_state : pytree
@@ -57,32 +57,32 @@ def write_moments(
 def read_moments(
     optimizer: torch.optim.Optimizer, plan: GroupPlans, opt_state: optax.OptState
 ) -> optax.OptState:
-    """Return `opt_state` with the moments that ``optimizer.state`` holds, as copies.
+    """Return `opt_state` with copies of the moments in ``optimizer.state``.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        The optimizer `plan` was made of, for instance after ``load_state_dict``.
+        The optimizer from which `plan` was made, for instance after ``load_state_dict``.
     plan : tuple of GroupPlan or of TracedGroup
         From `plans.plan_of`.
     opt_state : pytree
-        State of an optax transformation around one of `make_transformation`, as `init` gives it;
-        a parameter torch has no state for keeps what it has there.
+        State of an optax transformation around one of `make_transformation`, as returned by its
+        `init`. Parameters without a state in torch keep their moments.
 
     Raises
     ------
     ValueError
-        If a slot is missing or has another shape than here.
+        If a slot is missing or has another shape.
     """
     state = find_state(opt_state)
     moments = dict(state.moments)
     for parameter, name, _, planned in _parameters(optimizer, plan):
-        held = optimizer.state.get(parameter)
-        if held and name in moments:
+        entries = optimizer.state.get(parameter)
+        if entries and name in moments:
             if isinstance(planned, TracedGroup):
-                moments[name] = jax_slots(held, planned.slots[name], moments[name], name)
+                moments[name] = jax_slots(entries, planned.slots[name], moments[name], name)
             else:
-                moments[name] = _jax_slots(held, moments[name], name, planned)
+                moments[name] = _jax_slots(entries, moments[name], name, planned)
     return replace_state(opt_state, state._replace(moments=moments))
 
 
@@ -90,7 +90,7 @@ def _parameters(
     optimizer: torch.optim.Optimizer, plan: GroupPlans
 ) -> Iterator[tuple[torch.Tensor, str, dict[str, Any], GroupPlan | TracedGroup]]:
     plans: tuple[GroupPlan | TracedGroup, ...] = plan
-    # Groups and parameters may have been added since, behind those that were planned.
+    # Groups and parameters may have been appended since the plan was made.
     for group, planned in zip(optimizer.param_groups, plans, strict=False):
         for parameter, name in zip(group["params"], planned.names, strict=False):
             yield parameter, name, group, planned
@@ -99,14 +99,14 @@ def _parameters(
 def _torch_slots(
     slots: dict[str, np.ndarray], parameter: torch.Tensor, group: dict[str, Any], plan: GroupPlan
 ) -> dict[str, Any]:
-    # Slots that start at a value are there from the beginning.
+    # Slots with an initial value exist from the beginning.
     if not slots["step"] > 0 and not plan.initial:
         return {}
     written: dict[str, Any] = {}
     if plan.rule.step == "int":
         written["step"] = int(slots["step"])
     elif plan.rule.step == "tensor":
-        # torch reads the count on the host unless the whole update is to stay on the device.
+        # torch keeps the count on the host unless the entire update stays on the device.
         on_device = group.get("capturable") or group.get("fused")
         device = parameter.device if on_device else torch.device("cpu")
         written["step"] = torch.tensor(float(slots["step"]), dtype=torch.float32, device=device)
@@ -119,13 +119,13 @@ def _torch_slots(
     return written
 
 
-def _jax_slots(held: dict[str, Any], like: Slots, name: str, plan: GroupPlan) -> Slots:
-    # SGD keeps no count: a buffer is there as soon as there has been an update.
+def _jax_slots(entries: dict[str, Any], like: Slots, name: str, plan: GroupPlan) -> Slots:
+    # SGD has no count, but its buffer exists if there has been an update.
     if plan.rule.step == "absent":
-        held = {**held, "step": int(held.get("momentum_buffer") is not None)}
+        entries = {**entries, "step": int(entries.get("momentum_buffer") is not None)}
     slots: Slots = {}
     for slot, old in like.items():
-        value = held.get(slot)
+        value = entries.get(slot)
         if value is None and plan.rule.step == "absent":
             slots[slot] = old
             continue
@@ -137,12 +137,12 @@ def _jax_slots(held: dict[str, Any], like: Slots, name: str, plan: GroupPlan) ->
                 f"{old.shape}. Was it saved with other options?"
             )
             raise ValueError(msg)
-        # `astype` copies, else JAX and torch might share the memory.
+        # `astype` copies; otherwise JAX and torch might share the memory.
         slots[slot] = sharding.put(_to_numpy(value).astype(old.dtype), old.sharding)
     return slots
 
 
 def _to_numpy(value: Any) -> np.ndarray:
-    # Through float32 because numpy has no bfloat16; counts are exact in it up to 2**24.
+    # Via float32, as numpy has no bfloat16; counts up to 2**24 are exact in it.
     wide = torch.as_tensor(value).detach().cpu().to(torch.float32)
     return wide.numpy()

@@ -1,4 +1,4 @@
-"""Any torch optimizer whose step is tensor operations: its step, traced, as a transformation."""
+"""Optimizers without a rule of ours: their traced step as an optax transformation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept
 from medjax_torch.optimizers.transformation import OptimizerState, factor_of
 
 UPDATED = "has been updated"
-"""Slot that tells whether there has been an update, int32, shape (); no torch name has spaces."""
+"""Slot that is 1 after the first update, int32, shape (); torch's names have no spaces."""
 
 
 class TracedGroup(NamedTuple):
@@ -44,11 +44,11 @@ class TracedGroup(NamedTuple):
     names : tuple of str
         Names of its parameters, in torch's order.
     slots : dict
-        What is kept of each parameter that gets a gradient.
+        The state of each parameter with a gradient.
     constants : dict
-        Entries of the group that are no numbers.
+        Entries of the group that are not numbers.
     is_made_first : bool
-        Whether the states are made by the first update.
+        Whether the first update creates the states.
     """
 
     names: tuple[str, ...]
@@ -57,15 +57,15 @@ class TracedGroup(NamedTuple):
     is_made_first: bool
 
 
-def _changed(name: str, group: int, now: Any, before: Any) -> str:
+def _changed(name: str, group: int, value: Any, expected: str) -> str:
     return (
-        f"{name!r} of the optimizer's group {group} is {now!r}; expected {before!r}, as when the "
+        f"{name!r} of the optimizer's group {group} is {value!r}; expected {expected}, as when the "
         "training was set up. It is compiled into the step: set it in configure_optimizer"
     )
 
 
 class TracedPlan:
-    """Of a class without a rule: its own step, as it was traced.
+    """What is fixed about an optimizer without a rule, whose own step was traced.
 
     Attributes
     ----------
@@ -91,12 +91,12 @@ class TracedPlan:
     __hash__ = None  # type: ignore[assignment]
 
     def read(self, optimizer: torch.optim.Optimizer) -> tuple[Hyperparams, ...]:
-        """Return the numbers of every group, which the traced step takes as inputs.
+        """Return the current hyperparameters of every group, which the traced step takes as inputs.
 
         Raises
         ------
         ValueError
-            If groups were added, or something changed that is compiled into the step.
+            If groups were added, or a value that is compiled into the step has changed.
         """
         entries = entries_of(optimizer)
         if len(entries) != len(self.groups):
@@ -106,23 +106,21 @@ class TracedPlan:
             )
             raise ValueError(msg)
         for index, (group, planned) in enumerate(zip(entries, self.groups, strict=True)):
-            now = constants_of(group)
+            current = constants_of(group)
             for name, before in planned.constants.items():
-                if now.get(name) != before:
-                    raise ValueError(_changed(name, index, group.get(name), before))
+                if current.get(name) != before:
+                    raise ValueError(_changed(name, index, group.get(name), repr(before)))
         numbers = [
-            {path: found[path] for path in paths}
-            for paths, found in zip(self._paths, map(numbers_of, entries), strict=True)
+            {path: own[path] for path in paths}
+            for paths, own in zip(self._paths, map(numbers_of, entries), strict=True)
         ]
-        known = {(i, path): v for i, held in enumerate(numbers) for path, v in held.items()}
+        known = {(i, path): v for i, own in enumerate(numbers) for path, v in own.items()}
         for graph in self._graphs:
             for decision in graph.decisions:
                 if not decision.holds(known):
                     index, path = next(iter(decision.names.values()))
-                    found = known[index, path]
-                    raise ValueError(
-                        _changed(path, index, found, "a value with which the step goes another way")
-                    )
+                    expected = "a value for which the step takes the same branch"
+                    raise ValueError(_changed(path, index, known[index, path], expected))
         return hyperparams_of(numbers)
 
     def transformation(
@@ -153,7 +151,7 @@ class TracedPlan:
             params: dict[str, jax.Array] | None = None,
         ) -> tuple[dict[str, jax.Array], OptimizerState]:
             if params is None:
-                raise ValueError("a torch optimizer's update needs params; found None")
+                raise ValueError("the update of a torch optimizer needs params, but they are None")
             factor = factor_of(learning_rate, state.hyperparams)
             with jax.enable_x64(True):
                 after, moments = self._step(updates, state, params, factor)
@@ -174,7 +172,7 @@ class TracedPlan:
         """Return new parameters and new moments."""
         slots = {name: kept for group in self.groups for name, kept in group.slots.items()}
         places = entries_kept(slots)
-        tensors = [held[name] for held in (params, gradients) for name in self._trained]
+        tensors = [values[name] for values in (params, gradients) for name in self._trained]
         kept = [_widened(state.moments[n][e], slots[n][e]) for n, e in places]
         numbers = self._numbers(state.hyperparams, factor)
         is_new = {name: state.moments[name][UPDATED] == 0 for name in slots}
@@ -199,7 +197,7 @@ class TracedPlan:
             for name, value in zip(self._trained, results[:count], strict=True)
         }
         moments = {
-            name: {**held, UPDATED: jnp.ones((), jnp.int32)} for name, held in state.moments.items()
+            name: {**own, UPDATED: jnp.ones((), jnp.int32)} for name, own in state.moments.items()
         }
         for (name, entry), value in zip(places, results[count:], strict=True):
             moments[name][entry] = _narrowed(value, slots[name][entry], moments[name][entry])
@@ -207,9 +205,9 @@ class TracedPlan:
 
     def _numbers(self, hyperparams: tuple[Hyperparams, ...], factor: Any) -> list[jax.Array]:
         numbers = []
-        for held, paths in zip(hyperparams, self._paths, strict=True):
+        for own, paths in zip(hyperparams, self._paths, strict=True):
             for path in paths:
-                number = _sum(held[f"{path} as a pair"])
+                number = _sum(own[f"{path} as a pair"])
                 is_scaled = path == "lr" and factor is not None
                 numbers.append(number * factor.astype(jnp.float64) if is_scaled else number)
         return numbers
@@ -225,17 +223,17 @@ def trace_optimizer(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Its step is run on copies of the parameters; it is left as it is.
+        The optimizer. Its step is run on copies of the parameters; it is not changed itself.
     names : mapping of torch.Tensor to str
-        Name of each parameter, found by identity.
+        Name of each parameter, by identity.
     absent : collection of str
-        Parameters that get no gradient (None in torch).
+        Parameters without a gradient (None in torch).
 
     Raises
     ------
     ValueError
-        If the optimizer is not all that its step on tensors is: hooks, a closure, an optimizer
-        within. If a parameter has no name or is complex.
+        If the optimizer does more than a step on tensors (hooks, a closure, an inner optimizer),
+        or if a parameter has no name or is complex.
     TraceError
         If the step cannot be traced.
     """
@@ -248,15 +246,15 @@ def trace_optimizer(
     stand_in = StandIn(optimizer, by_group)
     parameters = stand_in.parameters
     trained = tuple(name for name in parameters if name not in absent)
-    held = {n: dict(optimizer.state[p]) for n, p in parameters.items() if p in optimizer.state}
+    states = {n: dict(optimizer.state[p]) for n, p in parameters.items() if p in optimizer.state}
     plain, on_device = entries_of(optimizer), entries_of(optimizer, on_device=True)
-    learned = learn(stand_in, plain, parameters, trained, held)
+    learned = learn(stand_in, plain, parameters, trained, states)
 
     def record(entries: list[Entries]) -> list[StepGraph]:
         graphs = []
         for is_first in (False, True)[: 1 + learned.is_made_first]:
             traced = Traced(
-                *(stand_in, entries, parameters, trained, learned.slots), is_first=is_first
+                stand_in, entries, parameters, trained, learned.slots, is_first=is_first
             )
             graph = traced.record(on_device=entries is on_device)
             check_agreement(stand_in, plain, traced, graph, learned.slots, is_first=is_first)
@@ -267,7 +265,7 @@ def trace_optimizer(
     try:
         graphs = record(plain)
     except DecidesByValueError:
-        # The arithmetic of this one is less exact: some of it in float32.
+        # The capturable implementation is less exact: it does some arithmetic in float32.
         if constants_all(plain) == constants_all(on_device):
             raise
         graphs = record(on_device)
@@ -285,7 +283,7 @@ def trace_optimizer(
 
 
 def constants_all(groups: list[Entries]) -> list[Entries]:
-    """Return what is no number in each group."""
+    """Return the constants of each group."""
     return [constants_of(entries) for entries in groups]
 
 
@@ -294,7 +292,7 @@ def _identity(
     groups: tuple[TracedGroup, ...],
     stand_in: StandIn,
 ) -> tuple[Any, ...]:
-    """Return what two plans have in common if one can take the place of the other."""
+    """Return a token that is equal for plans that are interchangeable."""
     kinds = [(n, tuple(p.shape), p.dtype) for n, p in stand_in.parameters.items()]
     attributes = {n: comparable(v) for n, v in vars(optimizer).items() if n not in _CONTENT}
     starts = [
@@ -316,8 +314,8 @@ def _evaluate(graph: StepGraph, arguments: list[jax.Array]) -> list[jax.Array]:
         value.astype(jax_dtype(node.meta["val"].dtype))
         for value, node in zip(arguments, nodes, strict=True)
     ]
-    held = {name: jnp.asarray(value) for name, value in graph.constants.items()}
-    results: list[jax.Array] = run(graph.module, inputs, None, held)
+    constants = {name: jnp.asarray(value) for name, value in graph.constants.items()}
+    results: list[jax.Array] = run(graph.module, inputs, None, constants)
     return results
 
 
@@ -333,8 +331,8 @@ def _start(slot: Slot) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(start, dtype), slot.shape)
 
 
-def _widened(held: jax.Array, slot: Slot) -> jax.Array:
-    return _sum(held) if slot.kind == "float" else held
+def _widened(value: jax.Array, slot: Slot) -> jax.Array:
+    return _sum(value) if slot.kind == "float" else value
 
 
 def _narrowed(value: jax.Array, slot: Slot, like: jax.Array) -> jax.Array:

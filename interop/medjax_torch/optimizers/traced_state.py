@@ -1,4 +1,4 @@
-"""What a traced optimizer keeps of a parameter, as torch holds it and as JAX does."""
+"""Conversion of a traced optimizer's state between torch and JAX."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from medjax_torch.tensors import to_numpy, to_torch
 
 
 def torch_entries(
-    held: dict[str, np.ndarray], slots: dict[str, Slot], parameter: torch.Tensor
+    arrays: dict[str, np.ndarray], slots: dict[str, Slot], parameter: torch.Tensor
 ) -> dict[str, Any]:
-    """Return the state of a parameter for torch, empty before its first update.
+    """Return the torch state of a parameter; it is empty before the first update.
 
     Parameters
     ----------
-    held : dict
-        Its arrays, on the host.
+    arrays : dict
+        The arrays of the parameter's state in JAX, on the host.
     slots : dict
-        What they are in torch.
+        The corresponding entries in torch.
     parameter : torch.Tensor
-        The parameter, for the device.
+        The parameter, whose device the state gets.
     """
-    if not held[UPDATED]:
+    if not arrays[UPDATED]:
         return {}
     written: dict[str, Any] = {}
     for entry, slot in slots.items():
@@ -37,27 +37,27 @@ def torch_entries(
             written[entry] = slot.start
         elif slot.kind == "tensor":
             device = parameter.device if slot.shape else torch.device("cpu")
-            written[entry] = to_torch(held[entry]).to(dtype=slot.dtype, device=device)
+            written[entry] = to_torch(arrays[entry]).to(dtype=slot.dtype, device=device)
         elif slot.kind == "int":
-            written[entry] = int(held[entry])
+            written[entry] = int(arrays[entry])
         else:
-            written[entry] = float(held[entry][0]) + float(held[entry][1])
+            written[entry] = float(arrays[entry][0]) + float(arrays[entry][1])
     return written
 
 
-def jax_slots(held: dict[str, Any], slots: dict[str, Slot], like: Slots, name: str) -> Slots:
-    """Return the arrays of a parameter that torch has updated.
+def jax_slots(entries: dict[str, Any], slots: dict[str, Slot], like: Slots, name: str) -> Slots:
+    """Return the JAX state of a parameter that torch has updated.
 
     Raises
     ------
     ValueError
-        If an entry is missing or is something else than here.
+        If an entry is missing or has another shape.
     """
     made: Slots = {UPDATED: sharding.put(np.int32(1), like[UPDATED].sharding)}
     for entry, slot in slots.items():
         if slot.kind == "fixed":
             continue
-        value = held.get(entry)
+        value = entries.get(entry)
         shape = None if value is None else tuple(np.shape(value))
         if value is None or shape != slot.shape:
             msg = (
@@ -69,7 +69,7 @@ def jax_slots(held: dict[str, Any], slots: dict[str, Slot], like: Slots, name: s
         if slot.kind == "float":
             array = as_pair(float(value))
         else:
-            # `astype` copies, else JAX and torch might share the memory.
+            # `astype` copies; otherwise JAX and torch might share the memory.
             array = to_numpy(torch.as_tensor(value)).astype(like[entry].dtype)
         made[entry] = sharding.put(array, like[entry].sharding)
     return made

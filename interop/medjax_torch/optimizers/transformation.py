@@ -1,8 +1,8 @@
 """A torch optimizer as an optax transformation whose hyperparameters are part of its state.
 
-All that the host sets are leaves of `OptimizerState.hyperparams`, so that changing a learning rate,
-a momentum or a weight decay compiles nothing; all that depends on the number of updates is
-computed on the device from the count of each parameter.
+The values that the host sets are leaves of `OptimizerState.hyperparams`, so changing a learning
+rate, a momentum or a weight decay does not recompile the step. Values that depend on the number of
+updates are computed on the device from the count of each parameter.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class OptimizerState(NamedTuple):
     Attributes
     ----------
     hyperparams : tuple of dict
-        From `groups.read_hyperparams`: one entry for each parameter group.
+        From `groups.read_hyperparams`, one entry for each parameter group.
     moments : dict
-        For each parameter its slots, under torch's names; ``step`` (int32, shape ()) counts the
-        updates of this parameter.
+        The slots of each parameter under torch's names; ``step``, int32 of shape (), counts the
+        updates of the parameter.
     """
 
     hyperparams: tuple[Hyperparams, ...]
@@ -42,34 +42,35 @@ def make_transformation(
     absent: Collection[str] = (),
     learning_rate: jax.Array | float | None = None,
 ) -> optax.GradientTransformation:
-    """Return the transformation that updates as the torch optimizer behind `plan` would.
+    """Return a transformation with the same updates as the torch optimizer of `plan`.
 
     Parameters
     ----------
     plan : tuple of GroupPlan
         From `groups.plan_groups`.
     hyperparams : tuple of dict
-        From `groups.read_hyperparams`, what the state starts with.
+        From `groups.read_hyperparams`, the initial hyperparameters of the state.
     absent : collection of str
-        Parameters that get no gradient (None in torch): neither they nor their moments change,
-        whatever the decay; they need not be among the params. The same holds for those left out
-        of the gradients.
+        Parameters without a gradient (None in torch). Neither they nor their moments change,
+        whatever the decay, and they may be missing from the params. The same holds for parameters
+        missing from the gradients.
     learning_rate : scalar, optional
-        Rate in force, traced, where an optax schedule or a warm-up decides it: the rates of all
-        groups are scaled by its ratio to that of the first group. By default they stay what
-        `hyperparams` says.
+        The current learning rate, traced, if an optax schedule or a warm-up determines it; the
+        rates of all groups are scaled by its ratio to the rate of the first group. By default the
+        rates are those of the hyperparameters.
 
     Returns
     -------
     optax.GradientTransformation
-        Over flat dicts ``{name: array}``. Parameters in no group are never changed. Arithmetic is
-        in float32 at least; moments have the dtype of their parameter, as in torch.
+        A transformation of flat dicts ``{name: array}``. Parameters that are in no group never
+        change. Arithmetic is at least float32; moments have the dtype of their parameter, as in
+        torch.
     """
     frozen = frozenset(absent)
 
     def init(params: dict[str, jax.Array]) -> OptimizerState:
-        held = {name for group in plan for name in group.names}
-        missing = sorted(held - set(params) - frozen)
+        updated = {name for group in plan for name in group.names}
+        missing = sorted(updated - set(params) - frozen)
         if missing:
             msg = f"the optimizer updates {', '.join(missing)}; expected names among the params"
             raise ValueError(msg)
@@ -87,12 +88,12 @@ def make_transformation(
         params: dict[str, jax.Array] | None = None,
     ) -> tuple[dict[str, jax.Array], OptimizerState]:
         if params is None:
-            raise ValueError("a torch optimizer's update needs params; found None")
+            raise ValueError("the update of a torch optimizer needs params, but they are None")
         deltas = jax.tree.map(jnp.zeros_like, params)
         moments = dict(state.moments)
         factor = factor_of(learning_rate, state.hyperparams)
-        for group, held in zip(plan, state.hyperparams, strict=True):
-            numbers = _scaled(held, factor)
+        for group, own in zip(plan, state.hyperparams, strict=True):
+            numbers = _scaled(own, factor)
             for name in group.names:
                 gradient = updates.get(name)
                 if name not in frozen and gradient is not None:
@@ -111,15 +112,15 @@ def leaving_alone(
     *,
     is_marked_by_rows: bool = False,
 ) -> optax.GradientTransformation:
-    """Return a transformation that leaves parameters alone where they got no gradient.
+    """Return a transformation that does not change parameters without a gradient.
 
     Parameters
     ----------
     transformation : optax.GradientTransformation
-        With an `OptimizerState`.
+        A transformation with an `OptimizerState`.
     names : collection of str
-        Parameters that get a gradient from some batches only. Where all of it is 0 it was not
-        there, and neither they nor their moments change; see `rule.touched`.
+        Parameters that only some batches give a gradient. A gradient that is 0 everywhere means
+        that there is none, and neither the parameter nor its moments change; see `rule.touched`.
     is_marked_by_rows : bool
         Whether the optimizer reads the marks itself, as SparseAdam does.
     """
@@ -127,7 +128,7 @@ def leaving_alone(
         return transformation
 
     def update(updates: Any, state: OptimizerState, params: Any = None) -> Any:
-        # Of a sign, all that is left of the mark would be a whole step.
+        # An optimizer that uses the sign would turn a mark into a full step.
         marked = () if is_marked_by_rows else names
         unmarked = {name: _unmarked(updates[name]) for name in marked}
         deltas, after = transformation.update({**updates, **unmarked}, state, params)
@@ -148,11 +149,11 @@ def _unmarked(gradient: jax.Array) -> jax.Array:
 
 
 _FAINT = 1e3 * TOUCH
-"""Clipping and averaging leave a mark at most that large."""
+"""The largest value that a mark can have after clipping and averaging."""
 
 
 def factor_of(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
-    """Return what the groups' rates are multiplied by: exactly 1 if nothing but they decide."""
+    """Return the factor of the groups' learning rates; None if they are used unchanged."""
     if learning_rate is None:
         return None
     first = hyperparams[0]["lr"]
@@ -163,7 +164,7 @@ def _scaled(numbers: Hyperparams, factor: Any) -> Hyperparams:
     if factor is None:
         return numbers
     scaled = {**numbers, "lr": numbers["lr"] * factor}
-    if "kept" in numbers:  # of a decoupled decay: 1 - lr * weight_decay
+    if "kept" in numbers:  # decoupled decay: 1 - lr * weight_decay
         scaled["kept"] = 1.0 - (1.0 - numbers["kept"]) * factor
     return scaled
 
@@ -201,22 +202,22 @@ def _is_state(node: Any) -> bool:
 
 
 def find_state(opt_state: optax.OptState) -> OptimizerState:
-    """Return the `OptimizerState` inside the state of a chain or wrapper of optax.
+    """Return the `OptimizerState` within the state of an optax chain or wrapper.
 
     Raises
     ------
     ValueError
         If there is not exactly one.
     """
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
-    if len(found) != 1:
-        raise ValueError(f"found {len(found)} states of a torch optimizer; expected 1")
-    state: OptimizerState = found[0]
+    states = [node for node in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(node)]
+    if len(states) != 1:
+        raise ValueError(f"opt_state has {len(states)} states of a torch optimizer; expected 1")
+    state: OptimizerState = states[0]
     return state
 
 
 def replace_state(opt_state: optax.OptState, state: OptimizerState) -> optax.OptState:
-    """Return `opt_state` with `state` in the place of the one that `find_state` finds."""
+    """Return `opt_state` with its `OptimizerState` replaced by `state`."""
     find_state(opt_state)
     return jax.tree.map(
         lambda node: state if _is_state(node) else node, opt_state, is_leaf=_is_state
@@ -226,15 +227,15 @@ def replace_state(opt_state: optax.OptState, state: OptimizerState) -> optax.Opt
 def set_hyperparams(
     opt_state: optax.OptState, hyperparams: tuple[Hyperparams, ...]
 ) -> optax.OptState:
-    """Return `opt_state` with the hyperparameters of the next updates.
+    """Return `opt_state` with new hyperparameters for the next updates.
 
     Parameters
     ----------
     opt_state : pytree
         State of an optax transformation around one of `make_transformation`.
     hyperparams : tuple of dict
-        From `groups.read_hyperparams`; they are laid where the old ones lie, since an array that
-        lies elsewhere would compile the step anew.
+        From `groups.read_hyperparams`. They get the shardings of the old ones, as others would
+        recompile the step.
     """
     state = find_state(opt_state)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state.hyperparams)

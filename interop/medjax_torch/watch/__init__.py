@@ -1,4 +1,4 @@
-"""What user code does to a component between steps: what it reads, what it writes, what changed."""
+"""Observation of user code: what forward reads, and what is read or written between steps."""
 
 from medjax_torch.watch.columns import ColumnReads as ColumnReads
 from medjax_torch.watch.places import Place as Place

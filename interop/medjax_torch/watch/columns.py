@@ -1,7 +1,7 @@
-"""What forward reads of a batch besides its tensors.
+"""Recording what forward reads from a batch besides its tensors.
 
-A graph holds such values as constants, so it is for the batches that have the same ones. What
-forward does not read may differ: texts and identifiers do in every batch.
+Such values are constants in a graph, so the graph is valid only for batches in which they are the
+same. Values that forward does not read may differ: texts and identifiers do in every batch.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from medjax_torch.watch.places import token
 
 
 class ColumnReads:
-    """Records which columns of a batch are read by their value, and which are only asked for.
+    """Records of which columns the value is read, and of which only the presence is tested.
 
     Attributes
     ----------
     values : set of str
-        Columns whose value was read, there or not.
+        Columns whose value was read, even if they are missing.
     names : set of str
-        Columns of which it was asked whether they are there.
+        Columns whose presence was tested.
     all_names : bool
-        Whether all names were asked for.
+        Whether all names were read.
     """
 
     def __init__(self) -> None:
@@ -38,14 +38,14 @@ class ColumnReads:
         self.all_names = False
 
     def of(self, batch: Mapping[str, Any], without: Collection[str | None] = ()) -> Any:
-        """Return what two batches have equal that are one to forward, their tensors aside.
+        """Return a token that is equal for batches which, tensors aside, are the same to forward.
 
         Parameters
         ----------
         batch : mapping of str to value
             The batch.
         without : collection of str
-            Columns of which only counts that they are there.
+            Columns whose values are ignored.
         """
         values = [(n, self._token(n, batch)) for n in sorted(self.values) if n not in without]
         names = sorted(batch) if self.all_names else [n for n in sorted(self.names) if n in batch]
@@ -53,11 +53,11 @@ class ColumnReads:
 
     def _token(self, name: str, batch: Mapping[str, Any]) -> Any:
         value = batch.get(name, MISSING)
-        # The signature tells of tensors, and of what lies beside them in a column.
+        # The signature covers columns with tensors, including the other values in them.
         return "tensors" if columns({name: value}) else token(value)
 
     def wrap(self, batch: Any) -> Any:
-        """Return a batch that records what is read of it; it is of a subclass of its type."""
+        """Return a batch that records reads; its class is a subclass of the batch's."""
         kind: Any = type(batch)
         if kind is dict:
             recording = _recording(dict)(batch)
@@ -67,7 +67,7 @@ class ColumnReads:
             recording = object.__new__(_recording(kind))
             recording.__dict__.update(batch.__dict__)
         else:
-            self.values.update(batch)  # a mapping that cannot be watched: all of it counts
+            self.values.update(batch)  # reads of other mappings cannot be recorded: assume all
             self.all_names = True
             return batch
         recording.__dict__[_KEY] = self
@@ -78,13 +78,13 @@ _KEY = "_medjax_reads"
 
 
 class _BulkName(str):
-    """The name of a column as a loop over a batch gives it: to look at the value is no reading."""
+    """A column name from iterating over a batch: fetching its value does not count as reading."""
 
     __slots__ = ()
 
 
 class _Recording:
-    """Mixed into the class of a batch."""
+    """Mixin for the class of a batch."""
 
     __slots__ = ()
 
@@ -105,8 +105,8 @@ class _Recording:
         base: Any = super()
         _reads(self).names.add(name)
         value = self[name] if self._has(name) else None
-        found = base.pop(name, *default)
-        return found if value is None else value
+        popped = base.pop(name, *default)
+        return popped if value is None else value
 
     def setdefault(self, name: Any, default: Any = None) -> Any:
         if not self._has(name):
@@ -135,9 +135,9 @@ class _Recording:
         return dict(self.items())
 
     def to_device(self, device: Any) -> Any:
-        """Move tensors, which every forward has done before it reads anything."""
-        held = {name: self._raw(name) for name in self._plain_names()}
-        moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in held.items()}
+        """Move tensors without recording reads."""
+        raw = {name: self._raw(name) for name in self._plain_names()}
+        moved = {n: v.to(device) if isinstance(v, Tensor) else v for n, v in raw.items()}
         new = type(self).__mro__[2](moved)
         return _reads(self).wrap(new)
 
@@ -181,7 +181,7 @@ def _recording(kind: type) -> Any:
 
 
 class _Plain(_Recording):
-    """Mixed into the class of a batch that has no `to_device`."""
+    """Mixin for the class of a batch without `to_device`."""
 
     __slots__ = ()
 
@@ -196,18 +196,18 @@ _WATCHABLE = (str, list, tuple, dict)
 
 
 def _has_numbers(value: Any) -> bool:
-    """Tell whether a list holds numbers or arrays, which C code reads without being noticed."""
+    """Return whether a list contains numbers or arrays, which C code reads unnoticed."""
     if isinstance(value, str):
         return False
     return any(
-        isinstance(held, bool | int | float | np.ndarray | np.generic)
-        or (isinstance(held, list | tuple) and _has_numbers(held))
-        for held in value
+        isinstance(element, bool | int | float | np.ndarray | np.generic)
+        or (isinstance(element, list | tuple) and _has_numbers(element))
+        for element in value
     )
 
 
 def _noticing(kind: type, note: Callable[[], None], value: Any) -> Any:
-    """Return a copy of a text or list that tells when it is used."""
+    """Return a copy of a string or container that calls `note` when it is used."""
     made = _noticing_class(kind)(value)
     made.__dict__["note"] = note
     return made
@@ -218,7 +218,7 @@ def _noticing_class(kind: type) -> Any:
     unread = {"__new__", "__init__", "__getattribute__", "__class__", "__init_subclass__"}
     unread |= {"__subclasshook__", "__setattr__", "__delattr__", "__doc__", "__sizeof__"}
 
-    def telling(function: Any) -> Any:
+    def notifying(function: Any) -> Any:
         def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             note = self.__dict__.get("note")
             if note is not None:
@@ -228,7 +228,7 @@ def _noticing_class(kind: type) -> Any:
         return call
 
     methods = {
-        name: telling(getattr(kind, name))
+        name: notifying(getattr(kind, name))
         for name in dir(kind)
         if name not in unread and callable(getattr(kind, name))
     }

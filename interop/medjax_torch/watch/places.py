@@ -1,4 +1,4 @@
-"""Places of Python values that forward reads, and whether they still hold what they held."""
+"""Places of Python values that forward reads, and detection of changes to them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _NAMESPACES = (SimpleNamespace, Namespace)
 
 _MOST = 10_000
-"""Elements of a container that are compared one by one; a larger one, by identity and length."""
+"""Containers with more elements are compared by identity and length, not element by element."""
 
 _DEEPEST = 8
-"""Containers within containers that are looked into; those beyond, by identity."""
+"""Depth of nested containers that are compared by content; deeper ones, by identity."""
 
 
 class Place(NamedTuple):
-    """Where a value lies.
+    """The place of a value.
 
     Attributes
     ----------
     path : str
-        What to call it in messages, such as ``"model.dropout.p"``.
+        Its name in messages, such as ``"model.dropout.p"``.
     slot : Slot
-        Gives and takes the value.
+        Reads and replaces the value.
     """
 
     path: str
@@ -45,15 +45,15 @@ class Place(NamedTuple):
 
 
 class Places:
-    """What lies in a number of places now, to be compared with what lies there later.
+    """Remembers the values in a number of places, to compare them with later ones.
 
-    Numbers, texts and the like count by value, arrays and containers by content, and every other
-    object by identity.
+    Numbers, strings and the like are compared by value, arrays and containers by content, and all
+    other objects by identity.
 
     Parameters
     ----------
     places : iterable of Place
-        The places. Containers there are looked into.
+        The places, including the content of containers there.
     """
 
     def __init__(self, places: Iterable[Place]) -> None:
@@ -65,34 +65,34 @@ class Places:
         self._seen: set[tuple[int, Any]] = set()
         for place in places:
             self._add(place)
-        # Apart, so that they are compared without running any Python.
+        # Separate lists, so that `hold` can compare them without running Python code.
         self._holders = [place.slot.holder for place in self._entries]  # type: ignore[attr-defined]
         self._keys = [place.slot.key for place in self._entries]  # type: ignore[attr-defined]
         self._values = [place.slot.get() for place in self._entries]
 
     def hold(self) -> bool:
-        """Tell whether every place holds what it held."""
-        now = map(dict.get, self._holders, self._keys, itertools.repeat(MISSING))
-        if not all(map(operator.is_, now, self._values)) and self._changed_entries():
+        """Return whether every place still has its value."""
+        values = map(dict.get, self._holders, self._keys, itertools.repeat(MISSING))
+        if not all(map(operator.is_, values, self._values)) and self._changed_entries():
             return False
-        if any(self._empty) or any(len(held) != length for _, held, length in self._lengths):
+        if any(self._empty) or any(len(entries) != length for _, entries, length in self._lengths):
             return False
         return all(token(place.slot.get()) == before for place, before in self._others)
 
     def changed(self) -> list[Place]:
-        """Return the places that hold something else than they did."""
-        return [
-            *self._changed_entries(),
-            *(p for p, held in zip(self._empty_places, self._empty, strict=True) if held),
-            *(place for place, held, length in self._lengths if len(held) != length),
-            *(place for place, before in self._others if token(place.slot.get()) != before),
-        ]
+        """Return the places whose value has changed."""
+        changed = self._changed_entries()
+        filled = zip(self._empty_places, self._empty, strict=True)
+        changed += [place for place, entries in filled if entries]
+        changed += [place for place, entries, length in self._lengths if len(entries) != length]
+        changed += [p for p, before in self._others if token(p.slot.get()) != before]
+        return changed
 
     def _changed_entries(self) -> list[Place]:
         return [
             place
             for place, before in zip(self._entries, self._values, strict=True)
-            if (now := place.slot.get()) is not before and token(now) != token(before)
+            if (value := place.slot.get()) is not before and token(value) != token(before)
         ]
 
     def _add(self, place: Place) -> None:
@@ -102,30 +102,30 @@ class Places:
             if key in self._seen:
                 return
             self._seen.add(key)
-        held = vars(value) if isinstance(value, _NAMESPACES) else value
-        if isinstance(held, dict) and len(held) <= _MOST:
-            self._add_dict(place, value, held)
+        entries = vars(value) if isinstance(value, _NAMESPACES) else value
+        if isinstance(entries, dict) and len(entries) <= _MOST:
+            self._add_dict(place, value, entries)
         elif isinstance(slot, Entry) and not _is_mutable(value):
             self._entries.append(place)
         else:
             self._others.append((place, token(value)))
 
-    def _add_dict(self, place: Place, value: Any, held: dict[Any, Any]) -> None:
+    def _add_dict(self, place: Place, value: Any, entries: dict[Any, Any]) -> None:
         if isinstance(place.slot, Entry):
             self._entries.append(place)
         else:
             self._others.append((place, _Same(value)))
-        if not held:
-            self._empty.append(held)
+        if not entries:
+            self._empty.append(entries)
             self._empty_places.append(place)
             return
-        self._lengths.append((place, held, len(held)))
-        for key in dict.keys(held):
-            self._add(Place(f"{place.path}.{key}", Entry(held, key)))
+        self._lengths.append((place, entries, len(entries)))
+        for key in dict.keys(entries):
+            self._add(Place(f"{place.path}.{key}", Entry(entries, key)))
 
 
 class _Same:
-    """An object that equals itself only."""
+    """Wraps an object to compare it by identity."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -137,14 +137,14 @@ class _Same:
 
 
 def token(value: Any, depth: int = 0) -> Any:
-    """Return what two values that mean the same to forward have equal.
+    """Return a token that is equal for values that are the same to forward.
 
     Parameters
     ----------
     value : object
         The value.
     depth : int
-        How many containers it lies in.
+        Number of containers that enclose it.
     """
     if isinstance(value, float):
         return "float", value.hex()  # NaN differs from itself, and 0.0 equals -0.0
@@ -164,14 +164,14 @@ def _of_container(value: Any, depth: int) -> Any:
     if len(value) > _MOST or depth > _DEEPEST:
         return kind, len(value), _Same(value)
     if isinstance(value, dict):
-        return kind, [(key, token(held, depth)) for key, held in dict.items(value)]
+        return kind, [(key, token(element, depth)) for key, element in dict.items(value)]
     if isinstance(value, set | frozenset):
         return kind, sorted(map(repr, value))
-    return kind, [token(held, depth) for held in value]
+    return kind, [token(element, depth) for element in value]
 
 
 def is_value(value: Any) -> bool:
-    """Tell whether a value counts by its content."""
+    """Return whether a value is compared by its content."""
     return isinstance(value, (*_VALUES, *_CONTAINERS, *_NAMESPACES, np.ndarray))
 
 

@@ -1,7 +1,7 @@
-"""What forward reads of Python: attributes, globals and variables of closures.
+"""Recording the Python values that forward reads: attributes, globals and closure variables.
 
-A graph holds as constants what forward read while it was recorded. Where such a value changes
-later, the graph is not what forward does any more.
+Values that forward read while it was traced are constants in the graph. If one of them changes, the
+graph no longer does what forward does.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ class AttributeReads:
     Parameters
     ----------
     content : Walk
-        What the component holds.
+        The component's objects.
     """
 
     def __init__(self, content: Walk) -> None:
         self._paths = {id(holder): path for path, holder in content.objects}
-        self._objects = [holder for _, holder in content.objects]  # as an id may be used again
+        self._objects = [holder for _, holder in content.objects]  # so that ids stay valid
         self._written: set[tuple[int, str]] = set()
         self._found: dict[tuple[int, str], Place] = {}
         self._changed: dict[str, None] = {}
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Paths of the numbers and texts that were read and then set to others."""
+        """Paths of numbers and strings that were read and then set to other values."""
         return tuple(self._changed)
 
     @property
     def places(self) -> list[Place]:
-        """The places that were read so far."""
+        """The places read so far."""
         return list(self._found.values())
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record what is read in the block."""
+        """Record reads within the block."""
         self._written.clear()
         with ExitStack() as stack:
-            for kind in {type(held) for held in self._objects}:
+            for kind in {type(holder) for holder in self._objects}:
                 stack.enter_context(self._listening(kind))
             yield
 
     @contextmanager
     def _listening(self, kind: type) -> Iterator[None]:
-        """Have a class tell of its instances' attributes."""
+        """Intercept the attribute access of a class within the block."""
         get: Any = kind.__getattribute__
         put: Any = kind.__setattr__
         known, written = self._paths, self._written
@@ -82,7 +82,7 @@ class AttributeReads:
         try:
             for name, hook in hooks.items():
                 setattr(kind, name, hook)
-        except TypeError:  # a class of C, whose attributes do not change
+        except TypeError:  # a class implemented in C, which cannot be hooked
             yield
             return
         try:
@@ -123,12 +123,12 @@ class AttributeReads:
 
 
 def _is_called_by_torch() -> bool:
-    """Tell whether it was torch that read the dictionary of a module, to find one attribute."""
+    """Return whether torch itself reads the `__dict__` of a module, to find one attribute."""
     return sys._getframe(3).f_code.co_filename.startswith(_TORCH)
 
 
 def _slot_of(holder: Any, name: str) -> Any:
-    """Return where an attribute lies, or would lie if it was set; None if that cannot change."""
+    """Return the slot where an attribute is, or would be once set; None if it cannot change."""
     try:
         attributes = object.__getattribute__(holder, "__dict__")
     except AttributeError:
@@ -142,27 +142,27 @@ def _slot_of(holder: Any, name: str) -> Any:
         if name in vars(kind):
             if kind is nn.Module or kind is object:
                 return None
-            held = vars(kind)[name]
-            if is_value(held):
+            member = vars(kind)[name]
+            if is_value(member):
                 return Member(kind, name)
-            if not isinstance(held, FunctionType) and hasattr(type(held), "__get__"):
-                return Member(holder, name) if hasattr(type(held), "__set__") else None
+            if not isinstance(member, FunctionType) and hasattr(type(member), "__get__"):
+                return Member(holder, name) if hasattr(type(member), "__set__") else None
             break
     return Entry(attributes, name)
 
 
 def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list[Place]:
-    """Return the globals and variables of closures that functions and what they call may read.
+    """Return the globals and closure variables that functions, and what they call, may read.
 
-    Followed are the functions and methods of the user's own code that the code names. Tensors that
-    lie there count with their version, which torch raises when they are written to.
+    Calls are followed by name to functions and methods of the user's own code. Tensors are compared
+    by their version, which torch increments when they are written to.
 
     Parameters
     ----------
     functions : iterable of callable
-        Where to start: a component's forward.
+        The functions to start from: a component's forward.
     content : Walk
-        What the component holds; its classes have the methods.
+        The component's objects, whose classes have the methods.
     """
     kinds = {
         kind
@@ -170,7 +170,7 @@ def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list
         for kind in type(holder).__mro__
         if not is_of_library(kind.__module__)
     }
-    found: dict[tuple[int, str], Place] = {}
+    places: dict[tuple[int, str], Place] = {}
     seen: set[int] = set()
     pending = [_plain_function(function) for function in functions]
     while pending:
@@ -184,64 +184,66 @@ def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list
         for name, cell in zip(
             function.__code__.co_freevars, function.__closure__ or (), strict=True
         ):
-            held = Cell(cell).get()
-            if is_value(held):
-                found[id(cell), name] = Place(name, Cell(cell))
-            pending.append(held)
+            value = Cell(cell).get()
+            if is_value(value):
+                places[id(cell), name] = Place(name, Cell(cell))
+            pending.append(value)
         for name in names:
-            for holder, held in _named(function.__globals__, name, names):
-                for place in _read_through(holder, name, held, names):
-                    found[id(holder), place.path] = place
-                pending.append(held)
+            for holder, value in _named(function.__globals__, name, names):
+                for place in _read_through(holder, name, value, names):
+                    places[id(holder), place.path] = place
+                pending.append(value)
             for kind in kinds:
                 pending.append(_plain_function(vars(kind).get(name)))
-    return list(found.values())
+    return list(places.values())
 
 
-def _read_through(holder: dict[str, Any], name: str, held: Any, names: set[str]) -> Iterator[Place]:
-    """Yield what code that uses `names` may read through a global: it, or attributes of it."""
-    if is_value(held):
+def _read_through(
+    holder: dict[str, Any], name: str, value: Any, names: set[str]
+) -> Iterator[Place]:
+    """Yield what code that uses `names` may read through a global: it or its attributes."""
+    if is_value(value):
         yield Place(name, Entry(holder, name))
-    elif isinstance(held, Tensor):
+    elif isinstance(value, Tensor):
         yield Place(name, _Versioned(holder, name))
-    elif isinstance(held, FunctionType | ModuleType):
+    elif isinstance(value, FunctionType | ModuleType):
         return
-    elif isinstance(held, type):
-        for attribute in names & vars(held).keys():
-            if is_value(vars(held)[attribute]):
-                yield Place(f"{name}.{attribute}", Member(held, attribute))
-    elif not is_of_library(type(held).__module__):
-        attributes = getattr(held, "__dict__", {})
+    elif isinstance(value, type):
+        for attribute in names & vars(value).keys():
+            if is_value(vars(value)[attribute]):
+                yield Place(f"{name}.{attribute}", Member(value, attribute))
+    elif not is_of_library(type(value).__module__):
+        attributes = getattr(value, "__dict__", {})
         for attribute in names & attributes.keys():
             if is_value(attributes[attribute]):
                 yield Place(f"{name}.{attribute}", Entry(attributes, attribute))
 
 
 class _Versioned(Entry):
-    """A global tensor with the number of times that it was written to."""
+    """A global tensor, together with its version."""
 
     def get(self) -> Any:
         """Return the tensor and its version."""
-        held = super().get()
-        return (held, held._version) if isinstance(held, Tensor) else held
+        value = super().get()
+        return (value, value._version) if isinstance(value, Tensor) else value
 
 
 def _named(
     namespace: dict[str, Any], name: str, names: set[str]
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yield what a name means among globals, and in the user's modules that the code names."""
+    """Yield the values of a name in the globals, and in user modules that the code refers to."""
     if name in namespace:
         yield namespace, namespace[name]
     for other in names:
-        held = namespace.get(other)
-        if isinstance(held, ModuleType) and not is_of_library(held.__name__):
-            attributes = vars(held)
+        module = namespace.get(other)
+        if isinstance(module, ModuleType) and not is_of_library(module.__name__):
+            attributes = vars(module)
             if name in attributes:
                 yield attributes, attributes[name]
 
 
 def _plain_function(value: Any) -> Any:
-    """Return the function within a method, property or decorator of methods."""
+    """Return the function wrapped by a method, property or method decorator."""
     for attribute in ("fget", "__func__", "__wrapped__", "func"):
         inner = getattr(value, attribute, None)
         if isinstance(inner, FunctionType):

@@ -1,9 +1,9 @@
-"""Tensors that notice when somebody looks at them or writes to them.
+"""Tensors that notice when they are read or written.
 
-While JAX trains, the newest weights are on its device and the component's tensors are behind. To
-bring them up to date after every step would cost a copy of the model each time, for a look that
-few callbacks take. So the tensors are given a class that tells of the first operation on any of
-them; until then a step costs nothing.
+While JAX trains, the latest weights are on its device and the component's tensors are out of date.
+Updating them after every step would copy the model each time, although few callbacks read them.
+Instead, the tensors get a class that reports the first operation on any of them; until then a step
+has no extra cost.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 
 class _Noticing:
-    """Mixed into the class of a watched tensor."""
+    """Mixin for the class of a watched tensor."""
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Tell the watch of an operation before it is done."""
+        """Notify the watch of an operation before it is executed."""
         if func in _FLAGS:
             for watch in _watches_of((args, kwargs)):
                 watch.flags_changed = True
@@ -35,7 +35,7 @@ class _Noticing:
             return func(*args, **(kwargs or {}))
 
     def __deepcopy__(self, memo: Any) -> Any:
-        """Copy the tensor as what it was before it was watched."""
+        """Copy the tensor with its original class."""
         for watch in _watches_of([self]):
             watch.open()
         tensor: Any = self
@@ -45,11 +45,11 @@ class _Noticing:
 _KEY = "_medjax_watch"
 
 _FLAGS = {Tensor.requires_grad.__set__, Tensor.requires_grad_}  # type: ignore[attr-defined]
-"""What changes whether a tensor is trained, and none of its values."""
+"""Operations that change whether a tensor is trained, but not its values."""
 
 
 def _getters(*names: str) -> set[Any]:
-    # Not every release of torch has each of them.
+    # Not every torch release has all of them.
     return {getattr(Tensor, name).__get__ for name in names if hasattr(Tensor, name)}
 
 
@@ -57,27 +57,37 @@ _HARMLESS: set[Any] = {
     *_getters("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf"),
     *_getters("grad", "is_sparse", "is_cuda", "is_meta", "_backward_hooks", "grad_fn"),
     *_getters("itemsize", "nbytes", "is_quantized", "is_nested", "retains_grad", "output_nr"),
-    *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.stride, Tensor.is_contiguous),
-    *(Tensor.is_floating_point, Tensor.is_complex, Tensor.element_size, Tensor.__len__),
-    *(Tensor.nelement, Tensor.ndimension, Tensor.storage_offset, Tensor.get_device),
+    Tensor.size,
+    Tensor.dim,
+    Tensor.numel,
+    Tensor.stride,
+    Tensor.is_contiguous,
+    Tensor.is_floating_point,
+    Tensor.is_complex,
+    Tensor.element_size,
+    Tensor.__len__,
+    Tensor.nelement,
+    Tensor.ndimension,
+    Tensor.storage_offset,
+    Tensor.get_device,
 }
-"""What tells nothing of the values."""
+"""Operations that do not depend on the values."""
 
 
 def _watches_of(values: Any) -> list[TensorWatch]:
-    """Return the watches of the noticing tensors among the arguments of a function."""
-    found: dict[int, TensorWatch] = {}
+    """Return the watches of the watched tensors among the arguments of a function."""
+    watches: dict[int, TensorWatch] = {}
     pending = [values]
     while pending:
         value = pending.pop()
         if isinstance(value, _Noticing):
             watch = value.__dict__[_KEY]
-            found[id(watch)] = watch
+            watches[id(watch)] = watch
         elif isinstance(value, list | tuple):
             pending.extend(value)
         elif isinstance(value, dict):
             pending.extend(value.values())
-    return list(found.values())
+    return list(watches.values())
 
 
 @functools.cache
@@ -86,21 +96,21 @@ def _noticing(kind: type) -> type:
 
 
 class TensorWatch:
-    """Watches the tensors of a component; closed, it waits for somebody to touch one of them.
+    """Watches the tensors of a component; while closed, the first use of any of them opens it.
 
     Parameters
     ----------
     tensors : mapping of str to Tensor
         The tensors.
     bring : callable
-        Called at the first touch, to write the newest values into the tensors.
+        Called at the first use, to write the latest values into the tensors.
 
     Attributes
     ----------
     is_open : bool
-        Whether the tensors have their own classes, for anybody to use.
+        Whether the tensors have their own classes and are up to date.
     flags_changed : bool
-        Whether somebody set ``requires_grad`` since this was last set to False.
+        Whether ``requires_grad`` was set since this attribute was last set to False.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], bring: Callable[[], None]) -> None:
@@ -111,7 +121,7 @@ class TensorWatch:
         self._bring = bring
 
     def close(self) -> None:
-        """Let the tensors notice from here on, unless their memory can be seen from elsewhere."""
+        """Start watching the tensors, unless their memory is visible from elsewhere."""
         if not self.is_open or self.is_exposed():
             return
         self.is_open = False
@@ -120,13 +130,13 @@ class TensorWatch:
             tensor.__class__ = _noticing(kind)
 
     def open(self) -> None:
-        """Give the tensors their own classes back and bring the newest values."""
+        """Restore the tensors' own classes and write the latest values."""
         if not self.is_open:
             self.release()
             self._bring()
 
     def release(self) -> None:
-        """Give the tensors their own classes back, with the values they have."""
+        """Restore the tensors' own classes without changing their values."""
         if self.is_open:
             return
         self.is_open = True
@@ -136,7 +146,7 @@ class TensorWatch:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Let this package work with the tensors, as they are, without being noticed."""
+        """Suspend watching in the block, so that this package can use the tensors as they are."""
         was_open = self.is_open
         self.release()
         try:
@@ -146,7 +156,7 @@ class TensorWatch:
                 self.close()
 
     def is_exposed(self) -> bool:
-        """Tell whether somebody keeps a view of a tensor, or its class cannot be changed.
+        """Return whether user code has a view of a tensor, or its class cannot be changed.
 
         A view, such as ``parameter.data`` or a NumPy array, reads and writes memory without any
         operation on the tensor itself.
@@ -161,13 +171,13 @@ class TensorWatch:
 
 
 def _owners(tensor: Tensor) -> tuple[int, list[int]]:
-    """Return the address of a tensor's memory with how many tensors own it, and a count of 0."""
+    """Return the address of a tensor's memory, and a pair: its number of owners, and a 0."""
     storage = tensor.untyped_storage()
-    # One owner more is the object that was just made to ask.
+    # Do not count `storage` itself.
     return storage._cdata, [torch._C._storage_Use_Count(storage._cdata) - 1, 0]
 
 
 @functools.cache
 def _can_notice(kind: type) -> bool:
-    """Tell whether instances of a class may be given another one."""
+    """Return whether the class of instances of `kind` can be changed."""
     return kind in (Tensor, nn.Parameter) or "__torch_dispatch__" not in vars(kind)

@@ -1,8 +1,8 @@
-"""Operators on tensors of which a size depends on values, such as ``x[mask]``.
+"""Operators on tensors whose sizes depend on values, such as ``x[mask]``.
 
-torch has as many rows there as the mask selects. Here they are held at the most it can select, and
-how many are counted is known within the graph: see `held`. What is not in the table of this package
-is refused, and the graph is then recorded on the exact shapes of a batch.
+In torch the result has as many rows as the mask selects. In JAX it has as many as the mask can
+select at most, and the graph computes how many of them count: see `held`. Operators that are not in
+this package's table are refused; the graph is then recorded on the exact shapes of a batch.
 """
 
 from medjax_torch.lowerings.counted import ctc as ctc

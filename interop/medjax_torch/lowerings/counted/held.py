@@ -1,8 +1,8 @@
-"""Tensors whose size is counted while the graph runs, held at the largest size they can have.
+"""Tensors whose size is counted while the graph runs, stored at the largest size they can have.
 
-A dimension whose size is an expression of counts is as long as the expression is where every count
-is largest. Its elements come first; what follows up to the bound is padding of any value, NaN
-included. Operators either keep to this order and let padding run along, or mask it.
+A dimension whose size is an expression of counts has the length of that expression at the largest
+counts. The real elements come first; the rest, up to the bound, is padding of any value, even NaN.
+Operators either preserve this order and carry the padding along, or mask it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Number:
     Attributes
     ----------
     bound : int
-        Its value where every count is largest; it is what shapes are made of.
+        Its value at the largest counts, used in shapes.
     value : jax.Array
-        Scalar, int32; it is what is calculated with.
+        Its actual value, a scalar int32, used in arithmetic.
     """
 
     def __init__(self, bound: int, value: jax.Array) -> None:
@@ -40,7 +40,7 @@ class Number:
 
 
 def computable(size: Length) -> bool:
-    """Tell whether a size grows with every count in it, so that its bound is where they do."""
+    """Return whether a size is non-decreasing in its counts, so that they give its bound."""
     if isinstance(size, int) or size.is_Symbol:
         return True
     if size.is_Integer:
@@ -54,20 +54,20 @@ def computable(size: Length) -> bool:
 
 
 class Counts:
-    """How often each symbol counts, and at most."""
+    """The value and the upper bound of each symbol."""
 
     def __init__(self) -> None:
         self._bounds: dict[Any, int] = {}
         self._values: dict[Any, jax.Array] = {}
 
     def set(self, size: Any, bound: int, value: jax.Array) -> None:
-        """Take what the size of a selection is; the first of equal symbols counts."""
+        """Record the size of a selection, unless its symbol already has a value."""
         for symbol in {size.node._expr, size.node.expr}:
             if symbol.is_Symbol and symbol not in self._values:
                 self._bounds[symbol], self._values[symbol] = bound, value.astype(jnp.int32)
 
     def knows(self, size: Length) -> bool:
-        """Tell whether all symbols in a size have been counted."""
+        """Return whether all symbols in a size have been counted."""
         return isinstance(size, int) or size.free_symbols <= self._values.keys()
 
     def bound(self, size: Length) -> int:
@@ -90,15 +90,15 @@ class Counts:
         return functools.reduce(_COMBINED[type(size).__name__], parts)
 
     def number(self, size: Length) -> int | Number:
-        """Return a size as operators take it."""
+        """Return a size in the form that operators take."""
         return size if isinstance(size, int) else Number(self.bound(size), self.value(size))
 
     def shape(self, value: Tensor) -> tuple[int, ...]:
-        """Return the shape in which a recorded tensor is held."""
+        """Return the shape of a recorded tensor at its bounds."""
         return tuple(self.bound(size) for size in lengths(value))
 
-    def held(self, recorded: Any) -> Any:
-        """Return recorded results in the shapes in which they are held."""
+    def at_bounds(self, recorded: Any) -> Any:
+        """Return recorded results with their shapes at the bounds."""
 
         def one(value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -108,7 +108,7 @@ class Counts:
         return pytree.tree_map(one, recorded)
 
     def valid(self, shape: Sequence[Length], dim: int) -> jax.Array:
-        """Return which places along a dimension are none of padding, for broadcasting."""
+        """Return which positions along a dimension are not padding, shaped for broadcasting."""
         size = shape[dim]
         places = jnp.arange(self.bound(size)) < self.value(size)
         return places.reshape([-1 if d == dim % len(shape) else 1 for d in range(len(shape))])
@@ -116,7 +116,7 @@ class Counts:
     def filled(
         self, x: jax.Array, recorded: Tensor, value: Any, dims: Iterable[int] | None = None
     ) -> jax.Array:
-        """Return `x` with `value` in the place of padding along `dims`, by default along all."""
+        """Replace padding along `dims`, by default along all dimensions, with `value`."""
         shape = lengths(recorded)
         for dim in range(len(shape)) if dims is None else {d % len(shape) for d in dims}:
             if not isinstance(shape[dim], int):
@@ -133,5 +133,5 @@ _COMBINED: dict[str, Callable[..., Any]] = {
 
 
 def counted_number(value: Any) -> Length | None:
-    """Return the expression of a recorded number, None if it is a tensor or a plain number."""
+    """Return the expression of a recorded number, or None for a tensor or a plain number."""
     return length(value) if isinstance(value, torch.SymInt) else None

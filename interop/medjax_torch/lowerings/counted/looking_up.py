@@ -1,4 +1,4 @@
-"""Operators that read and write at indices of which the number is counted, and sorts."""
+"""Operators that read and write at a counted number of indices, and sorting."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import torch
 from torch.fx import Node
 
-from medjax_torch.lowerings.counted.selecting import held_back
+from medjax_torch.lowerings.counted.selecting import redirect_padding
 from medjax_torch.lowerings.counted.structure import aligned
 from medjax_torch.lowerings.counted.table import (
     Call,
@@ -31,7 +31,7 @@ def _first(node: Node) -> tuple[Any, ...]:
 
 
 def _others_agree(node: Node) -> None:
-    """Refuse unless the index is as long as the tensor along the other dimensions."""
+    """Refuse unless the index has the tensor's sizes along the other dimensions."""
     x, index = shape_of(node.args[0]), shape_of(node.args[2])
     need(len(x) == len(index) > 0, node)
     dim = int(node.args[1]) % len(x)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ def _others_agree(node: Node) -> None:
 
 
 def _from_beginning(call: Call, index: jax.Array, dim: int) -> jax.Array:
-    """Return an index in which what torch would raise at lies beyond the bound."""
+    """Return an index in which values that torch would reject are past the bound."""
     size = call.shape(0)[dim]
     outside = (index < 0) | (index >= call.counts.value(size))
     return jnp.where(outside, call.counts.bound(size) + 1, index)
@@ -74,9 +74,9 @@ def _sources_agree(node: Node) -> None:
 def _scatter(
     call: Call, x: jax.Array, dim: int, index: jax.Array, *rest: Any, **options: Any
 ) -> jax.Array:
-    """Write; what padding would write goes to a place behind the tensor, which is cut off."""
+    """Write values; padding is written past the end of the tensor, which is then cut off."""
     beyond = x.shape[dim]
-    index = held_back(call, _from_beginning(call, index, dim), call.shape(2), beyond)
+    index = redirect_padding(call, _from_beginning(call, index, dim), call.shape(2), beyond)
     written = call.ordinary(_wider(x, dim), dim, index, *rest, **options)
     return jax.lax.slice_in_dim(written, 0, beyond, axis=dim % x.ndim)
 
@@ -100,7 +100,7 @@ def _index_add(
     call: Call, x: jax.Array, dim: int, index: jax.Array, source: jax.Array, **options: Any
 ) -> jax.Array:
     beyond = x.shape[dim]
-    index = held_back(call, _from_beginning(call, index, dim), call.shape(2), beyond)
+    index = redirect_padding(call, _from_beginning(call, index, dim), call.shape(2), beyond)
     written = call.ordinary(_wider(x, dim), dim, index, source, **options)
     return jax.lax.slice_in_dim(written, 0, beyond, axis=dim % x.ndim)
 

@@ -28,24 +28,24 @@ prims = torch.ops.prims
 
 
 def _axes(dims: Any, rank: int) -> list[int]:
-    """Return the dimensions that are reduced; none and an empty list mean all."""
+    """Return the dimensions to reduce; None and an empty list mean all."""
     if dims is None or dims in ([], ()):
         return list(range(rank))
     return [int(d) % max(rank, 1) for d in ([dims] if isinstance(dims, int) else dims)]
 
 
 def _always(node: Node) -> None:
-    """Agree: padding is masked along whatever is reduced."""
+    """Accept any node: padding is masked along the dimensions that are reduced."""
 
 
 def _reduced(neutral: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return what reduces with `neutral` in the place of padding."""
+    """Return a function that runs a reduction with padding replaced by `neutral`."""
 
     def run(call: Call, x: jax.Array, dims: Any = None, *rest: Any, **options: Any) -> Any:
         axes = _axes(dims, x.ndim)
         x = call.filled(x, 0, neutral(x.dtype), axes)
-        given = () if len(call.node.args) < 2 else (dims, *rest)
-        return call.ordinary(x, *given, **options)
+        arguments = () if len(call.node.args) < 2 else (dims, *rest)
+        return call.ordinary(x, *arguments, **options)
 
     return run
 
@@ -82,7 +82,7 @@ def _prod_all(call: Call, x: jax.Array, **options: Any) -> jax.Array:
 
 
 def _not_empty(node: Node) -> Iterator[Any]:
-    """Rely on a count above 0: torch raises at the extreme of nothing."""
+    """Rely on a count above 0: torch raises for the extreme of an empty tensor."""
     shape = shape_of(node.args[0])
     for dim in _axes(argument(node, 1, "dim"), len(shape)):
         if not is_plain(shape[dim]):
@@ -90,7 +90,7 @@ def _not_empty(node: Node) -> Iterator[Any]:
 
 
 def _one_place(node: Node) -> Iterator[Any]:
-    """Refuse a place among all elements unless padding is behind them."""
+    """Refuse an index into the flattened tensor unless its padding comes last."""
     if argument(node, 1, "dim") is None:
         sizes = [size for size in shape_of(node.args[0]) if size != 1]
         need(all(map(is_plain, sizes[1:])), node)
@@ -104,7 +104,7 @@ counts_in(aten.argmin.default, check=_one_place)(_reduced(_greatest))
 
 
 def _total(call: Call, axes: Sequence[int]) -> jax.Array:
-    """Return how many elements are reduced to one."""
+    """Return how many elements are reduced to each element of the result."""
     total = jnp.ones((), jnp.int32)
     for dim in axes:
         total = total * call.counts.value(call.shape(0)[dim])
@@ -142,7 +142,7 @@ def _prims_var(
 
 
 as_it_is(
-    # What comes before a place decides there, and padding is behind all.
+    # An element depends only on those before it, and padding comes last.
     aten.cumprod.default,
     aten.cumsum.default,
     aten.cummax.default,
@@ -180,21 +180,22 @@ def _contracts(first: int) -> Callable[[Node], None]:
 
 
 def _contracted(first: int) -> Callable[..., Any]:
-    """Return what multiplies matrices with 0 where padding would be summed."""
+    """Return a function that multiplies matrices, with 0 where padding would be summed."""
 
     def run(call: Call, *arguments: Any, **options: Any) -> Any:
-        given = list(arguments)
-        given[first] = call.filled(given[first], first, 0, [-1])
+        operands = list(arguments)
+        operands[first] = call.filled(operands[first], first, 0, [-1])
         rank = len(call.shape(first + 1))
-        given[first + 1] = call.filled(given[first + 1], first + 1, 0, [-2 if rank > 1 else -1])
-        return call.ordinary(*given, **options)
+        operands[first + 1] = call.filled(
+            operands[first + 1], first + 1, 0, [-2 if rank > 1 else -1]
+        )
+        return call.ordinary(*operands, **options)
 
     return run
 
 
-counts_in(
-    *(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), check=_contracts(0)
-)(_contracted(0))
-counts_in(*(aten.addmm.default, aten.baddbmm.default, aten.addmv.default), check=_contracts(1))(
-    _contracted(1)
-)
+for products, first in (
+    ((aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), 0),
+    ((aten.addmm.default, aten.baddbmm.default, aten.addmv.default), 1),
+):
+    counts_in(*products, check=_contracts(first))(_contracted(first))

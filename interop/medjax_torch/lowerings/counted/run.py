@@ -1,4 +1,4 @@
-"""Whether a graph with counted sizes can run, and how a node of it does."""
+"""Whether a graph with counted sizes can run, and how its nodes are run."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from medjax_torch.lowerings.counted.table import RULES, Call, need, numbers, rel
 
 
 def accept(nodes: Sequence[Node]) -> list[Condition]:
-    """Return what the rules rely on to run the nodes of a graph.
+    """Check that a graph can run with counted sizes, and return the conditions this relies on.
 
     Parameters
     ----------
     nodes : sequence of Node
-        All that its results need.
+        All nodes that the graph's results depend on.
 
     Raises
     ------
     ExactShapesError
-        If there is an operator for which no rule says how it treats padding, or if a result has
-        itself a size that depends on values.
+        If an operator has no rule for padding, or if the size of a result depends on values.
     """
     known = {symbol for node in nodes for symbol in _symbols(node)}
-    found: list[Condition] = []
+    conditions: list[Condition] = []
     for node in nodes:
         if not concerns(node, known):
             continue
         need(node.op == "call_function", node, "returns a size that varies")
         for size in _sizes(node):
-            need(computable(size), node, f"gives a size of {size}")
+            need(computable(size), node, f"has a result of size {size}")
             if isinstance(size, sympy.Basic):
                 need(size.free_symbols <= known, node)
         if not isinstance(node.meta["val"], torch.SymInt):
             need(node.target in RULES, node)
-            found += relied_on(node, RULES[node.target].check(node))
-    return found
+            conditions += relied_on(node, RULES[node.target].check(node))
+    return conditions
 
 
 def _symbols(node: Node) -> Iterator[Any]:
@@ -60,7 +59,7 @@ def _sizes(node: Node) -> Iterator[Any]:
 
 
 def concerns(node: Node, known: set[Any]) -> bool:
-    """Tell whether a node makes or takes sizes, or numbers, made of the counts in `known`."""
+    """Return whether a node takes or returns sizes or numbers that depend on counts in `known`."""
     return any(
         is_counted(each) or _is_number(each.meta.get("val"), known)
         for each in (node, *node.all_input_nodes)
@@ -74,33 +73,33 @@ def _is_number(value: Any, known: set[Any]) -> bool:
 
 
 def counted_symbols(nodes: Iterable[Node]) -> tuple[set[Any], bool]:
-    """Return the symbols of all sizes in a graph, and whether it has sizes that were symbols."""
+    """Return the symbols of all sizes in a graph, and whether any size is symbolic."""
     sizes: list[Any] = [size for node in nodes for value in tensors(node) for size in value.shape]
     counted: list[Any] = [size for size in sizes if isinstance(size, torch.SymInt)]
     return {s for size in counted for s in size.node.expr.free_symbols}, bool(counted)
 
 
 def run_counted(node: Node, inputs: Any, counts: Counts, ordinary: Callable[[Any], Any]) -> Any:
-    """Return what a node gives, held at its bounds.
+    """Run a node; its result has its shape at the bounds.
 
     Parameters
     ----------
     node : Node
-        What `accept` has accepted.
+        A node accepted by `accept`.
     inputs : tuple of (tuple, dict)
-        Its arguments, with arrays and `Number` in the place of nodes.
+        Its positional and keyword arguments, with arrays and `Number` in place of nodes.
     counts : Counts
-        The sizes so far; those that the node makes are added.
+        The counts so far; those that the node determines are added.
     ordinary : callable
-        Runs the lowering for fixed sizes on such inputs.
+        Runs the node's lowering for fixed sizes on such inputs.
     """
     arguments, options = inputs
     value = value_of(node)
     if isinstance(value, torch.SymInt):
         return counts.number(length(value))
 
-    def plainly(*given: Any, **named: Any) -> Any:
-        return ordinary(numbers(node.target, given, named))
+    def plainly(*arguments: Any, **named: Any) -> Any:
+        return ordinary(numbers(node.target, arguments, named))
 
     rule = RULES[node.target]
     if rule.run is None:
@@ -109,5 +108,5 @@ def run_counted(node: Node, inputs: Any, counts: Counts, ordinary: Callable[[Any
 
 
 def plain(value: Any) -> Any:
-    """Return a number that depends on counts as an array, anything else as it is."""
+    """Convert a number that depends on counts to an array; return anything else unchanged."""
     return value.value if isinstance(value, Number) else value

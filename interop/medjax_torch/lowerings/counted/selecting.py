@@ -20,16 +20,16 @@ aten = torch.ops.aten
 
 
 def _selects(node: Node) -> None:
-    """Refuse a mask that no batch decides: what it selects has one size, to be found exactly."""
+    """Refuse a mask that does not depend on the batch: its selection has a fixed, exact size."""
     mask = selecting(node)
     need(mask is not None, node, "selects by several indices, one of them a mask")
     need(any(source.op == "placeholder" for source in ancestry(mask)), node, "selects by constants")
 
 
 def _chosen(call: Call, mask: jax.Array, recorded: Any, size: Any) -> tuple[jax.Array, jax.Array]:
-    """Return the true elements of a mask and, flat, where they stand; behind them 0.
+    """Return a mask without its padding, and the flat positions of its true elements, then zeros.
 
-    What the selection counts is noted as `size`.
+    The number of true elements is recorded as the value of `size`.
     """
     chosen = call.counts.filled(mask != 0, recorded, False)
     count = jnp.sum(chosen, dtype=jnp.int32)
@@ -63,7 +63,7 @@ def _masked_select(call: Call, x: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _masks(node: Node) -> bool:
-    """Tell whether there is a mask among the indices of a node."""
+    """Return whether any index of a node is a mask."""
     indices: Any = node.args[1]
     return any(
         index is not None and value_of(index).dtype in (torch.bool, torch.uint8)
@@ -72,7 +72,7 @@ def _masks(node: Node) -> bool:
 
 
 def _indexes(node: Node) -> None:
-    """Refuse a mask among other indices, and indices that broadcast by their values."""
+    """Refuse a mask combined with other indices, and indices whose broadcasting is unknown."""
     if _masks(node):
         _selects(node)
         position = _position(node)
@@ -117,16 +117,16 @@ def _index(call: Call, x: jax.Array, indices: Sequence[jax.Array | None]) -> jax
 
 
 def within(call: Call, indices: Sequence[jax.Array | None]) -> list[jax.Array | None]:
-    """Return indices from the beginning; those that torch would raise at lie beyond the bound."""
-    found: list[jax.Array | None] = []
+    """Count negative indices from the start, and move those out of range past the bound."""
+    result: list[jax.Array | None] = []
     for dim, index in enumerate(indices):
         if index is not None:
             size = call.counts.value(call.shape(0)[dim])
             bound = call.counts.bound(call.shape(0)[dim])
             index = jnp.where(index < 0, index + size, index)
             index = jnp.where((index < 0) | (index >= size), bound + 1, index)
-        found.append(index)
-    return found
+        result.append(index)
+    return result
 
 
 def _puts(node: Node) -> None:
@@ -134,9 +134,9 @@ def _puts(node: Node) -> None:
         aligned_values(node)
         return
     indices: Any = node.args[1]
-    given = [index for index in indices if index is not None]
-    need(len(given) == 1, node, "writes by several indices, one of them a mask")
-    position, mask = _position(node), shape_of(given[0])
+    used = [index for index in indices if index is not None]
+    need(len(used) == 1, node, "writes by several indices, one of them a mask")
+    position, mask = _position(node), shape_of(used[0])
     x, values = shape_of(node.args[0]), shape_of(node.args[2])
     need(x[position : position + len(mask)] == mask, node, "writes by a mask of another size")
     after = x[position + len(mask) :]
@@ -145,7 +145,7 @@ def _puts(node: Node) -> None:
 
 
 def aligned_values(node: Node) -> None:
-    """Refuse unless what is written broadcasts to the indexed part by its sizes alone."""
+    """Refuse unless the sizes show that the written values broadcast to the indexed part."""
     block, indices, x = _block(node), node.args[1], shape_of(node.args[0])
     used = [i for i, index in enumerate(indices) if index is not None]  # type: ignore[arg-type]
     adjacent = used == list(range(used[0], used[-1] + 1))
@@ -162,27 +162,27 @@ def _index_put(
     values: jax.Array,
     accumulate: bool = False,
 ) -> jax.Array:
-    """Write values; those of padding go to a place behind the tensor, which is cut off."""
+    """Write values; padding is written past the end of the tensor, which is then cut off."""
     first = _position(call.node)
     recorded: Any = call.node.args[1]
-    given: list[Any] = list(indices)
+    keys: list[Any] = list(indices)
     if _masks(call.node):
-        given[first] = call.counts.filled(given[first] != 0, value_of(recorded[first]), False)
-        return call.ordinary(x, given, values, accumulate)
+        keys[first] = call.counts.filled(keys[first] != 0, value_of(recorded[first]), False)
+        return call.ordinary(x, keys, values, accumulate)
     block = _block(call.node)
     shape = [call.counts.bound(size) for size in block]
     beyond = x.shape[first]
-    for dim, index in enumerate(within(call, given)):
+    for dim, index in enumerate(within(call, keys)):
         if index is not None:
             instead = beyond if dim == first else 0
-            given[dim] = held_back(call, jnp.broadcast_to(index, shape), block, instead)
+            keys[dim] = redirect_padding(call, jnp.broadcast_to(index, shape), block, instead)
     wider = jnp.concatenate([x, jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=first))], first)
-    written = call.ordinary(wider, given, values, accumulate)
+    written = call.ordinary(wider, keys, values, accumulate)
     return jax.lax.slice_in_dim(written, 0, beyond, axis=first)
 
 
 def _scatters(node: Node) -> None:
-    """Refuse unless what is written by rank comes before its padding."""
+    """Refuse unless the values, which are written in order, come before their padding."""
     sizes = [size for size in shape_of(node.args[2]) if size != 1]
     need(all(isinstance(size, int) for size in sizes[1:]), node)
     aligned(node, shape_of(node.args[1]), shape_of(node.args[0]))
@@ -193,8 +193,8 @@ def _masked_scatter(call: Call, x: jax.Array, mask: jax.Array, source: jax.Array
     return call.ordinary(x, call.filled(mask, 1, False), source)
 
 
-def held_back(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -> jax.Array:
-    """Return an index with `beyond` in the place of padding."""
+def redirect_padding(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -> jax.Array:
+    """Replace the padding of an index with `beyond`."""
     for dim, size in enumerate(shape):
         if not isinstance(size, int):
             index = jnp.where(call.counts.valid(shape, dim), index, beyond)

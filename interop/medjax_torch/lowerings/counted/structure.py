@@ -1,4 +1,4 @@
-"""Operators that work element by element, make tensors, or rearrange them."""
+"""Operators that work element by element, create tensors, or rearrange them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ prims = torch.ops.prims
 
 
 def aligned(node: Node, shape: Sequence[Length], target: Sequence[Length]) -> None:
-    """Refuse unless a shape broadcasts to another one by the sizes alone."""
+    """Refuse unless the sizes show that a shape broadcasts to another one."""
     for size, wanted in zip(reversed(shape), reversed(target), strict=False):
         need(size in (1, wanted), node, f"broadcasts {size} to {wanted}")
 
@@ -74,7 +74,7 @@ as_it_is(
 
 
 def _same_places(node: Node) -> None:
-    """Refuse unless every size that the input is broadcast from is its own or 1."""
+    """Refuse unless every size of the input equals the target's or is 1."""
     target, dims = shape_of(node), argument(node, 2, "broadcast_dimensions")
     aligned(node, shape_of(node.args[0]), [target[dim] for dim in dims])
 
@@ -115,14 +115,22 @@ as_it_is(
     # Results and numbers.
     barrier,
     operator.getitem,
-    *(operator.add, operator.mul, operator.sub, operator.truediv, operator.floordiv),
-    *(operator.mod, operator.neg, operator.pow),
-    *(torch.sym_float, torch.sym_max, torch.sym_min),
+    operator.add,
+    operator.mul,
+    operator.sub,
+    operator.truediv,
+    operator.floordiv,
+    operator.mod,
+    operator.neg,
+    operator.pow,
+    torch.sym_float,
+    torch.sym_max,
+    torch.sym_min,
 )
 
 
 def _fixed_squeezed(node: Node) -> None:
-    """Refuse unless what is squeezed out is 1 whatever the counts."""
+    """Refuse unless the squeezed sizes are 1 for all counts."""
     before = [size for size in shape_of(node.args[0]) if size != 1]
     need(before == [size for size in shape_of(node) if size != 1], node)
 
@@ -156,7 +164,7 @@ as_it_is(prims.iota.default, check=_iota_fixed)
 
 
 def _keeps_order(node: Node) -> None:
-    """Refuse unless padding stays behind: what is merged or split has its counted size first."""
+    """Refuse unless padding stays last: among merged or split sizes, the counted one is first."""
     before = [size for size in shape_of(node.args[0]) if size != 1]
     after = [size for size in shape_of(node) if size != 1]
     while before and after and before[0] == after[0]:
@@ -252,7 +260,7 @@ def _without(shape: Sequence[Length], dim: int) -> list[Length]:
 
 @counts_in(aten.cat.default, check=_joins)
 def _cat(call: Call, parts: Sequence[jax.Array], dim: int = 0) -> jax.Array:
-    """Write each part behind what is counted of those before, over their padding."""
+    """Write each part after the real elements of the previous ones, over their padding."""
     recorded = [value_of(part) for part in call.node.args[0]]  # type: ignore[union-attr]
     dim %= parts[0].ndim
     joined = jnp.zeros(call.counts.shape(call.output), jnp.result_type(*parts))
@@ -274,7 +282,7 @@ def _flip(call: Call, x: jax.Array, dims: Sequence[int]) -> jax.Array:
 
 
 def number_of(item: Any, default: Length) -> Length:
-    """Return an argument that is a number, an expression if it depends on counts."""
+    """Return an argument as an int, or as an expression if it depends on counts."""
     if item is None:
         return default
     recorded = value_of(item)
@@ -294,7 +302,7 @@ def _selects_within(node: Node) -> Iterator[Any]:
 
 
 def _place(call: Call, index: Any, size: Length) -> Any:
-    """Return an index along a size from its beginning."""
+    """Return an index counted from the start."""
     if isinstance(index, Number):
         return index.value
     return index if index >= 0 else call.counts.value(size) + index
@@ -371,7 +379,7 @@ def _slice_scatter(
 
 
 def _outermost(node: Node) -> None:
-    """Refuse unless draws are counted alike with and without padding: a counted size is first."""
+    """Refuse unless padding does not shift the draws: a counted size has to come first."""
     values = value_of(node)
     for value in values if isinstance(values, tuple | list) else [values]:
         sizes = [size for size in lengths(value) if size != 1]

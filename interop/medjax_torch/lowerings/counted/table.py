@@ -1,4 +1,4 @@
-"""The table of operators on tensors whose size is counted: when they may run, and how."""
+"""The table of operators that accept tensors whose size is counted: when they may run, and how."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from medjax_torch.lowerings.counted.held import Counts, Number
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Node], Iterable[Any] | None]
-"""Raises `ExactShapesError` where an operator cannot run, returns the relations it relies on."""
+"""Raises `ExactShapesError` if an operator cannot run; returns the relations it relies on."""
 
 
 class Call(NamedTuple):
-    """A node that is run.
+    """A call of an operator.
 
     Attributes
     ----------
     node : Node
-        What was recorded.
+        The recorded call.
     counts : Counts
-        The sizes.
+        The counts so far.
     ordinary : callable
-        Runs the operator's lowering for fixed sizes on given arguments.
+        Runs the operator's lowering for fixed sizes on its arguments.
     """
 
     node: Node
@@ -51,23 +51,23 @@ class Call(NamedTuple):
     def filled(
         self, x: jax.Array, position: int, value: Any, dims: Iterable[int] | None = None
     ) -> jax.Array:
-        """Return an argument with `value` for its padding."""
+        """Replace the padding of an argument with `value`."""
         return self.counts.filled(x, self.recorded(position), value, dims)
 
 
 class Rule(NamedTuple):
-    """A row of the table; without `run`, the lowering for fixed sizes is right as it is."""
+    """A row of the table; without `run`, the lowering for fixed sizes is used unchanged."""
 
     check: Check
     run: Callable[..., Any] | None
 
 
 RULES: dict[Any, Rule] = {}
-"""All rows; the modules of this package fill it when they are imported."""
+"""All rows. Each module of this package adds its own when it is imported."""
 
 
 def counts_in(*targets: Any, check: Check) -> Callable[[Function], Function]:
-    """Return a decorator that enters a function as what runs each target."""
+    """Register the decorated function as the implementation of each target."""
 
     def enter(function: Function) -> Function:
         for target in targets:
@@ -79,7 +79,7 @@ def counts_in(*targets: Any, check: Check) -> Callable[[Function], Function]:
 
 
 def as_it_is(*targets: Any, check: Check = lambda node: None) -> None:
-    """Enter targets whose lowering for fixed sizes lets padding run along, if `check` agrees."""
+    """Register targets whose lowering for fixed sizes works with padding, if `check` passes."""
     for target in targets:
         assert target not in RULES, target
         RULES[target] = Rule(check, None)
@@ -96,37 +96,37 @@ def shape_of(node: Any) -> tuple[Length, ...]:
 
 
 def refuse(node: Node, why: str) -> ExactShapesError:
-    """Return the error that a node needs exact shapes."""
+    """Return the error which says that a node needs exact shapes."""
     return ExactShapesError(f"{node.target} {why}{at(line_of_stack(node.stack_trace))}")
 
 
 def need(fulfilled: Any, node: Node, why: str = "is not known to ignore padding") -> None:
-    """Raise `ExactShapesError` unless something is fulfilled."""
+    """Raise `ExactShapesError` unless a condition is fulfilled."""
     if not fulfilled:
         raise refuse(node, why)
 
 
 def is_plain(size: Any) -> bool:
-    """Tell whether a size or a number is fixed."""
+    """Return whether a size or a number is fixed."""
     return isinstance(size, int)
 
 
 def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
-    """Return an argument of a node, given by position or by name."""
+    """Return an argument of a node, whether passed by position or by name."""
     if len(node.args) > position:
         return node.args[position]
     return node.kwargs.get(name, default)
 
 
 def relied_on(node: Node, relations: Iterable[Any] | None) -> Iterator[Condition]:
-    """Yield relations with the node's line."""
+    """Yield relations together with the node's line of code."""
     for relation in relations or ():
         if relation is not True and relation is not sympy.true:
             yield Condition(relation, line_of_stack(node.stack_trace))
 
 
 def numbers(target: Any, arguments: Sequence[Any], options: dict[str, Any]) -> Any:
-    """Return the arguments with numbers where counts stand: bounds in shapes, else values."""
+    """Replace each `Number` by its bound where the schema has an integer, else by its value."""
     schema = getattr(target, "_schema", None)
     kinds = [str(a.real_type) for a in schema.arguments] if schema else []
     named = {a.name: str(a.real_type) for a in schema.arguments} if schema else {}

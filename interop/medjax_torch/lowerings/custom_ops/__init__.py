@@ -1,4 +1,4 @@
-"""Operators of our own, opaque to torch's tracer, whose JAX meaning stands in the table."""
+"""Custom operators, opaque to torch's tracer, whose lowerings are in the table."""
 
 from medjax_torch.lowerings.custom_ops.attention import (
     scaled_dot_product_attention as scaled_dot_product_attention,

@@ -1,8 +1,7 @@
-"""torch's scaled dot-product attention as one operation of the graph.
+"""torch's scaled dot-product attention as a single operator of the graph.
 
-torch's own is traced as the products and the softmax it is made of, which no library's kernel can
-take the place of. `scaled_dot_product_attention` is one operator instead, with a derivative that
-is another one.
+torch's own function is traced as products and a softmax, which cannot be replaced by a library's
+kernel afterwards. `scaled_dot_product_attention` is a single operator, and so is its derivative.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def attention(
     is_causal: bool,
     scale: float | None,
 ) -> Tensor:
-    """Return the attended values, of the shape of `query`; torch computes them.
+    """Return the attended values in the shape of `query`, computed by torch.
 
     Parameters
     ----------
@@ -35,12 +34,12 @@ def attention(
     key, value : Tensor
         Float ``(batch, heads, number of keys, head size)``.
     mask : Tensor, optional
-        Whether a query may attend to a key, bool, broadcastable to ``(batch, heads, length, number
-        of keys)``.
+        Bool, True where a query may attend to a key, broadcastable to ``(batch, heads, length,
+        number of keys)``.
     is_causal : bool
-        Whether the i-th query attends to the first i keys only.
+        Whether the i-th query attends only to the first i keys.
     scale : float, optional
-        What scores are multiplied by; one over the root of the head size by default.
+        Factor of the scores; by default, one over the square root of the head size.
     """
     return _of_torch(query, key, value, mask, 0.0, is_causal, scale=scale)
 
@@ -55,15 +54,15 @@ def attention_backward(
     is_causal: bool,
     scale: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives of `attention` by query, key and value, given that of its result."""
-    # Written out, as torch differentiates nothing inside of an operator.
+    """Return the derivatives by query, key and value from the one by the result."""
+    # Written out, as torch does not differentiate the body of a custom operator.
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = query @ key.mT * scale
     if is_causal:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    # A query that may attend to nothing gets zeros.
+    # A query that may not attend to any key gets zeros.
     weights = scores.softmax(-1).nan_to_num(0)
     to_weights = gradient @ value.mT
     to_scores = weights * (to_weights - (weights * to_weights).sum(-1, keepdim=True)) * scale
@@ -104,12 +103,11 @@ def scaled_dot_product_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attend as `torch.nn.functional.scaled_dot_product_attention`, in one operation if possible.
+    """Replace `torch.nn.functional.scaled_dot_product_attention`, as one operator if possible.
 
-    It takes torch's arguments in torch's order, so a function mode may put it in the place of
-    torch's. It is one operation where no weight is dropped, the mask is one of truth values or
-    none, and query, key and value have four axes with batch, heads and head size in common; torch
-    computes the rest.
+    It takes torch's arguments in torch's order, so a function mode can substitute it. It is a
+    single operator if there is no dropout, the mask is boolean or None, and query, key and value
+    have four axes and share batch, heads and head size. Other calls go to torch's function.
     """
     masks = attn_mask is None or (attn_mask.dtype == torch.bool and not is_causal)
     alike = query.dim() == 4 and all(

@@ -1,7 +1,7 @@
 """Connectionist temporal classification that can be traced with lengths from a batch.
 
-torch's own reads the lengths on the host while it runs. `ctc_loss` takes its place: one operator
-with a derivative that is another one, both with the shapes known beforehand.
+torch's own function reads the lengths on the host. `ctc_loss` replaces it by a single operator,
+whose derivative is another one; the shapes of both are known when tracing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 _REDUCTIONS = {0: "none", 1: "mean", 2: "sum"}
-"""How aten's `ctc_loss` numbers the reductions that `torch.nn.functional` names."""
+"""The reductions of `torch.nn.functional.ctc_loss` by aten's codes."""
 
 
 @custom_op("medjax::ctc_nll", mutates_args=())
@@ -26,7 +26,7 @@ def ctc_nll(
     blank: int,
     zero_infinity: bool,
 ) -> Tensor:
-    """Return the negative log-likelihood of each sequence, float ``(batch,)``; torch computes it.
+    """Return the negative log-likelihood of each sequence, float ``(batch,)``, computed by torch.
 
     Parameters
     ----------
@@ -37,14 +37,14 @@ def ctc_nll(
     input_lengths, target_lengths : Tensor
         Integer ``(batch,)``.
     blank : int
-        The class that stands for no label.
+        The class that means "no label".
     zero_infinity : bool
-        Count a sequence that does not fit into its input as 0 instead of infinity.
+        Whether a sequence that does not fit into its input has the loss 0 instead of infinity.
     """
     loss, _ = torch.ops.aten._ctc_loss.Tensor(
         log_probs, targets, input_lengths, target_lengths, blank, zero_infinity
     )
-    # torch applies zero_infinity in the reduction and in the derivative, not here.
+    # torch applies zero_infinity in the reduction and in the derivative, not in this operator.
     return torch.where(loss.isinf(), 0, loss) if zero_infinity else loss.clone()
 
 
@@ -58,7 +58,7 @@ def ctc_nll_backward(
     blank: int,
     zero_infinity: bool,
 ) -> Tensor:
-    """Return the derivative of `ctc_nll` by its log-probabilities, given that of its result."""
+    """Return the derivative by the log-probabilities from the one by the result."""
     lengths = (input_lengths, target_lengths)
     loss, log_alpha = torch.ops.aten._ctc_loss.Tensor(
         log_probs, targets, *lengths, blank, zero_infinity
@@ -100,10 +100,10 @@ def ctc_loss(
     reduction: str | int = "mean",
     zero_infinity: bool = False,
 ) -> Tensor:
-    """Connectionist temporal classification loss that can be traced with lengths from the batch.
+    """Return the CTC loss; can be traced with lengths from the batch.
 
-    It takes the arguments of `torch.nn.functional.ctc_loss` and those of `torch.ctc_loss`, in their
-    order, so a function mode may put it in the place of either.
+    It takes the arguments of both `torch.nn.functional.ctc_loss` and `torch.ctc_loss`, in their
+    order, so a function mode can substitute it for either.
 
     Parameters
     ----------
@@ -114,16 +114,16 @@ def ctc_loss(
     input_lengths, target_lengths : Tensor or sequence of int
         ``(batch,)``, or a scalar for one sequence.
     blank : int
-        The class that stands for no label.
+        The class that means "no label".
     reduction : {'none', 'mean', 'sum'} or {0, 1, 2}
         'mean' divides each loss by its target length, then averages over the batch.
     zero_infinity : bool
-        Count a sequence that does not fit into its input as 0, with no gradient.
+        Whether a sequence that does not fit into its input has the loss 0 and no gradient.
 
     Raises
     ------
     ValueError
-        If `reduction` is none of those.
+        If `reduction` is none of these.
     """
     named = _REDUCTIONS.get(reduction, "") if isinstance(reduction, int) else reduction
     if named not in _REDUCTIONS.values():
