@@ -78,6 +78,29 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
+class Inherited:
+    """An attribute that an object has from its class, until one of its own is set.
+
+    A value of the class itself is not kept twice, so that later changes of the class count.
+    """
+
+    holder: Any
+    name: str
+
+    def get(self) -> Any:
+        """Return the object's value, else that of its class."""
+        return getattr(self.holder, self.name, MISSING)
+
+    def set(self, value: Any) -> None:
+        """Set the object's value."""
+        own = object.__getattribute__(self.holder, "__dict__")
+        if value is getattr(type(self.holder), self.name, MISSING):
+            own.pop(self.name, None)
+        else:
+            own[self.name] = value
+
+
+@dataclass(frozen=True, eq=False)
 class Cell:
     """A variable that a closure captured."""
 

@@ -107,6 +107,32 @@ def test_a_changed_dropout_rate_needs_another_graph(tmp_path):
     both(tmp_path, Dropping, callbacks)
 
 
+class ByClass(Classifier):
+    """A number that the class has, as a default of its instances."""
+
+    alpha = 1.0
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model(batch["x"])
+        return BatchData(logits=logits), self.alpha * F.cross_entropy(logits, batch["y"])
+
+
+def set_on_class(component, trainer):
+    def on_step_begin(step, nb_batches, phase):
+        type(component).alpha *= 0.9
+
+    return {"on_step_begin": on_step_begin}
+
+
+@pytest.mark.parametrize("callbacks", [set_alpha, set_alpha_each_step, set_on_class])
+def test_a_default_of_the_class_may_be_set_on_it_or_on_the_object(tmp_path, callbacks):
+    def make_component():
+        return type("Fresh", (ByClass,), {"alpha": 1.0})()
+
+    both(tmp_path, make_component, callbacks)
+
+
 SCALE = 1.0
 
 

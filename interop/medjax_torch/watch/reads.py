@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medjax_torch.slots import Cell, Entry, Member
+from medjax_torch.slots import Cell, Entry, Inherited, Member
 from medjax_torch.walk import REGISTRIES, Walk, is_of_library
 from medjax_torch.watch.places import Place, is_value, token
 
@@ -144,7 +144,7 @@ def _slot_of(holder: Any, name: str) -> Any:
                 return None
             member = vars(kind)[name]
             if is_value(member):
-                return Member(kind, name)
+                return Inherited(holder, name)
             if not isinstance(member, FunctionType) and hasattr(type(member), "__get__"):
                 return Member(holder, name) if hasattr(type(member), "__set__") else None
             break
