@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +163,13 @@ class ConvertedComponent:
         return ForwardCall(self._call, batch, train=train)
 
     def placed(
-        self, batch: Any, *, train: bool, check: Check | None = None
+        self, batch: Any, *, train: bool, check: Check | None = None, shape: Hashable = None
     ) -> tuple[GraphKey, Any]:
         """Return the graph of a batch and the batch with what forward draws on the host.
 
         Parameters
         ----------
-        batch, train, check
+        batch, train, check, shape
             As for `graph_of`.
 
         Raises
@@ -181,7 +181,8 @@ class ConvertedComponent:
             drawn = self.host_draws.columns(train=train)
             given = rebuilt(batch, {**batch, **drawn}) if drawn else batch
             try:
-                return self.graph_of(given, train=train, check=check), given
+                known = None if drawn else shape
+                return self.graph_of(given, train=train, check=check, shape=known), given
             except HostRandomError:
                 joint = Joint(self.call_on(batch, train=train), self.found, batch, train=train)
                 with host_random.watched(self.found.content.generators):
@@ -195,7 +196,12 @@ class ConvertedComponent:
         )
 
     def graph_of(
-        self, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
+        self,
+        batch: Mapping[str, Any],
+        *,
+        train: bool,
+        check: Check | None = None,
+        shape: Hashable = None,
     ) -> GraphKey:
         """Return the graph of a batch of tensors, traced if it is new.
 
@@ -207,8 +213,10 @@ class ConvertedComponent:
             Whether gradients are wanted.
         check : callable, optional
             See `Variants.add`.
+        shape : hashable, optional
+            See `Variants.known`.
         """
-        number = self.variants.known(batch, train=train)
+        number = self.variants.known(batch, train=train, shape=shape)
         if number is None:
             self.refresh()
             before = self.without_gradient, self.sometimes

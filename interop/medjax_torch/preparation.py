@@ -34,7 +34,16 @@ from medjax_torch.component import (
     loss_weight,
 )
 from medjax_torch.cost import ConversionCost
-from medjax_torch.graph import Bounds, Graph, TraceError, bounds, check_ranges, columns
+from medjax_torch.graph import (
+    Bounds,
+    Graph,
+    TraceError,
+    bounds,
+    check_ranges,
+    columns,
+    is_flat,
+    signature,
+)
 from medjax_torch.host_evaluation import (
     HOST,
     EvaluationStep,
@@ -195,9 +204,15 @@ class Preparation:
         if train not in self._looked_at:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
-        self._shapes[train].add(columns(padded))
-        check = self._check_on(padded, train)
-        key, padded = self.converted.placed(padded, train=train, check=check)
+        tensors = columns(padded)
+        shape = signature(tensors)
+        self._shapes[train].add(tensors, shape)
+        key, padded = self.converted.placed(
+            padded,
+            train=train,
+            check=self._check_on(padded, train),
+            shape=shape if is_flat(padded) else None,
+        )
         tensors = self.converted.graph(key).tensors_of(padded)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})

@@ -119,7 +119,7 @@ class Variants:
         self._idle: dict[bool, set[str]] = {True: set(), False: set()}  # counters
         self._warned: set[str] = set()
 
-    def known(self, batch: Mapping[str, Any], *, train: bool) -> int | None:
+    def known(self, batch: Mapping[str, Any], *, train: bool, shape: Hashable = None) -> int | None:
         """Return the position in `graphs` of the graph for a batch, None if there is none yet.
 
         Parameters
@@ -128,8 +128,10 @@ class Variants:
             What the component's forward would get.
         train : bool
             Whether gradients are wanted.
+        shape : hashable, optional
+            The `signature` of the batch, if it holds tensors only and that is known.
         """
-        kept = self._kept_for(batch, train)
+        kept = self._kept_for(batch, train, shape)
         for place, (conditions, number) in enumerate(kept):
             if conditions.hold(batch) and self._valid(self.graphs[number], batch):
                 if place:
@@ -168,14 +170,18 @@ class Variants:
         self._warn_of_cost(kept, batch)
         return number
 
-    def _kept_for(self, batch: Mapping[str, Any], train: bool) -> list[_Kept]:
-        seen = {
-            name: value
-            for name, value in batch.items()
-            if isinstance(value, torch.Tensor) or columns({name: value})
-        }
+    def _kept_for(
+        self, batch: Mapping[str, Any], train: bool, shape: Hashable = None
+    ) -> list[_Kept]:
+        if shape is None:
+            seen = {
+                name: value
+                for name, value in batch.items()
+                if isinstance(value, torch.Tensor) or columns({name: value})
+            }
+            shape = signature(seen)
         learning = self.learning if train else None
-        return self._kept.setdefault((train, learning, signature(seen)), [])
+        return self._kept.setdefault((train, learning, shape), [])
 
     @property
     def learning(self) -> frozenset[str]:

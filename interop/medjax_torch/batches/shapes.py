@@ -50,8 +50,15 @@ class ShapeCount:
         """Return the number of distinct shapes so far."""
         return len(self._seen)
 
-    def add(self, batch: Mapping[str, Any]) -> bool:
+    def add(self, batch: Mapping[str, Any], shape: Hashable = None) -> bool:
         """Count a batch and return whether its shape is new.
+
+        Parameters
+        ----------
+        batch : mapping of str to value
+            The batch.
+        shape : hashable, optional
+            Its `signature`, if that is known.
 
         Raises
         ------
@@ -63,7 +70,7 @@ class ShapeCount:
         UserWarning
             At the first shape after `warn_after`, and whenever the number has doubled.
         """
-        key: Any = signature(batch)
+        key: Any = shape or signature(batch)
         if key in self._seen:
             return False
         for path, *value in key[1]:
@@ -124,5 +131,5 @@ def _listed(values: list[Any]) -> str:
 def _describe(kind: str, *value: Any) -> str:
     if kind == "tensor":
         shape, dtype = value
-        return f"{shape} {dtype.removeprefix('torch.')}"
+        return f"{tuple(shape)} {str(dtype).removeprefix('torch.')}"
     return f"a constant {kind}" if kind == "array" else f"the constant {value[0]!r:.40}"

@@ -1,6 +1,7 @@
 """A torch component's forward and backward as one functional graph of aten operations."""
 
 from medjax_torch.graph.batches import columns as columns
+from medjax_torch.graph.batches import is_flat as is_flat
 from medjax_torch.graph.batches import signature as signature
 from medjax_torch.graph.errors import TraceError as TraceError
 from medjax_torch.graph.guards import Guard as Guard

@@ -31,7 +31,7 @@ def flatten(values: Mapping[str, Any]) -> tuple[dict[str, Any], pytree.TreeSpec]
 
 def columns(batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors of a batch by path, in the order of a graph's inputs."""
-    if _is_flat(batch):
+    if is_flat(batch):
         return dict(batch)
     return {path: leaf for path, leaf in flatten(batch)[0].items() if isinstance(leaf, Tensor)}
 
@@ -47,18 +47,20 @@ def signature(batch: Mapping[str, Any]) -> Hashable:
     ValueError
         If a value is neither a tensor nor hashable nor a numpy array.
     """
-    leaves, spec = (batch, "") if _is_flat(batch) else flatten(batch)
+    if is_flat(batch):
+        return "", tuple((name, "tensor", leaf.shape, leaf.dtype) for name, leaf in batch.items())
+    leaves, spec = flatten(batch)
     return str(spec), tuple((path, *_key(path, leaf)) for path, leaf in leaves.items())
 
 
-def _is_flat(batch: Mapping[str, Any]) -> bool:
-    """Tell whether a batch holds named tensors and nothing else, as most do in every step."""
+def is_flat(batch: Mapping[str, Any]) -> bool:
+    """Return whether a batch holds named tensors and nothing else, as most do in every step."""
     return all(isinstance(v, Tensor) and isinstance(name, str) for name, v in batch.items())
 
 
 def _key(path: str, leaf: Any) -> tuple[Hashable, ...]:
     if isinstance(leaf, Tensor):
-        return "tensor", tuple(leaf.shape), str(leaf.dtype)
+        return "tensor", leaf.shape, leaf.dtype
     if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
         return "array", leaf.shape, str(leaf.dtype), leaf.tobytes()
     if isinstance(leaf, float):
