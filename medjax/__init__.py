@@ -30,6 +30,9 @@ from medjax.data import get_dataloader as get_dataloader
 from medjax.data import item_rng as item_rng
 from medjax.distributed import initialize_distributed as initialize_distributed
 from medjax.heap import keep_memory as keep_memory
+from medjax.loop import Groups as Groups
+from medjax.loop import RunRequest as RunRequest
+from medjax.loop import Span as Span
 from medjax.loop import TrainResult as TrainResult
 from medjax.loop import evaluate as evaluate
 from medjax.loop import evaluation_epoch as evaluation_epoch
@@ -49,7 +52,10 @@ from medjax.schedules import by_step as by_step
 from medjax.schedules import reduce_on_plateau as reduce_on_plateau
 from medjax.schedules import with_warmup as with_warmup
 from medjax.state import TrainState as TrainState
-from medjax.step import Stacked as Stacked
+from medjax.step import StepStats as StepStats
 from medjax.step import make_eval_step as make_eval_step
 from medjax.step import make_forward_pass as make_forward_pass
 from medjax.step import make_train_step as make_train_step
+from medjax.step import make_train_steps as make_train_steps
+from medjax.step import stack as stack
+from medjax.step import with_update_due as with_update_due

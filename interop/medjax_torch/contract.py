@@ -16,6 +16,7 @@ from medjax_torch.batches import first_batch
 from medjax_torch.optimizers.schedulers import metric_missing
 from medjax_torch.options import Options
 from medjax_torch.trainer_config import TrainerConfig
+from medjax_torch.trainer_protocol import TrainerProtocol
 
 _METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "load")
 
@@ -97,14 +98,14 @@ def _told(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def check_metrics(trainer: Any) -> None:
+def check_metrics(trainer: TrainerProtocol) -> None:
     """Refuse metrics that no evaluation will give, in medkit's words and then in ours.
 
     What the metrics computer makes of one batch of the evaluation data, computed by torch, tells.
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : TrainerProtocol
         Ready to train.
 
     Raises
@@ -115,7 +116,8 @@ def check_metrics(trainer: Any) -> None:
     config = trainer.config
     wanted = {
         f"Checkpoint metric '{config.checkpoint_metric}' not found": (
-            *(config.checkpoint_metric, "TrainerConfig.checkpoint_metric"),
+            config.checkpoint_metric,
+            "TrainerConfig.checkpoint_metric",
         )
     }
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
@@ -130,7 +132,7 @@ def check_metrics(trainer: Any) -> None:
             raise ValueError(f"{said}: {error}") from None
 
 
-def _sample_scores(trainer: Any) -> dict[str, Any] | None:
+def _sample_scores(trainer: TrainerProtocol) -> dict[str, Any] | None:
     """Return the scores of a batch, {} without a metrics computer, None if it cannot tell."""
     if trainer.metrics_computer is None:
         return {}

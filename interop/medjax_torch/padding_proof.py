@@ -158,7 +158,9 @@ class Prover:
             assert isinstance(first, _Harm)
             return first.reason
         return PaddingProof(
-            *(ragged, done[0].axes, longer if done[0] is first else size),
+            ragged,
+            done[0].axes,
+            longer if done[0] is first else size,
             max(one.relative for one in done),
         )
 
@@ -169,7 +171,7 @@ class Prover:
         """
         expected = self._run(self._found, self._batch, train=False)
         judged = self._compared(
-            *(expected, self._found, self._batch, _Pair(None, 0, known)), train=False
+            expected, self._found, self._batch, _Pair(None, 0, known), train=False
         )
         return judged.reason if isinstance(judged, _Harm) else ""
 

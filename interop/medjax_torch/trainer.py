@@ -155,7 +155,8 @@ class Trainer:
             If the dataset has no length or no items.
         """
         return make_dataloader(
-            *(data, self.component),
+            data,
+            self.component,
             batch_size=self.batch_size,
             shuffle=shuffle,
             seed=self.config.seed or 0,
@@ -179,7 +180,7 @@ class Trainer:
         """
         if self._run is None:
             raise RuntimeError("training_epoch was called outside of train(); call train()")
-        return self._run.train_here()
+        return self._run.train()
 
     def evaluation_epoch(self, eval_dataloader: DataLoader[Any]) -> dict[str, float]:
         """Evaluate on the batches of a loader and return loss and scores.
@@ -192,7 +193,9 @@ class Trainer:
             From `get_dataloader`, or any whose batches the component's forward takes.
         """
         with on_host(self.component, self.optimizer):
-            return evaluate(self, self._run, eval_dataloader)
+            if self._run is not None:
+                return self._run.evaluate(eval_dataloader)
+            return evaluate(self, eval_dataloader)
 
     def make_forward_pass(
         self, inputs: BatchData, eval_mode: bool
@@ -277,7 +280,8 @@ class Trainer:
         with open_run(self.config, self.options) as (store, preemption):
             run = start(self, store, preemption, resume)
             with self._during(run):
-                _, progress = train_epochs(run, run.session.state, run.session.progress)
+                session = run.session
+                _, progress = train_epochs(run.parts, run.phases, session.state, session.progress)
             self.best_checkpoint, self.last_checkpoint = store.best, store.last
         logger.info("Converting the component took: %s", self.conversion_cost)
         return progress.history
@@ -343,10 +347,11 @@ class Trainer:
         CheckpointError
             If it cannot be saved; earlier checkpoints are untouched.
         """
-        if self._run is not None and self._run.session.is_saving:
-            return self._run.save_here(epoch)
-        if self._run is not None:
-            self._run.session.write_back()
+        run = self._run
+        if run is not None and run.session.due_save is not None:
+            return run.save(epoch, run.session.due_save)
+        if run is not None:
+            run.session.write_back()
         now = datetime.datetime.now(datetime.UTC)
         path = free_path(self.output_dir / f"checkpoint_{epoch:03d}_{now:%Y%m%dT%H%M%SZ}")
         as_callback_list(self.callback).on_save(checkpoint_dir=str(path))

@@ -135,7 +135,10 @@ class DataLoader:
         self._shares: ShareReader | None = None
         if jax.process_count() > 1:
             self._shares = ShareReader(
-                *(source, ladder, sharding.local_rows(self._nb_rows, mesh), self._cut),
+                source,
+                ladder,
+                sharding.local_rows(self._nb_rows, mesh),
+                self._cut,
                 nb_items=self.nb_items,
                 grouped=window > 0,
                 is_random=is_random,
@@ -316,7 +319,9 @@ class DataLoader:
                 "The column %r has come in the lengths %s, and each new one costs a compilation: "
                 "give Options(padding={%r: fill}) to pad it to the length ladder, or pad it in "
                 "collate",
-                *(name, ", ".join(map(str, sorted(ragged[name]))), name),
+                name,
+                ", ".join(map(str, sorted(ragged[name]))),
+                name,
             )
 
 

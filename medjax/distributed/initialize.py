@@ -56,7 +56,10 @@ def initialize_distributed(
         else:
             answer(host.strip("[]"), int(port), number, own, timeout)
     jax.distributed.initialize(
-        *(address, number, own, devices),
+        address,
+        number,
+        own,
+        devices,
         initialization_timeout=max(60, int(timeout)),
         heartbeat_timeout_seconds=HEARTBEAT,
         shutdown_timeout_seconds=STOP,

@@ -256,7 +256,7 @@ def trace_optimizer(
         graphs = []
         for is_first in (False, True)[: 1 + learned.is_made_first]:
             traced = Traced(
-                *(stand_in, entries, parameters, trained, learned.slots), is_first=is_first
+                stand_in, entries, parameters, trained, learned.slots, is_first=is_first
             )
             graph = traced.record(on_device=entries is on_device)
             check_agreement(stand_in, plain, traced, graph, learned.slots, is_first=is_first)

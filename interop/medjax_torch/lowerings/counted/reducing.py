@@ -193,8 +193,8 @@ def _contracted(first: int) -> Callable[..., Any]:
 
 
 counts_in(
-    *(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default), check=_contracts(0)
+    aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, check=_contracts(0)
 )(_contracted(0))
-counts_in(*(aten.addmm.default, aten.baddbmm.default, aten.addmv.default), check=_contracts(1))(
+counts_in(aten.addmm.default, aten.baddbmm.default, aten.addmv.default, check=_contracts(1))(
     _contracted(1)
 )

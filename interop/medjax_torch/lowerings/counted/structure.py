@@ -115,9 +115,17 @@ as_it_is(
     # Results and numbers.
     barrier,
     operator.getitem,
-    *(operator.add, operator.mul, operator.sub, operator.truediv, operator.floordiv),
-    *(operator.mod, operator.neg, operator.pow),
-    *(torch.sym_float, torch.sym_max, torch.sym_min),
+    operator.add,
+    operator.mul,
+    operator.sub,
+    operator.truediv,
+    operator.floordiv,
+    operator.mod,
+    operator.neg,
+    operator.pow,
+    torch.sym_float,
+    torch.sym_max,
+    torch.sym_min,
 )
 
 
