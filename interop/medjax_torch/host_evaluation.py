@@ -65,8 +65,7 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
     def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, Any, Variables]:
         """Return loss and outputs of a batch, and the collections that forward changed."""
         if HOST not in batch:
-            loss, outputs, written = self._step(variables, batch)
-            return loss, outputs, written
+            return self._step(variables, batch)
         began = time.perf_counter()
         collections = list(variables.values())
         if list(map(id, self._weights[0])) != list(map(id, collections)):

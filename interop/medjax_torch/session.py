@@ -80,11 +80,11 @@ class Session:
         self.programs = programs
         self.due_save: DueSave | None = None
         self._assembly = assembly
-        self._found = converted.found
+        self._content = converted.found
         self._version = converted.version
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
-        self._watch = converted.variants.watch = TensorWatch(self._found.tensors, self.bring)
+        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self.bring)
         self.bring()
 
     def bring(self) -> None:
@@ -94,7 +94,7 @@ class Session:
         with self._watch.aside():
             variables = sharding.to_host(self.state.variables)
             self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
-            write_back(self._found, self._brought)
+            write_back(self._content, self._brought)
 
     def write_back(self) -> None:
         """Copy weights and moments into the component and the torch optimizer, and stop watching.
@@ -175,7 +175,7 @@ class Session:
 
     def _with_written(self, state: TrainState) -> TrainState:
         """Put the tensors whose values are not those that were brought into the state."""
-        tensors = self._found.tensors
+        tensors = self._content.tensors
         written = {
             name: narrow(name, current)
             for name, before in self._brought.items()
@@ -196,7 +196,7 @@ class Session:
 
     def _rebuilt(self, state: TrainState) -> TrainState:
         """Rebuild state and programs for the current component and optimizer."""
-        old, new = self._found, self.converted.found
+        old, new = self._content, self.converted.found
         replaced = {
             name
             for name, tensor in new.tensors.items()
@@ -213,7 +213,7 @@ class Session:
             )
         if old is not new:
             self._watch.release()
-            self._found = new
+            self._content = new
             watch = TensorWatch(new.tensors, self.bring)
             self._watch = self.converted.variants.watch = watch
         self._version = self.converted.version

@@ -14,7 +14,7 @@ from medjax_torch.options import Options
 from medjax_torch.preparation import Preparation
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
-from medjax_torch.utils import BatchData, MetricsComputer
+from medjax_torch.utils import BatchData
 
 
 class TrainedParts(Protocol):
@@ -51,8 +51,8 @@ class TrainedParts(Protocol):
         ...
 
     @property
-    def metrics_computer(self) -> MetricsComputer | None:
-        """Computes the scores."""
+    def metrics_computer(self) -> Any:
+        """The user's metrics computer over batches of tensors, None without one."""
         ...
 
 
