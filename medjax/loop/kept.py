@@ -23,8 +23,8 @@ class Steps(NamedTuple):
     ----------
     train : TrainStep
         The training step.
-    several : TrainStep
-        Several training steps in one call.
+    several : TrainStep or None
+        Several training steps in one call, if the options ask for that.
     evaluate : EvalStep
         The evaluation step.
     axes : dict
@@ -32,7 +32,7 @@ class Steps(NamedTuple):
     """
 
     train: TrainStep
-    several: TrainStep
+    several: TrainStep | None
     evaluate: EvalStep
     axes: KnownAxes
 
@@ -63,6 +63,15 @@ def kept_steps(request: RunRequest, state: TrainState, *, plain_rate: object, wa
     accumulation = request.config.gradient_accumulation_steps
     is_scored = request.metrics_computer is not None
 
+    def several() -> TrainStep:
+        return make_train_steps(
+            state,
+            schedule=request.schedule,
+            options=options,
+            accumulation=accumulation,
+            mesh=mesh,
+        )
+
     def make() -> Steps:
         return Steps(
             train=make_train_step(
@@ -73,13 +82,7 @@ def kept_steps(request: RunRequest, state: TrainState, *, plain_rate: object, wa
                 mesh=mesh,
                 with_outputs=request.scores_training,
             ),
-            several=make_train_steps(
-                state,
-                schedule=request.schedule,
-                options=options,
-                accumulation=accumulation,
-                mesh=mesh,
-            ),
+            several=several() if options.steps_per_dispatch > 1 else None,
             evaluate=make_eval_step(
                 component.forward, options=options, mesh=mesh, with_outputs=is_scored
             ),

@@ -103,10 +103,10 @@ def start(
     return run, state, progress
 
 
-def groups_of(request: RunRequest, train_steps: TrainStep) -> Groups | None:
+def groups_of(request: RunRequest, train_steps: TrainStep | None) -> Groups | None:
     """Return how several batches are trained on in one call; None if each goes alone."""
     size = 1 if request.config.do_metrics_in_training else request.options.steps_per_dispatch
-    return Groups(train_steps, size) if size > 1 else None
+    return None if train_steps is None or size == 1 else Groups(train_steps, size)
 
 
 def _check_names(
