@@ -118,17 +118,16 @@ def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
     state, step = bare_state(mesh)
     device = medjax.sharding.put_batch(fixed(DATA[:32]), mesh)
     loader = ReadyLoader([Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
-    no_flush = jnp.asarray(False)
 
     def bare() -> None:
         nonlocal state
         for batch in loader.batches(1):
-            state, _ = step(state, batch.device, no_flush)
+            state, _ = step(state, batch.device)
         jax.block_until_ready(state)
 
     def ours() -> None:
         nonlocal state
-        state, _ = medjax.training_epoch(state, loader, step, epoch=1)
+        state, _ = medjax.training_epoch(state, loader, step, medjax.Span(epoch=1))
 
     bare(), ours()
     pairs = [
@@ -142,14 +141,13 @@ def compare_whole(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
     mesh = medjax.sharding.make_mesh()
     state, step = bare_state(mesh)
     data = DATA[: 32 * nb_steps]
-    no_flush = jnp.asarray(False)
 
     def bare() -> None:
         nonlocal state
         order = medjax.epoch_order(0, 1, len(data))
         for first in range(0, len(data), 32):
             batch = fixed([data[index] for index in order[first : first + 32]])
-            state, _ = step(state, medjax.sharding.put_batch(batch, mesh), no_flush)
+            state, _ = step(state, medjax.sharding.put_batch(batch, mesh))
         jax.block_until_ready(state)
 
     def ours() -> float:

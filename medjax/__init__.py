@@ -28,6 +28,9 @@ from medjax.data import ItemError, WorkerError, epoch_order, get_dataloader, ite
 from medjax.distributed import initialize_distributed
 from medjax.heap import keep_memory
 from medjax.loop import (
+    Groups,
+    RunRequest,
+    Span,
     TrainResult,
     evaluate,
     evaluation_epoch,
@@ -41,7 +44,15 @@ from medjax.monitor import NonFiniteError
 from medjax.plots import plot_history
 from medjax.schedules import Schedule, by_epoch, by_step, reduce_on_plateau, with_warmup
 from medjax.state import TrainState
-from medjax.step import Stacked, make_eval_step, make_forward_pass, make_train_step
+from medjax.step import (
+    StepStats,
+    make_eval_step,
+    make_forward_pass,
+    make_train_step,
+    make_train_steps,
+    stack,
+    with_update_due,
+)
 
 __all__ = [
     "ROW_MASK",
@@ -53,6 +64,7 @@ __all__ = [
     "DefaultPrinterCallback",
     "EarlyStopping",
     "ExpandedData",
+    "Groups",
     "ItemError",
     "Mean",
     "MetricsComputer",
@@ -61,9 +73,11 @@ __all__ = [
     "NonFiniteError",
     "Options",
     "OutOfMemoryError",
+    "RunRequest",
     "Schedule",
+    "Span",
     "SpanMetrics",
-    "Stacked",
+    "StepStats",
     "StopTraining",
     "TensorBoardWriter",
     "TrainResult",
@@ -86,12 +100,15 @@ __all__ = [
     "make_eval_step",
     "make_forward_pass",
     "make_train_step",
+    "make_train_steps",
     "plot_history",
     "reduce_on_plateau",
     "save",
     "sharding",
+    "stack",
     "train",
     "training_epoch",
     "update_learning_rate",
+    "with_update_due",
     "with_warmup",
 ]

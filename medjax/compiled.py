@@ -7,14 +7,17 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 
-__all__ = ["Compilation", "CompiledStep", "OutOfMemoryError", "Step", "explaining_memory"]
+__all__ = ["Compilation", "Compiled", "CompiledStep", "OutOfMemoryError", "explaining_memory"]
 
 logger = logging.getLogger("medjax")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _ADVICE = {
     "training": (
@@ -58,21 +61,17 @@ class Compilation(NamedTuple):
     seconds: float
 
 
-class Step(Protocol):
-    """A step that the loop can run; `CompiledStep` is one."""
+class Compiled(Protocol):
+    """Tells what a step is part of and what it was compiled for."""
 
     @property
     def phase(self) -> str:
-        """The phase it belongs to: training, evaluation or prediction."""
+        """Training, evaluation or prediction."""
         ...
 
     @property
     def compilations(self) -> Sequence[Compilation]:
-        """Its compilations, in order."""
-        ...
-
-    def __call__(self, *args: Any) -> Any:
-        """Run the step."""
+        """The compilations so far, in order."""
         ...
 
 
@@ -98,27 +97,30 @@ class OutOfMemoryError(RuntimeError):
         return f"the device ran out of memory in {self.phase}{batch}. {_ADVICE[self.phase]}"
 
 
-class CompiledStep:
-    """A jitted step that records its compilations; its second argument is the batch.
+class CompiledStep(Generic[P, R]):
+    """Jits a step and records its compilations; the second argument of the step is the batch.
 
     Parameters
     ----------
     function : callable
         The function to compile.
     phase : {"training", "evaluation", "prediction"}
-        The phase it belongs to.
+        What the step is part of.
     subject : str, optional
-        Describes what it is compiled for; by default the columns of the batch.
+        What it is compiled for; by default the columns of the batch.
+    hides : collection of str
+        Entries of the batch that its description leaves out.
     keeps : object, optional
-        Kept alive as long as the step, because the step's arguments only have weak references to
-        it.
+        Kept alive as long as the step, because its arguments refer to it weakly.
+    compilations : list of Compilation, optional
+        Where to record compilations, for steps that share one record.
     **jit_options
-        Passed to `jax.jit`.
+        Options of `jax.jit`.
 
     Attributes
     ----------
     compilations : list of Compilation
-        One for each time it was traced, in order.
+        One for each time the function was traced, in order.
 
     Examples
     --------
@@ -131,31 +133,34 @@ class CompiledStep:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[P, R],
         phase: str,
         *,
         subject: str | None = None,
-        keeps: Any = None,
+        hides: Collection[str] = (),
+        keeps: object = None,
+        compilations: list[Compilation] | None = None,
         **jit_options: Any,
     ) -> None:
         self.phase = phase
-        self.compilations: list[Compilation] = []
+        self.compilations: list[Compilation] = [] if compilations is None else compilations
         self._subject = subject
+        self._hides = frozenset(hides)
         self._keeps = keeps
 
         @functools.wraps(function)
-        def counted(*args: Any) -> Any:
+        def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             self.compilations.append(Compilation(*self._described(args), seconds=0.0))
-            return function(*args)
+            return function(*args, **kwargs)
 
         self._jitted = jax.jit(counted, **jit_options)
 
     @property
     def nb_compilations(self) -> int:
-        """Number of times it was compiled."""
+        """How often the step was compiled."""
         return len(self.compilations)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the step; the first call with new shapes compiles it.
 
         Raises
@@ -164,41 +169,40 @@ class CompiledStep:
             If the device immediately notices that it lacks memory; `explaining_memory` handles the
             case that it notices later.
         """
-        known = len(self.compilations)
+        nb_before = len(self.compilations)
         began = time.perf_counter()
         try:
-            result = self._jitted(*args)
+            result: R = self._jitted(*args, **kwargs)
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
-        if len(self.compilations) > known:
-            compilation = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
-            self.compilations[-1] = compilation
-            logger.info(
-                "Compiled %s for %s in %.1f s", self.phase, compilation.batch, compilation.seconds
-            )
+        if len(self.compilations) > nb_before:
+            made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
+            self.compilations[-1] = made
+            logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
         return result
 
-    def lower(self, *args: Any) -> jax.stages.Lowered:
+    def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
         """Lower the step for arguments, or their abstract values, without running it.
 
-        ``lower(...).compile().memory_analysis()`` returns how much memory it needs.
+        ``lower(...).compile().memory_analysis()`` tells how much memory the step needs.
         """
-        return self._jitted.lower(*args)
+        return self._jitted.lower(*args, **kwargs)
 
-    def _described(self, args: Any) -> tuple[str, int]:
-        return _described(args[1]) if self._subject is None else (self._subject, 0)
+    def _described(self, args: Sequence[Any]) -> tuple[str, int]:
+        return _described(args[1], self._hides) if self._subject is None else (self._subject, 0)
 
 
 @contextlib.contextmanager
-def explaining_memory(step: Step) -> Iterator[None]:
-    """Turn an out-of-memory error of XLA within a ``with`` block into one that says what to do.
+def explaining_memory(*steps: Compiled) -> Iterator[None]:
+    """Say what to lower when a step that was queued in the block runs out of memory.
 
     Parameters
     ----------
-    step : Step
-        The step that is run in the block. The device may notice only after later steps were queued.
+    *steps : Compiled
+        The steps that are run in the block. The device may notice only after later steps were
+        queued.
 
     Raises
     ------
@@ -216,8 +220,10 @@ def explaining_memory(step: Step) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not _is_out_of_memory(error):
             raise
-        largest = max(step.compilations, key=lambda compilation: compilation.size, default=None)
-        raise OutOfMemoryError(step.phase, None if largest is None else largest.batch) from error
+        compilations = (made for step in steps for made in step.compilations)
+        largest = max(compilations, key=lambda made: made.size, default=None)
+        batch = None if largest is None else largest.batch
+        raise OutOfMemoryError(steps[0].phase, batch) from error
 
 
 def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
@@ -226,13 +232,16 @@ def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
 
 
-def _described(batch: Any) -> tuple[str, int]:
-    """Return the names, dtypes and shapes of the columns of a batch, and its number of elements."""
-    leaves = jax.tree.leaves_with_path(batch)
+def _described(batch: Any, hides: Collection[str]) -> tuple[str, int]:
+    """Return names, dtypes and shapes of the columns of a batch, and how many elements it has."""
+    leaves = [
+        (name, leaf)
+        for path, leaf in jax.tree.leaves_with_path(batch)
+        if (name := jax.tree_util.keystr(path[-1:], simple=True)) not in hides
+    ]
     columns = [
-        f"{jax.tree_util.keystr(path[-1:], simple=True)} {leaf.dtype}"
-        f"[{','.join(map(str, leaf.shape))}]"
-        for path, leaf in leaves
+        f"{name} {leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+        for name, leaf in leaves
         if leaf.shape
     ]
     return ", ".join(columns), sum(math.prod(leaf.shape) for _, leaf in leaves)

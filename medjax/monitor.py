@@ -1,18 +1,20 @@
-"""What the host may know of the running steps without making the device wait."""
+"""Following the running steps from the host without making the device wait."""
 
 from __future__ import annotations
 
 import collections
 import math
 import time
-from typing import Any
+from typing import Generic, TypeVar
 
 import jax
 
 from medjax.metrics.mean import Mean
 from medjax.step import StepStats
 
-_IN_FLIGHT = 16  # steps the host may run ahead; bounds the memory of batches in waiting
+Results = TypeVar("Results")
+
+_IN_FLIGHT = 16  # steps the host may run ahead; bounds the memory of waiting batches
 _INTERVAL = 0.1  # seconds between readings
 
 
@@ -45,31 +47,32 @@ class NonFiniteError(RuntimeError):
         )
 
 
-class InFlight:
+class InFlight(Generic[Results]):
     """Lets the host run some steps ahead of the device, and no further."""
 
     def __init__(self) -> None:
-        self._waiting: collections.deque[Any] = collections.deque()
+        self._waiting: collections.deque[Results] = collections.deque()
 
-    def push(self, results: Any) -> Any | None:
-        """Take the results of the step just dispatched; return those of an earlier one, done."""
+    def push(self, results: Results) -> Results | None:
+        """Take the results of the step just dispatched; return those of a finished one."""
         self._waiting.append(results)
         if len(self._waiting) <= _IN_FLIGHT:
             return None
-        return jax.block_until_ready(self._waiting.popleft())
+        done: Results = jax.block_until_ready(self._waiting.popleft())
+        return done
 
-    def drain(self) -> list[Any]:
-        """Return the results of the steps still waiting, done."""
-        rest = list(jax.block_until_ready(self._waiting))
+    def drain(self) -> list[Results]:
+        """Wait for the steps still running and return their results."""
+        rest: list[Results] = list(jax.block_until_ready(self._waiting))
         self._waiting.clear()
         return rest
 
 
 class LossSum:
-    """Adds up the losses of evaluation batches on the host in float64, some steps behind."""
+    """Adds up the losses of evaluation batches on the host in float64, some steps late."""
 
     def __init__(self) -> None:
-        self._in_flight = InFlight()
+        self._in_flight = InFlight[Mean]()
         self._total = 0.0
         self._weight = 0.0
 
@@ -80,7 +83,7 @@ class LossSum:
             self._count(done)
 
     def compute(self) -> float:
-        """Wait for all steps and return the mean; NaN when nothing was weighed."""
+        """Wait for all steps and return the mean; NaN if all weights were zero."""
         for loss in self._in_flight.drain():
             self._count(loss)
         return self._total / self._weight if self._weight else math.nan
@@ -92,7 +95,7 @@ class LossSum:
 
 
 class StepMonitor:
-    """Follows the training steps of an epoch some steps behind.
+    """Follows the training steps of an epoch some steps late.
 
     Attributes
     ----------
@@ -101,18 +104,18 @@ class StepMonitor:
     learning_rate : float or None
         Learning rate, as last read.
     stopped_at : int
-        `TrainState.stopped_at`, as last read; -1 while all is well.
+        `TrainState.stopped_at`, as last read; -1 while training goes well.
     """
 
     def __init__(self) -> None:
         self.loss: float | None = None
         self.learning_rate: float | None = None
         self.stopped_at = -1
-        self._in_flight = InFlight()
+        self._in_flight = InFlight[StepStats]()
         self._next_reading = 0.0
 
     def follow(self, stats: StepStats) -> None:
-        """Take the stats of the step just dispatched; read those of an earlier one now and then."""
+        """Take the stats of the step just dispatched; now and then read those of an earlier one."""
         done = self._in_flight.push(stats._replace(outputs=None))
         if done is not None and time.monotonic() >= self._next_reading:
             self._next_reading = time.monotonic() + _INTERVAL

@@ -1,4 +1,4 @@
-"""Scores of a phase: outputs fetched one batch late, unpadded, kept and computed at the end."""
+"""Scores of a phase: outputs are fetched one batch late, unpadded, kept, and scored at the end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,22 @@ from medjax.data import Batch
 from medjax.metrics.computer import MetricsComputer
 
 LengthAxes = dict[str, tuple[int, ...]]
-"""Output column to its axes that are as long as the padded input."""
+"""Maps an output column to its axes that are as long as the padded input."""
+
+KnownAxes = dict[tuple[object, ...], LengthAxes]
+"""Maps the kind of a batch to the axes of its outputs."""
+
+Columns = dict[str, list[Any]]
+"""What a metrics computer keeps, by name: one entry for each row or more."""
 
 
 def length_axes(
     forward: Forward, variables: Variables, batch: BatchData, ragged: set[str]
 ) -> LengthAxes:
-    """Return which axes of the outputs follow the padded length of the input.
+    """Find the axes of the outputs that follow the padded length of the input.
 
-    The forward pass is evaluated abstractly (shapes only) at two lengths; what changes, follows.
+    The forward pass is evaluated abstractly (shapes only) at two lengths; the axes whose length
+    changes follow.
 
     Parameters
     ----------
@@ -36,13 +43,13 @@ def length_axes(
     batch : BatchData
         A padded batch.
     ragged : set of str
-        Its columns padded along axis 1.
+        The columns that are padded along axis 1.
     """
     lengths = {batch[name].shape[1] for name in ragged if name in batch and batch[name].ndim > 1}
     longest = max(lengths, default=2)
 
     def shapes(length: int) -> BatchData:
-        def resized(name: str, column: Any) -> jax.ShapeDtypeStruct:
+        def resized(name: str, column: jax.Array) -> jax.ShapeDtypeStruct:
             shape = list(column.shape)
             if name in ragged and len(shape) > 1:
                 shape[1] = length
@@ -69,18 +76,18 @@ def length_axes(
 
 
 class Unpadder:
-    """Brings outputs to the host without padding rows and padded lengths.
+    """Fetches outputs without padding rows and padded lengths.
 
     Parameters
     ----------
     forward : Forward
-        The component's forward pass; looked at once, abstractly, to find the axes to cut.
+        The component's forward pass; evaluated once, abstractly, to find the axes to cut.
     variables : dict
         Arrays or abstract values.
     ragged : set of str
         Columns padded along axis 1.
     known : dict, optional
-        Takes what was found out, for another `Unpadder` of these variables.
+        Where to keep the axes, for another `Unpadder` of these variables.
     """
 
     def __init__(
@@ -88,18 +95,18 @@ class Unpadder:
         forward: Forward,
         variables: Variables,
         ragged: set[str],
-        known: dict[Any, LengthAxes] | None = None,
+        known: KnownAxes | None = None,
     ) -> None:
         self._forward = forward
         self._variables = jax.tree.map(_abstract, variables)
         self._ragged = ragged
-        self._known = {} if known is None else known
+        self._known: KnownAxes = {} if known is None else known
         self._axes: LengthAxes | None = None
 
     def __call__(self, outputs: BatchData, batch: Batch) -> BatchData:
-        """Return the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
+        """Fetch the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
         if self._axes is None:
-            self._axes = self._found_axes(batch.device)
+            self._axes = self._axes_of(batch.device)
         lengths = [
             column.shape[1]
             for name, column in batch.host.arrays().items()
@@ -119,7 +126,7 @@ class Unpadder:
             stripped[name] = np.asarray(column)[tuple(cut)]
         return stripped
 
-    def _found_axes(self, batch: BatchData) -> LengthAxes:
+    def _axes_of(self, batch: BatchData) -> LengthAxes:
         columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
         key = (frozenset(self._ragged), *sorted(columns))
         if key not in self._known:
@@ -127,44 +134,44 @@ class Unpadder:
         return self._known[key]
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+def _abstract(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 class Scores:
-    """Collects what a metrics computer keeps of the batches of a phase.
+    """Collects what a metrics computer keeps of each batch of a phase.
 
     Parameters
     ----------
     computer : MetricsComputer
         Prepares batches and computes the scores.
     unpad : callable
-        Brings outputs to the host: an `Unpadder`.
+        Fetches the outputs: an `Unpadder`.
     columns : dict, optional
-        What was kept before, when a phase goes on.
+        What was kept of earlier batches, when a phase is resumed.
     """
 
     def __init__(
         self,
         computer: MetricsComputer,
-        unpad: Callable[[Any, Batch], BatchData],
-        columns: dict[str, list[Any]] | None = None,
+        unpad: Callable[[BatchData, Batch], BatchData],
+        columns: Columns | None = None,
     ) -> None:
         self._computer = computer
         self._unpad = unpad
         self._columns = {name: list(values) for name, values in (columns or {}).items()}
-        self._waiting: tuple[BatchData, Batch, Any] | None = None
-        self._shares: list[dict[str, list[Any]]] | None = None
+        self._waiting: tuple[BatchData, Batch, bool | jax.Array] | None = None
+        self._shares: list[Columns] | None = None
 
-    def add(self, outputs: BatchData, batch: Batch, taken: Any = True) -> None:
-        """Take the outputs of a batch; those of the batch before are fetched now, being done.
+    def add(self, outputs: BatchData, batch: Batch, taken: bool | jax.Array = True) -> None:
+        """Take the outputs of a batch, and fetch those of the batch before, which are computed.
 
         Parameters
         ----------
         outputs : BatchData
-            Of the device.
+            Outputs on the device.
         batch : Batch
-            What they were computed from.
+            The batch they were computed from.
         taken : bool or jax.Array
             Whether the batch counts, shape ().
         """
@@ -172,8 +179,8 @@ class Scores:
         if before is not None:
             self._prepare(*before)
 
-    def columns(self) -> dict[str, list[Any]]:
-        """Return what was kept of all batches added, by all processes."""
+    def columns(self) -> Columns:
+        """Return what all processes kept of all batches added."""
         if self._waiting is not None:
             self._prepare(*self._waiting)
             self._waiting = None
@@ -185,10 +192,10 @@ class Scores:
         return self._columns
 
     def compute(self) -> dict[str, float]:
-        """Return the scores of all batches added."""
+        """Compute the scores of all batches added."""
         return self._computer.compute(self.columns())
 
-    def _prepare(self, outputs: BatchData, batch: Batch, taken: Any) -> None:
+    def _prepare(self, outputs: BatchData, batch: Batch, taken: bool | jax.Array) -> None:
         counts = bool(jax.device_get(taken))
         if batch.rows is None:
             if counts:
@@ -196,7 +203,7 @@ class Scores:
             return
         self._shares = [] if self._shares is None else self._shares
         self._shares.append({})
-        if counts and len(batch.rows):  # without rows the host batch is there to pad with
+        if counts and len(batch.rows):  # without rows the host batch only serves as padding
             prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
             self._shares[-1] = {name: list(values) for name, values in prepared.items()}
 
@@ -205,10 +212,10 @@ class Scores:
             self._columns.setdefault(name, []).extend(values)
 
 
-def _exchange(shares: list[dict[str, list[Any]]]) -> list[list[dict[str, list[Any]]]]:
+def _exchange(shares: list[Columns]) -> list[list[Columns]]:
     """Return for each process what it kept of each batch."""
     own = [{n: column_to_json(n, values) for n, values in share.items()} for share in shares]
     return [
-        [{n: from_json(values) for n, values in share.items()} for share in json.loads(said)]
-        for said in distributed.exchange(json.dumps(own))
+        [{n: from_json(values) for n, values in share.items()} for share in json.loads(text)]
+        for text in distributed.exchange(json.dumps(own))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 import optax
 from flax.training import train_state
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
 
 from medjax import distributed, sharding
-from medjax import optimizer as optimizers
+from medjax import optimizer as optimizer_rules
 from medjax.component import Init, TrainableComponent, Variables
 from medjax.config import Options
 from medjax.lent import lent
@@ -22,35 +24,36 @@ from medjax.metrics.mean import Mean
 
 
 class Waiting(NamedTuple):
-    """What an update is made of.
+    """Sums over the batches that wait for an update.
 
     Attributes
     ----------
     gradients : pytree
         Like the parameters.
     loss : jax.Array or None
-        Sum of the losses that they are of, float32, shape (), where the optimizer depends on it.
+        Sum of the losses that the gradients are of, float32, shape (), where the optimizer depends
+        on it.
     """
 
-    gradients: Any
+    gradients: optax.Updates
     loss: jax.Array | None
 
     @property
-    def held(self) -> Any:
-        """The same as it stands in a state: gradients alone, without a loss."""
+    def stored(self) -> Waiting | optax.Updates:
+        """The sums as a state stores them: the gradients alone if there is no loss."""
         return self.gradients if self.loss is None else self
 
 
 class TrainState(train_state.TrainState):
-    """Flax's TrainState with what exact resumption needs.
+    """Extends Flax's TrainState by what exact resumption needs.
 
     `step` counts updates, `batch_step` the batches trained on; with gradient accumulation the
     second is larger. Every random number is derived from `key` and `batch_step`.
 
     The static fields `apply_fn` and `tx` are stand-ins that do not own their functions (see
-    `medjax.lent`). A state of `create_state` holds them beside, as does the one `train` returns;
-    one that came out of a transformation of JAX needs the component, which keeps the optimizers of
-    its states.
+    `medjax.lent`). The state that `create_state` or `train` returns keeps the functions alive; a
+    state that came out of a transformation of JAX relies on the component, which keeps the
+    optimizers of its states.
 
     Attributes
     ----------
@@ -59,32 +62,32 @@ class TrainState(train_state.TrainState):
     key : jax.Array
         Root of the dropout keys, typed, shape ().
     learning_rate : jax.Array
-        Rate set by the host between epochs, float32, shape ().
+        Rate that the host sets between epochs, float32, shape ().
     batch_step : jax.Array
         Batches trained on, int32, shape ().
     gradients : pytree, Waiting or None
-        Sum of the gradients waiting for an update, with that of their losses for an optimizer that
-        depends on it; None without accumulation.
+        Sum of the gradients waiting for an update, with the sum of their losses for an optimizer
+        that depends on it; None without accumulation.
     gradient_weight : jax.Array
-        What to divide `gradients` by, float32, shape ().
+        Divisor of `gradients`, float32, shape ().
     pending : jax.Array
-        Batches in `gradients`, int32, shape ().
+        Number of batches in `gradients`, int32, shape ().
     losses : Mean
         Training loss of the epoch so far.
     skipped : jax.Array
-        Batches left out because they were not finite, int32, shape ().
+        Number of batches left out because they were not finite, int32, shape ().
     skipped_in_row : jax.Array
-        The same since the last finite batch, int32, shape ().
+        Number of them since the last finite batch, int32, shape ().
     stopped_at : jax.Array
-        `batch_step` + `skipped` of the batch that was one too many, or -1; the state does not
-        change from there on. int32, shape ().
+        `batch_step` + `skipped` of the batch that exceeded `max_skipped`, after which the state no
+        longer changes, or -1. int32, shape ().
     """
 
-    collections: dict[str, Any]
+    collections: Variables
     key: jax.Array
     learning_rate: jax.Array
     batch_step: jax.Array
-    gradients: Any
+    gradients: Waiting | optax.Updates | None
     gradient_weight: jax.Array
     pending: jax.Array
     losses: Mean
@@ -98,19 +101,19 @@ class TrainState(train_state.TrainState):
         return {"params": self.params, **self.collections}
 
     @property
-    def held(self) -> tuple[Any, ...]:
-        """What this state keeps alive beside its arrays."""
-        return getattr(self, "_held", ())
+    def owners(self) -> tuple[object, ...]:
+        """The objects that this state keeps alive besides its arrays."""
+        return getattr(self, "_owners", ())
 
-    def holding(self, *functions: Any) -> TrainState:
-        """Return this state, which now keeps alive `functions`, those its stand-ins stand for."""
-        object.__setattr__(self, "_held", functions)  # no field: JAX does not see it
+    def owning(self, *owners: object) -> TrainState:
+        """Keep `owners`, the functions behind the stand-ins, alive with this state; return it."""
+        object.__setattr__(self, "_owners", owners)  # no field: JAX does not see it
         return self
 
 
 def _replace(state: TrainState, **updates: Any) -> TrainState:
-    """Return a state with other values that holds what `state` holds."""
-    return dataclasses.replace(state, **updates).holding(*state.held)
+    """Replace fields of a state; the new one keeps alive what `state` does."""
+    return dataclasses.replace(state, **updates).owning(*state.owners)
 
 
 TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax sets its own
@@ -119,8 +122,8 @@ TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax
 def make_optimizer(
     component: TrainableComponent, options: Options
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the component's optimizer with clipping and decay; see `medjax.optimizer`."""
-    return optimizers.make_optimizer(component.configure_optimizer, options)
+    """Make the component's optimizer with clipping and decay; see `medjax.optimizer`."""
+    return optimizer_rules.make_optimizer(component.configure_optimizer, options)
 
 
 def create_state(
@@ -131,18 +134,18 @@ def create_state(
     learning_rate: float,
     accumulates: bool,
 ) -> TrainState:
-    """Return the state a run starts from, on one device; see `create_state_on` for several.
+    """Make the state a run starts from, on one device; see `create_state_on` for several.
 
     Parameters
     ----------
     component : TrainableComponent
-        Its `init` makes the variables.
+        The component; its `init` makes the variables.
     optimizer : optax.GradientTransformation
         From `make_optimizer`.
     seed : int
         Seed of initialisation and dropout, below 2**63.
     learning_rate : float
-        The first rate of the host.
+        Rate of the first epoch.
     accumulates : bool
         Whether gradients are summed over several batches.
 
@@ -154,7 +157,7 @@ def create_state(
     variables = jax.tree.map(jnp.array, dict(component.init(_init_key(seed))))
     key = dropout_key(seed)
     state = _state_of(variables, key, learning_rate, component, optimizer, accumulates)
-    return _holding(state, component, optimizer)
+    return _owning(state, component, optimizer)
 
 
 def create_state_on(
@@ -166,39 +169,43 @@ def create_state_on(
     learning_rate: float,
     accumulates: bool,
 ) -> TrainState:
-    """Return the state of `create_state` laid out over a mesh.
+    """Make the state of `create_state` laid out over a mesh.
 
     No device ever holds more than its part: what `init` computes from its key is computed in
-    parts, what it reads from files is handed out in parts from the host's memory.
+    parts, what it reads from files is distributed in parts from the host's memory.
 
     Parameters
     ----------
     mesh : jax.sharding.Mesh
         A mesh of `make_mesh`.
     component, optimizer, seed, learning_rate, accumulates
-        As for `create_state`. An `init` that looks at the values of its key, which a traced
-        function cannot, is run as it is, on one device.
+        As for `create_state`. An `init` that reads the values of its key, which a traced function
+        cannot, runs untraced, on one device.
     """
     key = _init_key(seed)
-    made, given, tree = _made(component, key, mesh)
-    # Each process has read them by itself; the array they make together must be one.
-    distributed.check_agreement({"what component.init read": _digest(given)})
-    for number, leaf in given.items():
-        made[number] = sharding.put(leaf, sharding.state_shardings(leaf, mesh))
-    variables = jax.tree.unflatten(tree, [made[number] for number in sorted(made)])
+    leaves, read, tree = _initial_leaves(component, key, mesh)
+    # Each process has read its own copy, and together they make one array.
+    distributed.check_agreement({"what component.init read": _digest(read)})
+    for number, leaf in read.items():
+        leaves[number] = sharding.put(leaf, sharding.state_shardings(leaf, mesh))
+    variables = jax.tree.unflatten(tree, [leaves[number] for number in sorted(leaves)])
 
     def state_of(variables: Variables, key: jax.Array, learning_rate: jax.Array) -> TrainState:
         return _state_of(variables, key, learning_rate, component, optimizer, accumulates)
 
-    def compiled() -> Any:
+    def compiled() -> Callable[[Variables, jax.Array, jax.Array], TrainState]:
         layout = sharding.state_shardings(jax.eval_shape(state_of, *arguments), mesh)
         return jax.jit(state_of, out_shardings=layout, donate_argnums=0)
 
     arguments = (variables, dropout_key(seed), jnp.float32(learning_rate))
     shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(variables)]
-    of = (optimizer, accumulates, mesh, tree, shapes)
-    state: TrainState = component.kept("state", of, compiled)(*arguments)
-    return _holding(state, component, optimizer)
+    depends_on = (optimizer, accumulates, mesh, tree, shapes)
+    state: TrainState = component.kept("state", depends_on, compiled)(*arguments)
+    return _owning(state, component, optimizer)
+
+
+Leaves = dict[int, ArrayLike]
+"""Arrays by their number among the leaves of a tree."""
 
 
 class _Init:
@@ -206,18 +213,19 @@ class _Init:
 
     Attributes
     ----------
-    given : dict
+    read : dict
         Leaves by number that `init` read and did not compute.
-    gives : bool
+    reads : bool
         Whether there were such leaves, once it has run.
     tree : PyTreeDef
         Structure of the variables.
     """
 
+    tree: jax.tree_util.PyTreeDef
+
     def __init__(self, init: Init, mesh: Mesh) -> None:
-        self.given: dict[int, Any] = {}
-        self.gives = False
-        self.tree: Any = None
+        self.read: Leaves = {}
+        self.reads = False
         self._init = init
         self._mesh = mesh
         self.compute = jax.jit(self._computed)
@@ -230,25 +238,25 @@ class _Init:
                 layout = sharding.state_shardings(leaf, self._mesh)
                 computed[number] = jax.lax.with_sharding_constraint(leaf, layout)
             else:
-                self.given[number] = leaf
-        self.gives = bool(self.given)
+                self.read[number] = leaf
+        self.reads = bool(self.read)
         return computed
 
 
-def _made(
+def _initial_leaves(
     component: TrainableComponent, key: jax.Array, mesh: Mesh
-) -> tuple[dict[int, jax.Array], dict[int, Any], Any]:
-    """Return leaves of the variables that were computed, those that were read, and the tree."""
+) -> tuple[Leaves, Leaves, jax.tree_util.PyTreeDef]:
+    """Return the leaves of the variables that `init` computed, those it read, and the tree."""
     init = component.kept("init", mesh, lambda: _Init(component.init, mesh))
-    if init.gives:  # what it read may have changed since
+    if init.reads:  # the files may have changed since
         init = _Init(component.init, mesh)
     try:
-        made = dict(init.compute(key))
+        computed: Leaves = dict(init.compute(key))
     except jax.errors.JAXTypeError:
         leaves, tree = jax.tree.flatten(dict(component.init(key)))
         return {}, dict(enumerate(leaves)), tree
-    given, init.given = init.given, {}  # a kept one holds no weights
-    return made, given, init.tree
+    read, init.read = init.read, {}  # the component keeps `init`, which must not keep weights
+    return computed, read, init.tree
 
 
 def abstract_state(
@@ -259,7 +267,7 @@ def abstract_state(
     learning_rate: float,
     accumulates: bool,
 ) -> TrainState:
-    """Return shapes and types of `create_state`, without its arrays where `init` allows."""
+    """Compute shapes and types of `create_state`, without its arrays where `init` allows."""
 
     def state_of() -> TrainState:
         return create_state(
@@ -271,7 +279,7 @@ def abstract_state(
         )
 
     try:
-        return _holding(jax.eval_shape(state_of), component, optimizer)
+        return _owning(jax.eval_shape(state_of), component, optimizer)
     except jax.errors.JAXTypeError:  # see `create_state_on`
         return state_of()
 
@@ -279,7 +287,7 @@ def abstract_state(
 def _state_of(
     variables: Variables,
     key: jax.Array,
-    learning_rate: Any,
+    learning_rate: ArrayLike,
     component: TrainableComponent,
     optimizer: optax.GradientTransformation,
     accumulates: bool,
@@ -308,37 +316,39 @@ def _state_of(
     )
 
 
-def none_waiting(optimizer: optax.GradientTransformation, params: Any) -> Any:
-    """Return the sums of gradients, and of the loss where it is used, before any batch."""
+def none_waiting(
+    optimizer: optax.GradientTransformation, params: optax.Params
+) -> Waiting | optax.Updates:
+    """Make the sums of gradients, and of the loss where it is used, before any batch."""
     zeros = jax.tree.map(jnp.zeros_like, params)
-    takes_loss = optimizers.uses_value(optimizer, params)
+    takes_loss = optimizer_rules.uses_value(optimizer, params)
     return Waiting(zeros, jnp.zeros((), jnp.float32)) if takes_loss else zeros
 
 
-def _own(tree: Any) -> Any:
-    """Return a tree in buffers of its own, as the step takes over those of the whole state.
+def _own(tree: optax.OptState) -> optax.OptState:
+    """Copy a tree into buffers of its own, as the step takes over those of the entire state.
 
-    An optimizer may keep the parameters it starts from, the learning rate, or what it was made
-    with, as they are.
+    An optimizer may keep the parameters it starts from, the learning rate, or its own arguments,
+    uncopied.
     """
     leaves, structure = jax.tree.flatten(tree)
-    del tree  # so that no more than one leaf is there twice
+    del tree  # so that at most one leaf exists twice
     for number in range(len(leaves)):
         leaves[number] = jnp.copy(leaves[number])
     return jax.tree.unflatten(structure, leaves)
 
 
-def _holding(
+def _owning(
     state: TrainState, component: TrainableComponent, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Return `state` with its functions held, also for the states that will be made of it."""
-    held: list[Any] = component.__dict__.setdefault("optimizers of states", [])
-    if not any(one is optimizer for one in held):
-        held.append(optimizer)
-    return state.holding(component.forward, optimizer)
+    """Keep the functions of `state` alive, also for the states that will be made from it."""
+    optimizers: list[object] = component.__dict__.setdefault("optimizers of states", [])
+    if not any(one is optimizer for one in optimizers):
+        optimizers.append(optimizer)
+    return state.owning(component.forward, optimizer)
 
 
-def _digest(leaves: dict[int, Any]) -> str:
+def _digest(leaves: Leaves) -> str:
     total = hashlib.sha256()
     for leaf in leaves.values() if jax.process_count() > 1 else ():
         values = np.asarray(leaf)
@@ -351,7 +361,7 @@ def _count() -> jax.Array:
 
 
 def dropout_key(seed: int) -> jax.Array:
-    """Return the root of the dropout keys of a run, typed, shape ()."""
+    """Derive the root of the dropout keys of a run, typed, shape ()."""
     return jax.random.split(_root_key(seed))[1]
 
 

@@ -161,3 +161,21 @@ def test_no_module_reads_the_environment_when_it_is_imported(path):
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     names = {getattr(node, "attr", getattr(node, "id", None)) for node in at_import(tree)}
     assert not names & {"environ", "getenv"}
+
+
+SOURCES = [
+    path for root in ("medjax", "interop") for path in sorted((ROOT.parent / root).rglob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT.parent)))
+def test_no_call_packs_its_arguments_to_please_the_formatter(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    packed = [
+        argument.lineno
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        for argument in call.args
+        if isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Tuple | ast.List)
+    ]
+    assert not packed, f"{path.name} has f(*(a, b)) in the lines {packed}; write f(a, b)"

@@ -13,7 +13,7 @@ from medjax.batch import ROW_MASK
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.schedules import as_schedule
 from medjax.state import create_state, make_optimizer
-from medjax.step import make_train_step
+from medjax.step import make_train_step, with_update_due
 
 FEATURES, HIDDEN, CLASSES = 4, 8, 3
 
@@ -202,8 +202,8 @@ def run_steps(state, step, batches, *, flush_last=True):
     """Return the state and stats after training on `batches` in order."""
     stats = None
     for number, batch in enumerate(batches):
-        flush = jnp.asarray(flush_last and number + 1 == len(batches))
-        state, stats = step(state, batch, flush)
+        is_last = number + 1 == len(batches)
+        state, stats = step(state, with_update_due(batch, flush_last and is_last))
     return state, stats
 
 

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 import medjax
 from contenders.work import Clock, Work, padding
@@ -80,11 +79,10 @@ def _bare(work: Work, clock: Clock, tagger: Any, config: Any, options: Any, load
     test = medjax.get_dataloader(work.test, component, config, shuffle=False, options=options)
     epochs = [list(loader.batches(epoch + 1)) for epoch in range(work.epochs)]
     tests = list(test.batches(0))
-    no_flush = np.asarray(False)
     clock.marks[0] = time.perf_counter()  # the batches were ready before
     for batches in epochs:
         for batch in batches:
-            state, _ = step(state, batch.device, no_flush)
+            state, _ = step(state, batch.device)
         found = [evaluate(state.variables, batch.device)[1]["predictions"] for batch in tests]
         columns: dict[str, list[Any]] = {}
         for batch, predictions in zip(tests, jax.device_get(found), strict=True):

@@ -69,12 +69,12 @@ def _bare(work: Work, component: Any, options: Any) -> list[float]:
     loader = medjax.get_dataloader(
         work.items(), component, config, shuffle=False, options=options, mesh=mesh
     )
-    batches, no_flush = [batch.device for batch in loader.batches(1)], np.asarray(False)
+    batches = [batch.device for batch in loader.batches(1)]
     seconds = []
     for _ in range(work.epochs):
         began = time.perf_counter()
         for batch in batches:
-            state, _ = step(state, batch, no_flush)
+            state, _ = step(state, batch)
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - began)
     return seconds

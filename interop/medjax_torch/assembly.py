@@ -1,32 +1,33 @@
-"""What a training step is assembled of: optimizer, schedule, record of the component, programs."""
+"""Assembling a training step from optimizer, schedule, record of the component and programs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
-from jax.tree_util import tree_flatten_with_path
+from jax.tree_util import KeyPath, tree_flatten_with_path
 
 from medjax import sharding
-from medjax.compiled import CompiledStep
 from medjax.component import TrainableComponent
+from medjax.loop.initial import InitialState
 from medjax.loop.kept import kept_optimizer, layout_of, traced
 from medjax.loop.plan import Plan
 from medjax.loop.start import warmup_steps, with_kept_rate
 from medjax.reads import reads
 from medjax.schedules import Schedule, constant, with_warmup
-from medjax.state import TrainState, create_state, create_state_on
-from medjax.step import make_train_step
+from medjax.state import TrainState
+from medjax.step import TrainStep, make_train_step, make_train_steps
 from medjax_torch.modules import check_reachable
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.optimizers.schedules import check_rates
 from medjax_torch.preparation import Preparation
+from medjax_torch.trainer_protocol import TrainedParts
 
 
 class Parts(NamedTuple):
-    """What a state and its step are made with.
+    """The parts that a state and its programs are made with.
 
     Attributes
     ----------
@@ -43,17 +44,32 @@ class Parts(NamedTuple):
     schedule: Schedule
 
 
+class Programs(NamedTuple):
+    """The programs of training.
+
+    Attributes
+    ----------
+    one : TrainStep
+        Trains on a batch.
+    several : TrainStep
+        Trains on several batches in one call.
+    """
+
+    one: TrainStep
+    several: TrainStep
+
+
 class Assembly:
-    """Assembles the parts of a step from a trainer, as often as what they depend on changes.
+    """Assembles the parts of a step, again whenever something they depend on has changed.
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : TrainedParts
         Gives optimizer, schedule and options.
     preparation : Preparation
-        Of its component.
+        Prepares the batches of its component.
     plan : Plan
-        For the warm-up.
+        Gives the length of the warm-up.
 
     Raises
     ------
@@ -61,7 +77,7 @@ class Assembly:
         If a warm-up or a schedule has no rate to scale.
     """
 
-    def __init__(self, trainer: Any, preparation: Preparation, plan: Plan) -> None:
+    def __init__(self, trainer: TrainedParts, preparation: Preparation, plan: Plan) -> None:
         self._trainer = trainer
         self._preparation = preparation
         self._warmup = warmup_steps(trainer.options, plan)
@@ -69,7 +85,7 @@ class Assembly:
         check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=is_scheduled)
 
     def parts(self) -> Parts:
-        """Return the parts that fit the component and its optimizer as they are now.
+        """Return the parts that fit the current component and its optimizer.
 
         Raises
         ------
@@ -79,8 +95,12 @@ class Assembly:
         trainer = self._trainer
         link = self._link()
 
-        def configure_optimizer(learning_rate: Any) -> optax.GradientTransformation:
-            return trainer.optimizer if link is None else link.configure(learning_rate)
+        def configure_optimizer(
+            learning_rate: optax.ScalarOrSchedule,
+        ) -> optax.GradientTransformation:
+            optimizer = trainer.optimizer if link is None else link.configure(learning_rate)
+            assert isinstance(optimizer, optax.GradientTransformation)
+            return optimizer
 
         rule = trainer.optimizer if link is None else link.rule
         component = self._preparation.trainable(rule, configure_optimizer)
@@ -93,65 +113,69 @@ class Assembly:
             )
         return Parts(link, component, schedule)
 
-    def step(self, parts: Parts, state: TrainState) -> CompiledStep:
-        """Return the training step for a state, the one before if nothing has changed."""
+    def programs(self, parts: Parts, state: TrainState) -> Programs:
+        """Return the programs that train a state, the former ones if nothing has changed."""
         trainer, preparation = self._trainer, self._preparation
         config, options = trainer.config, trainer.options
         accumulation = config.gradient_accumulation_steps
         with_outputs = trainer.metrics_computer is not None and config.do_metrics_in_training
 
-        def make() -> CompiledStep:
-            made = make_train_step(
+        def make() -> Programs:
+            differentiate = preparation.converted.differentiate(options)
+            one = make_train_step(
                 state,
                 schedule=parts.schedule,
                 options=preparation.step_options,
                 accumulation=accumulation,
                 mesh=preparation.mesh,
                 with_outputs=with_outputs,
-                differentiate=preparation.converted.differentiate(options),
+                differentiate=differentiate,
             )
-            preparation.steps.append(made)
-            return made
+            several = make_train_steps(
+                state,
+                schedule=parts.schedule,
+                options=preparation.step_options,
+                accumulation=accumulation,
+                mesh=preparation.mesh,
+                differentiate=differentiate,
+            )
+            preparation.steps += [one, several]
+            return Programs(one, several)
 
         rate = reads(trainer.schedule.rate)
         sometimes = preparation.converted.sometimes
         chosen = traced(options), rate, self._warmup, accumulation, with_outputs
         settings = (*chosen, sometimes, layout_of(state))
-        step: CompiledStep = parts.component.kept("steps", settings, make)
-        return step
+        programs: Programs = parts.component.kept("steps", settings, make)
+        return programs
 
     def carried(self, parts: Parts, old: TrainState, replaced: Collection[str]) -> TrainState:
-        """Return a state that fits `parts` and holds what `old` holds.
+        """Make a state that fits `parts` from the values of `old`.
 
         What `old` lacks comes from the component and from the torch optimizer, and so do the
         variables named by `replaced`.
         """
         trainer, mesh = self._trainer, self._preparation.mesh
-        optimizer = kept_optimizer(parts.component, trainer.options)
-        made: dict[str, Any] = {
-            "component": parts.component,
-            "optimizer": optimizer,
-            "seed": 0,
-            "learning_rate": float(old.learning_rate),
-            "accumulates": trainer.config.gradient_accumulation_steps > 1,
-        }
-        if mesh.size == 1:
-            fresh = create_state(**made)
-            fresh = sharding.put(fresh, sharding.state_shardings(fresh, mesh))
-        else:
-            fresh = create_state_on(mesh, **made)
+        initial = InitialState(
+            component=parts.component,
+            optimizer=kept_optimizer(parts.component, trainer.options),
+            seed=0,
+            learning_rate=float(old.learning_rate),
+            accumulates=trainer.config.gradient_accumulation_steps > 1,
+        )
+        fresh = initial.create(mesh)
         if parts.link is not None:
             fresh = parts.link.adopt(fresh)
-        held = {_name(path): leaf for path, leaf in tree_flatten_with_path(old)[0]}
+        values = {_name(path): leaf for path, leaf in tree_flatten_with_path(old)[0]}
         for name in replaced:
-            held.pop(_VARIABLE + name, None)
+            values.pop(_VARIABLE + name, None)
         leaves, structure = tree_flatten_with_path(fresh)
         state: TrainState = jax.tree.unflatten(
-            structure, [_same_kind(held.get(_name(path)), leaf) for path, leaf in leaves]
+            structure, [_same_kind(values.get(_name(path)), leaf) for path, leaf in leaves]
         )
         if parts.link is not None:
             state = parts.link.pushed(state)
-        return state.holding(parts.component.forward, optimizer)
+        return initial.owned(state)
 
     def _link(self) -> OptimizerLink | None:
         """Return the link to a torch optimizer, None if the component made one of optax."""
@@ -169,8 +193,8 @@ _COLLECTIONS = ("params", "frozen", "buffers")
 _VARIABLE = "variable "
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    """Return what to call a leaf of a state: a variable alike in every collection it may be in."""
+def _name(path: KeyPath) -> str:
+    """Name a leaf of a state; a variable has the same name in every collection it may be in."""
     keys = [
         str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
     ]
@@ -181,8 +205,8 @@ def _name(path: tuple[Any, ...]) -> str:
     return "/".join(keys)
 
 
-def _same_kind(old: Any, new: Any) -> Any:
-    """Return the old leaf, laid out like the new one, if there is one of its shape and type."""
+def _same_kind(old: jax.Array | None, new: jax.Array) -> jax.Array:
+    """Return the old leaf, laid out like the new one, if it has the same shape and type."""
     if old is None or old.shape != new.shape or old.dtype != new.dtype:
         return new
     return old if old.sharding == new.sharding else sharding.put(old, new.sharding)

@@ -11,23 +11,26 @@ import jax
 import numpy as np
 
 from medjax import sharding
-from medjax.data import Batch
+from medjax.data import Batch, Batches
 from medjax.monitor import NonFiniteError
 from medjax_torch.component import COLUMNS, GRAPH, ConvertedComponent
 from medjax_torch.graph import TraceError
 from medjax_torch.graph.conditions import Condition
 from medjax_torch.graph.errors import at
 from medjax_torch.host_evaluation import in_torch, tensors_of
+from medjax_torch.session import Session
 
 
 @contextlib.contextmanager
-def explaining(run: Any) -> Iterator[None]:
-    """Say which condition was broken where training ends in the block by a loss of NaN.
+def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
+    """Say which condition was broken if training in the block ends by a loss of NaN.
 
     Parameters
     ----------
-    run : TorchRun
-        Whose epoch is trained.
+    session : Session
+        The session that trains.
+    train_loader : Batches
+        The training data.
 
     Raises
     ------
@@ -37,10 +40,10 @@ def explaining(run: Any) -> Iterator[None]:
     try:
         yield
     except NonFiniteError as error:
-        converted, state = run.session.converted, run.session.state
+        converted, state = session.converted, session.state
         if not any(graph.conditions for graph in converted.variants.graphs):
             raise
-        batches = run.train_loader.batches(error.epoch, error.step)
+        batches = train_loader.batches(error.epoch, error.step)
         with contextlib.closing(batches):
             batch = next(batches)
         key = jax.random.fold_in(state.key, state.batch_step)

@@ -16,6 +16,7 @@ from medjax_torch.batches import first_batch
 from medjax_torch.optimizers.schedulers import metric_missing
 from medjax_torch.options import Options
 from medjax_torch.trainer_config import TrainerConfig
+from medjax_torch.trainer_protocol import TrainerProtocol
 
 _METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "load")
 
@@ -98,7 +99,7 @@ def _described(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def check_metrics(trainer: Any) -> None:
+def check_metrics(trainer: TrainerProtocol) -> None:
     """Check that the evaluation will compute the metrics that the configuration names.
 
     One batch of the evaluation data is computed by torch and passed to the metrics computer.
@@ -106,7 +107,7 @@ def check_metrics(trainer: Any) -> None:
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : TrainerProtocol
         A trainer ready to train.
 
     Raises
@@ -133,7 +134,7 @@ def check_metrics(trainer: Any) -> None:
             raise ValueError(f"{medkits_message}: {error}") from None
 
 
-def _sample_scores(trainer: Any) -> dict[str, Any] | None:
+def _sample_scores(trainer: TrainerProtocol) -> dict[str, Any] | None:
     """Return the scores of a batch, {} without a metrics computer, or None if they are unknown."""
     if trainer.metrics_computer is None:
         return {}

@@ -1,48 +1,48 @@
-"""Evaluation through a Trainer, within its training or on its own."""
+"""Evaluation through a Trainer that is not training."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+from torch.utils.data import DataLoader
 
 from medjax import sharding
-from medjax.callbacks import as_callback_list
 from medjax.heap import keep_memory
-from medjax.loop.epochs import evaluation_epoch
+from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.scores import Scores
 from medjax_torch.broken import check_evaluation
 from medjax_torch.evaluation_state import WritingEvaluation
 from medjax_torch.feed import Feed
-from medjax_torch.run import TorchRun
+from medjax_torch.trainer_protocol import TrainerProtocol
 
 
-def evaluate(trainer: Any, run: TorchRun | None, loader: Any) -> dict[str, float]:
-    """Return loss and scores on the batches of `loader`.
+def evaluate(trainer: TrainerProtocol, loader: DataLoader[Any]) -> Metrics:
+    """Compute loss and scores of the component's weights on the batches of a loader.
+
+    What forward writes to the component's tensors is in them afterwards.
 
     Parameters
     ----------
-    trainer : Trainer
+    trainer : TrainerProtocol
         Gives component, metrics computer and options.
-    run : TorchRun or None
-        The run in progress, whose state is evaluated; None for the weights of the component.
     loader : torch.utils.data.DataLoader
-        Of collated batches.
+        Gives collated batches.
     """
-    if run is not None:
-        return run.eval_here(loader)
     preparation = trainer.prepare()
     mesh, converted = preparation.mesh, preparation.converted
     variables = converted.variables()
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
-    scored = trainer.metrics_computer is not None
-    step = WritingEvaluation(preparation.eval_step(with_outputs=scored))
+    computer = trainer.metrics_computer
+    step = WritingEvaluation(preparation.eval_step(with_outputs=computer is not None))
     feed = Feed(loader, preparation, train=False)
     with keep_memory():
         metrics = evaluation_epoch(
-            *(variables, feed, step),
-            callback=as_callback_list(trainer.callback),
-            scores=Scores(trainer.metrics_computer, preparation.unpad) if scored else None,
+            variables,
+            feed,
+            step,
+            callback=trainer.callback,
+            scores=None if computer is None else Scores(computer, preparation.unpad),
         )
         check_evaluation(converted, variables, metrics["loss"], feed.batches(epoch=0))
     if step.written:

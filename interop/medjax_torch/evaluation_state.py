@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from medjax.compiled import Step
+from medjax.batch import BatchData
 from medjax.component import Variables
+from medjax.metrics.mean import Mean
 from medjax.state import TrainState
+from medjax.step import CollectingEvalStep
 from medjax_torch.wrapped_step import WrappedStep
 
 
-class WritingEvaluation(WrappedStep):
-    """A step of evaluation that hands on what forward wrote.
+class WritingEvaluation(WrappedStep[CollectingEvalStep]):
+    """Evaluates each batch with what forward wrote in the batches before it.
 
     Parameters
     ----------
-    step : Step
-        From `make_eval_step` with its `with_collections`.
+    step : CollectingEvalStep
+        The step of evaluation.
 
     Attributes
     ----------
@@ -24,11 +24,11 @@ class WritingEvaluation(WrappedStep):
         The new values of parameters and buffers, by collection; empty if forward writes to none.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: CollectingEvalStep) -> None:
         super().__init__(step)
         self.written: Variables = {}
 
-    def __call__(self, variables: Variables, batch: Any) -> Any:
+    def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
         """Return loss and outputs of a batch."""
         loss, outputs, collections = self._step(_merged(variables, self.written), batch)
         self.written = _merged(self.written, collections)
@@ -36,7 +36,7 @@ class WritingEvaluation(WrappedStep):
 
 
 def applied(written: Variables, state: TrainState) -> TrainState:
-    """Return a state with what forward wrote in evaluation."""
+    """Put what forward wrote in evaluation into a state."""
     variables = _merged(state.variables, written)
     return state.replace(params=variables.pop("params"), collections=variables)
 

@@ -14,18 +14,18 @@ from medjax_torch.preparation import Preparation
 
 
 class Feed:
-    """Prepared batches of a loader; see `medjax.data.Batches`.
+    """Prepares the batches of a loader; see `medjax.data.Batches`.
 
-    A batch is prepared when the loop asks for it, so that no thread meets the tracer at work. An
-    accelerator computes the step before it meanwhile, which JAX only queues; on the CPU the step
-    has ended, since it runs in this thread (see `medjax.heap`).
+    A batch is prepared when the loop asks for it, so that tracing never runs in another thread.
+    Meanwhile an accelerator computes the step before it, which JAX only queues; on the CPU that
+    step has ended, since it runs in this thread (see `medjax.heap`).
 
     Parameters
     ----------
     loader : torch.utils.data.DataLoader
-        Of collated batches.
+        Gives collated batches.
     preparation : Preparation
-        What makes device batches of them.
+        Makes device batches of them.
     train : bool
         Whether gradients are wanted.
     """
@@ -47,9 +47,9 @@ class Feed:
         for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):
             self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
-            known = np.zeros(0, np.int64) if indices is None else indices
-            yield Batch(device, batch, known)
+            positions = np.zeros(0, np.int64) if indices is None else indices
+            yield Batch(device, batch, positions)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        """Return the dataset positions of a batch's items, [] for a loader of the user's own."""
+        """Return the dataset positions of a batch's items, [] for a loader that the user made."""
         return batch_indices(self.loader, epoch, batch)

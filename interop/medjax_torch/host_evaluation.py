@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from medjax import sharding
-from medjax.compiled import CompiledStep
+from medjax.batch import BatchData
+from medjax.component import Variables
 from medjax.metrics.mean import Mean
-from medjax.step import weighed
+from medjax.step import CollectingEvalStep, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component import WEIGHT, ConvertedComponent
 from medjax_torch.graph import Graph, TraceError, host_random
@@ -31,13 +32,13 @@ HOST = "host"
 """What a batch for the host holds: the collated batch itself."""
 
 
-class EvaluationStep(WrappedStep):
+class EvaluationStep(WrappedStep[CollectingEvalStep]):
     """Evaluates a batch in JAX, or in torch if it is marked as one for the host.
 
     Parameters
     ----------
-    step : CompiledStep
-        ``eval_step(variables, batch) -> (loss, outputs)`` of JAX.
+    step : CollectingEvalStep
+        The step in JAX.
     converted : ConvertedComponent
         What is evaluated.
     options : Options
@@ -48,7 +49,7 @@ class EvaluationStep(WrappedStep):
 
     def __init__(
         self,
-        step: CompiledStep,
+        step: CollectingEvalStep,
         converted: ConvertedComponent,
         options: Options,
         *,
@@ -61,11 +62,10 @@ class EvaluationStep(WrappedStep):
         self._weights: tuple[list[Any], dict[str, Tensor]] = [], {}
         self._has_warned = False
 
-    def __call__(self, variables: Any, batch: Any) -> tuple[Mean, Any, Any]:
+    def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, Any, Variables]:
         """Return loss and outputs of a batch, and the collections that forward changed."""
         if HOST not in batch:
-            loss, outputs, written = self._step(variables, batch)
-            return loss, outputs, written
+            return self._step(variables, batch)
         began = time.perf_counter()
         collections = list(variables.values())
         if list(map(id, self._weights[0])) != list(map(id, collections)):
@@ -79,7 +79,8 @@ class EvaluationStep(WrappedStep):
                 "of the trained weights; in JAX, and most of all on an accelerator, it would be "
                 "many times faster. To have that, return tensors from forward and make lists or "
                 "texts of them in the metrics computer's prepare_batch.",
-                *(time.perf_counter() - began, reason),
+                time.perf_counter() - began,
+                reason,
             )
         weight = batch[WEIGHT]
         mean = Mean(np.float32(loss.item()) * weight, weight)

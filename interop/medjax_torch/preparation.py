@@ -17,11 +17,11 @@ from torch import Tensor
 
 from medjax import sharding
 from medjax.batch import BatchData
-from medjax.compiled import CompiledStep
+from medjax.compiled import Compiled
 from medjax.component import TrainableComponent
 from medjax.data import Batch
 from medjax.data.ladder import narrow
-from medjax.step import make_eval_step
+from medjax.step import make_collecting_eval_step
 from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
 from medjax_torch.component import (
     COLUMNS,
@@ -75,7 +75,7 @@ class Preparation:
 
     Attributes
     ----------
-    steps : list of CompiledStep
+    steps : list of Compiled
         The steps that its batches go through.
     """
 
@@ -93,7 +93,7 @@ class Preparation:
         self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
         self._trainable: tuple[Any, TrainableComponent] | None = None
         self._comparing = 0.0
-        self.steps: list[CompiledStep] = []
+        self.steps: list[Compiled] = []
 
     @property
     def step_options(self) -> Options:
@@ -112,12 +112,11 @@ class Preparation:
         """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
         self._evaluates_outputs = with_outputs
         if with_outputs not in self._eval_steps:
-            made = make_eval_step(
+            made = make_collecting_eval_step(
                 self.converted.forward,
                 options=self.step_options,
                 mesh=self.mesh,
                 with_outputs=with_outputs,
-                with_collections=True,
             )
             self._eval_steps[with_outputs] = EvaluationStep(
                 made, self.converted, self.step_options, with_outputs=with_outputs
@@ -166,11 +165,13 @@ class Preparation:
             evaluate = self._evaluators.setdefault(key, evaluator(graph))
             constants = self.converted.constants(key)
             with self._comparison():
-                verified = verify(*(call, self.converted.found, padded, graph, constants), evaluate)
+                verified = verify(call, self.converted.found, padded, graph, constants, evaluate)
             logger.info(
                 "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
-                *("training" if train else "evaluation", verified.results),
-                *(verified.relative, verified.name),
+                "training" if train else "evaluation",
+                verified.results,
+                verified.relative,
+                verified.name,
             )
         return graph
 

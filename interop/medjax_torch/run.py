@@ -1,4 +1,4 @@
-"""A training run: medjax's, with the Trainer's own methods as its phases."""
+"""A training run of a Trainer: the loop calls its methods, and they do their work here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from medjax.checkpoint.space import bytes_of
-from medjax.loop.run import Metrics, Run
+from torch.utils.data import DataLoader
+
+from medjax.loop.epochs import Metrics
+from medjax.loop.phases import evaluate_state, next_epoch, train_rest
+from medjax.loop.run import Run
 from medjax.loop.save import save
 from medjax.progress import Progress
 from medjax.schedules import ScheduleState
@@ -17,77 +20,127 @@ from medjax_torch.checkpoints import write_torch_files
 from medjax_torch.feed import Feed
 from medjax_torch.flags import with_flags
 from medjax_torch.preparation import Preparation
-from medjax_torch.session import Session
+from medjax_torch.session import DueSave, Session
+from medjax_torch.trainer_protocol import TrainerProtocol
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TorchRun(Run):
-    """A run whose phases go through the methods of a Trainer, which a subclass may override."""
+class TorchRun:
+    """Does the work of a Trainer's methods while it trains.
 
-    trainer: Any
+    Attributes
+    ----------
+    parts : Run
+        What the run consists of.
+    trainer : TrainerProtocol
+        The Trainer.
+    session : Session
+        What changes while it trains.
+    preparation : Preparation
+        Prepares its batches.
+    """
+
+    parts: Run
+    trainer: TrainerProtocol
     session: Session
     preparation: Preparation
 
     @property
-    def steps_per_dispatch(self) -> int:
-        """Batches trained on in one call; 1 if a scheduler is stepped after each update."""
-        by_step = self.trainer.options.lr_scheduler_interval == "step"
-        return 1 if by_step else super().steps_per_dispatch
+    def phases(self) -> TrainerPhases:
+        """The phases that the loop calls."""
+        return TrainerPhases(self)
 
-    def checkpoint_bytes(self, state: TrainState) -> int:
-        """Return the bytes of a checkpoint, the file of a torch optimizer included."""
-        moments = 0 if self.session.link is None else bytes_of(state.opt_state)
-        return super().checkpoint_bytes(state) + moments
+    def train(self) -> Metrics:
+        """Train for the rest of the session's epoch."""
+        session, save = self.session, self.phases.save
+        with explaining(session, self.parts.train_loader):
+            session.state, metrics, session.progress = train_rest(
+                self.parts, session.state, session.progress, save
+            )
+        return metrics
 
-    def train_phase(
-        self, state: TrainState, progress: Progress
-    ) -> tuple[TrainState, Metrics, Progress]:
+    def evaluate(self, loader: DataLoader[Any]) -> Metrics:
+        """Evaluate the session's state on the batches of a DataLoader."""
+        session = self.session
+        feed = Feed(loader, self.preparation, train=False)
+        save = self.phases.save
+        metrics = evaluate_state(self.parts, feed, session.state, session.progress, save)
+        variables = session.state.variables
+        check_evaluation(session.converted, variables, metrics["loss"], feed.batches(epoch=0))
+        return metrics
+
+    def save(self, epoch: int, due: DueSave) -> str:
+        """Save the session's state with everything that a resumed run needs.
+
+        Parameters
+        ----------
+        epoch : int
+            Epoch in the name of the folder.
+        due : DueSave
+            What the loop wants saved.
+        """
+        session, trainer, parts = self.session, self.trainer, self.parts
+        session.write_back()
+
+        def write_files(folder: Path) -> None:
+            write_torch_files(folder, trainer.optimizer, trainer.lr_scheduler, trainer.component)
+
+        return save(
+            parts.store,
+            parts.request,
+            session.state,
+            with_flags(parts.with_callbacks(session.progress), session.converted),
+            epoch=epoch,
+            metric=due.metric,
+            block=True,
+            write_files=write_files,
+        )
+
+
+class TrainerPhases:
+    """The phases of an epoch as methods of a Trainer, which a subclass may override.
+
+    Parameters
+    ----------
+    run : TorchRun
+        The run in which the methods do their work.
+    """
+
+    def __init__(self, run: TorchRun) -> None:
+        self._run = run.parts
+        self._trainer = run.trainer
+        self._session = run.session
+
+    def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Call ``trainer.training_epoch()``."""
-        self.session.state = self.session.handed_on(state)
-        self.session.progress = progress
-        metrics = self.trainer.training_epoch()
-        if self.session.progress is progress and progress.batch < len(self.train_loader):
+        session = self._session
+        session.state = session.handed_on(state)
+        session.progress = progress
+        metrics = self._trainer.training_epoch()
+        if session.progress is progress and progress.batch < len(self._run.train_loader):
             msg = (
-                f"{type(self.trainer).__name__}.training_epoch trained no batch; expected it to "
+                f"{type(self._trainer).__name__}.training_epoch trained no batch; expected it to "
                 "call super().training_epoch(), which trains in JAX"
             )
             raise RuntimeError(msg)
-        return self.session.state, metrics, self.session.progress
+        return session.state, metrics, session.progress
 
-    def train_here(self) -> Metrics:
-        """Train the epoch that the session is at."""
-        session = self.session
-        with explaining(self):
-            session.state, metrics, session.progress = super().train_phase(
-                session.state, session.progress
-            )
-        return metrics
-
-    def eval_phase(self, state: TrainState, progress: Progress) -> Metrics:
+    def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
-        self.session.state, self.session.progress = self.session.merged(state), progress
-        metrics: Metrics = self.trainer.evaluation_epoch(self.trainer.eval_dataloader)
-        return metrics
-
-    def eval_here(self, loader: Any) -> Metrics:
-        """Evaluate the state of the session on the batches of a DataLoader."""
-        feed = Feed(loader, self.preparation, train=False)
-        run = dataclasses.replace(self, eval_loader=feed)
-        metrics = Run.eval_phase(run, self.session.state, self.session.progress)
-        converted, variables = self.session.converted, self.session.state.variables
-        check_evaluation(converted, variables, metrics["loss"], feed.batches(epoch=0))
-        return metrics
+        self._session.state, self._session.progress = self._session.merged(state), progress
+        return self._trainer.evaluation_epoch(self._trainer.eval_dataloader)
 
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics
     ) -> tuple[TrainState, ScheduleState]:
-        """Call ``trainer.update_learning_rate(eval_metrics)`` and put in force what it set."""
-        self.trainer.update_learning_rate(eval_metrics)
-        state = self.session.handed_on(state)
-        state, schedule_state = super().next_epoch(state, progress, eval_metrics)
-        if self.session.link is not None:
-            state = self.session.link.sync(state)
-            schedule_state = {"learning_rate": self.session.link.learning_rate}
+        """Call ``trainer.update_learning_rate(eval_metrics)`` and apply the rate that it set."""
+        self._trainer.update_learning_rate(eval_metrics)
+        state = self._session.handed_on(state)
+        state, schedule_state = next_epoch(self._run, state, progress, eval_metrics)
+        link = self._session.link
+        if link is not None:
+            state = link.sync(state)
+            schedule_state = {"learning_rate": link.learning_rate}
         return state, schedule_state
 
     def save(
@@ -100,31 +153,12 @@ class TorchRun(Run):
         block: bool = False,
     ) -> str:
         """Call ``trainer.save(epoch)``."""
-        del block  # always: the caller of Trainer.save finds a complete folder
-        session = self.session
+        del block  # always waits: the caller of Trainer.save finds a complete folder
+        session = self._session
         session.state = session.caught_up(session.merged(state))
-        session.progress, session.metric = progress, metric
-        session.is_saving = True
+        session.progress = progress
+        session.due_save = DueSave(metric)
         try:
-            path: str = self.trainer.save(epoch)
+            return self._trainer.save(epoch)
         finally:
-            session.is_saving = False
-        return path
-
-    def save_here(self, epoch: int) -> str:
-        """Save the state of the session with everything that a resumed run needs."""
-        session, trainer = self.session, self.trainer
-        session.write_back()
-
-        def write_files(folder: Path) -> None:
-            write_torch_files(folder, trainer.optimizer, trainer.lr_scheduler, trainer.component)
-
-        progress = with_flags(self.with_callbacks(session.progress), session.converted)
-        return save(
-            *(self.store, self.component, self.config, session.state, progress),
-            epoch=epoch,
-            metric=session.metric,
-            callback=self.callback,
-            block=True,
-            write_files=write_files,
-        )
+            session.due_save = None

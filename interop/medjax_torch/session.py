@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 
 from medjax import sharding
-from medjax.compiled import Step
 from medjax.data.ladder import narrow
 from medjax.progress import Progress
 from medjax.state import TrainState
-from medjax_torch.assembly import Assembly
+from medjax_torch.assembly import Assembly, Programs
 from medjax_torch.component import ConvertedComponent, Variables
 from medjax_torch.evaluation_state import applied
 from medjax_torch.graph import TraceError
@@ -20,37 +21,49 @@ from medjax_torch.tensors import to_numpy
 from medjax_torch.watch import TensorWatch
 
 
-class Session:
-    """What changes while a Trainer trains, at hand for its methods.
+class DueSave(NamedTuple):
+    """A checkpoint that the loop wants saved by ``Trainer.save``, which only gets the epoch.
 
-    The newest values are on the device, in `state`. User code finds them in the component's own
-    tensors as soon as it looks there, and what it writes there is in the state of the next step.
+    Attributes
+    ----------
+    metric : float or None
+        Value of the checkpoint metric; None within an epoch.
+    """
+
+    metric: float | None
+
+
+class Session:
+    """Keeps what changes while a Trainer trains, for the Trainer's methods.
+
+    The newest values are on the device, in `state`. User code sees them in the component's own
+    tensors as soon as it reads those, and what it writes there is in the state of the next step.
 
     Parameters
     ----------
     converted : ConvertedComponent
-        What is trained.
+        The component that is trained.
     assembly : Assembly
-        Makes state and step anew when the component or its optimizer has changed.
+        Makes state and programs again when the component or its optimizer has changed.
     link : OptimizerLink or None
         The torch optimizer; None for one of optax.
+    programs : Programs
+        The programs that training begins with.
     state : TrainState
-        The state training begins with.
+        The state that training begins with.
     progress : Progress
-        Where it begins.
+        The position that it begins at.
 
     Attributes
     ----------
     state : TrainState
         The state after the last step.
     progress : Progress
-        Where the phase at hand began.
-    step : CompiledStep or None
-        The step that fits the state, if it is another one than training began with.
-    metric : float or None
-        Checkpoint metric of the save that is due.
-    is_saving : bool
-        Whether the loop has asked for a checkpoint.
+        The position at which the current phase began.
+    programs : Programs
+        The programs that fit the state.
+    due_save : DueSave or None
+        The checkpoint that the loop is waiting for, if it is.
     """
 
     def __init__(
@@ -58,33 +71,33 @@ class Session:
         converted: ConvertedComponent,
         assembly: Assembly,
         link: OptimizerLink | None,
+        programs: Programs,
         state: TrainState,
         progress: Progress,
     ) -> None:
         self.converted, self.link = converted, link
         self.state, self.progress = state, progress
-        self.step: Step | None = None
-        self.metric: float | None = None
-        self.is_saving = False
+        self.programs = programs
+        self.due_save: DueSave | None = None
         self._assembly = assembly
-        self._found = converted.found
+        self._content = converted.found
         self._version = converted.version
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
-        self._watch = converted.variants.watch = TensorWatch(self._found.tensors, self.bring)
+        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self.bring)
         self.bring()
 
     def bring(self) -> None:
-        """Write the weights of the state into the component's tensors, for user code to find."""
+        """Write the weights of the state into the component's tensors, for user code to read."""
         if self._is_lost():
             return  # a step failed while it had the buffers; the component holds the last saved
         with self._watch.aside():
             variables = sharding.to_host(self.state.variables)
-            self._brought = {n: leaf for held in variables.values() for n, leaf in held.items()}
-            write_back(self._found, self._brought)
+            self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
+            write_back(self._content, self._brought)
 
     def write_back(self) -> None:
-        """Copy weights and moments into the component and the torch optimizer, and leave them.
+        """Copy weights and moments into the component and the torch optimizer, and stop watching.
 
         What user code has written to the component since the last step stays.
         """
@@ -96,21 +109,21 @@ class Session:
             self.link.hand_back(self.state)
 
     def merged(self, state: TrainState) -> TrainState:
-        """Return the loop's state with what user code wrote since the loop got it."""
+        """Merge what user code wrote since the loop got its state into that state."""
         if not self._is_ahead:
             return state
         return self.state.replace(learning_rate=state.learning_rate, losses=state.losses)
 
     def handed_on(self, state: TrainState) -> TrainState:
-        """Return `merged` for a loop that takes it over."""
+        """Return `merged` to the loop, whose state is then the newest again."""
         state = self.merged(state)
         self._is_ahead = False
         return state
 
     def caught_up(self, state: TrainState) -> TrainState:
-        """Return a state with everything that user code did to the component and its optimizer.
+        """Apply to a state everything that user code did to the component and its optimizer.
 
-        From here on the tensors wait to be touched again.
+        Afterwards the tensors are watched until user code touches them again.
 
         Raises
         ------
@@ -133,20 +146,26 @@ class Session:
         self.state = state
         return state
 
+    def before_step(self, state: TrainState) -> TrainState:
+        """Return the loop's state as the next step takes it over, with all that the host set."""
+        state = self.caught_up(self.handed_on(state))
+        self._is_ahead = False
+        return state if self.link is None else self.link.sync(state)
+
     def take(self, written: Variables) -> None:
-        """Have in the state what forward wrote in evaluation, and go on watching views."""
+        """Put what forward wrote in evaluation into the state, and keep watching views."""
         if written:
             self._is_ahead = True
         self.has_run(applied(written, self.state) if written else self.state)
 
     def has_run(self, state: TrainState) -> None:
-        """Take the state after a step; while somebody keeps views of the tensors, bring it."""
+        """Take the state after a step; bring it at once while user code keeps views of tensors."""
         self.state = state
         if self._watch.is_open:
             self.bring()
 
     def end(self) -> None:
-        """Leave the tensors to the user."""
+        """Stop watching the tensors."""
         self._watch.release()
         self.converted.variants.watch = None
 
@@ -155,12 +174,12 @@ class Session:
         return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
 
     def _with_written(self, state: TrainState) -> TrainState:
-        """Return the state with the tensors that hold something else than was brought."""
-        tensors = self._found.tensors
+        """Put the tensors whose values are not those that were brought into the state."""
+        tensors = self._content.tensors
         written = {
-            name: narrow(name, now)
+            name: narrow(name, current)
             for name, before in self._brought.items()
-            if not _equal(before, now := to_numpy(tensors[name]))
+            if not _equal(before, current := to_numpy(tensors[name]))
         }
         self._brought = {}  # the step takes over the buffers that these may be views of
         if not written:
@@ -168,16 +187,16 @@ class Session:
         variables = {
             name: {
                 path: sharding.put(written[path], leaf.sharding) if path in written else leaf
-                for path, leaf in held.items()
+                for path, leaf in leaves.items()
             }
-            for name, held in state.variables.items()
+            for name, leaves in state.variables.items()
         }
         params = variables.pop("params")
         return state.replace(params=params, collections=variables)
 
     def _rebuilt(self, state: TrainState) -> TrainState:
-        """Return the state for the component and the optimizer as they are now, with its step."""
-        old, new = self._found, self.converted.found
+        """Rebuild state and programs for the current component and optimizer."""
+        old, new = self._content, self.converted.found
         replaced = {
             name
             for name, tensor in new.tensors.items()
@@ -194,7 +213,7 @@ class Session:
             )
         if old is not new:
             self._watch.release()
-            self._found = new
+            self._content = new
             watch = TensorWatch(new.tensors, self.bring)
             self._watch = self.converted.variants.watch = watch
         self._version = self.converted.version
@@ -203,9 +222,9 @@ class Session:
             self.link.hand_back(state)
         self.link = parts.link
         state = self._assembly.carried(parts, state, replaced)
-        self.step = self._assembly.step(parts, state)
+        self.programs = self._assembly.programs(parts, state)
         return state
 
 
-def _equal(before: np.ndarray, now: np.ndarray) -> bool:
-    return np.array_equal(before, now, equal_nan=now.dtype.kind in "fc")
+def _equal(before: np.ndarray, current: np.ndarray) -> bool:
+    return np.array_equal(before, current, equal_nan=current.dtype.kind in "fc")

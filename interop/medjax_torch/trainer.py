@@ -191,7 +191,7 @@ class Trainer:
         """
         if self._run is None:
             raise RuntimeError("training_epoch was called outside of train(); call train()")
-        return self._run.train_here()
+        return self._run.train()
 
     def evaluation_epoch(self, eval_dataloader: DataLoader[Any]) -> dict[str, float]:
         """Evaluate on the batches of a loader and return the loss and the scores.
@@ -204,7 +204,9 @@ class Trainer:
             From `get_dataloader`, or any loader whose batches the component's forward accepts.
         """
         with on_host(self.component, self.optimizer):
-            return evaluate(self, self._run, eval_dataloader)
+            if self._run is not None:
+                return self._run.evaluate(eval_dataloader)
+            return evaluate(self, eval_dataloader)
 
     def make_forward_pass(
         self, inputs: BatchData, eval_mode: bool
@@ -290,7 +292,8 @@ class Trainer:
         with open_run(self.config, self.options) as (store, preemption):
             run = start(self, store, preemption, resume)
             with self._during(run):
-                _, progress = train_epochs(run, run.session.state, run.session.progress)
+                session = run.session
+                _, progress = train_epochs(run.parts, run.phases, session.state, session.progress)
             self.best_checkpoint, self.last_checkpoint = store.best, store.last
         logger.info("Converting the component took: %s", self.conversion_cost)
         return progress.history
@@ -357,10 +360,11 @@ class Trainer:
         CheckpointError
             If the checkpoint cannot be saved; earlier checkpoints are left intact.
         """
-        if self._run is not None and self._run.session.is_saving:
-            return self._run.save_here(epoch)
-        if self._run is not None:
-            self._run.session.write_back()
+        run = self._run
+        if run is not None and run.session.due_save is not None:
+            return run.save(epoch, run.session.due_save)
+        if run is not None:
+            run.session.write_back()
         time = datetime.datetime.now(datetime.UTC)
         path = free_path(self.output_dir / f"checkpoint_{epoch:03d}_{time:%Y%m%dT%H%M%SZ}")
         as_callback_list(self.callback).on_save(checkpoint_dir=str(path))

@@ -244,7 +244,9 @@ class Variants:
 
         def record() -> Graph:
             return trace(
-                *(call, self.found, batch),
+                call,
+                self.found,
+                batch,
                 train=train,
                 rules=self._rules,
                 numbers=numbers,
@@ -361,7 +363,9 @@ class Variants:
             logger.warning(
                 "forward reads %s, which has had more than %d values: it is traced anew for each, "
                 "%.1f s so far. Keep it in a tensor, or leave it out of what forward reads",
-                *(", ".join(sorted(names)), _OFTEN, self.seconds),
+                ", ".join(sorted(names)),
+                _OFTEN,
+                self.seconds,
             )
 
     def _too_many(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> str:

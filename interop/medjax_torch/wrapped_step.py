@@ -1,22 +1,25 @@
-"""What the steps of this package share with the compiled one that they run."""
+"""What the steps of this package share with the step that they run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-from medjax.compiled import Compilation, Step
+from medjax.compiled import Compilation, Compiled
+
+Wrapped = TypeVar("Wrapped", bound=Compiled)
 
 
-class WrappedStep:
-    """A step that does more around a compiled one.
+class WrappedStep(Generic[Wrapped]):
+    """Reports on the step that it runs.
 
     Parameters
     ----------
-    step : Step
-        The compiled step.
+    step : Compiled
+        The step inside.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Wrapped) -> None:
         self._step = step
 
     @property
@@ -26,5 +29,5 @@ class WrappedStep:
 
     @property
     def compilations(self) -> Sequence[Compilation]:
-        """What the compiled step was compiled for."""
+        """The compilations of the step inside."""
         return self._step.compilations

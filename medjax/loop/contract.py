@@ -1,7 +1,7 @@
-"""What is checked before training starts: arguments, the component on one item, names of metrics.
+"""Checks made before training starts: arguments, the component on one item, names of metrics.
 
-A mistake found here is said in our words. Found by the first step, it would be somebody else's
-error; found after the first epoch, it would cost that epoch.
+A mistake noticed here is reported in medjax's words. Noticed by the first step, it would be an
+error of another library; noticed after the first epoch, it would cost that epoch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 import difflib
 import logging
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jaxlib
@@ -23,6 +23,7 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.source import Examples
+from medjax.loop.request import RunRequest
 from medjax.metrics.mean import Mean
 
 logger = logging.getLogger("medjax")
@@ -35,7 +36,7 @@ _UNSOUND = {
 
 
 def warn_of_versions(installed: str = jaxlib.__version__) -> None:
-    """Warn of a release of jaxlib that is known to be unsound."""
+    """Warn about a release of jaxlib that is known to be unsound."""
     if installed in _UNSOUND:
         logger.warning(
             "jaxlib %s is installed: %s; install another release", installed, _UNSOUND[installed]
@@ -43,14 +44,14 @@ def warn_of_versions(installed: str = jaxlib.__version__) -> None:
 
 
 def check_arguments(
-    component: Any, config: Any, options: Any = None, metrics_computer: Any = None
+    component: object, config: object, options: object = None, metrics_computer: object = None
 ) -> None:
-    """Refuse arguments that are not what `train` and `evaluate` take.
+    """Refuse arguments that `train` and `evaluate` do not take.
 
     Raises
     ------
     ValueError
-        Names the argument or slot, what was found, what was expected.
+        Names the argument or slot, its value and what was expected.
     """
     _check_component(component)
     if not isinstance(config, TrainerConfig):
@@ -60,13 +61,13 @@ def check_arguments(
     check_metrics_computer(metrics_computer)
 
 
-def check_metrics_computer(metrics_computer: Any) -> None:
-    """Refuse what is no metrics computer, nor None.
+def check_metrics_computer(metrics_computer: object) -> None:
+    """Refuse what is neither a metrics computer nor None.
 
     Raises
     ------
     ValueError
-        Says what was found and expected.
+        Names the value and what was expected.
     """
     if isinstance(metrics_computer, type):
         name = metrics_computer.__name__
@@ -77,7 +78,7 @@ def check_metrics_computer(metrics_computer: Any) -> None:
             refuse("metrics_computer", metrics_computer, f"an object with the method {name}")
 
 
-def _check_component(component: Any) -> None:
+def _check_component(component: object) -> None:
     if not isinstance(component, TrainableComponent):
         expected = "a medjax.TrainableComponent, a record of functions"
         if isinstance(getattr(component, "component", None), TrainableComponent):
@@ -96,82 +97,72 @@ def _check_component(component: Any) -> None:
             refuse(f"component.{name}", slot, "a function")
 
 
-def refuse(name: str, found: Any, expected: str) -> NoReturn:
+def refuse(name: str, value: object, expected: str) -> NoReturn:
     """Raise a ValueError that says what an argument is and was expected to be."""
-    kind = type(found)
+    kind = type(value)
     of = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    msg = f"{name} is {found!r:.80} of type {of}; expected {expected}"
+    msg = f"{name} is {value!r:.80} of type {of}; expected {expected}"
     raise ValueError(msg)
 
 
-def check_wanted_metrics(
-    config: TrainerConfig,
-    options: Options,
-    *,
-    needs_metric: bool,
-    has_eval_data: bool,
-    metrics_computer: Any,
-) -> dict[str, str]:
+def check_wanted_metrics(request: RunRequest, *, has_eval_data: bool) -> dict[str, str]:
     """Return the evaluation metrics that a run needs, with what needs them.
 
     Parameters
     ----------
-    config, options
-        Of the run.
-    needs_metric : bool
-        Whether its schedule follows ``config.metric_to_track_lr``.
+    request : RunRequest
+        What the run is asked to do.
     has_eval_data : bool
-        Whether there is anything to evaluate.
-    metrics_computer : MetricsComputer or None
-        What gives metrics other than the loss.
+        Whether there is anything to evaluate on.
 
     Raises
     ------
     ValueError
-        If there is no evaluation to give one, or no metrics computer to give more than the loss.
+        If there is no evaluation to give a metric, or no metrics computer to give more than the
+        loss.
     """
-    wanted = {}
+    config, wanted = request.config, {}
     if has_eval_data or config.checkpoint_metric != "loss":
         wanted[config.checkpoint_metric] = "TrainerConfig.checkpoint_metric"
-    if options.early_stopping_patience is not None:
+    if request.options.early_stopping_patience is not None:
         wanted[config.checkpoint_metric] = "Options.early_stopping_patience with checkpoint_metric"
-    if needs_metric:
+    if request.schedule.needs_metric:
         wanted[config.metric_to_track_lr] = "the schedule, by TrainerConfig.metric_to_track_lr,"
     for name, who in wanted.items():
         if not has_eval_data:
             msg = f"{who} follows the evaluation metric {name!r}, but there is no evaluation data"
             raise ValueError(f"{msg}; give eval_data, or leave it out")
-        if metrics_computer is None and name != "loss":
+        if request.metrics_computer is None and name != "loss":
             msg = f"{who} follows the metric {name!r}; without a metrics_computer there is only"
             raise ValueError(f"{msg} 'loss'")
     return wanted
 
 
-def check_metric_names(wanted: Mapping[str, str], scores: Mapping[str, Any]) -> None:
+def check_metric_names(wanted: Mapping[str, str], scores: Mapping[str, object]) -> None:
     """Refuse metrics that no evaluation will give, judged by the scores of a sample.
 
-    A name that ends as a score of a label does, such as ``Drug_recall`` beside ``Test_recall``, may
-    come with other data and is not refused.
+    A name with the ending of a label's score, such as ``Drug_recall`` beside ``Test_recall``, may
+    occur with other data and is not refused.
 
     Parameters
     ----------
     wanted : mapping of str to str
         What `check_wanted_metrics` returns.
     scores : mapping of str to float
-        Scores of some evaluation data, without the loss.
+        Scores of a sample of the evaluation data, without the loss.
 
     Raises
     ------
     ValueError
-        Names the metric, what needs it and one that looks alike.
+        Names the metric, what needs it and a metric with a similar name.
     """
     known = ["loss", *scores]
     of_labels = {name.partition("_")[2] for name in scores} - {""}
     for name, who in wanted.items():
         if name in known or name.partition("_")[2] in of_labels:
             continue
-        alike = difflib.get_close_matches(name.removeprefix("eval_"), known)
-        hint = f"; did you mean {alike[0]!r}?" if alike else "."
+        similar = difflib.get_close_matches(name.removeprefix("eval_"), known)
+        hint = f"; did you mean {similar[0]!r}?" if similar else "."
         msg = f"{who} follows the metric {name!r}, which no evaluation gives{hint}"
         raise ValueError(f"{msg} There are {sorted(known)}")
 
@@ -179,23 +170,23 @@ def check_metric_names(wanted: Mapping[str, str], scores: Mapping[str, Any]) -> 
 def check_component(
     component: TrainableComponent, variables: Variables, data: Dataset, ladder: Ladder
 ) -> None:
-    """Try a component on one item, without computing anything.
+    """Try a component on one item, on shapes and types alone.
 
     Parameters
     ----------
     component : TrainableComponent
-        The component.
+        The component to check.
     variables : dict
         Its variables; shapes and types suffice.
     data : Dataset
-        Training data.
+        The training data.
     ladder : Ladder
-        Lengths and columns to pad.
+        Lengths, and columns to pad to them.
 
     Raises
     ------
     ValueError
-        Names the slot whose result is not what it should be.
+        Names the slot that returned something unexpected.
     ItemError
         If the item cannot be preprocessed.
     """
@@ -204,7 +195,7 @@ def check_component(
     try:
         _outputs(component, variables, fixed, eval_mode=False)
     except (TypeError, ValueError) as error:
-        unpadded = _left_behind(batch, fixed)
+        unpadded = _unpadded(batch, fixed)
         if unpadded:
             raise ValueError(f"{unpadded} component.forward failed on it: {error}") from error
         shapes = {name: tuple(column.shape) for name, column in fixed.items()}
@@ -225,16 +216,13 @@ def _collated(component: TrainableComponent, data: Dataset, count: int) -> Batch
 def _outputs(
     component: TrainableComponent, variables: Variables, inputs: BatchData, *, eval_mode: bool
 ) -> BatchData:
-    """Return shapes and types of the outputs."""
+    """Compute shapes and types of the outputs."""
 
     def forward(variables: Variables, inputs: BatchData) -> BatchData:
         key = jax.random.key(0)
-        result: Any = component.forward(
-            variables, inputs, key, return_loss=True, eval_mode=eval_mode
-        )
+        result = component.forward(variables, inputs, key, return_loss=True, eval_mode=eval_mode)
         _check_result(result)
-        outputs: BatchData = result[0]
-        return outputs
+        return result[0]
 
     kinds = [
         (path, tuple(leaf.shape), leaf.dtype)
@@ -248,11 +236,11 @@ def _outputs(
     return shapes
 
 
-def _check_result(result: Any) -> None:
+def _check_result(result: object) -> None:
     if not isinstance(result, tuple) or len(result) != 3:
-        found = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
+        kind = f"{len(result)} values" if isinstance(result, tuple) else type(result).__name__
         msg = (
-            f"component.forward returned {found}; expected three: outputs (a BatchData), loss (a "
+            f"component.forward returned {kind}; expected three: outputs (a BatchData), loss (a "
             "medjax.Mean or None) and the collections that changed (a dict, {} for none)"
         )
         raise ValueError(msg)
@@ -269,13 +257,13 @@ def _check_result(result: Any) -> None:
         _refuse_result("forward", collections, "a dict of collections as third value, {} for none")
 
 
-def _refuse_result(slot: str, found: Any, expected: str) -> None:
-    msg = f"component.{slot} returned a {type(found).__name__}; expected {expected}"
+def _refuse_result(slot: str, value: object, expected: str) -> None:
+    msg = f"component.{slot} returned a {type(value).__name__}; expected {expected}"
     raise ValueError(msg)
 
 
-def _left_behind(batch: BatchData, fixed: BatchData) -> str:
-    """Return what to say of columns that were as long as a padded one and are not now."""
+def _unpadded(batch: BatchData, fixed: BatchData) -> str:
+    """Describe columns that were as long as a padded column and no longer are; "" if none."""
     lengths = {n: c.shape[1] for n, c in batch.arrays().items() if c.ndim > 1}
     padded = {n for n, length in lengths.items() if fixed[n].shape[1] != length}
     others = sorted(
@@ -291,30 +279,29 @@ def _left_behind(batch: BatchData, fixed: BatchData) -> str:
     )
 
 
-def sample_scores(
-    component: TrainableComponent, variables: Variables, data: Dataset, computer: Any, count: int
-) -> dict[str, Any]:
-    """Return what a metrics computer makes of some items when all outputs are 0; {} if it fails.
+def sample_scores(request: RunRequest, variables: Variables, data: Dataset) -> dict[str, object]:
+    """Compute the scores of a batch when all outputs are 0; {} if the metrics computer fails.
 
-    It gives the names of the metrics before anything is computed, with a copy of the computer.
+    They give the names of the metrics before anything is trained. A copy of the metrics computer
+    makes them.
 
     Parameters
     ----------
-    component, variables
-        As for `check_component`.
+    request : RunRequest
+        Has the component and the metrics computer.
+    variables : dict
+        Variables of the component; shapes and types suffice.
     data : Dataset
-        Evaluation data.
-    computer : MetricsComputer
-        The computer.
-    count : int
-        Number of items.
+        The evaluation data.
     """
-    batch = _collated(component, data, min(count, len(data)))
+    count = min(request.config.batch_size, len(data))
+    batch = _collated(request.component, data, count)
     inputs = BatchData({**batch.arrays(), ROW_MASK: np.ones(batch.nb_rows, np.float32)})
-    outputs = _outputs(component, variables, inputs, eval_mode=True)
+    outputs = _outputs(request.component, variables, inputs, eval_mode=True)
     zeros = BatchData({name: np.zeros(o.shape, o.dtype) for name, o in outputs.items()})
     try:
-        computer = copy.deepcopy(computer)
+        computer = copy.deepcopy(request.metrics_computer)
+        assert computer is not None
         kept = computer.prepare_batch(zeros, batch)
         return dict(computer.compute({name: list(values) for name, values in kept.items()}))
     except Exception:  # a user's own code, on numbers it was not made for

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 
 from medjax import distributed, sharding
+from medjax.callbacks import as_callback_list
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.heap import keep_memory
 from medjax.loop.contract import check_arguments
-from medjax.loop.epochs import evaluation_epoch
+from medjax.loop.epochs import Metrics, evaluation_epoch
+from medjax.loop.request import RunRequest
 from medjax.metrics.computer import MetricsComputer
 from medjax.scores import Scores, Unpadder
 from medjax.step import make_eval_step
@@ -25,13 +27,13 @@ def evaluate(
     metrics_computer: MetricsComputer | None = None,
     callback: object = None,
     options: Options | None = None,
-) -> dict[str, float]:
-    """Return loss and scores of trained weights on a dataset, as `train` computes them.
+) -> Metrics:
+    """Compute loss and scores of trained weights on a dataset, as `train` does.
 
     Parameters
     ----------
     component : TrainableComponent
-        The component.
+        The component that was trained.
     variables : dict
         Its weights: ``result.state.variables``, or ``component.load(result.best_checkpoint)``.
     config : TrainerConfig
@@ -51,19 +53,32 @@ def evaluate(
         If the data is empty or cannot be batched.
     """
     check_arguments(component, config, options, metrics_computer)
-    options = options or Options()
-    mesh = sharding.make_mesh()
-    variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
-    loader = get_dataloader(data, component, config, shuffle=False, options=options, mesh=mesh)
-    scores = None
-    if metrics_computer is not None:
-        unpad = Unpadder(component.forward, variables, loader.ragged)
-        scores = Scores(metrics_computer, unpad)
-    eval_step = make_eval_step(
-        component.forward,
-        options=options,
-        mesh=mesh,
-        with_outputs=scores is not None,
+    request = RunRequest(
+        component=component,
+        config=config,
+        options=options or Options(),
+        mesh=sharding.make_mesh(),
+        callback=as_callback_list(callback),
+        metrics_computer=metrics_computer,
     )
-    with keep_memory(), distributed.Together(), contextlib.closing(loader):
-        return evaluation_epoch(variables, loader, eval_step, callback=callback, scores=scores)
+    with keep_memory(), distributed.Together(), contextlib.ExitStack() as at_end:
+        return _evaluate(request, variables, data, at_end)
+
+
+def _evaluate(
+    request: RunRequest, variables: Variables, data: Dataset, at_end: contextlib.ExitStack
+) -> Metrics:
+    component, options, mesh = request.component, request.options, request.mesh
+    variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
+    loader = get_dataloader(
+        data, component, request.config, shuffle=False, options=options, mesh=mesh
+    )
+    at_end.callback(loader.close)
+    scores = None
+    if request.metrics_computer is not None:
+        unpad = Unpadder(component.forward, variables, loader.ragged)
+        scores = Scores(request.metrics_computer, unpad)
+    eval_step = make_eval_step(
+        component.forward, options=options, mesh=mesh, with_outputs=scores is not None
+    )
+    return evaluation_epoch(variables, loader, eval_step, callback=request.callback, scores=scores)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
-from jax.sharding import Mesh
 
-from medjax.compiled import CompiledStep
 from medjax.component import TrainableComponent
-from medjax.config import Options, TrainerConfig
-from medjax.schedules import Schedule
-from medjax.scores import LengthAxes
+from medjax.config import Options
+from medjax.loop.request import RunRequest
+from medjax.scores import KnownAxes
 from medjax.state import TrainState, make_optimizer
-from medjax.step import make_eval_step, make_train_step
+from medjax.step import EvalStep, TrainStep, make_eval_step, make_train_step, make_train_steps
 
 
 class Steps(NamedTuple):
@@ -23,83 +21,88 @@ class Steps(NamedTuple):
 
     Attributes
     ----------
-    train, eval : CompiledStep
-        The steps.
+    train : TrainStep
+        The training step.
+    several : TrainStep or None
+        Several training steps in one call, if the options ask for that.
+    evaluate : EvalStep
+        The evaluation step.
     axes : dict
-        What an `Unpadder` has found out.
+        What an `Unpadder` has learnt of the outputs.
     """
 
-    train: CompiledStep
-    eval: CompiledStep
-    axes: dict[Any, LengthAxes]
+    train: TrainStep
+    several: TrainStep | None
+    evaluate: EvalStep
+    axes: KnownAxes
 
 
 def kept_optimizer(component: TrainableComponent, options: Options) -> optax.GradientTransformation:
-    """Return the optimizer of `make_optimizer`, the same one for equal options."""
-    return component.kept("optimizer", traced(options), lambda: make_optimizer(component, options))
+    """Return the optimizer of `make_optimizer`, the same object for equal options."""
+    optimizer: optax.GradientTransformation = component.kept(
+        "optimizer", traced(options), lambda: make_optimizer(component, options)
+    )
+    return optimizer
 
 
-def kept_steps(
-    component: TrainableComponent,
-    state: TrainState,
-    *,
-    config: TrainerConfig,
-    options: Options,
-    schedule: Schedule,
-    warmup: int,
-    rate: Any,
-    mesh: Mesh,
-    scored: bool,
-) -> Steps:
-    """Return the steps of a run, those of an earlier one with this component if they are the same.
+def kept_steps(request: RunRequest, state: TrainState, *, plain_rate: object, warmup: int) -> Steps:
+    """Return the steps of a run, reused from an earlier run of the component if they are equal.
 
     Parameters
     ----------
-    component, config, options, mesh
-        As for `train`.
+    request : RunRequest
+        What the run is asked to do; its schedule includes the warm-up.
     state : TrainState
-        The state they will run on.
-    schedule : Schedule
-        With its warm-up.
+        The state the steps will run on.
+    plain_rate : callable
+        The rate of the schedule without the warm-up, by which schedules are compared.
     warmup : int
         Updates of the warm-up.
-    rate : callable
-        The rate of the schedule without it.
-    scored : bool
-        Whether there is a metrics computer.
     """
-    with_outputs = scored and config.do_metrics_in_training
-    accumulation = config.gradient_accumulation_steps
+    component, options, mesh = request.component, request.options, request.mesh
+    accumulation = request.config.gradient_accumulation_steps
+    is_scored = request.metrics_computer is not None
+
+    def several() -> TrainStep:
+        return make_train_steps(
+            state,
+            schedule=request.schedule,
+            options=options,
+            accumulation=accumulation,
+            mesh=mesh,
+        )
 
     def make() -> Steps:
         return Steps(
-            make_train_step(
+            train=make_train_step(
                 state,
-                schedule=schedule,
+                schedule=request.schedule,
                 options=options,
                 accumulation=accumulation,
                 mesh=mesh,
-                with_outputs=with_outputs,
+                with_outputs=request.scores_training,
             ),
-            make_eval_step(component.forward, options=options, mesh=mesh, with_outputs=scored),
-            {},
+            several=several() if options.steps_per_dispatch > 1 else None,
+            evaluate=make_eval_step(
+                component.forward, options=options, mesh=mesh, with_outputs=is_scored
+            ),
+            axes={},
         )
 
-    key = (
-        *(traced(options), rate, warmup, accumulation, mesh, scored, with_outputs),
-        layout_of(state),
-    )
-    return component.kept("steps", key, make)
+    settings = (traced(options), plain_rate, warmup, accumulation, mesh, is_scored)
+    key = (*settings, request.scores_training, layout_of(state))
+    steps: Steps = component.kept("steps", key, make)
+    return steps
 
 
-def layout_of(state: TrainState) -> Any:
+def layout_of(state: TrainState) -> tuple[object, ...]:
     """Return structure, shapes, dtypes and shardings of a state, to be compared."""
     kinds = [(leaf.shape, leaf.dtype, leaf.sharding) for leaf in jax.tree.leaves(state)]
     return jax.tree.structure(state), kinds
 
 
 def traced(options: Options) -> Options:
-    """Return options without what no program depends on."""
+    """Reset the options that no program depends on."""
     return dataclasses.replace(
         options, log_dir=None, early_stopping_patience=None, save_interval_steps=None
     )

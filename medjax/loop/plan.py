@@ -8,16 +8,16 @@ from medjax.config import Options, TrainerConfig
 
 
 class Plan(NamedTuple):
-    """How far a run goes.
+    """Says how far a run goes.
 
     Attributes
     ----------
     nb_epochs : int
-        Epochs, the last of which may be cut short.
+        Number of epochs, the last of which may be cut short.
     nb_updates : int
-        Updates of the optimizer, all in all.
+        Number of updates of the optimizer in the run.
     last_stop : int
-        Batches of the last epoch.
+        Number of batches of the last epoch.
     """
 
     nb_epochs: int
@@ -26,7 +26,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def of(cls, nb_batches: int, config: TrainerConfig, options: Options) -> Plan:
-        """Return the plan for epochs of `nb_batches` batches."""
+        """Make the plan for epochs of `nb_batches` batches."""
         accumulation = config.gradient_accumulation_steps
         per_epoch = -(-nb_batches // accumulation)
         nb_updates = per_epoch * config.nb_training_epochs
@@ -39,16 +39,16 @@ class Plan(NamedTuple):
     def nb_saves(
         self, nb_batches: int, config: TrainerConfig, options: Options, *, epoch: int, batch: int
     ) -> int:
-        """Return how many checkpoints are still to be saved.
+        """Count the checkpoints that are still to be saved.
 
         Parameters
         ----------
         nb_batches : int
-            Batches of a whole epoch.
+            Batches of an entire epoch.
         config, options
-            Say when one is saved.
+            Say when a checkpoint is saved.
         epoch, batch : int
-            Where the run is: epoch from 1, batches of it that are done.
+            Position of the run: epoch from 1, batches of it that are done.
         """
         epochs = range(epoch, self.nb_epochs + 1)
         period = config.checkpoint_period

@@ -1,7 +1,7 @@
-"""What of a checkpoint holds when the settings have changed since.
+"""Resuming from a checkpoint with settings that may have changed since it was saved.
 
-What the user has set now holds. What training has learnt (weights, moments, counters, position) is
-kept. State that came of a setting which has changed is dropped, and a warning says so. What cannot
+The user's current settings hold. What training has learnt (weights, moments, counters, position) is
+kept. State derived from a setting that has changed is dropped, and a warning says so. What cannot
 be honoured is refused, with both values.
 """
 
@@ -15,14 +15,15 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore, MismatchError
 from medjax.checkpoint.store import Found
-from medjax.config import Options, TrainerConfig
+from medjax.loop.request import RunRequest
 from medjax.progress import Progress, tell_of_other_data
-from medjax.schedules import Schedule, resumed
+from medjax.schedules import ScheduleState, resumed
 from medjax.state import TrainState, dropout_key, none_waiting
 
 logger = logging.getLogger("medjax")
@@ -42,84 +43,76 @@ WITHIN_EPOCH = (
 """Settings that the meaning of a position within an epoch depends on."""
 
 SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
-"""Options that add a part to the state of the optimizer, without anything that is learnt."""
+"""Options that add a part to the state of the optimizer that learns nothing."""
 
 
-def settings_of(
-    config: TrainerConfig,
-    options: Options,
-    schedule: Schedule,
-    metrics_computer: Any,
-    **more: Any,
-) -> dict[str, Any]:
-    """Return all that the user has set, by name and ready for JSON.
+Settings = Mapping[str, Any]
+"""Settings by name, ready for JSON."""
+
+
+def settings_of(request: RunRequest, more: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Record everything that the user has set, by name and ready for JSON.
 
     Parameters
     ----------
-    config, options
-        Their fields.
-    schedule : Schedule
-        Of which the mode counts.
-    metrics_computer : MetricsComputer or None
-        Of which the class counts.
-    more
-        Other settings, for instance the number of items.
+    request : RunRequest
+        What the run is asked to do: the fields of configuration and options, the mode of the
+        schedule and the class of the metrics computer count.
+    more : mapping, optional
+        Other settings, by name.
     """
+    options, computer = request.options, request.metrics_computer
     fields = {
-        **config.to_dict(),
+        **request.config.to_dict(),
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(options)},
-        "schedule mode": schedule.mode,
-        "metrics computer": None if metrics_computer is None else type(metrics_computer).__name__,
-        **more,
+        "schedule mode": request.schedule.mode,
+        "metrics computer": None if computer is None else type(computer).__name__,
+        **(more or {}),
     }
     return dict(json.loads(json.dumps(fields, default=str)))
 
 
-def reconcile(then: Progress, now: Progress, schedule: Schedule, config: TrainerConfig) -> Progress:
-    """Return the progress to go on with.
+def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress:
+    """Return the progress to continue with.
 
     Parameters
     ----------
-    then : Progress
+    saved : Progress
         The checkpoint's.
-    now : Progress
+    fresh : Progress
         What a new run would start with.
-    schedule : Schedule
-        The schedule that is set now.
-    config : TrainerConfig
-        The configuration that is set now.
+    request : RunRequest
+        What the run is asked to do.
 
     Raises
     ------
     MismatchError
-        If the checkpoint stands within an epoch and something has changed that the position there,
-        or what was summed up so far, depends on.
+        If the checkpoint is within an epoch and a setting has changed that the position there, or
+        a sum over the batches so far, depends on.
     """
-    # The seed of a run may be drawn, so it is not the one that was set.
-    before = {**then.data, **then.settings, "seed": then.seed}
-    after = {**now.data, **now.settings, "seed": now.seed}
-    if then.batch:
-        _check_position(then, before, after, now.data)
+    # The seed of a run may be drawn, so it is not always the one that was set.
+    before = {**saved.data, **saved.settings, "seed": saved.seed}
+    after = {**fresh.data, **fresh.settings, "seed": fresh.seed}
+    if saved.batch:
+        _check_position(saved, before, after, fresh.data)
     else:
-        tell_of_other_data(then, now)
+        tell_of_other_data(saved, fresh)
         if before["seed"] != after["seed"]:
-            _say(f"seed was {before['seed']} and is {after['seed']} now: order and dropout change")
-    rate = _schedule_state(then, before, after, schedule, config)
-    kept = then.columns if config.do_metrics_in_training else {}
-    if then.columns and not kept:
-        _say("scores in training were asked for and are not now: those of this epoch are dropped")
-    return then._replace(
-        seed=then.seed if then.batch else now.seed,
-        data=now.data,
-        settings=now.settings,
+            _warn(f"seed was {before['seed']} and is {after['seed']} now: order and dropout change")
+    rate = _schedule_state(saved, before, after, request)
+    kept = saved.columns if request.config.do_metrics_in_training else {}
+    if saved.columns and not kept:
+        _warn("scores in training were asked for and are not now: those of this epoch are dropped")
+    return saved._replace(
+        seed=saved.seed if saved.batch else fresh.seed,
+        data=fresh.data,
+        settings=fresh.settings,
         schedule=rate,
         columns=kept,
     )
 
 
-def _check_position(
-    then: Progress, before: Mapping[str, Any], after: Mapping[str, Any], data: Mapping[str, Any]
-) -> None:
+def _check_position(saved: Progress, before: Settings, after: Settings, data: Settings) -> None:
     for name in WITHIN_EPOCH:
         known = name in after and (name in before or name in data)
         if not known or before.get(name) == after[name]:
@@ -131,83 +124,83 @@ def _check_position(
         ):
             continue  # it has nothing of this epoch yet
         msg = (
-            f"the checkpoint stands at batch {then.batch} of epoch {then.epoch}, "
+            f"the checkpoint stands at batch {saved.batch} of epoch {saved.epoch}, "
             f"where {name} was {before.get(name)!r}, but now it is {after[name]!r}; resume with "
-            "what it was, from a checkpoint at the end of an epoch, or start anew with "
+            "what it was, from a checkpoint at the end of an epoch, or start afresh with "
             "resume=None"
         )
         raise MismatchError(msg)
 
 
 def _schedule_state(
-    then: Progress,
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    schedule: Schedule,
-    config: TrainerConfig,
-) -> dict[str, Any]:
+    saved: Progress, before: Settings, after: Settings, request: RunRequest
+) -> ScheduleState:
     def same(*names: str) -> bool:
         return all(before.get(name, after[name]) == after[name] for name in names)
 
+    schedule = request.schedule
     state = resumed(
         schedule,
-        then.schedule,
-        config.learning_rate,
-        then.epoch,
+        saved.schedule,
+        request.config.learning_rate,
+        saved.epoch,
         same_rate=same("learning_rate"),
         same_metric=same("metric_to_track_lr", "schedule mode"),
     )
-    if schedule.resume is None and state != then.schedule:
-        _say(
+    if schedule.resume is None and state != saved.schedule:
+        _warn(
             f"the learning rate schedule or its settings have changed: the rate set for epoch "
-            f"{then.epoch} was {then.schedule.get('learning_rate')!r} and is "
+            f"{saved.epoch} was {saved.schedule.get('learning_rate')!r} and is "
             f"{state['learning_rate']!r} now"
             + ("; what it had seen of the metric is dropped" if schedule.needs_metric else "")
         )
     return state
 
 
-def _say(text: str) -> None:
+def _warn(text: str) -> None:
     if jax.process_index() == 0:
         logger.warning("Resuming: %s", text)
 
 
 def restore_state(
-    store: CheckpointStore, found: Found, state: TrainState, mesh: Mesh, optimizer: Any
+    store: CheckpointStore,
+    checkpoint: Found,
+    state: TrainState,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
 ) -> TrainState:
     """Return the state of a checkpoint in the form that this run needs.
 
     Whether gradients are summed over batches, and clipping and decay, shape the state without being
-    anything that was learnt: a checkpoint that had them otherwise is read as it was and converted.
+    anything that was learnt: a checkpoint with other settings is read as it is and converted.
 
     Parameters
     ----------
     store : CheckpointStore
         Reads it.
-    found : Found
-        The checkpoint. One that sums gradients stands at the end of an epoch if this run does not,
-        or the other way round.
+    checkpoint : Found
+        The checkpoint. It is at the end of an epoch if only one of it and this run sums gradients.
     state : TrainState
         The state of a new run; shapes and types suffice.
     mesh : jax.sharding.Mesh
-        Where it goes.
+        Where the state goes.
     optimizer : optax.GradientTransformation
         The optimizer with clipping and decay as they were when the checkpoint was saved.
 
     Raises
     ------
     MismatchError
-        If the checkpoint holds another model or optimizer.
+        If the checkpoint is one of another model or optimizer.
     CorruptCheckpointError
         If it cannot be read.
     """
-    spec = found.record["spec"]
+    spec = checkpoint.record["spec"]
     sums = any(name.startswith(".gradients") for name in spec)
     form = state.replace(opt_state=jax.eval_shape(optimizer.init, state.params))
     if sums != (state.gradients is not None):
         waiting = jax.eval_shape(lambda params: none_waiting(optimizer, params), state.params)
         form = form.replace(gradients=waiting if sums else None)
-    restored = store.load(found, form, sharding.state_shardings(form, mesh))
+    restored = store.load(checkpoint, form, sharding.state_shardings(form, mesh))
     wanted = jax.tree.structure(state.opt_state)
     opt_state = jax.tree.unflatten(wanted, jax.tree.leaves(restored.opt_state))
     gradients = None
@@ -216,11 +209,21 @@ def restore_state(
     return restored.replace(opt_state=opt_state, gradients=gradients)
 
 
-def with_settings(state: TrainState, then: Progress, now: Progress, mesh: Mesh) -> TrainState:
-    """Return a restored state with the learning rate and the dropout key of what is set now."""
-    rate = np.float32(now.schedule["learning_rate"])
+def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: Mesh) -> TrainState:
+    """Put the current learning rate and, if the seed has changed, its dropout key into a state.
+
+    Parameters
+    ----------
+    state : TrainState
+        A restored state.
+    saved, current : Progress
+        The checkpoint's, and that of `reconcile`.
+    mesh : jax.sharding.Mesh
+        Where the state is.
+    """
+    rate = np.float32(current.schedule["learning_rate"])
     state = state.replace(learning_rate=sharding.put(rate, sharding.replicated(mesh)))
-    if now.seed != then.seed:
-        key = sharding.put(dropout_key(now.seed), sharding.replicated(mesh))
+    if current.seed != saved.seed:
+        key = sharding.put(dropout_key(current.seed), sharding.replicated(mesh))
         state = state.replace(key=key)
     return state

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from medjax import sharding
-from medjax.callbacks import as_callback_list
 from medjax.checkpoint import CheckpointStore
-from medjax.component import TrainableComponent
-from medjax.config import TrainerConfig
+from medjax.loop.request import RunRequest
 from medjax.progress import Progress, progress_record
 from medjax.state import TrainState
 
 
 def save(
     store: CheckpointStore,
-    component: TrainableComponent,
-    config: TrainerConfig,
+    request: RunRequest,
     state: TrainState,
     progress: Progress,
     *,
     epoch: int,
     metric: float | None,
-    callback: Any = None,
     block: bool = False,
     write_files: Callable[[Path], None] | None = None,
 ) -> str:
@@ -33,25 +28,22 @@ def save(
     Parameters
     ----------
     store : CheckpointStore
-        Where to.
-    component : TrainableComponent
-        Writes its own files.
-    config : TrainerConfig
-        Written as ``trainer_config.yml``.
+        The checkpoints of the run.
+    request : RunRequest
+        Its component writes its own files, its configuration is written as ``trainer_config.yml``,
+        its callbacks get on_save before anything is written.
     state : TrainState
         The arrays; copied before this returns.
     progress : Progress
         Everything else.
     epoch : int
-        Epoch of the name.
+        Epoch in the name of the folder.
     metric : float or None
         Value of the checkpoint metric; None for a checkpoint within an epoch.
-    callback : TrainerCallback or sequence of them, optional
-        Gets on_save, before anything is written.
     block : bool
         Whether to wait until the checkpoint is complete.
     write_files : callable, optional
-        Writes files into the folder it is given, by default those of ``component.save``.
+        Writes files into the folder it gets; by default ``component.save`` does.
 
     Returns
     -------
@@ -59,19 +51,19 @@ def save(
         Folder of the checkpoint, complete after ``store.wait()``.
     """
     path = store.new_path(epoch, progress.batch)
-    as_callback_list(callback).on_save(checkpoint_dir=str(path))
+    request.callback.on_save(checkpoint_dir=str(path))
     if write_files is None:
         variables = sharding.to_host(state.variables)
 
         def write_files(folder: Path) -> None:
-            component.save(folder, variables)
+            request.component.save(folder, variables)
 
     store.save(
         path,
         state,
         progress_record(progress),
         metric=metric,
-        config=config.to_dict(),
+        config=request.config.to_dict(),
         write_files=write_files,
         block=block,
     )

@@ -12,13 +12,14 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
 from jax.sharding import Mesh
 
 from medjax import distributed, sharding
+from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore, Entry
 from medjax.checkpoint.retention import best
 from medjax.compilation import cached
@@ -28,8 +29,11 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.heap import keep_memory
 from medjax.loop.contract import check_arguments, warn_of_versions
-from medjax.loop.run import Metrics, Run
-from medjax.loop.start import all_callbacks, start
+from medjax.loop.epochs import Metrics
+from medjax.loop.phases import Phases, RunPhases
+from medjax.loop.request import RunRequest, all_callbacks
+from medjax.loop.run import Run
+from medjax.loop.start import start
 from medjax.metrics.computer import MetricsComputer
 from medjax.preemption import Preemption, ends_briefly
 from medjax.progress import Progress
@@ -40,7 +44,7 @@ logger = logging.getLogger("medjax")
 
 
 class TrainResult(NamedTuple):
-    """What `train` returns.
+    """Collects what `train` returns.
 
     Attributes
     ----------
@@ -49,9 +53,9 @@ class TrainResult(NamedTuple):
     history : list of dict
         ``{"train": {...}, "eval": {...}}`` for each epoch.
     best_checkpoint, last_checkpoint : Path or None
-        Folders of the checkpoints kept.
+        Folders of the checkpoints that were kept.
     compilations : list of Compilation
-        What the training and the evaluation step were compiled for, and how long that took.
+        What the steps of training and evaluation were compiled for, and how long that took.
     stop_reason : str or None
         Why a callback ended training, if one did.
     """
@@ -65,7 +69,7 @@ class TrainResult(NamedTuple):
 
     @property
     def nb_compilations(self) -> int:
-        """How often the training and the evaluation step were compiled."""
+        """How often the steps of training and evaluation were compiled."""
         return len(self.compilations)
 
 
@@ -78,7 +82,7 @@ def train(
     *,
     metrics_computer: MetricsComputer | None = None,
     schedule: Schedule | optax.Schedule | None = None,
-    callback: Any = None,
+    callback: object = None,
     options: Options | None = None,
     mesh: Mesh | None = None,
     resume: str | Path | None = None,
@@ -97,7 +101,7 @@ def train(
     metrics_computer : MetricsComputer, optional
         Scores the evaluation and, with ``config.do_metrics_in_training``, the training.
     schedule : Schedule or optax schedule, optional
-        Learning rate; an optax schedule is taken by step. Constant by default.
+        Learning rate; an optax schedule gives the rate of each update. Constant by default.
     callback : TrainerCallback or sequence of them, optional
         By default `DefaultPrinterCallback`.
     options : Options, optional
@@ -105,18 +109,18 @@ def train(
     mesh : jax.sharding.Mesh, optional
         From `sharding.make_mesh`; by default data-parallel over all devices.
     resume : "auto" or path, optional
-        "auto" goes on from the newest sound checkpoint in ``config.output_dir``, or starts afresh
-        if there is none; a path goes on from that checkpoint; None starts afresh.
+        "auto" resumes from the newest sound checkpoint in ``config.output_dir``, or starts afresh
+        if there is none; a path resumes from that checkpoint; None starts afresh.
 
     Returns
     -------
     TrainResult
-        State, history and the checkpoints kept.
+        State, history and the checkpoints that were kept.
 
     Raises
     ------
     ValueError
-        If an argument, the data or a metric's name is not what is expected.
+        If an argument, the data or the name of a metric is not what is expected.
     NonFiniteError
         If the loss or a gradient was not finite.
     OutOfMemoryError
@@ -131,26 +135,27 @@ def train(
     """
     check_arguments(component, config, options, metrics_computer)
     options = options or Options()
-    mesh = mesh if mesh is not None else sharding.make_mesh()
-    callbacks = all_callbacks(callback, config, options)
+    request = RunRequest(
+        component=component,
+        config=config,
+        options=options,
+        mesh=mesh if mesh is not None else sharding.make_mesh(),
+        schedule=as_schedule(schedule),
+        callback=all_callbacks(callback, config, options),
+        metrics_computer=metrics_computer,
+        resume=resume,
+    )
     with open_run(config, options) as (store, preemption), contextlib.ExitStack() as at_end:
-        run, state, progress = start(
-            *(component, config, train_data, eval_data),
-            metrics_computer=metrics_computer,
-            schedule=as_schedule(schedule),
-            callback=callbacks,
-            options=options,
-            mesh=mesh,
-            resume=resume,
-            store=store,
-            preemption=preemption,
-            at_end=at_end,
-        )
-        held = state.held
-        state, progress = train_epochs(run, state, progress)
+        run, state, progress = start(request, train_data, eval_data, store, preemption, at_end)
+        owners = state.owners
+        state, progress = train_epochs(run, RunPhases(run), state, progress)
         return TrainResult(
-            *(state.holding(*held), progress.history, store.best, store.last),
-            *(run.compilations, callbacks.stop_reason),
+            state=state.owning(*owners),
+            history=progress.history,
+            best_checkpoint=store.best,
+            last_checkpoint=store.last,
+            compilations=run.compilations,
+            stop_reason=request.callback.stop_reason,
         )
 
 
@@ -176,8 +181,19 @@ def open_run(
         yield store, preemption
 
 
-def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+def train_epochs(
+    run: Run, phases: Phases, state: TrainState, progress: Progress
+) -> tuple[TrainState, Progress]:
     """Run the epochs that are left; all that changes goes in and comes out as values.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    phases : Phases
+        What is done in an epoch.
+    state, progress
+        Where the run begins.
 
     Raises
     ------
@@ -188,41 +204,51 @@ def train_epochs(run: Run, state: TrainState, progress: Progress) -> tuple[Train
     """
     run.check_space(state, progress)
     try:
-        state, progress = _epochs(run, state, progress)
+        progress = _begin(run, progress)
+        state, progress = _epochs(run, phases, state, progress)
         run.store.wait()
     except BaseException as error:
         try:
-            run.callback.on_exception(error)
+            run.request.callback.on_exception(error)
         except Exception as another:
             error.add_note(f"besides, on_exception failed ({type(another).__name__}: {another})")
         raise
     return state, progress
 
 
-def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
-    run.callback.load_state_dict(progress.callbacks)
-    run.callback.resume_stop(progress.stop_reason, progress.stopped_by)
+def _begin(run: Run, progress: Progress) -> Progress:
+    """Give the callbacks what they remember, and tell them that training begins or resumes."""
+    callback = run.request.callback
+    callback.load_state_dict(progress.callbacks)
+    callback.resume_stop(progress.stop_reason, progress.stopped_by)
     progress = run.with_callbacks(progress)
-    run.callback.on_train_begin(config=run.config)
+    callback.on_train_begin(config=run.request.config)
     if run.store.resumed is not None:
-        run.callback.on_resume(
+        callback.on_resume(
             checkpoint_dir=str(run.store.resumed),
             epoch=progress.epoch,
             step_idx=progress.batch,
             nb_batches=len(run.train_loader),
             nb_epochs=run.plan.nb_epochs,
         )
-    while progress.epoch <= run.plan.nb_epochs and not _is_over(run, progress):
+    return progress
+
+
+def _epochs(
+    run: Run, phases: Phases, state: TrainState, progress: Progress
+) -> tuple[TrainState, Progress]:
+    config, callback = run.request.config, run.request.callback
+    while progress.epoch <= run.plan.nb_epochs and not _is_over(callback, progress):
         epoch = progress.epoch
         began = time.monotonic()
-        run.callback.on_epoch_begin(epoch=epoch)
-        state, train_metrics, progress = run.train_phase(state, progress)
+        callback.on_epoch_begin(epoch=epoch)
+        state, train_metrics, progress = phases.train(state, progress)
         metrics = {"train": train_metrics}
         if run.eval_loader is not None:
-            metrics["eval"] = run.eval_phase(state, progress)
-            _check_metric(run.config.checkpoint_metric, metrics["eval"])
+            metrics["eval"] = phases.evaluate(state, progress)
+            _check_metric(config.checkpoint_metric, metrics["eval"])
         eval_metrics = metrics.get("eval", {})
-        state, schedule_state = run.next_epoch(state, progress, eval_metrics)
+        state, schedule_state = phases.next_epoch(state, progress, eval_metrics)
         progress = progress._replace(
             schedule=schedule_state,
             history=[*progress.history, metrics],
@@ -230,32 +256,30 @@ def _epochs(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState
             batch=0,
             columns={},
         )
-        run.callback.on_epoch_end(
-            metrics=metrics, epoch=epoch, epoch_duration=time.monotonic() - began
-        )
-        _agree_on_stop(run)
-        is_last = epoch == run.plan.nb_epochs or run.callback.stop_reason is not None
-        period = run.config.checkpoint_period
+        callback.on_epoch_end(metrics=metrics, epoch=epoch, epoch_duration=time.monotonic() - began)
+        _agree_on_stop(callback)
+        is_last = epoch == run.plan.nb_epochs or callback.stop_reason is not None
+        period = config.checkpoint_period
         if is_last or (period != 0 and epoch % period == 0):
-            metric = eval_metrics.get(run.config.checkpoint_metric)
-            run.save(state, progress, epoch=epoch, metric=metric)
+            metric = eval_metrics.get(config.checkpoint_metric)
+            phases.save(state, progress, epoch=epoch, metric=metric)
     run.store.wait()  # callbacks find the last checkpoint complete
     if jax.process_index() == 0:
-        _say_if_best_was_not_saved(run, progress.history)
-    run.callback.on_train_end()
+        _warn_if_best_was_not_saved(config, progress.history)
+    callback.on_train_end()
     return state, progress
 
 
-def _is_over(run: Run, progress: Progress) -> bool:
-    """Return whether a callback ended training; an epoch that it cut short is still finished."""
-    _agree_on_stop(run)
-    return run.callback.stop_reason is not None and progress.batch == 0
+def _is_over(callback: CallbackList, progress: Progress) -> bool:
+    """Tell whether a callback ended training; an epoch that it cut short is still finished."""
+    _agree_on_stop(callback)
+    return callback.stop_reason is not None and progress.batch == 0
 
 
-def _agree_on_stop(run: Run) -> None:
-    """Let a stop that a callback of one process asked for be one of all processes."""
-    said = distributed.exchange(run.callback.stop_reason or "")
-    run.callback.stop_reason = next(filter(None, said), None)
+def _agree_on_stop(callback: CallbackList) -> None:
+    """Make a stop that a callback of one process asked for one of all processes."""
+    reasons = distributed.exchange(callback.stop_reason or "")
+    callback.stop_reason = next(filter(None, reasons), None)
 
 
 def _check_metric(name: str, metrics: Metrics) -> None:
@@ -270,17 +294,17 @@ def _check_metric(name: str, metrics: Metrics) -> None:
         raise ValueError(msg) from None
 
 
-def _say_if_best_was_not_saved(run: Run, history: list[dict[str, Metrics]]) -> None:
-    name, period = run.config.checkpoint_metric, run.config.checkpoint_period
+def _warn_if_best_was_not_saved(config: TrainerConfig, history: list[dict[str, Metrics]]) -> None:
+    name, period = config.checkpoint_metric, config.checkpoint_period
     entries = [
         Entry(epoch, Path(), "", float(row["eval"][name]))
         for epoch, row in enumerate(history, 1)
         if name in row.get("eval", {})
     ]
-    found = best(entries, minimize=run.config.minimize_checkpoint_metric)
-    if found is None or found.serial == len(history) or (period and found.serial % period == 0):
+    top = best(entries, minimize=config.minimize_checkpoint_metric)
+    if top is None or top.serial == len(history) or (period and top.serial % period == 0):
         return
     logger.warning(
-        f"the best evaluation was that of epoch {found.serial} ({name} {found.metric:.4g}), which "
-        f"was not saved: checkpoint_period is {period}; with 1 every epoch can be the best"
+        f"the best evaluation was that of epoch {top.serial} ({name} {top.metric:.4g}), which was "
+        f"not saved: checkpoint_period is {period}; with 1 every epoch can be the best"
     )

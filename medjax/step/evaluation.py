@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from jax.sharding import Mesh
 
@@ -12,18 +10,14 @@ from medjax.batch import BatchData
 from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
+from medjax.metrics.mean import Mean
 from medjax.step.forward import make_forward_pass
 
 
 def make_eval_step(
-    forward: Forward,
-    *,
-    options: Options,
-    mesh: Mesh,
-    with_outputs: bool = False,
-    with_collections: bool = False,
-) -> CompiledStep:
-    """Return ``eval_step(variables, batch) -> (loss, outputs)``.
+    forward: Forward, *, options: Options, mesh: Mesh, with_outputs: bool = False
+) -> CompiledStep[[Variables, BatchData], tuple[Mean, BatchData | None]]:
+    """Make ``eval_step(variables, batch) -> (loss, outputs)``.
 
     Parameters
     ----------
@@ -35,8 +29,6 @@ def make_eval_step(
         Mesh of `sharding.make_mesh`.
     with_outputs : bool
         Whether `outputs` is what `forward` returned, or None.
-    with_collections : bool
-        Whether the step returns in addition what `forward` changed, which is dropped else.
 
     Returns
     -------
@@ -45,17 +37,36 @@ def make_eval_step(
     """
     forward_pass = make_forward_pass(forward, options)
 
-    def eval_step(variables: Variables, batch: BatchData) -> tuple[Any, ...]:
-        key = jax.random.key(0)  # nothing random happens in evaluation
-        outputs, loss, collections = forward_pass(variables, batch, key, True)
-        returned = loss, outputs if with_outputs else None
-        return (*returned, collections) if with_collections else returned
+    def eval_step(variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
+        # Nothing random happens in evaluation.
+        outputs, loss, _ = forward_pass(variables, batch, jax.random.key(0), True)
+        return loss, outputs if with_outputs else None
 
     return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
 
 
-def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
-    """Return ``predict_step(variables, batch) -> outputs``: evaluation without a loss.
+def make_collecting_eval_step(
+    forward: Forward, *, options: Options, mesh: Mesh, with_outputs: bool = False
+) -> CompiledStep[[Variables, BatchData], tuple[Mean, BatchData | None, Variables]]:
+    """Make ``eval_step(variables, batch) -> (loss, outputs, collections)``.
+
+    The parameters are those of `make_eval_step`. `collections` is what `forward` changed.
+    """
+    forward_pass = make_forward_pass(forward, options)
+
+    def eval_step(
+        variables: Variables, batch: BatchData
+    ) -> tuple[Mean, BatchData | None, Variables]:
+        outputs, loss, collections = forward_pass(variables, batch, jax.random.key(0), True)
+        return loss, outputs if with_outputs else None, collections
+
+    return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
+
+
+def make_predict_step(
+    forward: Forward, options: Options
+) -> CompiledStep[[Variables, BatchData], BatchData]:
+    """Make ``predict_step(variables, batch) -> outputs``: evaluation without a loss.
 
     Parameters
     ----------
@@ -67,7 +78,6 @@ def make_predict_step(forward: Forward, options: Options) -> CompiledStep:
     forward_pass = make_forward_pass(forward, options, return_loss=False)
 
     def predict_step(variables: Variables, batch: BatchData) -> BatchData:
-        outputs: BatchData = forward_pass(variables, batch, jax.random.key(0), True)[0]
-        return outputs
+        return forward_pass(variables, batch, jax.random.key(0), True)[0]
 
     return CompiledStep(predict_step, "prediction")

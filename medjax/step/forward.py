@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,23 @@ from medjax.config import Options
 from medjax.metrics.mean import Mean
 
 
+class ForwardPass(Protocol):
+    """A forward pass as the steps trace it."""
+
+    def __call__(
+        self, variables: Variables, batch: BatchData, key: jax.Array, eval_mode: bool, /
+    ) -> tuple[BatchData, Mean, Variables]:
+        """Return outputs, loss (`Mean.empty` without one) and the collections that changed."""
+        ...
+
+
 def make_forward_pass(
     forward: Forward, options: Options, *, return_loss: bool = True
-) -> Callable[..., Any]:
-    """Return a function that runs `forward` in the precision and loss arithmetic of `options`.
+) -> ForwardPass:
+    """Make a function that runs `forward` in the precision and loss arithmetic of `options`.
 
-    The function is ``forward_pass(variables, batch, key, eval_mode) -> (outputs, Mean,
-    collections)``; it raises ValueError if the component returns no loss though `return_loss`
-    asks for it.
+    The function raises ValueError if the component returns no loss although `return_loss` asks for
+    it.
     """
     bfloat16 = options.precision == "bfloat16"
     matmul_precision = "default" if bfloat16 else "highest"
@@ -50,10 +58,10 @@ def make_forward_pass(
 
 
 def weighed(loss: Mean, options: Options) -> Mean:
-    """Return the loss of a batch in float32, weighed as the options say."""
+    """Convert the loss of a batch to float32 and weigh it as the options say."""
     weight = jnp.asarray(loss.weight, jnp.float32)
     weighs = weight > 0
-    # What weighs nothing counts nothing, be it NaN: torch's mean over no labels is.
+    # A loss without weight does not count, not even NaN, which torch's mean over no labels is.
     total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
     if options.loss_arithmetic == "medkit":
         # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or not.

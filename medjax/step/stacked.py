@@ -1,9 +1,8 @@
-"""Several batches in one call of the device."""
+"""Several batches as one, for several steps in one call of the device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,25 +11,18 @@ import numpy as np
 from medjax.batch import BatchData
 
 
-class Stacked(NamedTuple):
-    """Batches of one shape as one, for as many steps in one call.
-
-    Attributes
-    ----------
-    columns : BatchData
-        With a first axis along which the batches lie.
-    """
-
-    columns: BatchData
-
-
-def stacked(batches: Sequence[BatchData]) -> Stacked | None:
-    """Return batches as one, stacked where they lie; None if they differ in shape.
+def stack(batches: Sequence[BatchData]) -> BatchData | None:
+    """Stack batches along a new first axis, on the host or on the device, where they are.
 
     Parameters
     ----------
     batches : sequence of BatchData
-        Of numpy or JAX arrays.
+        Columns as numpy or JAX arrays.
+
+    Returns
+    -------
+    BatchData or None
+        What `make_train_steps` trains on; None if the batches differ in columns, shapes or dtypes.
     """
     flat = [jax.tree.flatten(batch) for batch in batches]
     kinds = {
@@ -39,13 +31,19 @@ def stacked(batches: Sequence[BatchData]) -> Stacked | None:
     if len(kinds) > 1:
         return None
     (_, structure), *_ = flat
-    columns = zip(*(leaves for leaves, _ in flat), strict=True)
-    return Stacked(jax.tree.unflatten(structure, [_stack(column) for column in columns]))
-
-
-def _stack(column: tuple[Any, ...]) -> Any:
+    columns = [list(column) for column in zip(*(leaves for leaves, _ in flat), strict=True)]
+    on_device = [isinstance(column[0], jax.Array) for column in columns]
     # On the host a copy takes less time than handing over each array by itself.
-    return (_stack_on_device if isinstance(column[0], jax.Array) else np.stack)(column)
+    done = iter(_stack_on_device([c for c, there in zip(columns, on_device, strict=True) if there]))
+    stacked = [
+        next(done) if there else np.stack(column)
+        for column, there in zip(columns, on_device, strict=True)
+    ]
+    batch: BatchData = jax.tree.unflatten(structure, stacked)
+    return batch
 
 
-_stack_on_device = jax.jit(jnp.stack)
+@jax.jit
+def _stack_on_device(columns: list[list[jax.Array]]) -> list[jax.Array]:
+    """Stack all columns in one call, which takes about as long as a call for each of them."""
+    return [jnp.stack(column) for column in columns]

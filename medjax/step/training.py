@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
-from medjax.compiled import CompiledStep
+from medjax.compiled import Compilation, CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.lent import owned
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
 from medjax.state import TrainState
+from medjax.step.due import UPDATE_DUE, split_update_due
 from medjax.step.forward import make_forward_pass
-from medjax.step.stacked import Stacked
-from medjax.step.update import Found, StepStats, make_update
+from medjax.step.separate import SeparateUpdate
+from medjax.step.update import BatchGradients, StepStats, Update, make_update
 
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
@@ -30,13 +31,16 @@ It is the same for batches of all shapes, and compiling it takes half as long as
 batch. Starting a second program takes tens of microseconds, which only a small model would notice.
 """
 
+OneProgram = CompiledStep[[TrainState, BatchData], tuple[TrainState, StepStats]]
+"""A training step that is one program."""
+
 
 class Differentiate(Protocol):
     """Runs a batch forward and backward."""
 
     def __call__(
         self, variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
-    ) -> tuple[BatchData, Mean, Variables, Any]:
+    ) -> tuple[BatchData, Mean, Variables, optax.Updates]:
         """Return outputs, loss, changed collections and gradients.
 
         Parameters
@@ -60,8 +64,8 @@ def make_train_step(
     with_outputs: bool = False,
     separate_update: bool | None = None,
     differentiate: Differentiate | None = None,
-) -> CompiledStep:
-    """Return ``train_step(state, batch, flush) -> (state, StepStats)``.
+) -> OneProgram | SeparateUpdate:
+    """Make ``train_step(state, batch) -> (state, StepStats)``.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ def make_train_step(
     options : Options
         Precision, loss arithmetic and what to do with a batch that is not finite.
     accumulation : int
-        Batches that make one update.
+        Batches that make one update. If more than one, every batch has to be marked by
+        `with_update_due`, the last of an epoch with True.
     mesh : jax.sharding.Mesh
         Mesh of `sharding.make_mesh`.
     with_outputs : bool
@@ -86,68 +91,125 @@ def make_train_step(
 
     Returns
     -------
-    CompiledStep
-        A pure function that takes over (donates) the state it is given. `batch` has one row axis,
-        split over the mesh; `Stacked` batches make as many steps in one call, of which the last
-        gives the stats. `flush` (bool, shape ()) asks for the update even if fewer than
-        `accumulation` batches are waiting, for the last batch of an epoch.
+    OneProgram or SeparateUpdate
+        A pure function that takes over (donates) its state. `batch` has one row axis, split over
+        the mesh.
     """
-    accumulates = accumulation > 1
-    update = make_update(schedule, options, accumulation)
-    differentiate = differentiate or _differentiated(owned(state.apply_fn), options)
-    for_all: dict[str, Any] = {"keeps": tuple(map(owned, state.tx))}  # the step outlives the state
-
-    def gradients(state: TrainState, batch: BatchData) -> tuple[Found, BatchData | None]:
-        key = jax.random.fold_in(state.key, state.batch_step)
-        outputs, loss, collections, found = differentiate(
-            state.variables, batch, key, of_sum=accumulates
-        )
-        return Found(found, loss, collections), outputs if with_outputs else None
-
-    def train_step(
-        state: TrainState, batch: BatchData, flush: jax.Array
-    ) -> tuple[TrainState, StepStats]:
-        found, outputs = gradients(state, batch)
-        state, stats = update(state, found, flush)
-        return state, stats._replace(outputs=outputs)
-
-    def train_steps(
-        state: TrainState, batch: BatchData | Stacked, flush: jax.Array
-    ) -> tuple[TrainState, StepStats]:
-        if not isinstance(batch, Stacked):
-            return train_step(state, batch, flush)
-        nb_steps = jax.tree.leaves(batch)[0].shape[0]
-        flushes = flush & (jnp.arange(nb_steps) == nb_steps - 1)
-        state, stats = jax.lax.scan(
-            lambda state, step: train_step(state, *step), state, (batch.columns, flushes)
-        )
-        return state, jax.tree.map(lambda leaf: leaf[-1], stats)
-
-    layout = sharding.state_shardings(state, mesh)
-    everywhere = sharding.replicated(mesh)
-    compiler_options = _compiler_options(mesh)
-    for_all |= {
-        "donate_argnums": 0,
-        "out_shardings": (layout, everywhere),
-        "compiler_options": compiler_options,
-    }
+    traced = _traced(state, schedule, options, accumulation, differentiate)
+    one_program = _one_program_options(state, mesh)
     if separate_update is None:
         nb_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
         separate_update = nb_parameters >= LARGE
     if not separate_update:
-        return CompiledStep(train_steps, "training", **for_all)
-    # The collections lie as XLA likes: which of them come back is not known yet.
-    found_layout = Found(layout.params, everywhere, None)  # type: ignore[arg-type]
-    return _TwoPrograms(
-        train_steps,
+        return CompiledStep(traced.step(with_outputs=with_outputs), "training", **one_program)
+    layout, everywhere = one_program["out_shardings"]
+    # XLA chooses the layout of the collections: which of them come back is not known yet.
+    gradients_layout = BatchGradients(layout.params, everywhere, None)  # type: ignore[arg-type]
+    compilations: list[Compilation] = []
+    return SeparateUpdate(
         CompiledStep(
-            gradients,
+            traced.gradients(with_outputs=with_outputs),
             "training",
-            out_shardings=(found_layout, everywhere),
-            compiler_options=compiler_options,
+            compilations=compilations,
+            out_shardings=(gradients_layout, everywhere),
+            compiler_options=one_program["compiler_options"],
         ),
-        CompiledStep(update, "training", subject="the update of any batch", **for_all),
-        **for_all,
+        CompiledStep(
+            traced.update,
+            "training",
+            subject="the update of any batch",
+            compilations=compilations,
+            **one_program,
+        ),
+        accumulates=accumulation > 1,
+    )
+
+
+def make_train_steps(
+    state: TrainState,
+    *,
+    schedule: Schedule,
+    options: Options,
+    accumulation: int,
+    mesh: Mesh,
+    differentiate: Differentiate | None = None,
+) -> OneProgram:
+    """Make ``train_steps(state, batches) -> (state, StepStats)``: several steps in one call.
+
+    The parameters are those of `make_train_step`.
+
+    Returns
+    -------
+    OneProgram
+        A pure function that takes over (donates) its state. `batches` is what `stack` returns; the
+        last of them gives the stats, without outputs.
+    """
+    traced = _traced(state, schedule, options, accumulation, differentiate)
+    step = traced.step(with_outputs=False)
+
+    def train_steps(state: TrainState, batches: BatchData) -> tuple[TrainState, StepStats]:
+        state, stats = jax.lax.scan(step, state, batches)
+        return state, jax.tree.map(lambda leaf: leaf[-1], stats)
+
+    return CompiledStep(train_steps, "training", **_one_program_options(state, mesh))
+
+
+class _Gradients(Protocol):
+    def __call__(
+        self, state: TrainState, batch: BatchData, /
+    ) -> tuple[BatchGradients, BatchData | None]: ...
+
+
+class _Step(Protocol):
+    def __call__(self, state: TrainState, batch: BatchData, /) -> tuple[TrainState, StepStats]: ...
+
+
+class _Traced(NamedTuple):
+    """The functions that steps are compiled from."""
+
+    differentiate: Differentiate
+    update: Update
+    accumulates: bool
+
+    def gradients(self, *, with_outputs: bool) -> _Gradients:
+        """Make the first half of a step: the gradients of a batch without its mark."""
+
+        def gradients(
+            state: TrainState, batch: BatchData
+        ) -> tuple[BatchGradients, BatchData | None]:
+            key = jax.random.fold_in(state.key, state.batch_step)
+            outputs, loss, collections, slopes = self.differentiate(
+                state.variables, batch, key, of_sum=self.accumulates
+            )
+            contribution = BatchGradients(slopes, loss, collections)
+            return contribution, outputs if with_outputs else None
+
+        return gradients
+
+    def step(self, *, with_outputs: bool) -> _Step:
+        """Make the step as one function."""
+        gradients_of = self.gradients(with_outputs=with_outputs)
+
+        def train_step(state: TrainState, batch: BatchData) -> tuple[TrainState, StepStats]:
+            columns, due = split_update_due(batch, accumulates=self.accumulates)
+            gradients, outputs = gradients_of(state, columns)
+            state, stats = self.update(state, gradients, due)
+            return state, stats._replace(outputs=outputs)
+
+        return train_step
+
+
+def _traced(
+    state: TrainState,
+    schedule: Schedule,
+    options: Options,
+    accumulation: int,
+    differentiate: Differentiate | None,
+) -> _Traced:
+    return _Traced(
+        differentiate or _differentiated(owned(state.apply_fn), options),
+        make_update(schedule, options, accumulation),
+        accumulation > 1,
     )
 
 
@@ -156,8 +218,10 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
 
     def differentiate(
         variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
-    ) -> tuple[BatchData, Mean, Variables, Any]:
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
+    ) -> tuple[BatchData, Mean, Variables, optax.Updates]:
+        def loss_of(
+            params: optax.Params,
+        ) -> tuple[jax.Array, tuple[BatchData, Mean, Variables]]:
             results = forward_pass({**variables, "params": params}, batch, key, False)
             loss = results[1]
             if of_sum:
@@ -171,42 +235,19 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
     return differentiate
 
 
-class _TwoPrograms(CompiledStep):
-    """A training step whose gradients and whose update are two programs, for single batches.
-
-    Parameters
-    ----------
-    whole : callable
-        The step as one function, for `Stacked` batches.
-    gradients, update : CompiledStep
-        The programs.
-    **jit_options
-        For `whole`.
-    """
-
-    def __init__(
-        self,
-        whole: Callable[..., Any],
-        gradients: CompiledStep,
-        update: CompiledStep,
-        **jit_options: Any,
-    ) -> None:
-        super().__init__(whole, "training", **jit_options)
-        gradients.compilations = update.compilations = self.compilations
-        self._gradients = gradients
-        self._update = update
-
-    def __call__(self, state: TrainState, batch: Any, flush: jax.Array) -> Any:
-        """Run the step."""
-        if isinstance(batch, Stacked):
-            return super().__call__(state, batch, flush)
-        found, outputs = self._gradients(state, batch)
-        state, stats = self._update(state, found, flush)
-        return state, stats._replace(outputs=outputs)
+def _one_program_options(state: TrainState, mesh: Mesh) -> dict[str, Any]:
+    """Return what a program that takes over the state and gives the next one is compiled with."""
+    return {
+        "hides": (UPDATE_DUE,),
+        "keeps": tuple(map(owned, state.tx)),  # the step outlives the state
+        "donate_argnums": 0,
+        "out_shardings": (sharding.state_shardings(state, mesh), sharding.replicated(mesh)),
+        "compiler_options": _compiler_options(mesh),
+    }
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """Return what XLA is told so that gradient checkpointing saves memory on every platform.
+    """Return the options of XLA with which gradient checkpointing saves memory on every platform.
 
     On the CPU it removes the barriers between what is computed first and what is computed again,
     then merges both: the time would be spent and nothing saved.

@@ -1,14 +1,14 @@
 """The update: from the gradients of a batch to the next state.
 
 With accumulation, gradients of the *sum* of the loss are added up and divided by the sum of its
-weights when the update is made, so that N batches of b rows make the same one as N x b rows.
+weights when the update is made, so that N batches of b rows make the same update as one of N x b
+rows.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,13 @@ from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.schedules import Schedule
 from medjax.state import TrainState, Waiting
+from medjax.step.due import Due
+
+Tree = TypeVar("Tree")
 
 
-class Found(NamedTuple):
-    """What a batch says of the parameters.
+class BatchGradients(NamedTuple):
+    """What a batch contributes to an update.
 
     Attributes
     ----------
@@ -32,17 +35,17 @@ class Found(NamedTuple):
     loss : Mean
         Loss of the batch.
     collections : dict
-        The collections that `forward` changed. Under ``"params"`` may lie parameters that it wrote
-        to itself, by their keys in `TrainState.params`; the update is applied to these.
+        The collections that `forward` changed. ``"params"`` may hold parameters that it wrote to
+        itself, by their keys in `TrainState.params`; the update is applied to these.
     """
 
-    gradients: Any
+    gradients: optax.Updates
     loss: Mean
     collections: Variables
 
 
 class StepStats(NamedTuple):
-    """What a training step tells; it outlives the state, whose buffers the next step takes.
+    """Reports on a training step; it outlives the state, whose buffers the next step reuses.
 
     Attributes
     ----------
@@ -55,7 +58,7 @@ class StepStats(NamedTuple):
     stopped_at : jax.Array
         See `TrainState.stopped_at`.
     taken : jax.Array
-        Whether the batch counts, bool, shape (); False when it was left out.
+        Whether the batch counts, bool, shape (); False if it was left out.
     outputs : BatchData or None
         What `forward` returned, if asked for.
     """
@@ -68,10 +71,29 @@ class StepStats(NamedTuple):
     outputs: BatchData | None
 
 
-def make_update(
-    schedule: Schedule, options: Options, accumulation: int
-) -> Callable[[TrainState, Found, jax.Array], tuple[TrainState, StepStats]]:
-    """Return ``update(state, found, flush) -> (state, StepStats)``, without outputs.
+class Update(Protocol):
+    """Makes the next state, traced."""
+
+    def __call__(
+        self, state: TrainState, batch: BatchGradients, due: Due, /
+    ) -> tuple[TrainState, StepStats]:
+        """Return the next state and the stats, without outputs.
+
+        Parameters
+        ----------
+        state : TrainState
+            The state.
+        batch : BatchGradients
+            What the batch contributes.
+        due : array
+            Whether the update is due even if fewer batches than it takes are waiting, bool,
+            shape ().
+        """
+        ...
+
+
+def make_update(schedule: Schedule, options: Options, accumulation: int) -> Update:
+    """Make the update of a run.
 
     Parameters
     ----------
@@ -82,16 +104,16 @@ def make_update(
     accumulates = accumulation > 1
     divisor = accumulation if options.loss_arithmetic == "medkit" else None
 
-    def update(state: TrainState, found: Found, flush: jax.Array) -> tuple[TrainState, StepStats]:
-        loss = found.loss
-        # The slope of a NaN that weighs nothing is NaN, and counts as little.
-        norm = jnp.where(loss.weight > 0, optax.tree.norm(found.gradients), 0.0)
+    def update(state: TrainState, batch: BatchGradients, due: Due) -> tuple[TrainState, StepStats]:
+        loss = batch.loss
+        # The gradient of a NaN that weighs nothing is NaN, and does not count either.
+        norm = jnp.where(loss.weight > 0, optax.tree.norm(batch.gradients), 0.0)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
         taken = finite & (state.stopped_at < 0)
-        state, waiting = _take_batch(state, *found, taken)
+        state, waiting = _take_batch(state, batch, taken)
         state = _note_skipped(state, finite, max_skipped)
-        due = (state.pending >= accumulation) | flush
+        due = (state.pending >= accumulation) | due
         apply = due & (state.gradient_weight > 0) & (state.stopped_at < 0)
         if not accumulates:
             apply = apply & taken
@@ -99,7 +121,9 @@ def make_update(
             apply,
             functools.partial(_update, divisor=divisor, accumulates=accumulates),
             functools.partial(_wait, due=due, accumulates=accumulates),
-            *(state, waiting, rate),
+            state,
+            waiting,
+            rate,
         )
         stats = StepStats(
             state.losses,
@@ -118,12 +142,14 @@ _TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def _take_batch(
-    state: TrainState, gradients: Any, loss: Mean, collections: Variables, taken: jax.Array
+    state: TrainState, batch: BatchGradients, taken: jax.Array
 ) -> tuple[TrainState, Waiting]:
-    """Count the batch and add gradients and loss to those waiting, unless it is to be left out."""
+    """Count the batch and add gradients and loss to those waiting, unless it is left out."""
+    gradients, loss, collections = batch
 
-    def choose(new: Any, old: Any, condition: jax.Array = taken) -> Any:
-        return jax.tree.map(functools.partial(jnp.where, condition), new, old)
+    def choose(new: Tree, old: Tree, condition: jax.Array = taken) -> Tree:
+        chosen: Tree = jax.tree.map(functools.partial(jnp.where, condition), new, old)
+        return chosen
 
     if state.gradients is None:
         waiting, weight = Waiting(gradients, loss.total), loss.weight
@@ -170,7 +196,7 @@ def _update(
     if accumulates:
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
-    # An optimizer may ask for the loss that the gradients are of, as Polyak's step size does.
+    # An optimizer may need the loss that the gradients are of, as Polyak's step size does.
     extra = {} if waiting.loss is None else {"value": waiting.loss / weight}
     updates, opt_state = state.tx.update(
         gradients, state.opt_state._replace(hyperparams=hyperparams), state.params, **extra
@@ -179,7 +205,7 @@ def _update(
         step=state.step + 1,
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
-        gradients=jax.tree.map(jnp.zeros_like, waiting).held if accumulates else None,
+        gradients=jax.tree.map(jnp.zeros_like, waiting).stored if accumulates else None,
         gradient_weight=jnp.zeros_like(state.gradient_weight),
         pending=jnp.zeros_like(state.pending),
     )
@@ -188,9 +214,9 @@ def _update(
 def _wait(
     state: TrainState, waiting: Waiting, rate: jax.Array, *, due: jax.Array, accumulates: bool
 ) -> TrainState:
-    # A group that is due but weighs nothing (all labels ignored) ends without an update.
+    # Batches that are due but weigh nothing (all labels ignored) end without an update.
     del rate
     return state.replace(
-        gradients=waiting.held if accumulates else None,
+        gradients=waiting.stored if accumulates else None,
         pending=jnp.where(due, 0, state.pending),
     )

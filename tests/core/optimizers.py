@@ -207,7 +207,7 @@ def trained(component, batches, mesh, *, options=None, schedule=None, accumulati
         mesh=mesh,
     )
     for batch in batches:
-        state, _ = step(state, sharding.put_batch(batch, mesh), np.asarray(False))
+        state, _ = step(state, sharding.put_batch(batch, mesh))
     assert step.nb_compilations == 1
     return jax.device_get(state.params)
 

@@ -8,7 +8,7 @@ from stepping import POINTS
 from tiny import CLASSES, FEATURES, config, mlp, on_device, points, state_and_step
 
 import medjax
-from medjax import BatchData, Mean, Options, OutOfMemoryError
+from medjax import BatchData, Mean, Options, OutOfMemoryError, with_update_due
 from medjax.compiled import CompiledStep, explaining_memory
 
 DATA = points(16)
@@ -40,7 +40,7 @@ def test_the_step_reuses_the_buffers_of_the_state(accumulation, options):
     component = mlp(optimizer=optax.adamw)._replace(init=wide)
     state, step = state_and_step(component, accumulation=accumulation, options=options)
     batch = on_device(component, POINTS[:1])
-    memory = step.lower(state, batch, jnp.asarray(True)).compile().memory_analysis()
+    memory = step.lower(state, with_update_due(batch, True)).compile().memory_analysis()
     size = sum(map(nbytes, jax.tree.leaves(state)))
     # A rate that is always replaced may not even be read.
     assert size - memory.alias_size_in_bytes <= state.learning_rate.nbytes

@@ -35,7 +35,7 @@ def test_the_rate_is_that_of_the_run_and_all_else_is_the_users():
     )
     seen = []
     for batch in batches(mlp(), 8):
-        state, stats = step(state, batch, jnp.asarray(False))
+        state, stats = step(state, batch)
         inner = state.opt_state.inner_state[0].hyperparams
         seen.append({name: float(value) for name, value in inner.items()})
         assert seen[-1]["learning_rate"] == float(stats.learning_rate)

@@ -18,7 +18,7 @@ from tiny import (
     state_and_step,
 )
 
-from medjax import BatchData, Options, by_step, make_eval_step, make_forward_pass
+from medjax import BatchData, Options, by_step, make_eval_step, make_forward_pass, with_update_due
 from medjax.schedules import reduce_on_plateau
 
 
@@ -47,13 +47,36 @@ def test_a_short_last_group_is_flushed():
     small, _ = run_steps(*state_and_step(component, accumulation=3), batches(component, 4, items))
     large, step = state_and_step(component)
     for part in (items[:12], items[12:]):
-        large, _ = step(large, on_device(component, part), jnp.asarray(True))
+        large, _ = step(large, on_device(component, part))
     assert int(small.step) == 2
     assert_close(params(small), params(large))
     waiting, _ = run_steps(
         *state_and_step(component, accumulation=3), batches(component, 4, items), flush_last=False
     )
     assert (int(waiting.step), int(waiting.pending)) == (1, 2)
+
+
+def test_a_batch_that_may_wait_has_to_say_whether_it_does():
+    component = mlp()
+    state, step = state_and_step(component, accumulation=2)
+    batch = batches(component, 4)[0]
+    with pytest.raises(ValueError, match=r"no entry 'update_due'.*medjax\.with_update_due\(batch"):
+        step(state, batch)
+    state, _ = step(state, with_update_due(batch, False))
+    state, _ = step(state, with_update_due(batch, True))
+    assert (int(state.step), int(state.pending)) == (1, 0)
+    assert "update_due" not in step.compilations[-1].batch
+
+
+def test_a_forward_does_not_see_the_mark():
+    component, seen = mlp(), []
+
+    def forward(variables, batch, key, /, **flags):
+        seen.append(sorted(batch))
+        return component.forward(variables, batch, key, **flags)
+
+    run_steps(*state_and_step(component._replace(forward=forward)), batches(component, 4))
+    assert seen == [["labels", "row_mask", "weights", "x"]]
 
 
 def test_padding_rows_change_nothing():
@@ -68,10 +91,10 @@ def test_the_step_takes_over_the_state():
     component = mlp(optimizer=optax.adam)
     state, step = state_and_step(component)
     batch = batches(component, 4)[0]
-    new, stats = step(state, batch, jnp.asarray(False))
+    new, stats = step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state)))
     assert not batch["x"].is_deleted()
-    newer, _ = step(new, batch, jnp.asarray(False))
+    newer, _ = step(new, batch)
     assert np.isfinite(float(stats.losses.compute()))  # outlives the state it came with
     assert int(newer.step) == 2
 
@@ -92,8 +115,8 @@ def test_dropout_differs_from_batch_to_batch():
     component = mlp(dropout=0.5)
     state, step = state_and_step(component, learning_rate=0.0, with_outputs=True)
     batch = batches(component, 4)[0]
-    state, first = step(state, batch, jnp.asarray(False))
-    state, second = step(state, batch, jnp.asarray(False))
+    state, first = step(state, batch)
+    state, second = step(state, batch)
     assert not same_bits(first.outputs, second.outputs)
 
 
@@ -103,7 +126,7 @@ def test_the_rate_is_that_of_the_update_and_of_the_host():
     state, step = state_and_step(component, schedule=by_step(decay), accumulation=2)
     found = []
     for batch in batches(component, 4):
-        state, stats = step(state, batch, jnp.asarray(False))
+        state, stats = step(state, with_update_due(batch, False))
         found.append(float(stats.learning_rate))
     assert found == pytest.approx([1.0, 1.0, 0.75, 0.75, 0.5, 0.5])
 
@@ -112,7 +135,7 @@ def test_another_learning_rate_compiles_nothing_and_is_used():
     component = mlp()
     batch = batches(component, 4)[0]
     state, step = state_and_step(component, schedule=reduce_on_plateau())
-    state, _ = step(state, batch, jnp.asarray(False))
+    state, _ = step(state, batch)
     before = params(state)
     compiled = []
     jax.monitoring.register_event_duration_secs_listener(
@@ -121,7 +144,7 @@ def test_another_learning_rate_compiles_nothing_and_is_used():
     try:
         rate = jax.device_put(np.float32(0.0), state.learning_rate.sharding)
         compiled.clear()
-        state, stats = step(state.replace(learning_rate=rate), batch, jnp.asarray(False))
+        state, stats = step(state.replace(learning_rate=rate), batch)
         assert compiled == []
     finally:
         jax.monitoring.clear_event_listeners()
@@ -142,8 +165,8 @@ def test_the_count_of_compilations_is_xlas():
     )
     try:
         for batch in inputs:
-            state, _ = step(state, batch, flags[0])
-            state, _ = step(state, batch, flags[1])
+            state, _ = step(state, with_update_due(batch, flags[0]))
+            state, _ = step(state, with_update_due(batch, flags[1]))
         assert step.nb_compilations == len(compiled) == 3
         for batch in inputs:
             evaluate(state.variables, batch)
@@ -168,7 +191,7 @@ def test_the_step_reads_nothing_from_the_device(monkeypatch):
     read.clear()
     with jax.transfer_guard_device_to_host("disallow"):  # heard by accelerators only
         for batch in inputs:
-            state, _ = step(state, batch, flag)
+            state, _ = step(state, with_update_due(batch, flag))
     assert read == []
 
 
@@ -234,7 +257,7 @@ def test_the_norm_is_that_of_the_mean_loss():
         return component.forward({"params": params}, batch, None, **flags)[1].compute()
 
     expected = float(optax.tree.norm(jax.grad(mean_loss)(state.params)))
-    _, stats = step(state, batch, jnp.asarray(True))
+    _, stats = step(state, batch)
     assert float(stats.grad_norm) == pytest.approx(expected, rel=1e-5)
 
 
@@ -265,7 +288,7 @@ def test_a_component_without_a_loss_is_refused():
 
     state, step = state_and_step(component._replace(forward=forward))
     with pytest.raises(ValueError, match=r"The component did not return a 'loss' from the input\."):
-        step(state, on_device(component, POINTS[:4]), jnp.asarray(True))
+        step(state, on_device(component, POINTS[:4]))
 
 
 def test_a_component_without_parameters_is_refused():

@@ -111,12 +111,12 @@ def test_skip_stops_after_too_many_in_a_row():
     state, step = state_and_step(component, options=options)
     found = []
     for batch in with_broken(component, {0, 1, 3, 4, 5}):
-        state, stats = step(state, batch, jnp.asarray(False))
+        state, stats = step(state, batch)
         found.append(int(stats.stopped_at))
     assert found == [-1, -1, -1, -1, -1, 5]
     assert int(state.step) == 1
     frozen = params(state)
-    state, stats = step(state, batches(component, 4)[0], jnp.asarray(True))
+    state, stats = step(state, batches(component, 4)[0])
     assert int(stats.stopped_at) == 5
     assert same_bits(params(state), frozen)
 

@@ -1,14 +1,26 @@
 """Several steps in one dispatch: the same training, in fewer calls."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import config, mlp, points, sentences, tagger
+from tiny import (
+    config,
+    mlp,
+    on_device,
+    one_device,
+    points,
+    run_steps,
+    sentences,
+    state_and_step,
+    tagger,
+)
 
 import medjax
-from medjax import Options, TrainerCallback
+from medjax import Options, TrainerCallback, make_train_steps, stack, with_update_due
 from medjax.compiled import CompiledStep
-from medjax.step import Stacked
+from medjax.schedules import constant
+from medjax.step import UPDATE_DUE
 
 
 def trained(folder, *, data=None, component=None, callback=(), resume=None, options=None, **more):
@@ -30,8 +42,8 @@ def calls_of(monkeypatch):
 
     def counted(step, *args):
         if step.phase == "training":
-            stacked = isinstance(args[1], Stacked)
-            calls.append(jax.tree.leaves(args[1])[0].shape[0] if stacked else 1)
+            mark = args[1][UPDATE_DUE]
+            calls.append(mark.shape[0] if mark.shape else 1)
         return call(step, *args)
 
     monkeypatch.setattr(CompiledStep, "__call__", counted)
@@ -54,6 +66,29 @@ def test_the_training_is_that_of_single_steps(tmp_path, monkeypatch, accumulatio
     for ours, single in zip(found.history, expected.history, strict=True):
         assert ours["train"]["loss"] == pytest.approx(single["train"]["loss"], rel=1e-5)
         assert ours["eval"]["loss"] == pytest.approx(single["eval"]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_several_steps_are_a_function_of_their_own(accumulation):
+    component, options = mlp(dropout=0.3), Options()
+    state, step = state_and_step(component, accumulation=accumulation)
+    settings = {"schedule": constant(), "options": options, "accumulation": accumulation}
+    several = make_train_steps(state, mesh=one_device(), **settings)
+    batches = [on_device(component, points(24)[n : n + 4]) for n in range(0, 20, 4)]
+    marked = [with_update_due(batch, n == 4) for n, batch in enumerate(batches)]
+    found, stats = several(jax.tree.map(jnp.copy, state), stack(marked))
+    expected, last = run_steps(state, step, batches)
+    assert int(found.step) == int(expected.step) == -(-5 // accumulation)
+    assert int(found.pending) == 0
+    assert stats.outputs is None
+    jax.tree.map(
+        lambda ours, single: np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-7),
+        (found.params, stats.losses),
+        (expected.params, last.losses),
+    )
+    assert several.nb_compilations == 1
+    assert several.compilations[0].batch.startswith("labels int32[5,4], row_mask")
+    assert stack([marked[0], on_device(component, points(3))]) is None
 
 
 def test_batches_of_several_shapes_go_one_by_one(tmp_path, monkeypatch):

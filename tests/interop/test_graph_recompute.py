@@ -156,7 +156,7 @@ def step_of(model):
         differentiate=converted.differentiate(options),
     )
     columns = {name: jnp.asarray(value.numpy(), jnp.int32) for name, value in batch.items()}
-    arguments = state, {GRAPH: key, COLUMNS: columns}, jnp.asarray(True)
+    arguments = state, {GRAPH: key, COLUMNS: columns}
     compiled = step.lower(*arguments).compile()
     return compiled(*arguments)[0].params, compiled.memory_analysis().temp_size_in_bytes
 

@@ -190,7 +190,7 @@ def test_medjax_step_follows_torch_and_compiles_once():
             hyperparams = read_hyperparams(optimizer, plan)
             state = state.replace(opt_state=set_hyperparams(state.opt_state, hyperparams))
         batch = {"x": x.numpy(), "y": y.numpy(), "row_mask": np.ones(8, np.float32)}
-        state, _ = step(state, put_batch(batch, mesh), np.asarray(True))
+        state, _ = step(state, put_batch(batch, mesh))
         optimizer.zero_grad()
         (model(x) - y).square().mean().backward()
         optimizer.step()

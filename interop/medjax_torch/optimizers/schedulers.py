@@ -7,12 +7,20 @@ The scheduler is the user's own and sets the parameter groups of the user's opti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medjax_torch.optimizers.groups import rule_of
+
+
+class Scheduler(Protocol):
+    """Anything that can be stepped, such as torch's schedulers."""
+
+    def step(self) -> object:
+        """Move on to the next rate."""
+        ...
 
 
 def build_scheduler(

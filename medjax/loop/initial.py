@@ -1,0 +1,58 @@
+"""The state a run starts from, described before it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import optax
+from jax.sharding import Mesh
+
+from medjax import sharding
+from medjax.component import TrainableComponent
+from medjax.state import TrainState, abstract_state, create_state, create_state_on
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitialState:
+    """Describes a state; see `medjax.state.create_state` for the fields."""
+
+    component: TrainableComponent
+    optimizer: optax.GradientTransformation
+    seed: int
+    learning_rate: float
+    accumulates: bool
+
+    def template(self, mesh: Mesh) -> TrainState:
+        """Make the state on one device, or only its shapes and types for a mesh of several."""
+        make = create_state if mesh.size == 1 else abstract_state
+        return make(
+            self.component,
+            self.optimizer,
+            seed=self.seed,
+            learning_rate=self.learning_rate,
+            accumulates=self.accumulates,
+        )
+
+    def place(self, template: TrainState, mesh: Mesh) -> TrainState:
+        """Lay the state out over a mesh, given its `template` there."""
+        if mesh.size > 1:
+            return self.create(mesh)
+        return self.owned(sharding.put(template, sharding.state_shardings(template, mesh)))
+
+    def create(self, mesh: Mesh) -> TrainState:
+        """Make the state on a mesh."""
+        if mesh.size == 1:
+            return self.place(self.template(mesh), mesh)
+        state = create_state_on(
+            mesh,
+            self.component,
+            self.optimizer,
+            seed=self.seed,
+            learning_rate=self.learning_rate,
+            accumulates=self.accumulates,
+        )
+        return self.owned(state)
+
+    def owned(self, state: TrainState) -> TrainState:
+        """Let `state` keep the functions alive that its stand-ins refer to."""
+        return state.owning(self.component.forward, self.optimizer)

@@ -1,0 +1,53 @@
+"""A training step of two programs: the gradients of a batch, and the update."""
+
+from __future__ import annotations
+
+from medjax.batch import BatchData
+from medjax.compiled import Compilation, CompiledStep
+from medjax.state import TrainState
+from medjax.step.due import Due, split_update_due
+from medjax.step.update import BatchGradients, StepStats
+
+
+class SeparateUpdate:
+    """Runs gradients and update as two programs, of which the second serves batches of all shapes.
+
+    Parameters
+    ----------
+    gradients : CompiledStep
+        Gives the gradients of a batch and the outputs, if they are wanted.
+    update : CompiledStep
+        Makes the next state of them. It shares the record of compilations with `gradients`.
+    accumulates : bool
+        Whether several batches make one update.
+    """
+
+    phase = "training"
+
+    def __init__(
+        self,
+        gradients: CompiledStep[[TrainState, BatchData], tuple[BatchGradients, BatchData | None]],
+        update: CompiledStep[[TrainState, BatchGradients, Due], tuple[TrainState, StepStats]],
+        *,
+        accumulates: bool,
+    ) -> None:
+        self._gradients = gradients
+        self._update = update
+        self._accumulates = accumulates
+
+    @property
+    def compilations(self) -> list[Compilation]:
+        """The compilations of both programs, in order."""
+        return self._gradients.compilations
+
+    @property
+    def nb_compilations(self) -> int:
+        """How often a program was compiled."""
+        return len(self.compilations)
+
+    def __call__(self, state: TrainState, batch: BatchData) -> tuple[TrainState, StepStats]:
+        """Run the step."""
+        columns, due = split_update_due(batch, accumulates=self._accumulates)
+        gradients, outputs = self._gradients(state, columns)
+        state, stats = self._update(state, gradients, due)
+        return state, stats._replace(outputs=outputs)
