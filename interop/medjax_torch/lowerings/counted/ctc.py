@@ -11,7 +11,10 @@ from torch.fx import Node
 from medjax_torch.lowerings import custom_ops as custom_ops
 from medjax_torch.lowerings.counted.table import Call, argument, counts_in, is_plain, need, shape_of
 
-_POSITIONS = {torch.ops.medjax.ctc_nll.default: 1, torch.ops.medjax.ctc_nll_backward.default: 2}
+_POSITIONS: dict[Any, int] = {
+    torch.ops.medjax.ctc_nll.default: 1,
+    torch.ops.medjax.ctc_nll_backward.default: 2,
+}
 """Where the targets are."""
 
 
