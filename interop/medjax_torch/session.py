@@ -174,8 +174,21 @@ class Session:
         return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
 
     def _with_written(self, state: TrainState) -> TrainState:
-        """Put the tensors whose values are not those that were brought into the state."""
+        """Put the tensors whose values are not those that were brought into the state.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has another shape than training began with.
+        """
         tensors = self._content.tensors
+        for name, before in self._brought.items():
+            if tensors[name].shape != before.shape:
+                raise ValueError(
+                    f"{name} was given the shape {tuple(tensors[name].shape)} while it was "
+                    f"trained; expected {before.shape}. Write values of the same shape, or change "
+                    "the component before train()."
+                )
         written = {
             name: narrow(name, current)
             for name, before in self._brought.items()

@@ -174,6 +174,18 @@ def test_a_replaced_parameter_is_refused_by_name(tmp_path):
         train(medjax_torch, tmp_path, Classifier(), callbacks)
 
 
+def test_a_parameter_of_another_shape_is_refused_by_name(tmp_path):
+    def callbacks(component, trainer):
+        def on_epoch_begin(epoch):
+            if epoch == 2:
+                component.model[0].weight.data = torch.zeros(2)
+
+        return {"on_epoch_begin": on_epoch_begin}
+
+    with pytest.raises(ValueError, match=r"weight was given the shape \(2,\)"):
+        train(medjax_torch, tmp_path, Classifier(), callbacks)
+
+
 def test_an_error_of_a_callback_is_not_hidden_by_writing_weights_back(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):
