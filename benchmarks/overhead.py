@@ -136,7 +136,7 @@ def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
     return [bare for bare, _ in pairs], [ours for _, ours in pairs]
 
 
-def compare_whole(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
+def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
     """Return seconds a step of a bare loop that makes its batches, and of `medjax.train`."""
     mesh = medjax.sharding.make_mesh()
     state, step = bare_state(mesh)
@@ -190,7 +190,7 @@ def main() -> None:
     DATA.extend({"x": x, "y": int(y)} for x, y in zip(inputs, classes, strict=True))
     print(f"jax {jax.__version__}, {jax.devices()[0].platform}, {platform.processor() or 'CPU'}")
     show("loop", *compare_loops(args.steps, args.repeats))
-    show("whole", *compare_whole(args.steps, args.repeats))
+    show("whole", *compare_runs(args.steps, args.repeats))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.readers import read_documents
+from medjax.text.readers import read_documents
 
 
 def main() -> None:

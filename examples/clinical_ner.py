@@ -18,8 +18,8 @@ import medjax
 from medjax.components import TokenClassification
 from medjax.data import epoch_order
 from medjax.metrics import entity_confusion, format_confusion, format_scores
-from medjax.readers import format_of, read_documents
 from medjax.text import Document, Entity, split_sentences
+from medjax.text.readers import format_of, read_documents
 
 SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
 SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}

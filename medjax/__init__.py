@@ -13,6 +13,7 @@ from medjax.callbacks import (
     TensorBoardWriter,
     TrainerCallback,
 )
+from medjax.callbacks.plots import plot_history
 from medjax.checkpoint import (
     CheckpointError,
     CheckpointStore,
@@ -21,12 +22,10 @@ from medjax.checkpoint import (
     best_checkpoint,
     last_checkpoint,
 )
-from medjax.compiled import OutOfMemoryError
 from medjax.component import ExpandedData, TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import ItemError, WorkerError, epoch_order, get_dataloader, item_rng
 from medjax.distributed import initialize_distributed
-from medjax.heap import keep_memory
 from medjax.loop import (
     Groups,
     RunRequest,
@@ -39,9 +38,9 @@ from medjax.loop import (
     training_epoch,
     update_learning_rate,
 )
+from medjax.loop.monitor import NonFiniteError
 from medjax.metrics import Accuracy, Mean, MetricsComputer, SpanMetrics
-from medjax.monitor import NonFiniteError
-from medjax.plots import plot_history
+from medjax.runtime import OutOfMemoryError, keep_memory
 from medjax.schedules import Schedule, by_epoch, by_step, reduce_on_plateau, with_warmup
 from medjax.state import TrainState
 from medjax.step import (

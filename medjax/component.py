@@ -18,7 +18,7 @@ import optax
 
 from medjax.batch import BatchData
 from medjax.metrics.mean import Mean
-from medjax.reads import reads
+from medjax.runtime.reads import reads
 
 Variables = dict[str, Any]
 """Flax variable collections: ``params`` and any others of the model, such as ``batch_stats``."""
@@ -217,7 +217,7 @@ class Expand(Protocol):
         ...
 
 
-class _Slots(NamedTuple):
+class _ComponentFields(NamedTuple):
     init: Init
     preprocess: Preprocess
     collate: Collate
@@ -228,7 +228,7 @@ class _Slots(NamedTuple):
     expand: Expand | None = None
 
 
-class TrainableComponent(_Slots):
+class TrainableComponent(_ComponentFields):
     """A model, its data preparation and its optimizer, as a record of functions.
 
     A component caches the programs that were compiled for it. Training it again with the same

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from medjax.heap import run_in_calling_thread
+from medjax.runtime.allocator import run_in_calling_thread
 
 __all__ = [
     "bytes_per_device",
@@ -45,7 +45,7 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         (plain data parallelism); the number of devices splits it over all of them.
     devices : sequence of jax.Device, optional
         Devices to use; by default all. If JAX has not initialised its devices before, the CPU will
-        run programs in the thread that calls them; see `medjax.heap`.
+        run programs in the thread that calls them; see `medjax.runtime.allocator`.
 
     Raises
     ------

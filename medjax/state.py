@@ -19,8 +19,8 @@ from medjax import distributed, sharding
 from medjax import optimizer as optimizer_rules
 from medjax.component import Init, TrainableComponent, Variables
 from medjax.config import Options
-from medjax.lent import lent
 from medjax.metrics.mean import Mean
+from medjax.runtime.lent import lent
 
 
 class Waiting(NamedTuple):
@@ -51,8 +51,8 @@ class TrainState(train_state.TrainState):
     second is larger. Every random number is derived from `key` and `batch_step`.
 
     The static fields `apply_fn` and `tx` are stand-ins that do not own their functions (see
-    `medjax.lent`). The state that `create_state` or `train` returns keeps the functions alive; a
-    state that came out of a transformation of JAX relies on the component, which keeps the
+    `medjax.runtime.lent`). The state that `create_state` or `train` returns keeps the functions
+    alive; a state that came out of a transformation of JAX relies on the component, which keeps the
     optimizers of its states.
 
     Attributes

@@ -23,3 +23,28 @@ def traces():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# What the tests of these folders compile, hundreds of tiny programs, runs a few times each.
+QUICKLY = {
+    "tests",
+    "callbacks",
+    "checkpoint",
+    "data",
+    "distributed",
+    "loop",
+    "optimizer",
+    "runtime",
+    "step",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly(request):
+    if request.path.parent.name not in QUICKLY:
+        yield
+        return
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

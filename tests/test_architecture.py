@@ -1,4 +1,4 @@
-"""The house: which room may import which, and what importing medjax does not do."""
+"""The house: which room may import which, in both packages, and what importing them does not do."""
 
 import ast
 import subprocess
@@ -9,49 +9,63 @@ import pytest
 
 import medjax
 
-# A room is a module or a package of medjax. It imports rooms of a lower rank only; lazy imports
-# and those for type checking count as well.
+# A room is a module or a package at the top of medjax or medjax_torch. It imports rooms of a lower
+# rank only; lazy imports and those for type checking count as well.
 RANKS = {
-    "config": 0,  # what a run is asked for
-    "batch": 0,  # columns with one entry per row
-    "text": 0,  # documents and entities
-    "tagging": 0,  # BIO and its kin
-    "columns": 0,  # what a metrics computer keeps, as JSON
-    "plots": 0,  # histories as figures
-    "preemption": 0,  # signals; knows jax and no room
-    "schedules": 0,  # learning rates
-    "compiled": 0,  # what was compiled, and memory that was out; knows jax and no room
-    "compilation": 0,  # compiled programs on disk; knows jax and no room
-    "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
-    "lent": 0,  # functions held without being owned; knows no room
-    "reads": 0,  # what functions read from outside; knows no room
-    "heap": 0,  # memory that the process keeps; knows jax and no room
-    "models": 0,  # encoders; know parameters and no training
-    "alignment": 1,  # entities to tokens: tagging, text
-    "readers": 1,  # files to documents: tagging, text
-    "metrics": 1,  # Mean and scores: batch, tagging
-    "optimizer": 1,  # any optimizer of optax with the options around it: config
-    "sharding": 1,  # where a batch lies: batch, heap
-    "checkpoint": 1,  # any pytree and a JSON record: distributed
-    "callbacks": 1,  # what happens beside training: config
-    "progress": 2,  # where a run is: checkpoint, columns, schedules
-    "component": 2,  # the contract: batch, metrics
-    "data": 3,  # dataset to device: component, sharding
-    "state": 3,  # what a step changes: component
-    "scores": 4,  # outputs to scores: data
-    "step": 4,  # the only place that compiles: state
-    "monitor": 5,  # what the host knows of the steps: step
-    "loop": 6,  # the order of events
-    "components": 6,  # ready components; know the contract and no loop
-    "__init__": 7,  # the facade; nothing imports it
+    "medjax": {
+        "config": 0,  # what a run is asked for
+        "batch": 0,  # columns with one entry per row
+        "text": 0,  # documents, entities as tags, readers
+        "schedules": 0,  # learning rates
+        "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
+        "runtime": 0,  # compiler, process, allocator; knows jax and no room
+        "models": 0,  # encoders; know parameters and no training
+        "metrics": 1,  # Mean and scores: batch, text
+        "optimizer": 1,  # any optimizer of optax with the options around it: config, runtime
+        "sharding": 1,  # where a batch lies: runtime
+        "checkpoint": 1,  # any pytree, and where a run is: distributed, schedules
+        "callbacks": 1,  # what happens beside training: config
+        "component": 2,  # the contract: batch, metrics, runtime
+        "data": 3,  # dataset to device: component, sharding
+        "state": 3,  # what a step changes: component, optimizer
+        "step": 4,  # the steps: state
+        "loop": 5,  # the order of events
+        "components": 5,  # ready components; know the contract and no loop
+        "__init__": 6,  # the facade; nothing imports it
+    },
+    "medjax_torch": {
+        "checkpoints": 0,  # files of a checkpoint that torch reads
+        "options": 0,  # what medkit's configuration lacks
+        "callbacks": 0,  # medkit's module
+        "trainer_config": 0,  # medkit's module
+        "utils": 0,  # medkit's module
+        "component_state": 0,  # what a component holds and where; knows torch and no room
+        "trainable_component": 1,  # medkit's module: utils
+        "graph": 1,  # forward and backward as one graph: component_state
+        "lowerings": 2,  # aten in JAX: graph
+        "batches": 2,  # loaders, padding, arrays: graph
+        "optimizers": 3,  # torch's optimizers in JAX: lowerings
+        "verification": 3,  # JAX against torch: batches, lowerings
+        "conversion": 4,  # a component as medjax's: optimizers, verification
+        "session": 5,  # a run of a component: conversion
+        "trainer": 6,  # medkit's class: session
+        "__init__": 7,  # the facade; nothing imports it
+    },
 }
-ROOT = Path(medjax.__file__).parent
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+REPOSITORY = Path(medjax.__file__).parents[1]
+ROOTS = {"medjax": REPOSITORY / "medjax", "medjax_torch": REPOSITORY / "interop" / "medjax_torch"}
+FILES = sorted(path for root in ROOTS.values() for path in root.rglob("*.py"))
+
+
+def name_of(path):
+    """Return how tests of a file are called."""
+    return str(path.relative_to(REPOSITORY))
 
 
 def module_of(path):
-    parts = path.with_suffix("").parts
-    return ".".join(("medjax", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+    package = next(name for name, root in ROOTS.items() if path.is_relative_to(root))
+    parts = path.relative_to(ROOTS[package]).with_suffix("").parts
+    return ".".join((package, *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
 MODULES = {module_of(path): path for path in FILES}
@@ -62,32 +76,45 @@ def room_of(module):
 
 
 def imports_of(path):
-    """Return the modules of medjax that a file imports, wherever in it."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+    """Return the modules of its own package that a file imports, wherever in it."""
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                found.add(whole if whole in MODULES else node.module)
-    return {name for name in found if name.split(".")[0] == "medjax"}
+                module = f"{node.module}.{alias.name}"
+                imported.add(module if module in MODULES else node.module)
+    package = module_of(path).split(".")[0]
+    return {name for name in imported if name.split(".")[0] == package}
 
 
-def test_every_room_has_a_rank():
-    assert {room_of(module) for module in MODULES} == set(RANKS)
+@pytest.mark.parametrize("package", RANKS)
+def test_every_room_has_a_rank(package):
+    rooms = {room_of(module) for module in MODULES if module.split(".")[0] == package}
+    assert rooms == set(RANKS[package])
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_room_imports_lower_rooms_only(path):
-    room = room_of(module_of(path))
+    module = module_of(path)
+    room, ranks = room_of(module), RANKS[module.split(".")[0]]
     for imported in imports_of(path):
         assert imported in MODULES, f"{path} imports {imported}, which is not there"
         other = room_of(imported)
-        assert other == room or RANKS[other] < RANKS[room], (
-            f"medjax/{path} (rank {RANKS[room]}) imports {imported} (rank {RANKS[other]})"
+        assert other == room or ranks[other] < ranks[room], (
+            f"{name_of(path)} (rank {ranks[room]}) imports {imported} (rank {ranks[other]})"
         )
+
+
+def test_medjax_does_not_know_the_drop_in():
+    for path in ROOTS["medjax"].rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in {"medjax_torch", "torch"} for name in names), path
 
 
 def test_no_module_imports_itself_over_others():
@@ -118,7 +145,7 @@ def test_no_module_imports_itself_over_others():
 
 def run_python(code):
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -156,19 +183,14 @@ def at_import(node):
             yield from at_import(child)
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_module_reads_the_environment_when_it_is_imported(path):
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {getattr(node, "attr", getattr(node, "id", None)) for node in at_import(tree)}
     assert not names & {"environ", "getenv"}
 
 
-SOURCES = [
-    path for root in ("medjax", "interop") for path in sorted((ROOT.parent / root).rglob("*.py"))
-]
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT.parent)))
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_call_packs_its_arguments_to_please_the_formatter(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     packed = [

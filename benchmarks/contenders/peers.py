@@ -120,19 +120,19 @@ def _lightning(task: Task, clock: Clock) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.model = task.model
-            self.found: list[Any] = []
+            self.predicted: list[Any] = []
             self.true: list[Any] = []
 
         def training_step(self, batch: Any, number: int) -> torch.Tensor:
             return self.model(**batch).loss
 
         def validation_step(self, batch: Any, number: int) -> None:
-            self.found.append(self.model(**batch).logits.argmax(-1).cpu().numpy())
+            self.predicted.append(self.model(**batch).logits.argmax(-1).cpu().numpy())
             self.true.append(batch["labels"].cpu().numpy())
 
         def on_validation_epoch_end(self) -> None:
-            clock.epoch(task.score(self.found, self.true))
-            self.found, self.true = [], []
+            clock.epoch(task.score(self.predicted, self.true))
+            self.predicted, self.true = [], []
 
         def configure_optimizers(self) -> Any:
             return torch.optim.AdamW(self.model.parameters(), lr=work.learning_rate)

@@ -30,7 +30,7 @@ def train(name: str, work: Work) -> list[float]:
     return runs[name](work, model)
 
 
-def now() -> float:
+def synchronized_time() -> float:
     """Return the time when torch's device has done all that it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -48,7 +48,7 @@ def _loop(work: Work, model: Any) -> list[float]:
         autocast = torch.autocast(device.type, torch.bfloat16)
     seconds = []
     for _ in range(work.epochs):
-        began = now()
+        began = synchronized_time()
         for batch in loader:
             batch = {column: values.to(device) for column, values in batch.items()}
             with autocast:
@@ -56,7 +56,7 @@ def _loop(work: Work, model: Any) -> list[float]:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-        seconds.append(now() - began)
+        seconds.append(synchronized_time() - began)
     return seconds
 
 
@@ -65,10 +65,10 @@ def _hf_trainer(work: Work, model: Any) -> list[float]:
 
     class Marks(transformers.TrainerCallback):
         def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-            marks.append(now())
+            marks.append(synchronized_time())
 
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
-            marks.append(now())
+            marks.append(synchronized_time())
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(

@@ -20,24 +20,25 @@ from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.checkpoint.restore import free_path
 from medjax.loop.train import open_run, train_epochs
-from medjax.preemption import ends_briefly
+from medjax.runtime.preemption import ends_briefly
 from medjax_torch.batches import close_workers, make_dataloader
 from medjax_torch.callbacks import DefaultPrinterCallback
 from medjax_torch.checkpoints import CONFIG_NAME as CONFIG_NAME
 from medjax_torch.checkpoints import OPTIMIZER_NAME as OPTIMIZER_NAME
 from medjax_torch.checkpoints import SCHEDULER_NAME as SCHEDULER_NAME
 from medjax_torch.checkpoints import is_of_medkit, read_torch_files, write_plain
-from medjax_torch.component import ConvertedComponent
-from medjax_torch.contract import check_arguments, check_metrics, check_optimizer, check_result
-from medjax_torch.cost import ConversionCost
-from medjax_torch.device import CPU, on_host
-from medjax_torch.evaluation import evaluate
+from medjax_torch.component_state.device import CPU, on_host
+from medjax_torch.conversion import BatchAdapter, ConversionCost, ConvertedComponent
 from medjax_torch.optimizers import end_epoch
-from medjax_torch.optimizers.schedules import build_schedule
+from medjax_torch.optimizers.schedule_builder import build_schedule
 from medjax_torch.options import Options
-from medjax_torch.preparation import Preparation
-from medjax_torch.run import TorchRun
-from medjax_torch.start import start
+from medjax_torch.session import TorchRun, evaluate, set_up
+from medjax_torch.session.contract import (
+    check_arguments,
+    check_metrics,
+    check_optimizer,
+    check_result,
+)
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
 from medjax_torch.utils import BatchData, MetricsComputer
@@ -141,7 +142,7 @@ class Trainer:
         self.best_checkpoint: Path | None = None
         self.last_checkpoint: Path | None = None
         self._run: TorchRun | None = None
-        self._preparation: Preparation | None = None
+        self._preparation: BatchAdapter | None = None
 
     def _configure_optimizer(self) -> None:
         self.optimizer = self.component.configure_optimizer(self.config.learning_rate)
@@ -290,7 +291,7 @@ class Trainer:
         if type(self).evaluation_epoch is Trainer.evaluation_epoch:
             check_metrics(self)
         with open_run(self.config, self.options) as (store, preemption):
-            run = start(self, store, preemption, resume)
+            run = set_up(self, store, preemption, resume)
             with self._during(run):
                 session = run.session
                 _, progress = train_epochs(run.parts, run.phases, session.state, session.progress)
@@ -303,7 +304,7 @@ class Trainer:
         """The number of graphs traced and compiled so far, and the time spent on it."""
         return self.prepare().cost
 
-    def prepare(self) -> Preparation:
+    def prepare(self) -> BatchAdapter:
         """Return the converted component; convert it again only if its tensors were replaced."""
         if self._preparation is None or not self._preparation.converted.is_current():
             converted = ConvertedComponent(
@@ -316,7 +317,7 @@ class Trainer:
                 may_skip=self.options.on_non_finite == "skip",
             )
             mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
-            self._preparation = Preparation(converted, self.options, mesh)
+            self._preparation = BatchAdapter(converted, self.options, mesh)
         return self._preparation
 
     @contextlib.contextmanager

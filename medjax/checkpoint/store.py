@@ -38,7 +38,7 @@ from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import Entry
 from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
 
-__all__ = ["CONFIG", "CheckpointStore", "Found"]
+__all__ = ["CONFIG", "CheckpointStore", "ResumePoint"]
 
 logger = logging.getLogger("medjax")
 
@@ -49,7 +49,7 @@ _PATIENCE = 20.0  # seconds for a save in flight when this process, of several, 
 _STAGING, _TRASH = ".saving-", ".deleting-"
 
 
-class Found(NamedTuple):
+class ResumePoint(NamedTuple):
     """A checkpoint to resume from.
 
     Attributes
@@ -374,12 +374,12 @@ class CheckpointStore:
         if not alone:
             distributed.exchange("saved")
 
-    def find(self, resume: str | Path) -> Found | None:
+    def find(self, resume: str | Path) -> ResumePoint | None:
         """Return the checkpoint to resume from; see `medjax.checkpoint.restore.choose`."""
         chosen = choose(self.folder, resume)
-        return None if chosen is None else Found(chosen, read_record(chosen))
+        return None if chosen is None else ResumePoint(chosen, read_record(chosen))
 
-    def load(self, checkpoint: Found, state: Any, shardings: Any) -> Any:
+    def load(self, checkpoint: ResumePoint, state: Any, shardings: Any) -> Any:
         """Read the state of a checkpoint, with the shapes and dtypes of `state`.
 
         A run that resumes from its newest checkpoint keeps its identity. From an older checkpoint,
@@ -387,7 +387,7 @@ class CheckpointStore:
 
         Parameters
         ----------
-        checkpoint : Found
+        checkpoint : ResumePoint
             From `find`.
         state : pytree
             The expected arrays, or their shapes and dtypes.

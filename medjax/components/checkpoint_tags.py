@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medjax.models import read_labels
-from medjax.tagging import TagError, labels_of, scheme_of, standard_tags, tag_names
+from medjax.text.tagging import TagError, labels_of, scheme_of, standard_tags, tag_names
 
 __all__ = ["choose_tags", "known_tags"]
 

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from medjax.alignment import Word, entities_to_tags, tokens_to_words
 from medjax.component import ExpandedData
 from medjax.components.unreachable import INSIDE, Unreachable, find_unreachable, unreachable_note
 from medjax.components.windows import Window, split_windows
 from medjax.metrics import GOLD, IGNORED, Gold
 from medjax.models.tokenizer import Tokenizer
-from medjax.tagging import OUTSIDE, labels_of, tag_names
 from medjax.text import Document
+from medjax.text.alignment import Word, entities_to_tags, tokens_to_words
+from medjax.text.tagging import OUTSIDE, labels_of, tag_names
 
 __all__ = [
     "DocumentReader",

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from medjax.alignment import Word
 from medjax.batch import BatchData
 from medjax.component import Collate, Variables
 from medjax.components.documents import DocumentReader
@@ -16,8 +15,9 @@ from medjax.components.windows import Window
 from medjax.config import Options
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.metrics import GOLD, IGNORED
-from medjax.tagging import tags_to_spans
 from medjax.text import Entity
+from medjax.text.alignment import Word
+from medjax.text.tagging import tags_to_spans
 
 __all__ = ["predict_entities"]
 

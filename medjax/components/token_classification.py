@@ -39,8 +39,8 @@ from medjax.models import (
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.step import make_predict_step
-from medjax.tagging import labels_of
 from medjax.text import Document, Entity
+from medjax.text.tagging import labels_of
 
 __all__ = ["TokenClassification"]
 
@@ -367,8 +367,8 @@ class TokenClassification:
         batch_size : int
             Number of windows that are passed to the model at once.
         rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-            How entities are read from tags; see `medjax.tagging.tags_to_spans`. `SpanMetrics` has
-            the same default.
+            How entities are read from tags; see `medjax.text.tagging.tags_to_spans`. `SpanMetrics`
+            has the same default.
         options : Options, optional
             Only `precision` is used. Pass the options of an evaluation to get the entities that it
             scored.

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from medjax.alignment import Word, entities_to_spans, spans_to_entities
-from medjax.tagging import spans_to_tags, tags_to_spans
 from medjax.text import Document, Entity
+from medjax.text.alignment import Word, entities_to_spans, spans_to_entities
+from medjax.text.tagging import spans_to_tags, tags_to_spans
 
 __all__ = ["INSIDE", "Unreachable", "find_unreachable", "unreachable_note"]
 

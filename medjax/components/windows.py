@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from medjax.alignment import Word
 from medjax.models.tokenizer import Encoding
+from medjax.text.alignment import Word
 
 __all__ = ["Window", "split_windows"]
 

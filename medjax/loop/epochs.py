@@ -15,12 +15,12 @@ import numpy as np
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.callbacks import as_callback_list
-from medjax.compiled import explaining_memory
 from medjax.component import Variables
 from medjax.data import Batch, Batches
-from medjax.monitor import LossSum, NonFiniteError, StepMonitor
+from medjax.loop.monitor import LossSum, NonFiniteError, StepMonitor
+from medjax.loop.scores import Scores
+from medjax.runtime.jit import explaining_memory
 from medjax.schedules import Schedule, ScheduleState
-from medjax.scores import Scores
 from medjax.state import TrainState
 from medjax.step import EvalStep, StepStats, TrainStep, stack, with_update_due
 

@@ -9,12 +9,12 @@ from medjax.callbacks import as_callback_list
 from medjax.component import TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
-from medjax.heap import keep_memory
 from medjax.loop.contract import check_arguments
 from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.loop.request import RunRequest
+from medjax.loop.scores import Scores, Unpadder
 from medjax.metrics.computer import MetricsComputer
-from medjax.scores import Scores, Unpadder
+from medjax.runtime import keep_memory
 from medjax.step import make_eval_step
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from medjax import sharding
+from medjax.checkpoint.progress import Progress
 from medjax.data import Batches
 from medjax.loop.epochs import (
     Metrics,
@@ -18,10 +19,9 @@ from medjax.loop.epochs import (
 )
 from medjax.loop.run import Run
 from medjax.loop.save import save
+from medjax.loop.scores import Scores
 from medjax.metrics.mean import Mean
-from medjax.progress import Progress
 from medjax.schedules import ScheduleState
-from medjax.scores import Scores
 from medjax.state import TrainState
 
 

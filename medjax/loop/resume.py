@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore, MismatchError
-from medjax.checkpoint.store import Found
+from medjax.checkpoint.progress import Progress, tell_of_other_data
+from medjax.checkpoint.store import ResumePoint
 from medjax.loop.request import RunRequest
-from medjax.progress import Progress, tell_of_other_data
 from medjax.schedules import ScheduleState, resumed
 from medjax.state import TrainState, dropout_key, none_waiting
 
@@ -164,7 +164,7 @@ def _warn(text: str) -> None:
 
 def restore_state(
     store: CheckpointStore,
-    checkpoint: Found,
+    checkpoint: ResumePoint,
     state: TrainState,
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
@@ -178,7 +178,7 @@ def restore_state(
     ----------
     store : CheckpointStore
         Reads it.
-    checkpoint : Found
+    checkpoint : ResumePoint
         The checkpoint. It is at the end of an epoch if only one of it and this run sums gradients.
     state : TrainState
         The state of a new run; shapes and types suffice.

@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 from medjax.batch import BatchData
 from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.progress import Progress
 from medjax.checkpoint.space import bytes_of
-from medjax.compiled import Compilation, Compiled
 from medjax.data import Batch, Batches
 from medjax.loop.epochs import Groups
 from medjax.loop.plan import Plan
 from medjax.loop.request import RunRequest
-from medjax.preemption import Preemption
-from medjax.progress import Progress
-from medjax.scores import Scores
+from medjax.loop.scores import Scores
+from medjax.runtime import Compilation
+from medjax.runtime.jit import Compiled
+from medjax.runtime.preemption import Preemption
 from medjax.state import TrainState
 from medjax.step import EvalStep, TrainStep
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.progress import Progress, progress_record
 from medjax.loop.request import RunRequest
-from medjax.progress import Progress, progress_record
 from medjax.state import TrainState
 
 

@@ -21,22 +21,21 @@ from jax.sharding import Mesh
 from medjax import distributed, sharding
 from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore, Entry
+from medjax.checkpoint.progress import Progress
 from medjax.checkpoint.retention import best
-from medjax.compilation import cached
-from medjax.compiled import Compilation
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
-from medjax.heap import keep_memory
 from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.epochs import Metrics
 from medjax.loop.phases import Phases, RunPhases
 from medjax.loop.request import RunRequest, all_callbacks
 from medjax.loop.run import Run
-from medjax.loop.start import start
+from medjax.loop.setup import set_up
 from medjax.metrics.computer import MetricsComputer
-from medjax.preemption import Preemption, ends_briefly
-from medjax.progress import Progress
+from medjax.runtime import Compilation, keep_memory
+from medjax.runtime.compilation_cache import cached
+from medjax.runtime.preemption import Preemption, ends_briefly
 from medjax.schedules import Schedule, as_schedule
 from medjax.state import TrainState
 
@@ -146,7 +145,7 @@ def train(
         resume=resume,
     )
     with open_run(config, options) as (store, preemption), contextlib.ExitStack() as at_end:
-        run, state, progress = start(request, train_data, eval_data, store, preemption, at_end)
+        run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
         owners = state.owners
         state, progress = train_epochs(run, RunPhases(run), state, progress)
         return TrainResult(

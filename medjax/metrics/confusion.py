@@ -51,7 +51,7 @@ def label_confusion(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> Conf
     y_true, y_pred : sequence of sequences of str
         True and predicted tags of each sentence.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags; see `medjax.tagging.tags_to_spans`.
+        How spans are read from tags; see `medjax.text.tagging.tags_to_spans`.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import numpy as np
 
 from medjax.metrics._columns import IGNORED, labels_and_predictions, real_rows
 from medjax.metrics.spans import entity_scores, span_pairs, with_accuracy
-from medjax.tagging import check_rule, split_tag, tags_to_spans
+from medjax.text.tagging import check_rule, split_tag, tags_to_spans
 
 __all__ = ["GOLD", "Gold", "SpanMetrics"]
 
@@ -53,7 +53,7 @@ class SpanMetrics:
     Parameters
     ----------
     tags : sequence of str
-        Name of each tag id, as `medjax.tagging.tag_names` returns them.
+        Name of each tag id, as `medjax.text.tagging.tag_names` returns them.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags. medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
         ``"bilou"``.

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medjax.tagging import TokenSpan, check_rule, tags_to_spans
+from medjax.text.tagging import TokenSpan, check_rule, tags_to_spans
 
 __all__ = ["AVERAGES", "MEASURES", "Spans", "Tags", "entity_scores", "span_scores"]
 
@@ -48,7 +48,7 @@ def span_scores(y_true: Tags, y_pred: Tags, rule: str = "conlleval") -> dict[str
     y_true, y_pred : sequence of sequences of str
         True and predicted tags of each sentence.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
-        How spans are read from tags; see `medjax.tagging.tags_to_spans`.
+        How spans are read from tags; see `medjax.text.tagging.tags_to_spans`.
 
     Returns
     -------

@@ -13,12 +13,12 @@ import numpy as np
 import optax
 
 from medjax.config import Options
-from medjax.lent import owned
 from medjax.optimizer.dataflow import depend_on
 from medjax.optimizer.decay import decays
 from medjax.optimizer.probe import Probe, probe, update_with_rate
 from medjax.optimizer.rate import Configure
 from medjax.optimizer.refusals import as_transformation
+from medjax.runtime.lent import owned
 
 __all__ = ["make_optimizer", "uses_value"]
 

@@ -7,10 +7,10 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
-from medjax.compiled import CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
+from medjax.runtime import CompiledStep
 from medjax.step.forward import make_forward_pass
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from medjax.batch import BatchData
-from medjax.compiled import Compiled
 from medjax.component import Variables
 from medjax.metrics.mean import Mean
+from medjax.runtime.jit import Compiled
 from medjax.state import TrainState
 from medjax.step.update import StepStats
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medjax.batch import BatchData
-from medjax.compiled import Compilation, CompiledStep
+from medjax.runtime import Compilation, CompiledStep
 from medjax.state import TrainState
 from medjax.step.due import Due, split_update_due
 from medjax.step.update import BatchGradients, StepStats

@@ -12,11 +12,11 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import BatchData
-from medjax.compiled import Compilation, CompiledStep
 from medjax.component import Forward, Variables
 from medjax.config import Options
-from medjax.lent import owned
 from medjax.metrics.mean import Mean
+from medjax.runtime import Compilation, CompiledStep
+from medjax.runtime.lent import owned
 from medjax.schedules import Schedule
 from medjax.state import TrainState
 from medjax.step.due import UPDATE_DUE, split_update_due

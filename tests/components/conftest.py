@@ -10,8 +10,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from medjax.models import EncoderConfig, TokenClassifier, write_checkpoint
-from medjax.readers import read_documents
-from medjax.tagging import tag_names
+from medjax.text.readers import read_documents
+from medjax.text.tagging import tag_names
 
 CORPUS = Path(__file__).parents[2] / "examples" / "data" / "synthetic_clinical"
 LABELS = ("Problem", "Test", "Treatment")

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 import medjax
-from medjax.alignment import tokens_to_words
 from medjax.components import TokenClassification
 from medjax.components.windows import split_windows
 from medjax.text import Document, Entity
+from medjax.text.alignment import tokens_to_words
 
 LABELS = ["Problem", "Test", "Treatment"]
 

@@ -152,10 +152,10 @@ def test_every_part_is_covered():
     elsewhere = {"apply_fn", "tx", "opt_state", "skipped", "skipped_in_row", "stopped_at"}
     elsewhere |= {"learning_rate"}  # set again by what the schedule says
     assert state - elsewhere == set(STATE)
-    from medjax.progress import Progress
+    from medjax.checkpoint.progress import Progress
 
     names = {name.split(".")[0] for name in OF_PROGRESS}
-    # What matters when settings change only, see tests/core/test_resume_settings.py.
+    # What matters when settings change only, see tests/loop/test_resume_settings.py.
     assert set(Progress._fields) - {"settings", "stopped_by"} <= names
 
 

@@ -18,7 +18,7 @@ from breaking import At, DiedError, die
 from jax.experimental import multihost_utils
 
 import medjax
-from medjax.preemption import Preemption
+from medjax.runtime.preemption import Preemption
 
 HANDLED = ("SIGTERM", "SIGUSR1", "SIGINT")
 
@@ -132,7 +132,7 @@ def test_a_handler_not_set_from_python_is_replaced_by_the_default(monkeypatch):
     )
     before = [original(getattr(signal, each), signal.SIG_DFL) for each in HANDLED]
     try:
-        with medjax.preemption.Preemption():
+        with medjax.runtime.preemption.Preemption():
             assert all(callable(signal.getsignal(getattr(signal, each))) for each in HANDLED)
         assert [signal.getsignal(getattr(signal, each)) for each in HANDLED] == [signal.SIG_DFL] * 3
     finally:

@@ -30,8 +30,8 @@ def _position(out) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> dict:
-    return torch_job.complete(tmp_path_factory.mktemp("whole") / "out")
+def uninterrupted(tmp_path_factory) -> dict:
+    return torch_job.complete(tmp_path_factory.mktemp("uninterrupted") / "out")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def whole(tmp_path_factory) -> dict:
         ("train", 11, signal.SIGINT, None),
     ],
 )
-def test_a_signal_saves_at_that_batch(phase, batch, signum, code, tmp_path, whole):
+def test_a_signal_saves_at_that_batch(phase, batch, signum, code, tmp_path, uninterrupted):
     out = tmp_path / "out"
     before = [signal.getsignal(each) for each in HANDLED]
     trainer = torch_job.make(out, callback=At(2, batch, phase, _send(signum)))
@@ -52,13 +52,13 @@ def test_a_signal_saves_at_that_batch(phase, batch, signum, code, tmp_path, whol
         assert raised.value.code == code
     assert _position(out) == (2, batch + 1 if phase == "train" else 12)
     assert [signal.getsignal(each) for each in HANDLED] == before
-    assert torch_job.complete(out) == whole
+    assert torch_job.complete(out) == uninterrupted
 
 
-def test_a_second_ctrl_c_does_not_wait(tmp_path, whole):
+def test_a_second_ctrl_c_does_not_wait(tmp_path, uninterrupted):
     out = tmp_path / "out"
     stop = At(2, 4, "train", _send(signal.SIGINT, signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         torch_job.make(out, callback=stop, options=job.EVERY_3).train()
     assert _position(out) == (2, 3)  # the checkpoint before; none was written now
-    assert torch_job.complete(out) == whole
+    assert torch_job.complete(out) == uninterrupted

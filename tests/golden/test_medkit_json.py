@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from medjax.readers import read_documents, read_medkit_json
 from medjax.text import Entity
+from medjax.text.readers import read_documents, read_medkit_json
 
 FOLDER = Path(__file__).parent
 FIRST = (Entity("Problem", 0, 14), Entity("Treatment", 28, 39))

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medjax_torch.component_state import Inventory, find
 from medjax_torch.graph import Graph, Rules, columns, trace
-from medjax_torch.modules import Found, find
 
 
 class Component:
@@ -65,7 +65,7 @@ def eager(component: Any, batch: Mapping[str, Any], train: bool = True) -> Any:
     return loss, gradients, outputs, find(copied).tensors
 
 
-def _copy(component: Any) -> tuple[Any, Found]:
+def _copy(component: Any) -> tuple[Any, Inventory]:
     copied = copy.deepcopy(component)
     return copied, find(copied)
 

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import torch
 
-from medjax.compiled import CompiledStep
+from medjax.runtime import CompiledStep
 from medjax_torch.optimizers import (
     make_transformation,
     plan_groups,

@@ -10,10 +10,10 @@ from graph_cases import Component, eager, traced
 from torch import nn
 from torch.nn import functional as F
 
+from medjax_torch.component_state import find
+from medjax_torch.conversion.graph_cache import tracing_rules
 from medjax_torch.graph import columns
 from medjax_torch.lowerings.interpreter import missing_operators, run
-from medjax_torch.modules import find
-from medjax_torch.variants import tracing_rules
 
 RULES = vars(tracing_rules())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from trained import DATA, Accuracy, Classifier, make, weights
 
-from medjax.monitor import NonFiniteError
+from medjax.loop.monitor import NonFiniteError
 from medjax_torch import BatchData, Options, Trainer
 from medjax_torch.graph import TraceError
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from malformed import ANYTHING, FUZZED, attempts, damaged, json_files, names_a_field
 
 import medjax
+from medjax.checkpoint.progress import Progress, progress_record, read_progress
 from medjax.models import read_config, read_labels
-from medjax.progress import Progress, progress_record, read_progress
-from medjax.readers import read_brat, read_conll, read_medkit_json
+from medjax.text.readers import read_brat, read_conll, read_medkit_json
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

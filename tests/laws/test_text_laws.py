@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medjax.alignment import entities_to_tags, spans_to_entities
 from medjax.metrics import character_error_rate, span_scores
-from medjax.tagging import TokenSpan, spans_to_tags, tag_names, tags_to_spans
 from medjax.text import Document, Entity, split_sentences, without_overlaps
+from medjax.text.alignment import entities_to_tags, spans_to_entities
+from medjax.text.tagging import TokenSpan, spans_to_tags, tag_names, tags_to_spans
 
 LABELS = st.sampled_from(["a", "b-c", "O"])
 SCHEMES = pytest.mark.parametrize("scheme", ["iob2", "bilou", "iobes"])

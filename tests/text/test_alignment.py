@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from medjax.alignment import entities_to_spans, entities_to_tags, spans_to_entities
-from medjax.tagging import TokenSpan
 from medjax.text import Entity
+from medjax.text.alignment import entities_to_spans, entities_to_tags, spans_to_entities
+from medjax.text.tagging import TokenSpan
 
 
 def test_a_token_that_shares_a_character_belongs_to_the_entity():

@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from medjax.readers import Dropped, read_brat, read_documents
 from medjax.text import Document, Entity
+from medjax.text.readers import Dropped, read_brat, read_documents
 
 TEXT = "Fièvre à 39 °C 🙂 le 3 mai.\r\nPas de toux;\r\ninsuline lente, œdème.\r\n"
 COVERED = ("Fièvre", "toux", "insuline lente", "œdème")

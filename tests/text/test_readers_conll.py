@@ -2,8 +2,8 @@ import re
 
 import pytest
 
-from medjax.readers import read_conll, read_documents
 from medjax.text import Document, Entity
+from medjax.text.readers import read_conll, read_documents
 
 FIRST, SECOND = "The patient took ibuprofen for low back pain .", "No fever ."
 TAGS = "O O O B-Drug O B-Sign I-Sign I-Sign O / O B-Sign O"

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from medjax.readers import read_brat, read_documents
 from medjax.text import Document, Entity
+from medjax.text.readers import read_brat, read_documents
 
 HEADER = '{"version": "0.2", "content_type": "text_document_list"}\n'
 FRENCH = "fièvre à 39 °C, œdème\tO\n"

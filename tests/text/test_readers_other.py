@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from medjax.readers import format_of, read_brat, read_conll, read_documents, read_medkit_json
 from medjax.text import Document, Entity
+from medjax.text.readers import format_of, read_brat, read_conll, read_documents, read_medkit_json
 
 # medkit
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medjax.readers import read_documents
-from medjax.tagging import tags_to_spans
+from medjax.text.readers import read_documents
+from medjax.text.tagging import tags_to_spans
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 FOLDER = DATA / "synthetic_clinical"

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from medjax.tagging import (
+from medjax.text.tagging import (
     TagError,
     TokenSpan,
     scheme_of,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medjax.alignment import Word, tokens_to_words
 from medjax.text import find_words
+from medjax.text.alignment import Word, tokens_to_words
 
 
 def words(text):

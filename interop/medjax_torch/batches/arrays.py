@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medjax.data.ladder import narrow
-from medjax_torch.tensors import to_numpy, to_torch
+from medjax_torch.component_state import to_numpy, to_torch
 
 _DTYPES = frozenset(
     {

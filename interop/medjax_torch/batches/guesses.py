@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from medjax_torch.batches.padding import ROWS, Ragged, Slot, holds, padding_rules
+from medjax_torch.batches.padding import ROWS, ColumnAxis, Ragged, holds, padding_rules
 
 LABELS = "labels"
 """A column that is ragged in some tasks and not in others, such as one entry for each class."""
@@ -39,7 +39,7 @@ class Guesses:
         self._left = {name for name, fill in padding.items() if fill is None}
         self._lengths = tuple(lengths)
 
-    def of_length(self, batch: Mapping[str, Any], without: set[Slot]) -> Iterator[Ragged]:
+    def of_length(self, batch: Mapping[str, Any], without: set[ColumnAxis]) -> Iterator[Ragged]:
         """Yield the axes that may have the length of the batch's texts.
 
         The length is the second axis of the first column that has a padding rule, other than
@@ -59,22 +59,30 @@ class Guesses:
         sure = [(name, 1) for name in anchors if tensors[name].shape[1] == length]
         if not length or not without.isdisjoint(sure):
             return
-        doubtful = [slot for slot in self._slots_of(batch, length) if slot not in {*sure, *without}]
-        for slots in _subsets(sure, doubtful):
-            yield from self._filled(batch, slots, self._lengths)
+        doubtful = [
+            column_axis
+            for column_axis in self._axes_of(batch, length)
+            if column_axis not in {*sure, *without}
+        ]
+        for column_axes in _subsets(sure, doubtful):
+            yield from self._filled(batch, column_axes, self._lengths)
 
-    def of_group(self, batch: Mapping[str, Any], slots: Sequence[Slot]) -> Iterator[Ragged]:
+    def of_group(
+        self, batch: Mapping[str, Any], column_axes: Sequence[ColumnAxis]
+    ) -> Iterator[Ragged]:
         """Yield ways to pad axes whose sizes vary together.
 
         First axes are padded to `ROWS`, others to the lengths of the ladder and beyond.
         """
-        if self._left & {name for name, _ in slots}:
+        if self._left & {name for name, _ in column_axes}:
             return
-        first = any(axis == 0 for _, axis in slots)
+        first = any(axis == 0 for _, axis in column_axes)
         ladder = ROWS if first else self._lengths + _beyond(self._lengths[-1])
         # Padded labels are ignored, so their size is a poor measure; put them last.
-        slots = sorted(slots, key=lambda slot: bool(_LABEL.search(slot[0])))
-        filled = list(self._filled(batch, slots, ladder))
+        column_axes = sorted(
+            column_axes, key=lambda column_axis: bool(_LABEL.search(column_axis[0]))
+        )
+        filled = list(self._filled(batch, column_axes, ladder))
         yield filled[0]
         if first:  # repeated entries are always valid for forward
             fills = filled[0].fills
@@ -85,7 +93,7 @@ class Guesses:
             yield filled[0]._replace(fills=repeated)
         yield from filled[1:]
 
-    def _slots_of(self, batch: Mapping[str, Any], length: int) -> list[Slot]:
+    def _axes_of(self, batch: Mapping[str, Any], length: int) -> list[ColumnAxis]:
         return [
             (name, axis)
             for name, column in batch.items()
@@ -95,16 +103,16 @@ class Guesses:
         ]
 
     def _filled(
-        self, batch: Mapping[str, Any], slots: Sequence[Slot], ladder: tuple[int, ...]
+        self, batch: Mapping[str, Any], column_axes: Sequence[ColumnAxis], ladder: tuple[int, ...]
     ) -> Iterator[Ragged]:
         """Yield the axes with their most probable fills, then with one fill changed at a time."""
-        names = dict.fromkeys(name for name, _ in slots)
+        names = dict.fromkeys(name for name, _ in column_axes)
         choices = {name: self._fills(name, batch[name]) for name in names}
         best: dict[str, float | None] = {name: fills[0] for name, fills in choices.items()}
-        yield Ragged(tuple(slots), best, ladder)
+        yield Ragged(tuple(column_axes), best, ladder)
         for name, fills in choices.items():
             for fill in fills[1:]:
-                yield Ragged(tuple(slots), {**best, name: fill}, ladder)
+                yield Ragged(tuple(column_axes), {**best, name: fill}, ladder)
 
     def _fills(self, name: str, column: Tensor) -> list[float]:
         if name in self._given:
@@ -118,19 +126,19 @@ class Guesses:
         return [*ignored, 0] if _LABEL.search(name) else [0, *ignored]
 
 
-def _subsets(sure: list[Slot], doubtful: list[Slot]) -> Iterator[list[Slot]]:
+def _subsets(sure: list[ColumnAxis], doubtful: list[ColumnAxis]) -> Iterator[list[ColumnAxis]]:
     """Yield all axes, then all but some of the doubtful ones: an axis, a column, or all."""
     columns = list(dict.fromkeys(name for name, _ in doubtful))
 
-    def candidates() -> Iterator[list[Slot]]:
+    def candidates() -> Iterator[list[ColumnAxis]]:
         yield doubtful
-        for slot in doubtful:
-            yield [other for other in doubtful if other != slot]
+        for column_axis in doubtful:
+            yield [other for other in doubtful if other != column_axis]
         for name in columns:
-            yield [slot for slot in doubtful if slot[0] != name]
+            yield [column_axis for column_axis in doubtful if column_axis[0] != name]
         yield []
         for name in columns:
-            yield [slot for slot in doubtful if slot[0] == name]
+            yield [column_axis for column_axis in doubtful if column_axis[0] == name]
 
     distinct = dict.fromkeys(tuple(subset) for subset in candidates())
     for subset in itertools.islice(distinct, _MOST):

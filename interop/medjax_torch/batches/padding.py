@@ -12,7 +12,7 @@ from torch import Tensor
 from medjax.data.ladder import HUGGING_FACE_PADDING
 from medjax_torch.batches.mapping import rebuilt
 
-Slot = tuple[str, int]
+ColumnAxis = tuple[str, int]
 """A column and one of its axes."""
 
 ROWS = tuple(2**power for power in range(5, 31))
@@ -41,7 +41,7 @@ class Ragged(NamedTuple):
 
     Attributes
     ----------
-    slots : tuple of (str, int)
+    column_axes : tuple of (str, int)
         Pairs of a column and one of its axes. The size is read from the first one.
     fills : mapping of str to float or None
         The padding value of each column; None repeats its last entry.
@@ -55,24 +55,24 @@ class Ragged(NamedTuple):
     (5, 8)
     """
 
-    slots: tuple[Slot, ...]
+    column_axes: tuple[ColumnAxis, ...]
     fills: Mapping[str, float | None]
     ladder: tuple[int, ...]
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the columns, without duplicates."""
-        return tuple(dict.fromkeys(name for name, _ in self.slots))
+        return tuple(dict.fromkeys(name for name, _ in self.column_axes))
 
     def size(self, batch: Mapping[str, Any]) -> int:
         """Return the size in a batch, read from the first slot."""
-        name, axis = self.slots[0]
+        name, axis = self.column_axes[0]
         size: int = batch[name].shape[axis]
         return size
 
     def agrees(self, batch: Mapping[str, Any]) -> bool:
         """Return whether all axes have the same size in a batch."""
-        return len({batch[name].shape[axis] for name, axis in self.slots}) == 1
+        return len({batch[name].shape[axis] for name, axis in self.column_axes}) == 1
 
     def rung(self, size: int) -> int:
         """Return the size to pad to; `size` itself if it is 0 or beyond the ladder."""
@@ -101,7 +101,7 @@ def resized(batch: Mapping[str, Any], sizes: Iterable[tuple[Ragged, int]]) -> An
     for ragged, size in sizes:
         if ragged.size(batch) == size:
             continue
-        for name, axis in ragged.slots:
+        for name, axis in ragged.column_axes:
             column = changed.get(name, batch[name])
             changed[name] = _resized(name, column, axis, size, ragged.fills[name])
     return rebuilt(batch, {**batch, **changed}) if changed else batch

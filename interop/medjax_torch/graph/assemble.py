@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.guards import Guard, ancestry
 from medjax_torch.graph.influence import Recording
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.recompute import recompute
-from medjax_torch.graph.record import Graph
 from medjax_torch.graph.sizes import lengths
 
 

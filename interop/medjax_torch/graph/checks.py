@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from medjax_torch.component_state import Inventory
+from medjax_torch.component_state.modules import separate
+from medjax_torch.component_state.tensors import overlapping
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
-from medjax_torch.graph.record import Graph
-from medjax_torch.modules import Found, separate
-from medjax_torch.tensors import overlapping
+from medjax_torch.graph.graph import Graph
 
 
-def check_hooks(found: Found) -> None:
+def check_hooks(inventory: Inventory) -> None:
     """Raise TraceError if a parameter has a hook that only an accumulated gradient calls."""
-    for name, parameter in found.parameters.items():
+    for name, parameter in inventory.parameters.items():
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise TraceError(
                 f"{name} has a hook that runs after its gradient is accumulated, which a graph "
@@ -52,17 +53,17 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
                 )
 
 
-def check_aliases(found: Found, graph: Graph) -> None:
+def check_aliases(inventory: Inventory, graph: Graph) -> None:
     """Raise TraceError if a tensor that changes shares memory with another one.
 
     One that forward overwrites without reading it gets memory of its own, as it would have after a
     run of forward in torch: the old `spectral_norm` leaves such a weight.
     """
     read = {*graph.trained, *graph.frozen, *graph.buffers}
-    for pair in overlapping(found.tensors):
-        overwritten = [n for n in pair if n in found.buffers and n not in read]
+    for pair in overlapping(inventory.tensors):
+        overwritten = [n for n in pair if n in inventory.buffers and n not in read]
         if overwritten and overwritten[0] in graph.updated:
-            separate(found, overwritten[0])
+            separate(inventory, overwritten[0])
             continue
         for name, other in (pair, pair[::-1]):
             if name in graph.updated or name in graph.trained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from medjax_torch.graph.record import Graph, same
+from medjax_torch.graph.graph import Graph, same
 
 
 def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str] = ()) -> list[str]:
@@ -20,27 +20,27 @@ def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str]
     known : collection of str
         Those that are known to decide nothing.
     """
-    slots = {place.path: place.slot for place in graph.places}
+    locations = {place.path: place.location for place in graph.places}
     return [
         path
         for path in graph.counters
-        if path not in known and _decides(graph, slots.get(path), again)
+        if path not in known and _decides(graph, locations.get(path), again)
     ]
 
 
-def _decides(graph: Graph, slot: Any, again: Callable[[], Graph]) -> bool:
-    if slot is None:
+def _decides(graph: Graph, location: Any, again: Callable[[], Graph]) -> bool:
+    if location is None:
         return True
-    before = slot.get()
+    before = location.get()
     try:
         for value in _others(before):
-            slot.set(value)
+            location.set(value)
             if not same(graph, again()):
                 return True
     except Exception:  # another value leads somewhere that cannot be recorded
         return True
     finally:
-        slot.set(before)
+        location.set(before)
     return False
 
 

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, fx
 from torch.fx.node import map_arg
 
+from medjax_torch.component_state import to_numpy
 from medjax_torch.graph.guards import is_random
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.read_numbers import Expression
-from medjax_torch.tensors import to_numpy
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class HostDraws:
 
 
 @contextmanager
-def given(columns: Mapping[str, Tensor]) -> Iterator[None]:
+def returning(columns: Mapping[str, Tensor]) -> Iterator[None]:
     """Have the functions return columns; what has none is drawn, which `host_random` refuses."""
     if not columns:
         yield

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
+from medjax_torch.graph.graph import Graph, HostPart
 from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.operations import name_of
-from medjax_torch.graph.record import Graph, HostPart
 
 aten = torch.ops.aten
 prims = torch.ops.prims
@@ -63,14 +63,14 @@ class Cut:
         self._graph = graph
         self._names = names
         self._long = long
-        self._free = self._found_free()
+        self._free = self._free_results()
         self._on_host = floats | long
         self._converted: dict[tuple[fx.Node, fx.Node], torch.dtype] = {}
         for node in graph.module.graph.nodes:
             self._follow(node)
         self._handed = [node for node in graph.module.graph.nodes if self._is_handed(node)]
 
-    def _found_free(self) -> set[fx.Node]:
+    def _free_results(self) -> set[fx.Node]:
         """Return what columns and constants decide alone."""
         free: set[fx.Node] = set()
         for node in self._graph.module.graph.nodes:

@@ -10,15 +10,16 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from medjax_torch.graph.batches import flatten
+from medjax_torch.component_state import Inventory, swapped
+from medjax_torch.component_state.locations import Location
+from medjax_torch.component_state.modules import current
+from medjax_torch.component_state.watch.reads import AttributeReads
+from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.layer_drop import LayerDrop
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
 from medjax_torch.graph.recompute import BACKWARD, marked
-from medjax_torch.modules import Found, current, swapped
-from medjax_torch.slots import Slot
-from medjax_torch.watch.reads import AttributeReads
 
 Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
 """The component's forward on a batch: outputs and loss."""
@@ -31,7 +32,7 @@ class Joint:
     ----------
     call : Call
         The component's forward with everything but the batch decided.
-    found : Found
+    inventory : Inventory
         The component's content.
     batch : mapping of str to value
         The batch; its tensors are inputs, everything else is fixed.
@@ -73,7 +74,7 @@ class Joint:
     def __init__(
         self,
         call: Call,
-        found: Found,
+        inventory: Inventory,
         batch: Mapping[str, Any],
         *,
         train: bool,
@@ -81,13 +82,13 @@ class Joint:
         mark: float = 0.0,
     ) -> None:
         self._mark = mark
-        self.call, self.found, self.train = call, found, train
+        self.call, self.inventory, self.train = call, inventory, train
         self.numbers = tuple(numbers)
-        self.attributes = AttributeReads(found.content)
-        learn = {name for name, p in found.parameters.items() if train and p.requires_grad}
-        self.trained = tuple(name for name in found.parameters if name in learn)
-        self.frozen = tuple(name for name in found.parameters if name not in learn)
-        self.buffers = tuple(found.buffers)
+        self.attributes = AttributeReads(inventory.content)
+        learn = {name for name, p in inventory.parameters.items() if train and p.requires_grad}
+        self.trained = tuple(name for name in inventory.parameters if name in learn)
+        self.frozen = tuple(name for name in inventory.parameters if name not in learn)
+        self.buffers = tuple(inventory.buffers)
         leaves, self._spec = flatten(batch)
         self._leaves = leaves
         self._given = {p: leaf for p, leaf in leaves.items() if isinstance(leaf, Tensor)}
@@ -101,13 +102,13 @@ class Joint:
 
     def arguments(self) -> list[Tensor]:
         """Return the inputs: the component's own tensors and the batch's, without gradient."""
-        held = self.found.tensors
+        held = self.inventory.tensors
         values = [held[name] for name in self.state] + list(self._given.values())
         return [value.detach() for value in values]
 
     def eager(self) -> None:
         """Run forward on copies, as torch would, and undo its effects."""
-        with swapped(self.found, self._place(self.arguments())):
+        with swapped(self.inventory, self._place(self.arguments())):
             self._run(self._batch(self.arguments()))
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
@@ -117,7 +118,7 @@ class Joint:
         name on.
         """
         placed = self._place(inputs)
-        with swapped(self.found, placed, self._stand_ins(inputs)) as effects:
+        with swapped(self.inventory, placed, self._stand_ins(inputs)) as effects:
             layers = LayerDrop()
             with self.attributes.recording(), layers if self._mark else nullcontext():
                 outputs, loss = self._run(self._batch(inputs))
@@ -139,7 +140,7 @@ class Joint:
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return leaves for the component: copies, because forward may write into them."""
-        held = self.found.tensors
+        held = self.inventory.tensors
         placed = {}
         for name, value in zip(self.state, inputs, strict=False):
             leaf = value.clone().requires_grad_(held[name].requires_grad and held[name].is_leaf)
@@ -160,10 +161,12 @@ class Joint:
                 batch[number.column] = number.handed(tensors[number.name])
         return batch
 
-    def _stand_ins(self, inputs: Sequence[Tensor]) -> list[tuple[Slot, Any]]:
+    def _stand_ins(self, inputs: Sequence[Tensor]) -> list[tuple[Location, Any]]:
         """Return what stands in the place of numbers outside of the batch."""
         tensors = dict(zip(self.columns, inputs[len(self.state) :], strict=True))
-        return [(n.slot, n.handed(tensors[n.name])) for n in self.numbers if n.slot is not None]
+        return [
+            (n.location, n.handed(tensors[n.name])) for n in self.numbers if n.location is not None
+        ]
 
     def _run(self, batch: dict[str, Any]) -> tuple[Mapping[str, Any] | None, Tensor]:
         with torch.set_grad_enabled(self.train):
@@ -199,7 +202,7 @@ class Joint:
         reshaped, after = [], []
         for name, before in placed.items():
             try:
-                now = current(self.found, name, before)
+                now = current(self.inventory, name, before)
             except ValueError as error:
                 raise TraceError(str(error)) from error
             if name in self.trained and now is not before:

@@ -17,12 +17,12 @@ from torch import Tensor, fx
 
 from medjax_torch.graph import spec_augment
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
+from medjax_torch.graph.graph import Graph, Limit
 from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.host_part import Cut, Names, part_of
 from medjax_torch.graph.interval_rules import INT32, INT64, Interval
 from medjax_torch.graph.intervals import exceeds, intervals, is_integer
 from medjax_torch.graph.operations import MOVES, name_of
-from medjax_torch.graph.record import Graph, Limit
 
 _ROOM = tuple(2**power for power in range(32, 3, -4))
 """How many times larger later batches may be than the first; the largest with which all fits."""
@@ -62,7 +62,7 @@ def within_32_bits(
         that forward returns.
     """
     names = _names(graph)
-    held = _held(graph, names, state)
+    held = _bounds_of_constants(graph, names, state)
     seen = {
         node: _range(columns[name])
         for node, name in names.columns.items()
@@ -102,7 +102,9 @@ def _range(values: Tensor) -> Interval:
     return int(least), int(largest)
 
 
-def _held(graph: Graph, names: Names, state: Mapping[str, Tensor]) -> dict[fx.Node, Interval]:
+def _bounds_of_constants(
+    graph: Graph, names: Names, state: Mapping[str, Tensor]
+) -> dict[fx.Node, Interval]:
     """Return bounds of buffers, with room to grow, and of constants."""
     found: dict[fx.Node, Interval] = {}
     for node, name in names.state.items():

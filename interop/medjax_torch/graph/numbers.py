@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medjax_torch.slots import Slot
+from medjax_torch.component_state.locations import Location
 
 PREFIX = "@"
 """Begins the input's name of a number that lies in no column."""
@@ -29,13 +29,13 @@ class Number:
         Of the input.
     column : str or None
         Where it lies in the batch.
-    slot : Slot or None
+    location : Location or None
         Where else it lies: an attribute or a global.
     """
 
     name: str
     column: str | None = None
-    slot: Slot | None = None
+    location: Location | None = None
 
     def value(self, batch: Mapping[str, Any]) -> Any:
         """Return what lies there now.
@@ -45,7 +45,7 @@ class Number:
         KeyError
             If the batch lacks the column.
         """
-        return batch[self.column] if self.slot is None else self.slot.get()  # type: ignore[index]
+        return batch[self.column] if self.location is None else self.location.get()  # type: ignore[index]
 
     def read(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the value of now: floats in torch's default dtype, integers in int64."""

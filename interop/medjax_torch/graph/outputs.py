@@ -10,20 +10,20 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from medjax_torch.graph.batches import flatten
+from medjax_torch.component_state.walk import walk
+from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.number_lists import Numbers
 from medjax_torch.graph.packed import Rows, Steps
 from medjax_torch.graph.read_numbers import Expression, ReadNumber
-from medjax_torch.walk import walk
 
 
-class _Held:
+class _Returned:
     """What stands for a value that the graph returns."""
 
 
-_TENSOR = _Held()
-_SCALAR = _Held()
+_TENSOR = _Returned()
+_SCALAR = _Returned()
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ class OutputSpec:
         first = 0
         leaves = []
         for number, leaf in enumerate(self._leaves):
-            count = len(leaf.tensors()) if isinstance(leaf, Expression) else isinstance(leaf, _Held)
+            count = (
+                len(leaf.tensors()) if isinstance(leaf, Expression) else isinstance(leaf, _Returned)
+            )
             leaves.append(_Leaf(number, list(range(first, first + count))))
             first += count
         return leaves
@@ -158,7 +160,7 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
                 "tensors of it that are needed."
             )
         leaves.append(kind)
-        if isinstance(kind, _Held):
+        if isinstance(kind, _Returned):
             names.append(name)
     return OutputSpec(tuple(names), tuple(leaves), spec), tensors
 

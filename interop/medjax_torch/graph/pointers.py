@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medjax_torch.component_state.walk import Walk, is_of_library
 from medjax_torch.graph.read_numbers import Expression, ReadInt, ReadNumber
 from medjax_torch.graph.replacing import replaced
-from medjax_torch.walk import Walk, is_of_library
 
 
 class _IntegerType(type):

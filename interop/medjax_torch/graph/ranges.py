@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
+from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.packed import SORTED
-from medjax_torch.graph.record import Graph
 
 aten = torch.ops.aten
 

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from medjax_torch.component_state import Inventory
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import silent, tracing
 from medjax_torch.graph.errors import TraceError, at, cause, line_of_error
+from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.guards import (
     Source,
     add_guards,
@@ -33,16 +35,14 @@ from medjax_torch.graph.passes import Rules, functionalize, record
 from medjax_torch.graph.pointers import following_int
 from medjax_torch.graph.read_numbers import following_math
 from medjax_torch.graph.reader import PASSED_ON, Answer, Reader
-from medjax_torch.graph.record import Graph
 from medjax_torch.graph.sized import record_sized
 from medjax_torch.graph.sizes import ExactShapesError, Sizes, is_counted, without_values
 from medjax_torch.graph.symbols import UNREADABLE, check_symbols, noticing_text
-from medjax_torch.modules import Found
 
 
 def trace(
     call: Call,
-    found: Found,
+    inventory: Inventory,
     batch: Mapping[str, Any],
     *,
     train: bool,
@@ -57,7 +57,7 @@ def trace(
     call : Call
         Takes a dict like `batch` and returns outputs and loss, as the component's forward does
         with ``return_loss=True``. Runs some times more where Python looks at values.
-    found : Found
+    inventory : Inventory
         The component's content. It is left as it was, whatever happens.
     batch : mapping of str to value
         Tensors, which become inputs, and values that are fixed.
@@ -88,14 +88,14 @@ def trace(
     """
     start = time.perf_counter()
     rules = rules or Rules()
-    check_hooks(found)
-    joint = Joint(call, found, batch, train=train, numbers=numbers, mark=rules.mark)
-    with host_random.watched(found.content.generators) as drawn:
+    check_hooks(inventory)
+    joint = Joint(call, inventory, batch, train=train, numbers=numbers, mark=rules.mark)
+    with host_random.watched(inventory.content.generators) as drawn:
         graph = _on_shapes(joint, rules, drawn, start)
         if isinstance(graph, Exception):
             graph = _on_values(joint, rules, drawn, start, graph, changing)
-    check_aliases(found, graph)
-    return within_32_bits(graph, found.tensors, graph.tensors_of(batch))
+    check_aliases(inventory, graph)
+    return within_32_bits(graph, inventory.tensors, graph.tensors_of(batch))
 
 
 Drawn = Callable[[], Mapping[str, Any]]
@@ -222,7 +222,7 @@ def _sized(
 def _record_values(joint: Joint, rules: Rules, answer: Answer | None) -> Recording:
     inputs = joint.arguments()
     reader = Reader(len(joint.trained) + len(joint.frozen), answer)
-    numbers = following_int(joint.found.content)
+    numbers = following_int(joint.inventory.content)
     with reader, numbers, following_math(), tracing({**rules.replacements, **PASSED_ON}):
         first = record(joint.forward, inputs, "real", rules)
         check_constants(first, train=joint.train)

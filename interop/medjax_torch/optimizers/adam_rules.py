@@ -20,7 +20,7 @@ from medjax_torch.optimizers.decays import (
     mean_square,
     rectification,
 )
-from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Options, Rule, Slots
+from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Rule, Slots, Switches
 
 
 def _first_moment(gradient: jax.Array, slots: Slots, hyperparams: Hyperparams) -> jax.Array:
@@ -32,7 +32,7 @@ def _second_moment(gradient: jax.Array, slots: Slots, hyperparams: Hyperparams) 
 
 
 def _adam(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``m = avg(m, g); v = avg(v, g^2); -lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps)``.
 
@@ -41,7 +41,7 @@ def _adam(
     first = _first_moment(gradient, slots, hyperparams)
     second = _second_moment(gradient, slots, hyperparams)
     slots = {**slots, "exp_avg": first, "exp_avg_sq": second}
-    if "amsgrad" in options:
+    if "amsgrad" in switches:
         second = slots["max_exp_avg_sq"] = jnp.maximum(slots["max_exp_avg_sq"], second)
     size = hyperparams["lr"] / bias_correction(hyperparams["beta1"], slots["step"])
     root = jnp.sqrt(bias_correction(hyperparams["beta2"], slots["step"]))
@@ -49,10 +49,10 @@ def _adam(
 
 
 def _adamax(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``m = avg(m, g); u = max(b2 u, |g| + eps); -lr m / (1 - b1^t) / u``."""
-    del options
+    del switches
     first = _first_moment(gradient, slots, hyperparams)
     faded = hyperparams["beta2"].rate * slots["exp_inf"]
     norm = jnp.maximum(faded, jnp.abs(gradient) + hyperparams["eps"])
@@ -61,14 +61,14 @@ def _adamax(
 
 
 def _nadam(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """Adam with Nesterov momentum whose rate grows: ``mu_t = b1 (1 - 0.96^(t psi) / 2)``.
 
     The step is ``-lr ((1 - mu_t) g / (1 - P_t) + mu_(t+1) m / (1 - P_t mu_(t+1)))`` over
     ``sqrt(v / (1 - b2^t)) + eps``, where ``P_t`` is the product of the mu so far.
     """
-    del options
+    del switches
     beta1, step = hyperparams["beta1"], slots["step"]
     first = _first_moment(gradient, slots, hyperparams)
     second = _second_moment(gradient, slots, hyperparams)
@@ -86,10 +86,10 @@ def _nadam(
 
 
 def _radam(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``-lr m / (1 - b1^t)``, times ``r_t sqrt(1 - b2^t) / (sqrt(v) + eps)`` once rho_t > 5."""
-    del options
+    del switches
     beta2, step = hyperparams["beta2"], slots["step"]
     first = _first_moment(gradient, slots, hyperparams)
     second = _second_moment(gradient, slots, hyperparams)
@@ -106,14 +106,14 @@ _FELT = 1e5
 
 
 def _sparse_adam(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """Adam on the rows that have a gradient, with eps added to the uncorrected ``sqrt(v)``.
 
     torch updates the rows that its sparse gradient lists. JAX's gradient is dense, and a row counts
     as listed if any of its values is not 0; the values of listed rows that are all 0 are `TOUCH`.
     """
-    del options
+    del switches
     listed = jnp.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keepdims=True)
     gradient = jnp.where(jnp.abs(gradient) < _FELT * TOUCH, 0.0, gradient)
     squares = slots["exp_avg_sq"]

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.optimizers.entries import numbers_of, with_numbers
-from medjax_torch.optimizers.first_step import Slots
+from medjax_torch.optimizers.first_step import StateSpecs
 from medjax_torch.optimizers.stand_in import Entries, StandIn, States
 from medjax_torch.optimizers.step_graph import StepGraph, Traced
 
@@ -23,7 +23,7 @@ def check_agreement(
     entries: Sequence[Entries],
     traced: Traced,
     graph: StepGraph,
-    slots: Slots,
+    slots: StateSpecs,
     *,
     is_first: bool,
 ) -> None:
@@ -86,7 +86,7 @@ def _gradients(traced: Traced, parameters: Mapping[str, Tensor], seed: int) -> d
     }
 
 
-def _started(slots: Slots, traced: Traced) -> States:
+def _started(slots: StateSpecs, traced: Traced) -> States:
     """Return the states from which the graph starts; empty if the first step creates them."""
     if any(slots[name][entry].start is None for name, entry in traced.kept):
         return {}

@@ -14,7 +14,7 @@ from medjax_torch.optimizers.entries import with_numbers
 from medjax_torch.optimizers.stand_in import Entries, StandIn, States
 
 
-class Slot(NamedTuple):
+class EntrySpec(NamedTuple):
     """An entry of a parameter's state.
 
     Attributes
@@ -36,8 +36,8 @@ class Slot(NamedTuple):
     start: Any = None
 
 
-Slots = dict[str, dict[str, Slot]]
-"""Slots by parameter and entry."""
+StateSpecs = dict[str, dict[str, EntrySpec]]
+"""StateSpecs by parameter and entry."""
 
 
 class Learned(NamedTuple):
@@ -52,7 +52,7 @@ class Learned(NamedTuple):
         gradients, parameters or learning rate.
     """
 
-    slots: Slots
+    slots: StateSpecs
     is_made_first: bool
 
 
@@ -127,8 +127,8 @@ def _copied(states: States) -> States:
     }
 
 
-def _slots_of(stand_in: StandIn, after: States, settled: States) -> Slots:
-    slots: Slots = {}
+def _slots_of(stand_in: StandIn, after: States, settled: States) -> StateSpecs:
+    slots: StateSpecs = {}
     for name, entries in settled.items():
         slots[name] = {}
         for entry, value in entries.items():
@@ -158,22 +158,22 @@ def _described(value: Any) -> str:
     return repr(value)
 
 
-def _slot_of(value: Any) -> Slot | None:
+def _slot_of(value: Any) -> EntrySpec | None:
     if isinstance(value, Tensor):
-        return Slot("tensor", tuple(value.shape), value.dtype)
+        return EntrySpec("tensor", tuple(value.shape), value.dtype)
     if value is None or isinstance(value, bool | str):
-        return Slot("fixed", start=value)
+        return EntrySpec("fixed", start=value)
     if isinstance(value, int):
-        return Slot("int")
-    return Slot("float") if isinstance(value, float) else None
+        return EntrySpec("int")
+    return EntrySpec("float") if isinstance(value, float) else None
 
 
-def _fits(before: Any, slot: Slot) -> bool:
+def _fits(before: Any, slot: EntrySpec) -> bool:
     first = _slot_of(before)
     return first is not None and first[:3] == slot[:3] and first.start == slot.start
 
 
-def _as_kept(first: States, slots: Slots) -> States | None:
+def _as_kept(first: States, slots: StateSpecs) -> States | None:
     """Convert the first states to the slots' kinds; return None if an entry does not fit."""
     made: States = {}
     for name, kept in slots.items():
@@ -197,7 +197,7 @@ def _as_kept(first: States, slots: Slots) -> States | None:
 _MISSING = object()
 
 
-def _starting(slots: Slots, start: States) -> Slots:
+def _starting(slots: StateSpecs, start: States) -> StateSpecs:
     return {
         name: {
             entry: slot if slot.kind == "fixed" else slot._replace(start=_start(start[name][entry]))

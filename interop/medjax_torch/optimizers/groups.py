@@ -1,4 +1,4 @@
-"""The rule, the options and the hyperparameters of a torch optimizer's parameter groups.
+"""The rule, the switches and the hyperparameters of a torch optimizer's parameter groups.
 
 The optimizer that the component configured keeps the hyperparameters. Schedulers and callbacks set
 them in its groups as usual, and `read_hyperparams` reads them before an update.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from medjax_torch.optimizers.decays import make_decay
-from medjax_torch.optimizers.rule import Hyperparams, Options, Rule
+from medjax_torch.optimizers.rule import Hyperparams, Rule, Switches
 from medjax_torch.optimizers.rules import RULES
 
 SWITCHES = ("maximize", "nesterov", "amsgrad", "centered", "decoupled_weight_decay")
@@ -26,7 +26,7 @@ class GroupPlan(NamedTuple):
     ----------
     rule : Rule
         How the parameters are updated.
-    options : frozenset of str
+    switches : frozenset of str
         Switches that are on, and ``momentum`` if it is not 0.
     names : tuple of str
         Names of the group's parameters, in torch's order.
@@ -35,7 +35,7 @@ class GroupPlan(NamedTuple):
     """
 
     rule: Rule
-    options: Options
+    switches: Switches
     names: tuple[str, ...]
     initial: Mapping[str, float]
 
@@ -63,7 +63,7 @@ def plan_groups(
     rule = _find_rule(optimizer)
     initial = {slot: float(optimizer.defaults[key]) for slot, key in rule.initial.items()}
     return tuple(
-        GroupPlan(rule, _options(group), names_of(group["params"], index, names), initial)
+        GroupPlan(rule, _switches(group), names_of(group["params"], index, names), initial)
         for index, group in enumerate(optimizer.param_groups)
     )
 
@@ -99,7 +99,7 @@ def read_hyperparams(
         )
         raise ValueError(msg)
     for index, (group, planned) in enumerate(zip(groups, plan, strict=True)):
-        _check_options(_options(group), planned.options, index)
+        _check_switches(_switches(group), planned.switches, index)
     return tuple(_numbers(group, planned) for group, planned in zip(groups, plan, strict=True))
 
 
@@ -184,15 +184,15 @@ def names_of(
     return tuple(names[parameter] for parameter in parameters)
 
 
-def _options(group: dict[str, Any]) -> Options:
+def _switches(group: dict[str, Any]) -> Switches:
     # Momentum is a number, but it is an option too, as a buffer exists only if it is not 0.
     return frozenset(name for name in (*SWITCHES, "momentum") if group.get(name))
 
 
-def _check_options(options: Options, planned: Options, index: int) -> None:
+def _check_switches(switches: Switches, planned: Switches, index: int) -> None:
     # Once there is a buffer, a temporary momentum of 0 is a value like any other.
-    for name in sorted((options ^ planned) - (planned & {"momentum"})):
-        current, before = ("on", "off") if name in options else ("off", "on")
+    for name in sorted((switches ^ planned) - (planned & {"momentum"})):
+        current, before = ("on", "off") if name in switches else ("off", "on")
         msg = (
             f"{name!r} of the optimizer's group {index} is {current}; expected {before}, as when "
             "the training was set up. It is compiled into the step: set it in configure_optimizer"
@@ -210,7 +210,7 @@ def _numbers(group: dict[str, Any], plan: GroupPlan) -> Hyperparams:
             numbers[name] = make_decay(float(value))
         elif name == "dampening":
             numbers["undamped"] = np.float32(1.0 - float(value))
-        elif name == "weight_decay" and "decoupled_weight_decay" in plan.options:
+        elif name == "weight_decay" and "decoupled_weight_decay" in plan.switches:
             numbers["kept"] = np.float32(1.0 - float(group["lr"]) * float(value))
         else:
             numbers[name] = np.float32(float(value))

@@ -14,7 +14,7 @@ Hyperparams = dict[str, Any]
 Slots = dict[str, jax.Array]
 """State of one parameter under torch's names; ``step`` is int32, shape ()."""
 
-Options = frozenset[str]
+Switches = frozenset[str]
 """Switches of a group that are on; they select code, so changing one requires recompilation."""
 
 TOUCH = 1e-30
@@ -23,7 +23,7 @@ TOUCH = 1e-30
 In float32 it is far below the last digit of any weight, but it survives clipping and averaging.
 """
 
-Update = Callable[[jax.Array, Slots, Hyperparams, Options], tuple[jax.Array, Slots]]
+Update = Callable[[jax.Array, Slots, Hyperparams, Switches], tuple[jax.Array, Slots]]
 
 
 def touched(gradient: jax.Array) -> jax.Array:
@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     Attributes
     ----------
     update : callable
-        ``update(gradient, slots, hyperparams, options) -> (delta, slots)``. ``slots["step"]`` is
+        ``update(gradient, slots, hyperparams, switches) -> (delta, slots)``. ``slots["step"]`` is
         already incremented, and coupled weight decay is already added to the gradient.
     numbers : tuple of str
         Entries of a torch parameter group that the rule reads.
@@ -67,7 +67,7 @@ def update_parameter(
     parameter: jax.Array,
     slots: Slots,
     hyperparams: Hyperparams,
-    options: Options,
+    switches: Switches,
 ) -> tuple[jax.Array, Slots]:
     """Return the change of a parameter, and its new slots.
 
@@ -75,12 +75,12 @@ def update_parameter(
     decay adds ``weight_decay * parameter`` to it, and decoupled decay first multiplies the
     parameter by ``kept``, which is 1 - lr * weight_decay.
     """
-    if "maximize" in options:
+    if "maximize" in switches:
         gradient = -gradient
     if "weight_decay" in hyperparams:
         gradient = gradient + hyperparams["weight_decay"] * parameter
     slots = {**slots, "step": slots["step"] + 1}
-    delta, slots = rule.update(gradient, slots, hyperparams, options)
+    delta, slots = rule.update(gradient, slots, hyperparams, switches)
     if "kept" in hyperparams:
         # 1 - lr * weight_decay has few digits in float32 (1e-7 becomes 1.2e-7), but torch
         # multiplies by it, and without the same rounding the two would drift apart.

@@ -11,20 +11,20 @@ import torch
 
 from medjax_torch.optimizers.adam_rules import ADAM, ADAMAX, NADAM, RADAM, SPARSE_ADAM
 from medjax_torch.optimizers.decays import lerp, mean_square
-from medjax_torch.optimizers.rule import Hyperparams, Options, Rule, Slots
+from medjax_torch.optimizers.rule import Hyperparams, Rule, Slots, Switches
 
 
 def _sgd(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``B = momentum B + (1 - dampening) g``, first ``B = g``; nesterov: ``g + momentum B``."""
     lr, momentum = hyperparams["lr"], hyperparams["momentum"]
-    if "momentum" not in options:
+    if "momentum" not in switches:
         return -lr * gradient, slots
     old, step = slots["momentum_buffer"], slots["step"]
     damped = momentum * old + hyperparams["undamped"] * gradient
     buffer = jnp.where(step == 1, gradient, damped)
-    direction = gradient + momentum * buffer if "nesterov" in options else buffer
+    direction = gradient + momentum * buffer if "nesterov" in switches else buffer
     # While a scheduler keeps the momentum at 0, torch leaves the buffer unchanged.
     moving = momentum != 0
     slots = {
@@ -35,7 +35,7 @@ def _sgd(
 
 
 def _rmsprop(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``v = avg(v, g^2); -lr g / (sqrt(v) + eps)``; centered: ``v - avg(a, g)^2`` under the root.
 
@@ -44,11 +44,11 @@ def _rmsprop(
     lr, momentum, alpha = (hyperparams[name] for name in ("lr", "momentum", "alpha"))
     square = mean_square(slots["square_avg"], gradient, alpha)
     slots = {**slots, "square_avg": square}
-    if "centered" in options:
+    if "centered" in switches:
         mean = slots["grad_avg"] = lerp(slots["grad_avg"], gradient, alpha)
         square = square - mean * mean
     fraction = gradient / (jnp.sqrt(square) + hyperparams["eps"])
-    if "momentum" not in options:
+    if "momentum" not in switches:
         return -lr * fraction, slots
     old = slots["momentum_buffer"]
     buffer = momentum * old + fraction
@@ -58,20 +58,20 @@ def _rmsprop(
 
 
 def _adagrad(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``s = s + g^2; -lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps)``."""
-    del options
+    del switches
     total = slots["sum"] + gradient * gradient
     lr = hyperparams["lr"] / (1.0 + (slots["step"] - 1) * hyperparams["lr_decay"])
     return -lr * gradient / (jnp.sqrt(total) + hyperparams["eps"]), {**slots, "sum": total}
 
 
 def _adadelta(
-    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, options: Options
+    gradient: jax.Array, slots: Slots, hyperparams: Hyperparams, switches: Switches
 ) -> tuple[jax.Array, Slots]:
     """``v = avg(v, g^2); d = g sqrt(u + eps) / sqrt(v + eps); u = avg(u, d^2); -lr d``."""
-    del options
+    del switches
     rho, eps = hyperparams["rho"], hyperparams["eps"]
     square = mean_square(slots["square_avg"], gradient, rho)
     delta = jnp.sqrt(slots["acc_delta"] + eps) / jnp.sqrt(square + eps) * gradient

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from medjax_torch.component_state import to_numpy
 from medjax_torch.graph import host_random
 from medjax_torch.graph.checks import viewed, written_by
 from medjax_torch.graph.environment import tracing
@@ -21,7 +22,7 @@ from medjax_torch.graph.passes import Rules, functionalize, record
 from medjax_torch.graph.replacing import replaced
 from medjax_torch.lowerings import decompositions
 from medjax_torch.optimizers.entries import numbers_of, with_numbers
-from medjax_torch.optimizers.first_step import Slots
+from medjax_torch.optimizers.first_step import StateSpecs
 from medjax_torch.optimizers.foreach import ONE_BY_ONE
 from medjax_torch.optimizers.numbers import (
     REPLACEMENTS,
@@ -31,7 +32,6 @@ from medjax_torch.optimizers.numbers import (
     as_tensor,
 )
 from medjax_torch.optimizers.stand_in import Entries, StandIn, States
-from medjax_torch.tensors import to_numpy
 
 aten = torch.ops.aten
 
@@ -93,7 +93,7 @@ class Traced:
         entries: Sequence[Entries],
         parameters: Mapping[str, Tensor],
         trained: Sequence[str],
-        slots: Slots,
+        slots: StateSpecs,
         *,
         is_first: bool,
     ) -> None:
@@ -279,7 +279,7 @@ class Traced:
                 )
 
 
-def entries_kept(slots: Slots) -> list[tuple[str, str]]:
+def entries_kept(slots: StateSpecs) -> list[tuple[str, str]]:
     """Return parameter and entry of all state that changes, in the order of a graph's inputs."""
     return [
         (name, entry)

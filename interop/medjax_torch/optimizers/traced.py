@@ -23,7 +23,7 @@ from medjax_torch.optimizers.entries import (
     hyperparams_of,
     numbers_of,
 )
-from medjax_torch.optimizers.first_step import Slot, Slots, learn
+from medjax_torch.optimizers.first_step import EntrySpec, StateSpecs, learn
 from medjax_torch.optimizers.groups import check_hooks, names_of
 from medjax_torch.optimizers.narrowing import narrow_numbers
 from medjax_torch.optimizers.numbers import DecidesByValueError
@@ -33,7 +33,7 @@ from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept
 from medjax_torch.optimizers.transformation import OptimizerState, factor_of
 
 UPDATED = "has been updated"
-"""Slot that is 1 after the first update, int32, shape (); torch's names have no spaces."""
+"""EntrySpec that is 1 after the first update, int32, shape (); torch's names have no spaces."""
 
 
 class TracedGroup(NamedTuple):
@@ -52,7 +52,7 @@ class TracedGroup(NamedTuple):
     """
 
     names: tuple[str, ...]
-    slots: Slots
+    slots: StateSpecs
     constants: Entries
     is_made_first: bool
 
@@ -323,7 +323,7 @@ def _sum(pair: jax.Array) -> jax.Array:
     return pair[0].astype(jnp.float64) + pair[1].astype(jnp.float64)
 
 
-def _start(slot: Slot) -> jax.Array:
+def _start(slot: EntrySpec) -> jax.Array:
     start = 0.0 if slot.start is None else slot.start
     if slot.kind == "float":
         return jnp.asarray(as_pair(float(start)))
@@ -331,11 +331,11 @@ def _start(slot: Slot) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(start, dtype), slot.shape)
 
 
-def _widened(value: jax.Array, slot: Slot) -> jax.Array:
+def _widened(value: jax.Array, slot: EntrySpec) -> jax.Array:
     return _sum(value) if slot.kind == "float" else value
 
 
-def _narrowed(value: jax.Array, slot: Slot, like: jax.Array) -> jax.Array:
+def _narrowed(value: jax.Array, slot: EntrySpec, like: jax.Array) -> jax.Array:
     if slot.kind != "float":
         return value.astype(like.dtype)
     high = value.astype(jnp.float32)

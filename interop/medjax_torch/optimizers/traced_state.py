@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from medjax import sharding
+from medjax_torch.component_state import to_numpy, to_torch
 from medjax_torch.optimizers.entries import as_pair
-from medjax_torch.optimizers.first_step import Slot
+from medjax_torch.optimizers.first_step import EntrySpec
 from medjax_torch.optimizers.rule import Slots
 from medjax_torch.optimizers.traced import UPDATED
-from medjax_torch.tensors import to_numpy, to_torch
 
 
 def torch_entries(
-    arrays: dict[str, np.ndarray], slots: dict[str, Slot], parameter: torch.Tensor
+    arrays: dict[str, np.ndarray], slots: dict[str, EntrySpec], parameter: torch.Tensor
 ) -> dict[str, Any]:
     """Return the torch state of a parameter; it is empty before the first update.
 
@@ -45,7 +45,9 @@ def torch_entries(
     return written
 
 
-def jax_slots(entries: dict[str, Any], slots: dict[str, Slot], like: Slots, name: str) -> Slots:
+def jax_slots(
+    entries: dict[str, Any], slots: dict[str, EntrySpec], like: Slots, name: str
+) -> Slots:
     """Return the JAX state of a parameter that torch has updated.
 
     Raises

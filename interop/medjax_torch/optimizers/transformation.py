@@ -172,7 +172,7 @@ def _scaled(numbers: Hyperparams, factor: Any) -> Hyperparams:
 def _initial_slots(parameter: jax.Array, group: GroupPlan) -> Slots:
     slots = {"step": jnp.zeros((), jnp.int32)}
     for name, option in group.rule.slots.items():
-        if option is None or option in group.options:
+        if option is None or option in group.switches:
             slots[name] = jnp.full_like(parameter, group.initial.get(name, 0.0))
     for name, value in group.rule.scalars.items():
         slots[name] = jnp.asarray(value, jnp.float32)
@@ -188,7 +188,7 @@ def _update_one(
 ) -> tuple[jax.Array, Slots]:
     wide: Slots
     gradient, parameter, wide = jax.tree.map(_widen, (gradient, parameter, slots))
-    delta, new = update_parameter(group.rule, gradient, parameter, wide, numbers, group.options)
+    delta, new = update_parameter(group.rule, gradient, parameter, wide, numbers, group.switches)
     return delta, {name: new[name].astype(old.dtype) for name, old in slots.items()}
 
 

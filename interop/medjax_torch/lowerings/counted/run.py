@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from medjax_torch.graph.sizes import Condition, is_counted, length, lengths, tensors
-from medjax_torch.lowerings.counted.held import Counts, Number, computable
+from medjax_torch.lowerings.counted.counts import Counts, Number, computable
 from medjax_torch.lowerings.counted.table import RULES, Call, need, numbers, relied_on, value_of
 
 

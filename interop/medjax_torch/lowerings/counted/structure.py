@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from medjax_torch.graph.recompute import barrier
 from medjax_torch.graph.sizes import Length, lengths
-from medjax_torch.lowerings.counted.held import Number, counted_number
+from medjax_torch.lowerings.counted.counts import Number, counted_number
 from medjax_torch.lowerings.counted.table import (
     Call,
     argument,

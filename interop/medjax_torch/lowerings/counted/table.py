@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from medjax_torch.graph.errors import at, line_of_stack
 from medjax_torch.graph.sizes import Condition, ExactShapesError, Length, lengths
-from medjax_torch.lowerings.counted.held import Counts, Number
+from medjax_torch.lowerings.counted.counts import Counts, Number
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Check = Callable[[Node], Iterable[Any] | None]

@@ -1,0 +1,195 @@
+"""A walk over everything reachable from an object, without running any of its code."""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FunctionType, MethodType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medjax_torch.component_state.locations import (
+    MISSING,
+    Cell,
+    Element,
+    Entry,
+    Item,
+    Location,
+    Member,
+    Snapshot,
+)
+
+REGISTRIES = ("_parameters", "_buffers", "_modules")
+"""The dicts of a torch module that `named_parameters` and similar methods read."""
+
+_CLOSED = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "medjax", "medjax_torch"}
+"""Packages whose objects are not entered, as a logger or a trainer leads to the entire process.
+
+Their containers and functions, the kinds in `_KNOWN`, are entered.
+"""
+
+_LIBRARIES = _CLOSED | {"torch", "numpy", "scipy", "sklearn", "transformers", "optax", "flax"}
+"""Packages whose functions do not read globals that users change."""
+
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+_KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools.partial)
+
+_Child = tuple[str, Location | None, Any]
+
+
+@dataclass
+class Walk:
+    """The result of a walk, depth first in the order of attributes.
+
+    Attributes
+    ----------
+    tensors : list of (str, Location or None, Tensor)
+        Every place of every tensor; the location is None where it cannot be replaced.
+    modules : list of (str, nn.Module)
+        Every torch module, with the first path to it.
+    generators : dict of str to object
+        Random generators of Python, numpy and torch.
+    holders : list of (str, holder)
+        Everything whose content forward may change: dicts, lists, sets, closures, `__slots__`.
+    objects : list of (str, object)
+        Every object with attributes, including modules, with the first path to it.
+    """
+
+    tensors: list[tuple[str, Location | None, Tensor]] = field(default_factory=list)
+    modules: list[tuple[str, nn.Module]] = field(default_factory=list)
+    generators: dict[str, Any] = field(default_factory=dict)
+    holders: list[tuple[str, Any]] = field(default_factory=list)
+    objects: list[tuple[str, Any]] = field(default_factory=list)
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return snapshots of all holders."""
+        return [Snapshot(path, holder) for path, holder in self.holders]
+
+
+def walk(root: object) -> Walk:
+    """Collect everything reachable from `root`; references may be cyclic.
+
+    Attributes, dicts, lists, tuples, sets, deques, closures, defaults, bound methods and partials
+    are entered. Optimizers are not, as they only refer to what the component owns.
+    """
+    result = Walk()
+    seen: set[int] = set()
+    pending: list[_Child] = [("", None, root)]
+    while pending:
+        path, location, value = pending.pop()
+        if isinstance(value, Tensor):
+            result.tensors.append((path, location, value))
+        elif isinstance(value, _GENERATORS):
+            result.generators.setdefault(path, value)
+        elif isinstance(value, tuple):
+            # Every time it is met: a tuple's tensors must be replaced in each of its places.
+            pending.extend(reversed(list(_elements(path, location, value))))
+        elif id(value) not in seen and (value is root or _is_open(value)):
+            seen.add(id(value))
+            if isinstance(value, nn.Module):
+                result.modules.append((path, value))
+            if not isinstance(value, _KNOWN):
+                result.objects.append((path, value))
+            pending.extend(reversed(list(_children(path, value, result.holders))))
+    return result
+
+
+def _is_open(value: object) -> bool:
+    if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | type):
+        return False
+    if isinstance(value, (*_KNOWN, SimpleNamespace, Namespace)):
+        return True
+    return type(value).__module__.partition(".")[0] not in _CLOSED
+
+
+def is_of_library(module: str) -> bool:
+    """Return whether a module belongs to a package whose functions read no globals of users."""
+    return module.partition(".")[0] in _LIBRARIES
+
+
+def _elements(path: str, location: Location | None, values: tuple[Any, ...]) -> Iterator[_Child]:
+    names = getattr(values, "_fields", range(len(values)))
+    for index, (name, value) in enumerate(zip(names, values, strict=True)):
+        yield _join(path, name), Element(location, index) if location else None, value
+
+
+def _children(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterator[_Child]:
+    """Yield the direct children of `value`, and add its mutable parts to `holders`."""
+    if isinstance(value, MethodType):
+        yield path, None, value.__self__
+        yield path, None, value.__func__
+        return
+    if isinstance(value, functools.partial):
+        yield path, None, value.func
+        yield from _elements(path, None, value.args)
+        yield path, None, value.keywords
+        return
+    if isinstance(value, FunctionType):
+        yield from _captured(path, value, holders)
+    elif isinstance(value, list | deque):
+        holders.append((path, value))
+        for index, element in enumerate(value):
+            yield _join(path, index), Item(value, index), element
+    elif isinstance(value, set | frozenset):
+        if isinstance(value, set):
+            holders.append((path, value))
+        yield from ((path, None, element) for element in value)
+    elif isinstance(value, dict):
+        holders.append((path, value))
+        yield from _entries(path, value)
+    yield from _attributes(path, value, holders)
+
+
+def _captured(
+    path: str, function: FunctionType, holders: list[tuple[str, Any]]
+) -> Iterator[_Child]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        location = Cell(cell)
+        holders.append((_join(path, name), location))
+        yield _join(path, name), location, location.get()
+    if function.__defaults__:
+        defaults = Member(function, "__defaults__")
+        holders.append((_join(path, "defaults"), defaults))
+        yield _join(path, "defaults"), defaults, function.__defaults__
+    if function.__kwdefaults__:
+        yield _join(path, "defaults"), None, function.__kwdefaults__
+
+
+def _attributes(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterator[_Child]:
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        attributes = {}
+    if isinstance(attributes, dict) and attributes:
+        holders.append((path, attributes))
+        yield from _entries(path, attributes)
+    for kind in type(value).__mro__:
+        names = vars(kind).get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            location = Member(value, name)
+            if name not in ("__dict__", "__weakref__") and location.get() is not MISSING:
+                holders.append((_join(path, name), location))
+                yield _join(path, name), location, location.get()
+
+
+def _entries(path: str, values: dict[Any, Any]) -> Iterator[_Child]:
+    """Yield the values; a module's registries come first, as if their content were attributes."""
+    registries = REGISTRIES if all(name in values for name in REGISTRIES) else ()
+    for name in registries:
+        yield path, None, values[name]
+    for key, value in dict.items(values):
+        if key not in registries:
+            yield _join(path, key), Entry(values, key), value
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)

@@ -1,0 +1,289 @@
+"""BatchAdapter: from a collated torch batch to what the step takes, and outputs back to torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from torch import Tensor
+
+from medjax import sharding
+from medjax.batch import BatchData
+from medjax.component import TrainableComponent
+from medjax.data import Batch
+from medjax.data.ladder import narrow
+from medjax.runtime.jit import Compiled
+from medjax.step import make_collecting_eval_step
+from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
+from medjax_torch.component_state import to_numpy
+from medjax_torch.conversion.component import (
+    COLUMNS,
+    GRAPH,
+    SIZES,
+    WEIGHT,
+    ConvertedComponent,
+    GraphKey,
+    dtypes_of,
+    loss_weight,
+)
+from medjax_torch.conversion.cost import ConversionCost
+from medjax_torch.conversion.graph_cache import Check
+from medjax_torch.conversion.host_evaluation import (
+    HOST,
+    EvaluationStep,
+    check_outputs,
+    reason_of,
+    rebuilt_outputs,
+)
+from medjax_torch.graph import (
+    Bounds,
+    Graph,
+    TraceError,
+    bounds,
+    check_ranges,
+    columns,
+    is_flat,
+    signature,
+)
+from medjax_torch.options import Options
+from medjax_torch.verification import evaluator, verify
+from medjax_torch.verification.padding_policy import Padding
+from medjax_torch.verification.padding_proof import Prover
+
+logger = logging.getLogger("medjax")
+
+
+class BatchAdapter:
+    """Prepares batches for one component, and looks closely at the first of each mode.
+
+    Parameters
+    ----------
+    converted : ConvertedComponent
+        The component.
+    options : Options
+        For padding, verification, loss arithmetic and the number of shapes.
+    mesh : jax.sharding.Mesh
+        Where batches go.
+
+    Attributes
+    ----------
+    steps : list of Compiled
+        The steps that its batches go through.
+    """
+
+    def __init__(self, converted: ConvertedComponent, options: Options, mesh: Mesh) -> None:
+        self.converted = converted
+        self.mesh = mesh
+        self._options = options
+        self._padding = Padding(self._prover, options.padding, options.length_ladder)
+        self._looked_at: set[bool] = set()
+        self._shapes = {train: self._shape_count() for train in (True, False)}
+        self._bounds: dict[GraphKey, Bounds] = {}
+        self._eval_steps: dict[bool, EvaluationStep] = {}
+        self._evaluates_outputs = False
+        self._on_host = ""
+        self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
+        self._trainable: tuple[Any, TrainableComponent] | None = None
+        self._comparing = 0.0
+        self.steps: list[Compiled] = []
+
+    @property
+    def step_options(self) -> Options:
+        """Options of the steps; the converted component minds the precision itself."""
+        return dataclasses.replace(self._options, precision="float32")
+
+    def trainable(
+        self, key: Any, configure_optimizer: Callable[[Any], optax.GradientTransformation]
+    ) -> TrainableComponent:
+        """Return the component's record, the one before if its optimizer has an equal key."""
+        if self._trainable is None or self._trainable[0] != key:
+            self._trainable = key, self.converted.as_trainable(configure_optimizer)
+        return self._trainable[1]
+
+    def eval_step(self, *, with_outputs: bool) -> EvaluationStep:
+        """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
+        self._evaluates_outputs = with_outputs
+        if with_outputs not in self._eval_steps:
+            made = make_collecting_eval_step(
+                self.converted.forward,
+                options=self.step_options,
+                mesh=self.mesh,
+                with_outputs=with_outputs,
+            )
+            self._eval_steps[with_outputs] = EvaluationStep(
+                made, self.converted, self.step_options, with_outputs=with_outputs
+            )
+            self.steps.append(made)
+        return self._eval_steps[with_outputs]
+
+    @property
+    def cost(self) -> ConversionCost:
+        """What conversion has taken so far."""
+        compilations = [made for step in self.steps for made in step.compilations]
+        variants = self.converted.variants
+        return ConversionCost(
+            nb_graphs=len(variants.graphs),
+            tracing=variants.seconds,
+            comparing=self._comparing + self._padding.seconds,
+            nb_compilations=len(compilations),
+            compiling=sum(made.seconds for made in compilations),
+        )
+
+    def first(self, batch: Any, *, train: bool) -> Graph:
+        """Return the graph of a first batch, once torch agrees with it.
+
+        Raises
+        ------
+        VerificationError
+            If JAX computes something else than torch.
+        TraceError
+            If forward cannot be a graph.
+        ValueError
+            If a number does not fit the device, or an index its range.
+        """
+        self._looked_at.add(train)
+        if self._is_exact(train):
+            logger.warning(
+                "Batches run in their exact shapes, each of which is traced and compiled: padding "
+                "looks up a row, and SparseAdam steps every row that is looked up"
+            )
+        padded = self._padded(batch, train=train)
+        check = self._check_on(padded, train)
+        key, padded = self.converted.placed(padded, train=train, check=check)
+        graph = self.converted.graph(key)
+        self._arrays(graph.tensors_of(padded), key)  # what cannot be converted is refused by name
+        if self._options.verify:
+            call = self.converted.call_on(batch, train=train)
+            evaluate = self._evaluators.setdefault(key, evaluator(graph))
+            constants = self.converted.constants(key)
+            with self._comparison():
+                verified = verify(
+                    call, self.converted.inventory, padded, graph, constants, evaluate
+                )
+            logger.info(
+                "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
+                "training" if train else "evaluation",
+                verified.results,
+                verified.relative,
+                verified.name,
+            )
+        return graph
+
+    def __call__(self, batch: Any, *, train: bool) -> BatchData:
+        """Return a batch as the step takes it.
+
+        Raises
+        ------
+        ValueError
+            If a number does not fit the device, an index its range, or there are too many shapes.
+        """
+        if train:
+            return self._for_device(batch, train=True)
+        if not self._on_host and self._evaluates_outputs:
+            # What training could not give, evaluation is not asked for: tracing takes long.
+            graphs = self.converted.variants.graphs
+            self._on_host = next(filter(None, map(reason_of, graphs)), "")
+        if not self._on_host:
+            try:
+                prepared = self._for_device(batch, train=False)
+            except TraceError as error:
+                self._on_host = str(error)
+            else:
+                graph = self.converted.graph(prepared[GRAPH])
+                self._on_host = reason_of(graph) if self._evaluates_outputs else ""
+                if not self._on_host:
+                    return prepared
+        return BatchData({HOST: (batch, self._on_host), WEIGHT: self._weight(batch)})
+
+    def _for_device(self, batch: Any, *, train: bool) -> BatchData:
+        if train not in self._looked_at:
+            self.first(batch, train=train)
+        padded = self._padded(batch, train=train)
+        tensors = columns(padded)
+        shape = signature(tensors)
+        self._shapes[train].add(tensors, shape)
+        key, padded = self.converted.placed(
+            padded,
+            train=train,
+            check=self._check_on(padded, train),
+            shape=shape if is_flat(padded) else None,
+        )
+        tensors = self.converted.graph(key).tensors_of(padded)
+        arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
+        return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
+
+    def _weight(self, batch: Any) -> np.float32:
+        weight = loss_weight(batch)
+        if self._options.loss_arithmetic == "medkit":
+            weight = float(weight > 0)  # every batch weighs alike, unless all labels are ignored
+        return np.float32(weight)
+
+    def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
+        """Return outputs of the device as the component's forward would have returned them."""
+        if HOST in batch.device:
+            return rebuilt_outputs(outputs, batch.host)
+        graph = self.converted.graph(batch.device[GRAPH])
+        if graph.train:
+            check_outputs(graph)
+        arrays = jax.device_get(dict(outputs))
+        arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
+        tensors = to_tensors(arrays, dtypes_of(graph))
+        given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
+        if self._is_exact(graph.train):
+            return rebuilt(batch.host, given)
+        return self._padding.unpad(given, batch.host, train=graph.train)
+
+    def _check_on(self, batch: Any, train: bool) -> Check | None:
+        """Return what compares a graph with torch on a batch, None if that is not wanted."""
+        if not self._options.verify:
+            return None
+
+        def check(graph: Graph) -> None:
+            held = {n: to_numpy(value) for n, value in graph.device.constants.items()}
+            constants = {name: narrow(name, array) for name, array in held.items()}
+            call = self.converted.call_on(batch, train=train)
+            with self._comparison():
+                verify(call, self.converted.inventory, batch, graph, constants)
+
+        return check
+
+    @contextlib.contextmanager
+    def _comparison(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._comparing += time.perf_counter() - began
+
+    def _arrays(self, tensors: Mapping[str, Tensor], key: GraphKey) -> dict[str, np.ndarray]:
+        """Return the columns that a graph uses, checked."""
+        recorded = self.converted.graph(key)
+        graph = recorded.device
+        if key not in self._bounds:
+            self._bounds[key] = bounds(graph)
+        tensors = recorded.completed(tensors)
+        check_ranges(self._bounds[key], tensors)
+        return to_arrays({name: tensors[name] for name in graph.columns})
+
+    def _padded(self, batch: Any, *, train: bool) -> Any:
+        return batch if self._is_exact(train) else self._padding.pad(batch, train=train)
+
+    def _is_exact(self, train: bool) -> bool:
+        """Tell whether padding would change an update, which no proof sees."""
+        return train and self.converted.marks_rows
+
+    def _prover(self, batch: Any, train: bool) -> Prover:
+        call = self.converted.call_on(batch, train=train)
+        return Prover(call, self.converted.inventory, batch, train=train)
+
+    def _shape_count(self) -> ShapeCount:
+        def seconds() -> float:
+            return self.cost.tracing + self.cost.compiling
+
+        return ShapeCount(self._options.max_shapes, seconds=seconds, reasons=self._padding.reasons)

@@ -1,0 +1,424 @@
+"""A torch component as a medjax TrainableComponent: the same contract as a Flax one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from torch import Tensor
+
+import medjax
+from medjax.batch import BatchData
+from medjax.data.ladder import narrow
+from medjax.metrics.mean import Mean
+from medjax.models.attention import AttentionImplementation, has_cudnn_attention
+from medjax.step import Differentiate, weighed
+from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.component_state import Inventory, find, read, to_numpy, write_back
+from medjax_torch.conversion.forward_call import ForwardCall
+from medjax_torch.conversion.graph_cache import Check, GraphCache, tracing_rules
+from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
+from medjax_torch.graph.host_random import HostRandomError
+from medjax_torch.graph.joint import Joint
+from medjax_torch.lowerings import run
+from medjax_torch.lowerings.dtypes import jax_dtype
+from medjax_torch.lowerings.precision import multiplying_in
+from medjax_torch.optimizers.rule import touched
+
+COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
+"""What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
+
+SIZES = "sizes of outputs\0"
+"""The name among the outputs of a step under which `Results.sizes` stands, if there are any."""
+_DISCOVERIES = 8
+"""Ways in which forward may draw on the host, one inside the branch of another."""
+
+Variables = dict[str, Any]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class GraphKey:
+    """The graph of a batch, by its number. It holds no array, so steps are compiled for each."""
+
+    number: int
+
+
+class ConvertedComponent:
+    """What a component holds and how it computes, as pure functions of arrays.
+
+    Parameters
+    ----------
+    component : object
+        A torch component with medkit's protocol; its tensors are read, and written by `write`.
+    call : callable
+        ``call(batch, eval_mode) -> (outputs, loss)``, the component's forward.
+    max_variants : int
+        See `GraphCache`.
+    precision : {"float32", "bfloat16"}
+        Type in which matrices are multiplied. Parameters and all else stay float32.
+    attention_implementation : {"xla", "cudnn"}
+        See `Options`.
+    marks_rows : bool
+        Whether the optimizer is one that steps the rows that sparse gradients list.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
+
+    Attributes
+    ----------
+    inventory : Inventory
+        The component's content.
+    variants : GraphCache
+        Its graphs.
+    trained : tuple of str
+        Names of the parameters that have required a gradient since training began.
+    initially : tuple of str
+        Names of those that did when it was converted.
+    earlier : frozenset of str
+        What `sometimes` was in the run that is resumed.
+    version : int
+        Counts up when `found`, `trained` or which parameters get a gradient has changed.
+    marks_rows : bool
+        As given.
+    host_draws : HostDraws
+        What forward draws from `random` and `numpy.random`.
+    """
+
+    def __init__(
+        self,
+        component: Any,
+        call: Callable[[Any, bool], Any],
+        *,
+        max_variants: int,
+        precision: str = "float32",
+        attention_implementation: AttentionImplementation = "xla",
+        marks_rows: bool = False,
+        may_skip: bool = False,
+    ) -> None:
+        self.component = component
+        self.inventory: Inventory = find(component)
+        # One operation costs where no kernel takes it, so it is one only where cuDNN may.
+        if precision != "bfloat16" or not has_cudnn_attention():
+            attention_implementation = "xla"
+        self.initially = self.trained = self._requiring()
+        self.earlier: frozenset[str] = frozenset()
+        self.version = 0
+        functions = (component.forward, call)
+        rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
+        self.marks_rows = marks_rows
+        self.variants = GraphCache(
+            self.inventory, max_variants, rules, functions, may_skip=may_skip
+        )
+        self.host_draws = host_draws.HostDraws()
+        self._call = call
+        self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
+        self._constants: dict[int, dict[str, np.ndarray]] = {}
+
+    @property
+    def without_gradient(self) -> frozenset[str]:
+        """Names of the trained parameters that have had no gradient in any training graph."""
+        return frozenset(self.trained).difference(*self._gradients())
+
+    @property
+    def sometimes(self) -> frozenset[str]:
+        """Names of those that have a gradient from some batches and none from others."""
+        with_gradient = self._gradients()
+        each = frozenset().union(*with_gradient)
+        dropped = {name for graph in self.variants.graphs for name in graph.droppable}
+        return self.earlier | dropped | each.difference(each.intersection(*with_gradient))
+
+    def _gradients(self) -> list[frozenset[str]]:
+        return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]
+
+    def is_current(self) -> bool:
+        """Tell whether the component still holds the very tensors that were found."""
+        now = find(self.component).tensors
+        before = self.inventory.tensors
+        return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
+
+    def refresh(self) -> None:
+        """Find what the component holds, if that has changed, and what of it is trained now."""
+        if not self.is_current():
+            self.inventory = self.variants.inventory = find(self.component)
+            self.version += 1
+        known = set(self.trained)
+        now = set(self._requiring())
+        if not now <= known:
+            # What was trained once keeps its moments, as in torch.
+            names = self.inventory.parameters
+            self.trained = tuple(name for name in names if name in known | now)
+            self.version += 1
+
+    def _requiring(self) -> tuple[str, ...]:
+        return tuple(name for name, p in self.inventory.parameters.items() if p.requires_grad)
+
+    def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
+        """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
+        return ForwardCall(self._call, batch, train=train)
+
+    def placed(
+        self, batch: Any, *, train: bool, check: Check | None = None, shape: Hashable = None
+    ) -> tuple[GraphKey, Any]:
+        """Return the graph of a batch and the batch with what forward draws on the host.
+
+        Parameters
+        ----------
+        batch, train, check, shape
+            As for `graph_of`.
+
+        Raises
+        ------
+        TraceError
+            If forward cannot be a graph.
+        """
+        for _ in range(_DISCOVERIES):
+            drawn = self.host_draws.columns(train=train)
+            given = rebuilt(batch, {**batch, **drawn}) if drawn else batch
+            try:
+                known = None if drawn else shape
+                return self.graph_of(given, train=train, check=check, shape=known), given
+            except HostRandomError:
+                joint = Joint(self.call_on(batch, train=train), self.inventory, batch, train=train)
+                with host_random.watched(self.inventory.content.generators):
+                    if not self.host_draws.discover(joint.eager, train=train):
+                        raise
+                if jax.process_count() > 1:
+                    raise  # each process has rows of its own, and the numbers are for all
+        raise TraceError(
+            f"forward draws other numbers from random or numpy.random in {_DISCOVERIES} batches "
+            "in a row. Draw with torch (torch.rand, torch.randperm ...), or in collate."
+        )
+
+    def graph_of(
+        self,
+        batch: Mapping[str, Any],
+        *,
+        train: bool,
+        check: Check | None = None,
+        shape: Hashable = None,
+    ) -> GraphKey:
+        """Return the graph of a batch of tensors, traced if it is new.
+
+        Parameters
+        ----------
+        batch : mapping of str to value
+            The batch.
+        train : bool
+            Whether gradients are wanted.
+        check : callable, optional
+            See `GraphCache.add`.
+        shape : hashable, optional
+            See `GraphCache.known`.
+        """
+        number = self.variants.known(batch, train=train, shape=shape)
+        if number is None:
+            self.refresh()
+            before = self.without_gradient, self.sometimes
+            call = self.call_on(batch, train=train)
+            number = self.variants.add(call, batch, train=train, check=check)
+            self.version += (self.without_gradient, self.sometimes) != before
+        return GraphKey(number)
+
+    def graph(self, key: GraphKey) -> Graph:
+        """Return a graph that `graph_of` named."""
+        return self.variants.graphs[key.number]
+
+    def constants(self, key: GraphKey) -> dict[str, np.ndarray]:
+        """Return the tensors that a graph holds itself, as arrays for the device."""
+        if key.number not in self._constants:
+            held = self.graph(key).device.constants
+            self._constants[key.number] = {
+                name: narrow(f"constant {name}", to_numpy(value)) for name, value in held.items()
+            }
+        return self._constants[key.number]
+
+    def variables(self) -> Variables:
+        """Return copies of all tensors: ``params``, ``frozen`` parameters and ``buffers``."""
+        arrays = {name: _narrowed(name, array) for name, array in read(self.inventory).items()}
+        trained = set(self.trained)
+        collections: Variables = {"params": {}, "frozen": {}, "buffers": {}}
+        for name, array in arrays.items():
+            frozen = "frozen" if name in self.inventory.parameters else "buffers"
+            collections["params" if name in trained else frozen][name] = array
+        return collections
+
+    def write(self, variables: Variables) -> None:
+        """Copy variables (numpy arrays) into the component's tensors."""
+        for collection in variables.values():
+            write_back(self.inventory, collection)
+
+    def forward(
+        self,
+        variables: Variables,
+        input_batch: BatchData,
+        key: jax.Array,
+        /,
+        *,
+        return_loss: bool,
+        eval_mode: bool,
+    ) -> tuple[BatchData, Mean | None, Variables]:
+        """Return outputs, loss and changed collections; see `medjax.component.Forward`."""
+        del eval_mode  # the graph was traced for one of both
+        outputs, loss, collections, _ = self._run(variables, input_batch, key)
+        return outputs, loss if return_loss else None, collections
+
+    def differentiate(self, options: medjax.Options) -> Differentiate:
+        """Return what gives the step the gradients that torch recorded; JAX differentiates nothing.
+
+        Parameters
+        ----------
+        options : medjax.Options
+            For the loss arithmetic.
+        """
+
+        def differentiate(
+            variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
+        ) -> tuple[BatchData, Mean, Variables, Any]:
+            with jax.default_matmul_precision("highest"):
+                outputs, loss, collections, found = self._run(variables, batch, key)
+            loss = weighed(loss, options)
+            gradients = {
+                name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
+                for name, leaf in variables["params"].items()
+            }
+            # SparseAdam's marks, which tell of rows, tell of the whole as well.
+            if not self.marks_rows:
+                own = self.graph(batch[GRAPH]).droppable  # with marks in the graph
+                for name in (self.sometimes & found.keys()).difference(own):
+                    gradients[name] = touched(gradients[name])
+            if of_sum:
+                gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
+            return outputs, loss, collections, gradients
+
+        return differentiate
+
+    def _run(
+        self, variables: Variables, input_batch: BatchData, key: jax.Array
+    ) -> tuple[BatchData, Mean, Variables, dict[str, jax.Array]]:
+        """Return outputs, loss, changed collections and the gradients of the mean loss."""
+        number = input_batch[GRAPH]
+        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        found = self._evaluate(number, inputs, input_batch[COLUMNS], key)
+        collections = {
+            name: {
+                path: found.updated.get(path, value).astype(value.dtype)
+                for path, value in held.items()
+                # Of parameters the step wants those that forward wrote to.
+                if name != "params" or path in found.updated
+            }
+            for name, held in variables.items()
+            if held.keys() & found.updated.keys()
+        }
+        outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
+        if found.sizes:
+            outputs[SIZES] = jnp.stack(list(found.sizes))
+        weight = input_batch.get(WEIGHT, jnp.float32(1))
+        loss, weight = _unless_broken(self.graph(number), found, weight)
+        return outputs, Mean(loss * weight, weight), collections, found.gradients
+
+    def checked(
+        self, key: GraphKey, variables: Variables, columns: Any, random_key: jax.Array
+    ) -> list[jax.Array]:
+        """Return the values that the conditions of a graph are about."""
+        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        with jax.default_matmul_precision("highest"):
+            return list(self._evaluate(key, inputs, columns, random_key).checked)
+
+    def _evaluate(
+        self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
+    ) -> Results:
+        """Return what a graph computes from the state and the columns of a batch."""
+        graph = self.graph(key).device
+        nodes = graph.module.graph.find_nodes(op="placeholder")
+        inputs = [
+            value.astype(jax_dtype(node.meta["val"].dtype))
+            for value, node in zip(graph.inputs(state, columns), nodes, strict=True)
+        ]
+        held = {name: jnp.asarray(value) for name, value in self.constants(key).items()}
+        with multiplying_in(self._multiplies_in):
+            return graph.results(run(graph.module, inputs, random_key, held))
+
+    def as_trainable(
+        self, configure_optimizer: Callable[[Any], optax.GradientTransformation]
+    ) -> medjax.TrainableComponent:
+        """Return the record that the loop trains; its batches come from a `Feed`."""
+
+        def save(path: Path, variables: Variables) -> None:
+            self.write(variables)
+            self.component.save(path)
+
+        def load(path: Path) -> Variables:
+            self.component.load(path)
+            return self.variables()
+
+        return Trainable(
+            init=lambda key: self.variables(),
+            preprocess=self.component.preprocess,
+            collate=self.component.collate,
+            forward=self.forward,
+            configure_optimizer=configure_optimizer,
+            save=save,
+            load=load,
+        )
+
+
+class Trainable(medjax.TrainableComponent):
+    """The record of a torch component, whose graphs stand as they were traced.
+
+    Whether they are still what the component does is compared with torch before each training.
+    """
+
+    def read_outside(self) -> None:
+        """Return nothing to compare."""
+
+
+def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
+    """Return a tensor of the component in the type the device uses."""
+    try:
+        return narrow(name, array)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds {array.dtype} of {array.min()} to {array.max()}, and the device's "
+            "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
+            "or give it smaller values."
+        ) from error
+
+
+def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return loss and weight of a batch: NaN with a weight where a condition does not hold.
+
+    A loss that is not finite ends training before anything is learnt from it.
+    """
+    if not graph.conditions:
+        return found.loss, weight
+    pairs = zip(graph.conditions, found.checked, strict=True)
+    holds = jnp.stack([value.reshape(()) == one.expected for one, value in pairs]).all()
+    return jnp.where(holds, found.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
+
+
+def loss_weight(batch: Mapping[str, Any]) -> float:
+    """Return what the mean loss of a batch weighs: its labels that count, or its rows.
+
+    Labels of -100 do not count, which is the ``ignore_index`` of torch's cross entropy.
+    """
+    labels = batch.get("labels")
+    if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
+        return float((labels != -100).sum())
+    tensors = [v for v in batch.values() if isinstance(v, Tensor) and v.ndim]
+    return float(len(tensors[0])) if tensors else 1.0
+
+
+def dtypes_of(graph: Graph) -> dict[str, torch.dtype]:
+    """Return torch's dtype of each output of a graph by name."""
+    results: Any = graph.module.graph.output_node().args[0]
+    nodes = graph.results(results).outputs
+    return {
+        name: node.meta["val"].dtype for name, node in zip(graph.outputs.names, nodes, strict=True)
+    }

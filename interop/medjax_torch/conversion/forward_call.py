@@ -1,0 +1,44 @@
+"""A component's forward, as the tracer and torch itself call it for one kind of batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.conversion.column_reads import ColumnReads
+from medjax_torch.graph import host_draws
+
+
+class ForwardCall:
+    """A component's forward on the columns of one kind of batch.
+
+    Parameters
+    ----------
+    call : callable
+        ``call(batch, eval_mode) -> (outputs, loss)``.
+    batch : mapping of str to value
+        Gives the type that forward expects.
+    train : bool
+        Whether gradients are wanted.
+
+    Attributes
+    ----------
+    reads : ColumnReads
+        What forward has read of the batches.
+    """
+
+    def __init__(
+        self, call: Callable[[Any, bool], Any], batch: Mapping[str, Any], *, train: bool
+    ) -> None:
+        self.reads = ColumnReads()
+        self._call = call
+        self._batch = batch
+        self._train = train
+
+    def __call__(self, values: dict[str, Any]) -> Any:
+        """Return outputs and loss."""
+        drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
+        own = {name: value for name, value in values.items() if name not in drawn}
+        with host_draws.returning(drawn):
+            return self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)

@@ -1,0 +1,419 @@
+"""Which graph a batch runs in: one for each kind of batch, traced when the first comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional as F
+
+from medjax.models.attention import AttentionImplementation
+from medjax_torch.component_state import Inventory
+from medjax_torch.component_state.watch import TensorWatch, outer_places
+from medjax_torch.conversion.column_reads import ColumnReads
+from medjax_torch.conversion.conditions import Conditions
+from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
+from medjax_torch.graph.counters import influential
+from medjax_torch.graph.errors import at
+from medjax_torch.graph.guards import ancestry
+from medjax_torch.graph.host_random import HostRandomError
+from medjax_torch.graph.joint import Call
+from medjax_torch.graph.listed_rows import marking
+from medjax_torch.graph.numbers import PREFIX, Number, is_number
+from medjax_torch.lowerings import counted, custom_ops, decompositions
+from medjax_torch.optimizers.rule import TOUCH
+
+logger = logging.getLogger("medjax")
+
+_OFTEN = 8
+"""Traces of one kind of batch after which it is said what makes them necessary."""
+
+Check = Callable[[Graph], None]
+"""Raises if a graph does not compute what torch computes."""
+
+
+def tracing_rules(
+    attention_implementation: AttentionImplementation = "xla", *, marks_rows: bool = False
+) -> Rules:
+    """Return what the tracer is told, so that the lowerings know what it records.
+
+    Parameters
+    ----------
+    attention_implementation : {"xla", "cudnn"}
+        See `Options`.
+    marks_rows : bool
+        Whether dense gradients tell which rows a sparse one lists; see `listed_rows`.
+    """
+    attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
+    return Rules(
+        replacements={
+            F.ctc_loss: custom_ops.ctc_loss,
+            torch.ctc_loss: custom_ops.ctc_loss,
+            **(attend if attention_implementation == "cudnn" else {}),
+            **(marking(TOUCH) if marks_rows else {}),
+        },
+        mark=TOUCH,
+        before_autograd=decompositions.before_autograd(),
+        after_autograd=decompositions.after_autograd(),
+        accept=counted.accept,
+    )
+
+
+class _Kept(NamedTuple):
+    """A graph, by its number, and the conditions under which it is valid."""
+
+    conditions: Conditions
+    number: int
+
+
+class GraphCache:
+    """The graphs of a component.
+
+    Parameters
+    ----------
+    inventory : Inventory
+        The component's content.
+    max_variants : int
+        Graphs for batches of one signature, which differ in the values that forward looks at.
+    rules : Rules
+        What the tracer is told; see `tracing_rules`.
+    functions : iterable of callable
+        The component's forward and what calls it, whose globals count.
+    may_skip : bool
+        Whether batches whose loss is not finite are left out.
+
+    Attributes
+    ----------
+    graphs : list of Graph
+        In the order they were traced.
+    inventory : Inventory
+        The component's content, to be replaced when it holds other tensors.
+    seconds : float
+        How long tracing took, all in all.
+    watch : TensorWatch or None
+        Tells whether somebody may have changed what requires a gradient; None if nobody watches.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        max_variants: int,
+        rules: Rules,
+        functions: Iterable[Callable[..., Any]] = (),
+        *,
+        may_skip: bool = False,
+    ) -> None:
+        self.graphs: list[Graph] = []
+        self.inventory = inventory
+        self.seconds = 0.0
+        self.watch: TensorWatch | None = None
+        self._learning: frozenset[str] = frozenset()
+        self._max_variants = max_variants
+        self._rules = rules
+        self._may_skip = may_skip
+        self._functions = tuple(functions)
+        self._kept: dict[Hashable, list[_Kept]] = {}
+        self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
+        self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
+        self._idle: dict[bool, set[str]] = {True: set(), False: set()}  # counters
+        self._warned: set[str] = set()
+
+    def known(self, batch: Mapping[str, Any], *, train: bool, shape: Hashable = None) -> int | None:
+        """Return the position in `graphs` of the graph for a batch, None if there is none yet.
+
+        Parameters
+        ----------
+        batch : mapping of str to value
+            What the component's forward would get.
+        train : bool
+            Whether gradients are wanted.
+        shape : hashable, optional
+            The `signature` of the batch, if it holds tensors only and that is known.
+        """
+        kept = self._kept_for(batch, train, shape)
+        for place, (conditions, number) in enumerate(kept):
+            if conditions.hold(batch) and self._valid(self.graphs[number], batch):
+                if place:
+                    kept.insert(0, kept.pop(place))
+                return number
+        return None
+
+    def add(
+        self, call: Call, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
+    ) -> int:
+        """Return the position in `graphs` of a graph for a batch, traced now.
+
+        Parameters
+        ----------
+        call : Call
+            The component's forward.
+        batch, train
+            As for `known`.
+        check : callable, optional
+            Asked before a number is taken for an input.
+
+        Raises
+        ------
+        TraceError
+            If forward cannot be a graph, or decides by its values in too many ways.
+        """
+        kept = self._kept_for(batch, train)
+        number, conditions = self._traced(call, batch, train, check)
+        floats = set(conditions.number_columns(batch)) - self._fixed[train]
+        if floats:
+            self._make_live(train, [Number(name, column=name) for name in floats])
+            number, conditions = self._traced(call, batch, train, check)
+        kept.insert(0, _Kept(conditions, number))
+        if len({each.number for each in kept}) > self._max_variants:
+            raise TraceError(self._too_many(kept, batch))
+        self._warn_of_cost(kept, batch)
+        return number
+
+    def _kept_for(
+        self, batch: Mapping[str, Any], train: bool, shape: Hashable = None
+    ) -> list[_Kept]:
+        if shape is None:
+            seen = {
+                name: value
+                for name, value in batch.items()
+                if isinstance(value, torch.Tensor) or columns({name: value})
+            }
+            shape = signature(seen)
+        learning = self.learning if train else None
+        return self._kept.setdefault((train, learning, shape), [])
+
+    @property
+    def learning(self) -> frozenset[str]:
+        """Names of the parameters that require a gradient now."""
+        if self.watch is None or self.watch.is_open or self.watch.flags_changed:
+            self.look_at_flags()
+        return self._learning
+
+    def look_at_flags(self) -> None:
+        """Find out which parameters require a gradient, before `watch` forgets that it changed."""
+        with torch._C.DisableTorchFunctionSubclass():
+            names = (n for n, p in self.inventory.parameters.items() if p.requires_grad)
+            self._learning = frozenset(names)
+
+    def _traced(
+        self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
+    ) -> tuple[int, Conditions]:
+        """Trace forward with the numbers that have changed before as inputs, if that can be."""
+        new = self._new_numbers(batch, train)
+        if new:
+            self._make_live(train, new)
+            try:
+                return self._trace(call, batch, train, check)
+            except HostRandomError:
+                self._forget(train, new)  # what forward draws has to be known first
+                raise
+            except Exception as error:
+                names = {number.name for number in new}
+                logger.debug("%s cannot be inputs: %s", ", ".join(sorted(names)), error)
+                self._fixed[train] |= names
+                self._forget(train, new)
+        return self._trace(call, batch, train, None)
+
+    def _new_numbers(self, batch: Mapping[str, Any], train: bool) -> list[Number]:
+        """Return the numbers that forward read and that have changed since."""
+        kept = self._kept_for(batch, train)
+        if not kept:
+            return []
+        last = kept[0].conditions
+        found = [Number(name, column=name) for name in last.changed_columns(batch)]
+        found += [
+            Number(PREFIX + path, location=location) for path, location in last.changed_places()
+        ]
+        known = self._live[train].keys() | self._fixed[train]
+        return [
+            number
+            for number in found
+            if number.name not in known and is_number(_value(number, batch))
+        ]
+
+    def _forget(self, train: bool, numbers: Sequence[Number]) -> None:
+        for number in numbers:
+            del self._live[train][number.name]
+
+    def _make_live(self, train: bool, numbers: Sequence[Number]) -> None:
+        self._live[train] |= {number.name: number for number in numbers}
+
+    def _trace(
+        self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
+    ) -> tuple[int, Conditions]:
+        numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
+
+        def record() -> Graph:
+            return trace(
+                call,
+                self.inventory,
+                batch,
+                train=train,
+                rules=self._rules,
+                numbers=numbers,
+                changing=self._changing(),
+            )
+
+        graph = record()
+        self.seconds += graph.seconds
+        if check is not None:
+            check(graph)
+        self._refuse_counters(influential(graph, record, self._idle[train]))
+        self._idle[train].update(graph.counters)
+        self._check_conditions(graph)
+        known = {each.number for each in self._kept_for(batch, train)}
+        position = next((n for n in known if same(self.graphs[n], graph)), None)
+        if position is None:
+            self.graphs.append(graph)
+            position = len(self.graphs) - 1
+            for each in self.graphs:
+                self._check_guards(each)
+            self._warn_of_effects(graph)
+            self._warn_of_reports(graph)
+            logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
+        places = [*graph.places, *outer_places(self._functions, self.inventory.content)]
+        reads = getattr(call, "reads", None) or _all_of(batch)
+        return position, Conditions(reads, places, numbers, batch)
+
+    def _changing(self) -> frozenset[str]:
+        """Return the names of what is known to change in training."""
+        return self.learning | {name for each in self.graphs for name in each.updated}
+
+    def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
+        if graph.limits and not graph.fits(graph.tensors_of(batch)):
+            return False
+        if graph.guard_module is None:
+            return True
+        inputs = graph.inputs(self.inventory.tensors, graph.tensors_of(batch))
+        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+            try:
+                return graph.holds([value.item() for value in graph.guard_module(*inputs)])
+            except (IndexError, RuntimeError):
+                # A value that is looked at only if those before it are as they were.
+                return False
+
+    def _refuse_counters(self, counters: Sequence[str]) -> None:
+        """Raise TraceError if what an earlier run of forward left in Python decides."""
+        if counters:
+            raise TraceError(
+                f"forward counts in {', '.join(counters)}, which it reads and changes: a "
+                "graph would find the same value at every step. Keep it in a buffer "
+                "(register_buffer, or a tensor in an attribute), or let a callback set it."
+            )
+
+    def _check_guards(self, graph: Graph) -> None:
+        """Raise TraceError if forward decides by state that changes in training.
+
+        The host checks guards before each step, and the state is on the device.
+        """
+        if graph.guard_module is None:
+            return
+        changing = self._changing()
+        names = (*graph.trained, *graph.frozen, *graph.buffers, *graph.columns)
+        inputs = graph.guard_module.graph.find_nodes(op="placeholder")
+        looked: Any = graph.guard_module.graph.output_node().args[0]
+        for guard, node in zip(graph.guards, looked, strict=True):
+            behind = ancestry(node)
+            for name, placeholder in zip(names, inputs, strict=True):
+                if placeholder in behind and name in changing:
+                    raise TraceError(
+                        f"forward decides by a value{f' at {guard.line}' if guard.line else ''} "
+                        f"that depends on {name}, which changes in training. Use torch.where with "
+                        "both results."
+                    )
+
+    def _check_conditions(self, graph: Graph) -> None:
+        """Raise TraceError if batches may be left out and a decision could be lost with them."""
+        if not self._may_skip:
+            return
+        for condition in graph.conditions:
+            if not condition.is_of_finiteness:
+                raise TraceError(
+                    f"forward decides by a value{at(condition.line)} that changes in training. "
+                    "Where it decides otherwise the graph is not valid, and with "
+                    "Options(on_non_finite='skip') such a batch would be left out without a word. "
+                    "Use torch.where with both results, or on_non_finite='raise'."
+                )
+
+    def _warn_of_reports(self, graph: Graph) -> None:
+        new = [line for line in graph.reported if line not in self._warned]
+        if new:
+            self._warned.update(new)
+            logger.warning(
+                "forward reads values at %s, on which neither loss nor gradients depend. What it "
+                "prints, logs or keeps there is of the batches that were traced, not of every step",
+                "; ".join(new),
+            )
+
+    def _warn_of_effects(self, graph: Graph) -> None:
+        new = sorted(set(graph.effects) - self._warned)
+        if new:
+            self._warned.update(new)
+            logger.warning(
+                "forward leaves something in %s, which happens while it is traced and not at "
+                "every step; return it as an output, or keep it in a buffer",
+                ", ".join(new),
+            )
+
+    def _warn_of_cost(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> None:
+        if len(kept) <= _OFTEN:
+            return
+        names = set(_changed(kept, batch)) - self._warned
+        if names:
+            self._warned.update(names)
+            logger.warning(
+                "forward reads %s, which has had more than %d values: it is traced anew for each, "
+                "%.1f s so far. Keep it in a tensor, or leave it out of what forward reads",
+                ", ".join(sorted(names)),
+                _OFTEN,
+                self.seconds,
+            )
+
+    def _too_many(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> str:
+        graphs = [self.graphs[number] for number in {each.number for each in kept}]
+        guards = [guard for graph in graphs for guard in graph.guards]
+        lines = sorted({guard.line for guard in guards if guard.line})
+        places = [f"at {', '.join(lines)}"] if lines else []
+        names = _changed(kept, batch)
+        places += [f"in {', '.join(names)}"] if names else []
+        seconds = sum(graph.seconds for graph in graphs)
+        reasons = sorted({graph.exact for graph in graphs if graph.exact})
+        if not reasons:
+            advice = "Use torch.where with both results, or keep the value in a tensor"
+        else:
+            advice = (
+                f"Of what a mask selects each count asks for a graph here, because "
+                f"{'; '.join(reasons)}. Keep all rows and mask what is summed, as in "
+                "(loss * mask).sum() / mask.sum(), or read a count by x.size(0) in place of len(x)"
+            )
+        return (
+            f"forward decides by values of the batch {' and '.join(places)} in more than "
+            f"{self._max_variants} ways: {len(graphs)} graphs were traced in {seconds:.1f} s, and "
+            f"each was compiled too. {advice}, or raise Options(max_variants=...), at as much "
+            "again for each graph."
+        )
+
+
+def _value(number: Number, batch: Mapping[str, Any]) -> Any:
+    try:
+        return number.value(batch)
+    except KeyError:
+        return None
+
+
+def _changed(kept: Sequence[_Kept], batch: Mapping[str, Any]) -> list[str]:
+    """Return the names of what differs from what forward found before."""
+    names: dict[str, None] = {}
+    for each in kept[1:]:
+        names |= dict.fromkeys(map("column {!r}".format, each.conditions.changed_columns(batch)))
+        names |= dict.fromkeys(place.path for place in each.conditions.changed_places())
+    return list(names)
+
+
+def _all_of(batch: Mapping[str, Any]) -> ColumnReads:
+    """Return the reads of a forward that was not watched: everything."""
+    reads = ColumnReads()
+    reads.values.update(batch)
+    return reads

@@ -1,0 +1,167 @@
+"""Evaluation in torch on the host, for a forward of which no graph can be had there."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medjax import sharding
+from medjax.batch import BatchData
+from medjax.component import Variables
+from medjax.metrics.mean import Mean
+from medjax.step import CollectingEvalStep, weighed
+from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.component_state import swapped, to_torch
+from medjax_torch.conversion.component import WEIGHT, ConvertedComponent
+from medjax_torch.conversion.wrapped_step import WrappedStep
+from medjax_torch.graph import Graph, TraceError, host_random
+from medjax_torch.graph.errors import at
+from medjax_torch.options import Options
+
+logger = logging.getLogger("medjax")
+
+HOST = "host"
+"""What a batch for the host holds: the collated batch itself."""
+
+
+class EvaluationStep(WrappedStep[CollectingEvalStep]):
+    """Evaluates a batch in JAX, or in torch if it is marked as one for the host.
+
+    Parameters
+    ----------
+    step : CollectingEvalStep
+        The step in JAX.
+    converted : ConvertedComponent
+        What is evaluated.
+    options : Options
+        For the loss arithmetic.
+    with_outputs : bool
+        Whether outputs are wanted, or None.
+    """
+
+    def __init__(
+        self,
+        step: CollectingEvalStep,
+        converted: ConvertedComponent,
+        options: Options,
+        *,
+        with_outputs: bool,
+    ) -> None:
+        super().__init__(step)
+        self._converted = converted
+        self._options = options
+        self._with_outputs = with_outputs
+        self._weights: tuple[list[Any], dict[str, Tensor]] = [], {}
+        self._has_warned = False
+
+    def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, Any, Variables]:
+        """Return loss and outputs of a batch, and the collections that forward changed."""
+        if HOST not in batch:
+            return self._step(variables, batch)
+        began = time.perf_counter()
+        collections = list(variables.values())
+        if list(map(id, self._weights[0])) != list(map(id, collections)):
+            self._weights = collections, tensors_of(self._converted, sharding.to_host(variables))
+        given, reason = batch[HOST]
+        outputs, loss = in_torch(self._converted, self._weights[1], given, train=False)
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "Evaluation runs in torch on the CPU, a batch in %.2g s: %s The numbers are those "
+                "of the trained weights; in JAX, and most of all on an accelerator, it would be "
+                "many times faster. To have that, return tensors from forward and make lists or "
+                "texts of them in the metrics computer's prepare_batch.",
+                time.perf_counter() - began,
+                reason,
+            )
+        weight = batch[WEIGHT]
+        mean = Mean(np.float32(loss.item()) * weight, weight)
+        return weighed(mean, self._options), outputs if self._with_outputs else None, {}
+
+
+def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return variables (numpy arrays) as tensors of the component's dtypes, by name."""
+    held = converted.inventory.tensors
+    return {
+        name: to_torch(np.array(array)).to(held[name].device, held[name].dtype)
+        for arrays in variables.values()
+        for name, array in arrays.items()
+    }
+
+
+def in_torch(
+    converted: ConvertedComponent, weights: Mapping[str, Tensor], batch: Any, *, train: bool
+) -> tuple[Any, Tensor]:
+    """Run forward in torch, as it is, and return outputs and loss.
+
+    The component and every random generator are left as they were. As in a step of evaluation in
+    JAX, each batch draws the same numbers, and what forward writes to buffers is not kept.
+
+    Parameters
+    ----------
+    converted : ConvertedComponent
+        Has the component.
+    weights : dict of str to Tensor
+        What it holds meanwhile.
+    batch : mapping
+        A collated batch.
+    train : bool
+        Whether it runs in training mode.
+    """
+    inventory = converted.inventory
+    placed = {
+        name: value if name in inventory.parameters else value.clone()
+        for name, value in weights.items()
+    }
+    with (
+        host_random.watched(inventory.content.generators),
+        swapped(inventory, placed),
+        torch.no_grad(),
+    ):
+        random.seed(0)
+        np.random.seed(0)
+        torch.random.default_generator.manual_seed(0)
+        outputs, loss = converted.call_on(batch, train=train)(dict(batch))
+    if loss is None:
+        raise ValueError("The component did not return a 'loss' from the input.")
+    return outputs, loss
+
+
+def rebuilt_outputs(outputs: Any, batch: Any) -> Any:
+    """Return outputs of `in_torch` as a mapping of the type of the batch."""
+    return rebuilt(batch, dict(outputs or {}))
+
+
+def reason_of(graph: Graph) -> str:
+    """Say why a graph does not give all outputs, ``""`` if it does."""
+    if not graph.left_out:
+        return ""
+    line = next(iter(graph.left_out.values()))
+    return f"forward reads values{at(line)} for {_names(graph)}, of which no graph can be had."
+
+
+def check_outputs(graph: Graph) -> None:
+    """Raise TraceError if the outputs of a graph of training, which are wanted, are not all there.
+
+    Raises
+    ------
+    TraceError
+        With the line and the way out.
+    """
+    if graph.left_out:
+        raise TraceError(
+            f"do_metrics_in_training asks for forward's outputs, but {reason_of(graph)} Return "
+            "tensors and make lists or texts of them in prepare_batch, or set "
+            "do_metrics_in_training=False: evaluation has these outputs."
+        )
+
+
+def _names(graph: Graph) -> str:
+    return "output " + ", ".join(map(repr, graph.left_out))

@@ -1,0 +1,269 @@
+"""A component's forward and backward as one pure graph."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from medjax_torch.component_state.watch.places import Place
+from medjax_torch.graph.batch_columns import columns
+from medjax_torch.graph.conditions import Condition
+from medjax_torch.graph.guards import Guard
+from medjax_torch.graph.numbers import Number, tensors_of
+from medjax_torch.graph.outputs import OutputSpec
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a graph returned, by name.
+
+    Attributes
+    ----------
+    loss : array
+        The scalar loss.
+    gradients : dict of str to array
+        Of the trained parameters that the loss depends on; torch has None for the others.
+    outputs : sequence of array
+        The tensors of forward's outputs, for `OutputSpec.rebuild`.
+    updated : dict of str to array
+        Parameters and buffers that forward changed, with their new values.
+    sizes : sequence of array
+        How long the outputs are along `Graph.varying`.
+    checked : sequence of array
+        The truth values that `Graph.conditions` are about.
+    """
+
+    loss: Any
+    gradients: dict[str, Any]
+    outputs: Sequence[Any]
+    updated: dict[str, Any]
+    checked: Sequence[Any] = ()
+    sizes: Sequence[Any] = ()
+
+
+class Limit(NamedTuple):
+    """Between which values a column has to lie so that nothing made of it leaves 32 bits."""
+
+    column: str
+    low: int
+    high: int
+
+    def holds(self, values: Tensor) -> bool:
+        """Tell whether all values lie within."""
+        if not values.numel():
+            return True
+        least, largest = torch.aminmax(values)
+        return self.low <= int(least) and int(largest) <= self.high
+
+
+@dataclass(frozen=True)
+class HostPart:
+    """What of a graph torch computes on the host, in 64 bits; see `long_integers`.
+
+    Attributes
+    ----------
+    module : fx.GraphModule
+        Takes the columns of `inputs`, returns a list of what `names` names.
+    inputs, names : tuple of str
+        Columns of the batch, and the further columns that are made of them.
+    device : Graph
+        The rest of the graph, with these among its columns.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[str, ...]
+    names: tuple[str, ...]
+    device: Graph
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Forward and torch's own backward, without mutation, views or Python.
+
+    Attributes
+    ----------
+    module : fx.GraphModule
+        Takes `inputs(...)`, returns a list for `results(...)`. Operations are core aten.
+    trained, frozen, buffers, columns : tuple of str
+        Names of the inputs, in this order: parameters with and without gradient, buffers, tensors
+        of the batch. What the graph does not use is left out.
+    gradients : tuple of str
+        The trained parameters that have a gradient. The others have None in torch, so the
+        optimizer must skip them.
+    droppable : tuple of str
+        Those of layers that are left out at random, of which a mark tells 0 from no gradient; see
+        `layer_drop`.
+    outputs : OutputSpec
+        The structure of what forward returned.
+    updated : tuple of str
+        Parameters and buffers whose new values the graph returns.
+    constants : dict of str to Tensor
+        Values of the graph's `get_attr` nodes.
+    guards : tuple of Guard
+        What Python looked at: the graph is valid where these hold.
+    guard_module : fx.GraphModule or None
+        Takes the same inputs, returns the list of what the guards compare; None without guards.
+    conditions : tuple of Condition
+        Truth values, returned last, that forward looked at and that depend on what changes in
+        training: a step in which one is another is none of this graph's.
+    left_out : dict of str to str
+        Outputs of forward that the graph does not return, as values that change in training were
+        read for them, and where.
+    reported : tuple of str
+        Lines where values were read on which nothing in the graph depends.
+    effects : tuple of str
+        Paths of what forward leaves in the component for its next run: a counter, a list of
+        losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
+        at every step what it found while it was traced.
+    counters : tuple of str
+        Paths of numbers and the like that forward read and then changed.
+    train : bool
+        Whether forward ran in training mode, with gradients.
+    seconds : float
+        How long tracing took.
+    numbers : tuple of Number
+        Those among `columns`.
+    places : tuple of Place
+        Where forward read values that are constants of the graph.
+    exact : str
+        Why sizes that depend on values are fixed in this graph, ``""`` if none is.
+    varying : tuple of (str, int)
+        Names and dimensions of outputs whose size depends on values. They come as long as they
+        can be at most; see `cut`.
+    limits : tuple of Limit
+        What a batch has to keep so that no integer leaves 32 bits.
+    host_part : HostPart or None
+        What torch has to compute on the host first, None if nothing.
+    """
+
+    module: fx.GraphModule
+    trained: tuple[str, ...]
+    frozen: tuple[str, ...]
+    buffers: tuple[str, ...]
+    columns: tuple[str, ...]
+    gradients: tuple[str, ...]
+    outputs: OutputSpec
+    updated: tuple[str, ...]
+    constants: dict[str, Tensor]
+    guards: tuple[Guard, ...]
+    guard_module: fx.GraphModule | None
+    conditions: tuple[Condition, ...]
+    left_out: dict[str, str]
+    reported: tuple[str, ...]
+    effects: tuple[str, ...]
+    train: bool
+    seconds: float
+    droppable: tuple[str, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    places: tuple[Place, ...] = ()
+    counters: tuple[str, ...] = ()
+    exact: str = ""
+    varying: tuple[tuple[str, int], ...] = ()
+    limits: tuple[Limit, ...] = ()
+    host_part: HostPart | None = None
+
+    @property
+    def inputs_named(self) -> tuple[str, ...]:
+        """Names of the inputs, in their order."""
+        return (*self.trained, *self.frozen, *self.buffers, *self.columns)
+
+    def tensors_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the tensors and numbers of a batch that the graph may use, by path."""
+        return {**columns(batch), **tensors_of(batch, self.numbers)}
+
+    @property
+    def device(self) -> Graph:
+        """The graph as the device runs it."""
+        return self if self.host_part is None else self.host_part.device
+
+    def completed(self, columns: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return the columns of a batch with those that the host makes of them."""
+        part = self.host_part
+        if part is None:
+            return columns
+        try:
+            with torch.no_grad():
+                made = part.module(*(columns[name].detach().cpu() for name in part.inputs))
+        except (RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"{', '.join(part.names)} cannot be computed of the columns "
+                f"{', '.join(map(repr, part.inputs))}: {error}"
+            ) from error
+        values = map(torch.as_tensor, made)
+        return {**columns, **dict(zip(part.names, values, strict=True))}
+
+    def fits(self, columns: Mapping[str, Tensor]) -> bool:
+        """Tell whether a batch keeps the limits."""
+        return all(limit.holds(columns[limit.column]) for limit in self.limits)
+
+    def inputs(self, state: Mapping[str, Any], columns: Mapping[str, Any]) -> list[Any]:
+        """Return the graph's inputs in its order.
+
+        Parameters
+        ----------
+        state : mapping of str to array
+            At least the parameters and buffers that the graph uses.
+        columns : mapping of str to array
+            The tensors of the batch by path, as `batches.columns` names them.
+        """
+        names = (*self.trained, *self.frozen, *self.buffers)
+        return [state[name] for name in names] + [columns[name] for name in self.columns]
+
+    def results(self, values: Sequence[Any]) -> Results:
+        """Sort what the graph returned."""
+        first = 1 + len(self.gradients)
+        last = first + len(self.outputs.names)
+        end = last + len(self.updated)
+        checked = end + len(self.conditions)
+        return Results(
+            loss=values[0],
+            gradients=dict(zip(self.gradients, values[1:first], strict=True)),
+            outputs=values[first:last],
+            updated=dict(zip(self.updated, values[last:end], strict=True)),
+            checked=values[end:checked],
+            sizes=values[checked:],
+        )
+
+    def cut(self, outputs: Mapping[str, Any], sizes: Sequence[Any]) -> dict[str, Any]:
+        """Return outputs (arrays or tensors by name) without what is behind their sizes."""
+        cut = dict(outputs)
+        for (name, dim), size in zip(self.varying, sizes, strict=True):
+            cut[name] = cut[name][(slice(None),) * dim + (slice(int(size)),)]
+        return cut
+
+    def holds(self, values: Sequence[bool | int | float]) -> bool:
+        """Tell whether the graph is valid where `guard_module` returned `values`."""
+        return all(guard.holds(v) for guard, v in zip(self.guards, values, strict=True))
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The distinct operations, sorted."""
+        calls = (node.target for node in self.module.graph.nodes if node.op == "call_function")
+        return tuple(sorted({str(target) for target in calls if target is not operator.getitem}))
+
+
+def same(first: Graph, second: Graph) -> bool:
+    """Tell whether two graphs compute the same from the same inputs."""
+    return (
+        first.module.code == second.module.code
+        and first.limits == second.limits
+        and _names_of(first.host_part) == _names_of(second.host_part)
+        and first.inputs_named == second.inputs_named
+        and (first.gradients, first.updated, first.guards, first.conditions)
+        == (second.gradients, second.updated, second.guards, second.conditions)
+        and first.outputs == second.outputs
+        and first.constants.keys() == second.constants.keys()
+        and all(
+            held.dtype == second.constants[name].dtype and torch.equal(held, second.constants[name])
+            for name, held in first.constants.items()
+        )
+    )
+
+
+def _names_of(part: HostPart | None) -> tuple[str, ...]:
+    return () if part is None else part.names

@@ -1,0 +1,5 @@
+"""A training run of a torch component: set up, fed, stepped, evaluated, taken over."""
+
+from medjax_torch.session.evaluation import evaluate as evaluate
+from medjax_torch.session.run import TorchRun as TorchRun
+from medjax_torch.session.setup import set_up as set_up

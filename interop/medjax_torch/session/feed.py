@@ -1,0 +1,55 @@
+"""Feed: the batches of a torch DataLoader as medjax's loop takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from medjax.data import Batch
+from medjax_torch.batches import batch_indices, check_length, epoch_batches
+from medjax_torch.conversion import BatchAdapter
+
+
+class Feed:
+    """Prepares the batches of a loader; see `medjax.data.Batches`.
+
+    A batch is prepared when the loop asks for it, so that tracing never runs in another thread.
+    Meanwhile an accelerator computes the step before it, which JAX only queues; on the CPU that
+    step has ended, since it runs in this thread (see `medjax.runtime.allocator`).
+
+    Parameters
+    ----------
+    loader : torch.utils.data.DataLoader
+        Gives collated batches.
+    preparation : BatchAdapter
+        Makes device batches of them.
+    train : bool
+        Whether gradients are wanted.
+    """
+
+    def __init__(self, loader: DataLoader[Any], preparation: BatchAdapter, *, train: bool) -> None:
+        self.loader = loader
+        self._preparation = preparation
+        self._train = train
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self.loader)
+
+    def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
+        """Yield the batches of an epoch from number `start` on."""
+        check_length(self.loader)
+        generator = self.loader.generator
+        seed = 0 if generator is None else generator.initial_seed()
+        for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):
+            self._preparation.converted.host_draws.position = (seed, epoch, number)
+            device = self._preparation(batch, train=self._train)
+            positions = np.zeros(0, np.int64) if indices is None else indices
+            yield Batch(device, batch, positions)
+
+    def indices(self, epoch: int, batch: int) -> list[int]:
+        """Return the dataset positions of a batch's items, [] for a loader that the user made."""
+        return batch_indices(self.loader, epoch, batch)

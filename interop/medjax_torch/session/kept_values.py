@@ -1,0 +1,148 @@
+"""Plain values that forward reads and callbacks set, from one run to the next.
+
+A callback that multiplies a loss weight at each epoch would otherwise begin anew where a run is
+resumed, with the weight that the component was made with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from medjax.callbacks import CallbackList, TrainerCallback
+from medjax_torch.component_state.locations import MISSING, Entry, Location
+from medjax_torch.component_state.watch import outer_places
+from medjax_torch.conversion import ConvertedComponent
+
+logger = logging.getLogger("medjax")
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class KeptValues(TrainerCallback):
+    """Saves what callbacks made of values that forward reads, and sets it where a run goes on.
+
+    It is the last of the callbacks, so that it sees what the others do when training begins.
+
+    Parameters
+    ----------
+    converted : ConvertedComponent
+        What is trained.
+    """
+
+    def __init__(self, converted: ConvertedComponent) -> None:
+        self._converted = converted
+        self._began: dict[str, Any] = {}
+        self._saved: dict[str, Any] = {}
+        self._set: list[tuple[Location, Any]] = []
+        self._is_within_epoch = False
+
+    def on_train_begin(self, config: Any) -> None:
+        """Remember the values of now, then set those of the run that goes on."""
+        del config
+        self._set.clear()
+        slots = self._slots()
+        self._began = {path: slot.get() for path, slot in slots.items()}
+        for path, (before, after) in self._saved.items():
+            if path not in slots:
+                _say(f"{path} was {_decoded(after)!r}, and the component has no such value now")
+            elif _encoded(self._began[path]) == before:
+                self._set.append((slots[path], _decoded(after)))
+            elif _encoded(self._began[path]) != after:
+                _say(
+                    f"{path} was {_decoded(before)!r} when training began and {_decoded(after)!r} "
+                    f"when it was saved; it is {self._began[path]!r} now, which is used"
+                )
+        self._set_values()
+
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Note whether an epoch goes on that had begun."""
+        del checkpoint_dir, epoch, nb_batches, nb_epochs
+        self._is_within_epoch = step_idx > 0
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Take back what callbacks make of the values where an epoch begins for a second time."""
+        del epoch
+        if self._is_within_epoch:
+            self._set_values()
+        self._is_within_epoch = False
+
+    def _set_values(self) -> None:
+        for slot, value in self._set:
+            slot.set(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return first and latest value, by path, of what forward reads and somebody changed."""
+        graphs = self._converted.variants.graphs
+        read = {place.path for graph in graphs for place in graph.places}
+        counted = {path for graph in graphs for path in graph.counters}
+        outer = {place.path for place in self._outer()}
+        changed = {}
+        for path, slot in self._slots().items():
+            before, now = self._began.get(path, MISSING), slot.get()
+            is_read = path in outer or any(path == r or path.startswith(f"{r}.") for r in read)
+            if not is_read or path in counted or not _is_plain(before) or not _is_plain(now):
+                continue
+            if _encoded(before) != _encoded(now):
+                changed[path] = [_encoded(before), _encoded(now)]
+        return changed
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned; it is set when training begins."""
+        self._saved = state
+
+    def _outer(self) -> Iterable[Any]:
+        functions = [self._converted.component.forward]
+        return outer_places(functions, self._converted.inventory.content)
+
+    def _slots(self) -> dict[str, Location]:
+        """Return the places of all plain values of the component, and of globals it may read."""
+        found: dict[str, Location] = {}
+        for path, holder in self._converted.inventory.content.objects:
+            _add(found, f"{path}." if path else "", getattr(holder, "__dict__", {}), depth=0)
+        for place in self._outer():
+            if _is_plain(place.slot.get()):
+                found.setdefault(place.path, place.slot)
+        return found
+
+
+def with_kept_values(callbacks: CallbackList, converted: ConvertedComponent) -> CallbackList:
+    """Return the callbacks with one that keeps the values of a component."""
+    return CallbackList([*callbacks.callbacks, KeptValues(converted)])
+
+
+_DEEPEST = 4
+"""Dicts within dicts that are looked into."""
+
+
+def _add(found: dict[str, Location], prefix: str, held: dict[Any, Any], *, depth: int) -> None:
+    for key, value in list(dict.items(held)):
+        if not isinstance(key, str) or key == "training" or key.startswith("__"):
+            continue  # every forward sets the mode
+        if _is_plain(value):
+            found.setdefault(prefix + key, Entry(held, key))
+        elif isinstance(value, dict) and depth < _DEEPEST and not key.startswith("_"):
+            _add(found, f"{prefix}{key}.", value, depth=depth + 1)
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) in _PLAIN
+
+
+def _encoded(value: Any) -> Any:
+    """Return a value as JSON holds it to the last bit; an integer is another one than a float."""
+    return {"float": value.hex()} if isinstance(value, float) else value
+
+
+def _decoded(value: Any) -> Any:
+    return float.fromhex(value["float"]) if isinstance(value, dict) else value
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        logger.warning("Resuming: %s", text)

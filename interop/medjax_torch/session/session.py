@@ -1,0 +1,243 @@
+"""A training session: the state on the device, and the component as user code sees it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from medjax import sharding
+from medjax.checkpoint.progress import Progress
+from medjax.data.ladder import narrow
+from medjax.state import TrainState
+from medjax_torch.component_state import to_numpy, write_back
+from medjax_torch.component_state.watch import TensorWatch
+from medjax_torch.conversion import ConvertedComponent
+from medjax_torch.conversion.component import Variables
+from medjax_torch.graph import TraceError
+from medjax_torch.optimizers.link import OptimizerLink
+from medjax_torch.session.assembly import Assembly, Programs
+from medjax_torch.session.evaluation_state import applied
+
+
+class DueSave(NamedTuple):
+    """A checkpoint that the loop wants saved by ``Trainer.save``, which only gets the epoch.
+
+    Attributes
+    ----------
+    metric : float or None
+        Value of the checkpoint metric; None within an epoch.
+    """
+
+    metric: float | None
+
+
+class Session:
+    """Keeps what changes while a Trainer trains, for the Trainer's methods.
+
+    The newest values are on the device, in `state`. User code sees them in the component's own
+    tensors as soon as it reads those, and what it writes there is in the state of the next step.
+
+    Parameters
+    ----------
+    converted : ConvertedComponent
+        The component that is trained.
+    assembly : Assembly
+        Makes state and programs again when the component or its optimizer has changed.
+    link : OptimizerLink or None
+        The torch optimizer; None for one of optax.
+    programs : Programs
+        The programs that training begins with.
+    state : TrainState
+        The state that training begins with.
+    progress : Progress
+        The position that it begins at.
+
+    Attributes
+    ----------
+    state : TrainState
+        The state after the last step.
+    progress : Progress
+        The position at which the current phase began.
+    programs : Programs
+        The programs that fit the state.
+    due_save : DueSave or None
+        The checkpoint that the loop is waiting for, if it is.
+    """
+
+    def __init__(
+        self,
+        converted: ConvertedComponent,
+        assembly: Assembly,
+        link: OptimizerLink | None,
+        programs: Programs,
+        state: TrainState,
+        progress: Progress,
+    ) -> None:
+        self.converted, self.link = converted, link
+        self.state, self.progress = state, progress
+        self.programs = programs
+        self.due_save: DueSave | None = None
+        self._assembly = assembly
+        self._content = converted.inventory
+        self._version = converted.version
+        self._brought: dict[str, np.ndarray] = {}
+        self._is_ahead = False
+        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self.bring)
+        self.bring()
+
+    def bring(self) -> None:
+        """Write the weights of the state into the component's tensors, for user code to read."""
+        if self._is_lost():
+            return  # a step failed while it had the buffers; the component holds the last saved
+        with self._watch.aside():
+            variables = sharding.to_host(self.state.variables)
+            self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
+            write_back(self._content, self._brought)
+
+    def write_back(self) -> None:
+        """Copy weights and moments into the component and the torch optimizer, and stop watching.
+
+        What user code has written to the component since the last step stays.
+        """
+        if self._watch.is_open and not self._is_lost():
+            self.state = self._with_written(self.state)
+        self._watch.release()
+        self.bring()
+        if self.link is not None and not self._is_lost():
+            self.link.hand_back(self.state)
+
+    def merged(self, state: TrainState) -> TrainState:
+        """Merge what user code wrote since the loop got its state into that state."""
+        if not self._is_ahead:
+            return state
+        return self.state.replace(learning_rate=state.learning_rate, losses=state.losses)
+
+    def handed_on(self, state: TrainState) -> TrainState:
+        """Return `merged` to the loop, whose state is then the newest again."""
+        state = self.merged(state)
+        self._is_ahead = False
+        return state
+
+    def caught_up(self, state: TrainState) -> TrainState:
+        """Apply to a state everything that user code did to the component and its optimizer.
+
+        Afterwards the tensors are watched until user code touches them again.
+
+        Raises
+        ------
+        TraceError
+            If a parameter was replaced by another one.
+        """
+        before = state
+        if self._watch.is_open:
+            state = self._with_written(state)
+        if self._watch.flags_changed or self._watch.is_open:
+            self._watch.flags_changed = False
+            with self._watch.aside():
+                self.converted.refresh()
+            self.converted.variants.look_at_flags()
+        is_current = self.link is None or self.link.is_current()
+        if self._version != self.converted.version or not is_current:
+            state = self._rebuilt(state)
+        self._watch.close()
+        self._is_ahead |= state is not before
+        self.state = state
+        return state
+
+    def before_step(self, state: TrainState) -> TrainState:
+        """Return the loop's state as the next step takes it over, with all that the host set."""
+        state = self.caught_up(self.handed_on(state))
+        self._is_ahead = False
+        return state if self.link is None else self.link.sync(state)
+
+    def take(self, written: Variables) -> None:
+        """Put what forward wrote in evaluation into the state, and keep watching views."""
+        if written:
+            self._is_ahead = True
+        self.has_run(applied(written, self.state) if written else self.state)
+
+    def has_run(self, state: TrainState) -> None:
+        """Take the state after a step; bring it at once while user code keeps views of tensors."""
+        self.state = state
+        if self._watch.is_open:
+            self.bring()
+
+    def end(self) -> None:
+        """Stop watching the tensors."""
+        self._watch.release()
+        self.converted.variants.watch = None
+
+    def _is_lost(self) -> bool:
+        leaves = jax.tree.leaves(self.state)
+        return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
+
+    def _with_written(self, state: TrainState) -> TrainState:
+        """Put the tensors whose values are not those that were brought into the state.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has another shape than training began with.
+        """
+        tensors = self._content.tensors
+        for name, before in self._brought.items():
+            if tensors[name].shape != before.shape:
+                raise ValueError(
+                    f"{name} was given the shape {tuple(tensors[name].shape)} while it was "
+                    f"trained; expected {before.shape}. Write values of the same shape, or change "
+                    "the component before train()."
+                )
+        written = {
+            name: narrow(name, current)
+            for name, before in self._brought.items()
+            if not _equal(before, current := to_numpy(tensors[name]))
+        }
+        self._brought = {}  # the step takes over the buffers that these may be views of
+        if not written:
+            return state
+        variables = {
+            name: {
+                path: sharding.put(written[path], leaf.sharding) if path in written else leaf
+                for path, leaf in leaves.items()
+            }
+            for name, leaves in state.variables.items()
+        }
+        params = variables.pop("params")
+        return state.replace(params=params, collections=variables)
+
+    def _rebuilt(self, state: TrainState) -> TrainState:
+        """Rebuild state and programs for the current component and optimizer."""
+        old, new = self._content, self.converted.inventory
+        replaced = {
+            name
+            for name, tensor in new.tensors.items()
+            if name in old.tensors and old.tensors[name] is not tensor
+        }
+        lost = sorted(
+            (old.parameters.keys() - new.parameters.keys()) | (replaced & old.parameters.keys())
+        )
+        if lost and self.link is not None:
+            raise TraceError(
+                f"{', '.join(lost)} of the component was replaced while it was trained, and the "
+                "optimizer holds the old parameter. Write the new values into the old one "
+                "(load_state_dict, copy_), or replace it before train()."
+            )
+        if old is not new:
+            self._watch.release()
+            self._content = new
+            watch = TensorWatch(new.tensors, self.bring)
+            self._watch = self.converted.variants.watch = watch
+        self._version = self.converted.version
+        parts = self._assembly.parts()
+        if self.link is not None:
+            self.link.hand_back(state)
+        self.link = parts.link
+        state = self._assembly.carried(parts, state, replaced)
+        self.programs = self._assembly.programs(parts, state)
+        return state
+
+
+def _equal(before: np.ndarray, current: np.ndarray) -> bool:
+    return np.array_equal(before, current, equal_nan=current.dtype.kind in "fc")

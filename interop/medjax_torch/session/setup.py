@@ -1,0 +1,170 @@
+"""Putting a session together: conversion, first batch, state, loaders and steps."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import jax
+
+from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.progress import Progress, check_position
+from medjax.checkpoint.space import bytes_of
+from medjax.loop.plan import Plan
+from medjax.loop.request import RunRequest, all_callbacks
+from medjax.loop.run import Run
+from medjax.loop.setup import check_agreement, data_record, groups_of, initial_state
+from medjax.runtime.preemption import Preemption
+from medjax.state import TrainState
+from medjax.step import TrainStep
+from medjax_torch.batches import first_batch, reseed
+from medjax_torch.conversion import BatchAdapter
+from medjax_torch.conversion.host_evaluation import check_outputs
+from medjax_torch.optimizers.horizon import warn_of_interval
+from medjax_torch.session.assembly import Assembly, Parts
+from medjax_torch.session.feed import Feed
+from medjax_torch.session.flags import resume_flags
+from medjax_torch.session.hyperparameters import resume_torch, torch_settings
+from medjax_torch.session.kept_values import with_kept_values
+from medjax_torch.session.run import TorchRun
+from medjax_torch.session.session import Session
+from medjax_torch.session.steps import ScheduledStep, WatchedEvalStep, WatchedStep
+from medjax_torch.session.trainer_protocol import TrainerProtocol
+
+logger = logging.getLogger("medjax")
+
+
+def set_up(
+    trainer: TrainerProtocol,
+    store: CheckpointStore,
+    preemption: Preemption,
+    resume: str | Path | None,
+) -> TorchRun:
+    """Assemble a run of the trainer, at its beginning or at the position of a checkpoint.
+
+    Parameters
+    ----------
+    trainer : TrainerProtocol
+        Gives component, data, optimizer and options.
+    store : CheckpointStore
+        The checkpoints of the run.
+    preemption : Preemption
+        Asked after every batch.
+    resume : "auto", path or None
+        See ``Trainer.train``.
+    """
+    preparation = _prepared(trainer, store, resume)
+    plan = _plan_of(trainer)
+    assembly = Assembly(trainer, preparation, plan)
+    parts = assembly.parts()
+    request = RunRequest(
+        component=parts.component,
+        config=trainer.config,
+        options=trainer.options,
+        mesh=preparation.mesh,
+        schedule=parts.schedule,
+        callback=with_kept_values(
+            all_callbacks(trainer.callback, trainer.config, trainer.options), preparation.converted
+        ),
+        metrics_computer=trainer.metrics_computer,
+        resume=resume,
+    )
+    state, progress = _state_of(trainer, request, parts, store)
+    programs = assembly.programs(parts, state)
+    session = Session(preparation.converted, assembly, parts.link, programs, state, progress)
+    several = WatchedStep(session, several=True)
+    eval_step = preparation.eval_step(with_outputs=trainer.metrics_computer is not None)
+    run = Run(
+        request=request,
+        plan=plan,
+        train_loader=Feed(trainer.train_dataloader, preparation, train=True),
+        eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
+        train_step=_train_step(trainer, session),
+        groups=None if _steps_by_update(trainer) else groups_of(request, several),
+        eval_step=WatchedEvalStep(eval_step, session),
+        unpad=preparation.unpad,
+        store=store,
+        preemption=preemption,
+        # The file of a torch optimizer has the moments once more.
+        more_checkpoint_bytes=0 if parts.link is None else bytes_of(state.opt_state),
+    )
+    return TorchRun(parts=run, trainer=trainer, session=session, preparation=preparation)
+
+
+def _prepared(
+    trainer: TrainerProtocol, store: CheckpointStore, resume: str | Path | None
+) -> BatchAdapter:
+    """Convert the component and compare it with torch on the first batch."""
+    config, options = trainer.config, trainer.options
+    if jax.process_count() > 1 and config.seed is None:
+        msg = (
+            "with several processes TrainerConfig.seed is None; expected a seed, so that torch "
+            "draws the same in each of them"
+        )
+        raise ValueError(msg)
+    preparation = trainer.prepare()
+    check_agreement(
+        config,
+        options,
+        preparation.mesh,
+        items=len(trainer.train_dataloader.dataset),  # type: ignore[arg-type]
+        eval_items=len(trainer.eval_dataloader.dataset),  # type: ignore[arg-type]
+        resume=resume,
+    )
+    checkpoint = None if resume is None else store.find(resume)
+    if checkpoint is not None:
+        resume_flags(checkpoint.record, preparation.converted)
+    preparation.converted.refresh()
+    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    if trainer.metrics_computer is not None and config.do_metrics_in_training:
+        check_outputs(graph)
+    return preparation
+
+
+def _plan_of(trainer: TrainerProtocol) -> Plan:
+    """Plan the run, and warn if the scheduler is made for another number of steps."""
+    plan = Plan.of(len(trainer.train_dataloader), trainer.config, trainer.options)
+    warn_of_interval(
+        trainer.lr_scheduler,
+        trainer.options.lr_scheduler_interval,
+        nb_epochs=plan.nb_epochs,
+        nb_updates=plan.nb_updates,
+        warn=logger.warning,
+    )
+    return plan
+
+
+def _state_of(
+    trainer: TrainerProtocol, request: RunRequest, parts: Parts, store: CheckpointStore
+) -> tuple[TrainState, Progress]:
+    """Return state and progress, with torch's optimizer, scheduler and order in agreement."""
+    config, options, loader = trainer.config, trainer.options, trainer.train_dataloader
+    nb_items = len(loader.dataset)  # type: ignore[arg-type]
+    data = {**data_record(nb_items, config, options), "order": options.order}
+    as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
+    state, progress = initial_state(request, store, data, as_set)
+    check_position(progress, len(loader))
+    if store.resumed is not None:
+        resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)
+    reseed(loader, progress.seed)
+    if parts.link is not None:
+        is_fresh = store.resumed is None
+        state = parts.link.adopt(state) if is_fresh else parts.link.sync(state)
+    return state, progress
+
+
+def _steps_by_update(trainer: TrainerProtocol) -> bool:
+    return trainer.options.lr_scheduler_interval == "step"
+
+
+def _train_step(trainer: TrainerProtocol, session: Session) -> TrainStep:
+    step = WatchedStep(session)
+    if trainer.lr_scheduler is None or not _steps_by_update(trainer):
+        return step
+    return ScheduledStep(
+        step,
+        trainer.lr_scheduler,
+        session.state,
+        accumulation=trainer.config.gradient_accumulation_steps,
+        may_skip=trainer.options.on_non_finite == "skip",
+    )

@@ -1,0 +1,116 @@
+"""The compiled steps as a session runs them: on what user code has made of the component."""
+
+from __future__ import annotations
+
+from medjax.batch import BatchData
+from medjax.component import Variables
+from medjax.metrics.mean import Mean
+from medjax.state import TrainState
+from medjax.step import UPDATE_DUE, CollectingEvalStep, StepStats, TrainStep
+from medjax_torch.conversion import WrappedStep
+from medjax_torch.optimizers.schedulers import Scheduler
+from medjax_torch.session.session import Session
+
+
+class WatchedStep(WrappedStep[TrainStep]):
+    """Trains with the hyperparameters of the host and keeps the state of the session current.
+
+    Parameters
+    ----------
+    session : Session
+        Has the programs, and gets the state after each step.
+    several : bool
+        Whether the step trains on several batches in one call.
+    """
+
+    def __init__(self, session: Session, *, several: bool = False) -> None:
+        super().__init__(session.programs.several if several else session.programs.one)
+        self._session = session
+        self._several = several
+
+    def __call__(self, state: TrainState, batch: BatchData) -> tuple[TrainState, StepStats]:
+        """Run the step."""
+        session = self._session
+        state = session.before_step(state)
+        programs = session.programs  # others, if the component or its optimizer has changed
+        self._step = programs.several if self._several else programs.one
+        state, stats = self._step(state, batch)
+        session.has_run(state)
+        return state, stats
+
+
+class ScheduledStep(WrappedStep[TrainStep]):
+    """Steps a torch scheduler after each update.
+
+    Parameters
+    ----------
+    step : TrainStep
+        The training step.
+    scheduler : Scheduler
+        The torch scheduler.
+    state : TrainState
+        The state training begins with.
+    accumulation : int
+        Batches that make one update.
+    may_skip : bool
+        Whether batches may be left out. If so, each step is waited for to learn whether it made an
+        update, because the next rate depends on it.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        scheduler: Scheduler,
+        state: TrainState,
+        *,
+        accumulation: int,
+        may_skip: bool,
+    ) -> None:
+        super().__init__(step)
+        self._scheduler = scheduler
+        self._accumulation = accumulation
+        self._may_skip = may_skip
+        self._pending = int(state.pending)
+        self._nb_updates = int(state.step)
+
+    def __call__(self, state: TrainState, batch: BatchData) -> tuple[TrainState, StepStats]:
+        """Run the step, then the scheduler if the step made an update."""
+        state, stats = self._step(state, batch)
+        if self._has_updated(state, batch):
+            self._scheduler.step()
+        return state, stats
+
+    def _has_updated(self, state: TrainState, batch: BatchData) -> bool:
+        if self._may_skip:
+            before, self._nb_updates = self._nb_updates, int(state.step)
+            return self._nb_updates > before
+        self._pending += 1
+        if self._pending < self._accumulation and not bool(batch[UPDATE_DUE]):
+            return False
+        self._pending = 0
+        return True
+
+
+class WatchedEvalStep(WrappedStep[CollectingEvalStep]):
+    """Evaluates what user code has made of the weights since the evaluation began.
+
+    Parameters
+    ----------
+    step : CollectingEvalStep
+        The compiled step.
+    session : Session
+        Has the newest state.
+    """
+
+    def __init__(self, step: CollectingEvalStep, session: Session) -> None:
+        super().__init__(step)
+        self._session = session
+
+    def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
+        """Run the step on the newest variables."""
+        del variables  # those that the evaluation began with
+        session = self._session
+        state = session.caught_up(session.state)
+        loss, outputs, written = self._step(state.variables, batch)
+        session.take(written)
+        return loss, outputs

@@ -1,0 +1,101 @@
+"""What the parts of a Trainer need of it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import optax
+import torch
+from torch.utils.data import DataLoader
+
+from medjax.loop.epochs import Metrics
+from medjax.schedules import Schedule
+from medjax_torch.conversion import BatchAdapter
+from medjax_torch.options import Options
+from medjax_torch.trainable_component import TrainableComponent
+from medjax_torch.trainer_config import TrainerConfig
+from medjax_torch.utils import BatchData
+
+
+class TrainedParts(Protocol):
+    """Gives what a step is assembled from; see `medjax_torch.Trainer`."""
+
+    @property
+    def config(self) -> TrainerConfig:
+        """How to train."""
+        ...
+
+    @property
+    def options(self) -> Options:
+        """What `config` has no field for."""
+        ...
+
+    @property
+    def component(self) -> TrainableComponent:
+        """What is trained."""
+        ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | optax.GradientTransformation:
+        """The component's own optimizer."""
+        ...
+
+    @property
+    def lr_scheduler(self) -> Any:
+        """The user's torch scheduler, None without one."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate where no torch optimizer holds it."""
+        ...
+
+    @property
+    def metrics_computer(self) -> Any:
+        """The user's metrics computer over batches of tensors, None without one."""
+        ...
+
+
+class TrainerProtocol(TrainedParts, Protocol):
+    """Adds the data, the callbacks and the methods that a subclass may override."""
+
+    @property
+    def callback(self) -> object:
+        """The user's callback or callbacks."""
+        ...
+
+    @property
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The training data."""
+        ...
+
+    @property
+    def eval_dataloader(self) -> DataLoader[Any]:
+        """The evaluation data."""
+        ...
+
+    def prepare(self) -> BatchAdapter:
+        """Convert the component, unless it has been converted."""
+        ...
+
+    def make_forward_pass(
+        self, inputs: BatchData, eval_mode: bool
+    ) -> tuple[BatchData, torch.Tensor]:
+        """Return outputs and loss of the component for a batch."""
+        ...
+
+    def training_epoch(self) -> Metrics:
+        """Train for the current epoch."""
+        ...
+
+    def evaluation_epoch(self, eval_dataloader: DataLoader[Any]) -> Metrics:
+        """Evaluate on the batches of a loader."""
+        ...
+
+    def update_learning_rate(self, eval_metrics: Metrics) -> None:
+        """Step the scheduler after an epoch."""
+        ...
+
+    def save(self, epoch: int) -> str:
+        """Save a checkpoint and return its folder."""
+        ...

@@ -1,0 +1,5 @@
+"""JAX against torch itself: what is proved before a graph or a padding is relied on."""
+
+from medjax_torch.verification.graph_verification import VerificationError as VerificationError
+from medjax_torch.verification.graph_verification import evaluator as evaluator
+from medjax_torch.verification.graph_verification import verify as verify

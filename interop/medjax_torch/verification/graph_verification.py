@@ -1,0 +1,182 @@
+"""A graph in JAX is compared with torch itself before anything is trained with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import Tensor
+
+from medjax.data.ladder import narrow
+from medjax_torch.component_state import Inventory, to_numpy
+from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.graph import Graph
+from medjax_torch.graph.joint import Call
+from medjax_torch.lowerings.interpreter import run
+from medjax_torch.optimizers.rule import TOUCH
+from medjax_torch.verification.comparison import differences
+from medjax_torch.verification.diagnosis import Finding, diagnose, rounded_outputs
+from medjax_torch.verification.reference import Outcome, outcome_of, reference
+
+_TOLERANCES = {torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float32: 1e-3}
+"""Largest relative difference by the coarsest dtype in a graph.
+
+Of the 16-bit types some sixteen roundings; of float32 some hundred times what deep models show and
+some hundredth of what errors do.
+"""
+
+_LISTED = 8
+_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
+"""Halves compilation, which takes longer than the one run that follows it."""
+
+
+class VerificationError(ValueError):
+    """JAX computes something else than torch for a component."""
+
+
+class Verified(NamedTuple):
+    """A comparison that went well.
+
+    Attributes
+    ----------
+    relative : float
+        The largest relative difference of a result.
+    name : str
+        Which result that was.
+    results : int
+        How many results were compared.
+    """
+
+    relative: float
+    name: str
+    results: int
+
+
+def verify(
+    call: Call,
+    inventory: Inventory,
+    batch: Mapping[str, Any],
+    graph: Graph,
+    constants: Mapping[str, Any],
+    evaluate: Callable[..., Any] | None = None,
+) -> Verified:
+    """Compare a graph in JAX with the component in torch on one batch.
+
+    Compared are the loss, forward's outputs, which parameters have a gradient and those gradients,
+    and all parameters and buffers afterwards. Nothing is random on either side: see `reference`.
+
+    Parameters
+    ----------
+    call : Call
+        The component's forward, as `graph.trace` took it.
+    inventory : Inventory
+        The component's content. It is left as it was.
+    batch : mapping of str to value
+        A batch for which the graph is valid.
+    graph : Graph
+        What will be trained or evaluated.
+    constants : mapping of str to array
+        The graph's constants as the step will get them.
+    evaluate : callable, optional
+        From `evaluator(graph)`, by who compares the graph more than once.
+
+    Raises
+    ------
+    VerificationError
+        If a result differs by more than the coarsest type in the graph explains: neither by its
+        tolerance, nor by how far torch's own result moves with roundings. It names what is behind
+        it; see `diagnosis`.
+    """
+    expected = reference(call, inventory, batch, train=graph.train, leave_out=graph.left_out)
+    actual = _on_jax(inventory, batch, graph, constants, evaluate or evaluator(graph))
+    listing = differences(actual, expected, ("JAX", "torch"), rounded_outputs(graph))
+    tolerance = _TOLERANCES[_coarsest(graph)]
+    wrong = [one for one in listing if one.relative > tolerance]
+    if wrong:
+        finding = diagnose(call, inventory, batch, graph, expected, wrong, tolerance)
+        if finding is not None:
+            raise VerificationError(_message(finding, len(listing), graph.train))
+    if graph.droppable:
+        _check_left_out(call, inventory, batch, tolerance)
+    return Verified(listing[0].relative, listing[0].name, len(listing))
+
+
+def _check_left_out(
+    call: Call, inventory: Inventory, batch: Mapping[str, Any], tolerance: float
+) -> None:
+    """Compare how a graph leaves out layers with forward's own branch, where all are left out.
+
+    Raises
+    ------
+    TraceError
+        If the random numbers decide about more than those layers.
+    """
+    own, chosen = (
+        reference(call, inventory, batch, train=True, drops_layers=True, mark=mark)
+        for mark in (0.0, TOUCH)
+    )
+    without = {name: chosen.gradients.pop(name) for name in {*chosen.gradients} - {*own.gradients}}
+    listing = differences(chosen, own, ("the graph", "torch"))
+    wrong = [str(one) for one in listing if one.relative > tolerance]
+    wrong += [f"gradient of {name}" for name, gradient in without.items() if gradient.any()]
+    if wrong:
+        raise TraceError(
+            "forward decides by random numbers, and by more than which layers of a ModuleList are "
+            f"left out: {'; '.join(wrong[:_LISTED])}. A graph would decide alike at every step. "
+            "Use torch.where with both results, or switch it off (layerdrop=0)."
+        )
+
+
+def evaluator(graph: Graph) -> Callable[..., Any]:
+    """Return what runs a graph in JAX; it is compiled with the first run."""
+
+    def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
+        return run(graph.device.module, arguments, None, constants)
+
+    return jax.jit(evaluate, compiler_options=_QUICKLY)
+
+
+def _on_jax(
+    inventory: Inventory,
+    batch: Mapping[str, Any],
+    graph: Graph,
+    constants: Mapping[str, Any],
+    evaluate: Callable[..., Any],
+) -> Outcome:
+    given = graph.completed(graph.tensors_of(batch))
+    named = {name: name for name in (*inventory.tensors, *given)}
+    values = graph.device.inputs(inventory.tensors, given)
+    arguments = [
+        jnp.array(narrow(name, to_numpy(value)))
+        for name, value in zip(graph.device.inputs(named, named), values, strict=True)
+    ]
+    # A faster, coarser product on an accelerator is a choice of the step, not an error.
+    with jax.default_matmul_precision("highest"):
+        values = jax.device_get(evaluate(arguments, constants))
+    return outcome_of(graph, inventory, [np.asarray(value) for value in values])
+
+
+def _coarsest(graph: Graph) -> torch.dtype:
+    values = (node.meta.get("val") for node in graph.module.graph.nodes)
+    types = {value.dtype for value in values if isinstance(value, Tensor)}
+    return max(types & _TOLERANCES.keys(), key=_TOLERANCES.__getitem__, default=torch.float32)
+
+
+def _message(finding: Finding, compared: int, train: bool) -> str:
+    wrong = finding.wrong
+    lines = [f"  {one}" for one in wrong[:_LISTED]]
+    if len(wrong) > _LISTED:
+        lines.append(f"  and {len(wrong) - _LISTED} more")
+    return "\n".join(
+        [
+            f"JAX does not compute what torch computes for this component in "
+            f"{'training' if train else 'evaluation'}: {len(wrong)} of {compared} results differ.",
+            *lines,
+            *finding.causes,
+            "Nothing was trained. Options(verify=False) trains anyway.",
+        ]
+    )

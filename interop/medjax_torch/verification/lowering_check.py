@@ -1,0 +1,161 @@
+"""Each operation of a graph in JAX and in torch, on the same arguments."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, fx
+
+from medjax_torch.component_state import Inventory, to_numpy
+from medjax_torch.graph import Graph
+from medjax_torch.graph.errors import line_of_stack
+from medjax_torch.graph.guards import is_random
+from medjax_torch.graph.operations import name_of
+from medjax_torch.lowerings.interpreter import LoweringError, evaluated
+from medjax_torch.lowerings.table import TABLE
+from medjax_torch.verification.comparison import Difference, apart, wide
+from medjax_torch.verification.graph_in_torch import is_inexact, moved, outcome_in_torch
+from medjax_torch.verification.reference import FixedDraws
+from medjax_torch.verification.rounding import AMPLIFIED, SAMPLES, roundings
+
+_TOLERANCES = {torch.bfloat16: 3e-2, torch.float16: 5e-3}
+_TOLERANCE = 1e-4
+"""Of one operation in float32, to which many roundings belong where it sums."""
+
+_SKIPPED = frozenset(
+    [
+        "barrier",
+        "empty",
+        "empty_like",
+        "empty_permuted",
+        "empty_strided",
+        "new_empty",
+        "new_empty_strided",
+    ]
+)
+"""What they give is undefined, or no array."""
+
+_LISTED = 3
+
+_INT32 = 2**31 - 1
+
+
+def wrong_lowerings(
+    graph: Graph, inventory: Inventory, batch: Mapping[str, Any], wanted: Collection[fx.Node]
+) -> list[str]:
+    """Return what those operations say that give something else in JAX than in torch.
+
+    Parameters
+    ----------
+    graph : Graph
+        Evaluated in torch; every operation gets torch's own arguments in JAX too.
+    inventory : Inventory
+        The component's content.
+    batch : mapping of str to value
+        A batch for which the graph is valid.
+    wanted : collection of fx.Node
+        Which of its nodes to compare.
+
+    Returns
+    -------
+    list of str
+        For each, sentences with operation and line, in the order of the graph; three at most.
+    """
+    said: list[str] = []
+
+    def watch(node: fx.Node, given: Any, result: Any) -> None:
+        known = name_of(node) not in _SKIPPED and node.target in TABLE
+        if known and node in wanted and len(said) < _LISTED:
+            with contextlib.suppress(_BeyondError):
+                said.extend(_compared(node, given, result))
+
+    with jax.default_matmul_precision("highest"):
+        outcome_in_torch(graph, inventory, batch, watch=watch)
+    return said
+
+
+class _BeyondError(Exception):
+    """An argument that the device cannot hold."""
+
+
+def _compared(node: fx.Node, given: Any, result: Any) -> list[str]:
+    try:
+        operands = pytree.tree_map_only(Tensor, _to_jax, given)
+        ours = jax.device_get(pytree.tree_leaves(evaluated(node, operands, None)))
+    except LoweringError as error:
+        return [str(error)]
+    theirs = pytree.tree_leaves(result)
+    undecided = any(is_inexact(value) for value in pytree.tree_leaves(given))
+    for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if not isinstance(other, Tensor):
+            continue
+        actual, expected = np.asarray(one), to_numpy(other)
+        relative = apart(actual, expected, 0.0, undecided=undecided)
+        tolerance = max((_tolerance(v) for v in (*pytree.tree_leaves(given), other)), default=0.0)
+        if relative <= tolerance:
+            continue
+        if not is_inexact(other):
+            relative = apart(actual.astype(np.float64), expected.astype(np.float64), 0.0)
+        if relative > AMPLIFIED * _sensitivity(node, given, place, other):
+            line = line_of_stack(node.stack_trace)
+            where = f"called at {line}" if line else "in the backward pass or at a line not known"
+            if expected.dtype == np.int64 and np.abs(wide(expected)).max() > _INT32:
+                return [
+                    f"{node.target} ({where}) gives integers of {expected.min()} to "
+                    f"{expected.max()}, and the device's have 32 bits. Compute with floats there."
+                ]
+            what = f"the JAX lowering of {node.target} ({where}), given the same arguments"
+            difference = Difference(what, relative, actual, expected, ("JAX", "torch"))
+            return [f"This is an error in a lowering, please report it: {difference}."]
+    return []
+
+
+def _tolerance(value: Any) -> float:
+    return _TOLERANCES.get(value.dtype, _TOLERANCE) if is_inexact(value) else 0.0
+
+
+def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float:
+    """Return by how much the result moves with roundings of the arguments and of itself."""
+    signs = np.random.default_rng(0)
+    traced = [value.dtype for value in pytree.tree_leaves(given) if is_inexact(value)]
+    traced.append(result.dtype)
+    shares = roundings(traced)
+
+    def evaluate(share: bool) -> np.ndarray:
+        def widened(value: Tensor) -> Tensor:
+            if not is_inexact(value):
+                return value
+            wide = torch.complex128 if value.is_complex() else torch.float64
+            return moved(value.to(wide), shares[value.dtype] if share else 0.0, signs)
+
+        args, kwargs = pytree.tree_map_only(Tensor, widened, given)
+        target: Any = node.target
+        with FixedDraws(spread=True) if is_random(node) else contextlib.nullcontext():
+            value = pytree.tree_leaves(target(*args, **kwargs))[place]
+        return to_numpy(moved(value, shares.get(result.dtype, 0.0) if share else 0.0, signs))
+
+    # Integers made of floats are compared as numbers: a conversion moves as little as its argument.
+    wide_type = np.complex128 if result.is_complex() else np.float64
+    try:
+        with torch.no_grad():
+            base, ours = evaluate(False).astype(wide_type), to_numpy(result).astype(wide_type)
+            steps = [evaluate(True).astype(wide_type) - base for _ in range(SAMPLES)]
+            found = [apart(ours + step, ours, 0.0) for step in steps]
+    except Exception:
+        return 0.0  # torch has no such operation in float64, so nothing is excused
+    largest = max(found)
+    return largest if np.isfinite(largest) else 0.0
+
+
+def _to_jax(value: Tensor) -> jax.Array:
+    array = to_numpy(value.resolve_conj().resolve_neg())
+    if array.dtype == np.int64 and array.size and np.abs(array).max() > _INT32:
+        raise _BeyondError
+    return jnp.array(array)

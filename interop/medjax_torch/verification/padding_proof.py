@@ -1,0 +1,334 @@
+"""Tests in torch whether a component computes the same from a padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from medjax_torch.batches.padding import Ragged, resized
+from medjax_torch.component_state import Inventory
+from medjax_torch.graph.batch_columns import flatten
+from medjax_torch.graph.joint import Call
+from medjax_torch.verification.comparison import differences
+from medjax_torch.verification.moved_weights import moved
+from medjax_torch.verification.reference import Outcome, reference
+
+_TOLERANCE = 1e-4
+"""Largest relative difference: small, as torch computes both sides and padding is short."""
+
+_DRAWS = 2
+"""Number of other weights, each with another size, at which padding has to be harmless too."""
+
+_SIDES = ("the padded batch", "the batch itself")
+
+Axes = dict[str, tuple[int, ...]]
+"""The axes of each output, by path, that have the padded size."""
+
+
+class PaddingProof(NamedTuple):
+    """Evidence, from one batch, that padding changes nothing.
+
+    Attributes
+    ----------
+    ragged : Ragged
+        The padded axes.
+    axes : dict of str to tuple of int
+        The axes of each output, by path, that have the padded size. Outputs without such an axis
+        are left out.
+    size : int
+        The largest size that was tried.
+    relative : float
+        The largest relative difference of a result.
+    """
+
+    ragged: Ragged
+    axes: Axes
+    size: int
+    relative: float
+
+
+class _Harm(NamedTuple):
+    """Why padding is not harmless.
+
+    Attributes
+    ----------
+    reason : str
+        What padding changes.
+    is_raised : bool
+        Whether forward raises on the padded batch, for instance because that is too long.
+    """
+
+    reason: str
+    is_raised: bool = False
+
+
+class Prover:
+    """Pads a batch in several ways and compares the results in torch.
+
+    Dropout keeps everything on both sides, as masks of different shapes cannot be compared.
+
+    Parameters
+    ----------
+    call : Call
+        The component's forward, as in `graph.trace`.
+    inventory : Inventory
+        The component's tensors. They are not changed.
+    batch : mapping of str to value
+        The batch.
+    train : bool
+        Whether to compare gradients too.
+    """
+
+    def __init__(
+        self, call: Call, inventory: Inventory, batch: Mapping[str, Any], *, train: bool
+    ) -> None:
+        self._call, self._inventory, self._batch, self._train = call, inventory, batch, train
+        self._expected: Outcome | None = None
+
+    def prove(self, ragged: Ragged, known: Sequence[PaddingProof] = ()) -> PaddingProof | str:
+        """Compare the batch with padded versions, at the component's weights and at others.
+
+        At other weights, shortened batches are padded if forward accepts them, since the effect of
+        padding may only show in short ones: a maximum over many entries hides a padded one.
+
+        Parameters
+        ----------
+        ragged : Ragged
+            The axes to pad. Their size in the batch is 1 or more.
+        known : sequence of PaddingProof
+            Other axes that are padded as well.
+
+        Returns
+        -------
+        PaddingProof or str
+            The proof if loss, gradients, state and cropped outputs are equal; otherwise the
+            reason why padding is not harmless.
+
+        Raises
+        ------
+        Exception
+            Any exception of forward on the batch itself.
+        """
+        size = ragged.size(self._batch)
+        others = [(proof, proof.ragged.rung(proof.ragged.size(self._batch))) for proof in known]
+        taken = {(proof.ragged.size(self._batch), target) for proof, target in others}
+        longer = next((rung for rung in ragged.ladder if rung > size), size + 1)
+        while (size, longer) in taken:
+            longer += 1
+        pair = _Pair(ragged, longer, others)
+        first = self._compared(self._base, self._inventory, self._batch, pair)
+        if isinstance(first, _Harm) and not first.is_raised:
+            return first.reason
+        done = [first] if isinstance(first, PaddingProof) else []
+        gradients = dict(self._base.gradients)
+        draws = 0
+        for shorter in self._shorter(ragged, size):
+            if draws == _DRAWS:
+                break
+            batch = resized(self._batch, [(ragged, shorter)])
+            drawn = moved(self._inventory, gradients, draws)
+            try:
+                expected = self._run(drawn, batch)
+            except Exception:  # other columns, such as positions, may not fit a shortened one
+                continue
+            if not _says_something(expected):
+                continue
+            judged = self._compared(expected, drawn, batch, _Pair(ragged, size, others))
+            if isinstance(judged, _Harm):
+                return judged.reason
+            done.append(judged)
+            gradients = _either(gradients, expected.gradients)
+            draws += 1
+        while isinstance(first, PaddingProof) and draws < _DRAWS:
+            drawn = moved(self._inventory, gradients, draws)
+            try:
+                expected = self._run(drawn, self._batch)
+            except Exception as error:
+                return f"forward raises {type(error).__name__} at other weights: {error}"
+            if not _says_something(expected):
+                return "forward returns no finite number at other weights, so it cannot be tested"
+            judged = self._compared(expected, drawn, self._batch, pair)
+            if isinstance(judged, _Harm):
+                return judged.reason
+            done.append(judged)
+            draws += 1
+        if not done:
+            assert isinstance(first, _Harm)
+            return first.reason
+        largest = longer if done[0] is first else size
+        return PaddingProof(ragged, done[0].axes, largest, max(one.relative for one in done))
+
+    def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
+        """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
+
+        Only loss, outputs and state are compared, at the component's own weights.
+        """
+        expected = self._run(self._inventory, self._batch, train=False)
+        pair = _Pair(None, 0, known)
+        judged = self._compared(expected, self._inventory, self._batch, pair, train=False)
+        return judged.reason if isinstance(judged, _Harm) else ""
+
+    @property
+    def _base(self) -> Outcome:
+        if self._expected is None:
+            self._expected = self._run(self._inventory, self._batch)
+        return self._expected
+
+    def _run(
+        self, inventory: Inventory, batch: Mapping[str, Any], train: bool | None = None
+    ) -> Outcome:
+        train = self._train if train is None else train
+        return reference(self._call, inventory, batch, train=train, spread=False)
+
+    def _shorter(self, ragged: Ragged, size: int) -> list[int]:
+        """Return shorter sizes to try in order: a medium one, small ones, and one just shorter."""
+        mask = self._batch.get("attention_mask")
+
+        def has_content(shorter: int) -> bool:
+            # Rows with padding in front would have no real content left.
+            if not isinstance(mask, Tensor) or ("attention_mask", 1) not in ragged.column_axes:
+                return True
+            return bool((mask[:, :shorter] != 0).flatten(1).any(1).all())
+
+        sizes = dict.fromkeys((size // 2, 1, 2, size - 1))
+        return [shorter for shorter in sizes if 0 < shorter < size and has_content(shorter)]
+
+    def _compared(
+        self,
+        expected: Outcome,
+        inventory: Inventory,
+        batch: Mapping[str, Any],
+        pair: _Pair,
+        train: bool | None = None,
+    ) -> PaddingProof | _Harm:
+        try:
+            longer = self._run(inventory, pair.padded(batch), train)
+        except Exception as error:
+            reason = f"forward raises {type(error).__name__} on {_SIDES[0]}: {error}"
+            return _Harm(reason, is_raised=True)
+        outputs = strip(longer.outputs, pair.cuts(batch))
+        axes: Axes = {}
+        if pair.ragged is not None:
+            sizes = pair.ragged.size(batch), pair.size
+            for name in expected.outputs.keys() & outputs.keys():
+                shapes = expected.outputs[name].shape, outputs[name].shape
+                followed = _followed(*shapes, sizes)
+                if followed is None:
+                    return _Harm(
+                        f"output {name} has shape {shapes[1]} for {_SIDES[0]}, which is not "
+                        f"{shapes[0]} with {sizes[0]} replaced by {sizes[1]}, so it cannot be "
+                        "cropped"
+                    )
+                if followed:
+                    axes[name] = followed
+            outputs = strip(outputs, cuts_of(axes, sizes[0]))
+        return self._judged(longer._replace(outputs=outputs), expected, axes, pair)
+
+    def _judged(
+        self, cut: Outcome, expected: Outcome, axes: Axes, pair: _Pair
+    ) -> PaddingProof | _Harm:
+        listing = differences(cut, expected, _SIDES)
+        wrong = [one for one in listing if one.relative > _TOLERANCE]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more results differ)" if len(wrong) > 1 else ""
+            return _Harm(f"padding changes {wrong[0]}{more}")
+        ragged = pair.ragged or Ragged((), {}, ())
+        return PaddingProof(ragged, axes, pair.size, listing[0].relative)
+
+
+class _Pair(NamedTuple):
+    """The sizes to which a batch is padded.
+
+    Attributes
+    ----------
+    ragged : Ragged or None
+        The axes to test.
+    size : int
+        Their size.
+    known : sequence of (PaddingProof, int)
+        Axes proved before, with their sizes.
+    """
+
+    ragged: Ragged | None
+    size: int
+    known: Sequence[tuple[PaddingProof, int]]
+
+    def padded(self, batch: Mapping[str, Any]) -> Any:
+        own = [] if self.ragged is None else [(self.ragged, self.size)]
+        return resized(batch, [*own, *((proof.ragged, size) for proof, size in self.known)])
+
+    def cuts(self, batch: Mapping[str, Any]) -> Cuts:
+        cuts: Cuts = {}
+        for proof, _ in self.known:
+            for name, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
+                cuts[name] = {**cuts.get(name, {}), **sizes}
+        return cuts
+
+
+Cuts = dict[str, dict[int, int]]
+"""The size of each axis to crop, by output path and axis."""
+
+
+def cuts_of(axes: Axes, size: int) -> Cuts:
+    """Return the cuts that restore outputs' `axes` to the unpadded `size`."""
+    return {name: dict.fromkeys(followed, size) for name, followed in axes.items()}
+
+
+def strip(outputs: Mapping[str, Any], cuts: Cuts) -> dict[str, Any]:
+    """Crop from forward's outputs what was computed for padding.
+
+    Parameters
+    ----------
+    outputs : mapping of str to value
+        Dicts, lists and tuples of torch tensors or numpy arrays.
+    cuts : mapping of str to dict of int to int
+        The size of each axis to crop, by output path and axis.
+
+    Returns
+    -------
+    dict
+        Outputs with the same structure; tensors are views.
+    """
+    leaves, spec = flatten(outputs)
+    cut = [_cut(leaf, cuts.get(name, {})) for name, leaf in leaves.items()]
+    stripped: dict[str, Any] = pytree.tree_unflatten(cut, spec)
+    return stripped
+
+
+def _cut(leaf: Any, sizes: Mapping[int, int]) -> Any:
+    if not sizes or not isinstance(leaf, Tensor | np.ndarray):
+        return leaf
+    return leaf[tuple(slice(sizes.get(axis)) for axis in range(leaf.ndim))]
+
+
+def _followed(
+    shape: tuple[int, ...], longer: tuple[int, ...], sizes: tuple[int, int]
+) -> tuple[int, ...] | None:
+    """Return the axes that became longer, or None if the shapes differ in any other way."""
+    if len(shape) != len(longer):
+        return None
+    pairs = list(zip(shape, longer, strict=True))
+    changed = tuple(axis for axis, (before, after) in enumerate(pairs) if before != after)
+    return changed if all(pairs[axis] == sizes for axis in changed) else None
+
+
+def _says_something(outcome: Outcome) -> bool:
+    """Return whether any number is finite; at impossible weights, none is."""
+    arrays = [outcome.loss, *outcome.gradients.values(), *outcome.outputs.values()]
+    return any(array.size and np.isfinite(array).any() for array in arrays)
+
+
+def _either(
+    gradients: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return gradients that are nonzero wherever one of the two is."""
+    return {
+        name: np.where(gradients[name] != 0, gradients[name], others[name])
+        if name in gradients and name in others
+        else {**gradients, **others}[name]
+        for name in gradients.keys() | others.keys()
+    }

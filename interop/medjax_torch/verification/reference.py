@@ -1,0 +1,207 @@
+"""The reference for a graph: what torch computes for a batch, with random draws fixed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from medjax_torch.component_state import Inventory, read, to_numpy
+from medjax_torch.graph import host_random
+from medjax_torch.graph.batch_columns import flatten
+from medjax_torch.graph.environment import plain_kernels
+from medjax_torch.graph.graph import Graph
+from medjax_torch.graph.joint import Call, Joint
+from medjax_torch.graph.passes import without_generator
+from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
+
+aten = torch.ops.aten
+
+
+class Outcome(NamedTuple):
+    """All results of a step or an evaluation, by name, as numpy arrays.
+
+    Attributes
+    ----------
+    loss : array
+        The loss, a scalar.
+    gradients : dict of str to array
+        Gradients of the parameters on which the loss depends; empty in evaluation.
+    outputs : dict of str to array
+        Tensors and numbers among forward's outputs, by path.
+    state : dict of str to array
+        All parameters and buffers after forward.
+    """
+
+    loss: np.ndarray
+    gradients: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+    state: dict[str, np.ndarray]
+
+
+def reference(
+    call: Call,
+    inventory: Inventory,
+    batch: Mapping[str, Any],
+    *,
+    train: bool,
+    spread: bool = True,
+    drops_layers: bool = False,
+    mark: float = 0.0,
+    leave_out: Collection[str] = (),
+) -> Outcome:
+    """Run forward, and in training backward, in torch, on copies and with fixed random draws.
+
+    Parameters
+    ----------
+    call : Call
+        The component's forward, as in `graph.trace`.
+    inventory : Inventory
+        The component's tensors. They and all random generators are left unchanged.
+    batch : mapping of str to value
+        The batch.
+    train : bool
+        Whether to compute gradients of the parameters that require them.
+    spread : bool
+        Whether draws differ between elements, as in `lowerings.run` without a key. If not, all
+        draws are equal, whatever the shape, and dropout keeps everything.
+    drops_layers : bool
+        Whether scalars of `torch.rand` are the smallest it draws, for which LayerDrop leaves out
+        every layer.
+    mark : float
+        As in `Joint`.
+    leave_out : collection of str
+        Outputs of forward to leave out.
+
+    Raises
+    ------
+    ValueError
+        If forward draws with an operation for which no fixed draws are defined.
+    Exception
+        Any exception of forward on this batch.
+    """
+    joint = Joint(call, inventory, batch, train=train, mark=mark)
+    with (
+        host_random.watched(inventory.content.generators),
+        plain_kernels(),
+        FixedDraws(spread=spread, drops_layers=drops_layers),
+    ):
+        values = joint.forward(*joint.arguments())
+    arrays = [to_numpy(value.to_dense()) for value in values]
+    first = 1 + len(joint.gradients)
+    last = first + len(joint.outputs.names)
+    outputs = joint.outputs.rebuild(arrays[first:last])
+    return Outcome(
+        loss=arrays[0],
+        gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
+        outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
+        state=dict(zip(joint.state, arrays[last:], strict=True)),
+    )
+
+
+def outcome_of(graph: Graph, inventory: Inventory, values: Sequence[np.ndarray]) -> Outcome:
+    """Convert a graph's results to an outcome, including the state that it does not update."""
+    results = graph.results(values)
+    names = graph.outputs.names
+    outputs = graph.cut(dict(zip(names, results.outputs, strict=True)), results.sizes)
+    return Outcome(
+        loss=results.loss,
+        gradients=results.gradients,
+        outputs=_numeric(graph.outputs.rebuild([outputs[name] for name in names])),
+        state={**read(inventory), **results.updated},
+    )
+
+
+def _numeric(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    leaves, _ = flatten(outputs)
+    return {name: np.asarray(leaf) for name, leaf in leaves.items() if is_numeric(leaf)}
+
+
+def is_numeric(leaf: Any) -> bool:
+    """Return whether an output is an array or a number."""
+    return isinstance(leaf, np.ndarray | bool | int | float)
+
+
+_FUNCTIONAL: dict[Any, Any] = {
+    aten.bernoulli_.float: aten.bernoulli.p,
+    aten.bernoulli_.Tensor: aten.bernoulli.Tensor,
+    aten.uniform_.default: aten.uniform.default,
+    aten.normal_.default: aten.normal_functional.default,
+    aten.exponential_.default: aten.exponential.default,
+    aten.cauchy_.default: aten.cauchy.default,
+    aten.geometric_.default: aten.geometric.default,
+    aten.log_normal_.default: aten.log_normal.default,
+    aten.rrelu_with_noise.default: aten.rrelu_with_noise_functional.default,
+    aten.rrelu_with_noise_.default: aten.rrelu_with_noise_functional.default,
+}
+"""Operators that write to their arguments, and the operators `functionalize` replaces them by."""
+
+
+class FixedDraws(TorchDispatchMode):
+    """A dispatch mode that replaces random draws by those of `fixed_draws`.
+
+    Parameters
+    ----------
+    spread, drops_layers : bool
+        As in `reference`.
+    """
+
+    def __init__(self, *, spread: bool, drops_layers: bool = False) -> None:
+        super().__init__()
+        self._drops_layers = drops_layers
+        self._spread = spread
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        options = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **options)
+        functional = _functional(func)
+        if functional not in FIXED_DRAWS:
+            return self._decomposed(func, args, options)
+        arguments = _with_schema(func, args)
+        written = [value for value, argument in arguments if argument.is_write]
+        before = [value.clone() if argument.is_write else value for value, argument in arguments]
+        result = func(*args, **options)
+        targets = [*pytree.tree_leaves(result)]
+        targets += [value for value in written if all(value is not other for other in targets)]
+        place = self._steps(targets[0])
+        if self._drops_layers and functional is aten.rand.default and targets[0].dim() == 0:
+            place = torch.zeros_like(place)
+        drawn = FIXED_DRAWS[functional](place, *before, **options)
+        for target, value in zip(targets, drawn if len(targets) > 1 else [drawn], strict=True):
+            target.copy_(torch.as_tensor(value))
+        return result
+
+    def _decomposed(self, func: Any, args: tuple[Any, ...], options: Any) -> Any:
+        """Run an operation by its decomposition; inference mode does not decompose operations."""
+        with self:
+            result = func.decompose(*args, **options)
+        if result is NotImplemented:
+            raise ValueError(
+                f"forward calls {func}, which draws random numbers and has no JAX lowering. Use "
+                "another torch random function, such as torch.rand or torch.bernoulli."
+            )
+        return result
+
+    def _steps(self, result: Tensor) -> Tensor:
+        if not self._spread:
+            return torch.full(result.shape, UNSPREAD, device=result.device)
+        return steps(torch.arange(result.numel(), device=result.device).reshape(result.shape))
+
+
+@functools.cache
+def _functional(func: Any) -> Any:
+    return _FUNCTIONAL.get(func) or without_generator(func)
+
+
+def _with_schema(func: Any, args: tuple[Any, ...]) -> list[tuple[Any, Any]]:
+    """Return the positional arguments, each with its entry in the schema."""
+    return list(zip(args, func._schema.arguments, strict=False))

@@ -1,0 +1,221 @@
+"""Scores of a phase: outputs are fetched one batch late, unpadded, kept, and scored at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from medjax import distributed
+from medjax.batch import BatchData
+from medjax.checkpoint.columns_json import column_to_json, from_json
+from medjax.component import Forward, Variables
+from medjax.data import Batch
+from medjax.metrics.computer import MetricsComputer
+
+LengthAxes = dict[str, tuple[int, ...]]
+"""Maps an output column to its axes that are as long as the padded input."""
+
+KnownAxes = dict[tuple[object, ...], LengthAxes]
+"""Maps the kind of a batch to the axes of its outputs."""
+
+Columns = dict[str, list[Any]]
+"""What a metrics computer keeps, by name: one entry for each row or more."""
+
+
+def length_axes(
+    forward: Forward, variables: Variables, batch: BatchData, ragged: set[str]
+) -> LengthAxes:
+    """Find the axes of the outputs that follow the padded length of the input.
+
+    The forward pass is evaluated abstractly (shapes only) at two lengths; the axes whose length
+    changes follow.
+
+    Parameters
+    ----------
+    forward : Forward
+        The component's forward pass.
+    variables : dict
+        Arrays or abstract values.
+    batch : BatchData
+        A padded batch.
+    ragged : set of str
+        The columns that are padded along axis 1.
+    """
+    lengths = {batch[name].shape[1] for name in ragged if name in batch and batch[name].ndim > 1}
+    longest = max(lengths, default=2)
+
+    def shapes(length: int) -> BatchData:
+        def resized(name: str, column: jax.Array) -> jax.ShapeDtypeStruct:
+            shape = list(column.shape)
+            if name in ragged and len(shape) > 1:
+                shape[1] = length
+            return jax.ShapeDtypeStruct(tuple(shape), column.dtype)
+
+        inputs = BatchData({name: resized(name, column) for name, column in batch.items()})
+
+        def outputs(variables: Variables, inputs: BatchData) -> BatchData:
+            key = jax.random.key(0)
+            return forward(variables, inputs, key, return_loss=False, eval_mode=True)[0]
+
+        result: BatchData = jax.eval_shape(outputs, variables, inputs)
+        return result
+
+    at_length, at_other = shapes(longest), shapes(longest // 2 or 2)
+    return {
+        name: tuple(
+            axis
+            for axis, (a, b) in enumerate(zip(column.shape, at_other[name].shape, strict=True))
+            if a != b
+        )
+        for name, column in at_length.items()
+    }
+
+
+class Unpadder:
+    """Fetches outputs without padding rows and padded lengths.
+
+    Parameters
+    ----------
+    forward : Forward
+        The component's forward pass; evaluated once, abstractly, to find the axes to cut.
+    variables : dict
+        Arrays or abstract values.
+    ragged : set of str
+        Columns padded along axis 1.
+    known : dict, optional
+        Where to keep the axes, for another `Unpadder` of these variables.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        variables: Variables,
+        ragged: set[str],
+        known: KnownAxes | None = None,
+    ) -> None:
+        self._forward = forward
+        self._variables = jax.tree.map(_abstract, variables)
+        self._ragged = ragged
+        self._known: KnownAxes = {} if known is None else known
+        self._axes: LengthAxes | None = None
+
+    def __call__(self, outputs: BatchData, batch: Batch) -> BatchData:
+        """Fetch the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
+        if self._axes is None:
+            self._axes = self._axes_of(batch.device)
+        lengths = [
+            column.shape[1]
+            for name, column in batch.host.arrays().items()
+            if name in self._ragged and column.ndim > 1
+        ]
+        stripped = BatchData()
+        for name, column in jax.device_get(outputs).items():
+            if column.ndim == 0:
+                msg = (
+                    f"forward returned the output {name!r} as a scalar; expected one entry per row"
+                )
+                raise ValueError(msg)
+            cut: list[slice | np.ndarray] = [slice(None)] * column.ndim
+            for axis in self._axes[name] if lengths else ():
+                cut[axis] = slice(max(lengths))
+            cut[0] = slice(len(batch.indices)) if batch.rows is None else batch.rows
+            stripped[name] = np.asarray(column)[tuple(cut)]
+        return stripped
+
+    def _axes_of(self, batch: BatchData) -> LengthAxes:
+        columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
+        key = (frozenset(self._ragged), *sorted(columns))
+        if key not in self._known:
+            self._known[key] = length_axes(self._forward, self._variables, batch, self._ragged)
+        return self._known[key]
+
+
+def _abstract(leaf: jax.Array | np.ndarray) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+class Scores:
+    """Collects what a metrics computer keeps of each batch of a phase.
+
+    Parameters
+    ----------
+    computer : MetricsComputer
+        Prepares batches and computes the scores.
+    unpad : callable
+        Fetches the outputs: an `Unpadder`.
+    columns : dict, optional
+        What was kept of earlier batches, when a phase is resumed.
+    """
+
+    def __init__(
+        self,
+        computer: MetricsComputer,
+        unpad: Callable[[BatchData, Batch], BatchData],
+        columns: Columns | None = None,
+    ) -> None:
+        self._computer = computer
+        self._unpad = unpad
+        self._columns = {name: list(values) for name, values in (columns or {}).items()}
+        self._waiting: tuple[BatchData, Batch, bool | jax.Array] | None = None
+        self._shares: list[Columns] | None = None
+
+    def add(self, outputs: BatchData, batch: Batch, taken: bool | jax.Array = True) -> None:
+        """Take the outputs of a batch, and fetch those of the batch before, which are computed.
+
+        Parameters
+        ----------
+        outputs : BatchData
+            Outputs on the device.
+        batch : Batch
+            The batch they were computed from.
+        taken : bool or jax.Array
+            Whether the batch counts, shape ().
+        """
+        before, self._waiting = self._waiting, (outputs, batch, taken)
+        if before is not None:
+            self._prepare(*before)
+
+    def columns(self) -> Columns:
+        """Return what all processes kept of all batches added."""
+        if self._waiting is not None:
+            self._prepare(*self._waiting)
+            self._waiting = None
+        if self._shares is not None:
+            shares, self._shares = self._shares, []
+            for batch in zip(*_exchange(shares), strict=True):
+                for share in batch:
+                    self._keep(share)
+        return self._columns
+
+    def compute(self) -> dict[str, float]:
+        """Compute the scores of all batches added."""
+        return self._computer.compute(self.columns())
+
+    def _prepare(self, outputs: BatchData, batch: Batch, taken: bool | jax.Array) -> None:
+        counts = bool(jax.device_get(taken))
+        if batch.rows is None:
+            if counts:
+                self._keep(self._computer.prepare_batch(self._unpad(outputs, batch), batch.host))
+            return
+        self._shares = [] if self._shares is None else self._shares
+        self._shares.append({})
+        if counts and len(batch.rows):  # without rows the host batch only serves as padding
+            prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+            self._shares[-1] = {name: list(values) for name, values in prepared.items()}
+
+    def _keep(self, prepared: Mapping[str, Iterable[Any]]) -> None:
+        for name, values in prepared.items():
+            self._columns.setdefault(name, []).extend(values)
+
+
+def _exchange(shares: list[Columns]) -> list[list[Columns]]:
+    """Return for each process what it kept of each batch."""
+    own = [{n: column_to_json(n, values) for n, values in share.items()} for share in shares]
+    return [
+        [{n: from_json(values) for n, values in share.items()} for share in json.loads(text)]
+        for text in distributed.exchange(json.dumps(own))
+    ]

@@ -1,0 +1,234 @@
+"""Putting a run together: state, loaders and steps."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import secrets
+
+from jax.sharding import Mesh
+
+from medjax import distributed
+from medjax.checkpoint import CheckpointStore
+from medjax.checkpoint.arrays import check_storable
+from medjax.checkpoint.progress import Progress, check_position, read_progress
+from medjax.component import TrainableComponent
+from medjax.config import Options, TrainerConfig
+from medjax.data import DataLoader, Dataset, expand, get_dataloader
+from medjax.data.loader import ladder_of
+from medjax.loop.contract import (
+    check_component,
+    check_metric_names,
+    check_wanted_metrics,
+    sample_scores,
+)
+from medjax.loop.epochs import Groups
+from medjax.loop.initial import InitialState
+from medjax.loop.plan import Plan
+from medjax.loop.program_cache import kept_optimizer, kept_steps
+from medjax.loop.request import RunRequest
+from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
+from medjax.loop.run import Run
+from medjax.loop.scores import Unpadder
+from medjax.runtime.preemption import Preemption
+from medjax.runtime.reads import reads
+from medjax.schedules import Schedule, with_warmup
+from medjax.state import TrainState, make_optimizer
+from medjax.step import TrainStep
+
+
+def set_up(
+    request: RunRequest,
+    train_data: Dataset,
+    eval_data: Dataset | None,
+    store: CheckpointStore,
+    preemption: Preemption,
+    at_end: contextlib.ExitStack,
+) -> tuple[Run, TrainState, Progress]:
+    """Assemble a run with the state and progress it starts or resumes from.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What the run is asked to do.
+    train_data, eval_data : Dataset
+        The user's data.
+    store : CheckpointStore
+        Its checkpoints.
+    preemption : Preemption
+        Asked after every batch.
+    at_end : contextlib.ExitStack
+        Closes what is opened here.
+    """
+    component, config, options = request.component, request.config, request.options
+    wanted = check_wanted_metrics(request, has_eval_data=eval_data is not None)
+    train_data = expand(train_data, component, training=True)
+    eval_data = None if eval_data is None else expand(eval_data, component, training=False)
+    nb_items = len(train_data)
+    check_agreement(
+        config,
+        options,
+        request.mesh,
+        items=nb_items,
+        eval_items=None if eval_data is None else len(eval_data),
+        resume=request.resume,
+    )
+    nb_batches = -(-nb_items // config.batch_size)
+    plan = Plan.of(nb_batches, config, options)
+    schedule = with_kept_rate(component, request.schedule)
+    plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
+    request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
+    state, progress = initial_state(request, store, data_record(nb_items, config, options))
+    check_position(progress, nb_batches)
+    steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
+    check_component(component, state.variables, train_data, ladder_of(options))
+    _check_names(request, wanted, state, eval_data)
+    train_loader = _loader(request, train_data, progress, at_end, shuffle=True)
+    eval_loader = None
+    if eval_data is not None:
+        eval_loader = _loader(request, eval_data, progress, at_end, shuffle=False)
+    run = Run(
+        request=request,
+        plan=plan,
+        train_loader=train_loader,
+        eval_loader=eval_loader,
+        train_step=steps.train,
+        groups=groups_of(request, steps.several),
+        eval_step=steps.evaluate,
+        unpad=Unpadder(component.forward, state.variables, train_loader.ragged, steps.axes),
+        store=store,
+        preemption=preemption,
+    )
+    return run, state, progress
+
+
+def groups_of(request: RunRequest, train_steps: TrainStep | None) -> Groups | None:
+    """Return how several batches are trained on in one call; None if each goes alone."""
+    size = 1 if request.config.do_metrics_in_training else request.options.steps_per_dispatch
+    return None if train_steps is None or size == 1 else Groups(train_steps, size)
+
+
+def _check_names(
+    request: RunRequest, wanted: dict[str, str], state: TrainState, eval_data: Dataset | None
+) -> None:
+    """Check the names of the metrics on a sample of the evaluation data."""
+    if not wanted.keys() - {"loss"} or eval_data is None:
+        return
+    scores = sample_scores(request, state.variables, eval_data)
+    if scores:
+        check_metric_names(wanted, scores)
+
+
+def _loader(
+    request: RunRequest,
+    data: Dataset,
+    progress: Progress,
+    at_end: contextlib.ExitStack,
+    *,
+    shuffle: bool,
+) -> DataLoader:
+    loader = get_dataloader(
+        data,
+        request.component,
+        request.config,
+        shuffle=shuffle,
+        seed=progress.seed,
+        options=request.options,
+        mesh=request.mesh,
+    )
+    at_end.callback(loader.close)
+    return loader
+
+
+def check_agreement(config: TrainerConfig, options: Options, mesh: Mesh, **facts: object) -> None:
+    """Compare across processes what they must have in common; ValueError names what differs."""
+    fields = {
+        f"{type(record).__name__}.{field.name}": getattr(record, field.name)
+        for record in (config, options)
+        for field in dataclasses.fields(record)
+    }
+    versions = {f"the version of {name}": v for name, v in distributed.versions().items()}
+    distributed.check_agreement(
+        {**fields, **facts, **versions, "the mesh": dict(mesh.shape), "devices": mesh.size}
+    )
+
+
+def with_kept_rate(component: TrainableComponent, schedule: Schedule) -> Schedule:
+    """Reuse the rate of an earlier run if it reads what that one read, else make a new function.
+
+    JAX takes a function that it has seen before for unchanged, even if it now reads other values.
+    """
+    rate = component.kept("rate", reads(schedule.rate), lambda: functools.partial(schedule.rate))
+    return schedule._replace(rate=rate)
+
+
+def warmup_steps(options: Options, plan: Plan) -> int:
+    """Return the number of updates during which the learning rate rises."""
+    warmup = options.warmup_steps
+    return warmup if isinstance(warmup, int) else round(warmup * plan.nb_updates)
+
+
+Record = dict[str, object]
+"""A part of `Progress`, ready for JSON."""
+
+
+def data_record(nb_items: int, config: TrainerConfig, options: Options) -> Record:
+    """Record what the meaning of a position within an epoch depends on."""
+    return {
+        "items": nb_items,
+        "batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "length_window": options.length_window,
+    }
+
+
+def initial_state(
+    request: RunRequest,
+    store: CheckpointStore,
+    data: Record,
+    more_settings: Record | None = None,
+) -> tuple[TrainState, Progress]:
+    """Return state and progress, from a checkpoint if one is asked for and exists.
+
+    The order of precedence: the checkpoint of `request.resume`; if that is "auto" and there is
+    none, the variables of ``component.init``.
+
+    Parameters
+    ----------
+    request : RunRequest
+        What the run is asked to do; its schedule includes the warm-up.
+    store : CheckpointStore
+        Its checkpoints.
+    data : dict
+        From `data_record`.
+    more_settings : dict, optional
+        Settings of the user besides those of the request, by name.
+    """
+    config, mesh = request.config, request.mesh
+    drawn = distributed.first_of(str(secrets.randbits(32)))
+    seed = config.seed if config.seed is not None else int(drawn)
+    schedule_state = request.schedule.init(config.learning_rate)
+    initial = InitialState(
+        component=request.component,
+        optimizer=kept_optimizer(request.component, request.options),
+        seed=seed,
+        learning_rate=schedule_state["learning_rate"],
+        accumulates=config.gradient_accumulation_steps > 1,
+    )
+    template = initial.template(mesh)
+    check_storable(template)  # rather here than at the first checkpoint, an epoch later
+    settings = settings_of(request, more_settings)
+    progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)
+    checkpoint = None if request.resume is None else store.find(request.resume)
+    if checkpoint is None:
+        return initial.place(template, mesh), progress
+    saved = read_progress(checkpoint.record["progress"])
+    if config.seed is None:
+        progress = progress._replace(seed=saved.seed)
+    progress = reconcile(saved, progress, request)
+    before = {n: saved.settings.get(n, getattr(request.options, n)) for n in SHAPING_OPTIONS}
+    former = dataclasses.replace(request.options, **before)
+    optimizer = make_optimizer(request.component, former)
+    state = restore_state(store, checkpoint, template, mesh, optimizer)
+    return initial.owned(with_settings(state, saved, progress, mesh)), progress

@@ -1,0 +1,7 @@
+"""What speaks to the compiler, the process and the allocator; knows JAX and no other room."""
+
+from medjax.runtime.allocator import keep_memory as keep_memory
+from medjax.runtime.jit import Compilation as Compilation
+from medjax.runtime.jit import Compiled as Compiled
+from medjax.runtime.jit import CompiledStep as CompiledStep
+from medjax.runtime.jit import OutOfMemoryError as OutOfMemoryError

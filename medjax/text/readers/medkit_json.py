@@ -1,0 +1,208 @@
+"""Read medkit's JSON: documents as the module ``medkit.io.medkit_json`` writes them.
+
+The version of the format is 0.2, that of medkit-lib 0.17.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from medjax.text.document import Document, Entity
+from medjax.text.readers._dropped import ATTRIBUTES, OVERLAPPING, RELATIONS, Tally
+from medjax.text.readers._files import Texts, build_document, merge_fragments, split_lines
+from medjax.text.readers._foreign import refuse_other_json, refuse_other_text
+
+__all__ = ["read_medkit_json"]
+
+_VERSION = "0.2"
+_ONE, _MANY, _ANNOTATIONS = "text_document", "text_document_list", "text_annotation_list"
+_KINDS = {"Segment": "segments", "Relation": RELATIONS}
+_INSERTED = "entities with no original span"
+_JSON_NAMES = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
+
+
+def read_medkit_json(
+    path: str | os.PathLike[str],
+    anns_path: str | os.PathLike[str] | None = None,
+    *,
+    encoding: str = "utf-8",
+) -> list[Document]:
+    r"""Read the entities of documents saved by medkit.
+
+    Segments, relations and attributes are left out. An entity reaches from the start of its first
+    original span to the end of its last, as in medkit's own training; an entity without any
+    original span (inserted text) is left out. The longest of overlapping entities is kept. A
+    warning to the logger ``medjax`` says what was left out.
+
+    Parameters
+    ----------
+    path : path
+        A file written by ``save_text_documents`` (JSON lines) or ``save_text_document``.
+    anns_path : path, optional
+        The annotations of a single document, if they were saved separately (``split_anns=True``).
+    encoding : str
+        Encoding of the files, which may have a byte order mark.
+
+    Returns
+    -------
+    list of Document
+        The documents, named after their file and line.
+
+    Raises
+    ------
+    ValueError
+        If a file is not JSON, has another kind or version, or lacks a field, or if an entity is
+        outside the text or its text differs from that at its offsets.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> header = {"version": "0.2", "content_type": "text_document_list"}
+    >>> entity = {"_class_name": "Entity", "label": "Sign", "text": "fever",
+    ...     "spans": [{"start": 3, "end": 8}]}
+    >>> lines = [json.dumps(header), json.dumps({"text": "No fever", "anns": [entity]})]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "notes.jsonl")
+    ...     _ = file.write_text("\n".join(lines))
+    ...     read_medkit_json(file)[0].entities
+    (Entity(label='Sign', start=3, end=8, score=None),)
+    """
+    path, tally = Path(path), Tally()
+    with Texts(encoding) as texts:
+        records, separate = _records(path, texts.read(path)), []
+        if anns_path is not None:
+            anns_path = Path(anns_path)
+            separate = _lines(anns_path, texts.read(anns_path), _ANNOTATIONS)
+    if anns_path is not None and len(records) != 1:
+        msg = f"{path}: found {len(records)} documents, expected one, as anns_path is given"
+        raise ValueError(msg)
+    documents = []
+    for where, record in records:
+        text = _field(record, "text", str, where)
+        tally.add(str(path), ATTRIBUTES, _nb_attributes(record))
+        anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + separate
+        entities = [
+            entity for at, ann in anns if (entity := _entity(ann, text, at, str(path), tally))
+        ]
+        name = where.removeprefix(f"{path.parent}{os.sep}")
+        document, nb_overlaps = build_document(text, entities, name)
+        tally.add(str(path), OVERLAPPING, nb_overlaps)
+        documents.append(document)
+    tally.warn("medkit JSON")
+    return documents
+
+
+def _records(path: Path, text: str) -> list[tuple[str, Any]]:
+    refuse_other_text(path, text, "medkit JSON")
+    refuse_other_json(path, text, "medkit JSON")
+    try:
+        header = json.loads(split_lines(text)[0])
+    except (ValueError, RecursionError):
+        header = None  # a single document is written on several lines
+    if isinstance(header, dict) and "content" not in header:
+        return _lines(path, text, _MANY)
+    where = f"{path}:1"
+    record = _parse(text, path, 1)
+    _check_header(record, _ONE, where)
+    return [(where, _field(record, "content", dict, where))]
+
+
+def _lines(path: Path, text: str, content_type: str) -> list[tuple[str, Any]]:
+    header, *lines = split_lines(text)
+    _check_header(_parse(header, path, 1), content_type, f"{path}:1")
+    return [
+        (f"{path}:{number}", _parse(line, path, number))
+        for number, line in enumerate(lines, start=2)
+        if line.strip()
+    ]
+
+
+def _parse(text: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1
+        msg = (
+            f"{path}:{line}: found invalid JSON ({error.msg}, column {error.colno}), expected "
+            "medkit JSON"
+        )
+        raise ValueError(msg) from error
+    except (ValueError, RecursionError) as error:  # numbers too long, brackets nested too deeply
+        msg = f"{path}:{number}: found unreadable JSON ({error}), expected medkit JSON"
+        raise ValueError(msg) from error
+
+
+def _check_header(header: Any, content_type: str, where: str) -> None:
+    if not isinstance(header, dict) or not {"version", "content_type"} & set(header):
+        msg = (
+            f"{where}: found {header!r:.60}, expected the header of medkit JSON, "
+            f'{{"version": "{_VERSION}", "content_type": "{content_type}"}}'
+        )
+        raise ValueError(msg)
+    version = _field(header, "version", str, where)
+    kind = _field(header, "content_type", str, where)
+    if (version, kind) != (_VERSION, content_type):
+        msg = (
+            f"{where}: found version and content {(version, kind)}, expected "
+            f"{(_VERSION, content_type)}"
+        )
+        if kind.startswith("audio_"):
+            msg += "; audio has no text, pass the documents of its transcription"
+        elif kind == _ANNOTATIONS:
+            msg += "; pass the document as path and these annotations as anns_path"
+        raise ValueError(msg)
+
+
+def _field(record: Any, name: str, kind: type, where: str, default: Any = None) -> Any:
+    value = record.get(name, default) if isinstance(record, dict) else None
+    if not isinstance(value, kind):
+        msg = f"{where}: found {value!r:.60} as {name!r}, expected {_JSON_NAMES[kind]}"
+        raise ValueError(msg)
+    return value
+
+
+def _nb_attributes(record: Any) -> int:
+    attributes = record.get("attrs") if isinstance(record, dict) else None
+    return len(attributes) if isinstance(attributes, list) else 0
+
+
+def _entity(ann: Any, text: str, where: str, file: str, tally: Tally) -> Entity | None:
+    """Return an entity; count other annotations in `tally` and return None for them."""
+    kind = _field(ann, "_class_name", str, where).rpartition(".")[2]
+    tally.add(file, ATTRIBUTES, _nb_attributes(ann))
+    if kind != "Entity":
+        tally.add(file, _KINDS.get(kind, f"annotations of the class {kind}"))
+        return None
+    label = _field(ann, "label", str, where)
+    fragments, is_original = _fragments(ann, label, text, where)
+    covered = "".join(text[start:end] for start, end in fragments)
+    if is_original and covered != _field(ann, "text", str, where):
+        msg = f"{where}: found the text {ann['text']!r}, expected {covered!r}, at its offsets"
+        raise ValueError(msg)
+    merged = merge_fragments([(start, end) for start, end in fragments if start < end], text)
+    if not merged:
+        tally.add(file, _INSERTED)
+        return None
+    return Entity(label, merged[0][0], merged[-1][1])
+
+
+def _fragments(ann: Any, label: str, text: str, where: str) -> tuple[list[tuple[int, int]], bool]:
+    """Return the original spans of an entity, and whether its text is unchanged."""
+    fragments, is_original = [], True
+    for span in _field(ann, "spans", list, where):
+        # A ModifiedSpan is text that replaces some of the original.
+        if isinstance(span, dict) and "replaced_spans" in span:
+            is_original = False
+            replaced = _field(span, "replaced_spans", list, where)
+        else:
+            replaced = [span]
+        for piece in replaced:
+            start, end = _field(piece, "start", int, where), _field(piece, "end", int, where)
+            if not 0 <= start <= end <= len(text):
+                msg = f"{where}: found {label} at {start} to {end}, expected it in 0 to {len(text)}"
+                raise ValueError(msg)
+            fragments.append((start, end))
+    return fragments, is_original

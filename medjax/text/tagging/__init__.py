@@ -1,0 +1,34 @@
+"""Tagging schemes for labelled spans of tokens, rules that read tags, and other notations."""
+
+from medjax.text.tagging.notations import UNNAMED_LABEL, TagError, scheme_of, standard_tags
+from medjax.text.tagging.schemes import (
+    OUTSIDE,
+    RULES,
+    SCHEMES,
+    TokenSpan,
+    check_rule,
+    check_scheme,
+    labels_of,
+    spans_to_tags,
+    split_tag,
+    tag_names,
+    tags_to_spans,
+)
+
+__all__ = [
+    "OUTSIDE",
+    "RULES",
+    "SCHEMES",
+    "UNNAMED_LABEL",
+    "TagError",
+    "TokenSpan",
+    "check_rule",
+    "check_scheme",
+    "labels_of",
+    "scheme_of",
+    "spans_to_tags",
+    "split_tag",
+    "standard_tags",
+    "tag_names",
+    "tags_to_spans",
+]

@@ -1,0 +1,273 @@
+"""Padding counts as harmless exactly if torch computes the same with it."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from graph_cases import Component
+from torch import nn
+from torch.nn import functional as F
+
+from medjax_torch.batches.padding import Ragged
+from medjax_torch.component_state import find
+from medjax_torch.verification.moved_weights import moved
+from medjax_torch.verification.padding_proof import PaddingProof, Prover, strip
+
+IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+BATCH = {"ids": IDS, "labels": torch.where(IDS > 0, IDS % 3, -100), "kind": "words"}
+LENGTH = Ragged((("ids", 1), ("labels", 1)), {"ids": 0, "labels": -100}, (7,))
+
+
+def proved(forward, train=True, batch=BATCH, ragged=LENGTH, **content):
+    torch.manual_seed(0)
+    content.setdefault("embed", nn.Embedding(8, 6, padding_idx=0))
+    content.setdefault("head", nn.Linear(6, 3))
+    component = Component(forward, **content)
+    prover = Prover(
+        lambda values: component.forward(values, return_loss=True, eval_mode=not train),
+        find(component),
+        batch,
+        train=train,
+    )
+    return prover.prove(ragged)
+
+
+def loss_of(logits, batch):
+    return F.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+
+
+def tagging(component, batch):
+    hidden = F.dropout(component.embed(batch["ids"]), 0.6)
+    padding = batch["ids"] == 0
+    attended, weights = component.attention(hidden, hidden, hidden, padding)
+    logits = component.head(attended)
+    outputs = {
+        "logits": logits,
+        "more": [weights, logits.argmax(-1)],
+        "lengths": (~padding).sum(1),
+        "kind": batch["kind"],
+    }
+    return outputs, loss_of(logits, batch)
+
+
+def attention():
+    return nn.MultiheadAttention(6, 2, batch_first=True)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_masked_attention(train):
+    proof = proved(tagging, train, attention=attention())
+    assert isinstance(proof, PaddingProof)
+    assert proof.size == 7
+    assert proof.axes == {"logits": (1,), "more.0": (1, 2), "more.1": (1,)}
+    assert proof.relative < 1e-5
+
+
+def test_outputs_that_do_not_follow_the_length_are_not_cropped():
+    def forward(component, batch):
+        mask = (batch["ids"] > 0).unsqueeze(-1)
+        pooled = (component.embed(batch["ids"]) * mask).sum(1) / mask.sum(1)
+        return {"pooled": pooled}, component.head(pooled).square().mean()
+
+    assert proved(forward).axes == {}
+
+
+def averaged(component, batch):
+    logits = component.head(component.embed(batch["ids"]).mean(1, keepdim=True) + 0)
+    return {"logits": logits}, logits.square().mean()
+
+
+def normalised(component, batch):
+    hidden = component.norm(component.embed(batch["ids"]).flatten(0, 1)).view(2, -1, 6)
+    logits = component.head(hidden)
+    return {}, loss_of(logits, batch)
+
+
+def counted(component, batch):
+    component.seen += batch["ids"].numel()
+    return {}, loss_of(component.head(component.embed(batch["ids"])), batch)
+
+
+def regularised(component, batch):
+    loss = loss_of(component.head(component.embed(batch["ids"])), batch)
+    size = component.spare.weight.square().sum() * batch["ids"].shape[1]
+    return {}, loss + size - size.detach()
+
+
+def flattened(component, batch):
+    logits = component.head(component.embed(batch["ids"]))
+    return {"logits": logits.flatten(0, 1)}, loss_of(logits, batch)
+
+
+def fixed(component, batch):
+    return {}, component.over(component.embed(batch["ids"]).transpose(1, 2)).sum()
+
+
+def reversed_in_time(component, batch):
+    logits = component.head(component.embed(batch["ids"]).flip(1))
+    return {"logits": logits}, component.head.weight.sum()
+
+
+HARMS = {
+    "a mean over padding": (averaged, {}, r"padding changes .*: relative difference"),
+    "a batch norm": (normalised, {"norm": nn.BatchNorm1d(6)}, r"padding changes .*\(and \d+ more"),
+    "state": (counted, {"seen": torch.tensor(0)}, "padding changes seen after the step"),
+    "gradients": (regularised, {"spare": nn.Linear(2, 2)}, "changes the gradient of spare.weight"),
+    "another shape": (flattened, {}, r"output logits has shape \(14, 3\) .* cannot be cropped"),
+    "a fixed length": (fixed, {"over": nn.Linear(4, 1)}, "forward raises RuntimeError on the pad"),
+    "padding in front": (reversed_in_time, {}, "padding changes output logits: .* in the padded"),
+}
+
+
+@pytest.mark.parametrize("name", HARMS)
+def test_harm_is_described(name):
+    forward, content, message = HARMS[name]
+    reason = proved(forward, **content)
+    assert isinstance(reason, str)
+    assert re.search(message, reason), reason
+
+
+def test_an_exception_on_the_batch_itself_is_raised():
+    with pytest.raises(RuntimeError, match="shape"):
+        proved(fixed, over=nn.Linear(5, 1))
+
+
+def zero_bias():
+    layer = nn.Linear(6, 6)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def summed(component, batch):
+    hidden = component.hidden(component.embed(batch["ids"])).relu().sum(1)
+    return {}, component.head(hidden).square().mean()
+
+
+def largest(component, batch):
+    hidden = component.hidden(component.embed(batch["ids"])).relu().amax(1)
+    return {}, component.head(hidden).square().mean()
+
+
+def gated(component, batch):
+    hidden = component.embed(batch["ids"])
+    read, _ = component.lstm(hidden)
+    return {}, component.head((hidden + component.gate * read).sum(1)).square().mean()
+
+
+def scaled(component, batch):
+    """A scale of 1e-6, the initial one of deep vision models, hides what padding changes."""
+    hidden = component.embed(batch["ids"])
+    return {}, component.head(hidden.sum(1) + component.scale * hidden.mean(1)).square().mean()
+
+
+TRUE_AT_FIRST = {
+    "a sum at zero bias": (summed, {"hidden": zero_bias}),
+    "a maximum at zero bias": (largest, {"hidden": zero_bias}),
+    "a gate of 0": (
+        gated,
+        {
+            "lstm": lambda: nn.LSTM(6, 3, bidirectional=True, batch_first=True),
+            "gate": lambda: nn.Parameter(torch.zeros(())),
+        },
+    ),
+    "a tiny scale": (scaled, {"scale": lambda: nn.Parameter(torch.full((6,), 1e-6))}),
+}
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", TRUE_AT_FIRST)
+def test_equality_at_the_initial_weights_alone_is_no_proof(name, train):
+    forward, content = TRUE_AT_FIRST[name]
+    made = {name: make() for name, make in content.items()}
+    reason = proved(forward, train, **made)
+    assert isinstance(reason, str)
+    assert reason.startswith("padding changes")
+
+
+def test_a_maximum_over_many_entries_is_tested_on_few():
+    """One of 64 entries is larger than the padding; a single one may not be."""
+    torch.manual_seed(1)
+    ids = torch.randint(1, 8, (4, 64))
+    batch = {"ids": ids, "labels": ids % 3, "kind": "words"}
+    reason = proved(largest, batch=batch, ragged=LENGTH._replace(ladder=(80,)), hidden=zero_bias())
+    assert isinstance(reason, str)
+
+
+def test_the_embedding_of_padding_is_not_moved():
+    """A sum of embeddings needs no mask if padding is embedded as 0, which training preserves."""
+
+    def forward(component, batch):
+        return {}, component.head(component.embed(batch["ids"]).sum(1)).square().mean()
+
+    assert isinstance(proved(forward), PaddingProof)
+    assert isinstance(proved(forward, train=False), PaddingProof)
+
+
+def test_moved_weights_keep_their_kind():
+    gates = torch.tensor([0.0, 1.0, 1.0, 0.0])  # an LSTM's bias
+    masks = torch.tril(torch.ones(3, 3))
+    component = Component(
+        None,
+        model=nn.Sequential(nn.Embedding(4, 2, padding_idx=0), nn.BatchNorm1d(2)),
+        bias=nn.Parameter(gates),
+        masks=masks,
+        step=torch.tensor(3),
+    )
+    inventory = find(component)
+    gradients = {"bias": np.array([1.0, 0, 0, 0])}
+    other = moved(inventory, gradients, 0)
+    assert (inventory.parameters["bias"] == gates).all()
+    assert other.parameters["bias"].requires_grad
+    assert [bool(n) for n in other.parameters["bias"] != gates] == [True, True, True, False]
+    assert (other.parameters["model.0.weight"][0] == 0).all()
+    assert (
+        other.parameters["model.0.weight"][1:] != inventory.parameters["model.0.weight"][1:]
+    ).all()
+    assert (other.buffers["model.1.running_var"] > 0).all()
+    assert (other.buffers["model.1.running_var"] != 1).all()
+    assert (other.buffers["model.1.running_mean"] != 0).all()
+    assert torch.equal(other.buffers["masks"] != 0, masks != 0)
+    assert other.buffers["step"] == 3
+    again = moved(inventory, gradients, 0).parameters["bias"]
+    assert torch.equal(again, other.parameters["bias"])
+    assert not torch.equal(again, moved(inventory, gradients, 1).parameters["bias"])
+
+
+def test_a_length_limit_does_not_count_as_harm():
+    """There are only enough positions for this batch; shorter ones may be padded to its length."""
+
+    def forward(component, batch):
+        hidden = component.embed(batch["ids"]) + component.places.weight[: batch["ids"].shape[1]]
+        return {}, loss_of(component.head(hidden), batch)
+
+    proof = proved(forward, places=nn.Embedding(4, 6))
+    assert isinstance(proof, PaddingProof)
+    assert proof.size == 4
+
+
+def test_rows_padded_in_front_are_not_shortened_to_padding():
+    ids = torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6]])
+    batch = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    column_axes = (("input_ids", 1), ("attention_mask", 1))
+
+    def forward(component, batch):
+        real = batch["attention_mask"].unsqueeze(-1)
+        mean = (component.embed(batch["input_ids"]) * real).sum(1) / real.sum(1)
+        return {"mean": mean}, component.head(mean).square().mean()
+
+    ragged = Ragged(column_axes, {"input_ids": 0, "attention_mask": 0}, (7,))
+    assert isinstance(proved(forward, batch=batch, ragged=ragged), PaddingProof)
+
+
+def test_strip_crops_tensors_and_arrays_in_nested_outputs():
+    outputs = {
+        "scores": torch.arange(30).reshape(2, 5, 3),
+        "more": [np.zeros((2, 5, 5)), "text"],
+        "pooled": torch.zeros(2, 5),
+    }
+    cut = strip(outputs, {"scores": {1: 4}, "more.0": {1: 4, 2: 4}})
+    torch.testing.assert_close(cut["scores"], outputs["scores"][:, :4])
+    assert cut["more"][0].shape == (2, 4, 4)
+    assert cut["more"][1] == "text"
+    assert cut["pooled"].shape == (2, 5)

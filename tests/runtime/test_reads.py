@@ -1,0 +1,139 @@
+"""What functions read from outside: different after a change, equal without one."""
+
+import argparse
+import collections
+import enum
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.runtime.reads import reads
+
+SCALE = {"loss": 1.0}
+settings = types.ModuleType("settings_of_a_test")
+settings.alpha = 0.5
+
+
+class Kind(enum.Enum):
+    MEAN = "mean"
+    SUM = "sum"
+
+
+class Slotted:
+    __slots__ = ("alpha",)
+
+    def __init__(self):
+        self.alpha = 0.1
+
+    def forward(self, x):
+        return x * self.alpha
+
+
+class Base:
+    temperature = 1.0
+
+    def soften(self, x):
+        return x / self.temperature
+
+
+class Model(Base):
+    def __init__(self):
+        self.alpha = 0.1
+        self.kind = Kind.MEAN
+        self.layers = [{"rate": 0.1}, {"rate": 0.2}]
+        self.weights = np.ones(3, np.float32)
+        self.table = jnp.ones(3)
+
+    def forward(self, x):
+        return jnp.sum(self.soften(x) * self.alpha) * SCALE["loss"]
+
+
+def changes():
+    """Return, by name, a function and another function that changes what it reads."""
+    cell = [1.0]
+    number = 1.0
+
+    def closure(x):
+        return x * cell[0]
+
+    def nonlocal_number(x):
+        return x * number
+
+    def change_number():
+        nonlocal number
+        number = 2.0
+
+    def nested(x):
+        return [y * SCALE["loss"] for y in x] + (lambda: settings.alpha)()
+
+    def default(x, rate=0.1, *, by=1):
+        return x * rate + by
+
+    def through_partial(x, options):
+        return x * options["rate"]
+
+    options = {"rate": 0.1}
+    model, slotted, recent = Model(), Slotted(), collections.deque([1.0])
+    arguments = argparse.Namespace(alpha=0.1)
+
+    def of_arguments(x):
+        return x * arguments.alpha + recent[0]
+
+    jitted = jax.jit(closure)
+    set_weights = functools.partial(model.weights.__setitem__, 1, 5.0)
+    return {
+        "closure": (closure, lambda: cell.__setitem__(0, 2.0)),
+        "jitted": (jitted, lambda: cell.__setitem__(0, 2.0)),
+        "cell": (nonlocal_number, change_number),
+        "global": (nested, lambda: SCALE.update(loss=SCALE["loss"] + 1)),
+        "module": (nested, lambda: setattr(settings, "alpha", settings.alpha + 1)),
+        "default": (default, lambda: setattr(default, "__defaults__", (0.2,))),
+        "keyword": (default, lambda: default.__kwdefaults__.update(by=2)),
+        "partial": (
+            functools.partial(through_partial, options=options),
+            lambda: options.update(rate=0.2),
+        ),
+        "slot": (slotted.forward, lambda: setattr(slotted, "alpha", 0.2)),
+        "arguments": (of_arguments, lambda: setattr(arguments, "alpha", 0.2)),
+        "deque": (of_arguments, lambda: recent.append(2.0)),
+        "attribute": (model.forward, lambda: setattr(model, "alpha", 0.2)),
+        "enum": (model.forward, lambda: setattr(model, "kind", Kind.SUM)),
+        "nested attribute": (model.forward, lambda: model.layers[1].update(rate=0.3)),
+        "class": (model.forward, lambda: setattr(Base, "temperature", Base.temperature + 1)),
+        "numpy in place": (model.forward, set_weights),
+        "jax array": (model.forward, lambda: setattr(model, "table", jnp.ones(3))),
+        "global of a method": (model.forward, lambda: SCALE.update(loss=SCALE["loss"] + 1)),
+    }
+
+
+@pytest.mark.parametrize("name", changes())
+def test_a_change_is_noticed(name):
+    function, change = changes()[name]
+    before = reads(function)
+    assert reads(function) == before
+    change()
+    assert reads(function) != before
+
+
+def test_cycles_end():
+    model = Model()
+    model.inner = model
+    model.layers.append(model.layers)
+    assert reads(model.forward) == reads(model.forward)
+
+
+def test_objects_beyond_the_limit_are_compared_by_identity():
+    long = list(map(str, range(10)))
+    many = [[number] for number in range(120_000)]
+
+    def forward(x):
+        return x, long, many
+
+    before = reads(forward)
+    assert reads(forward) == before
+    many.append([1])
+    assert reads(forward) != before  # the list itself stands before the limit
