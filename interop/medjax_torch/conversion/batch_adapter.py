@@ -51,7 +51,7 @@ from medjax_torch.graph import (
     check_ranges,
     columns,
     is_flat,
-    signature,
+    signature_of_tensors,
 )
 from medjax_torch.options import Options
 from medjax_torch.verification import evaluator, verify
@@ -207,16 +207,19 @@ class BatchAdapter:
         if train not in self._looked_at:
             self.first(batch, train=train)
         padded = self._padded(batch, train=train)
-        tensors = columns(padded)
-        shape = signature(tensors)
+        flat = is_flat(padded)
+        tensors = padded if flat else columns(padded)
+        shape = signature_of_tensors(tensors)
         self._shapes[train].add(tensors, shape)
-        key, padded = self.converted.placed(
+        key, complete = self.converted.placed(
             padded,
             train=train,
             check=self._check_on(padded, train),
-            shape=shape if is_flat(padded) else None,
+            shape=shape if flat else None,
         )
-        tensors = self.converted.graph(key).tensors_of(padded)
+        graph = self.converted.graph(key)
+        if complete is not padded or graph.numbers:
+            tensors = graph.tensors_of(complete)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
 

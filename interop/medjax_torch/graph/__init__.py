@@ -3,6 +3,7 @@
 from medjax_torch.graph.batch_columns import columns as columns
 from medjax_torch.graph.batch_columns import is_flat as is_flat
 from medjax_torch.graph.batch_columns import signature as signature
+from medjax_torch.graph.batch_columns import signature_of_tensors as signature_of_tensors
 from medjax_torch.graph.errors import TraceError as TraceError
 from medjax_torch.graph.graph import Graph as Graph
 from medjax_torch.graph.graph import Results as Results

@@ -48,9 +48,14 @@ def signature(batch: Mapping[str, Any]) -> Hashable:
         If a value is neither a tensor nor hashable nor a numpy array.
     """
     if is_flat(batch):
-        return "", tuple((name, "tensor", leaf.shape, leaf.dtype) for name, leaf in batch.items())
+        return signature_of_tensors(batch)
     leaves, spec = flatten(batch)
     return str(spec), tuple((path, *_key(path, leaf)) for path, leaf in leaves.items())
+
+
+def signature_of_tensors(batch: Mapping[str, Tensor]) -> Hashable:
+    """Return the `signature` of a batch that holds named tensors and nothing else."""
+    return "", tuple([(name, "tensor", leaf.shape, leaf.dtype) for name, leaf in batch.items()])
 
 
 def is_flat(batch: Mapping[str, Any]) -> bool:
