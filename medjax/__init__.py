@@ -6,6 +6,7 @@
 from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
 from medjax.callbacks import (
+    CallbackList,
     DefaultPrinterCallback,
     EarlyStopping,
     MetricsWriter,
@@ -15,6 +16,7 @@ from medjax.callbacks import (
 )
 from medjax.callbacks.plots import plot_history
 from medjax.checkpoint import (
+    CheckpointEntry,
     CheckpointError,
     CheckpointStore,
     CorruptCheckpointError,
@@ -22,9 +24,21 @@ from medjax.checkpoint import (
     best_checkpoint,
     last_checkpoint,
 )
-from medjax.component import ExpandedData, TrainableComponent
+from medjax.checkpoint.progress import Progress
+from medjax.checkpoint.store import ResumePoint
+from medjax.component import ExpandedData, Forward, TrainableComponent, Variables
 from medjax.config import Options, TrainerConfig
-from medjax.data import ItemError, WorkerError, epoch_order, get_dataloader, item_rng
+from medjax.data import (
+    Batch,
+    Batches,
+    DataLoader,
+    Dataset,
+    ItemError,
+    WorkerError,
+    epoch_order,
+    get_dataloader,
+    item_rng,
+)
 from medjax.distributed import initialize_distributed
 from medjax.loop import (
     Groups,
@@ -39,14 +53,30 @@ from medjax.loop import (
     update_learning_rate,
 )
 from medjax.loop.monitor import NonFiniteError
+from medjax.loop.scores import Scores, Unpadder
 from medjax.metrics import Accuracy, Mean, MetricsComputer, SpanMetrics
-from medjax.runtime import OutOfMemoryError, keep_memory
-from medjax.schedules import Schedule, by_epoch, by_step, reduce_on_plateau, with_warmup
-from medjax.state import TrainState
+from medjax.runtime import Compilation, CompiledStep, OutOfMemoryError, keep_memory
+from medjax.schedules import (
+    Schedule,
+    as_schedule,
+    by_epoch,
+    by_step,
+    constant,
+    reduce_on_plateau,
+    with_warmup,
+)
+from medjax.sharding import make_mesh
+from medjax.state import TrainState, create_state, create_state_on, make_optimizer
 from medjax.step import (
+    Differentiate,
+    EvalStep,
+    ForwardPass,
+    SeparateUpdate,
     StepStats,
+    TrainStep,
     make_eval_step,
     make_forward_pass,
+    make_predict_step,
     make_train_step,
     make_train_steps,
     stack,
@@ -56,13 +86,25 @@ from medjax.step import (
 __all__ = [
     "ROW_MASK",
     "Accuracy",
+    "Batch",
     "BatchData",
+    "Batches",
+    "CallbackList",
+    "CheckpointEntry",
     "CheckpointError",
     "CheckpointStore",
+    "Compilation",
+    "CompiledStep",
     "CorruptCheckpointError",
+    "DataLoader",
+    "Dataset",
     "DefaultPrinterCallback",
+    "Differentiate",
     "EarlyStopping",
+    "EvalStep",
     "ExpandedData",
+    "Forward",
+    "ForwardPass",
     "Groups",
     "ItemError",
     "Mean",
@@ -72,8 +114,12 @@ __all__ = [
     "NonFiniteError",
     "Options",
     "OutOfMemoryError",
+    "Progress",
+    "ResumePoint",
     "RunRequest",
     "Schedule",
+    "Scores",
+    "SeparateUpdate",
     "Span",
     "SpanMetrics",
     "StepStats",
@@ -81,13 +127,20 @@ __all__ = [
     "TensorBoardWriter",
     "TrainResult",
     "TrainState",
+    "TrainStep",
     "TrainableComponent",
     "TrainerCallback",
     "TrainerConfig",
+    "Unpadder",
+    "Variables",
     "WorkerError",
+    "as_schedule",
     "best_checkpoint",
     "by_epoch",
     "by_step",
+    "constant",
+    "create_state",
+    "create_state_on",
     "epoch_order",
     "evaluate",
     "evaluation_epoch",
@@ -98,6 +151,9 @@ __all__ = [
     "last_checkpoint",
     "make_eval_step",
     "make_forward_pass",
+    "make_mesh",
+    "make_optimizer",
+    "make_predict_step",
     "make_train_step",
     "make_train_steps",
     "plot_history",

@@ -120,10 +120,18 @@ TrainState.replace = _replace  # type: ignore[assignment, method-assign]  # Flax
 
 
 def make_optimizer(
-    component: TrainableComponent, options: Options
+    component: TrainableComponent, options: Options | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Make the component's optimizer with clipping and decay; see `medjax.optimizer`."""
-    return optimizer_rules.make_optimizer(component.configure_optimizer, options)
+    """Make the component's optimizer, with the clipping and the decay that options ask for.
+
+    Parameters
+    ----------
+    component : TrainableComponent
+        Its `configure_optimizer` is called when the optimizer is initialised and updated.
+    options : Options, optional
+        For `max_grad_norm` and `weight_decay`.
+    """
+    return optimizer_rules.make_optimizer(component.configure_optimizer, options or Options())
 
 
 def create_state(
@@ -132,7 +140,7 @@ def create_state(
     *,
     seed: int,
     learning_rate: float,
-    accumulates: bool,
+    accumulates: bool = False,
 ) -> TrainState:
     """Make the state a run starts from, on one device; see `create_state_on` for several.
 
@@ -167,7 +175,7 @@ def create_state_on(
     *,
     seed: int,
     learning_rate: float,
-    accumulates: bool,
+    accumulates: bool = False,
 ) -> TrainState:
     """Make the state of `create_state` laid out over a mesh.
 

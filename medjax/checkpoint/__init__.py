@@ -2,14 +2,14 @@
 
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
 from medjax.checkpoint.records import best_checkpoint, last_checkpoint
-from medjax.checkpoint.retention import Entry
+from medjax.checkpoint.retention import CheckpointEntry
 from medjax.checkpoint.store import CheckpointStore
 
 __all__ = [
+    "CheckpointEntry",
     "CheckpointError",
     "CheckpointStore",
     "CorruptCheckpointError",
-    "Entry",
     "MismatchError",
     "best_checkpoint",
     "last_checkpoint",

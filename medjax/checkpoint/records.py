@@ -10,7 +10,7 @@ from typing import Any
 from medjax.checkpoint import retention
 from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
 from medjax.checkpoint.manifest import UNREADABLE, read_json
-from medjax.checkpoint.retention import Entry
+from medjax.checkpoint.retention import CheckpointEntry
 
 __all__ = [
     "FORMAT",
@@ -101,7 +101,7 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
+def list_entries(folder: Path, metric: str | None = None) -> list[CheckpointEntry]:
     """Return the checkpoints in a folder that have a readable record, of whatever run.
 
     They are in the order they were saved; a copy comes after its original.
@@ -123,7 +123,7 @@ def list_entries(folder: Path, metric: str | None = None) -> list[Entry]:
         value = _value_of(record, metric)
         other = value is None and record["metric"] is not None
         copied = record.get("name", path.name) != path.name
-        entries.append(Entry(record["serial"], path, record["run"], value, other, copied))
+        entries.append(CheckpointEntry(record["serial"], path, record["run"], value, other, copied))
     return sorted(entries, key=lambda entry: (entry.serial, entry.copied, entry.path))
 
 

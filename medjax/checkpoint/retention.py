@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Entry", "best", "last", "superseded"]
+__all__ = ["CheckpointEntry", "best", "last", "superseded"]
 
 
-class Entry(NamedTuple):
+class CheckpointEntry(NamedTuple):
     """What retention needs to know about a checkpoint.
 
     Attributes
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
 
     Examples
     --------
-    >>> Entry(serial=3, path=Path("runs/ner/a"), run="7f3a", metric=0.5).was_compared
+    >>> CheckpointEntry(serial=3, path=Path("runs/ner/a"), run="7f3a", metric=0.5).was_compared
     False
     """
 
@@ -43,18 +43,18 @@ class Entry(NamedTuple):
     copied: bool = False
 
 
-def best(entries: Sequence[Entry], *, minimize: bool) -> Entry | None:
+def best(entries: Sequence[CheckpointEntry], *, minimize: bool) -> CheckpointEntry | None:
     """Return the best entry, or None; of equal ones the earliest, as in medkit. NaN is worst.
 
     An entry without a metric cannot be the best.
 
     Examples
     --------
-    >>> a, b = Entry(0, Path("a"), "r", float("nan")), Entry(1, Path("b"), "r", 3.0)
+    >>> a, b = CheckpointEntry(0, Path("a"), "r", float("nan")), CheckpointEntry(1, Path("b"), "r", 3.0)
     >>> best([a, b], minimize=True).path
     PosixPath('b')
     """
-    leader: Entry | None = None
+    leader: CheckpointEntry | None = None
     for entry in sorted(entries):
         if entry.metric is None:
             continue
@@ -69,18 +69,20 @@ def _is_better(metric: float, best_metric: float | None, *, minimize: bool) -> b
     return metric < best_metric if minimize else metric > best_metric
 
 
-def last(entries: Sequence[Entry]) -> Entry | None:
+def last(entries: Sequence[CheckpointEntry]) -> CheckpointEntry | None:
     """Return the entry that was saved last, or None.
 
     Examples
     --------
-    >>> last([Entry(1, Path("b"), "r", 3.0), Entry(0, Path("a"), "r", 2.0)]).path.name
+    >>> last([CheckpointEntry(1, Path("b"), "r", 3.0), CheckpointEntry(0, Path("a"), "r", 2.0)]).path.name
     'b'
     """
     return max(entries, default=None, key=lambda entry: entry.serial)
 
 
-def superseded(entries: Sequence[Entry], *, minimize: bool, keep_all: bool) -> list[Entry]:
+def superseded(
+    entries: Sequence[CheckpointEntry], *, minimize: bool, keep_all: bool
+) -> list[CheckpointEntry]:
     """Return the entries of one run that are neither the best nor the last.
 
     An entry that was compared by another metric is not superseded: nobody knows whether it is
@@ -89,7 +91,7 @@ def superseded(entries: Sequence[Entry], *, minimize: bool, keep_all: bool) -> l
     Examples
     --------
     >>> losses = {"a": 3.0, "b": 1.0, "c": 2.0}
-    >>> entries = [Entry(i, Path(n), "r", loss) for i, (n, loss) in enumerate(losses.items())]
+    >>> entries = [CheckpointEntry(i, Path(n), "r", loss) for i, (n, loss) in enumerate(losses.items())]
     >>> [entry.path.name for entry in superseded(entries, minimize=True, keep_all=False)]
     ['a']
     """

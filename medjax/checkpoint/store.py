@@ -35,7 +35,7 @@ from medjax.checkpoint.lock import FolderLock
 from medjax.checkpoint.manifest import fsync, write_json, write_manifest
 from medjax.checkpoint.records import FORMAT, RECORD, is_name, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
-from medjax.checkpoint.retention import Entry
+from medjax.checkpoint.retention import CheckpointEntry
 from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
 
 __all__ = ["CONFIG", "CheckpointStore", "ResumePoint"]
@@ -183,7 +183,7 @@ class CheckpointStore:
         if nb_saves > 0:
             _in_first_process(check)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[CheckpointEntry]:
         """Return the complete checkpoints of this run, in the order they were saved.
 
         Copies that somebody made are left out, so they are never deleted.

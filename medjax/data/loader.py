@@ -168,6 +168,14 @@ class DataLoader:
         """Number of distinct batch shapes so far."""
         return len(self._shapes)
 
+    def __iter__(self) -> Iterator[Batch]:
+        """Refuse to iterate, as the order depends on the epoch."""
+        msg = (
+            "a medjax DataLoader is not iterable, since each epoch has an order of its own; "
+            "expected loader.batches(epoch), with epochs from 1"
+        )
+        raise TypeError(msg)
+
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of an epoch, beginning with number `start`, prepared ahead in a thread.
 

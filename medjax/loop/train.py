@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from medjax import distributed, sharding
 from medjax.callbacks import CallbackList
-from medjax.checkpoint import CheckpointStore, Entry
+from medjax.checkpoint import CheckpointEntry, CheckpointStore
 from medjax.checkpoint.progress import Progress
 from medjax.checkpoint.retention import best
 from medjax.component import TrainableComponent
@@ -296,7 +296,7 @@ def _check_metric(name: str, metrics: Metrics) -> None:
 def _warn_if_best_was_not_saved(config: TrainerConfig, history: list[dict[str, Metrics]]) -> None:
     name, period = config.checkpoint_metric, config.checkpoint_period
     entries = [
-        Entry(epoch, Path(), "", float(row["eval"][name]))
+        CheckpointEntry(epoch, Path(), "", float(row["eval"][name]))
         for epoch, row in enumerate(history, 1)
         if name in row.get("eval", {})
     ]

@@ -15,7 +15,11 @@ from medjax.step.forward import make_forward_pass
 
 
 def make_eval_step(
-    forward: Forward, *, options: Options, mesh: Mesh, with_outputs: bool = False
+    forward: Forward,
+    *,
+    options: Options | None = None,
+    mesh: Mesh | None = None,
+    with_outputs: bool = False,
 ) -> CompiledStep[[Variables, BatchData], tuple[Mean, BatchData | None]]:
     """Make ``eval_step(variables, batch) -> (loss, outputs)``.
 
@@ -23,10 +27,10 @@ def make_eval_step(
     ----------
     forward : Forward
         The component's forward pass.
-    options : Options
+    options : Options, optional
         Precision and loss arithmetic.
-    mesh : jax.sharding.Mesh
-        Mesh of `sharding.make_mesh`.
+    mesh : jax.sharding.Mesh, optional
+        Mesh of `make_mesh`, which is the default.
     with_outputs : bool
         Whether `outputs` is what `forward` returned, or None.
 
@@ -35,7 +39,8 @@ def make_eval_step(
     CompiledStep
         A pure function; `loss` is the `Mean` of the batch.
     """
-    forward_pass = make_forward_pass(forward, options)
+    mesh = sharding.make_mesh() if mesh is None else mesh
+    forward_pass = make_forward_pass(forward, options or Options())
 
     def eval_step(variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
         # Nothing random happens in evaluation.

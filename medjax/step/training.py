@@ -17,7 +17,7 @@ from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.runtime import Compilation, CompiledStep
 from medjax.runtime.lent import owned
-from medjax.schedules import Schedule
+from medjax.schedules import Schedule, as_schedule
 from medjax.state import TrainState
 from medjax.step.due import UPDATE_DUE, split_update_due
 from medjax.step.forward import make_forward_pass
@@ -57,10 +57,10 @@ class Differentiate(Protocol):
 def make_train_step(
     state: TrainState,
     *,
-    schedule: Schedule,
-    options: Options,
-    accumulation: int,
-    mesh: Mesh,
+    schedule: Schedule | optax.Schedule | None = None,
+    options: Options | None = None,
+    accumulation: int = 1,
+    mesh: Mesh | None = None,
     with_outputs: bool = False,
     separate_update: bool | None = None,
     differentiate: Differentiate | None = None,
@@ -71,15 +71,15 @@ def make_train_step(
     ----------
     state : TrainState
         The state it will run on, or its abstract value; gives shapes and shardings.
-    schedule : Schedule
-        Gives the learning rate of each update.
-    options : Options
+    schedule : Schedule or optax schedule, optional
+        Gives the learning rate of each update; by default that of the state.
+    options : Options, optional
         Precision, loss arithmetic and what to do with a batch that is not finite.
-    accumulation : int
+    accumulation : int, default=1
         Batches that make one update. If more than one, every batch has to be marked by
         `with_update_due`, the last of an epoch with True.
-    mesh : jax.sharding.Mesh
-        Mesh of `sharding.make_mesh`.
+    mesh : jax.sharding.Mesh, optional
+        Mesh of `make_mesh`, which is the default.
     with_outputs : bool
         Whether `StepStats.outputs` is filled.
     separate_update : bool, optional
@@ -95,6 +95,7 @@ def make_train_step(
         A pure function that takes over (donates) its state. `batch` has one row axis, split over
         the mesh.
     """
+    mesh = sharding.make_mesh() if mesh is None else mesh
     traced = _traced(state, schedule, options, accumulation, differentiate)
     one_program = _one_program_options(state, mesh)
     if separate_update is None:
@@ -128,10 +129,10 @@ def make_train_step(
 def make_train_steps(
     state: TrainState,
     *,
-    schedule: Schedule,
-    options: Options,
-    accumulation: int,
-    mesh: Mesh,
+    schedule: Schedule | optax.Schedule | None = None,
+    options: Options | None = None,
+    accumulation: int = 1,
+    mesh: Mesh | None = None,
     differentiate: Differentiate | None = None,
 ) -> OneProgram:
     """Make ``train_steps(state, batches) -> (state, StepStats)``: several steps in one call.
@@ -144,6 +145,7 @@ def make_train_steps(
         A pure function that takes over (donates) its state. `batches` is what `stack` returns; the
         last of them gives the stats, without outputs.
     """
+    mesh = sharding.make_mesh() if mesh is None else mesh
     traced = _traced(state, schedule, options, accumulation, differentiate)
     step = traced.step(with_outputs=False)
 
@@ -201,14 +203,15 @@ class _Traced(NamedTuple):
 
 def _traced(
     state: TrainState,
-    schedule: Schedule,
-    options: Options,
+    schedule: Schedule | optax.Schedule | None,
+    options: Options | None,
     accumulation: int,
     differentiate: Differentiate | None,
 ) -> _Traced:
+    options = options or Options()
     return _Traced(
         differentiate or _differentiated(owned(state.apply_fn), options),
-        make_update(schedule, options, accumulation),
+        make_update(as_schedule(schedule), options, accumulation),
         accumulation > 1,
     )
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medjax.checkpoint.retention import Entry, best, last, superseded
+from medjax.checkpoint.retention import CheckpointEntry, best, last, superseded
 
 SPECIAL = [None, math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, 1.0, 2.0]
 METRICS = st.lists(st.one_of(st.sampled_from(SPECIAL), st.floats()), max_size=12)
@@ -23,15 +23,17 @@ def reference_best(metrics: list[float | None], minimize: bool) -> int | None:
     return next((i for i, m in enumerate(metrics) if m is not None), None)
 
 
-def entries_of(metrics: list[float | None]) -> list[Entry]:
-    return [Entry(i + 1, Path(f"c{i}"), "run", metric) for i, metric in enumerate(metrics)]
+def entries_of(metrics: list[float | None]) -> list[CheckpointEntry]:
+    return [
+        CheckpointEntry(i + 1, Path(f"c{i}"), "run", metric) for i, metric in enumerate(metrics)
+    ]
 
 
 @settings(max_examples=1000, deadline=None)
 @given(METRICS, st.booleans(), st.randoms(use_true_random=False))
 def test_kept_after_each_save(metrics, minimize, random):
-    """Entry by entry, as in the store: no deleted checkpoint is needed later."""
-    kept: list[Entry] = []
+    """CheckpointEntry by entry, as in the store: no deleted checkpoint is needed later."""
+    kept: list[CheckpointEntry] = []
     for count, entry in enumerate(entries_of(metrics), start=1):
         kept.append(entry)
         random.shuffle(kept)
