@@ -50,7 +50,8 @@ def best(entries: Sequence[CheckpointEntry], *, minimize: bool) -> CheckpointEnt
 
     Examples
     --------
-    >>> a, b = CheckpointEntry(0, Path("a"), "r", float("nan")), CheckpointEntry(1, Path("b"), "r", 3.0)
+    >>> a = CheckpointEntry(0, Path("a"), "r", float("nan"))
+    >>> b = CheckpointEntry(1, Path("b"), "r", 3.0)
     >>> best([a, b], minimize=True).path
     PosixPath('b')
     """
@@ -74,7 +75,8 @@ def last(entries: Sequence[CheckpointEntry]) -> CheckpointEntry | None:
 
     Examples
     --------
-    >>> last([CheckpointEntry(1, Path("b"), "r", 3.0), CheckpointEntry(0, Path("a"), "r", 2.0)]).path.name
+    >>> a, b = (CheckpointEntry(i, Path(n), "r", 3.0) for i, n in enumerate("ab"))
+    >>> last([b, a]).path.name
     'b'
     """
     return max(entries, default=None, key=lambda entry: entry.serial)
@@ -91,7 +93,9 @@ def superseded(
     Examples
     --------
     >>> losses = {"a": 3.0, "b": 1.0, "c": 2.0}
-    >>> entries = [CheckpointEntry(i, Path(n), "r", loss) for i, (n, loss) in enumerate(losses.items())]
+    >>> entries = [
+    ...     CheckpointEntry(i, Path(n), "r", loss) for i, (n, loss) in enumerate(losses.items())
+    ... ]
     >>> [entry.path.name for entry in superseded(entries, minimize=True, keep_all=False)]
     ['a']
     """
