@@ -8,7 +8,7 @@ import numpy as np
 from medjax.batch import BatchData
 
 UPDATE_DUE = "update_due"
-"""CheckpointEntry of a training batch: whether to update the parameters with it, bool, shape ().
+"""Entry of a training batch: whether to update the parameters with it, bool, shape ().
 
 True makes the update even if fewer batches than `gradient_accumulation_steps` are waiting; the loop
 sets it on the last batch of an epoch. It is a value and no shape, so both kinds of batches go
