@@ -174,6 +174,35 @@ def test_a_replaced_parameter_is_refused_by_name(tmp_path):
         train(medjax_torch, tmp_path, Classifier(), callbacks)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_weights_read_within_a_call_of_several_steps_are_warned_about(tmp_path, caplog, steps):
+    def callbacks(component, trainer):
+        def on_step_end(step, nb_batches, phase):
+            if phase == "train":
+                component.model[0].weight.sum().item()
+
+        return {"on_step_end": on_step_end}
+
+    options = medjax_torch.Options(steps_per_dispatch=steps)
+    with caplog.at_level("WARNING", "medjax"):
+        train(medjax_torch, tmp_path, Classifier(), callbacks, options=options)
+    warnings = [text for text in caplog.messages if "steps_per_dispatch" in text]
+    assert len(warnings) == (steps > 1)
+
+
+def test_looks_between_epochs_need_no_warning(tmp_path, caplog):
+    def callbacks(component, trainer):
+        def on_epoch_end(metrics, epoch, epoch_duration):
+            component.model[0].weight.sum().item()
+
+        return {"on_epoch_end": on_epoch_end}
+
+    options = medjax_torch.Options(steps_per_dispatch=3)
+    with caplog.at_level("WARNING", "medjax"):
+        train(medjax_torch, tmp_path, Classifier(), callbacks, options=options)
+    assert not [text for text in caplog.messages if "steps_per_dispatch" in text]
+
+
 def test_a_parameter_of_another_shape_is_refused_by_name(tmp_path):
     def callbacks(component, trainer):
         def on_epoch_begin(epoch):

@@ -53,7 +53,9 @@ class TorchRun:
     def train(self) -> Metrics:
         """Train for the rest of the session's epoch."""
         session, save = self.session, self.phases.save
-        with explaining(session, self.parts.train_loader):
+        groups = self.parts.groups
+        training = session.training(1 if groups is None else groups.size)
+        with explaining(session, self.parts.train_loader), training:
             session.state, metrics, session.progress = train_rest(
                 self.parts, session.state, session.progress, save
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -19,6 +22,8 @@ from medjax_torch.graph import TraceError
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.session.assembly import Assembly, Programs
 from medjax_torch.session.evaluation_state import applied
+
+logger = logging.getLogger("medjax")
 
 
 class DueSave(NamedTuple):
@@ -84,7 +89,9 @@ class Session:
         self._version = converted.version
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
-        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self.bring)
+        self._steps_per_call = 1
+        self._has_warned = False
+        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self._touched)
         self.bring()
 
     def bring(self) -> None:
@@ -95,6 +102,27 @@ class Session:
             variables = sharding.to_host(self.state.variables)
             self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
             write_back(self._content, self._brought)
+
+    @contextlib.contextmanager
+    def training(self, steps_per_call: int) -> Iterator[None]:
+        """Mark the block in which the loop runs steps, so many in each call of the device."""
+        self._steps_per_call = steps_per_call
+        try:
+            yield
+        finally:
+            self._steps_per_call = 1
+
+    def _touched(self) -> None:
+        """Bring the weights that user code is about to use, which may be late for it."""
+        if self._steps_per_call > 1 and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "a callback reads or writes the component's tensors between steps, and "
+                "Options(steps_per_dispatch=%d) trains that many steps in one call: it sees and "
+                "changes them after each call only. Set steps_per_dispatch=1 for every step",
+                self._steps_per_call,
+            )
+        self.bring()
 
     def write_back(self) -> None:
         """Copy weights and moments into the component and the torch optimizer, and stop watching.
@@ -227,7 +255,7 @@ class Session:
         if old is not new:
             self._watch.release()
             self._content = new
-            watch = TensorWatch(new.tensors, self.bring)
+            watch = TensorWatch(new.tensors, self._touched)
             self._watch = self.converted.variants.watch = watch
         self._version = self.converted.version
         parts = self._assembly.parts()
