@@ -96,14 +96,16 @@ def _seed(value: Any) -> int:
     seed = integer(0)(value)
     if seed >= 2**63:
         raise _RefusedError("an integer of at least 0 and below 2**63")
-    return seed
+    result: int = seed
+    return result
 
 
 def _warmup(value: Any) -> int | float:
     if isinstance(value, float) and 0 <= value < 1:
         return value
     try:
-        return integer(0)(value)
+        result: int | float = integer(0)(value)
+        return result
     except _RefusedError:
         raise _RefusedError(
             "a number of steps, or a fraction of them from 0.0 to below 1.0"

@@ -95,7 +95,8 @@ def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
     The arrays are copied before this returns, so the next step may reuse their buffers.
     """
     response = ocp.save_async(path, tree)
-    return response.result
+    result: Callable[[], None] = response.result
+    return result
 
 
 def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:

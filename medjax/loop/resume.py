@@ -206,7 +206,8 @@ def restore_state(
     gradients = None
     if state.gradients is not None:
         gradients = restored.gradients if sums else none_waiting(state.tx, restored.params)
-    return restored.replace(opt_state=opt_state, gradients=gradients)
+    result: TrainState = restored.replace(opt_state=opt_state, gradients=gradients)
+    return result
 
 
 def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: Mesh) -> TrainState:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Self
 
 import jax
@@ -82,7 +83,8 @@ class Mean:
 
     def merge(self, other: Mean) -> Self:
         """Return the mean over the values of both."""
-        return self.replace(total=self.total + other.total, weight=self.weight + other.weight)  # type: ignore[attr-defined]
+        total, weight = self.total + other.total, self.weight + other.weight
+        return dataclasses.replace(self, total=total, weight=weight)
 
     def compute(self) -> jax.Array:
         """Return `total` divided by `weight`, shape (), float32; NaN if there are no values."""

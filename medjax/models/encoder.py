@@ -209,7 +209,8 @@ class _EncoderLayer(nn.Module):
         inner = activate(_dense(config, config.intermediate_size, "intermediate")(hidden))
         output = _dense(config, config.hidden_size, "output")(inner)
         output = Dropout(config.hidden_dropout_prob)(output, deterministic=deterministic)
-        return _layer_norm(config, "output_norm")(hidden + output)
+        result: jax.Array = _layer_norm(config, "output_norm")(hidden + output)
+        return result
 
 
 # `deterministic` (argument 3, as the module itself is 0) selects what is computed: it is static.

@@ -178,7 +178,8 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
         tensors = _tensors(config, labels)
         shapes = _parameter_shapes(config, len(labels or ("any",)))
         flat = {tensor.path: stored.read(tensor, shapes[tensor.path]) for tensor in tensors}
-    return unflatten_dict(flat)
+    result: dict[str, Any] = unflatten_dict(flat)
+    return result
 
 
 def write_checkpoint(

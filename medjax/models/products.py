@@ -122,7 +122,8 @@ def product(
 
 
 def _row_major(x: jax.Array) -> jax.Array:
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    result: jax.Array = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    return result
 
 
 def _on_cpu() -> bool:

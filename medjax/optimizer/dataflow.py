@@ -137,7 +137,7 @@ def _all_zero(value: Any) -> bool:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return False
     dtype = np.result_type(value) if np.isscalar(value) else getattr(value, "dtype", None)
-    if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+    if dtype is None or jax.numpy.issubdtype(dtype, jax.dtypes.extended):
         return False
     return not np.any(np.asarray(value))
 

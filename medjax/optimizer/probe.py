@@ -46,7 +46,10 @@ def update_with_rate(
 ) -> tuple[Any, Any]:
     """Return the updates and the new state of the component's optimizer at a learning rate."""
     state = with_rate(state, learning_rate, configure, params)
-    return as_transformation(configure(learning_rate)).update(gradients, state, params, **extra)
+    result: tuple[Any, Any] = as_transformation(configure(learning_rate)).update(
+        gradients, state, params, **extra
+    )
+    return result
 
 
 def probe(configure: Configure, options: Options, params: Any, gradients: Any) -> Probe:

@@ -14,7 +14,8 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     """Return a copy as numpy array; bfloat16, which numpy lacks, as `ml_dtypes.bfloat16`."""
     values = tensor.detach().cpu().contiguous()
     if values.dtype == torch.bfloat16:
-        return values.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+        result: np.ndarray = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+        return result
     return np.array(values.numpy())
 
 

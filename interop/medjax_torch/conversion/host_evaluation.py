@@ -127,7 +127,7 @@ def in_torch(
     ):
         random.seed(0)
         np.random.seed(0)
-        torch.random.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         outputs, loss = converted.call_on(batch, train=train)(dict(batch))
     if loss is None:
         raise ValueError("The component did not return a 'loss' from the input.")

@@ -83,7 +83,8 @@ def _div(node: fx.Node, of: list[Any]) -> Interval:
 def _remainder(node: fx.Node, of: list[Any]) -> Interval:
     x, y = of[0], of[1]
     if x[0] >= 0 and x[1] < y[0]:
-        return x
+        result: Interval = x
+        return result
     largest = max(max(map(abs, y)) - 1, 0)
     return (-largest if y[0] < 0 else 0), (largest if y[1] > 0 else 0)
 
@@ -98,7 +99,8 @@ def _power(base: int, exponent: int) -> int:
     if abs(base) < 2 or exponent < 1:
         return base if abs(base) < 2 and exponent % 2 else 1
     bits = min(exponent * abs(base).bit_length(), 2 * _BITS)
-    return base**exponent if bits < 2 * _BITS else (1 if base > 0 else -1) * 2 ** (2 * _BITS)
+    result: int = base**exponent if bits < 2 * _BITS else (1 if base > 0 else -1) * 2 ** (2 * _BITS)
+    return result
 
 
 def _pow(node: fx.Node, of: list[Any]) -> Interval:

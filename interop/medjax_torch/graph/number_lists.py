@@ -27,7 +27,8 @@ class Numbers(list[Any]):
         return (value.item() for value in super().__iter__())
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self))
+        result: Iterator[Any] = reversed(list(self))
+        return result
 
     def __add__(self, other: Any) -> Any:
         return list(self) + list(other)

@@ -268,7 +268,8 @@ def pad(
         if isinstance(total_length, _Longest):
             total_length = total_length.steps.longest()
         rest = batch_first, padding_value, total_length
-        return _UNPACK(_read(data), _read(batch_sizes), *rest)
+        result: tuple[Tensor, Tensor] = _UNPACK(_read(data), _read(batch_sizes), *rest)
+        return result
     if isinstance(total_length, _Longest):
         total_length = batch_sizes.longest()
     mask = batch_sizes.column(data.padded.dim())
@@ -285,7 +286,8 @@ _PACK: Any = torch._C._VariableFunctions._pack_padded_sequence
 
 def _packed(padded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     with torch._C.DisableTorchFunction():  # what is replaced while tracing is wanted itself
-        return _PACK(padded, lengths, False)
+        result: tuple[Tensor, Tensor] = _PACK(padded, lengths, False)
+        return result
 
 
 _UNPACK: Any = torch._C._VariableFunctions._pad_packed_sequence

@@ -248,7 +248,8 @@ def _origin(index: fx.Node) -> fx.Node:
     source: Any = index
     while source.target in _SAME_VALUES and not _dtype(source.args[0]).is_floating_point:
         source = source.args[0]
-    return source
+    result: fx.Node = source
+    return result
 
 
 def _is_of_batch(sources: set[fx.Node], columns: Mapping[fx.Node, str]) -> bool:

@@ -123,6 +123,7 @@ class _Operator:
         """Return the mask, drawn with a seed that is drawn."""
         seed: Any = torch.as_tensor(np.random.randint(0, 2**31 - 1, 4))
         draw: Any = mask_indices
-        return draw(
+        result: Tensor = draw(
             seed, attention_mask, self._module, list(shape), mask_prob, mask_length, min_masks
         )
+        return result

@@ -113,4 +113,5 @@ def _backward(
     fits = likelihood != 0 if rest[-1] else jnp.ones(likelihood.shape, bool)
     within = jnp.arange(log_probs.shape[0])[:, None] < input_lengths
     share = jnp.where(within & fits, gradient, 0)[:, :, None] * jnp.exp(log_probs)
-    return derivative(gradient)[0] + share
+    result: jax.Array = derivative(gradient)[0] + share
+    return result

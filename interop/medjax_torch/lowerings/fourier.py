@@ -18,7 +18,8 @@ aten = torch.ops.aten
 
 
 def _scale(norm: int, size: int) -> float:
-    return {0: 1.0, 1: size**-0.5, 2: 1 / size}[norm]
+    result: float = {0: 1.0, 1: size**-0.5, 2: 1 / size}[norm]
+    return result
 
 
 @lowers(aten._fft_r2c.default)

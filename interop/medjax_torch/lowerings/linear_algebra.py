@@ -116,9 +116,13 @@ def _lu_solve(
         return _lu_solve(lu, pivots, y.mT.conj(), adjoint=not adjoint).mT.conj()
 
     def solve(lu: jax.Array, pivots: jax.Array, y: jax.Array) -> jax.Array:
-        return jax.scipy.linalg.lu_solve((lu, pivots - 1), y, trans=2 if adjoint else 0)
+        result: jax.Array = jax.scipy.linalg.lu_solve(
+            (lu, pivots - 1), y, trans=2 if adjoint else 0
+        )
+        return result
 
-    return jnp.vectorize(solve, signature="(n,n),(n),(n,k)->(n,k)")(lu, pivots, y)
+    result: jax.Array = jnp.vectorize(solve, signature="(n,n),(n),(n,k)->(n,k)")(lu, pivots, y)
+    return result
 
 
 @lowers(aten.linalg_solve_triangular.default)

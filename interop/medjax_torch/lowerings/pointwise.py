@@ -170,17 +170,20 @@ def _pow(base: Any, exponent: Any) -> jax.Array:
 
 @lowers(aten.lerp.Scalar, aten.lerp.Tensor)
 def _lerp(start: jax.Array, end: jax.Array, weight: Any) -> jax.Array:
-    return start + weight * (end - start)
+    result: jax.Array = start + weight * (end - start)
+    return result
 
 
 @lowers(aten.addcmul.default)
 def _addcmul(x: jax.Array, y: jax.Array, z: jax.Array, value: Any = 1) -> jax.Array:
-    return x + value * y * z
+    result: jax.Array = x + value * y * z
+    return result
 
 
 @lowers(aten.addcdiv.default)
 def _addcdiv(x: jax.Array, y: jax.Array, z: jax.Array, value: Any = 1) -> jax.Array:
-    return x + value * (y / z)
+    result: jax.Array = x + value * (y / z)
+    return result
 
 
 @lowers(aten.clamp.default, aten.clamp.Tensor)

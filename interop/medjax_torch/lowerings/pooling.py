@@ -163,7 +163,8 @@ def _avg_pool(
     sums = lax.reduce_window(
         padded, zero, lax.add, ones + tuple(kernel), ones + tuple(stride), "VALID"
     )
-    return sums / (divisor or counts.astype(x.dtype))
+    result: jax.Array = sums / (divisor or counts.astype(x.dtype))
+    return result
 
 
 def _avg_pool_backward(gradient: jax.Array, x: jax.Array, *options: Any, rank: int) -> jax.Array:

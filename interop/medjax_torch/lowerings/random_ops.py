@@ -96,7 +96,8 @@ def _normal_like(
 @lowers(aten.normal.Tensor_float, aten.normal.float_Tensor, aten.normal.Tensor_Tensor)
 def _normal(key: jax.Array, mean: Any, std: Any = 1.0, **rest: Any) -> jax.Array:
     shape = jnp.broadcast_shapes(jnp.shape(mean), jnp.shape(std))
-    return mean + std * jax.random.normal(key, shape, jnp.result_type(mean, std, 1.0))
+    result: jax.Array = mean + std * jax.random.normal(key, shape, jnp.result_type(mean, std, 1.0))
+    return result
 
 
 @lowers(aten.normal.float_float)
@@ -190,7 +191,8 @@ def _gamma(key: jax.Array, shape: jax.Array, **rest: Any) -> jax.Array:
 
 @_lowers(aten._standard_gamma_grad.default)
 def _gamma_grad(shape: jax.Array, drawn: jax.Array) -> jax.Array:
-    return jax.lax.random_gamma_grad(shape, drawn)
+    result: jax.Array = jax.lax.random_gamma_grad(shape, drawn)
+    return result
 
 
 @lowers(aten._sample_dirichlet.default)

@@ -54,7 +54,8 @@ lowers_each(
 
 @lowers(aten.diagonal_copy.default)
 def _diagonal(x: jax.Array, offset: int = 0, dim1: int = 0, dim2: int = 1) -> jax.Array:
-    return jnp.diagonal(x, offset, dim1, dim2)
+    result: jax.Array = jnp.diagonal(x, offset, dim1, dim2)
+    return result
 
 
 @lowers(aten.view.dtype, aten.view_copy.dtype)

@@ -42,7 +42,8 @@ def make_decay(rate: float) -> Decay:
 
 def lerp(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
     """Return ``b average + (1 - b) value``, computed as a step towards `value`."""
-    return average + decay.complement * (value - average)
+    result: jax.Array = average + decay.complement * (value - average)
+    return result
 
 
 def mean_square(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array:
@@ -51,7 +52,8 @@ def mean_square(average: jax.Array, value: jax.Array, decay: Decay) -> jax.Array
     Unlike in `lerp`, torch rounds b and 1 - b separately; the limits of the two forms differ by
     1e-5.
     """
-    return decay.rate * average + decay.complement * (value * value)
+    result: jax.Array = decay.rate * average + decay.complement * (value * value)
+    return result
 
 
 def bias_correction(decay: Decay, step: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 import optax
-from jax.tree_util import KeyPath, tree_flatten_with_path
+from jax.tree_util import tree_flatten_with_path
 
 from medjax import sharding
 from medjax.component import TrainableComponent
@@ -193,7 +193,7 @@ _COLLECTIONS = ("params", "frozen", "buffers")
 _VARIABLE = "variable "
 
 
-def _name(path: KeyPath) -> str:
+def _name(path: tuple[object, ...]) -> str:
     """Name a leaf of a state; a variable has the same name in every collection it may be in."""
     keys = [
         str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path

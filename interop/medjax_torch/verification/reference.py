@@ -194,7 +194,10 @@ class FixedDraws(TorchDispatchMode):
     def _steps(self, result: Tensor) -> Tensor:
         if not self._spread:
             return torch.full(result.shape, UNSPREAD, device=result.device)
-        return steps(torch.arange(result.numel(), device=result.device).reshape(result.shape))
+        returned: Tensor = steps(
+            torch.arange(result.numel(), device=result.device).reshape(result.shape)
+        )
+        return returned
 
 
 @functools.cache

@@ -111,7 +111,10 @@ class Counts:
         """Return which positions along a dimension are not padding, shaped for broadcasting."""
         size = shape[dim]
         places = jnp.arange(self.bound(size)) < self.value(size)
-        return places.reshape([-1 if d == dim % len(shape) else 1 for d in range(len(shape))])
+        result: jax.Array = places.reshape(
+            [-1 if d == dim % len(shape) else 1 for d in range(len(shape))]
+        )
+        return result
 
     def filled(
         self, x: jax.Array, recorded: Tensor, value: Any, dims: Iterable[int] | None = None

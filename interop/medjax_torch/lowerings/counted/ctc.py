@@ -31,4 +31,5 @@ def _ctc(call: Call, *args: Any) -> jax.Array:
     position = _POSITIONS[call.node.target]
     blank = argument(call.node, position + 3, "blank")
     targets = call.filled(args[position], position, blank)
-    return call.ordinary(*args[:position], targets, *args[position + 1 :])
+    result: jax.Array = call.ordinary(*args[:position], targets, *args[position + 1 :])
+    return result

@@ -49,12 +49,14 @@ def _from_beginning(call: Call, index: jax.Array, dim: int) -> jax.Array:
 
 @counts_in(aten.gather.default, check=_others_agree)
 def _gather(call: Call, x: jax.Array, dim: int, index: jax.Array, **options: Any) -> jax.Array:
-    return call.ordinary(x, dim, _from_beginning(call, index, dim))
+    result: jax.Array = call.ordinary(x, dim, _from_beginning(call, index, dim))
+    return result
 
 
 @counts_in(aten.index_select.default, check=lambda node: None)
 def _index_select(call: Call, x: jax.Array, dim: int, index: jax.Array) -> jax.Array:
-    return call.ordinary(x, dim, _from_beginning(call, index, dim))
+    result: jax.Array = call.ordinary(x, dim, _from_beginning(call, index, dim))
+    return result
 
 
 def _sources_agree(node: Node) -> None:

@@ -73,12 +73,14 @@ for targets, neutral in (
 
 @counts_in(aten.sum.default, check=_always)
 def _sum_all(call: Call, x: jax.Array, **options: Any) -> jax.Array:
-    return call.ordinary(call.filled(x, 0, 0), **options)
+    result: jax.Array = call.ordinary(call.filled(x, 0, 0), **options)
+    return result
 
 
 @counts_in(aten.prod.default, check=_always)
 def _prod_all(call: Call, x: jax.Array, **options: Any) -> jax.Array:
-    return call.ordinary(call.filled(x, 0, 1), **options)
+    result: jax.Array = call.ordinary(call.filled(x, 0, 1), **options)
+    return result
 
 
 def _not_empty(node: Node) -> Iterator[Any]:
@@ -153,7 +155,8 @@ as_it_is(
 
 @counts_in(aten._softmax.default, aten._log_softmax.default, check=_always)
 def _softmax(call: Call, x: jax.Array, dim: int, half_to_float: bool) -> jax.Array:
-    return call.ordinary(call.filled(x, 0, -jnp.inf, [dim]), dim, half_to_float)
+    result: jax.Array = call.ordinary(call.filled(x, 0, -jnp.inf, [dim]), dim, half_to_float)
+    return result
 
 
 @counts_in(
@@ -163,7 +166,8 @@ def _softmax_backward(
     call: Call, gradient: jax.Array, output: jax.Array, dim: int, dtype: Any
 ) -> jax.Array:
     gradient, output = call.filled(gradient, 0, 0, [dim]), call.filled(output, 1, 0, [dim])
-    return call.ordinary(gradient, output, dim, dtype)
+    result: jax.Array = call.ordinary(gradient, output, dim, dtype)
+    return result
 
 
 def _contracts(first: int) -> Callable[[Node], None]:

@@ -168,7 +168,8 @@ def _index_put(
     keys: list[Any] = list(indices)
     if _masks(call.node):
         keys[first] = call.counts.filled(keys[first] != 0, value_of(recorded[first]), False)
-        return call.ordinary(x, keys, values, accumulate)
+        result: jax.Array = call.ordinary(x, keys, values, accumulate)
+        return result
     block = _block(call.node)
     shape = [call.counts.bound(size) for size in block]
     beyond = x.shape[first]
@@ -190,7 +191,8 @@ def _scatters(node: Node) -> None:
 
 @counts_in(aten.masked_scatter.default, check=_scatters)
 def _masked_scatter(call: Call, x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
-    return call.ordinary(x, call.filled(mask, 1, False), source)
+    result: jax.Array = call.ordinary(x, call.filled(mask, 1, False), source)
+    return result
 
 
 def redirect_padding(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -> jax.Array:

@@ -153,7 +153,8 @@ def _starts_and_steps_fixed(node: Node) -> None:
 @counts_in(aten.arange.start_step, check=_starts_and_steps_fixed)
 def _arange(call: Call, start: Any, end: Any, step: Any = 1, **placement: Any) -> jax.Array:
     (length,) = call.counts.shape(call.output)
-    return jnp.arange(length) * step + start
+    result: jax.Array = jnp.arange(length) * step + start
+    return result
 
 
 def _iota_fixed(node: Node) -> None:
@@ -347,7 +348,8 @@ def _slice(
 ) -> jax.Array:
     size, ends = call.shape(0)[dim], (start, end)
     if is_plain(size) and not any(isinstance(e, Number) for e in ends):
-        return call.ordinary(x, dim, start, end, step)
+        result: jax.Array = call.ordinary(x, dim, start, end, step)
+        return result
     first = call.counts.value(_start(call.node, 2, size))
     places = first + jnp.arange(call.counts.shape(call.output)[dim])
     return jnp.take(x, places, dim, mode="clip")
@@ -369,7 +371,8 @@ def _slice_scatter(
 ) -> jax.Array:
     size, ends = call.shape(0)[dim], (start, end)
     if is_plain(size) and not any(isinstance(e, Number) for e in ends):
-        return call.ordinary(x, source, dim, start, end, step)
+        result: jax.Array = call.ordinary(x, source, dim, start, end, step)
+        return result
     first = call.counts.value(_start(call.node, 3, size))
     length = call.shape(1)[dim]
     places = jnp.arange(call.counts.bound(length))
