@@ -101,7 +101,7 @@ _AROUND = (
 
 
 def _around(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """Mark what runs between the two steps of this generator: the checkpointed function."""
+    """Mark the operations of the checkpointed function, which runs at the ``yield``."""
     with marked():
         yield
 
@@ -178,7 +178,7 @@ def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
 
 
 def _set_data(tensor: Tensor, value: Tensor) -> None:
-    """Copy `value` into `tensor` for ``tensor.data = value``: tracers miss a swap of memory."""
+    """Copy `value` into `tensor` instead of ``tensor.data = value``, which no tracer sees."""
     if tensor.shape != value.shape or tensor.dtype != value.dtype:
         raise TraceError(
             f"forward assigns to .data{at(line_here())} a tensor of shape {tuple(value.shape)} and "
