@@ -1,4 +1,4 @@
-"""Settings of the process and replaced functions while torch traces a component."""
+"""Process settings and function replacements in force while torch traces a component."""
 
 from __future__ import annotations
 

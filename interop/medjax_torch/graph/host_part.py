@@ -38,7 +38,7 @@ class Names(NamedTuple):
 def part_of(
     graph: Graph, names: Names, wanted: Collection[fx.Node]
 ) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node], tuple[str, ...]]:
-    """Return a module that computes nodes from columns alone, its copies of nodes, its columns."""
+    """Return a module that computes nodes from columns alone, its node copies, and its columns."""
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     behind = ancestry(*wanted)

@@ -151,7 +151,7 @@ def _of_room(
 
 
 def _of_column(node: fx.Node, bound: Interval, room: int) -> Interval:
-    """Return the bounds of a column: those of the first batch times `room` for 32 and 64 bits."""
+    """Return the bounds of a column: with 32 or 64 bits, those of the first batch times `room`."""
     dtype = node.meta["val"].dtype
     if dtype == torch.bool:
         return 0, 1
