@@ -1,4 +1,4 @@
-"""From the functional recording to the graph and its guards."""
+"""Build a graph and its guards from a functional recording."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from medjax_torch.graph.sizes import lengths
 
 
 def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
-    """Split a recording into graph and guards, and leave out the inputs that neither uses.
+    """Split a recording into a graph and its guards, without the inputs that neither uses.
 
     Parameters
     ----------
     joint : Joint
         The recorded function.
     recording : Recording
-        Without mutation; returns the joint's results, then what is compared.
+        A recording without mutation. It returns the joint's results, then the compared values.
     seconds : float
-        How long recording took.
+        How long the recording took.
     """
     recorded, sources = recording.module, recording.sources
     results: list[fx.Node] = list(recorded.graph.output_node().args[0])  # type: ignore
@@ -34,7 +34,7 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
     state = dict(zip(joint.state, inputs, strict=False))
     fixed = 1 + len(joint.gradients) + len(joint.outputs.names)
     after = dict(zip(joint.state, results[fixed:], strict=False))
-    # A tensor that forward left alone comes back as the input it was.
+    # A tensor that forward did not change is returned as the input node itself.
     changed = {name: node for name, node in after.items() if node is not state[name]}
     looked = results[fixed + len(after) :]
     watched, checked = looked[: len(sources)], looked[len(sources) :]
@@ -89,7 +89,7 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
 
 
 def _varying(outputs: Mapping[str, fx.Node]) -> list[tuple[str, int, fx.Node]]:
-    """Return the dimensions of outputs whose size depends on values."""
+    """Return the output dimensions whose size depends on values."""
     return [
         (name, dim, node)
         for name, node in outputs.items()
@@ -99,7 +99,7 @@ def _varying(outputs: Mapping[str, fx.Node]) -> list[tuple[str, int, fx.Node]]:
 
 
 def _lengths(graph: fx.Graph, varying: Sequence[tuple[str, int, fx.Node]]) -> list[fx.Node]:
-    """Add nodes that give the sizes of outputs."""
+    """Add nodes that compute the sizes of these output dimensions, and return the nodes."""
     added = []
     with graph.inserting_before(graph.output_node()):
         for _, dim, node in varying:
@@ -121,7 +121,7 @@ def _part(recorded: fx.Graph, outputs: Sequence[fx.Node], inputs: Collection[fx.
 
 
 def _constants(*modules: fx.GraphModule | None) -> dict[str, Tensor]:
-    """Return copies of the constants: the component may write into the originals."""
+    """Return copies of the constants, because the component may write to the originals."""
     return {
         node.target: getattr(module, node.target).detach().clone()
         for module in modules

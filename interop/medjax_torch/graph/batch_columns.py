@@ -1,4 +1,4 @@
-"""The columns of a batch: which are traced, which are fixed."""
+"""The columns of a batch: which are traced and which are fixed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def flatten(values: Mapping[str, Any]) -> tuple[dict[str, Any], pytree.TreeSpec]:
-    """Return the leaves of nested dicts, lists and tuples by path, and what rebuilds them.
+    """Return the leaves of nested dicts, lists and tuples by path, and the spec to rebuild them.
 
     Examples
     --------
@@ -22,7 +22,7 @@ def flatten(values: Mapping[str, Any]) -> tuple[dict[str, Any], pytree.TreeSpec]
     named: dict[str, Any] = {}
     for path, leaf in leaves:
         name = ".".join(_name(key) for key in path)
-        # The key "a.0" and the first element under the key "a" have one path.
+        # The key "a.0" and the first element under the key "a" would have the same path.
         while name in named:
             name += "'"
         named[name] = leaf
@@ -37,10 +37,10 @@ def columns(batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def signature(batch: Mapping[str, Any]) -> Hashable:
-    """Return what decides about the graph of a batch: two batches of equal signature share one.
+    """Return the signature of a batch: batches with the same signature share a graph.
 
-    Of a tensor these are shape and dtype; every other value is a constant of the graph, so it is
-    part of the signature itself.
+    A tensor contributes its shape and dtype. Every other value is a constant of the graph, so the
+    value itself is part of the signature.
 
     Raises
     ------
@@ -54,12 +54,12 @@ def signature(batch: Mapping[str, Any]) -> Hashable:
 
 
 def signature_of_tensors(batch: Mapping[str, Tensor]) -> Hashable:
-    """Return the `signature` of a batch that holds named tensors and nothing else."""
+    """Return the `signature` of a batch that holds only named tensors."""
     return "", tuple([(name, "tensor", leaf.shape, leaf.dtype) for name, leaf in batch.items()])
 
 
 def is_flat(batch: Mapping[str, Any]) -> bool:
-    """Return whether a batch holds named tensors and nothing else, as most do in every step."""
+    """Return whether a batch holds only named tensors, as most batches do."""
     return all(isinstance(v, Tensor) and isinstance(name, str) for name, v in batch.items())
 
 
@@ -69,7 +69,7 @@ def _key(path: str, leaf: Any) -> tuple[Hashable, ...]:
     if isinstance(leaf, np.ndarray) and not leaf.dtype.hasobject:
         return "array", leaf.shape, str(leaf.dtype), leaf.tobytes()
     if isinstance(leaf, float):
-        # As text: NaN differs from itself, and 0.0 equals -0.0.
+        # As text, because NaN differs from itself and 0.0 equals -0.0.
         return "float", leaf.hex()
     try:
         hash(leaf)

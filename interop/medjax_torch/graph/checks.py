@@ -1,4 +1,4 @@
-"""What a graph could not honour, found before it is used."""
+"""Checks for what a graph cannot reproduce, made before the graph is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from medjax_torch.graph.graph import Graph
 
 
 def check_hooks(inventory: Inventory) -> None:
-    """Raise TraceError if a parameter has a hook that only an accumulated gradient calls."""
+    """Raise TraceError if a parameter has a hook that runs after its gradient is accumulated."""
     for name, parameter in inventory.parameters.items():
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise TraceError(
@@ -31,7 +31,7 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
     Parameters
     ----------
     recorded : fx.GraphModule
-        Of the first pass, with mutation and views.
+        The recording of the first pass, with mutation and views.
     train : bool
         Whether the component is being trained.
     """
@@ -56,8 +56,8 @@ def check_constants(recorded: fx.GraphModule, *, train: bool) -> None:
 def check_aliases(inventory: Inventory, graph: Graph) -> None:
     """Raise TraceError if a tensor that changes shares memory with another one.
 
-    One that forward overwrites without reading it gets memory of its own, as it would have after a
-    run of forward in torch: the old `spectral_norm` leaves such a weight.
+    A tensor that forward overwrites without reading it gets its own memory instead, as it would
+    have after a run of forward in torch. The old `spectral_norm` leaves such a weight.
     """
     read = {*graph.trained, *graph.frozen, *graph.buffers}
     for pair in overlapping(inventory.tensors):
@@ -82,7 +82,7 @@ def written_by(node: fx.Node) -> Iterator[Any]:
 
 
 def viewed(node: fx.Node) -> fx.Node:
-    """Follow views, and results of writing in place, to the tensor whose memory they show."""
+    """Return the tensor whose memory a node shares, through views and in-place operations."""
     while isinstance(node.target, torch._ops.OpOverload):
         shared = [argument.alias_info for argument in node.target._schema.arguments]
         if not shared or shared[0] is None or not isinstance(node.args[0], fx.Node):

@@ -1,4 +1,4 @@
-"""Truth values that forward looked at and that change in training: checked in the step itself."""
+"""Truth values that forward reads and that change in training, checked in the step itself."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Condition:
-    """A truth value that has to be the same in a step for its graph to be valid.
+    """A truth value that must be the same in a step as in the recording of its graph.
 
     Attributes
     ----------
     expected : bool
         The value when the graph was recorded.
     line : str
-        Where forward looked at it, ``""`` if unknown.
+        The line of forward that read it, ``""`` if unknown.
     raises : bool
-        Whether forward raises an error where it is the other one.
+        Whether forward raises an error if the value is the opposite.
     is_of_finiteness : bool
-        Whether it tells no more than whether numbers are finite.
+        Whether the value depends only on whether numbers are finite.
     """
 
     expected: bool
@@ -47,7 +47,7 @@ _ASKING = (aten.isnan.default, aten.isinf.default)
 
 
 def is_of_finiteness(node: fx.Node) -> bool:
-    """Tell whether a truth value is made of nothing but ``isnan``, ``isinf`` and ``isfinite``."""
+    """Return whether a truth value is computed only by ``isnan``, ``isinf`` and ``isfinite``."""
     pending, seen = [node], 0
     while pending:
         latest = pending.pop()
@@ -61,7 +61,7 @@ def is_of_finiteness(node: fx.Node) -> bool:
 
 
 def _asks(node: fx.Node) -> bool:
-    """Recognise the questions, also as torch composes them: x != x, and abs(x) == inf."""
+    """Return whether a node tests finiteness, also as torch writes it: x != x, abs(x) == inf."""
     if node.target in _ASKING:
         return True
     if node.target in (aten.eq.Tensor, aten.ne.Tensor):

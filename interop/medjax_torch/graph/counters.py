@@ -1,4 +1,4 @@
-"""Whether a number that forward counts up is only kept, or decides about what forward computes."""
+"""Whether a number that forward counts up is only stored or affects what forward computes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from medjax_torch.graph.graph import Graph, same
 
 
 def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str] = ()) -> list[str]:
-    """Return the paths of the counters of a graph that decide, found by experiment.
+    """Return the paths of the counters that affect what a graph computes, found by experiment.
 
     Parameters
     ----------
     graph : Graph
-        What was recorded.
+        The recorded graph.
     again : callable
-        Records forward once more.
+        Records forward again.
     known : collection of str
-        Those that are known to decide nothing.
+        Paths of counters that are known to have no effect.
     """
     locations = {place.path: place.location for place in graph.places}
     return [
@@ -37,7 +37,7 @@ def _decides(graph: Graph, location: Any, again: Callable[[], Graph]) -> bool:
             location.set(value)
             if not same(graph, again()):
                 return True
-    except Exception:  # another value leads somewhere that cannot be recorded
+    except Exception:  # forward cannot be recorded with another value
         return True
     finally:
         location.set(before)
@@ -45,7 +45,7 @@ def _decides(graph: Graph, location: Any, again: Callable[[], Graph]) -> bool:
 
 
 def _others(value: Any) -> Iterator[Any]:
-    """Yield other values of the kind that a counter has, near and far."""
+    """Yield other values of a counter's type, both close to its value and far from it."""
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int):

@@ -1,4 +1,4 @@
-"""What the results of a recording are computed from, in a form that can be compared."""
+"""Digests of how the results of a recording are computed, to compare two recordings."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from medjax_torch.graph.read_numbers import Expression
 
 @dataclass(frozen=True)
 class Summary:
-    """A recording in short: equal where two recordings compute the same.
+    """A summary of a recording; recordings that compute the same have equal summaries.
 
     Attributes
     ----------
     core : tuple
-        Of loss, gradients and state.
+        Names and digests of loss, gradients and state.
     outputs : dict of str to list of (str, object)
-        Path and content of the leaves of each output.
+        The path and the content of each leaf, by output.
     """
 
     core: tuple[Any, ...]
@@ -33,7 +33,7 @@ class Summary:
 
 
 def summary(joint: Joint, recorded: fx.GraphModule) -> Summary:
-    """Summarize what `joint` has just recorded."""
+    """Return a summary of what `joint` has just recorded."""
     digests = _digests(recorded)
     results: Any = recorded.graph.output_node().args[0]
     found = [digests[node] for node in results]

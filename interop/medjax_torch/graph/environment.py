@@ -1,4 +1,4 @@
-"""What has to hold in the process while torch traces a component."""
+"""Process settings and function replacements in force while torch traces a component."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
-"""Functions of torch, and what is called in their place with the same arguments."""
+"""Torch functions, and the functions called instead of them with the same arguments."""
 
 
 class _Replace(TorchFunctionMode):
@@ -42,18 +42,18 @@ class _Replace(TorchFunctionMode):
 
 @contextmanager
 def tracing(replacements: Replacements) -> Iterator[None]:
-    """Make torch traceable: plain kernels, one thread, no reads past the tracer.
+    """Make torch traceable: plain kernels, one thread, no reads that the tracer misses.
 
     Parameters
     ----------
     replacements : mapping of function to function
-        What to call instead of which torch function, over those of this module.
+        Functions to call instead of torch's. They take precedence over `REPLACEMENTS`.
     """
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
-        # Libraries then avoid looking at values (transformers' masks do).
+        # Libraries then avoid reading values, as transformers does for its masks.
         stack.enter_context(replaced(torch.compiler, "_is_compiling_flag", True))
-        # Distributions look at all of their arguments, which the comparison with torch does too.
+        # Validation reads all arguments of a distribution; the comparison with torch does it too.
         stack.enter_context(replaced(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
@@ -63,16 +63,16 @@ def tracing(replacements: Replacements) -> Iterator[None]:
 
 @contextmanager
 def plain_kernels() -> Iterator[None]:
-    """Have torch compute as the operations of a graph do, in this thread alone."""
+    """Make torch compute as the operations of a graph do, and only in this thread."""
     with ExitStack() as stack:
-        # What torch.compile wraps runs as it was written.
+        # Functions wrapped by torch.compile run as they are written.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # Fused kernels of attention in evaluation, and of recurrent layers.
+        # No fused kernels for attention in evaluation or for recurrent layers.
         mha, onednn = torch.backends.mha, torch._C
         stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
         stack.enter_context(_switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        # What watches torch's operations is the thread's, so backward has to run in this one.
+        # Modes that watch torch's operations belong to one thread, so backward must run in it.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         stack.enter_context(_checkpoints_kept())
         yield
@@ -80,10 +80,10 @@ def plain_kernels() -> Iterator[None]:
 
 @contextmanager
 def _checkpoints_kept() -> Iterator[None]:
-    """Run checkpointed functions once, and mark what they do for `recompute`.
+    """Run checkpointed functions once, and mark their operations for `recompute`.
 
-    Recomputing them in backward would draw their dropout anew: torch rewinds its generator, which
-    a graph has not.
+    Running them again in backward would draw different dropout masks: torch rewinds its generator,
+    but a graph has none.
     """
     module = torch.utils.checkpoint
     with ExitStack() as stack:
@@ -97,21 +97,21 @@ _AROUND = (
     "_checkpoint_without_reentrant_generator",
     "_checkpoint_without_reentrant_generator_impl",
 )
-"""What `torch.utils.checkpoint` runs around a function, up to torch 2.14 and in 2.15."""
+"""Names of what `torch.utils.checkpoint` runs around a function: up to torch 2.14, and in 2.15."""
 
 
 def _around(*args: Any, **kwargs: Any) -> Iterator[None]:
-    """Stand before and after the checkpointed function."""
+    """Mark the operations of the checkpointed function, which runs at the ``yield``."""
     with marked():
         yield
 
 
 class _Reentrant:
-    """Stands for the autograd function of checkpoints with `use_reentrant=True`."""
+    """Replaces the autograd function of checkpoints with `use_reentrant=True`."""
 
     @staticmethod
     def apply(function: Callable[..., Any], _preserve_rng_state: bool, *args: Any) -> Any:
-        """Call the function; as in torch, without gradient if no argument requires one."""
+        """Call the function, without gradients if no argument requires one, as in torch."""
         needed = any(isinstance(value, Tensor) and value.requires_grad for value in args)
         with marked(), torch.set_grad_enabled(needed and torch.is_grad_enabled()):
             return function(*args)
@@ -119,7 +119,7 @@ class _Reentrant:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep what forward prints and logs of made-up values to itself."""
+    """Suppress what forward prints and logs when it runs on made-up values."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -131,7 +131,7 @@ def silent() -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Silence torch's log of failures that are handled here."""
+    """Silence torch's log messages about failures that are handled here."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -153,7 +153,7 @@ def _switched_off(get: Callable[[], bool], set_to: Callable[[bool], Any]) -> Ite
 
 @contextmanager
 def _lines_of_the_component() -> Iterator[None]:
-    """Have torch record every line of the component, not only those in functions named forward."""
+    """Make torch record every line of the component, not only those in functions named forward."""
     name = "_filter_traceback_frames"
     if not hasattr(fx.proxy.TracerBase, name):
         yield
@@ -167,7 +167,7 @@ def _lines_of_the_component() -> Iterator[None]:
 
 
 def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
-    """Return `function` with its argument `sparse`, at `position`, always False."""
+    """Return `function` with its argument `sparse`, at `position`, always set to False."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) > position:
@@ -178,7 +178,7 @@ def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:
 
 
 def _set_data(tensor: Tensor, value: Tensor) -> None:
-    """Write what ``tensor.data = value`` puts there; no tracer sees memory that is exchanged."""
+    """Copy `value` into `tensor` instead of ``tensor.data = value``, which no tracer sees."""
     if tensor.shape != value.shape or tensor.dtype != value.dtype:
         raise TraceError(
             f"forward assigns to .data{at(line_here())} a tensor of shape {tuple(value.shape)} and "
@@ -188,7 +188,10 @@ def _set_data(tensor: Tensor, value: Tensor) -> None:
 
 
 def _set_item(tensor: Tensor, index: Any, value: Any) -> None:
-    """Write where a mask selects; by `torch.where` if no value depends on how many those are."""
+    """Assign `value` to ``tensor[index]``, so that assigning by a mask can be traced.
+
+    A mask becomes `torch.where` if `value` does not depend on how many elements it selects.
+    """
     mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() == 0:
         tensor[index] = value
@@ -207,16 +210,16 @@ def _set_item(tensor: Tensor, index: Any, value: Any) -> None:
 
 
 def _to_list(tensor: Tensor) -> Any:
-    """Read the values one by one; `Tensor.tolist` reads memory, which no tracer sees."""
+    """Return the values, read one by one: `Tensor.tolist` reads memory, which tracers miss."""
     if tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
         return Numbers(tensor.unbind(0))
     return tensor.item() if tensor.dim() == 0 else [_to_list(row) for row in tensor.unbind(0)]
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
-    """Compute `torch.nn.functional.one_hot` without its look at the range of the values.
+    """Compute `torch.nn.functional.one_hot` without its check of the range of the values.
 
-    It is a scatter, as in torch, so that the range can be read off the graph.
+    It is a scatter, as in torch, so that the range can be derived from the graph.
     """
     classes = int(tensor.max().item()) + 1 if num_classes < 0 else num_classes
     zeros = torch.zeros(*tensor.shape, classes, dtype=torch.int64, device=tensor.device)
@@ -224,7 +227,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 
 
 def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """Compute `torch.bincount` with as many bins as asked for where the ids are within them."""
+    """Compute `torch.bincount`, with exactly `minlength` bins if all ids are below `minlength`."""
     if weights is not None or not minlength:
         return torch.bincount(input, weights, minlength)
     outside: Any = (input >= minlength).nonzero().size(0)
@@ -267,4 +270,4 @@ REPLACEMENTS: Replacements = {
     Tensor.__array__: _refused("numpy.asarray on a tensor"),
     Tensor.__dlpack__: _refused("Tensor.__dlpack__"),
 }
-"""What every trace replaces."""
+"""The replacements that every trace uses."""

@@ -1,4 +1,4 @@
-"""What a component's author is told, with the line of theirs that it is about."""
+"""Errors for the author of a component, and the lines of the component that they refer to."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _FRAME = re.compile(r'File "(?P<file>.+)", line (?P<line>\d+), in (?P<name>.+)\n
 
 
 class TraceError(RuntimeError):
-    """The component's forward cannot be turned into a graph; says which line and what to write."""
+    """Raised if a forward cannot be turned into a graph; names the line and what to write."""
 
 
 def at(line: str) -> str:
-    """Return a line as part of a sentence."""
+    """Return a line as part of a sentence, ``""`` if it is unknown."""
     return f" at {line}" if line else ""
 
 
@@ -32,11 +32,11 @@ _SAID = {
     "UnsupportedFakeTensorException": "it uses a kind of tensor that torch cannot trace",
     "UnsupportedOperatorException": "it calls an operation that torch cannot trace",
 }
-"""What torch's exceptions of tracing mean, by their names."""
+"""What torch's tracing exceptions mean, by class name."""
 
 
 def cause(error: BaseException) -> str:
-    """Return what an exception of torch's tracer says, without its advice to torch's developers."""
+    """Return the message of an exception of torch's tracer, without its advice to developers."""
     kind = type(error).__name__
     first = str(error).strip().partition("\n")[0].rstrip(".")
     said = f"{kind}: {first}" if first else kind
@@ -44,46 +44,46 @@ def cause(error: BaseException) -> str:
 
 
 def line_of_error(error: BaseException) -> str:
-    """Return the innermost line of the component on which `error` was raised, ``""`` if none."""
+    """Return the innermost line of the component that raised `error`, ``""`` if none did."""
     return _line(inside_forward(traceback.extract_tb(error.__traceback__)))
 
 
 def line_of_stack(stack_trace: str | None) -> str:
-    """Return the line of the component on which torch recorded an operation, ``""`` if none.
+    """Return the line of the component where torch recorded an operation, ``""`` if none.
 
     Parameters
     ----------
     stack_trace : str or None
-        The ``"stack_trace"`` of an fx node, outermost frame first.
+        The ``"stack_trace"`` of an fx node, with the outermost frame first.
     """
     frames = [
         traceback.FrameSummary(f["file"], int(f["line"]), f["name"], line=f["code"].strip())
         for f in _FRAME.finditer(stack_trace or "")
     ]
-    # A release of torch without the hook of `environment` records the callers too.
+    # Releases of torch without the hook that `environment` replaces record the callers too.
     called = any(frame.filename == _JOINT for frame in frames)
     return _line(inside_forward(frames) if called else frames)
 
 
 def line_here() -> str:
-    """Return the line of the component that is running, ``""`` if none."""
+    """Return the line of the component that is currently running, ``""`` if none is."""
     return _line(inside_forward(traceback.extract_stack()))
 
 
 def is_of_component(file: str) -> bool:
-    """Tell whether code lies outside of torch, medjax and the module `random`."""
+    """Return whether a file lies outside of torch, medjax and the module `random`."""
     return not file.startswith((_TORCH, _OWN, "<")) and file != random.__file__
 
 
 def inside_forward(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
-    """Return the frames of the component's forward: not of its callers, of torch or of medjax."""
+    """Return the frames of the component's forward, without its callers, torch and medjax."""
     own = (index for index, frame in enumerate(frames) if frame.filename == _JOINT)
     entry = max(own, default=len(frames))
     return [frame for frame in frames[entry + 1 :] if is_of_component(frame.filename)]
 
 
 def _line(inside: Sequence[traceback.FrameSummary]) -> str:
-    """Describe the innermost frame and, if that is a library's, the user's that led to it."""
+    """Describe the innermost frame and, if it is in a library, the user's frame that led to it."""
     if not inside:
         return ""
     last = inside[-1]

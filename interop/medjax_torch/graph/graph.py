@@ -20,22 +20,22 @@ from medjax_torch.graph.outputs import OutputSpec
 
 @dataclass(frozen=True)
 class Results:
-    """What a graph returned, by name.
+    """The results of a graph, by name.
 
     Attributes
     ----------
     loss : array
         The scalar loss.
     gradients : dict of str to array
-        Of the trained parameters that the loss depends on; torch has None for the others.
+        Gradients of the trained parameters that the loss depends on; torch has None for the others.
     outputs : sequence of array
         The tensors of forward's outputs, for `OutputSpec.rebuild`.
     updated : dict of str to array
-        Parameters and buffers that forward changed, with their new values.
+        The new values of the parameters and buffers that forward changed.
     sizes : sequence of array
-        How long the outputs are along `Graph.varying`.
+        The sizes of the outputs along the dimensions in `Graph.varying`.
     checked : sequence of array
-        The truth values that `Graph.conditions` are about.
+        The truth values that `Graph.conditions` refer to.
     """
 
     loss: Any
@@ -47,14 +47,14 @@ class Results:
 
 
 class Limit(NamedTuple):
-    """Between which values a column has to lie so that nothing made of it leaves 32 bits."""
+    """The bounds of a column within which everything computed from it fits into 32 bits."""
 
     column: str
     low: int
     high: int
 
     def holds(self, values: Tensor) -> bool:
-        """Tell whether all values lie within."""
+        """Return whether all values lie within the bounds."""
         if not values.numel():
             return True
         least, largest = torch.aminmax(values)
@@ -63,16 +63,16 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class HostPart:
-    """What of a graph torch computes on the host, in 64 bits; see `long_integers`.
+    """The part of a graph that torch computes on the host, in 64 bits; see `long_integers`.
 
     Attributes
     ----------
     module : fx.GraphModule
-        Takes the columns of `inputs`, returns a list of what `names` names.
+        Takes the columns in `inputs` and returns a list of the columns in `names`.
     inputs, names : tuple of str
-        Columns of the batch, and the further columns that are made of them.
+        Columns of the batch, and the additional columns that are computed from them.
     device : Graph
-        The rest of the graph, with these among its columns.
+        The rest of the graph, with the additional columns among its own.
     """
 
     module: fx.GraphModule
@@ -88,57 +88,58 @@ class Graph:
     Attributes
     ----------
     module : fx.GraphModule
-        Takes `inputs(...)`, returns a list for `results(...)`. Operations are core aten.
+        Takes `inputs(...)` and returns a list for `results(...)`. Its operations are core aten.
     trained, frozen, buffers, columns : tuple of str
         Names of the inputs, in this order: parameters with and without gradient, buffers, tensors
-        of the batch. What the graph does not use is left out.
+        of the batch. Those that the graph does not use are left out.
     gradients : tuple of str
         The trained parameters that have a gradient. The others have None in torch, so the
         optimizer must skip them.
     droppable : tuple of str
-        Those of layers that are left out at random, of which a mark tells 0 from no gradient; see
-        `layer_drop`.
+        Those of `gradients` that belong to layers that are left out at random. A mark distinguishes
+        a gradient of 0 from no gradient; see `layer_drop`.
     outputs : OutputSpec
-        The structure of what forward returned.
+        The structure of forward's outputs.
     updated : tuple of str
         Parameters and buffers whose new values the graph returns.
     constants : dict of str to Tensor
-        Values of the graph's `get_attr` nodes.
+        The values of the graph's `get_attr` nodes.
     guards : tuple of Guard
-        What Python looked at: the graph is valid where these hold.
+        The values that Python read: the graph is valid if all of these guards hold.
     guard_module : fx.GraphModule or None
-        Takes the same inputs, returns the list of what the guards compare; None without guards.
+        Takes the same inputs and returns a list of the values that the guards compare; None without
+        guards.
     conditions : tuple of Condition
-        Truth values, returned last, that forward looked at and that depend on what changes in
-        training: a step in which one is another is none of this graph's.
+        Truth values that forward read and that depend on what changes in training. The graph
+        returns them, and is not valid for a step in which one of them differs.
     left_out : dict of str to str
-        Outputs of forward that the graph does not return, as values that change in training were
-        read for them, and where.
+        Outputs of forward that the graph does not return, because they depend on a read value that
+        changes in training, and the line that read it.
     reported : tuple of str
-        Lines where values were read on which nothing in the graph depends.
+        Lines that read values on which nothing in the graph depends.
     effects : tuple of str
         Paths of what forward leaves in the component for its next run: a counter, a list of
-        losses, a tensor where there was none. None of it is kept, so a forward that reads it finds
-        at every step what it found while it was traced.
+        losses, a new tensor. None of it is kept, so a forward that reads it finds at every step
+        what it found while it was traced.
     counters : tuple of str
-        Paths of numbers and the like that forward read and then changed.
+        Paths of numbers and similar values that forward read and then changed.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float
         How long tracing took.
     numbers : tuple of Number
-        Those among `columns`.
+        The numbers among `columns`.
     places : tuple of Place
-        Where forward read values that are constants of the graph.
+        The places from which forward read values that are constants of the graph.
     exact : str
-        Why sizes that depend on values are fixed in this graph, ``""`` if none is.
+        Why sizes that depend on values are fixed in this graph, ``""`` if none are.
     varying : tuple of (str, int)
-        Names and dimensions of outputs whose size depends on values. They come as long as they
-        can be at most; see `cut`.
+        Names and dimensions of outputs whose size depends on values. The graph returns them at
+        their largest possible size; see `cut`.
     limits : tuple of Limit
-        What a batch has to keep so that no integer leaves 32 bits.
+        The limits that a batch must keep so that every integer fits into 32 bits.
     host_part : HostPart or None
-        What torch has to compute on the host first, None if nothing.
+        The part that torch has to compute on the host first, None if there is none.
     """
 
     module: fx.GraphModule
@@ -169,7 +170,7 @@ class Graph:
 
     @property
     def inputs_named(self) -> tuple[str, ...]:
-        """Names of the inputs, in their order."""
+        """The names of the inputs, in order."""
         return (*self.trained, *self.frozen, *self.buffers, *self.columns)
 
     def tensors_of(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -182,7 +183,7 @@ class Graph:
         return self if self.host_part is None else self.host_part.device
 
     def completed(self, columns: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return the columns of a batch with those that the host makes of them."""
+        """Return the columns of a batch together with those that the host computes from them."""
         part = self.host_part
         if part is None:
             return columns
@@ -198,24 +199,24 @@ class Graph:
         return {**columns, **dict(zip(part.names, values, strict=True))}
 
     def fits(self, columns: Mapping[str, Tensor]) -> bool:
-        """Tell whether a batch keeps the limits."""
+        """Return whether a batch keeps the limits."""
         return all(limit.holds(columns[limit.column]) for limit in self.limits)
 
     def inputs(self, state: Mapping[str, Any], columns: Mapping[str, Any]) -> list[Any]:
-        """Return the graph's inputs in its order.
+        """Return the graph's inputs in order.
 
         Parameters
         ----------
         state : mapping of str to array
             At least the parameters and buffers that the graph uses.
         columns : mapping of str to array
-            The tensors of the batch by path, as `batches.columns` names them.
+            The tensors of the batch by path, as `batch_columns.columns` names them.
         """
         names = (*self.trained, *self.frozen, *self.buffers)
         return [state[name] for name in names] + [columns[name] for name in self.columns]
 
     def results(self, values: Sequence[Any]) -> Results:
-        """Sort what the graph returned."""
+        """Return the list of values that the graph returned as named results."""
         first = 1 + len(self.gradients)
         last = first + len(self.outputs.names)
         end = last + len(self.updated)
@@ -230,25 +231,25 @@ class Graph:
         )
 
     def cut(self, outputs: Mapping[str, Any], sizes: Sequence[Any]) -> dict[str, Any]:
-        """Return outputs (arrays or tensors by name) without what is behind their sizes."""
+        """Return outputs (arrays or tensors by name), cut to their sizes."""
         cut = dict(outputs)
         for (name, dim), size in zip(self.varying, sizes, strict=True):
             cut[name] = cut[name][(slice(None),) * dim + (slice(int(size)),)]
         return cut
 
     def holds(self, values: Sequence[bool | int | float]) -> bool:
-        """Tell whether the graph is valid where `guard_module` returned `values`."""
+        """Return whether the graph is valid if `guard_module` returned `values`."""
         return all(guard.holds(v) for guard, v in zip(self.guards, values, strict=True))
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The distinct operations, sorted."""
+        """The names of the distinct operations, sorted."""
         calls = (node.target for node in self.module.graph.nodes if node.op == "call_function")
         return tuple(sorted({str(target) for target in calls if target is not operator.getitem}))
 
 
 def same(first: Graph, second: Graph) -> bool:
-    """Tell whether two graphs compute the same from the same inputs."""
+    """Return whether two graphs compute the same from the same inputs."""
     return (
         first.module.code == second.module.code
         and first.limits == second.limits

@@ -1,4 +1,4 @@
-"""The values that Python looked at while a graph was recorded, and on which it depends."""
+"""The values that Python read while a graph was recorded, and on which the graph depends."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from medjax_torch.graph.errors import TraceError, at, line_of_stack
 aten = torch.ops.aten
 
 READ = "medjax_read"
-"""Where the metadata of a recorded node has the position of what a `Reader` noticed."""
+"""The metadata key of a recorded node for the position of the `Read` that a `Reader` noticed."""
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A value that has to be the same for a graph to be valid.
+    """A value that must be the same as in the recording for a graph to be valid.
 
     Attributes
     ----------
     expected : bool, int or float
         The value for the batch that was traced.
     line : str
-        Where forward looked at it, ``""`` if unknown.
+        The line of forward that depends on it, ``""`` if unknown.
     what : str
-        The torch operation behind it.
+        The torch operation that depends on it.
     """
 
     expected: bool | int | float
@@ -37,9 +37,9 @@ class Guard:
     what: str
 
     def holds(self, value: bool | int | float) -> bool:
-        """Tell whether `value` equals the expected one.
+        """Return whether `value` equals the expected one.
 
-        A float may differ in its last digits, as XLA's arithmetic does from torch's.
+        Floats may differ in their last digits, as results of XLA and of torch do.
         """
         if isinstance(self.expected, float):
             both_nan = math.isnan(self.expected) and math.isnan(value)
@@ -48,7 +48,7 @@ class Guard:
 
 
 Count = Callable[[fx.Graph, fx.Node], Iterator[fx.Node]]
-"""Adds nodes that compute what Python, or the shape of a node's result, depends on."""
+"""Adds nodes for the values on which Python, or the shape of a node's result, depends."""
 
 
 def _scalar(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
@@ -70,7 +70,10 @@ def _nonzero(position: int) -> Count:
 
 
 def _masks(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
-    """Count the elements that boolean masks select; indexing by integers depends on no value."""
+    """Yield nodes that count the elements selected by boolean masks.
+
+    Indexing by integers needs none, because the shape of its result depends on no value.
+    """
     if node.target is not aten.index.Tensor and _meta(node.args[2]).shape.numel() == 1:
         return
     indices: Any = node.args[1]
@@ -85,9 +88,9 @@ def _total(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
 
 
 def bins(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    """Add nodes that compute how long the result of a bincount is."""
+    """Return a new node that computes the length of the result of a bincount."""
     least: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("minlength", 0)
-    # There are as many for no ids at all as for an id that is the last of them.
+    # Without any ids, there are as many bins as for the single id `least - 1`.
     padded = (node.args[0], [0, 1], int(least) - 1)
     ids = graph.call_function(aten.constant_pad_nd.default, padded)
     largest = graph.call_function(aten.max.default, (ids,))
@@ -114,20 +117,20 @@ _COUNTS: dict[Any, Count] = {
 
 
 def selects(operation: str) -> bool:
-    """Tell whether the size of what an operation gives depends on the guarded value."""
+    """Return whether the size of an operation's result depends on the guarded value."""
     read = (aten._local_scalar_dense.default, aten.equal.default)
     return operation in {str(target) for target in _COUNTS if target not in read}
 
 
 class Source(NamedTuple):
-    """Where a value was looked at.
+    """The place where a value was read.
 
     Attributes
     ----------
     line, what : str
         The user's line and the torch operation.
     read : int or None
-        The position of the `Read` if it was noticed.
+        The position of its `Read`, None if no `Reader` noticed it.
     is_truth : bool
         Whether the value is True or False.
     """
@@ -139,24 +142,24 @@ class Source(NamedTuple):
 
 
 def add_guards(module: fx.GraphModule) -> list[Source]:
-    """Append the values that Python looked at to a graph's outputs.
+    """Append the values that Python read to a graph's outputs.
 
     Parameters
     ----------
     module : fx.GraphModule
-        Of the first pass, recorded on real values. Changed.
+        The module of the first pass, recorded on real values. It is changed in place.
 
     Returns
     -------
     list of Source
-        What is known about each appended output.
+        The source of each appended output.
     """
     graph = module.graph
     sources: list[Source] = []
     values: list[fx.Node] = []
     for node in list(graph.nodes):
         if node.target in _COUNTS:
-            # Right there: what was looked at may be overwritten later.
+            # Before the node itself, because the tensor may be overwritten later.
             with graph.inserting_before(node):
                 added = list(_COUNTS[node.target](graph, node))
             values += added
@@ -179,7 +182,7 @@ def refuse_random(source: Source) -> TraceError:
 
 
 def refuse_unguarded(graph: fx.Graph) -> None:
-    """Raise TraceError at an operation that reads values of an input past every guard."""
+    """Raise TraceError if an operation reads values of an input that no guard covers."""
     for node in graph.nodes:
         tags = getattr(node.target, "tags", ())
         packs = node.target is aten._pack_padded_sequence.default
@@ -204,7 +207,7 @@ def refuse_unguarded(graph: fx.Graph) -> None:
 
 
 def ancestry(*nodes: Any) -> set[fx.Node]:
-    """Return the nodes and everything that their values are computed from."""
+    """Return the nodes and all nodes from which they are computed."""
     found: set[fx.Node] = set()
     pending = list(nodes)
     while pending:
@@ -216,7 +219,7 @@ def ancestry(*nodes: Any) -> set[fx.Node]:
 
 
 def is_random(node: fx.Node) -> bool:
-    """Tell whether torch draws random numbers in this node."""
+    """Return whether torch draws random numbers in this node."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 

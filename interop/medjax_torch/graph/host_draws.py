@@ -2,7 +2,7 @@
 
 Each call with constant arguments becomes a column of the batch. Its value is a function of the
 run's seed, the position of the batch and the place of the call among forward's draws, so that a
-resumed run draws what the uninterrupted one would have. While forward is traced, or run for a
+resumed run draws the same numbers as an uninterrupted one. While forward is traced, or run for a
 comparison, the functions return the columns instead of drawing.
 """
 
@@ -21,7 +21,7 @@ from medjax_torch.graph import spec_augment
 from medjax_torch.graph.replacing import replaced
 
 PREFIX = "drawn on the host: "
-"""What the names of such columns start with."""
+"""The prefix of the names of these columns."""
 
 _NUMPY = (
     "random",
@@ -61,18 +61,18 @@ _MODULES: dict[str, Any] = {"random": random, "numpy.random": np.random}
 
 
 class Draw(NamedTuple):
-    """A call of a function that draws.
+    """A call to a function that draws random numbers.
 
     Attributes
     ----------
     place : int
-        How many draws forward made before it.
+        The number of draws that forward made before this one.
     module, function : str
-        What was called.
+        The names of the module and the function that was called.
     arguments : tuple
-        Positional arguments.
+        The positional arguments.
     options : tuple of (str, value)
-        The others.
+        The keyword arguments.
     """
 
     place: int
@@ -83,12 +83,12 @@ class Draw(NamedTuple):
 
     @property
     def column(self) -> str:
-        """The name of its column; equal calls have equal names."""
+        """The name of the draw's column; equal calls have equal names."""
         given = [*map(repr, self.arguments), *(f"{name}={v!r}" for name, v in self.options)]
         return f"{PREFIX}{self.place}. {self.module}.{self.function}({', '.join(given)})"
 
     def value(self, position: tuple[int, ...]) -> Tensor:
-        """Return what is drawn at a position, a scalar in the types that Python's numbers have."""
+        """Return the value drawn at a position; numbers become scalars of int64 or float32."""
         seed = np.random.SeedSequence([*position, self.place]).generate_state(4)
         python = self.module == "random"
         source: Any = random.Random(seed.tobytes()) if python else np.random.RandomState(seed)
@@ -100,12 +100,12 @@ class Draw(NamedTuple):
 
 
 class HostDraws:
-    """The draws of a component's forward, found as they are met.
+    """The draws of a component's forward, discovered as they occur.
 
     Attributes
     ----------
     position : tuple of int
-        Seed of the run, epoch and number of the batch to come.
+        The seed of the run, the epoch and the number of the next batch.
     """
 
     def __init__(self) -> None:
@@ -113,12 +113,15 @@ class HostDraws:
         self._known: dict[bool, dict[str, Draw]] = {True: {}, False: {}}
 
     def columns(self, *, train: bool) -> dict[str, Tensor]:
-        """Return the columns for the batch at the position."""
+        """Return the columns for the batch at the current position."""
         position = (*self.position, int(train))
         return {name: draw.value(position) for name, draw in self._known[train].items()}
 
     def discover(self, call: Callable[[], object], *, train: bool) -> bool:
-        """Run forward, which draws what it will be given, and note what is new; tell if any is."""
+        """Run forward, record the draws that are new, and return whether there were any.
+
+        Forward draws the values that the columns will have at the current position.
+        """
         known = self._known[train]
         before = len(known)
 
@@ -133,7 +136,7 @@ class HostDraws:
 
 @contextmanager
 def returning(columns: Mapping[str, Tensor]) -> Iterator[None]:
-    """Have the functions return columns; what has none is drawn, which `host_random` refuses."""
+    """Make the functions return columns; calls without one draw, which `host_random` refuses."""
     if not columns:
         yield
         return

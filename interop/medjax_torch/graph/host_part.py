@@ -1,4 +1,4 @@
-"""A graph parted into what torch computes on the host and what the device does."""
+"""Split a graph into what torch computes on the host and what the device computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ prims = torch.ops.prims
 _CONVERTED = frozenset(
     ["add", "sub", "mul", "div", "eq", "ne", "lt", "le", "gt", "ge", "pow", "where", "true_divide"]
 )
-"""Operations that make a float of an integer beside a float, as conversion first does."""
+"""Operations on an integer and a float that give the same if the integer is converted first."""
 
 _WAYS_OUT = (
     ", together with parameters, buffers or random numbers, so that the host cannot compute it "
@@ -29,7 +29,7 @@ _WAYS_OUT = (
 
 
 class Names(NamedTuple):
-    """What a graph's inputs are."""
+    """The names of a graph's inputs, by node."""
 
     state: dict[fx.Node, str]
     columns: dict[fx.Node, str]
@@ -38,7 +38,7 @@ class Names(NamedTuple):
 def part_of(
     graph: Graph, names: Names, wanted: Collection[fx.Node]
 ) -> tuple[fx.GraphModule, dict[fx.Node, fx.Node], tuple[str, ...]]:
-    """Return what computes some nodes of columns alone, the copies in it, and which columns."""
+    """Return a module that computes nodes from columns alone, its node copies, and its columns."""
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     behind = ancestry(*wanted)
@@ -55,7 +55,7 @@ def part_of(
 
 
 class Cut:
-    """A graph that is parted into what the host computes and what the device does."""
+    """A graph that is split into what the host computes and what the device computes."""
 
     def __init__(
         self, graph: Graph, names: Names, long: set[fx.Node], floats: set[fx.Node]
@@ -71,7 +71,7 @@ class Cut:
         self._handed = [node for node in graph.module.graph.nodes if self._is_handed(node)]
 
     def _free_results(self) -> set[fx.Node]:
-        """Return what columns and constants decide alone."""
+        """Return the nodes that depend only on columns and constants."""
         free: set[fx.Node] = set()
         for node in self._graph.module.graph.nodes:
             given = node in self._names.columns or node.op == "get_attr"
@@ -81,7 +81,7 @@ class Cut:
         return free
 
     def _follow(self, node: fx.Node) -> None:
-        """Decide whether a node is the host's: what takes a long integer, or a list of results."""
+        """Assign a node to the host if it takes a long integer or the host's list of results."""
         sources = [s for s in node.all_input_nodes if s in self._long or self._is_list(s)]
         if node.op == "output":
             for source in sources:
@@ -107,7 +107,7 @@ class Cut:
             self._converted[source, node] = dtype
 
     def _said(self, node: fx.Node) -> str:
-        """Describe an integer that is too long."""
+        """Describe an integer that is too long for the device."""
         if node in self._names.columns:
             return (
                 f"the column {self._names.columns[node]!r}, whose integers leave the 32 bits of "
@@ -119,7 +119,7 @@ class Cut:
         return node in self._on_host and isinstance(node.meta.get("val"), tuple | list)
 
     def _is_handed(self, node: fx.Node) -> bool:
-        """Tell whether the device needs what the host has computed."""
+        """Return whether the device needs the result that the host computes for a node."""
         if node not in self._on_host or node in self._long or self._is_list(node):
             return False
         return any(user not in self._on_host for user in node.users)
@@ -205,7 +205,7 @@ class Cut:
         return fx.GraphModule(self._graph.module, graph), (*columns, *names.values())
 
     def _needed(self) -> set[fx.Node]:
-        """Return what the device computes, or takes as an input."""
+        """Return the nodes that the device computes or takes as inputs."""
         found: set[fx.Node] = set()
         pending = list(self._graph.module.graph.output_node().all_input_nodes)
         handed = set(self._handed)
@@ -220,7 +220,7 @@ class Cut:
 
 
 def _float_of(node: fx.Node) -> torch.dtype | None:
-    """Return the float in which a node computes with an integer, None if it does not."""
+    """Return the float dtype to which a node converts an integer, None if it converts none."""
     if name_of(node) not in _CONVERTED:
         return None
     kinds = [

@@ -1,4 +1,4 @@
-"""Randomness that torch does not draw, which a graph would repeat for ever."""
+"""Random numbers that torch does not draw, which a graph would repeat at every step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMPY: Any = np.random.mtrand._rand
 
 
 class HostRandomError(TraceError):
-    """Forward draws numbers on the host that a graph would repeat."""
+    """Raised if forward draws numbers on the host, which a graph would repeat."""
 
 
 @contextmanager
@@ -30,12 +30,12 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
     Parameters
     ----------
     generators : mapping of str to generator
-        Those that the component holds, by path; `random` and `numpy.random` join them.
+        The generators that the component holds, by path. `random` and `numpy.random` are added.
 
     Yields
     ------
     function
-        Returns the generators of Python and numpy, by name, that were drawn from so far.
+        Returns the generators of Python and numpy that have been drawn from so far, by name.
     """
     named = {"random": _PYTHON, "numpy.random": _NUMPY, **generators}
     states = {name: _state(generator) for name, generator in named.items()}
@@ -64,7 +64,7 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
 
 
 def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
-    """Raise TraceError if `drawn` is not empty; `call` runs forward once more to find the line."""
+    """Raise TraceError if `drawn` is not empty; `call` runs forward again to find the line."""
     if drawn:
         line = at(_line_of_draw(list(drawn.values()), call))
         raise HostRandomError(
@@ -86,7 +86,7 @@ def _hint(line: str) -> str:
 
 
 def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
-    """Return the line of the component before which the generators' states were others."""
+    """Return the first line of the component that changes the state of a generator."""
     latest, found = "", ""
     mark = [_mark(_state(generator)) for generator in generators]
 
@@ -110,7 +110,7 @@ def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
 
 
 def _mark(state: Any) -> Hashable:
-    """Return something that compares to one bool; the arrays in a state do not."""
+    """Return a state in a form that compares to a single bool, as its arrays do not."""
     if isinstance(state, dict):
         return tuple(_mark(value) for value in state.values())
     if isinstance(state, tuple | list):

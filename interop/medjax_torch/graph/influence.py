@@ -1,7 +1,7 @@
-"""Which of the values that forward read decide about what it computes, found by experiment.
+"""Which of the values that forward reads affect what it computes, found by experiment.
 
-Forward is recorded again with another value handed out. What is equal then does not depend on
-that value: it was read to be printed or checked.
+Forward is recorded again with another value in place of the one that it read. Results that stay
+the same do not depend on that value: it was only read to be printed or checked.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ from medjax_torch.graph.reader import Answer, Read
 aten = torch.ops.aten
 
 _MOST_FLIPPED = 8
-"""More truth values than these are taken to decide, without an experiment for each."""
+"""If more truth values than this are read, all are assumed to matter, without experiments."""
 
 
 @dataclass
 class Recording:
-    """A functional graph and what is known of its results.
+    """A functional graph and what is known about its results.
 
     Attributes
     ----------
     module : fx.GraphModule
         Returns the joint's results, then the values of `sources`, then those of `conditions`.
     sources : list of Source
-        What is compared on the host, before a step.
+        The values that are compared on the host, before a step.
     reads : list of Read
-        What Python was told.
+        The values of tensors that were handed to Python.
     conditions : list of Condition
-        What is compared in the step.
+        The truth values that are compared in the step.
     left_out : dict of str to str
-        Outputs that are not in the graph, and the line of a value that they depend on.
+        Outputs that are not in the graph, and the line that read a value they depend on.
     reported : tuple of str
-        Lines on which values were read that nothing in the graph depends on.
+        Lines that read values on which nothing in the graph depends.
     """
 
     module: fx.GraphModule
@@ -72,11 +72,11 @@ class Recording:
 
 
 Again = Callable[[Answer], "Recording | Exception"]
-"""Records forward once more, with other answers to what it reads."""
+"""Records forward again, with other answers when it reads values."""
 
 
 class _Settling:
-    """The decisions about one recording."""
+    """The decisions about the values that were read in one recording."""
 
     def __init__(
         self, joint: Joint, recording: Recording, again: Again, changing: Collection[str]
@@ -104,7 +104,7 @@ class _Settling:
         return {name for name, node, before in pairs if node is not before}
 
     def behind(self, node: fx.Node) -> tuple[str, bool, bool]:
-        """Return which changing state a value depends on, whether on inputs, and on chance."""
+        """Return the changing state a value depends on, and whether on inputs and on randomness."""
         ancestors = ancestry(node)
         names = [*self.joint.state, *self.joint.columns]
         found = [n for n, each in zip(names, self._inputs, strict=True) if each in ancestors]
@@ -112,7 +112,10 @@ class _Settling:
         return changing, bool(found), any(map(is_random, ancestors))
 
     def ask(self, answer: Answer) -> Summary | Exception:
-        """Record with other answers; the joint is left as the first recording left it."""
+        """Return the summary of a recording with other answers, or the error that it raised.
+
+        Afterwards the joint is restored to its state after the first recording.
+        """
         try:
             try:
                 with silent():
@@ -125,7 +128,7 @@ class _Settling:
             vars(self.joint).update(self._attributes)
 
     def loosen(self, other: Summary, line: str, replaced: Collection[str] = ()) -> None:
-        """Give up the outputs that differ."""
+        """Mark the outputs that differ as left out of the graph."""
         for key in {*self.base.outputs, *other.outputs}:
             mine = [leaf for leaf in self.base.outputs.get(key, []) if leaf[0] not in replaced]
             others = [leaf for leaf in other.outputs.get(key, []) if leaf[0] not in replaced]
@@ -136,24 +139,24 @@ class _Settling:
 def settle(
     joint: Joint, recording: Recording, again: Again, changing: Collection[str]
 ) -> Recording:
-    """Sort what forward read: compared before a step, checked in it, or without influence.
+    """Sort the values that forward read: compared before a step, checked in it, or irrelevant.
 
     Parameters
     ----------
     joint : Joint
-        As it was left by the recording; its outputs become those that the graph returns.
+        The joint after the recording. Its outputs become those that the graph returns.
     recording : Recording
-        On real values.
+        The recording, made on real values.
     again : callable
-        Makes another one.
+        Makes another recording.
     changing : collection of str
-        Parameters and buffers that change from step to step, so that what depends on them cannot
-        be compared before a step. Buffers that forward updates join them; none if it is empty.
+        Parameters and buffers that change from step to step, so that values that depend on them
+        cannot be compared before a step. Buffers that forward updates are added unless it is empty.
 
     Raises
     ------
     TraceError
-        If loss, gradients or state depend on a value that changes in a way nothing can check.
+        If loss, gradients or state depend on a changing value that cannot be checked.
     """
     settling = _Settling(joint, recording, again, changing)
     truths: list[int] = []
@@ -180,9 +183,9 @@ def settle(
 
 
 def _settle_numbers(settling: _Settling, numbers: Sequence[int], plain: Sequence[int]) -> None:
-    """Show that numbers and arrays that change have no influence on loss, gradients and state.
+    """Check that changing numbers and arrays do not affect loss, gradients and state.
 
-    Numbers of the batch are altered along with them at first: a decoder reads both.
+    At first, numbers of the batch are altered along with them, because a decoder reads both.
     """
     sources, reads = settling.recording.sources, settling.recording.reads
     wanted = {position for position, read in enumerate(reads) if read.kind == "array"}
@@ -200,7 +203,7 @@ def _settle_numbers(settling: _Settling, numbers: Sequence[int], plain: Sequence
     while number < len(experiments):
         float_, integer = experiments[number]
         probe = settling.ask(altering(together, float_, integer))
-        if isinstance(probe, OverflowError):  # as of an exponential function
+        if isinstance(probe, OverflowError):  # for example from an exponential function
             moderate = always(math.copysign(MODERATE, float_(0)))
             probe = settling.ask(altering(together, moderate, integer))
         if isinstance(probe, Summary) and probe.core == settling.base.core:
@@ -209,7 +212,7 @@ def _settle_numbers(settling: _Settling, numbers: Sequence[int], plain: Sequence
             together, own, probes, number = wanted, [], [], -1
             experiments = _experiments([reads[position] for position in together])
         elif number == NAN and isinstance(probe, Exception) and not has_arrays:
-            # Of a number that is none forward may complain: that can be checked in the step.
+            # Forward may raise an error for NaN, which can be checked in the step.
             checked = True
         else:
             raise _influence(settling, numbers, wanted, probe)
@@ -229,7 +232,7 @@ def _reads_of(sources: Sequence[Source], indices: Sequence[int]) -> set[int]:
 
 
 def _experiments(reads: Sequence[Read]) -> list[tuple[Callable[[int], float], int]]:
-    """Return what to hand out: few experiments are needed where all are integers."""
+    """Return the values to hand out; fewer experiments are needed if no read value is a float."""
     if not any(isinstance(read.value, float) for read in reads):
         return PROBES[: len(MARKS)]
     unnoticed = (
@@ -242,7 +245,7 @@ def _experiments(reads: Sequence[Read]) -> list[tuple[Callable[[int], float], in
 def _follow_outputs(
     settling: _Settling, numbers: Sequence[int], probes: Sequence[Summary], line: str
 ) -> None:
-    """Find the outputs that are a number read, or rounded; give up those that are anything else."""
+    """Find outputs that are a read number, perhaps rounded, and leave out others that changed."""
     sources, reads = settling.recording.sources, settling.recording.reads
     marks = {sources[index].read: index for index in numbers}
     marked = probes[: len(MARKS)]
@@ -266,7 +269,7 @@ def _influence(
     wanted: Collection[int],
     probe: Summary | Exception,
 ) -> TraceError:
-    """Return the error for a value that was read and then used."""
+    """Return the error for a value that was read and then used in the computation."""
     sources, reads = settling.recording.sources, settling.recording.reads
     raised = ""
     if isinstance(probe, Exception):
@@ -290,7 +293,7 @@ def _influence(
 
 
 def _check_for_nan(settling: _Settling, index: int) -> None:
-    """Let the step check that a number is one, as forward itself does."""
+    """Make the step check that a number is not NaN, as forward itself does."""
     node = settling.looked[index]
     value: Any = node.meta["val"]
     if value.is_floating_point():
@@ -303,7 +306,7 @@ def _check_for_nan(settling: _Settling, index: int) -> None:
 
 
 def _settle_plain(settling: _Settling, plain: Sequence[int]) -> None:
-    """Drop the comparison of numbers of the batch that loss, gradients and outputs ignore."""
+    """Stop comparing numbers of the batch that do not affect loss, gradients, state or outputs."""
     sources = settling.recording.sources
     lines: dict[str, list[int]] = {}
     for index in plain:
@@ -321,7 +324,7 @@ def _settle_plain(settling: _Settling, plain: Sequence[int]) -> None:
 
 
 def _matters(settling: _Settling, probe: Summary | Exception) -> bool:
-    """Tell whether anything differs except outputs that have been given up."""
+    """Return whether anything differs except outputs that are left out of the graph."""
     if isinstance(probe, Exception) or probe.core != settling.base.core:
         return True
     mine, others = settling.base.outputs, probe.outputs

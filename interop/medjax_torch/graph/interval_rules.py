@@ -1,4 +1,4 @@
-"""What integer operations make of bounds of their arguments."""
+"""Rules that derive the bounds of integer operations' results from those of their arguments."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ INT32: Interval = (-(2**31), 2**31 - 1)
 INT64: Interval = (-(2**63), 2**63 - 1)
 
 COUNTED: Interval = (-(2**24), 2**24)
-"""What a float becomes: beyond it, float32 no longer holds every integer."""
+"""The bounds of integers made from floats: beyond them, float32 cannot hold every integer."""
 
 _UNKNOWN = 2**16
-"""For a size that depends on values."""
+"""The number assumed for a size that depends on values."""
 
 _BITS = 64
-"""No power is computed beyond twice as many bits."""
+"""Powers are computed with at most twice this many bits."""
 
 
 def union(bounds: Iterable[Interval]) -> Interval | None:
-    """Return the bounds of all; None of nothing."""
+    """Return the bounds that cover all the given ones, None if there are none."""
     known = list(bounds)
     if not known:
         return None
@@ -35,7 +35,7 @@ def union(bounds: Iterable[Interval]) -> Interval | None:
 
 
 def size_of(node: Any) -> int:
-    """Return how many elements a node's result has at most; the device holds none of 2**31."""
+    """Return the largest number of elements of a node's result, below 2**31 as on the device."""
     value = node.meta.get("val")
     shape = value.shape if isinstance(value, Tensor) else ()
     count = math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
@@ -137,7 +137,7 @@ def _right(node: fx.Node, of: list[Any]) -> Interval:
 
 
 def _together(node: fx.Node) -> int:
-    """Return how many elements of the argument make one of the result."""
+    """Return how many elements of the argument are combined into one of the result."""
     size, results = size_of(node.args[0]), size_of(node)
     return max(size // max(results, 1), 1)
 
@@ -162,7 +162,7 @@ def _prod(node: fx.Node, of: list[Any]) -> Interval:
 
 
 def _product(node: fx.Node, of: list[Any]) -> Interval:
-    """Return bounds of a product of matrices, with what is added."""
+    """Return the bounds of a matrix product, including a tensor that is added to it."""
     name = name_of(node)
     offset, first, second = (0, 0), *of[-2:]
     if name in ("addmm", "baddbmm", "addmv"):
@@ -305,7 +305,7 @@ OF_FLOATS = frozenset(
         "zeros_like",
     ]
 )
-"""Of these an integer may come from a float."""
+"""Operations that may make an integer from a float."""
 
 INDEX_ONLY = frozenset(
     [
@@ -321,4 +321,4 @@ INDEX_ONLY = frozenset(
         "sym_size",
     ]
 )
-"""What they give are places of elements or counts of them."""
+"""Operations whose results are positions of elements or counts of them."""

@@ -1,4 +1,4 @@
-"""Between which bounds the integers of a graph lie."""
+"""The bounds between which the integers of a graph lie."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _LIMITS = {
 def intervals(
     graph: fx.Graph, given: Mapping[fx.Node, Interval]
 ) -> dict[fx.Node, list[Interval | None]]:
-    """Return bounds of every result of every node; None of what is not an integer.
+    """Return the bounds of every result of every node, None for results that are not integers.
 
     Parameters
     ----------
     graph : fx.Graph
-        Functional, with the traced results in the nodes' ``meta["val"]``.
+        A functional graph, with the traced results in the nodes' ``meta["val"]``.
     given : mapping of fx.Node to (int, int)
-        Bounds of inputs and constants; others may hold all that fits into 32 bits.
+        Bounds of inputs and constants. All others may hold anything that fits into 32 bits.
     """
     found: dict[fx.Node, list[Interval | None]] = {}
     for node in graph.nodes:
@@ -63,20 +63,20 @@ def intervals(
             try:
                 bounds = _within(_bounds(node, found), traced)
             except (TypeError, IndexError, AttributeError):
-                bounds = _within([INT32], traced)  # arguments that no rule foresees
+                bounds = _within([INT32], traced)  # arguments that no rule covers
         found[node] = bounds
     return found
 
 
 def is_integer(value: Any) -> bool:
-    """Tell whether a traced value is a tensor of integers or truth values, or an integer."""
+    """Return whether a traced value is an integer, or a tensor of integers or truth values."""
     if isinstance(value, Tensor):
         return not (value.is_floating_point() or value.is_complex())
     return isinstance(value, torch.SymInt | int)
 
 
 def exceeds(node: fx.Node, bounds: Iterable[Interval | None]) -> bool:
-    """Tell whether a node may give a 64-bit integer that does not fit into 32 bits."""
+    """Return whether a node may return a 64-bit integer that does not fit into 32 bits."""
     values = pytree.tree_leaves(node.meta.get("val"))
     return any(
         bound is not None
@@ -87,20 +87,20 @@ def exceeds(node: fx.Node, bounds: Iterable[Interval | None]) -> bool:
 
 
 def number(value: int) -> Interval:
-    """Return the bounds of a constant; of the limits of int64 those of int32 are made."""
+    """Return the bounds of a constant; the limits of int64 are replaced by those of int32."""
     value = min(max(value, INT32[0]), INT32[1]) if value in INT64 else value
     return value, value
 
 
 def _is_long(value: Any) -> bool:
-    """Tell whether integers are of 64 bits: shorter ones wrap in torch as they do in JAX."""
+    """Return whether integers have 64 bits; shorter ones wrap in torch as they do in JAX."""
     if isinstance(value, Tensor):
         return value.dtype == torch.int64
     return isinstance(value, torch.SymInt | int) and not isinstance(value, bool)
 
 
 def _within(bounds: list[Interval], traced: Sequence[Any]) -> list[Interval | None]:
-    """Return bounds of the values as their types hold them; what is beyond has wrapped."""
+    """Return the bounds of values, or the limits of their type where a value may wrap."""
     result: list[Interval | None] = []
     for value, bound in itertools.zip_longest(traced, bounds[: len(traced)], fillvalue=bounds[-1]):
         if not is_integer(value):
@@ -117,7 +117,7 @@ def _within(bounds: list[Interval], traced: Sequence[Any]) -> list[Interval | No
 
 
 def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> list[Interval]:
-    """Return bounds of each result; the last holds for those that are left out."""
+    """Return the bounds of each result; the last bounds also apply to any further results."""
     name = name_of(node)
     if name == "getitem" and isinstance(node.args[1], int):
         source = found[node.args[0]]  # type: ignore[index]
@@ -125,7 +125,7 @@ def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> li
         return [bound or INT32]
 
     def of(value: Any) -> Interval | None:
-        """Return the bounds of an argument, those of all its elements if it is a list."""
+        """Return the bounds of an argument, or of all its elements if it is a list."""
         if isinstance(value, fx.Node):
             return union(bound for bound in found[value] if bound is not None)
         if isinstance(value, int):
@@ -150,7 +150,7 @@ def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> li
 
 
 def _handed_on(name: str, node: fx.Node, of: Callable[[Any], Interval | None]) -> list[Interval]:
-    """Return bounds of values that are among the arguments, and of their places."""
+    """Return the bounds of results that are taken from the arguments, and of their positions."""
     sources: list[Any] = [*node.args]
     values: list[Any] = sources[:1]
     if name in ("where", "masked_fill", "masked_scatter"):

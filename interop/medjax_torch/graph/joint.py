@@ -22,7 +22,7 @@ from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
 from medjax_torch.graph.recompute import BACKWARD, marked
 
 Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
-"""The component's forward on a batch: outputs and loss."""
+"""The component's forward on a batch, which returns outputs and loss."""
 
 
 class Joint:
@@ -31,37 +31,37 @@ class Joint:
     Parameters
     ----------
     call : Call
-        The component's forward with everything but the batch decided.
+        The component's forward, with everything fixed except the batch.
     inventory : Inventory
-        The component's content.
+        The contents of the component.
     batch : mapping of str to value
         The batch; its tensors are inputs, everything else is fixed.
     train : bool
-        Whether gradients are computed. Else all parameters count as frozen.
+        Whether gradients are computed. If not, all parameters count as frozen.
     numbers : sequence of Number
-        Numbers that are inputs too.
+        Numbers that are inputs as well.
     mark : float
-        What is added to the gradients of layers that are kept where others are left out at random;
-        with 0, forward runs as it is and leaves them out itself.
+        The number added to gradients in layers that may be left out at random but are kept. With 0,
+        forward runs unchanged and leaves such layers out itself.
 
     Attributes
     ----------
     trained, frozen, buffers, columns : tuple of str
-        Names of the inputs, which come in this order; numbers are among the columns.
+        Names of the inputs, in this order; numbers are among the columns.
     gradients : tuple of str
         After a call, the trained parameters that the loss depends on.
     droppable : tuple of str
-        After a call, those of them that belong to layers that are left out at random.
+        After a call, those of `gradients` that belong to layers that are left out at random.
     outputs : OutputSpec
         After a call, the structure of the outputs.
     reshaped : tuple of str
-        After a call, the tensors that forward replaced by others of another shape or dtype.
+        After a call, the tensors that forward replaced by tensors of a different shape or dtype.
     effects : tuple of str
         After a call, the paths of what forward left in the component, other than state.
     counters : tuple of str
-        After a call, those of them that forward read before it changed them.
+        After a call, those of `effects` that forward read before it changed them.
     attributes : AttributeReads
-        What forward has read of the component's objects.
+        What forward has read from the component's objects.
     """
 
     gradients: tuple[str, ...]
@@ -97,11 +97,11 @@ class Joint:
 
     @property
     def state(self) -> tuple[str, ...]:
-        """Names of all parameters and buffers, in the order of inputs."""
+        """The names of all parameters and buffers, in the order of the inputs."""
         return self.trained + self.frozen + self.buffers
 
     def arguments(self) -> list[Tensor]:
-        """Return the inputs: the component's own tensors and the batch's, without gradient."""
+        """Return the inputs: the tensors of the component and of the batch, detached."""
         held = self.inventory.tensors
         values = [held[name] for name in self.state] + list(self._given.values())
         return [value.detach() for value in values]
@@ -112,10 +112,10 @@ class Joint:
             self._run(self._batch(self.arguments()))
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
-        """Return loss, gradients, outputs, then every parameter and buffer as forward left it.
+        """Return loss, gradients, outputs, and all parameters and buffers as they are afterwards.
 
-        The name matters: torch records the lines of the user's code from the first frame of this
-        name on.
+        The name matters: torch records the lines of the user's code from the first frame with this
+        name.
         """
         placed = self._place(inputs)
         with swapped(self.inventory, placed, self._stand_ins(inputs)) as effects:
@@ -139,7 +139,7 @@ class Joint:
         return [value.detach() for value in results]
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return leaves for the component: copies, because forward may write into them."""
+        """Return leaf tensors for the component: copies, because forward may write to them."""
         held = self.inventory.tensors
         placed = {}
         for name, value in zip(self.state, inputs, strict=False):
@@ -162,7 +162,7 @@ class Joint:
         return batch
 
     def _stand_ins(self, inputs: Sequence[Tensor]) -> list[tuple[Location, Any]]:
-        """Return what stands in the place of numbers outside of the batch."""
+        """Return the values that replace numbers outside the batch, with their locations."""
         tensors = dict(zip(self.columns, inputs[len(self.state) :], strict=True))
         return [
             (n.location, n.handed(tensors[n.name])) for n in self.numbers if n.location is not None
@@ -198,7 +198,7 @@ class Joint:
         return [gradient for gradient in found if gradient is not None]
 
     def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
-        """Return what lies in the component now; what changed its shape is returned as it was."""
+        """Return the component's tensors after forward; reshaped ones as they were before it."""
         reshaped, after = [], []
         for name, before in placed.items():
             try:
@@ -220,10 +220,10 @@ class Joint:
 
 
 def _counts(before: Any, now: Any) -> bool:
-    """Tell whether a value was a number or a text, and is another now."""
+    """Return whether a value that has changed was a number or a string."""
     return isinstance(before, bool | int | float | str) and not callable(now)
 
 
 def _is_within(path: str, read: Collection[str]) -> bool:
-    """Tell whether a value lies in a container that was read."""
+    """Return whether a value lies in a container that was read."""
     return path.rpartition(".")[0] in read

@@ -1,9 +1,9 @@
-"""Layers that a random number leaves out (LayerDrop), as one graph.
+"""Layers that are left out at random (LayerDrop), in a single graph.
 
 Fan, Grave and Joulin, "Reducing Transformer Depth on Demand with Structured Dropout", ICLR 2020.
 Hugging Face's models write it as ``if torch.rand([]) >= layerdrop: x = layer(x)``. A graph runs
-every layer and takes its result where the number keeps it, its input elsewhere. A parameter of a
-layer that was left out has no gradient in torch, which the optimizer is told by a mark.
+every layer and takes its result if the number keeps the layer, otherwise its input. In torch, a
+parameter of a layer that was left out has no gradient, which the optimizer learns from a mark.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _COMPARISONS: dict[Any, Callable[[float, float], bool]] = {
 }
 
 _ALMOST_1 = 1 - 2**-24
-"""The largest number that `torch.rand` draws, which keeps a layer."""
+"""The largest number that `torch.rand` can draw, which keeps a layer."""
 
 
 class _Question:
-    """A comparison of a random number.
+    """A comparison of a random number with a constant.
 
     Attributes
     ----------
     value : Tensor
-        Bool, shape ().
+        The result: bool, shape ().
     kept : bool
-        What it is where the layer is kept.
+        The result that keeps the layer.
     line : str
-        Where it was compared.
+        The line of the comparison.
     is_settled : bool
-        Whether the layer it is about has run.
+        Whether the layer that it controls has run.
     """
 
     def __init__(self, value: Tensor, *, kept: bool) -> None:
@@ -61,13 +61,13 @@ class LayerDrop(TorchFunctionMode):
     """Runs the layers of a `torch.nn.ModuleList` that forward leaves out at random.
 
     Used as a context manager around forward. A comparison of ``torch.rand([])`` with a number is
-    answered as if the number were the largest, which keeps the layer; what the next member of a
-    `ModuleList` returns is then chosen by the comparison itself.
+    answered as if the largest possible number had been drawn, which keeps the layer. The comparison
+    itself then chooses between the result and the input of the next member of a `ModuleList`.
 
     Attributes
     ----------
     left_out : list of (tuple of Tensor, Tensor)
-        Parameters of a layer, and whether it was left out: bool, shape ().
+        The parameters of a layer, and whether it was left out: bool, shape ().
     """
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ class LayerDrop(TorchFunctionMode):
         if not args or not isinstance(args[0], Tensor) or _counts_batches(module):
             raise _decides(question)
         self._pending = None
-        # As it is now: the layer may write to its input.
+        # A copy, because the layer may write to its input.
         self._layer = module, question, args[0].clone()
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
@@ -144,18 +144,18 @@ class LayerDrop(TorchFunctionMode):
         return chosen if isinstance(output, Tensor) else type(output)((chosen, *others))
 
     def marked(self, gradient: Tensor, leaf: Tensor, mark: float) -> Tensor:
-        """Return the gradient of a parameter, with a mark added where its layer was kept."""
+        """Return the gradient of a parameter, with a mark added if its layer was kept."""
         uses = [out for owned, out in self.left_out if any(each is leaf for each in owned)]
         return gradient + torch.where(torch.stack(uses).all(), 0.0, mark).to(gradient)
 
     def names(self, leaves: Mapping[str, Tensor]) -> set[str]:
-        """Return which parameters belong to a layer that may be left out."""
+        """Return the names of the parameters of layers that may be left out."""
         owned = {id(parameter) for parameters, _ in self.left_out for parameter in parameters}
         return {name for name, leaf in leaves.items() if id(leaf) in owned}
 
 
 def _counts_batches(module: nn.Module) -> bool:
-    """Tell whether a layer changes its buffers, which one that is left out must not."""
+    """Return whether a layer updates its buffers, which a layer that is left out must not do."""
     return any(getattr(each, "running_mean", None) is not None for each in module.modules())
 
 

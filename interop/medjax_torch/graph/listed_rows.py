@@ -1,4 +1,4 @@
-"""Which rows of a table a sparse gradient lists, told by a dense one."""
+"""Marks in a dense gradient for the rows of a table that a sparse gradient would list."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from medjax_torch.graph.environment import REPLACEMENTS, Replacements
 def marking(touch: float) -> Replacements:
     """Return replacements for embeddings that mark the rows that torch's gradient lists.
 
-    With ``sparse=True`` torch lists every row that was looked up, but for `padding_idx`, also where
-    its gradient is 0, as that of a token whose loss is ignored.
+    With ``sparse=True`` torch lists every row that was looked up except `padding_idx`, even if its
+    gradient is 0, such as that of a token whose loss is ignored.
 
     Parameters
     ----------
     touch : float
-        Stands in listed rows all of whose gradient is 0. It must be lost in every sum.
+        The value put into listed rows whose gradient is all 0. It must be rounded away in every
+        sum.
     """
     return {
         functional.embedding: _marked(functional.embedding, 0, 2, 6, touch),
@@ -63,20 +64,20 @@ def _marked(
 
 
 class _Marked(torch.autograd.Function):
-    """The table itself; its gradient has `touch` in listed rows that are 0."""
+    """Returns the table unchanged; its gradient has `touch` in listed rows that are all 0."""
 
     @staticmethod
     def forward(
         ctx: Any, weight: Tensor, index: Tensor, padding_idx: int | None, touch: float
     ) -> Tensor:
-        """Return the table, and keep what is looked up in it."""
+        """Return the table, and save the indices that are looked up in it."""
         ctx.save_for_backward(index)
         ctx.padding_idx, ctx.touch = padding_idx, touch
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
-        """Return the gradient of the table, marked."""
+        """Return the marked gradient of the table."""
         (gradient,) = gradients
         (index,) = ctx.saved_tensors
         count = gradient.shape[0]

@@ -1,9 +1,9 @@
-"""Integers that leave 32 bits: what the batch decides is computed in torch, on the host.
+"""Integers beyond 32 bits: those that depend on the batch alone are computed on the host.
 
 The device holds integers in 32 bits, where a product such as ``ids * 2654435761`` wraps. So each
-graph is searched for operations whose results may not fit. Those that columns and constants
-decide alone are cut out and run in torch on the host before each step, and what is made of them
-that fits again is handed to the step as further columns. Others are refused.
+graph is searched for operations whose results may not fit. Operations that depend only on columns
+and constants are cut out and run in torch on the host before each step; values computed from
+their results that fit again are passed to the step as additional columns. Others are refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from medjax_torch.graph.intervals import exceeds, intervals, is_integer
 from medjax_torch.graph.operations import MOVES, name_of
 
 _ROOM = tuple(2**power for power in range(32, 3, -4))
-"""How many times larger later batches may be than the first; the largest with which all fits."""
+"""Factors by which later batches may exceed the first; the largest that fits is used."""
 
 _CASTS = frozenset({"_to_copy", "convert_element_type"})
 
 _CHECKED = (torch.int32, torch.int64)
-"""Types of columns whose values are looked at."""
+"""Dtypes of columns whose values are checked."""
 
 _Bounds = dict[fx.Node, list[Interval | None]]
 
@@ -38,28 +38,28 @@ _Bounds = dict[fx.Node, list[Interval | None]]
 def within_32_bits(
     graph: Graph, state: Mapping[str, Tensor], columns: Mapping[str, Tensor]
 ) -> Graph:
-    """Return the graph with what it needs so that no integer wraps on the device.
+    """Return the graph with the limits and the host part that keep its integers from wrapping.
 
     Parameters
     ----------
     graph : Graph
-        As it was recorded.
+        The graph as it was recorded.
     state : mapping of str to Tensor
         Parameters and buffers.
     columns : mapping of str to Tensor
-        The tensors of the batch with which it was recorded.
+        The tensors of the batch with which the graph was recorded.
 
     Returns
     -------
     Graph
-        The same if every integer fits, whatever the batch; else with `Graph.limits` and perhaps a
-        `Graph.host_part`.
+        The same graph if every integer fits for any batch; otherwise one with `Graph.limits` and
+        perhaps a `Graph.host_part`.
 
     Raises
     ------
     TraceError
-        If an integer may leave 32 bits that depends on parameters, buffers or random numbers, or
-        that forward returns.
+        If an integer that may not fit into 32 bits depends on parameters, buffers or random
+        numbers, or is returned by forward.
     """
     names = _names(graph)
     held = _bounds_of_constants(graph, names, state)
@@ -76,7 +76,7 @@ def within_32_bits(
         return graph
     by_room = [_of_room(graph, held, seen, room) for room in _ROOM]
     long = [{node for node, bounds in found.items() if exceeds(node, bounds)} for found in by_room]
-    # As wide as possible, as long as no more goes to the host.
+    # The widest limits that do not move more operations to the host.
     place = next(i for i, nodes in enumerate(long) if len(nodes) == len(long[-1]))
     limits = _limits(names, by_room[place], ever - long[place])
     graph = dataclasses.replace(graph, limits=limits)
@@ -121,9 +121,9 @@ def _bounds_of_constants(
 def _made_of_floats(
     graph: Graph, names: Names, nodes: Collection[fx.Node], columns: Mapping[str, Tensor]
 ) -> dict[fx.Node, Interval]:
-    """Return bounds of the integers among `nodes`, which columns decide: their values, with room.
+    """Return bounds of the integers among `nodes`: their values for `columns`, with room to grow.
 
-    Later ones are looked at when the host hands them to the device.
+    Later values are checked when the host passes them to the device.
     """
     wanted = [node for node in nodes if is_integer(node.meta.get("val"))]
     part, _, inputs = part_of(graph, names, wanted)
@@ -151,7 +151,7 @@ def _of_room(
 
 
 def _of_column(node: fx.Node, bound: Interval, room: int) -> Interval:
-    """Return what a column may hold: of 32 and 64 bits, what the first batch did, times `room`."""
+    """Return the bounds of a column: with 32 or 64 bits, those of the first batch times `room`."""
     dtype = node.meta["val"].dtype
     if dtype == torch.bool:
         return 0, 1
@@ -165,7 +165,7 @@ def _of_column(node: fx.Node, bound: Interval, room: int) -> Interval:
 
 
 def _limits(names: Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit, ...]:
-    """Return between which bounds columns have to lie so that none of `tight` leaves 32 bits."""
+    """Return the limits of columns within which all of `tight` fits into 32 bits."""
     behind: set[fx.Node] = set()
     pending = list(tight)
     while pending:
@@ -182,11 +182,11 @@ def _limits(names: Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit, 
 
 
 def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
-    """Return what the batch decides by floats of which the device would make something else.
+    """Return nodes computed from floats of the batch whose results would differ on the device.
 
-    In float64, columns and constants hold times in seconds, of which float32 knows two minutes;
-    what hands them on or converts them to a float is left to the device. Integers made of floats
-    end at 2^31 there.
+    In float64, columns and constants may hold times in seconds, which float32 resolves only to
+    about two minutes. Operations that pass them on or convert them to a float are left to the
+    device. Integers made from floats end at 2^31 there.
     """
     found: set[fx.Node] = set()
     for node in graph.module.graph.nodes:
@@ -207,12 +207,12 @@ def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
 
 
 def _drawn_on_host(graph: Graph, names: Names) -> set[fx.Node]:
-    """Return the operators that draw as only the host can.
+    """Return the operators whose random draws only the host can make.
 
     Raises
     ------
     TraceError
-        If one takes what the host does not know before the step.
+        If an operator takes a value that the host does not know before the step.
     """
     found = {n for n in graph.module.graph.nodes if n.target is spec_augment.OPERATION}
     for node in found:
@@ -236,7 +236,10 @@ def _is_double(node: fx.Node) -> bool:
 
 
 def _decided(node: fx.Node, names: Names, *, by_columns: bool = False) -> bool:
-    """Tell whether columns and constants alone decide about a node; or columns at least."""
+    """Return whether a node depends only on columns and constants.
+
+    With `by_columns`, it must also depend on at least one column.
+    """
     behind = ancestry(node)
     if any(source in names.state or is_random(source) for source in behind):
         return False

@@ -1,4 +1,4 @@
-"""The numbers that forward reads off tensors, in their order."""
+"""The numbers that forward reads from tensors, in order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _READ = torch.ops.aten._local_scalar_dense.default
 
 
 class Logged(TorchDispatchMode):
-    """Keeps what is read.
+    """Records the numbers that are read.
 
     Attributes
     ----------
     values : list of bool, int or float
-        In the order of reading.
+        The numbers, in the order in which they were read.
     """
 
     def __init__(self) -> None:
@@ -55,16 +55,16 @@ class _Expected(TorchDispatchMode):
 def expecting(
     function: Callable[..., Any], sizes: Sizes, values: Sequence[bool | int | float]
 ) -> Callable[..., Any]:
-    """Return a function that decides by numbers as they were read before, and notes it.
+    """Return a function that decides by numbers that were read earlier and records its decisions.
 
     Parameters
     ----------
     function : callable
-        What is recorded in `sizes`.
+        The function that is recorded with `sizes`.
     sizes : Sizes
-        Where the decisions are noted.
+        Where the decisions are recorded.
     values : sequence of bool, int or float
-        Of `Logged`. If they are not what is read now, the noted conditions do not hold.
+        From `Logged`. If other values are read now, the recorded conditions do not hold.
     """
 
     def forward(*inputs: Any) -> Any:
