@@ -172,7 +172,7 @@ class Rows:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Apply row-wise functions to the padded rows, all others to the rows as torch packs them."""
+        """Apply row-wise functions to padded rows, all others to the rows as torch has them."""
         options = kwargs or {}
         if func in _LOSSES and all(isinstance(value, Rows) for value in args):
             return _loss(func, *args, **options)

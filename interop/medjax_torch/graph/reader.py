@@ -33,13 +33,13 @@ class Read(NamedTuple):
     Attributes
     ----------
     kind : {"truth", "number", "array"}
-            A truth value, a number, or all elements as a numpy array or a list.
-        value : object
-            The value handed out; for an array, a number of its kind.
-        line, what : str
-            The component's line that read it, and the function it used.
-        is_followed : bool
-            Whether the graph computes with the tensor itself where Python used the number.
+        A truth value, a number, or all elements as a numpy array or a list.
+    value : object
+        The value handed out; for an array, a number of its kind.
+    line, what : str
+        The component's line that read it, and the function it used.
+    is_followed : bool
+        Whether the graph computes with the tensor itself where Python used the number.
     """
 
     kind: Kind
@@ -63,9 +63,9 @@ class Reader(TorchFunctionMode):
     Parameters
     ----------
     nb_parameters : int
-            How many of the recording's inputs, counted from the first, are parameters.
-        answer : callable, optional
-            Decides which values Python receives; by default, the true ones.
+        How many of the recording's inputs, counted from the first, are parameters.
+    answer : callable, optional
+        Decides which values Python receives; by default, the true ones.
 
     Attributes
     ----------

@@ -28,13 +28,13 @@ def record_sized(
     Parameters
     ----------
     first : fx.GraphModule
-            The graph of the first pass. It is changed.
-        sizes : Sizes
-            The environment in which it was recorded.
-        inputs : sequence of Tensor
-            The inputs of the graph.
-        rules : Rules
-            The tracer's rules; they must include `accept`.
+        The graph of the first pass. It is changed.
+    sizes : Sizes
+        The environment in which it was recorded.
+    inputs : sequence of Tensor
+        The inputs of the graph.
+    rules : Rules
+        The tracer's rules; they must include `accept`.
 
     Raises
     ------

@@ -173,9 +173,9 @@ def add_conditions(
     Parameters
     ----------
     module : fx.GraphModule
-            The graph, with the recorded values in its metadata. It is changed.
-        conditions : iterable of Condition
-            Conditions on the sizes in the graph itself.
+        The graph, with the recorded values in its metadata. It is changed.
+    conditions : iterable of Condition
+        Conditions on the sizes in the graph itself.
 
     Returns
     -------

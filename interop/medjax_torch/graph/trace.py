@@ -55,18 +55,18 @@ def trace(
     Parameters
     ----------
     call : Call
-            Takes a dict like `batch` and returns outputs and loss, as the component's forward does
-            with ``return_loss=True``. It runs several times if Python reads values of tensors.
-        inventory : Inventory
-            The component's content. It is left unchanged, even if an error is raised.
+        Takes a dict like `batch` and returns outputs and loss, as the component's forward does
+        with ``return_loss=True``. It runs several times if Python reads values of tensors.
+    inventory : Inventory
+        The component's content. It is left unchanged, even if an error is raised.
     batch : mapping of str to value
-            Tensors, which become inputs, and values that are constants of the graph.
-        train : bool
-            Whether to compute gradients of the parameters that require one.
-        rules : Rules, optional
-            Replacements and decompositions; by default the graph consists of core aten operations.
-        numbers : sequence of Number
-            Python numbers that become inputs, as tensors do.
+        Tensors, which become inputs, and values that are constants of the graph.
+    train : bool
+        Whether to compute gradients of the parameters that require one.
+    rules : Rules, optional
+        Replacements and decompositions; by default the graph consists of core aten operations.
+    numbers : sequence of Number
+        Python numbers that become inputs, as tensors do.
     changing : collection of str
         Parameters and buffers that change from step to step. Truth values that depend on them are
         `Graph.conditions`, not guards.
