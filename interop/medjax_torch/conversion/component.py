@@ -139,7 +139,7 @@ class ConvertedComponent:
         return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]
 
     def is_current(self) -> bool:
-        """Return whether the component still holds the same tensor objects as at conversion."""
+        """Return whether the component still holds the tensor objects in the inventory."""
         now = find(self.component).tensors
         before = self.inventory.tensors
         return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
@@ -266,7 +266,7 @@ class ConvertedComponent:
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return outputs, loss and changed collections; see `medjax.component.Forward`."""
-        del eval_mode  # the graph was traced for one of both
+        del eval_mode  # the graph was traced for one of the two modes
         outputs, loss, collections, _ = self._run(variables, input_batch, key)
         return outputs, loss if return_loss else None, collections
 

@@ -66,7 +66,7 @@ MARKS = (1, 2)
 
 
 def mark(read: int | None, which: int) -> float:
-    """Return a number that no other read gets, with digits of its own."""
+    """Return a number that no other read gets, and whose digits differ."""
     step = (0.6180339887498949, 0.7548776662466927)[which - 1]
     return 0.1372894651 * which + ((read or 0) + 1) * step % 1
 

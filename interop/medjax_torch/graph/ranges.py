@@ -271,8 +271,8 @@ def _is_integral(node: fx.Node) -> bool:
 def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
     """Return a node whose values, if in range themselves, prove those of `origin` to be.
 
-    It is the value from which `origin` removes an ignored one, provided that the number put in its
-    place is in range, as the 0 of torch's losses is.
+    If `origin` replaces an ignored value by a number in range, such as the 0 of torch's losses, it
+    is the tensor before that replacement; otherwise it is `origin` itself.
     """
     if _ignored(origin) is None:
         return origin

@@ -2,7 +2,7 @@
 
 When it is recorded on shapes alone, ``x[mask]`` has a number of rows that is a symbol of torch's
 shape environment. Where torch or forward must decide by that number, it is assumed to be large and
-the assumption is noted. The graph is valid where all these conditions hold.
+the assumption is noted. The graph is valid where all these assumptions hold.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Sizes(ShapeEnv):
     def _constrain_range_for_size(self, a: Any, min: Any = None, max: Any = None) -> None:
         super()._constrain_range_for_size(a, min, max)
         if a not in self._counts:
-            # A mask can select everything; an id has no bound, and its least value is likely.
+            # A mask can select everything, and an id can be any up to its bound. Without a bound,
+            # the least value is likely.
             self.expect(a, max if max is not None and max < 2**40 else (min or 0))
 
     def expect(self, symbol: Any, value: Any) -> None:

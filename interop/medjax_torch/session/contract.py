@@ -102,7 +102,7 @@ def _described(value: Any) -> str:
 def check_metrics(trainer: TrainerProtocol) -> None:
     """Check that evaluation will compute the metrics named in the configuration.
 
-    Torch computes one batch of the evaluation data, which is passed to the metrics computer.
+    One batch of the evaluation data is computed by torch and passed to the metrics computer.
     Error messages start with medkit's own.
 
     Parameters

@@ -29,7 +29,7 @@ def resume_flags(record: dict[str, Any], converted: ConvertedComponent) -> None:
     """Set ``requires_grad`` to its values at the time a checkpoint was saved.
 
     If the component's frozen parameters differ from those at the beginning of the saved run, it is
-    left unchanged, because the user has changed it on purpose.
+    left unchanged, because the difference is the user's own change.
 
     Parameters
     ----------

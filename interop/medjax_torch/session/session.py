@@ -91,7 +91,7 @@ class Session:
     def bring(self) -> None:
         """Write the weights of the state into the component's tensors, for user code to read."""
         if self._is_lost():
-            return  # a failed step consumed the buffers; the component holds the last saved
+            return  # a failed step consumed the buffers; the component has the last saved values
         with self._watch.aside():
             variables = sharding.to_host(self.state.variables)
             self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
