@@ -1,4 +1,4 @@
-"""A torch component as one of medjax: its graphs by kind of batch, its batches as arrays."""
+"""Conversion of a torch component into a medjax one: graphs by kind of batch, batches as arrays."""
 
 from medjax_torch.conversion.batch_adapter import BatchAdapter as BatchAdapter
 from medjax_torch.conversion.component import ConvertedComponent as ConvertedComponent

@@ -1,4 +1,4 @@
-"""BatchAdapter: from a collated torch batch to what the step takes, and outputs back to torch."""
+"""BatchAdapter: turns a collated torch batch into the step's input, and outputs back to torch."""
 
 from __future__ import annotations
 
@@ -62,21 +62,21 @@ logger = logging.getLogger("medjax")
 
 
 class BatchAdapter:
-    """Prepares batches for one component, and looks closely at the first of each mode.
+    """Prepares batches for one component, and checks the first of each mode against torch.
 
     Parameters
     ----------
     converted : ConvertedComponent
         The component.
     options : Options
-        For padding, verification, loss arithmetic and the number of shapes.
+        Options for padding, verification, loss arithmetic and the number of shapes.
     mesh : jax.sharding.Mesh
-        Where batches go.
+        The mesh that batches are placed on.
 
     Attributes
     ----------
     steps : list of Compiled
-        The steps that its batches go through.
+        The steps that run on its batches.
     """
 
     def __init__(self, converted: ConvertedComponent, options: Options, mesh: Mesh) -> None:
@@ -97,19 +97,19 @@ class BatchAdapter:
 
     @property
     def step_options(self) -> Options:
-        """Options of the steps; the converted component minds the precision itself."""
+        """Options of the steps; the converted component handles the precision itself."""
         return dataclasses.replace(self._options, precision="float32")
 
     def trainable(
         self, key: Any, configure_optimizer: Callable[[Any], optax.GradientTransformation]
     ) -> TrainableComponent:
-        """Return the component's record, the one before if its optimizer has an equal key."""
+        """Return the component's record; the former one if its optimizer has an equal key."""
         if self._trainable is None or self._trainable[0] != key:
             self._trainable = key, self.converted.as_trainable(configure_optimizer)
         return self._trainable[1]
 
     def eval_step(self, *, with_outputs: bool) -> EvaluationStep:
-        """Return the evaluation step, the same one each time, for `WritingEvaluation`."""
+        """Return the evaluation step for `WritingEvaluation`, the same object on each call."""
         self._evaluates_outputs = with_outputs
         if with_outputs not in self._eval_steps:
             made = make_collecting_eval_step(
@@ -126,7 +126,7 @@ class BatchAdapter:
 
     @property
     def cost(self) -> ConversionCost:
-        """What conversion has taken so far."""
+        """The cost of conversion so far."""
         compilations = [made for step in self.steps for made in step.compilations]
         variants = self.converted.variants
         return ConversionCost(
@@ -138,16 +138,16 @@ class BatchAdapter:
         )
 
     def first(self, batch: Any, *, train: bool) -> Graph:
-        """Return the graph of a first batch, once torch agrees with it.
+        """Return the graph of a first batch, after comparing it with torch.
 
         Raises
         ------
         VerificationError
-            If JAX computes something else than torch.
+            If the results of JAX differ from torch's.
         TraceError
-            If forward cannot be a graph.
+            If forward cannot be turned into a graph.
         ValueError
-            If a number does not fit the device, or an index its range.
+            If a number does not fit the device's types, or an index is out of range.
         """
         self._looked_at.add(train)
         if self._is_exact(train):
@@ -178,17 +178,18 @@ class BatchAdapter:
         return graph
 
     def __call__(self, batch: Any, *, train: bool) -> BatchData:
-        """Return a batch as the step takes it.
+        """Return a batch in the form that the step takes.
 
         Raises
         ------
         ValueError
-            If a number does not fit the device, an index its range, or there are too many shapes.
+            If a number does not fit the device's types, an index is out of range, or there are too
+            many shapes.
         """
         if train:
             return self._for_device(batch, train=True)
         if not self._on_host and self._evaluates_outputs:
-            # What training could not give, evaluation is not asked for: tracing takes long.
+            # Outputs that training could not return are not traced for evaluation: tracing is slow.
             graphs = self.converted.variants.graphs
             self._on_host = next(filter(None, map(reason_of, graphs)), "")
         if not self._on_host:
@@ -245,7 +246,7 @@ class BatchAdapter:
         return self._padding.unpad(given, batch.host, train=graph.train)
 
     def _check_on(self, batch: Any, train: bool) -> Check | None:
-        """Return what compares a graph with torch on a batch, None if that is not wanted."""
+        """Return a function that compares a graph with torch on a batch, None if not wanted."""
         if not self._options.verify:
             return None
 
@@ -265,7 +266,7 @@ class BatchAdapter:
         self._comparing += time.perf_counter() - began
 
     def _arrays(self, tensors: Mapping[str, Tensor], key: GraphKey) -> dict[str, np.ndarray]:
-        """Return the columns that a graph uses, checked."""
+        """Return the columns that a graph uses, after checking their ranges."""
         recorded = self.converted.graph(key)
         graph = recorded.device
         if key not in self._bounds:
@@ -278,7 +279,7 @@ class BatchAdapter:
         return batch if self._is_exact(train) else self._padding.pad(batch, train=train)
 
     def _is_exact(self, train: bool) -> bool:
-        """Tell whether padding would change an update, which no proof sees."""
+        """Return whether padding would change an update, which the padding proof cannot see."""
         return train and self.converted.marks_rows
 
     def _prover(self, batch: Any, train: bool) -> Prover:

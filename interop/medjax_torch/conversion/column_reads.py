@@ -38,7 +38,7 @@ class ColumnReads:
         self.all_names = False
 
     def of(self, batch: Mapping[str, Any], without: Collection[str | None] = ()) -> Any:
-        """Return a token that is equal for batches which, tensors aside, are the same to forward.
+        """Return a token, equal for batches that, apart from tensors, look the same to forward.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""A torch component as a medjax TrainableComponent: the same contract as a Flax one."""
+"""A torch component as a medjax TrainableComponent, with the same contract as a Flax component."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.optimizers.rule import touched
 
 COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
-"""What a device batch holds: arrays by path, the graph they go through, the weight of the loss."""
+"""Entries of a device batch: arrays by path, the graph that they run in, and the loss weight."""
 
 SIZES = "sizes of outputs\0"
-"""The name among the outputs of a step under which `Results.sizes` stands, if there are any."""
+"""Name under which a step's outputs contain `Results.sizes`, if there are any."""
 _DISCOVERIES = 8
-"""Ways in which forward may draw on the host, one inside the branch of another."""
+"""Limit on the ways in which forward draws on the host, each in a branch of the one before."""
 
 Variables = dict[str, Any]
 
@@ -46,13 +46,13 @@ Variables = dict[str, Any]
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class GraphKey:
-    """The graph of a batch, by its number. It holds no array, so steps are compiled for each."""
+    """The number of a batch's graph. It holds no array, so steps are compiled for each graph."""
 
     number: int
 
 
 class ConvertedComponent:
-    """What a component holds and how it computes, as pure functions of arrays.
+    """The content and computation of a component, as pure functions of arrays.
 
     Parameters
     ----------
@@ -63,13 +63,13 @@ class ConvertedComponent:
     max_variants : int
         See `GraphCache`.
     precision : {"float32", "bfloat16"}
-        Type in which matrices are multiplied. Parameters and all else stay float32.
+        The type in which matrices are multiplied. Parameters and everything else stay float32.
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
     marks_rows : bool
-        Whether the optimizer is one that steps the rows that sparse gradients list.
+        Whether the optimizer updates only the rows that sparse gradients list.
     may_skip : bool
-        Whether batches whose loss is not finite are left out.
+        Whether batches whose loss is not finite are skipped.
 
     Attributes
     ----------
@@ -80,15 +80,16 @@ class ConvertedComponent:
     trained : tuple of str
         Names of the parameters that have required a gradient since training began.
     initially : tuple of str
-        Names of those that did when it was converted.
+        Names of those that required one when the component was converted.
     earlier : frozenset of str
-        What `sometimes` was in the run that is resumed.
+        The value of `sometimes` in the run that is resumed.
     version : int
-        Counts up when `found`, `trained` or which parameters get a gradient has changed.
+        Increases when the component's tensors, `trained` or the set of parameters that get a
+        gradient change.
     marks_rows : bool
-        As given.
+        The argument of that name.
     host_draws : HostDraws
-        What forward draws from `random` and `numpy.random`.
+        The numbers that forward draws from `random` and `numpy.random`.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class ConvertedComponent:
     ) -> None:
         self.component = component
         self.inventory: Inventory = find(component)
-        # One operation costs where no kernel takes it, so it is one only where cuDNN may.
+        # As one operation it is slow without a kernel, so it is one only where cuDNN may run it.
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
         self.initially = self.trained = self._requiring()
@@ -128,7 +129,7 @@ class ConvertedComponent:
 
     @property
     def sometimes(self) -> frozenset[str]:
-        """Names of those that have a gradient from some batches and none from others."""
+        """Names of the parameters that get a gradient from some batches but not from others."""
         with_gradient = self._gradients()
         each = frozenset().union(*with_gradient)
         dropped = {name for graph in self.variants.graphs for name in graph.droppable}
@@ -138,20 +139,20 @@ class ConvertedComponent:
         return [frozenset(graph.gradients) for graph in self.variants.graphs if graph.train]
 
     def is_current(self) -> bool:
-        """Tell whether the component still holds the very tensors that were found."""
+        """Return whether the component still holds the tensor objects in the inventory."""
         now = find(self.component).tensors
         before = self.inventory.tensors
         return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
 
     def refresh(self) -> None:
-        """Find what the component holds, if that has changed, and what of it is trained now."""
+        """Look up the component's tensors again if they changed, and the trained parameters."""
         if not self.is_current():
             self.inventory = self.variants.inventory = find(self.component)
             self.version += 1
         known = set(self.trained)
         now = set(self._requiring())
         if not now <= known:
-            # What was trained once keeps its moments, as in torch.
+            # A parameter that has been trained keeps its moments, as in torch.
             names = self.inventory.parameters
             self.trained = tuple(name for name in names if name in known | now)
             self.version += 1
@@ -160,13 +161,13 @@ class ConvertedComponent:
         return tuple(name for name, p in self.inventory.parameters.items() if p.requires_grad)
 
     def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
-        """Return forward as the tracer calls it: on dicts, which become what `batch` is."""
+        """Return forward as the tracer calls it: on dicts, converted to the type of `batch`."""
         return ForwardCall(self._call, batch, train=train)
 
     def placed(
         self, batch: Any, *, train: bool, check: Check | None = None, shape: Hashable = None
     ) -> tuple[GraphKey, Any]:
-        """Return the graph of a batch and the batch with what forward draws on the host.
+        """Return the graph of a batch, and the batch with the numbers drawn on the host added.
 
         Parameters
         ----------
@@ -176,7 +177,7 @@ class ConvertedComponent:
         Raises
         ------
         TraceError
-            If forward cannot be a graph.
+            If forward cannot be turned into a graph.
         """
         for _ in range(_DISCOVERIES):
             drawn = self.host_draws.columns(train=train)
@@ -204,14 +205,14 @@ class ConvertedComponent:
         check: Check | None = None,
         shape: Hashable = None,
     ) -> GraphKey:
-        """Return the graph of a batch of tensors, traced if it is new.
+        """Return the graph of a batch of tensors, tracing it if it is new.
 
         Parameters
         ----------
         batch : mapping of str to value
             The batch.
         train : bool
-            Whether gradients are wanted.
+            Whether gradients are computed.
         check : callable, optional
             See `GraphCache.add`.
         shape : hashable, optional
@@ -227,11 +228,11 @@ class ConvertedComponent:
         return GraphKey(number)
 
     def graph(self, key: GraphKey) -> Graph:
-        """Return a graph that `graph_of` named."""
+        """Return the graph that belongs to a key from `graph_of`."""
         return self.variants.graphs[key.number]
 
     def constants(self, key: GraphKey) -> dict[str, np.ndarray]:
-        """Return the tensors that a graph holds itself, as arrays for the device."""
+        """Return the tensors that a graph itself holds, as arrays for the device."""
         if key.number not in self._constants:
             held = self.graph(key).device.constants
             self._constants[key.number] = {
@@ -265,17 +266,17 @@ class ConvertedComponent:
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return outputs, loss and changed collections; see `medjax.component.Forward`."""
-        del eval_mode  # the graph was traced for one of both
+        del eval_mode  # the graph was traced for one of the two modes
         outputs, loss, collections, _ = self._run(variables, input_batch, key)
         return outputs, loss if return_loss else None, collections
 
     def differentiate(self, options: medjax.Options) -> Differentiate:
-        """Return what gives the step the gradients that torch recorded; JAX differentiates nothing.
+        """Return the function that gives a step torch's recorded gradients; JAX derives none.
 
         Parameters
         ----------
         options : medjax.Options
-            For the loss arithmetic.
+            Options for the loss arithmetic.
         """
 
         def differentiate(
@@ -288,7 +289,7 @@ class ConvertedComponent:
                 name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
                 for name, leaf in variables["params"].items()
             }
-            # SparseAdam's marks, which tell of rows, tell of the whole as well.
+            # SparseAdam's marks concern rows; they also tell whether there is a gradient at all.
             if not self.marks_rows:
                 own = self.graph(batch[GRAPH]).droppable  # with marks in the graph
                 for name in (self.sometimes & found.keys()).difference(own):
@@ -310,7 +311,7 @@ class ConvertedComponent:
             name: {
                 path: found.updated.get(path, value).astype(value.dtype)
                 for path, value in held.items()
-                # Of parameters the step wants those that forward wrote to.
+                # The step expects only those parameters that forward wrote to.
                 if name != "params" or path in found.updated
             }
             for name, held in variables.items()
@@ -326,7 +327,7 @@ class ConvertedComponent:
     def checked(
         self, key: GraphKey, variables: Variables, columns: Any, random_key: jax.Array
     ) -> list[jax.Array]:
-        """Return the values that the conditions of a graph are about."""
+        """Return the values that the conditions of a graph are checked on."""
         inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
         with jax.default_matmul_precision("highest"):
             return list(self._evaluate(key, inputs, columns, random_key).checked)
@@ -334,7 +335,7 @@ class ConvertedComponent:
     def _evaluate(
         self, key: GraphKey, state: Variables, columns: Any, random_key: jax.Array
     ) -> Results:
-        """Return what a graph computes from the state and the columns of a batch."""
+        """Return the results of a graph for the given state and batch columns."""
         graph = self.graph(key).device
         nodes = graph.module.graph.find_nodes(op="placeholder")
         inputs = [
@@ -370,17 +371,17 @@ class ConvertedComponent:
 
 
 class Trainable(medjax.TrainableComponent):
-    """The record of a torch component, whose graphs stand as they were traced.
+    """The record of a torch component, whose graphs stay as they were traced.
 
-    Whether they are still what the component does is compared with torch before each training.
+    Before each training run they are compared with what the component computes in torch.
     """
 
     def read_outside(self) -> None:
-        """Return nothing to compare."""
+        """Return None, as there is nothing to compare."""
 
 
 def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
-    """Return a tensor of the component in the type the device uses."""
+    """Convert a tensor of the component to the type that the device uses."""
     try:
         return narrow(name, array)
     except ValueError as error:
@@ -392,9 +393,9 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return loss and weight of a batch: NaN with a weight where a condition does not hold.
+    """Return loss and weight of a batch: NaN with a positive weight if a condition does not hold.
 
-    A loss that is not finite ends training before anything is learnt from it.
+    A loss that is not finite ends training before the batch has any effect.
     """
     if not graph.conditions:
         return found.loss, weight
@@ -404,9 +405,9 @@ def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax
 
 
 def loss_weight(batch: Mapping[str, Any]) -> float:
-    """Return what the mean loss of a batch weighs: its labels that count, or its rows.
+    """Return the weight of a batch's mean loss: the number of labels that count, or of rows.
 
-    Labels of -100 do not count, which is the ``ignore_index`` of torch's cross entropy.
+    Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
     """
     labels = batch.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():

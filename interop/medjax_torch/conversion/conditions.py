@@ -1,4 +1,4 @@
-"""Under which conditions a graph is what forward does: what forward read besides its inputs."""
+"""The conditions under which a graph is valid: what forward read besides its inputs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from medjax_torch.graph.numbers import Number, is_number
 
 
 class Conditions:
-    """What forward found when it was recorded.
+    """The values that forward read when it was recorded.
 
     Parameters
     ----------
     reads : ColumnReads
-        What it read of the batch.
+        The batch columns that it read.
     places : sequence of Place
-        Where it read other Python values.
+        The places where it read other Python values.
     numbers : sequence of Number
-        Of these, those that are inputs.
+        The numbers among them that are inputs.
     batch : mapping of str to value
         The batch that was recorded.
     """
@@ -41,7 +41,7 @@ class Conditions:
         self._places = Places(place for place in places if not _is_among(place, locations))
 
     def hold(self, batch: Mapping[str, Any]) -> bool:
-        """Tell whether forward would find the same with this batch now, inputs aside."""
+        """Return whether forward would now read the same values for this batch, inputs aside."""
         return (
             self._reads.of(batch, self._live) == self._columns
             and self._places.hold()
@@ -49,23 +49,23 @@ class Conditions:
         )
 
     def changed_columns(self, batch: Mapping[str, Any]) -> list[str]:
-        """Return the columns with another value than forward read."""
+        """Return the columns whose value differs from the one that forward read."""
         now = dict(self._reads.of(batch, self._live)[0])
         return [name for name, value in self._columns[0] if now[name] != value]
 
     def changed_places(self) -> list[Place]:
-        """Return the places outside of the batch with another value than forward read."""
+        """Return the places outside the batch whose value differs from what forward read."""
         return self._places.changed()
 
     def number_columns(self, batch: Mapping[str, Any]) -> list[str]:
-        """Return the columns that forward read, which hold floats or a list of numbers."""
+        """Return the columns that forward read and that hold a float or a list of numbers."""
         read = self._reads.values - self._live
         held = {name: batch[name] for name in read if name in batch}
         return [n for n, v in held.items() if is_number(v) and not isinstance(v, int)]
 
 
 def _kind(number: Number, batch: Mapping[str, Any]) -> Any:
-    """Return what the input of a number is compiled for, None if it is no number any more."""
+    """Return the kind of value that a number's input is compiled for, None if not a number now."""
     try:
         value = number.value(batch)
     except KeyError:

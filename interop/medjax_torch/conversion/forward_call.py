@@ -1,4 +1,4 @@
-"""A component's forward, as the tracer and torch itself call it for one kind of batch."""
+"""A component's forward, in the form that the tracer and torch itself call."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class ForwardCall:
     call : callable
         ``call(batch, eval_mode) -> (outputs, loss)``.
     batch : mapping of str to value
-        Gives the type that forward expects.
+        A batch of the type that forward expects.
     train : bool
-        Whether gradients are wanted.
+        Whether gradients are computed.
 
     Attributes
     ----------
     reads : ColumnReads
-        What forward has read of the batches.
+        What forward has read from the batches.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which graph a batch runs in: one for each kind of batch, traced when the first comes."""
+"""A cache of graphs: one for each kind of batch, traced when the first such batch comes."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from medjax_torch.optimizers.rule import TOUCH
 logger = logging.getLogger("medjax")
 
 _OFTEN = 8
-"""Traces of one kind of batch after which it is said what makes them necessary."""
+"""Number of traces of one kind of batch after which a warning names the cause."""
 
 Check = Callable[[Graph], None]
-"""Raises if a graph does not compute what torch computes."""
+"""Raises an error if a graph does not compute what torch computes."""
 
 
 def tracing_rules(
     attention_implementation: AttentionImplementation = "xla", *, marks_rows: bool = False
 ) -> Rules:
-    """Return what the tracer is told, so that the lowerings know what it records.
+    """Return the tracer's rules, so that it records only operations that have a lowering.
 
     Parameters
     ----------
     attention_implementation : {"xla", "cudnn"}
         See `Options`.
     marks_rows : bool
-        Whether dense gradients tell which rows a sparse one lists; see `listed_rows`.
+        Whether dense gradients mark the rows that a sparse gradient would list; see `listed_rows`.
     """
     attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
     return Rules(
@@ -76,24 +76,25 @@ class GraphCache:
     inventory : Inventory
         The component's content.
     max_variants : int
-        Graphs for batches of one signature, which differ in the values that forward looks at.
+        Limit on the graphs of one signature, which differ in the values that forward looks at.
     rules : Rules
-        What the tracer is told; see `tracing_rules`.
+        The tracer's rules; see `tracing_rules`.
     functions : iterable of callable
-        The component's forward and what calls it, whose globals count.
+        The component's forward and its caller, whose globals may be read.
     may_skip : bool
-        Whether batches whose loss is not finite are left out.
+        Whether batches whose loss is not finite are skipped.
 
     Attributes
     ----------
     graphs : list of Graph
-        In the order they were traced.
+        The graphs, in the order in which they were traced.
     inventory : Inventory
-        The component's content, to be replaced when it holds other tensors.
+        The component's content, to be replaced when the component holds other tensors.
     seconds : float
-        How long tracing took, all in all.
+        Total time spent on tracing.
     watch : TensorWatch or None
-        Tells whether somebody may have changed what requires a gradient; None if nobody watches.
+        Tells whether user code may have changed which parameters require a gradient; None outside
+        a session.
     """
 
     def __init__(
@@ -126,11 +127,11 @@ class GraphCache:
         Parameters
         ----------
         batch : mapping of str to value
-            What the component's forward would get.
+            The batch as the component's forward would get it.
         train : bool
-            Whether gradients are wanted.
+            Whether gradients are computed.
         shape : hashable, optional
-            The `signature` of the batch, if it holds tensors only and that is known.
+            The `signature` of the batch, if it is known and the batch holds only tensors.
         """
         kept = self._kept_for(batch, train, shape)
         for place, (conditions, number) in enumerate(kept):
@@ -143,7 +144,7 @@ class GraphCache:
     def add(
         self, call: Call, batch: Mapping[str, Any], *, train: bool, check: Check | None = None
     ) -> int:
-        """Return the position in `graphs` of a graph for a batch, traced now.
+        """Trace a graph for a batch and return its position in `graphs`.
 
         Parameters
         ----------
@@ -152,12 +153,12 @@ class GraphCache:
         batch, train
             As for `known`.
         check : callable, optional
-            Asked before a number is taken for an input.
+            Called before a number becomes an input; raises if the graph is wrong.
 
         Raises
         ------
         TraceError
-            If forward cannot be a graph, or decides by its values in too many ways.
+            If forward cannot be turned into a graph, or decides by values in too many ways.
         """
         kept = self._kept_for(batch, train)
         number, conditions = self._traced(call, batch, train, check)
@@ -186,13 +187,13 @@ class GraphCache:
 
     @property
     def learning(self) -> frozenset[str]:
-        """Names of the parameters that require a gradient now."""
+        """Names of the parameters that currently require a gradient."""
         if self.watch is None or self.watch.is_open or self.watch.flags_changed:
             self.look_at_flags()
         return self._learning
 
     def look_at_flags(self) -> None:
-        """Find out which parameters require a gradient, before `watch` forgets that it changed."""
+        """Look up which parameters require a gradient, before `watch` forgets that this changed."""
         with torch._C.DisableTorchFunctionSubclass():
             names = (n for n, p in self.inventory.parameters.items() if p.requires_grad)
             self._learning = frozenset(names)
@@ -200,7 +201,7 @@ class GraphCache:
     def _traced(
         self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None
     ) -> tuple[int, Conditions]:
-        """Trace forward with the numbers that have changed before as inputs, if that can be."""
+        """Trace forward, taking numbers that have changed before as inputs where possible."""
         new = self._new_numbers(batch, train)
         if new:
             self._make_live(train, new)
@@ -278,7 +279,7 @@ class GraphCache:
         return position, Conditions(reads, places, numbers, batch)
 
     def _changing(self) -> frozenset[str]:
-        """Return the names of what is known to change in training."""
+        """Return the names of tensors that are known to change in training."""
         return self.learning | {name for each in self.graphs for name in each.updated}
 
     def _valid(self, graph: Graph, batch: Mapping[str, Any]) -> bool:
@@ -291,11 +292,11 @@ class GraphCache:
             try:
                 return graph.holds([value.item() for value in graph.guard_module(*inputs)])
             except (IndexError, RuntimeError):
-                # A value that is looked at only if those before it are as they were.
+                # The value is only read if earlier values are the same as in the recording.
                 return False
 
     def _refuse_counters(self, counters: Sequence[str]) -> None:
-        """Raise TraceError if what an earlier run of forward left in Python decides."""
+        """Raise TraceError if forward depends on Python values that its earlier runs left."""
         if counters:
             raise TraceError(
                 f"forward counts in {', '.join(counters)}, which it reads and changes: a "
@@ -306,7 +307,7 @@ class GraphCache:
     def _check_guards(self, graph: Graph) -> None:
         """Raise TraceError if forward decides by state that changes in training.
 
-        The host checks guards before each step, and the state is on the device.
+        Guards are checked on the host before each step, but the state is on the device.
         """
         if graph.guard_module is None:
             return
@@ -325,7 +326,7 @@ class GraphCache:
                     )
 
     def _check_conditions(self, graph: Graph) -> None:
-        """Raise TraceError if batches may be left out and a decision could be lost with them."""
+        """Raise TraceError if batches may be skipped and a changed decision could go unnoticed."""
         if not self._may_skip:
             return
         for condition in graph.conditions:
@@ -404,7 +405,7 @@ def _value(number: Number, batch: Mapping[str, Any]) -> Any:
 
 
 def _changed(kept: Sequence[_Kept], batch: Mapping[str, Any]) -> list[str]:
-    """Return the names of what differs from what forward found before."""
+    """Return the names of columns and places whose values differ from those read before."""
     names: dict[str, None] = {}
     for each in kept[1:]:
         names |= dict.fromkeys(map("column {!r}".format, each.conditions.changed_columns(batch)))
@@ -413,7 +414,7 @@ def _changed(kept: Sequence[_Kept], batch: Mapping[str, Any]) -> list[str]:
 
 
 def _all_of(batch: Mapping[str, Any]) -> ColumnReads:
-    """Return the reads of a forward that was not watched: everything."""
+    """Return the reads assumed of a forward that was not watched: all columns."""
     reads = ColumnReads()
     reads.values.update(batch)
     return reads

@@ -1,4 +1,4 @@
-"""Evaluation in torch on the host, for a forward of which no graph can be had there."""
+"""Evaluation in torch on the host, for a forward that cannot be turned into an evaluation graph."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from medjax_torch.options import Options
 logger = logging.getLogger("medjax")
 
 HOST = "host"
-"""What a batch for the host holds: the collated batch itself."""
+"""Key of a batch for the host; its value holds the collated batch itself."""
 
 
 class EvaluationStep(WrappedStep[CollectingEvalStep]):
-    """Evaluates a batch in JAX, or in torch if it is marked as one for the host.
+    """Evaluates a batch in JAX, or in torch if the batch is marked for the host.
 
     Parameters
     ----------
     step : CollectingEvalStep
         The step in JAX.
     converted : ConvertedComponent
-        What is evaluated.
+        The component to evaluate.
     options : Options
-        For the loss arithmetic.
+        Options for the loss arithmetic.
     with_outputs : bool
-        Whether outputs are wanted, or None.
+        Whether to return outputs; None is returned otherwise.
     """
 
     def __init__(
@@ -99,21 +99,21 @@ def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> d
 def in_torch(
     converted: ConvertedComponent, weights: Mapping[str, Tensor], batch: Any, *, train: bool
 ) -> tuple[Any, Tensor]:
-    """Run forward in torch, as it is, and return outputs and loss.
+    """Run forward in torch, unchanged, and return outputs and loss.
 
-    The component and every random generator are left as they were. As in a step of evaluation in
-    JAX, each batch draws the same numbers, and what forward writes to buffers is not kept.
+    The component and all random generators are left unchanged. As in an evaluation step in JAX,
+    each batch draws the same numbers, and what forward writes to buffers is not kept.
 
     Parameters
     ----------
     converted : ConvertedComponent
-        Has the component.
+        The converted component.
     weights : dict of str to Tensor
-        What it holds meanwhile.
+        The values that its tensors have during the run.
     batch : mapping
         A collated batch.
     train : bool
-        Whether it runs in training mode.
+        Whether to run in training mode.
     """
     inventory = converted.inventory
     placed = {
@@ -135,12 +135,12 @@ def in_torch(
 
 
 def rebuilt_outputs(outputs: Any, batch: Any) -> Any:
-    """Return outputs of `in_torch` as a mapping of the type of the batch."""
+    """Return outputs of `in_torch` as a mapping of the batch's type."""
     return rebuilt(batch, dict(outputs or {}))
 
 
 def reason_of(graph: Graph) -> str:
-    """Say why a graph does not give all outputs, ``""`` if it does."""
+    """Return why a graph does not return all outputs, or ``""`` if it does."""
     if not graph.left_out:
         return ""
     line = next(iter(graph.left_out.values()))
@@ -148,12 +148,12 @@ def reason_of(graph: Graph) -> str:
 
 
 def check_outputs(graph: Graph) -> None:
-    """Raise TraceError if the outputs of a graph of training, which are wanted, are not all there.
+    """Raise TraceError if a training graph lacks some of the outputs.
 
     Raises
     ------
     TraceError
-        With the line and the way out.
+        If outputs are missing; the message names the line and a way out.
     """
     if graph.left_out:
         raise TraceError(

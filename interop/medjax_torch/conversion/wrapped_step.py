@@ -1,4 +1,4 @@
-"""What the steps of this package share with the step that they run."""
+"""Base class of steps that wrap another step."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Wrapped = TypeVar("Wrapped", bound=Compiled)
 
 
 class WrappedStep(Generic[Wrapped]):
-    """Reports on the step that it runs.
+    """Wraps a step and passes on its phase and compilations.
 
     Parameters
     ----------
     step : Compiled
-        The step inside.
+        The wrapped step.
     """
 
     def __init__(self, step: Wrapped) -> None:
@@ -25,10 +25,10 @@ class WrappedStep(Generic[Wrapped]):
 
     @property
     def phase(self) -> str:
-        """Training or evaluation."""
+        """The phase of the wrapped step: training or evaluation."""
         return self._step.phase
 
     @property
     def compilations(self) -> Sequence[Compilation]:
-        """The compilations of the step inside."""
+        """The compilations of the wrapped step."""
         return self._step.compilations

@@ -1,4 +1,4 @@
-"""Lists of numbers that are tensors still, so that they are read only where Python needs them."""
+"""Lists of numbers that stay tensors, so that they are read only where Python needs them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch import Tensor
 class Numbers(list[Any]):
     """The list that ``tensor.tolist()`` returns for a vector of integers.
 
-    It holds scalar tensors, which become a tensor again without a look at them; who takes an
-    element out gets the number, on which the graph then depends.
+    It holds scalar tensors, which can be turned back into one tensor without reading them. Taking
+    an element out returns the number, and the graph then depends on it.
     """
 
     def __getitem__(self, index: Any) -> Any:
-        """Return a number, or a list of some."""
+        """Return a number, or a list of them for a slice."""
         found = super().__getitem__(index)
         return Numbers(found) if isinstance(index, slice) else found.item()
 
     def __iter__(self) -> Iterator[Any]:
-        """Read the numbers one after the other."""
+        """Read the numbers one after another."""
         return (value.item() for value in super().__iter__())
 
     def __reversed__(self) -> Iterator[Any]:
@@ -37,22 +37,23 @@ class Numbers(list[Any]):
         return list(self) * times
 
     def copy(self) -> Any:
-        """Return the same numbers, unread."""
+        """Return the same numbers without reading them."""
         return Numbers(self.tensors())
 
     def pop(self, index: SupportsIndex = -1) -> Any:
-        """Take a number out."""
+        """Remove a number and return it."""
         return super().pop(index).item()
 
     def tensors(self) -> list[Any]:
-        """Return what is held: tensors, and numbers that were put in later."""
+        """Return the elements as they are stored: tensors, and numbers that were added later."""
         return list(super().__iter__())
 
 
 def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `torch.tensor` or `torch.as_tensor` for lists that hold scalar tensors too.
+    """Return `torch.tensor` or `torch.as_tensor` extended to lists that hold scalar tensors.
 
-    torch reads those; here they are put together, as the values of no graph may be read.
+    torch reads such tensors; here they are stacked instead, because values of the graph must not
+    be read.
     """
 
     def call(data: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Python numbers that forward reads, handed to it as tensors so that a graph takes them as inputs.
+"""Python numbers that forward reads, passed to it as tensors so that they are graph inputs.
 
 A loss weight that a callback changes, or a weight for each row, would otherwise be a constant of
-the graph, and each new value would ask for a graph of its own.
+the graph, and each new value would need a new graph.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from medjax_torch.component_state.locations import Location
 
 PREFIX = "@"
-"""Begins the input's name of a number that lies in no column."""
+"""Prefix of the input name of a number that is not in a batch column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,11 @@ class Number:
     Attributes
     ----------
     name : str
-        Of the input.
+        Name of the input.
     column : str or None
-        Where it lies in the batch.
+        Batch column that holds it, if any.
     location : Location or None
-        Where else it lies: an attribute or a global.
+        Attribute or global variable that holds it, if it is not in the batch.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Number:
     location: Location | None = None
 
     def value(self, batch: Mapping[str, Any]) -> Any:
-        """Return what lies there now.
+        """Return the current value.
 
         Raises
         ------
@@ -48,17 +48,17 @@ class Number:
         return batch[self.column] if self.location is None else self.location.get()  # type: ignore[index]
 
     def read(self, batch: Mapping[str, Any]) -> Tensor:
-        """Return the value of now: floats in torch's default dtype, integers in int64."""
+        """Return the current value: floats in torch's default dtype, integers in int64."""
         return torch.tensor(self.value(batch))
 
     @staticmethod
     def handed(value: Tensor) -> Any:
-        """Return what forward finds in the place of the number or the list."""
+        """Return what forward receives in place of the number or the list."""
         return value if value.ndim == 0 else list(value.unbind(0))
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value can be an input: a number, or numbers of one type in a list."""
+    """Return whether a value can be an input: a number, or a list of numbers of one type."""
     if isinstance(value, list | tuple):
         return bool(value) and len({type(held) for held in value}) == 1 and _is_one(value[0])
     return _is_one(value)
@@ -69,5 +69,5 @@ def _is_one(value: Any) -> bool:
 
 
 def tensors_of(batch: Mapping[str, Any], numbers: Sequence[Number]) -> dict[str, Tensor]:
-    """Return the inputs that numbers give for a batch, by name."""
+    """Return the input tensors of the numbers for a batch, by name."""
     return {number.name: number.read(batch) for number in numbers}

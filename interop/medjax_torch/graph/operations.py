@@ -1,4 +1,4 @@
-"""Operations by name, and those that hand values on as they are."""
+"""Names of operations, and the operations that pass elements on unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import fx
 
 
 def name_of(node: fx.Node) -> str:
-    """Return the name of what a node calls, without namespace and overload; ``""`` for no call."""
+    """Return the name of the operation a node calls, without namespace and overload.
+
+    The name is ``""`` if the node is not a call.
+    """
     target = node.target
     if node.op != "call_function":
         return ""
@@ -75,7 +78,7 @@ MOVES = frozenset(
         "view_copy",
     ]
 )
-"""Every element of what they give is an element of what they take."""
+"""Operations whose results consist only of elements of their arguments."""
 
 CHOICES = frozenset(
     [
@@ -116,4 +119,7 @@ CHOICES = frozenset(
         "where",
     ]
 )
-"""The same, or a number among their arguments, or 0; some give places of elements besides."""
+"""Operations whose results may also contain a number from their arguments, or 0.
+
+Some of them return the positions of elements as well.
+"""

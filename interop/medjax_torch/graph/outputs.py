@@ -19,7 +19,7 @@ from medjax_torch.graph.read_numbers import Expression, ReadNumber
 
 
 class _Returned:
-    """What stands for a value that the graph returns."""
+    """Placeholder for a value that the graph returns."""
 
 
 _TENSOR = _Returned()
@@ -48,32 +48,33 @@ class OutputSpec:
 
     @property
     def keys(self) -> list[str]:
-        """The outputs' own names: of columns, not of what is in them."""
+        """The names of the outputs themselves, not of what they contain."""
         return list(self._filled(list(self._leaves)))
 
     def parts(self, key: str) -> list[tuple[str, Any, list[int]]]:
-        """Return path and kind of each leaf of an output, and the positions of its tensors."""
+        """Return path and kind of each leaf of an output, with the positions of its tensors."""
         named, _ = flatten({key: self._filled(self._numbered())[key]})
         return [(path, self._leaves[leaf.number], leaf.positions) for path, leaf in named.items()]
 
     def reduced(
         self, keys: Collection[str], replaced: Mapping[str, Expression] | None = None
     ) -> tuple[OutputSpec, list[int | str]]:
-        """Return the specification of some of the outputs.
+        """Return the specification without some of the outputs.
 
         Parameters
         ----------
         keys : collection of str
-            What to leave out.
+            Outputs to leave out.
         replaced : mapping of str to Expression, optional
-            By path, numbers that are computed from one tensor.
+            Numbers that are computed from one tensor, by path.
 
         Returns
         -------
         spec : OutputSpec
-            Of the others.
+            Specification of the remaining outputs.
         sources : list of int or str
-            For each of its tensors the position among those of this one, or the path in `replaced`.
+            For each of its tensors, the position among the tensors of this specification, or the
+            path in `replaced`.
         """
         replaced = replaced or {}
         outputs = self._filled(self._numbered())
@@ -108,9 +109,9 @@ class OutputSpec:
         return outputs
 
     def rebuild(self, tensors: Sequence[Any]) -> dict[str, Any]:
-        """Return forward's outputs with the given values, of any type, in the places of tensors.
+        """Return forward's outputs with the given values, of any type, in place of the tensors.
 
-        What forward returned as a Python number read off a tensor becomes one again.
+        Where forward returned a Python number read from a tensor, the result holds a number too.
         """
         if len(tensors) != len(self.names):
             raise ValueError(f"{len(tensors)} values for the {len(self.names)} outputs.")
@@ -133,7 +134,7 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
     Raises
     ------
     TraceError
-        If an output is an object that holds tensors, which could not be rebuilt.
+        If an output is an object that holds tensors, because it could not be rebuilt.
     """
     named, spec = flatten(pytree.tree_map(_as_read, dict(outputs)))
     leaves: list[Any] = []

@@ -1,9 +1,9 @@
 """Packed sequences whose lengths come from the batch, kept padded while they are traced.
 
-torch's packed rows are as many as the lengths add up to, so no graph of fixed shape could hold
-them. Here the padded tensor takes their place, with a mask of the steps that count, and what torch
-computes on packed rows is computed on padded ones: same results, same gradients, and nothing of
-what lies past the end of a row.
+The number of packed rows in torch is the sum of the lengths, so a graph of fixed shape cannot hold
+them. Here the padded tensor takes their place, with a mask of the valid steps, and what torch
+computes on packed rows is computed on padded ones. Results and gradients are the same, and nothing
+past the end of a row has an effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.utils import rnn
 
 SORTED: Any = torch.ops.aten._functional_assert_async.msg
-"""Gives lengths that it was told are sorted; what has it before each step is `ranges`."""
+"""Returns lengths asserted to be sorted; `ranges` checks the assertion before each step."""
 
 _UNSORTED = (
     "`lengths` array must be sorted in decreasing order when `enforce_sorted` is True. You can "
@@ -29,16 +29,16 @@ _UNSORTED = (
 
 
 class Steps:
-    """Which steps of a padded batch count, in the place of `PackedSequence.batch_sizes`.
+    """The valid steps of a padded batch, in place of `PackedSequence.batch_sizes`.
 
     Parameters
     ----------
     lengths : Tensor
         Integer, shape (rows,), each from 1 to `total`.
     total : int
-        Steps of the padded batch.
+        Number of steps of the padded batch.
     is_sorted : bool
-        Whether torch wants the lengths in decreasing order and has not sorted them itself.
+        Whether torch requires the lengths in decreasing order and has not sorted them itself.
 
     Attributes
     ----------
@@ -55,25 +55,25 @@ class Steps:
             falls = (lengths[1:] <= lengths[:-1]).all()
             lengths = SORTED(falls, _UNSORTED, lengths)
         # A lookup, because the range of its index is checked on the host before each step, and
-        # torch raises where a length is 0 or beyond the last step.
+        # torch too raises if a length is 0 or greater than the number of steps.
         until = torch.ones(total, total, device=lengths.device).tril()
         self.valid = torch.embedding(until, lengths - 1).mT > 0
 
     def __getitem__(self, step: Any) -> Any:
-        """Return the number of rows, which is what the first step counts; read any other."""
+        """Return the number of rows for step 0, where every row is valid; read any other entry."""
         return int(self.valid.shape[1]) if step == 0 else self.read()[step]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_not_special(self, name).read(), name)
 
     def size(self, dim: int | None = None) -> Any:
-        """Return the longest length; torch's own function is content with a bound at first."""
+        """Return the longest length; for torch's own function, at first only an upper bound."""
         if sys._getframe(1).f_code is rnn.pad_packed_sequence.__code__:
             return _Longest(self)
         return self.longest() if dim == 0 else torch.Size((self.longest(),))
 
     def read(self) -> Tensor:
-        """Return the sizes as torch has them, which only fixed lengths allow."""
+        """Return the sizes as torch stores them, which requires fixed lengths."""
         rows = torch.empty(self.valid.shape, device=self.lengths.device)
         return _packed(rows, self.lengths)[1]
 
@@ -81,7 +81,7 @@ class Steps:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Read the sizes."""
+        """Read the sizes, then call the function on them."""
         return func(*_read(args), **_read(kwargs or {}))
 
     def longest(self) -> int:
@@ -94,14 +94,14 @@ class Steps:
         return self.valid.reshape(*self.valid.shape, *(1,) * (rank - 2))
 
     def positions(self) -> Tensor:
-        """Return where torch packs each row of each step, int64, shape (total, rows)."""
+        """Return the index at which torch packs each row of a step, int64, shape (total, rows)."""
         sizes = self.valid.sum(1, keepdim=True)
         rows = torch.arange(self.valid.shape[1], device=self.valid.device)
         return torch.where(self.valid, sizes.cumsum(0) - sizes + rows, 0)
 
 
 class _Longest(int):
-    """The longest length, of which only a bound is known until somebody asks for more."""
+    """The longest length, known only as an upper bound until a comparison needs its value."""
 
     steps: Steps
 
@@ -111,19 +111,19 @@ class _Longest(int):
         return bound
 
     def __gt__(self, total_length: int) -> bool:
-        """Tell whether a sequence is longer than `total_length`."""
+        """Return whether a sequence is longer than `total_length`."""
         return self.steps.total > total_length and self.steps.longest() > total_length
 
 
 class Rows:
-    """Packed rows kept padded, in the place of `PackedSequence.data`.
+    """Packed rows kept padded, in place of `PackedSequence.data`.
 
     Parameters
     ----------
     padded : Tensor
-        Shape (steps, rows, ...), zero where no step counts.
+        Shape (steps, rows, ...); set to zero at steps that are not valid.
     steps : Steps
-        Which steps count.
+        The valid steps.
     """
 
     def __init__(self, padded: Tensor, steps: Steps) -> None:
@@ -132,20 +132,20 @@ class Rows:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the elements."""
+        """The dtype of the elements."""
         return self.padded.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the elements lie."""
+        """The device of the elements."""
         return self.padded.device
 
     def dim(self) -> int:
-        """Return the number of dimensions in torch, where steps and rows are one."""
+        """Return the number of dimensions in torch, where steps and rows are one dimension."""
         return self.padded.dim() - 1
 
     def size(self, dim: int | None = None) -> Any:
-        """Return the size of a dimension; the first has as many rows as count."""
+        """Return the size of a dimension; that of the first is the number of valid rows."""
         if dim is None or dim % self.dim() == 0:
             return self.read().size(*() if dim is None else (dim,))
         return self.padded.shape[dim % self.dim() + 1]
@@ -155,12 +155,12 @@ class Rows:
         return Rows(self.padded.to(*args, **kwargs), self.steps)
 
     def flat(self, fill: float = 0) -> Tensor:
-        """Return all steps of all rows, shape (steps * rows, ...), filled where none counts."""
+        """Return all steps of all rows, shape (steps * rows, ...), with `fill` at invalid steps."""
         filled = torch.where(self.steps.column(self.padded.dim()), self.padded, fill)
         return filled.flatten(0, 1)
 
     def read(self) -> Tensor:
-        """Return the rows as torch packs them, which only fixed lengths allow."""
+        """Return the rows as torch packs them, which requires fixed lengths."""
         return _packed(self.padded, self.steps.lengths)[0]
 
     def __getattr__(self, name: str) -> Any:
@@ -172,7 +172,7 @@ class Rows:
     def __torch_function__(
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Compute what works on each row by itself, and all else on the rows as torch has them."""
+        """Apply row-wise functions to padded rows, all others to the rows as torch has them."""
         options = kwargs or {}
         if func in _LOSSES and all(isinstance(value, Rows) for value in args):
             return _loss(func, *args, **options)
@@ -198,7 +198,7 @@ for _name in ("__neg__", "__getitem__", "__len__", "__lt__", "__le__", "__gt__",
 
 
 def _not_special(holder: Any, name: str) -> Any:
-    """Return `holder`, unless Python itself asks whether it has a special method."""
+    """Return `holder`, unless Python itself is looking for a special method."""
     if name.startswith("__") or name in ("steps", "padded", "lengths", "valid", "total"):
         raise AttributeError(name)
     return holder
@@ -214,7 +214,7 @@ _BY_ROW = frozenset(
         *(F.relu, torch.relu, F.gelu, F.silu, F.elu, F.leaky_relu, torch.tanh, torch.sigmoid),
     }
 )
-"""What gives each row a result that depends on no other row."""
+"""Functions whose result for a row depends on no other row."""
 
 _METHODS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
 
@@ -233,27 +233,27 @@ def _dropped(rows: Rows, p: float = 0.5, training: bool = True, **_: Any) -> Row
 
 
 def dropout(padded: Tensor, p: float, steps: Steps) -> Tensor:
-    """Drop elements as torch does: drawn in the order in which it packs the rows."""
+    """Drop elements as torch does, drawing in the order in which it packs the rows."""
     drawn = torch.dropout(torch.ones_like(padded).flatten(0, 1), p, True)
     return padded * drawn[steps.positions()]
 
 
 def _loss(func: Callable[..., Any], given: Rows, target: Rows, **options: Any) -> Any:
-    """Return a loss over classes, with the steps that do not count among the ignored ones."""
+    """Return a loss over classes in which the invalid steps are ignored."""
     if target.dtype.is_floating_point or options.get("reduction", "mean") == "none":
         return func(given.read(), target.read(), **options)
     return func(given.flat(), target.flat(options.get("ignore_index", -100)), **options)
 
 
 def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:
-    """Stand for ``torch._VF._pack_padded_sequence``."""
+    """Replace ``torch._VF._pack_padded_sequence``."""
     padded = padded.transpose(0, 1) if batch_first else padded
     steps = Steps(lengths, padded.shape[0], is_sorted=_wants_sorted())
     return Rows(padded, steps), steps
 
 
 def _wants_sorted() -> bool:
-    """Tell whether the lengths come as the user gave them: what torch has sorted it need not be."""
+    """Return whether the lengths must be sorted: not if torch has sorted them itself."""
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code is not rnn.pack_padded_sequence.__code__:
         frame = frame.f_back
@@ -263,7 +263,7 @@ def _wants_sorted() -> bool:
 def pad(
     data: Any, batch_sizes: Any, batch_first: bool, padding_value: float, total_length: Any
 ) -> tuple[Tensor, Tensor]:
-    """Stand for ``torch._VF._pad_packed_sequence``."""
+    """Replace ``torch._VF._pad_packed_sequence``."""
     if not isinstance(data, Rows) or not isinstance(batch_sizes, Steps):
         if isinstance(total_length, _Longest):
             total_length = total_length.steps.longest()
@@ -285,7 +285,7 @@ _PACK: Any = torch._C._VariableFunctions._pack_padded_sequence
 
 
 def _packed(padded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    with torch._C.DisableTorchFunction():  # what is replaced while tracing is wanted itself
+    with torch._C.DisableTorchFunction():  # the original function, which tracing replaces
         result: tuple[Tensor, Tensor] = _PACK(padded, lengths, False)
         return result
 
@@ -296,4 +296,4 @@ PACKING: dict[Callable[..., Any], Callable[..., Any]] = {
     _PACK: pack,
     _UNPACK: pad,
 }
-"""What torch's functions for packed sequences call, and what is called in the place of it."""
+"""Functions that torch calls for packed sequences, and their replacements."""

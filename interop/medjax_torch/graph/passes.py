@@ -22,27 +22,27 @@ aten = torch.ops.aten
 
 
 def _before_autograd() -> Decompositions:
-    # It updates the running statistics in place and its schema does not say so, so left whole,
-    # the second pass would lose the update.
+    # It updates the running statistics in place without declaring it in its schema. If it were not
+    # decomposed, the second pass would lose the update.
     return dict(get_decompositions([aten.native_batch_norm]))
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the tracer is told about single operations.
+    """Rules that tell the tracer how to treat single operations.
 
     Attributes
     ----------
     replacements : mapping of function to function
-        Torch functions that cannot be traced, and what is called in their place.
+        Torch functions that cannot be traced, with their replacements.
     before_autograd, after_autograd : mapping of operation to function
         Decompositions for the two passes.
     mark : float
         See `Joint`.
     accept : callable, optional
         Takes the nodes of a graph with sizes that depend on values and returns the conditions
-        under which what runs it is right; raises `ExactShapesError` if it cannot run it. Without
-        it, every graph has fixed sizes.
+        under which the compiled graph is correct; raises `ExactShapesError` if such a graph cannot
+        be run. Without `accept`, every graph has fixed sizes.
     """
 
     replacements: Replacements = field(default_factory=dict)
@@ -52,7 +52,7 @@ class Rules:
     accept: Callable[[Sequence[fx.Node]], list[Condition]] | None = None
 
 
-# A clone is none of them: it may change the strides, on which a later view depends.
+# A clone is not among them: it may change the strides, on which a later view may depend.
 _IDENTITIES = (
     aten.alias.default,
     aten.alias_copy.default,
@@ -66,9 +66,10 @@ _IDENTITIES = (
 def record(
     function: Callable[..., list[Tensor]], inputs: Sequence[Tensor], mode: Mode, rules: Rules
 ) -> fx.GraphModule:
-    """Record a function with its backward as aten operations, mutation and views included.
+    """Record a function and its backward pass as aten operations, including mutation and views.
 
-    Torch's autograd runs here, so no_grad blocks, hooks and backward functions of the user's own
+    Torch's autograd runs here, so no_grad blocks, hooks and the user's own backward functions
+    have the same meaning as in torch.
     mean what they mean in torch.
     """
     make = _make_fx(function, mode, rules.before_autograd, strict=mode == "fake", lines=True)
@@ -83,14 +84,14 @@ def functionalize(
     *,
     views: bool = False,
 ) -> fx.GraphModule:
-    """Record a graph again without mutation, in the operations that `rules` leave.
+    """Record a graph again without mutation, using only the operations that `rules` leave.
 
-    Views are left out too unless `views`: of tensors whose size depends on values torch cannot
-    record the copies that stand for them.
+    Views are removed too unless `views` is set: for tensors whose size depends on values, torch
+    cannot record the copies that replace them.
     """
 
     def run(*values: Tensor) -> Any:
-        # Nodes keep the user's line of the first pass.
+        # Nodes keep the user's source line from the first pass.
         with fx.traceback.preserve_node_meta():
             return fx.Interpreter(module).run(*values)
 
@@ -110,7 +111,7 @@ def _make_fx(
     strict: bool,
     lines: bool,
 ) -> Callable[..., fx.GraphModule]:
-    # The last two are not in every supported release of torch.
+    # The last two arguments do not exist in every supported release of torch.
     known = inspect.signature(make_fx).parameters
     optional = {"_error_on_data_dependent_ops": strict, "record_stack_traces": lines}
     return make_fx(
@@ -123,7 +124,7 @@ def _make_fx(
 
 
 def _simplify(graph: fx.Graph) -> None:
-    """Remove aliases, copies of inputs, explicit generators and what has no use."""
+    """Remove aliases, copies of inputs, explicit generators and unused nodes."""
     for node in list(graph.nodes):
         copied = node.target is aten.clone.default and node.args[0].op == "placeholder"
         if copied or node.target in _IDENTITIES:
@@ -137,7 +138,7 @@ def _simplify(graph: fx.Graph) -> None:
 
 
 def without_generator(operation: Any) -> Any:
-    """Return the overload that draws from torch's own generator: a graph has the step's key."""
+    """Return the overload that uses torch's default generator: graphs draw from the step's key."""
     name = operation._overloadname
     plain = "_".join(part for part in name.split("_") if part != "generator")
     return getattr(operation.overloadpacket, plain or "default")

@@ -1,8 +1,9 @@
-"""Slices that begin at an integer a buffer holds, as queues of keys have them.
+"""Slices that begin at an integer held in a buffer, as in queues of keys.
 
 He et al., "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020, write a
-batch of keys to ``queue[:, ptr : ptr + n]``, where ``ptr = int(self.queue_ptr)``. Read as a number,
-the pointer of the first batch would be that of every batch; here it stays a tensor.
+batch of keys to ``queue[:, ptr : ptr + n]``, where ``ptr = int(self.queue_ptr)``. If the pointer
+were read as a number, that of the first batch would be used for every batch; here it stays a
+tensor.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ class _IntegerType(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and isinstance(args[0], Tensor) and not args[0].is_floating_point():
-            return args[0].item()  # which a reader answers with a number that knows its tensor
+            return args[0].item()  # a reader returns a number that knows its tensor
         if len(args) == 1 and isinstance(args[0], ReadInt):
             return args[0]
         return builtins.int(*args, **kwargs)
 
 
 class _Integer(metaclass=_IntegerType):
-    """Stands for `int`, which makes a plain number of whatever it is given."""
+    """Replaces `int`, which would turn its argument into a plain number."""
 
 
 @contextmanager
 def following_int(content: Walk) -> Iterator[None]:
-    """Let `int` follow tensors in the modules that define the classes of a component."""
+    """Make `int` keep track of tensors in the modules that define a component's classes."""
     names = {
         kind.__module__
         for _, holder in content.objects
@@ -59,20 +60,20 @@ def following_int(content: Walk) -> Iterator[None]:
 
 
 class Window:
-    """A slice of known length that begins where a tensor says.
+    """A slice of known length that begins at an index given by a tensor.
 
     Attributes
     ----------
     dim : int
-        The dimension it is of.
+        The dimension that is sliced.
     start : Tensor
         Integer, shape ().
     length : int
-        How many elements it has.
+        Number of elements.
     rest : tuple
-        The index with all of this dimension.
+        The full index, with the whole of this dimension in place of the slice.
     sources : list of Tensor
-        What was read to know where it begins.
+        The tensors that were read to determine `start`.
     """
 
     def __init__(self, dim: int, start: ReadInt, length: int, rest: tuple[Any, ...]) -> None:
@@ -85,15 +86,15 @@ class Window:
         return (self.start >= 0) & (self.start + self.length <= tensor.shape[self.dim])
 
     def places(self) -> Tensor:
-        """Return the indices of its elements."""
+        """Return the indices of the window's elements."""
         return self.start + torch.arange(self.length)
 
     def read(self, tensor: Tensor) -> Tensor:
-        """Return the elements of a tensor."""
+        """Return the window's elements of a tensor."""
         return tensor[self.rest].index_select(self.dim, self.places())
 
     def write(self, tensor: Tensor, value: Any) -> None:
-        """Write to the elements of a tensor."""
+        """Write a value to the window's elements of a tensor."""
         target = tensor[self.rest]
         shape = list(target.shape)
         shape[self.dim] = self.length
@@ -102,7 +103,7 @@ class Window:
 
 
 def window(index: Any) -> Window | None:
-    """Return the window that an index selects, None if it is another kind of index."""
+    """Return the window that an index selects, or None for any other kind of index."""
     entries = index if isinstance(index, tuple) else (index,)
     read = [i for i, entry in enumerate(entries) if _begins_at_read(entry)]
     if len(read) != 1 or not all(isinstance(entry, slice) for entry in entries[: read[0] + 1]):
@@ -120,7 +121,7 @@ def _begins_at_read(entry: Any) -> bool:
 
 
 def _length(entry: slice) -> int | None:
-    """Return the length of a slice if its end is its start and a constant."""
+    """Return the length of a slice whose end is its start plus a constant, None otherwise."""
     if entry.step not in (None, 1) or not isinstance(entry.stop, ReadInt):
         return None
     expression = entry.stop.expression
@@ -141,6 +142,6 @@ def _parts(entries: tuple[Any, ...], but: int) -> Iterator[Any]:
 
 
 def as_tensor(number: ReadNumber, like: Tensor) -> Tensor:
-    """Return a number that was read as a tensor of the type of another."""
+    """Return a number that was read, as a tensor with the dtype of another tensor."""
     expression: Expression = number.expression
     return expression.on_tensors().to(like.dtype)

@@ -1,4 +1,4 @@
-"""What forward is told in an experiment, in the place of what it reads."""
+"""Values that forward receives in an experiment, in place of those it reads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from medjax_torch.graph.reader import Answer, Read
 
 _LARGE = 1e30
 MODERATE = 600.0
-"""A large number of which there is an exponential."""
+"""A large number whose exponential is still finite."""
 
 
 def recognised(
     content: Any, value: Any, path: str, told: Sequence[float], marked: Sequence[Summary]
 ) -> Expression | None:
-    """Return how an output is computed from a number that was read, None if it is not.
+    """Return how an output is computed from a number that was read, or None if it is not.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ def recognised(
     value : object
         The number that was read.
     path : str
-        The output's.
+        Path of the output.
     told : sequence of float
-        What was handed out in its place, in the experiments of `marked`.
+        The numbers handed out in its place, in the experiments of `marked`.
     marked : sequence of Summary
-        What came of it.
+        The results of those experiments.
     """
     found = [
         dict(leaf for leaves in probe.outputs.values() for leaf in leaves).get(path)
@@ -60,7 +60,7 @@ _FORMS: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     *((round, (digits,)) for digits in range(9)),
     (math.exp, ()),
 ]
-"""What is recognised in an output: the number read, rounded, or as a perplexity."""
+"""Forms recognised in an output: the number as read, rounded, or as a perplexity."""
 
 MARKS = (1, 2)
 
@@ -72,7 +72,7 @@ def mark(read: int | None, which: int) -> float:
 
 
 def always(value: float) -> Callable[[int], float]:
-    """Return a function that gives one number for every position."""
+    """Return a function that gives the same number for every position."""
     return lambda position: value
 
 
@@ -83,13 +83,13 @@ PROBES: list[tuple[Callable[[int], float], int]] = [
     (always(-_LARGE), 0),
     (always(math.nan), 0),
 ]
+"""The float handed out, and how integers are changed: to the one below, or to 0 or 1."""
 NAN = len(PROBES) - 1
 GRID = [(always(size), 0) for size in (0.0, 0.01, 0.1, 0.3, 0.7, 2.0, 5.0, 20.0, 1e3)]
-"""More floats, for those that Python may compare without being noticed."""
+"""More floats, for numbers that Python may compare without being noticed."""
 
 FOLLOWED = ("item", "__bool__", "equal")
 """Functions whose numbers are noticed when Python compares them."""
-"""What floats become, and how integers move: to the one below, or to 0 or 1."""
 
 
 def altering(wanted: Collection[int], float_: Callable[[int], float], integer: int) -> Answer:
@@ -98,11 +98,11 @@ def altering(wanted: Collection[int], float_: Callable[[int], float], integer: i
     Parameters
     ----------
     wanted : collection of int
-        Their positions.
+        Positions of the reads to alter.
     float_ : callable
-        Gives a float by position.
+        Returns the float to hand out at a position.
     integer : int
-        How integers move; see `PROBES`.
+        How integers are changed; see `PROBES`.
     """
 
     def answer(position: int, read: Read, value: Any) -> Any:
@@ -139,7 +139,7 @@ def _altered(values: Tensor, number: float, way: int) -> Tensor:
 
 
 def flipping(wanted: int) -> Answer:
-    """Return answers of which the truth value at one position is the other one."""
+    """Return answers that invert the truth value at one position."""
 
     def answer(position: int, read: Read, value: Any) -> Any:
         return not value if position == wanted else value

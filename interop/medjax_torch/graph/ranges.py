@@ -1,8 +1,8 @@
-"""Which values of a batch are indices, and in which range torch accepts them.
+"""Find the values of a batch that are indices, and the ranges in which torch accepts them.
 
-torch raises at an index out of range; a compiled graph cannot. What a batch decides alone is
-checked before the graph runs. Indices that depend on parameters are not: for them the lowerings
-give NaN. With the indices goes whether lengths are sorted where torch asks for that.
+torch raises if an index is out of range; a compiled graph cannot. Indices that depend on the batch
+alone are checked before the graph runs. Indices that depend on parameters are not: for them the
+lowerings return NaN. Lengths that torch requires to be sorted are checked along with the indices.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ aten = torch.ops.aten
 
 
 class Bound(NamedTuple):
-    """What is asked of an index.
+    """The range required of an index.
 
     Attributes
     ----------
     columns : tuple of str
-        The columns of the batch from which it is computed.
+        The batch columns from which it is computed.
     low, high : int
         The least and the largest index allowed.
     ignored : int or None
-        A value of the column besides, for which nothing is looked up.
+        Another value that the column may hold, for which nothing is looked up.
     what : str
         The torch operation that takes the index.
     line : str
         The component's line, ``""`` if unknown.
     column : str or None
-        A column that has the index in range where it is itself; None if there is none.
+        A column whose values, if in range themselves, prove the index to be; None if there is none.
     """
 
     columns: tuple[str, ...]
@@ -58,11 +58,11 @@ class Bounds:
     Attributes
     ----------
     module : fx.GraphModule
-        Takes the columns of `columns`, returns a list of the indices, one for each of `each`.
+        Takes the columns in `columns` and returns a list of indices, one for each of `each`.
     columns : tuple of str
         Names of the inputs.
     each : tuple of Bound
-        What is asked of each index.
+        The range required of each index.
     """
 
     module: fx.GraphModule
@@ -71,14 +71,14 @@ class Bounds:
 
 
 def bounds(graph: Graph) -> Bounds:
-    """Find the indices in a graph that columns of the batch decide, through integer operations.
+    """Find the indices of a graph that are computed from batch columns by integer operations.
 
-    Among them are ids, labels without the ignored ones, and positions counted from a mask.
+    Examples are token ids, labels without the ignored ones, and positions counted from a mask.
 
     Raises
     ------
     TraceError
-        If lengths have to be sorted that something else decides.
+        If lengths must be sorted and do not depend on the batch alone.
     """
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
@@ -87,7 +87,7 @@ def bounds(graph: Graph) -> Bounds:
     for node in graph.module.graph.nodes:
         if node.target is SORTED:
             _check_lengths(node, columns)
-        # The backward pass, of which no lines are recorded, takes indices of the forward pass.
+        # No lines are recorded for the backward pass; it uses the indices of the forward pass.
         if not node.stack_trace:
             continue
         for index, low, size in _lookups(node):
@@ -107,21 +107,21 @@ def bounds(graph: Graph) -> Bounds:
 
 
 def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> None:
-    """Compare the indices in a batch with their ranges.
+    """Check that the indices in a batch are within their ranges.
 
     Parameters
     ----------
     bounds : Bounds
-        Of the graph that the batch is for.
+        The indices of the graph that will run on the batch.
     columns : mapping of str to Tensor or array
-        The tensors of the batch by path, of the shapes that the graph was traced with.
+        The tensors of the batch by path, with the shapes that the graph was traced with.
 
     Raises
     ------
     ValueError
         If an index is out of range.
     RuntimeError
-        As in torch, if lengths have to be sorted and are not.
+        As in torch, if lengths must be sorted and are not.
     """
     if all(_is_within(bound, columns) for bound in bounds.each):
         return
@@ -139,7 +139,7 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
 
 
 def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
-    """Raise TraceError if the host cannot tell before a step whether lengths are sorted."""
+    """Raise TraceError if the host cannot check before a step whether lengths are sorted."""
     sources = ancestry(node)
     depends = any(source.op == "placeholder" or is_random(source) for source in sources)
     if depends and not _is_of_batch(sources, columns):
@@ -151,7 +151,7 @@ def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
 
 
 def _lengths_told(bounds: Bounds, given: list[Tensor]) -> str:
-    """Return where lengths that may not be sorted are taken, and what the batch has for them."""
+    """Return where the lengths that may be unsorted are used, and their values in the batch."""
     inputs = bounds.module.graph.find_nodes(op="placeholder")
     told = []
     for node in bounds.module.graph.nodes:
@@ -167,7 +167,7 @@ def _lengths_told(bounds: Bounds, given: list[Tensor]) -> str:
 
 
 def _is_within(bound: Bound, columns: Mapping[str, Tensor | np.ndarray]) -> bool:
-    """Tell whether an index is in range by its column alone, without computing it."""
+    """Return whether the column alone proves an index to be in range, without computing it."""
     if bound.column is None:
         return False
     column = torch.as_tensor(columns[bound.column])
@@ -228,7 +228,7 @@ _ALONG = (
     aten.scatter_reduce.two,
 )
 _ANYWHERE = (aten.index.Tensor, aten.index_put.default)
-"""These count negative indices from the end."""
+"""In these, negative indices count from the end."""
 
 _SAME_VALUES = (
     aten._to_copy.default,
@@ -244,7 +244,7 @@ _SAME_VALUES = (
 
 
 def _origin(index: fx.Node) -> fx.Node:
-    """Return the node with the same values before they got another shape."""
+    """Return the node that has the same values before any change of shape."""
     source: Any = index
     while source.target in _SAME_VALUES and not _dtype(source.args[0]).is_floating_point:
         source = source.args[0]
@@ -253,7 +253,7 @@ def _origin(index: fx.Node) -> fx.Node:
 
 
 def _is_of_batch(sources: set[fx.Node], columns: Mapping[fx.Node, str]) -> bool:
-    """Whether columns decide, by operations on integers: such are cheap to do once more."""
+    """Return whether a value depends only on columns and integer operations, cheap to repeat."""
     if not any(source in columns for source in sources):
         return False
     return all(
@@ -270,10 +270,10 @@ def _is_integral(node: fx.Node) -> bool:
 
 
 def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
-    """Return a node that has `origin` in range where it is itself.
+    """Return a node whose values, if in range themselves, prove those of `origin` to be.
 
-    It is what `origin` ignores a value of, if the number in the place of that value is in range, as
-    the 0 of torch's losses is.
+    If `origin` replaces an ignored value by a number in range, such as the 0 of torch's losses, it
+    is the tensor before that replacement; otherwise it is `origin` itself.
     """
     if _ignored(origin) is None:
         return origin
@@ -285,7 +285,7 @@ def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
 
 
 def _ignored(origin: fx.Node) -> int | None:
-    """Return the value that is replaced where the index is ``where(x != value, x, ...)``."""
+    """Return the value that is replaced if the index is ``where(x != value, x, ...)``."""
     if origin.target is aten.where.self:
         condition: Any = origin.args[0]
         if condition.target is aten.ne.Scalar and condition.args[0] is origin.args[1]:
@@ -305,7 +305,7 @@ def _narrower(known: Bound | None, bound: Bound) -> Bound:
 def _part(
     module: fx.GraphModule, outputs: list[fx.Node], columns: Mapping[fx.Node, str]
 ) -> fx.GraphModule:
-    """Return the part of a graph that computes `outputs` from all columns, nothing twice."""
+    """Return the part of a graph that computes `outputs` from all columns, without repetition."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     known: dict[tuple[Any, str], fx.Node] = {}

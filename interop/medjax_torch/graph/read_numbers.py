@@ -1,4 +1,4 @@
-"""Numbers read from tensors while forward is recorded: numbers, and how they were computed."""
+"""Numbers read from tensors while forward is recorded, which remember how they were computed."""
 
 from __future__ import annotations
 
@@ -88,19 +88,19 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def itself(number: Any) -> Any:
-    """Return the number that was read."""
+    """Return the number itself, as it was read."""
     return number
 
 
 class ReadNumber:
-    """What numbers read from a tensor have in common.
+    """Base class of the numbers read from a tensor.
 
     Attributes
     ----------
     expression : Expression
         How the number was computed.
     is_altered : bool
-        Whether another number than the tensor's was handed out, to see what depends on it.
+        Whether a number other than the tensor's was handed out, to see what depends on it.
     """
 
     expression: Expression
@@ -108,19 +108,19 @@ class ReadNumber:
 
 
 class ReadFloat(float, ReadNumber):
-    """A float for everybody, which knows where it comes from."""
+    """A float that also knows which tensors it was computed from."""
 
 
 class ReadInt(int, ReadNumber):
-    """An integer for everybody, which knows where it comes from."""
+    """An integer that also knows which tensors it was computed from."""
 
 
 _MODEST = 3
-"""Stands for the integer part of a number that was altered to one beyond all bounds."""
+"""Replaces the integer part of an altered number that is too large or not finite."""
 
 
 def read_number(value: Any, expression: Expression, *, is_altered: bool = False) -> Any:
-    """Return a number that remembers `expression`; what is neither int nor float is returned."""
+    """Return an int or float as a number that remembers `expression`, any other value unchanged."""
     number: Any
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
@@ -130,14 +130,14 @@ def read_number(value: Any, expression: Expression, *, is_altered: bool = False)
 
 
 def plain(value: Any) -> Any:
-    """Return a number as Python's own; other values as they are."""
+    """Return a number that was read as a plain Python number; return other values unchanged."""
     if isinstance(value, ReadFloat):
         return float.__float__(value)
     return int.__int__(value) if isinstance(value, ReadInt) else value
 
 
 def _combined(function: Callable[..., Any], *operands: Any) -> Any:
-    """Apply a function to numbers of which some were read."""
+    """Apply a function to numbers, some of which were read."""
     altered = any(isinstance(o, ReadNumber) and o.is_altered for o in operands)
     numbers = [plain(o) for o in operands]
     rounds = function in (int, math.floor, math.ceil, math.trunc) or (
@@ -170,7 +170,7 @@ def _comparison(function: Callable[..., Any]) -> Any:
     def method(self: Any, other: Any) -> Any:
         if not _is_number(other):
             return NotImplemented
-        # A question asked of tensors is recorded, and answered by what they hold.
+        # The comparison is recorded on tensors and answered by their values.
         sides = [
             o.expression.on_tensors() if isinstance(o, ReadNumber) else o for o in (self, other)
         ]
@@ -206,7 +206,7 @@ for _class in (ReadFloat, ReadInt):
         setattr(_class, f"__{_name}__", _rounded(_function))
     _class.__bool__ = lambda self: self != 0  # type: ignore
     _class.__hash__ = (float if _class is ReadFloat else int).__hash__  # type: ignore
-    # Python's own types take no other result from these.
+    # Python requires exactly its own types as results of these.
     _class.__int__ = lambda self: plain(_combined(int, self))  # type: ignore
     _class.__float__ = lambda self: float(plain(self))  # type: ignore
 ReadInt.__int__ = int.__int__  # type: ignore[method-assign]
@@ -263,7 +263,7 @@ def _following(original: Callable[..., Any]) -> Any:
 
 @contextmanager
 def following_math() -> Iterator[None]:
-    """Let the functions of `math` that are used on losses follow numbers that were read."""
+    """Make the functions of `math` that are used on losses keep track of numbers that were read."""
     with contextlib.ExitStack() as stack:
         for name, question in _QUESTIONS.items():
             for module in (math, np):

@@ -1,4 +1,4 @@
-"""What forward reads of tensors while it is recorded, and what it is told."""
+"""What forward reads from tensors while it is recorded, and the values it receives."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Kind = Literal["truth", "number", "array"]
 
 
 class Read(NamedTuple):
-    """Something that Python was told about a tensor.
+    """A value of a tensor that was handed to Python.
 
     Attributes
     ----------
     kind : {"truth", "number", "array"}
-        A truth value, a number, or all elements, as numpy or a list has them.
+        A truth value, a number, or all elements as a numpy array or a list.
     value : object
-        What it was told; of an array a number of its kind.
+        The value handed out; for an array, a number of its kind.
     line, what : str
-        Where that was, and by which function.
+        The component's line that read it, and the function it used.
     is_followed : bool
-        Whether the graph computes with the tensor itself where Python had the number.
+        Whether the graph computes with the tensor itself where Python used the number.
     """
 
     kind: Kind
@@ -50,27 +50,27 @@ class Read(NamedTuple):
 
 
 Answer = Callable[[int, Read, Any], Any]
-"""Gets the position of a read, the read and the tensor's own value; returns what to tell."""
+"""Takes the position of a read, the read and the tensor's own value; returns what to hand out."""
 
 
 class Reader(TorchFunctionMode):
-    """Follows what Python reads of the tensors of a recording, which was made on real values.
+    """Keeps track of what Python reads from the tensors of a recording made on real values.
 
-    A number is handed out as one that remembers where it comes from; questions about it are
-    asked of tensors, so that the recording has them. What depends on no input is a constant and
-    not followed.
+    A number is handed out as one that remembers where it comes from. Comparisons with it are made
+    on tensors, so that they become part of the recording. What depends on no input is a constant
+    and is not followed.
 
     Parameters
     ----------
     nb_parameters : int
-        How many of the recording's inputs, the first ones, are parameters.
+        How many of the recording's inputs, counted from the first, are parameters.
     answer : callable, optional
-        Decides what Python is told; by default the truth.
+        Decides which values Python receives; by default, the true ones.
 
     Attributes
     ----------
     reads : list of Read
-        In order.
+        All reads, in order.
     """
 
     def __init__(self, nb_parameters: int, answer: Answer | None = None) -> None:
@@ -79,7 +79,7 @@ class Reader(TorchFunctionMode):
         self._answer = answer
         self._nb_parameters = nb_parameters
         self._nb_inputs = 0
-        # Nodes that depend on an input, and whether on a parameter.
+        # Nodes that depend on an input, each with whether it depends on a parameter.
         self._seen: dict[fx.Node, bool] = {}
         self._latest: fx.Node | None = None
         self._positions: dict[int, int] = {}
@@ -172,7 +172,7 @@ class Reader(TorchFunctionMode):
         return array
 
     def _list(self, func: Any, tensor: Tensor) -> Any:
-        """Return values one by one, or all at once if they could not be guards anyway."""
+        """Return the values one by one, or all at once if they could not be guards anyway."""
         tensor.detach()
         self._depends(node := _last())
         if tensor.dim() and node is not None and self._seen.get(node):
@@ -181,8 +181,8 @@ class Reader(TorchFunctionMode):
             return REPLACEMENTS[func](tensor)
 
     def _peek(self, func: Any, tensor: Tensor, *, requires_grad: bool = False) -> Tensor:
-        """Return a copy of a tensor's values past the recording."""
-        tensor.detach()  # what is recorded last shows what they depend on
+        """Return a copy of a tensor's values without recording it."""
+        tensor.detach()  # the node recorded last shows what the values depend on
         depends = self._depends(_last())
         with disable_proxy_modes_tracing():
             values = tensor.detach().clone()
@@ -200,7 +200,7 @@ class Reader(TorchFunctionMode):
         return self._told(Read(kind, value, self._line(), getattr(func, "__name__", "")), value)
 
     def _line(self) -> str:
-        # With made-up answers nobody asks for it, and it takes time.
+        # With altered answers nobody needs the line, and finding it takes time.
         return line_here() if self._answer is None else ""
 
     def _told(self, read: Read, value: Any) -> Any:
@@ -209,7 +209,7 @@ class Reader(TorchFunctionMode):
         return value if self._answer is None else self._answer(position, read, value)
 
     def _depends(self, node: fx.Node | None) -> bool:
-        """Tell whether a node may depend on an input of the recording or on a random number."""
+        """Return whether a node may depend on an input of the recording or on a random number."""
         if node is None:
             return False
         latest = self._latest
@@ -223,7 +223,7 @@ class Reader(TorchFunctionMode):
                 of_parameters.append(False)
             if of_parameters:
                 self._seen[one] = any(of_parameters)
-                # Views of what was written to are not looked for.
+                # Views of tensors that were written to are not tracked.
                 self._has_written |= getattr(one.target, "_schema", None) is not None and (
                     one.target._schema.is_mutable
                 )
@@ -264,7 +264,7 @@ _LOOKS: dict[Any, Callable[..., Any]] = {
 }
 
 PASSED_ON = {function: function for function in (Tensor.tolist, Tensor.numpy, Tensor.__array__)}
-"""Functions that are left to the reader, over what `environment` replaces."""
+"""Functions left to the reader, overriding the replacements in `environment`."""
 
 _ARITHMETIC = frozenset(
     f"{left}{name}{right}"
@@ -274,7 +274,7 @@ _ARITHMETIC = frozenset(
 
 
 def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Put scalar tensors in the place of numbers that were read; torch's result has one dtype."""
+    """Replace numbers that were read by scalar tensors; torch's result has a single dtype."""
     others = [value for value in args if isinstance(value, Tensor)]
     if not others or any(isinstance(v, ReadNumber) and v.is_altered for v in args[2:]):
         return args
@@ -301,7 +301,7 @@ def _holds_reads(*values: Any) -> bool:
 
 
 def _without_reads(value: Any) -> Any:
-    """Return arguments with Python's own numbers in the place of those that were read."""
+    """Return arguments in which numbers that were read are plain Python numbers."""
     if type(value) in (tuple, list):
         return type(value)(map(_without_reads, value))
     if type(value) is dict:

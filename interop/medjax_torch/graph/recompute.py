@@ -1,10 +1,10 @@
-"""Checkpointed functions of a component: computed again in the backward pass, not kept until then.
+"""Recompute the checkpointed functions of a component in the backward pass.
 
 While torch records, a checkpointed function runs once and its operations are marked, as are those
 of the backward pass. In the finished graph the backward pass then reads copies of the marked
-operations. A barrier, which waits for the gradient that reaches the function, stands between them
-and what they start from, as in `jax.checkpoint`: XLA would otherwise see that they compute what is
-there already, and keep that.
+operations. As in `jax.checkpoint`, a barrier that waits for the gradient reaching the function
+stands between the copies and their inputs. Without it, XLA would see that the copies compute
+existing values, and would keep those values in memory.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _KEY = "medjax_part"
 
 @contextmanager
 def marked(part: str | None = None) -> Iterator[None]:
-    """Mark the operations that torch records in the block; of nested blocks the outermost counts.
+    """Mark the operations that torch records in the block; the outermost of nested blocks counts.
 
     Parameters
     ----------
     part : str, optional
-        `BACKWARD`; by default the block is a checkpointed function.
+        `BACKWARD` for the backward pass; by default the block is a checkpointed function.
     """
     mode = get_proxy_mode()
     if mode is None:
@@ -39,7 +39,7 @@ def marked(part: str | None = None) -> Iterator[None]:
     last = next(iter(reversed(mode.tracer.graph.nodes)))
     yield
     for node in _after(last):
-        # Of the metadata, torch hands on what stands under "custom" to the second recording.
+        # torch passes only the metadata under "custom" on to the second recording.
         node.meta["custom"] = {**node.meta.get("custom", {}), _KEY: part or last.name}
 
 
@@ -50,15 +50,14 @@ def _after(node: fx.Node) -> Iterator[fx.Node]:
 
 
 def barrier(values: Sequence[Any]) -> list[Any]:
-    """Return the values, none of them before all are there."""
+    """Return the values, each of them only once all are computed."""
     return list(values)
 
 
 def recompute(graph: fx.Graph) -> None:
-    """Let the backward pass of a graph compute what checkpointed functions computed.
+    """Make the backward pass of a graph recompute the results of checkpointed functions.
 
-    What was drawn at random is not drawn again, and integers, which later stand as indices, are
-    kept too.
+    Random draws are not repeated. Integers are kept as well, because they later serve as indices.
     """
     position = {node: number for number, node in enumerate(graph.nodes)}
     functions: dict[str, list[fx.Node]] = {}
@@ -111,14 +110,14 @@ def _reads(node: fx.Node) -> bool:
 
 
 def _is_kept(node: fx.Node, inside: Sequence[fx.Node]) -> bool:
-    """Tell whether a value of a checkpointed function is there in the backward pass anyway."""
+    """Return whether a value of a checkpointed function exists in the backward pass anyway."""
     own = _part(inside[0])
     left = any(_part(user) not in (own, BACKWARD) for user in node.users)
     return left or is_random(node) or not _is_floating(node)
 
 
 def _waits(source: fx.Node) -> bool:
-    """Tell whether copies have to wait for a value: not for weights, batches and random draws."""
+    """Return whether copies must wait for a value: not for weights, batches and random draws."""
     is_tensor = isinstance(source.meta.get("val"), Tensor) and _is_floating(source)
     return source.op == "call_function" and is_tensor and not is_random(source)
 

@@ -1,8 +1,8 @@
 """Recurrent layers over packed sequences that are kept padded.
 
-Each row keeps its state past its end, so the last state is that of its last step; going backwards,
-a row keeps its first state until its last step comes. The arithmetic is that of
-``aten/src/ATen/native/RNN.cpp``.
+Each row keeps its state past its end, so its last state is that of its last valid step. In the
+backward direction, a row keeps its initial state until its last valid step is reached. The
+arithmetic is that of ``aten/src/ATen/native/RNN.cpp``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from medjax_torch.graph.packed import Rows, Steps, dropout
 
 State = tuple[Tensor, ...]
-"""Hidden state, and of an LSTM the cell state."""
+"""The hidden state, and for an LSTM also the cell state."""
 
 Cell = Callable[[Tensor, State, Sequence[Tensor], bool], State]
-"""From the part of the gates that the input decides, the state and the weights to a new state."""
+"""Computes a new state from the input's part of the gates, the state and the weights."""
 
 
 def _recur(state: Tensor, weights: Sequence[Tensor], biased: bool) -> Tensor:
@@ -103,7 +103,7 @@ def _layers(
 
 
 def _replacement(original: Callable[..., Any], cell: Cell) -> Callable[..., Any]:
-    """Return what stands for a recurrent function of torch: itself, unless its rows are packed."""
+    """Return a function that handles packed rows and calls torch's own for all other arguments."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if not isinstance(args[0], Rows):
@@ -123,4 +123,4 @@ RECURRENT: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.rnn_tanh: _replacement(torch.rnn_tanh, _simple_cell(torch.tanh)),
     torch.rnn_relu: _replacement(torch.rnn_relu, _simple_cell(torch.relu)),
 }
-"""Recurrent functions of torch, and what takes packed rows in their place."""
+"""Recurrent functions of torch, and their replacements that accept packed rows."""

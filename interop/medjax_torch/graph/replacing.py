@@ -1,4 +1,4 @@
-"""Attributes of modules and classes that are others for a while."""
+"""Temporarily replaced attributes of modules and classes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _ABSENT = object()
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Put a value in the place of an attribute within the block.
+    """Replace an attribute within the block.
 
     Parameters
     ----------
     owner : module or class
-        What has the attribute.
+        The object that has the attribute.
     name : str
-        Its name.
+        Name of the attribute.
     value : object
-        What it is within the block.
+        Its value within the block.
     """
-    # The very object: getattr would bind a method, and find what a class inherits.
+    # The stored object itself: getattr would bind a method and return inherited attributes.
     before = vars(owner).get(name, _ABSENT)
     setattr(owner, name, value)
     try:

@@ -1,4 +1,4 @@
-"""Masks that are computed twice become one, so that what they select has one size."""
+"""Merge masks that are computed twice, so that everything they select has the same size."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _VIEWS = (
 
 
 def merge_masks(module: fx.GraphModule) -> None:
-    """Let equal computations of integers and truth values, none of them written to, be one.
+    """Merge equal computations of integers and truth values, unless they are written to.
 
     Parameters
     ----------
     module : fx.GraphModule
-        Of the first pass, with mutation and views. Changed.
+        The graph of the first pass, with mutation and views. It is changed.
     """
     changing = {viewed(each) for node in module.graph.nodes for each in written_by(node)}
     known: dict[tuple[Any, str], fx.Node] = {}

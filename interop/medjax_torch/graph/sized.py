@@ -1,4 +1,4 @@
-"""Recording with sizes that depend on values, within what can be run at a bound."""
+"""Recording with sizes that depend on values, where these can be run at an upper bound."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from medjax_torch.graph.sizes import (
 def record_sized(
     first: fx.GraphModule, sizes: Sizes, inputs: Sequence[Tensor], rules: Rules
 ) -> tuple[fx.GraphModule, list[tuple[str, str]]]:
-    """Return the functional graph, with the conditions at the end of its outputs, and their lines.
+    """Return the functional graph, its conditions appended to its outputs, and their lines.
 
     Parameters
     ----------
     first : fx.GraphModule
-        Of the first pass. Changed.
+        The graph of the first pass. It is changed.
     sizes : Sizes
-        The environment it was recorded in.
+        The environment in which it was recorded.
     inputs : sequence of Tensor
-        What it takes.
+        The inputs of the graph.
     rules : Rules
-        With `accept`.
+        The tracer's rules; they must include `accept`.
 
     Raises
     ------
     ExactShapesError
-        If a size, an operation or a condition is none that can be run at a bound.
+        If a size, an operation or a condition cannot be run at an upper bound.
     """
     conditions = [*sizes.conditions, *conditions_of_squeezing(first.graph)]
     sources = add_conditions(first, conditions)

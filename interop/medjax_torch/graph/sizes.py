@@ -1,8 +1,8 @@
-"""Sizes that depend on values, as torch's symbols, and what a recording assumes about them.
+"""Sizes that depend on values, as torch's symbols, and the assumptions of a recording about them.
 
-Recorded on shapes alone, ``x[mask]`` has a row count that is a symbol of torch's own shape
-environment. Where torch or forward has to decide by it, the decision for a large count is taken
-and noted: the graph is valid where every one of these conditions holds.
+When it is recorded on shapes alone, ``x[mask]`` has a number of rows that is a symbol of torch's
+shape environment. Where torch or forward must decide by that number, it is assumed to be large and
+the assumption is noted. The graph is valid where all these assumptions hold.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from medjax_torch.graph.guards import bins
 aten = torch.ops.aten
 
 Length = Any
-"""An int, or an expression of sympy's in symbols that are counts."""
+"""An int, or a sympy expression in symbols that are counts."""
 
 
 class ExactShapesError(Exception):
-    """Something needs the exact shapes of one batch; says what, with the line."""
+    """Raised where a graph needs the exact shapes of one batch; says why, with the line."""
 
 
 class Condition(NamedTuple):
-    """What a recording takes for granted about counts.
+    """An assumption of a recording about counts.
 
     Attributes
     ----------
@@ -48,12 +48,12 @@ class Condition(NamedTuple):
 
 
 class Sizes(ShapeEnv):
-    """torch's shape environment, which decides by large counts and notes what it decided.
+    """torch's shape environment, extended to assume large counts and note these assumptions.
 
     Attributes
     ----------
     conditions : list of Condition
-        In the order they arose.
+        The assumptions, in the order in which they were made.
     """
 
     conditions: list[Condition]
@@ -66,13 +66,14 @@ class Sizes(ShapeEnv):
     def _constrain_range_for_size(self, a: Any, min: Any = None, max: Any = None) -> None:
         super()._constrain_range_for_size(a, min, max)
         if a not in self._counts:
-            # A mask can select all, an id can be any: without a bound the least is likely.
+            # A mask can select everything, and an id can be any up to its bound. Without a bound,
+            # the least value is likely.
             self.expect(a, max if max is not None and max < 2**40 else (min or 0))
 
     def expect(self, symbol: Any, value: Any) -> None:
-        """Decide by `value` where something depends on a symbol, and note it."""
+        """Make decisions that depend on a symbol as if it were `value`, and note them."""
         self._counts.add(symbol)
-        # Up to torch 2.11 under another name.
+        # The method has another name up to torch 2.11.
         names = ("set_real_tensor_prop_unbacked_vals", "set_unbacked_var_to_val")
         tell = next((getattr(self, name) for name in names if hasattr(self, name)), None)
         if tell is not None:
@@ -81,11 +82,11 @@ class Sizes(ShapeEnv):
     def guard_or_defer_runtime_assert(  # type: ignore[override]
         self, orig_expr: Any, *args: Any, **kwargs: Any
     ) -> bool:
-        """Note what is taken for granted; see the method of the base class."""
+        """Note the assumption; see the method of the base class."""
         before = self._noted()
         result = super().guard_or_defer_runtime_assert(orig_expr, *args, **kwargs)
-        # What the range of a count proves is not deferred; of other numbers torch asks nothing
-        # that it would not raise at.
+        # What follows from the range of a count is not deferred. About other numbers torch asserts
+        # only what it would otherwise raise on.
         if self._noted() > before and orig_expr.free_symbols & self._counts:
             self.conditions.append(Condition(orig_expr, line_here()))
         return bool(result)
@@ -94,11 +95,11 @@ class Sizes(ShapeEnv):
         return sum(map(len, self.deferred_runtime_asserts.values()))
 
     def _log_real_tensor_propagation(self, *args: Any) -> None:
-        """Do not warn: the decision is noted."""
+        """Do nothing: the decision is noted, so no warning is needed."""
 
 
 def without_values(inputs: Sequence[Tensor]) -> tuple[Sizes, list[Tensor]]:
-    """Return an environment, and tensors of these shapes that take their sizes from it."""
+    """Return a shape environment, and tensors without values that have the shapes of the inputs."""
     sizes = Sizes()
     with torch._functorch.config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
         mode = FakeTensorMode(
@@ -111,7 +112,7 @@ def without_values(inputs: Sequence[Tensor]) -> tuple[Sizes, list[Tensor]]:
 
 
 def length(size: Any) -> Length:
-    """Return one size of a recorded tensor, or a recorded number."""
+    """Return a size of a recorded tensor, or a recorded number, as an int or an expression."""
     if not isinstance(size, torch.SymInt):
         return int(size)
     expression = size.node.expr
@@ -124,17 +125,17 @@ def lengths(value: Any) -> tuple[Length, ...]:
 
 
 def tensors(node: fx.Node) -> list[Tensor]:
-    """Return the recorded results of a node that are tensors."""
+    """Return those recorded results of a node that are tensors."""
     return [v for v in pytree.tree_leaves(node.meta.get("val")) if isinstance(v, Tensor)]
 
 
 def is_counted(node: fx.Node) -> bool:
-    """Tell whether a result of a node has a size that depends on values."""
+    """Return whether a result of a node has a size that depends on values."""
     return any(isinstance(n, sympy.Basic) for value in tensors(node) for n in lengths(value))
 
 
 def selecting(node: fx.Node) -> Any:
-    """Return the mask by which a node selects, None if it selects by none or by several."""
+    """Return the mask by which a node selects, or None if there is no mask or more than one."""
     arguments: Any = node.args
     if node.target is aten.nonzero.default:
         return arguments[0]
@@ -148,12 +149,12 @@ def selecting(node: fx.Node) -> Any:
 
 
 def conditions_of_squeezing(graph: fx.Graph) -> Iterator[Condition]:
-    """Yield that no dimension is 1 of those that are squeezed if they are, which torch leaves out.
+    """Yield the conditions, which torch does not note, that squeezed counted dimensions are not 1.
 
     Parameters
     ----------
     graph : fx.Graph
-        Of the first pass, where operations are as forward called them.
+        The graph of the first pass, whose operations are those that forward called.
     """
     for node in graph.nodes:
         if getattr(node.target, "overloadpacket", None) in (aten.squeeze, aten.squeeze_):
@@ -173,14 +174,14 @@ def add_conditions(
     Parameters
     ----------
     module : fx.GraphModule
-        With the recorded values in its metadata. Changed.
+        The graph, with the recorded values in its metadata. It is changed.
     conditions : iterable of Condition
-        About the sizes that the graph itself has.
+        Conditions on the sizes in the graph itself.
 
     Returns
     -------
     list of (str, str)
-        Line and ``"size"`` for each appended output.
+        The line and ``"size"`` for each appended output.
 
     Raises
     ------
@@ -204,7 +205,7 @@ def add_conditions(
 
 
 class _Counts(Mapping[Any, fx.Node]):
-    """The nodes of a graph that count what a symbol stands for, made when they are asked for."""
+    """The nodes of a graph that compute the counts behind its symbols, created on request."""
 
     def __init__(self, graph: fx.Graph) -> None:
         self._graph = graph
@@ -228,7 +229,7 @@ class _Counts(Mapping[Any, fx.Node]):
     def __getitem__(self, symbol: Any) -> fx.Node:
         if symbol not in self._made:
             source = self._sources[symbol]
-            # Right there: a mask may be overwritten later.
+            # Immediately before the source, because a mask may be overwritten later.
             with self._graph.inserting_before(source):
                 self._made[symbol] = self._count(source)
         return self._made[symbol]
@@ -239,7 +240,7 @@ class _Counts(Mapping[Any, fx.Node]):
         if source.target is aten.bincount.default:
             return bins(graph, source)
         if source.target is aten._local_scalar_dense.default:
-            # In the precision in which Python compares.
+            # In the precision that Python compares in.
             kind = torch.float64 if isinstance(source.meta["val"], torch.SymFloat) else torch.int64
             return graph.call_function(aten._to_copy.default, arguments, {"dtype": kind})
         mask = selecting(source)

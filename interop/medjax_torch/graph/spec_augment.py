@@ -1,9 +1,9 @@
-"""SpecAugment of Hugging Face's speech models: which spans of the input are masked.
+"""SpecAugment of Hugging Face's speech models: drawing the spans of the input to mask.
 
 Their function `_compute_mask_indices` draws with numpy, in as many calls as there are rows, and
-reads the lengths of the rows. Here the whole call becomes one operator of a graph. It takes a seed,
-which is a draw like any other (see `host_draws`), and the attention mask, and the host runs it
-before each step (see `long_integers`).
+reads the lengths of the rows. Here the whole call becomes a single operator of the graph. It takes
+the attention mask and a seed, which is drawn like any other random number (see `host_draws`), and
+the host runs it before each step (see `long_integers`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _running: list[str] = []
 
 
 def is_drawing() -> bool:
-    """Tell whether a model's own function is at work, whose draws are its own."""
+    """Return whether a model's own function is running, whose draws are not to be replaced."""
     return bool(_running)
 
 
@@ -41,7 +41,7 @@ def mask_indices(
     mask_length: int,
     min_masks: int,
 ) -> Tensor:
-    """Return what a model's own function draws with a generator of this seed.
+    """Return what a model's own function draws from a generator with the given seed.
 
     Parameters
     ----------
@@ -50,11 +50,11 @@ def mask_indices(
     attention_mask : Tensor, optional
         ``shape``, 1 where a row has input; by default everywhere.
     module : str
-        The module that has the function.
+        Name of the module that defines the function.
     shape : sequence of int
-        Rows and length.
+        Number of rows and length.
     mask_prob, mask_length, min_masks
-        Passed on: share of a row to mask, length of a span, and the least number of spans.
+        Passed on: share of a row to mask, length of a span, and minimum number of spans.
 
     Returns
     -------
@@ -91,7 +91,7 @@ OPERATION = torch.ops.medjax.mask_indices.default
 
 @contextmanager
 def drawn_as_an_operator() -> Iterator[None]:
-    """Have every loaded module that has the function call `mask_indices` instead."""
+    """Make every loaded module that defines the function call `mask_indices` instead."""
     names = [
         name
         for name, module in list(sys.modules.items())
@@ -107,7 +107,7 @@ def drawn_as_an_operator() -> Iterator[None]:
 
 
 class _Operator:
-    """Stands in the place of a module's function."""
+    """Replaces the function of a module."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -120,7 +120,7 @@ class _Operator:
         attention_mask: Tensor | None = None,
         min_masks: int = 0,
     ) -> Tensor:
-        """Return the mask, drawn with a seed that is drawn."""
+        """Return the mask, drawn with a seed that is itself drawn at random."""
         seed: Any = torch.as_tensor(np.random.randint(0, 2**31 - 1, 4))
         draw: Any = mask_indices
         result: Tensor = draw(

@@ -1,4 +1,4 @@
-"""Numbers without values, which a recording on shapes alone has, and where they do not suffice."""
+"""Numbers without values, as in a recording on shapes alone, and the places that need values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medjax_torch.graph.replacing import replaced
 
 
 class UnreadableError(Exception):
-    """Forward needs a number's value, so it has to be recorded on real ones."""
+    """Raised where forward needs a number's value, so that it must be recorded on real values."""
 
 
 def _unreadable(*args: Any, **kwargs: Any) -> Any:
@@ -26,7 +26,7 @@ def _unreadable(*args: Any, **kwargs: Any) -> Any:
 
 
 UNREADABLE: dict[Any, Any] = {Tensor.numpy: _unreadable, Tensor.__array__: _unreadable}
-"""Functions that want values of tensors that have none."""
+"""Functions that need the values of tensors, which do not exist here."""
 
 _KNOWN = frozenset(
     {
@@ -35,13 +35,13 @@ _KNOWN = frozenset(
         *(torch.sym_float, torch.sym_int, torch.sym_max, torch.sym_min, barrier),
     }
 )
-"""Python's functions that have a lowering."""
+"""Python functions that have a lowering."""
 
 
 def check_symbols(recorded: fx.GraphModule, joint: Joint) -> None:
     """Raise UnreadableError if a graph computes numbers in a way that needs their values.
 
-    An output that Python computed from a number is one: single precision would round it.
+    An output that Python computed from a number is such a case: single precision would round it.
     """
     for node in recorded.graph.nodes:
         known = isinstance(node.target, torch._ops.OpOverload) or node.target in _KNOWN
@@ -61,7 +61,7 @@ def _is_computed(number: Any) -> bool:
 
 @contextmanager
 def noticing_text() -> Iterator[Callable[[], None]]:
-    """Yield what raises UnreadableError if forward has made a text of a number without value."""
+    """Yield a check that raises UnreadableError if forward turned such a number into text."""
     texts: list[str] = []
 
     def noticed(original: Callable[..., str]) -> Callable[..., str]:

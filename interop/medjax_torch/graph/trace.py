@@ -1,4 +1,4 @@
-"""From a component's forward to a graph."""
+"""Tracing of a component's forward into a graph."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def trace(
     ----------
     call : Call
         Takes a dict like `batch` and returns outputs and loss, as the component's forward does
-        with ``return_loss=True``. Runs some times more where Python looks at values.
+        with ``return_loss=True``. It runs several times if Python reads values of tensors.
     inventory : Inventory
-        The component's content. It is left as it was, whatever happens.
+        The component's content. It is left unchanged, even if an error is raised.
     batch : mapping of str to value
-        Tensors, which become inputs, and values that are fixed.
+        Tensors, which become inputs, and values that are constants of the graph.
     train : bool
         Whether to compute gradients of the parameters that require one.
     rules : Rules, optional
-        Replacements and decompositions; by default core aten is what remains.
+        Replacements and decompositions; by default the graph consists of core aten operations.
     numbers : sequence of Number
-        Python numbers that become inputs as tensors do.
+        Python numbers that become inputs, as tensors do.
     changing : collection of str
         Parameters and buffers that change from step to step. Truth values that depend on them are
         `Graph.conditions`, not guards.
@@ -74,17 +74,17 @@ def trace(
     Returns
     -------
     Graph
-        Recorded on shapes alone; what masks select then has a size of its own, if `rules` accept
-        that. If forward looks at values (``if labels.any()``), or needs exact shapes of what was
-        selected, recorded on this batch instead, with guards.
+        The graph, recorded on shapes alone; what masks select then has a size of its own, if
+        `rules` accept that. If forward reads values (``if labels.any()``), or needs exact shapes of
+        what was selected, the graph is recorded on this batch instead, with guards.
 
     Raises
     ------
     TraceError
-        If forward cannot be a graph.
+        If forward cannot be turned into a graph.
     Exception
-        Whatever forward raises on this batch without being traced too; ValueError if it returns
-        no loss.
+        Any error that forward also raises on this batch without being traced; ValueError if it
+        returns no loss.
     """
     start = time.perf_counter()
     rules = rules or Rules()
@@ -104,9 +104,9 @@ Drawn = Callable[[], Mapping[str, Any]]
 def _on_shapes(
     joint: Joint, rules: Rules, drawn: Drawn, start: float, read: Sequence[Any] = ()
 ) -> Graph | Exception:
-    """Return the graph recorded on shapes alone, or why there is none for this batch.
+    """Return the graph recorded on shapes alone, or the reason why this batch has none.
 
-    Where forward decides by a number, it does as `read` has it.
+    Where forward decides by a number, the decision follows the values in `read`.
     """
     with silent():
         recording = _attempt(lambda: _record_shapes(joint, rules, read))
@@ -118,7 +118,7 @@ def _on_shapes(
     except (IndexError, RuntimeError) as error:
         if isinstance(error, TraceError):
             raise
-        # What is decided further on cannot even be computed if it was decided otherwise before.
+        # If an earlier decision was different, later ones may not even be computable.
         return error
     for guard in graph.guards:
         if not guard.expected:
@@ -136,7 +136,7 @@ def _on_values(
 ) -> Graph:
     """Return the graph recorded on the values of the batch.
 
-    If forward decided by values and selects by masks besides, the decisions alone are fixed.
+    If forward decides by values and also selects by masks, only the decisions are fixed.
     """
     # All recordings draw the same, so that they can be compared.
     drawing = torch.get_rng_state()
@@ -148,7 +148,7 @@ def _on_values(
     recording = again(None)
     host_random.refuse(drawn(), joint.eager)
     if isinstance(recording, Exception):
-        # An error of the component itself comes out as torch would raise it.
+        # An error of the component itself is raised as torch would raise it.
         joint.eager()
         raise TraceError(
             f"forward cannot be traced{at(line_of_error(recording))}: "
@@ -156,7 +156,7 @@ def _on_values(
             "not depend on values, or do it in collate or prepare_batch."
         ) from recording
     settled = settle(joint, recording, again, changing)
-    # At once: the joint function keeps the structure of its latest run.
+    # Assembled immediately: the joint function keeps the structure of its latest run only.
     graph = assemble(joint, settled, time.perf_counter() - start)
     exact = str(reason) if isinstance(reason, ExactShapesError) else ""
     follows = settled.conditions or settled.left_out or settled.reported
@@ -179,7 +179,7 @@ def _selects_any(recording: Recording) -> bool:
 
 
 def _attempt(record: Callable[[], Recording]) -> Recording | Exception:
-    """Return the error instead of raising it, so that the next attempt's is not chained to it."""
+    """Return the error instead of raising it, so that a later error is not chained to it."""
     try:
         return record()
     except TraceError:

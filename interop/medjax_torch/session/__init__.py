@@ -1,4 +1,4 @@
-"""A training run of a torch component: set up, fed, stepped, evaluated, taken over."""
+"""A training run of a torch component: setup, batches, steps, evaluation and results."""
 
 from medjax_torch.session.evaluation import evaluate as evaluate
 from medjax_torch.session.run import TorchRun as TorchRun

@@ -1,4 +1,4 @@
-"""Assembling a training step from optimizer, schedule, record of the component and programs."""
+"""Assembly of a training step from optimizer, schedule, component record and programs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from medjax_torch.session.trainer_protocol import TrainedParts
 
 
 class Parts(NamedTuple):
-    """The parts that a state and its programs are made with.
+    """The parts from which a state and its programs are made.
 
     Attributes
     ----------
     link : OptimizerLink or None
-        The torch optimizer; None for one of optax.
+        The link to the torch optimizer; None for an optax optimizer.
     component : TrainableComponent
         The component's record, with its optimizer.
     schedule : Schedule
-        Gives the learning rate.
+        The schedule of the learning rate.
     """
 
     link: OptimizerLink | None
@@ -45,7 +45,7 @@ class Parts(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The programs of training.
+    """The compiled programs of training.
 
     Attributes
     ----------
@@ -60,21 +60,21 @@ class Programs(NamedTuple):
 
 
 class Assembly:
-    """Assembles the parts of a step, again whenever something they depend on has changed.
+    """Assembles the parts of a step, and does so again whenever something they depend on changes.
 
     Parameters
     ----------
     trainer : TrainedParts
-        Gives optimizer, schedule and options.
+        Provides optimizer, schedule and options.
     preparation : BatchAdapter
         Prepares the batches of its component.
     plan : Plan
-        Gives the length of the warm-up.
+        Determines the length of the warm-up.
 
     Raises
     ------
     ValueError
-        If a warm-up or a schedule has no rate to scale.
+        If there is no rate that a warm-up or a schedule could scale.
     """
 
     def __init__(self, trainer: TrainedParts, preparation: BatchAdapter, plan: Plan) -> None:
@@ -90,7 +90,7 @@ class Assembly:
         Raises
         ------
         ValueError
-            If the optimizer holds a parameter that is not the component's.
+            If the optimizer holds a parameter that is not part of the component.
         """
         trainer = self._trainer
         link = self._link()
@@ -114,7 +114,7 @@ class Assembly:
         return Parts(link, component, schedule)
 
     def programs(self, parts: Parts, state: TrainState) -> Programs:
-        """Return the programs that train a state, the former ones if nothing has changed."""
+        """Return the programs that train a state; the former ones if nothing has changed."""
         trainer, preparation = self._trainer, self._preparation
         config, options = trainer.config, trainer.options
         accumulation = config.gradient_accumulation_steps
@@ -150,10 +150,10 @@ class Assembly:
         return programs
 
     def carried(self, parts: Parts, old: TrainState, replaced: Collection[str]) -> TrainState:
-        """Make a state that fits `parts` from the values of `old`.
+        """Make a state that fits `parts` from the values in `old`.
 
-        What `old` lacks comes from the component and from the torch optimizer, and so do the
-        variables named by `replaced`.
+        Values missing from `old`, and the variables named in `replaced`, come from the component
+        and from the torch optimizer.
         """
         trainer, mesh = self._trainer, self._preparation.mesh
         initial = InitialState(
@@ -178,7 +178,7 @@ class Assembly:
         return initial.owned(state)
 
     def _link(self) -> OptimizerLink | None:
-        """Return the link to a torch optimizer, None if the component made one of optax."""
+        """Return the link to a torch optimizer, or None if the optimizer is one of optax."""
         optimizer, converted = self._trainer.optimizer, self._preparation.converted
         if isinstance(optimizer, optax.GradientTransformation):
             return None
@@ -194,7 +194,7 @@ _VARIABLE = "variable "
 
 
 def _name(path: tuple[object, ...]) -> str:
-    """Name a leaf of a state; a variable has the same name in every collection it may be in."""
+    """Return the name of a state's leaf; a variable has the same name in every collection."""
     keys = [
         str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
     ]

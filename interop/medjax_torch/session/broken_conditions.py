@@ -1,4 +1,4 @@
-"""What forward looked at while it was traced, and is otherwise in a later step."""
+"""Conditions that held while forward was traced but are broken in a later step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medjax_torch.session.session import Session
 
 @contextlib.contextmanager
 def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
-    """Say which condition was broken if training in the block ends by a loss of NaN.
+    """Report which condition was broken if training in the block ends with a loss of NaN.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
     Raises
     ------
     TraceError
-        In the place of NonFiniteError, if forward decides otherwise for this batch.
+        Instead of NonFiniteError, if forward decides differently for this batch.
     """
     try:
         yield
@@ -62,25 +62,25 @@ def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
 def check_evaluation(
     converted: ConvertedComponent, variables: Any, loss: float, batches: Iterable[Batch]
 ) -> None:
-    """Raise the error of a condition that was broken, if the loss of an evaluation is NaN.
+    """Raise the error of a broken condition if the loss of an evaluation is NaN.
 
     Parameters
     ----------
     converted : ConvertedComponent
-        What was evaluated.
+        The component that was evaluated.
     variables : dict
-        With which weights.
+        The variables with which it was evaluated.
     loss : float
-        The result.
+        The loss of the evaluation.
     batches : iterable of Batch
-        The data once more.
+        The evaluation data again.
 
     Raises
     ------
     TraceError
-        If forward decides otherwise for one of the batches.
+        If forward decides differently for one of the batches.
     Exception
-        Whatever forward itself raises then.
+        Any exception that forward itself raises in that case.
     """
     if not np.isnan(loss) or not any(graph.conditions for graph in converted.variants.graphs):
         return
@@ -94,7 +94,7 @@ def check_evaluation(
 def _broken(
     converted: ConvertedComponent, variables: Any, batch: Batch, key: jax.Array
 ) -> Condition | None:
-    """Return the first condition that does not hold, with the random numbers of the step."""
+    """Return the first condition that does not hold with the random numbers of the step."""
     if GRAPH not in batch.device:
         return None
     number = batch.device[GRAPH]
@@ -118,7 +118,7 @@ def _raise_own_error(
     *,
     train: bool,
 ) -> None:
-    """Run forward in torch, if that is what raises an error of its own."""
+    """Run forward in torch if a broken condition means that it raises an error of its own."""
     if condition.raises:
         weights = tensors_of(converted, sharding.to_host(variables))
         in_torch(converted, weights, batch.host, train=train)

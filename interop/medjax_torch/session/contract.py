@@ -100,7 +100,7 @@ def _described(value: Any) -> str:
 
 
 def check_metrics(trainer: TrainerProtocol) -> None:
-    """Check that the evaluation will compute the metrics that the configuration names.
+    """Check that evaluation will compute the metrics named in the configuration.
 
     One batch of the evaluation data is computed by torch and passed to the metrics computer.
     Error messages start with medkit's own.

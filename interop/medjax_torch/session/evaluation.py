@@ -1,4 +1,4 @@
-"""Evaluation through a Trainer that is not training."""
+"""Evaluation by a Trainer that is not training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from medjax_torch.session.trainer_protocol import TrainerProtocol
 
 
 def evaluate(trainer: TrainerProtocol, loader: DataLoader[Any]) -> Metrics:
-    """Compute loss and scores of the component's weights on the batches of a loader.
+    """Compute loss and scores of the component's current weights on the batches of a loader.
 
-    What forward writes to the component's tensors is in them afterwards.
+    Afterwards the component's tensors contain what forward wrote to them.
 
     Parameters
     ----------
     trainer : TrainerProtocol
-        Gives component, metrics computer and options.
+        Provides component, metrics computer and options.
     loader : torch.utils.data.DataLoader
-        Gives collated batches.
+        Loader of collated batches.
     """
     preparation = trainer.prepare()
     mesh, converted = preparation.mesh, preparation.converted

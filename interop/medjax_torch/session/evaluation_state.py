@@ -1,4 +1,4 @@
-"""What forward writes to in evaluation: the next batch finds it, as in torch, and training too."""
+"""State that forward writes in evaluation: as in torch, later batches and training see it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from medjax_torch.conversion import WrappedStep
 
 
 class WritingEvaluation(WrappedStep[CollectingEvalStep]):
-    """Evaluates each batch with what forward wrote in the batches before it.
+    """Evaluates each batch with the values that forward wrote in earlier batches.
 
     Parameters
     ----------
     step : CollectingEvalStep
-        The step of evaluation.
+        The evaluation step.
 
     Attributes
     ----------
     written : dict
-        The new values of parameters and buffers, by collection; empty if forward writes to none.
+        New values of parameters and buffers, by collection; empty if forward writes to none.
     """
 
     def __init__(self, step: CollectingEvalStep) -> None:
@@ -36,7 +36,7 @@ class WritingEvaluation(WrappedStep[CollectingEvalStep]):
 
 
 def applied(written: Variables, state: TrainState) -> TrainState:
-    """Put what forward wrote in evaluation into a state."""
+    """Return a state with the values that forward wrote in evaluation."""
     variables = _merged(state.variables, written)
     return state.replace(params=variables.pop("params"), collections=variables)
 

@@ -1,4 +1,4 @@
-"""Feed: the batches of a torch DataLoader as medjax's loop takes them."""
+"""Feed: passes the batches of a torch DataLoader to medjax's loop."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Feed:
     """Prepares the batches of a loader; see `medjax.data.Batches`.
 
     A batch is prepared when the loop asks for it, so that tracing never runs in another thread.
-    Meanwhile an accelerator computes the step before it, which JAX only queues; on the CPU that
-    step has ended, since it runs in this thread (see `medjax.runtime.allocator`).
+    Meanwhile an accelerator computes the previous step, which JAX only queues. On the CPU that
+    step has already ended, since it runs in this thread (see `medjax.runtime.allocator`).
 
     Parameters
     ----------
     loader : torch.utils.data.DataLoader
-        Gives collated batches.
+        Loader of collated batches.
     preparation : BatchAdapter
-        Makes device batches of them.
+        Converts them to device batches.
     train : bool
-        Whether gradients are wanted.
+        Whether gradients are computed.
     """
 
     def __init__(self, loader: DataLoader[Any], preparation: BatchAdapter, *, train: bool) -> None:
@@ -36,11 +36,11 @@ class Feed:
         self._train = train
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch."""
+        """Return the number of batches in an epoch."""
         return len(self.loader)
 
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
-        """Yield the batches of an epoch from number `start` on."""
+        """Yield the batches of an epoch, beginning with number `start`."""
         check_length(self.loader)
         generator = self.loader.generator
         seed = 0 if generator is None else generator.initial_seed()
@@ -51,5 +51,5 @@ class Feed:
             yield Batch(device, batch, positions)
 
     def indices(self, epoch: int, batch: int) -> list[int]:
-        """Return the dataset positions of a batch's items, [] for a loader that the user made."""
+        """Return the dataset positions of a batch's items, [] for a loader made by the user."""
         return batch_indices(self.loader, epoch, batch)

@@ -1,7 +1,7 @@
-"""Which parameters are trained, from one run to the next: it may change within a run.
+"""Saves and restores which parameters are trained, as this may change within a run.
 
-A run that unfroze a layer in its third epoch goes on with it unfrozen, whether or not the
-component that resumes it was made with the layer frozen.
+If a run unfroze a layer in its third epoch, the layer stays unfrozen when the run is resumed,
+whether or not the component was then created with the layer frozen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _KEY = "torch parameters"
 
 
 def with_flags(progress: Progress, converted: ConvertedComponent) -> Progress:
-    """Return `progress` with what of the component is trained."""
+    """Return `progress` with a record of which parameters are trained."""
     record = {
         "initial": list(converted.initially),
         "trained": list(converted.trained),
@@ -26,17 +26,17 @@ def with_flags(progress: Progress, converted: ConvertedComponent) -> Progress:
 
 
 def resume_flags(record: dict[str, Any], converted: ConvertedComponent) -> None:
-    """Set ``requires_grad`` as it was when a checkpoint was saved.
+    """Set ``requires_grad`` to its values at the time a checkpoint was saved.
 
-    A component that is frozen otherwise than the one of the saved run was at its beginning is left
-    as it is: that is what its user has changed.
+    If the component's frozen parameters differ from those at the beginning of the saved run, it is
+    left unchanged, because the difference is the user's own change.
 
     Parameters
     ----------
     record : dict
-        Of the checkpoint.
+        The record of the checkpoint.
     converted : ConvertedComponent
-        The component that goes on.
+        The component that continues the run.
     """
     saved = record["progress"].get("settings", {}).get(_KEY)
     if not saved or saved["initial"] != list(converted.initially):

@@ -1,8 +1,8 @@
-"""What the user has set of a torch optimizer and scheduler, told from what training made of it.
+"""Separates the user's settings of a torch optimizer and scheduler from their training state.
 
-torch keeps both in one state: a state that is loaded brings the rate, decay and schedule back that
-were set when it was saved. So what was set is stored beside it, and what the user has changed since
-is put in force again.
+torch keeps both in one state: loading a state restores the rate, decay and schedule that were set
+when it was saved. The user's settings are therefore stored separately, and settings that the user
+has changed since are applied again after loading.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from medjax_torch.checkpoints import read_torch_files
 logger = logging.getLogger("medjax")
 
 _PLAIN = (bool, int, float, str, type(None))
-_BASE = "initial_lr"  # what schedulers scale
+_BASE = "initial_lr"  # the value that schedulers scale
 
 
 def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Return what is set of an optimizer and a scheduler that have not trained yet.
+    """Return the settings of an optimizer and a scheduler that have not trained yet.
 
     Parameters
     ----------
     optimizer, scheduler
-        Of torch, or None.
+        torch's optimizer and scheduler, or None.
 
     Returns
     -------
     dict
-        ``"torch optimizer"``, a list of dict, one for each group, and ``"torch scheduler"``, a
-        dict with its class under ``"class"``; plain values only.
+        ``"torch optimizer"``, a list with a dict for each group, and ``"torch scheduler"``, a dict
+        that has the class under ``"class"``. They contain plain values only.
     """
     groups = [
         {name: _plain(value) for name, value in group.items() if name != "params"}
@@ -60,14 +60,14 @@ def _plain(value: Any) -> Any:
 
 
 def resume_torch(folder: Path, optimizer: Any, scheduler: Any, now: dict[str, Any]) -> None:
-    """Give optimizer and scheduler their saved states, with what the user has set since.
+    """Load the saved states of optimizer and scheduler, and apply settings changed since.
 
     Parameters
     ----------
     folder : Path
         The checkpoint.
     optimizer, scheduler
-        Fresh, as the user made them.
+        New objects, as the user created them.
     now : dict
         Their `torch_settings`.
 
@@ -96,7 +96,7 @@ def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any
         if name not in old or old[name] == value or value == _NOT_PLAIN:
             continue
         if name == "lr" and _BASE in group and old["lr"]:
-            group["lr"] *= value / old["lr"]  # what a scheduler has made of it stays in proportion
+            group["lr"] *= value / old["lr"]  # keep the factor that a scheduler has applied
         elif name != _BASE:
             group[name] = tuple(value) if isinstance(group.get(name), tuple) else value
         if name in {"lr", _BASE} and _BASE in group:

@@ -1,7 +1,7 @@
-"""Plain values that forward reads and callbacks set, from one run to the next.
+"""Keeps plain values that forward reads and callbacks set, from one run to the next.
 
-A callback that multiplies a loss weight at each epoch would otherwise begin anew where a run is
-resumed, with the weight that the component was made with.
+A callback that multiplies a loss weight at each epoch would otherwise begin again in a resumed run,
+with the weight that the component was created with.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 class KeptValues(TrainerCallback):
-    """Saves what callbacks made of values that forward reads, and sets it where a run goes on.
+    """Saves the values that callbacks set and forward reads, and restores them in a resumed run.
 
-    It is the last of the callbacks, so that it sees what the others do when training begins.
+    It is the last callback, so that it sees what the others do when training begins.
 
     Parameters
     ----------
     converted : ConvertedComponent
-        What is trained.
+        The component that is trained.
     """
 
     def __init__(self, converted: ConvertedComponent) -> None:
@@ -41,7 +41,7 @@ class KeptValues(TrainerCallback):
         self._is_within_epoch = False
 
     def on_train_begin(self, config: Any) -> None:
-        """Remember the values of now, then set those of the run that goes on."""
+        """Remember the current values, then set those of the run that is resumed."""
         del config
         self._set.clear()
         slots = self._slots()
@@ -61,12 +61,12 @@ class KeptValues(TrainerCallback):
     def on_resume(
         self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
     ) -> None:
-        """Note whether an epoch goes on that had begun."""
+        """Record whether the run is resumed within an epoch."""
         del checkpoint_dir, epoch, nb_batches, nb_epochs
         self._is_within_epoch = step_idx > 0
 
     def on_epoch_begin(self, epoch: int) -> None:
-        """Take back what callbacks make of the values where an epoch begins for a second time."""
+        """Undo what callbacks do to the values when a resumed epoch begins for the second time."""
         del epoch
         if self._is_within_epoch:
             self._set_values()
@@ -77,7 +77,7 @@ class KeptValues(TrainerCallback):
             slot.set(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return first and latest value, by path, of what forward reads and somebody changed."""
+        """Return the first and the latest value, by path, of changed values that forward reads."""
         graphs = self._converted.variants.graphs
         read = {place.path for graph in graphs for place in graph.places}
         counted = {path for graph in graphs for path in graph.counters}
@@ -93,7 +93,7 @@ class KeptValues(TrainerCallback):
         return changed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` returned; it is set when training begins."""
+        """Store what `state_dict` returned; the values are set when training begins."""
         self._saved = state
 
     def _outer(self) -> Iterable[Any]:
@@ -101,7 +101,7 @@ class KeptValues(TrainerCallback):
         return outer_places(functions, self._converted.inventory.content)
 
     def _slots(self) -> dict[str, Location]:
-        """Return the places of all plain values of the component, and of globals it may read."""
+        """Return the locations of the component's plain values, and of globals that it may read."""
         found: dict[str, Location] = {}
         for path, holder in self._converted.inventory.content.objects:
             _add(found, f"{path}." if path else "", getattr(holder, "__dict__", {}), depth=0)
@@ -112,18 +112,18 @@ class KeptValues(TrainerCallback):
 
 
 def with_kept_values(callbacks: CallbackList, converted: ConvertedComponent) -> CallbackList:
-    """Return the callbacks with one that keeps the values of a component."""
+    """Return the callbacks followed by one that keeps the values of a component."""
     return CallbackList([*callbacks.callbacks, KeptValues(converted)])
 
 
 _DEEPEST = 4
-"""Dicts within dicts that are looked into."""
+"""Number of nested dicts that are searched."""
 
 
 def _add(found: dict[str, Location], prefix: str, held: dict[Any, Any], *, depth: int) -> None:
     for key, value in list(dict.items(held)):
         if not isinstance(key, str) or key == "training" or key.startswith("__"):
-            continue  # every forward sets the mode
+            continue  # every call of forward sets the mode
         if _is_plain(value):
             found.setdefault(prefix + key, Entry(held, key))
         elif isinstance(value, dict) and depth < _DEEPEST and not key.startswith("_"):
@@ -135,7 +135,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _encoded(value: Any) -> Any:
-    """Return a value as JSON holds it to the last bit; an integer is another one than a float."""
+    """Return a value in a JSON form that is exact bit for bit and tells ints from floats."""
     return {"float": value.hex()} if isinstance(value, float) else value
 
 

@@ -1,4 +1,4 @@
-"""A training run of a Trainer: the loop calls its methods, and they do their work here."""
+"""A training run of a Trainer: the loop calls the Trainer's methods, which do their work here."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class TorchRun:
     Attributes
     ----------
     parts : Run
-        What the run consists of.
+        The parts of the run.
     trainer : TrainerProtocol
         The Trainer.
     session : Session
-        What changes while it trains.
+        The state that changes during training.
     preparation : BatchAdapter
-        Prepares its batches.
+        Prepares the batches of the run.
     """
 
     parts: Run
@@ -47,7 +47,7 @@ class TorchRun:
 
     @property
     def phases(self) -> TrainerPhases:
-        """The phases that the loop calls."""
+        """The phases called by the loop."""
         return TrainerPhases(self)
 
     def train(self) -> Metrics:
@@ -79,7 +79,7 @@ class TorchRun:
         epoch : int
             Epoch in the name of the folder.
         due : DueSave
-            What the loop wants saved.
+            The checkpoint requested by the loop.
         """
         session, trainer, parts = self.session, self.trainer, self.parts
         session.write_back()
@@ -100,12 +100,12 @@ class TorchRun:
 
 
 class TrainerPhases:
-    """The phases of an epoch as methods of a Trainer, which a subclass may override.
+    """The phases of an epoch, as methods of a Trainer that a subclass may override.
 
     Parameters
     ----------
     run : TorchRun
-        The run in which the methods do their work.
+        The run that the methods work on.
     """
 
     def __init__(self, run: TorchRun) -> None:
@@ -135,7 +135,7 @@ class TrainerPhases:
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics
     ) -> tuple[TrainState, ScheduleState]:
-        """Call ``trainer.update_learning_rate(eval_metrics)`` and apply the rate that it set."""
+        """Call ``trainer.update_learning_rate(eval_metrics)`` and apply the rate that it sets."""
         self._trainer.update_learning_rate(eval_metrics)
         state = self._session.handed_on(state)
         state, schedule_state = next_epoch(self._run, state, progress, eval_metrics)
@@ -155,7 +155,7 @@ class TrainerPhases:
         block: bool = False,
     ) -> str:
         """Call ``trainer.save(epoch)``."""
-        del block  # always waits: the caller of Trainer.save finds a complete folder
+        del block  # always waits: the caller of Trainer.save needs a complete folder
         session = self._session
         session.state = session.caught_up(session.merged(state))
         session.progress = progress

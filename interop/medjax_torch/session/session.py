@@ -39,25 +39,26 @@ class DueSave(NamedTuple):
 
 
 class Session:
-    """Keeps what changes while a Trainer trains, for the Trainer's methods.
+    """Holds what changes while a Trainer trains, for the Trainer's methods.
 
     The newest values are on the device, in `state`. User code sees them in the component's own
-    tensors as soon as it reads those, and what it writes there is in the state of the next step.
+    tensors as soon as it reads those, and what it writes there is part of the state in the next
+    step.
 
     Parameters
     ----------
     converted : ConvertedComponent
         The component that is trained.
     assembly : Assembly
-        Makes state and programs again when the component or its optimizer has changed.
+        Makes state and programs again when the component or its optimizer changes.
     link : OptimizerLink or None
-        The torch optimizer; None for one of optax.
+        The link to the torch optimizer; None for an optax optimizer.
     programs : Programs
-        The programs that training begins with.
+        The programs at the beginning of training.
     state : TrainState
-        The state that training begins with.
+        The state at the beginning of training.
     progress : Progress
-        The position that it begins at.
+        The position at which training begins.
 
     Attributes
     ----------
@@ -68,7 +69,7 @@ class Session:
     programs : Programs
         The programs that fit the state.
     due_save : DueSave or None
-        The checkpoint that the loop is waiting for, if it is.
+        The checkpoint that the loop is waiting for, if any.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Session:
     def bring(self) -> None:
         """Write the weights of the state into the component's tensors, for user code to read."""
         if self._is_lost():
-            return  # a step failed while it had the buffers; the component holds the last saved
+            return  # a failed step consumed the buffers; the component has the last saved values
         with self._watch.aside():
             variables = sharding.to_host(self.state.variables)
             self._brought = {n: leaf for each in variables.values() for n, leaf in each.items()}
@@ -127,7 +128,7 @@ class Session:
     def write_back(self) -> None:
         """Copy weights and moments into the component and the torch optimizer, and stop watching.
 
-        What user code has written to the component since the last step stays.
+        What user code has written to the component since the last step is kept.
         """
         if self._watch.is_open and not self._is_lost():
             self.state = self._with_written(self.state)
@@ -137,26 +138,26 @@ class Session:
             self.link.hand_back(self.state)
 
     def merged(self, state: TrainState) -> TrainState:
-        """Merge what user code wrote since the loop got its state into that state."""
+        """Return the loop's state with what user code has written since the loop got it."""
         if not self._is_ahead:
             return state
         return self.state.replace(learning_rate=state.learning_rate, losses=state.losses)
 
     def handed_on(self, state: TrainState) -> TrainState:
-        """Return `merged` to the loop, whose state is then the newest again."""
+        """Return `merged` for the loop, whose state is then the newest again."""
         state = self.merged(state)
         self._is_ahead = False
         return state
 
     def caught_up(self, state: TrainState) -> TrainState:
-        """Apply to a state everything that user code did to the component and its optimizer.
+        """Return a state with everything that user code did to the component and its optimizer.
 
         Afterwards the tensors are watched until user code touches them again.
 
         Raises
         ------
         TraceError
-            If a parameter was replaced by another one.
+            If a parameter was replaced by another object.
         """
         before = state
         if self._watch.is_open:
@@ -175,19 +176,19 @@ class Session:
         return state
 
     def before_step(self, state: TrainState) -> TrainState:
-        """Return the loop's state as the next step takes it over, with all that the host set."""
+        """Return the loop's state for the next step, with everything that was set on the host."""
         state = self.caught_up(self.handed_on(state))
         self._is_ahead = False
         return state if self.link is None else self.link.sync(state)
 
     def take(self, written: Variables) -> None:
-        """Put what forward wrote in evaluation into the state, and keep watching views."""
+        """Put what forward wrote in evaluation into the state, and update views of user code."""
         if written:
             self._is_ahead = True
         self.has_run(applied(written, self.state) if written else self.state)
 
     def has_run(self, state: TrainState) -> None:
-        """Take the state after a step; bring it at once while user code keeps views of tensors."""
+        """Store the state after a step; bring it at once while user code holds tensor views."""
         self.state = state
         if self._watch.is_open:
             self.bring()
@@ -202,12 +203,12 @@ class Session:
         return any(leaf.is_deleted() for leaf in leaves if isinstance(leaf, jax.Array))
 
     def _with_written(self, state: TrainState) -> TrainState:
-        """Put the tensors whose values are not those that were brought into the state.
+        """Return a state with the values of tensors that user code has written to.
 
         Raises
         ------
         ValueError
-            If a tensor has another shape than training began with.
+            If a tensor's shape differs from its shape when training began.
         """
         tensors = self._content.tensors
         for name, before in self._brought.items():

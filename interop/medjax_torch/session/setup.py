@@ -1,4 +1,4 @@
-"""Putting a session together: conversion, first batch, state, loaders and steps."""
+"""Setup of a session: conversion, first batch, state, loaders and steps."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def set_up(
     preemption: Preemption,
     resume: str | Path | None,
 ) -> TorchRun:
-    """Assemble a run of the trainer, at its beginning or at the position of a checkpoint.
+    """Assemble a run of the trainer, from its beginning or from the position of a checkpoint.
 
     Parameters
     ----------
     trainer : TrainerProtocol
-        Gives component, data, optimizer and options.
+        Provides component, data, optimizer and options.
     store : CheckpointStore
         The checkpoints of the run.
     preemption : Preemption
-        Asked after every batch.
+        Checked after every batch.
     resume : "auto", path or None
         See ``Trainer.train``.
     """
@@ -85,7 +85,7 @@ def set_up(
         unpad=preparation.unpad,
         store=store,
         preemption=preemption,
-        # The file of a torch optimizer has the moments once more.
+        # The file of a torch optimizer contains the moments a second time.
         more_checkpoint_bytes=0 if parts.link is None else bytes_of(state.opt_state),
     )
     return TorchRun(parts=run, trainer=trainer, session=session, preparation=preparation)
@@ -122,7 +122,7 @@ def _prepared(
 
 
 def _plan_of(trainer: TrainerProtocol) -> Plan:
-    """Plan the run, and warn if the scheduler is made for another number of steps."""
+    """Plan the run, and warn if the scheduler is made for a different number of steps."""
     plan = Plan.of(len(trainer.train_dataloader), trainer.config, trainer.options)
     warn_of_interval(
         trainer.lr_scheduler,
@@ -137,7 +137,7 @@ def _plan_of(trainer: TrainerProtocol) -> Plan:
 def _state_of(
     trainer: TrainerProtocol, request: RunRequest, parts: Parts, store: CheckpointStore
 ) -> tuple[TrainState, Progress]:
-    """Return state and progress, with torch's optimizer, scheduler and order in agreement."""
+    """Return state and progress, and make torch's optimizer, scheduler and data order agree."""
     config, options, loader = trainer.config, trainer.options, trainer.train_dataloader
     nb_items = len(loader.dataset)  # type: ignore[arg-type]
     data = {**data_record(nb_items, config, options), "order": options.order}

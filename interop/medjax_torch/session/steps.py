@@ -1,4 +1,4 @@
-"""The compiled steps as a session runs them: on what user code has made of the component."""
+"""The compiled steps as a session runs them, with what user code has done to the component."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from medjax_torch.session.session import Session
 
 
 class WatchedStep(WrappedStep[TrainStep]):
-    """Trains with the hyperparameters of the host and keeps the state of the session current.
+    """Trains with the host's current hyperparameters and keeps the session's state current.
 
     Parameters
     ----------
     session : Session
-        Has the programs, and gets the state after each step.
+        Provides the programs and receives the state after each step.
     several : bool
         Whether the step trains on several batches in one call.
     """
@@ -32,7 +32,7 @@ class WatchedStep(WrappedStep[TrainStep]):
         """Run the step."""
         session = self._session
         state = session.before_step(state)
-        programs = session.programs  # others, if the component or its optimizer has changed
+        programs = session.programs  # new ones if the component or its optimizer has changed
         self._step = programs.several if self._several else programs.one
         state, stats = self._step(state, batch)
         session.has_run(state)
@@ -49,12 +49,12 @@ class ScheduledStep(WrappedStep[TrainStep]):
     scheduler : Scheduler
         The torch scheduler.
     state : TrainState
-        The state training begins with.
+        The state at the beginning of training.
     accumulation : int
-        Batches that make one update.
+        Number of batches per update.
     may_skip : bool
-        Whether batches may be left out. If so, each step is waited for to learn whether it made an
-        update, because the next rate depends on it.
+        Whether batches may be skipped. If so, the host waits for each step to learn whether it made
+        an update, because the next rate depends on it.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class ScheduledStep(WrappedStep[TrainStep]):
 
 
 class WatchedEvalStep(WrappedStep[CollectingEvalStep]):
-    """Evaluates what user code has made of the weights since the evaluation began.
+    """Evaluates the current weights, including changes by user code during the evaluation.
 
     Parameters
     ----------
     step : CollectingEvalStep
         The compiled step.
     session : Session
-        Has the newest state.
+        Provides the newest state.
     """
 
     def __init__(self, step: CollectingEvalStep, session: Session) -> None:
@@ -108,7 +108,7 @@ class WatchedEvalStep(WrappedStep[CollectingEvalStep]):
 
     def __call__(self, variables: Variables, batch: BatchData) -> tuple[Mean, BatchData | None]:
         """Run the step on the newest variables."""
-        del variables  # those that the evaluation began with
+        del variables  # the values at the beginning of the evaluation
         session = self._session
         state = session.caught_up(session.state)
         loss, outputs, written = self._step(state.variables, batch)

@@ -1,4 +1,4 @@
-"""What the parts of a Trainer need of it."""
+"""Protocols that say what the parts of a Trainer need from it."""
 
 from __future__ import annotations
 
@@ -18,46 +18,46 @@ from medjax_torch.utils import BatchData
 
 
 class TrainedParts(Protocol):
-    """Gives what a step is assembled from; see `medjax_torch.Trainer`."""
+    """The properties from which a training step is assembled; see `medjax_torch.Trainer`."""
 
     @property
     def config(self) -> TrainerConfig:
-        """How to train."""
+        """The training configuration."""
         ...
 
     @property
     def options(self) -> Options:
-        """What `config` has no field for."""
+        """The options for which `config` has no field."""
         ...
 
     @property
     def component(self) -> TrainableComponent:
-        """What is trained."""
+        """The component that is trained."""
         ...
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | optax.GradientTransformation:
-        """The component's own optimizer."""
+        """The component's optimizer."""
         ...
 
     @property
     def lr_scheduler(self) -> Any:
-        """The user's torch scheduler, None without one."""
+        """The user's torch scheduler, or None."""
         ...
 
     @property
     def schedule(self) -> Schedule:
-        """The learning rate where no torch optimizer holds it."""
+        """The schedule of the learning rate if no torch optimizer holds the rate."""
         ...
 
     @property
     def metrics_computer(self) -> Any:
-        """The user's metrics computer over batches of tensors, None without one."""
+        """The user's metrics computer for batches of tensors, or None."""
         ...
 
 
 class TrainerProtocol(TrainedParts, Protocol):
-    """Adds the data, the callbacks and the methods that a subclass may override."""
+    """The Trainer's data, callbacks and methods that a subclass may override."""
 
     @property
     def callback(self) -> object:
@@ -75,7 +75,7 @@ class TrainerProtocol(TrainedParts, Protocol):
         ...
 
     def prepare(self) -> BatchAdapter:
-        """Convert the component, unless it has been converted."""
+        """Convert the component if it has not been converted yet."""
         ...
 
     def make_forward_pass(

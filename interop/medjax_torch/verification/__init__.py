@@ -1,4 +1,4 @@
-"""JAX against torch itself: what is proved before a graph or a padding is relied on."""
+"""Comparison of JAX with torch, made before a graph or a padding is relied on."""
 
 from medjax_torch.verification.graph_verification import VerificationError as VerificationError
 from medjax_torch.verification.graph_verification import evaluator as evaluator

@@ -55,7 +55,7 @@ def diagnose(
 
     Parameters
     ----------
-    call, found, batch, graph
+    call, inventory, batch, graph
         As in `verification.verify`.
     expected : Outcome
         torch's outcome, from `reference`.

@@ -1,4 +1,4 @@
-"""A recorded graph, evaluated by torch: in its own types, or in float64 with chosen roundings."""
+"""Evaluates a recorded graph in torch: in its own dtypes, or in float64 with chosen roundings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from medjax_torch.verification.reference import FixedDraws, Outcome, outcome_of
 _EXACT = MOVES | CHOICES | {"abs", "neg", "sign", "zeros", "ones", "zeros_like", "ones_like"}
 
 Watch = Callable[[fx.Node, Any, Any], None]
-"""Gets every call of a graph: the node, its arguments and options, and what torch gave."""
+"""Called for each call in a graph, with the node, its arguments and options, and torch's result."""
 
 
 def outcome_in_torch(
@@ -40,20 +40,20 @@ def outcome_in_torch(
     Parameters
     ----------
     graph : Graph
-        What to evaluate.
+        The graph to evaluate.
     inventory : Inventory
         The component's content.
     batch : mapping of str to value
         A batch for which the graph is valid.
     wide : bool
-        Compute in float64 what the graph has in a shorter floating-point type.
+        Whether to compute in float64 what the graph has in a shorter floating-point type.
     roundings : mapping of dtype to float, optional
-        By which part of itself each floating-point input, and each result of arithmetic, is moved
-        up or down, by the type that it has in the graph. What is computed exactly is left alone.
+        By what share of itself each floating-point input and each result of arithmetic is moved
+        up or down, depending on its type in the graph. Exact results are not moved.
     seed : int
-        Decides which of them go up.
+        Determines which of them are moved up.
     watch : callable, optional
-        Sees every call.
+        Called for each call of the graph; see `Watch`.
     """
     runner = _Runner(graph, wide, roundings or {}, seed, watch)
     inputs = [value.detach() for value in graph.inputs(inventory.tensors, graph.tensors_of(batch))]
@@ -92,7 +92,7 @@ class _Runner(fx.Interpreter):
         return pytree.tree_unflatten(values, structure)
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return self._constants[target]  # as it was recorded: the component may have written to it
+        return self._constants[target]  # the recorded value: the component may have written to it
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if self._is_wide:
@@ -100,7 +100,7 @@ class _Runner(fx.Interpreter):
         return super().call_function(target, args, kwargs)
 
     def _settled(self, node: fx.Node, value: Any, traced: Any) -> Any:
-        """Return a result in the type that it is to have, and rounded as it is to be."""
+        """Return a result in the dtype and with the rounding that it should have."""
         if not isinstance(value, Tensor) or not is_inexact(traced):
             return value
         value = value.to(_widened(traced.dtype) if self._is_wide else traced.dtype)
@@ -118,7 +118,7 @@ def moved(value: Tensor, share: float, signs: np.random.Generator) -> Tensor:
 
 
 def is_inexact(value: Any) -> bool:
-    """Tell whether a value is a tensor of floating-point or complex numbers."""
+    """Return whether a value is a tensor of floating-point or complex numbers."""
     return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
 
 

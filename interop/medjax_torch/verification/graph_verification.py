@@ -1,4 +1,4 @@
-"""A graph in JAX is compared with torch itself before anything is trained with it."""
+"""Comparison of a graph in JAX with torch itself, before anything is trained with it."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from medjax_torch.verification.reference import Outcome, outcome_of, reference
 _TOLERANCES = {torch.bfloat16: 6e-2, torch.float16: 1e-2, torch.float32: 1e-3}
 """Largest relative difference by the coarsest dtype in a graph.
 
-Of the 16-bit types some sixteen roundings; of float32 some hundred times what deep models show and
-some hundredth of what errors do.
+About sixteen roundings for the 16-bit types. For float32, about a hundred times the difference that
+deep models show, and about a hundredth of the difference that errors cause.
 """
 
 _LISTED = 8
 _QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
-"""Halves compilation, which takes longer than the one run that follows it."""
+"""Halves the compilation time, which exceeds that of the single run that follows."""
 
 
 class VerificationError(ValueError):
-    """JAX computes something else than torch for a component."""
+    """Raised if the results of JAX differ from torch's for a component."""
 
 
 class Verified(NamedTuple):
-    """A comparison that went well.
+    """The result of a successful comparison.
 
     Attributes
     ----------
     relative : float
         The largest relative difference of a result.
     name : str
-        Which result that was.
+        Name of that result.
     results : int
-        How many results were compared.
+        Number of results compared.
     """
 
     relative: float
@@ -65,30 +65,31 @@ def verify(
 ) -> Verified:
     """Compare a graph in JAX with the component in torch on one batch.
 
-    Compared are the loss, forward's outputs, which parameters have a gradient and those gradients,
-    and all parameters and buffers afterwards. Nothing is random on either side: see `reference`.
+    The comparison covers the loss, forward's outputs, which parameters have a gradient, those
+    gradients, and all parameters and buffers afterwards. Random draws are fixed on both sides; see
+    `reference`.
 
     Parameters
     ----------
     call : Call
-        The component's forward, as `graph.trace` took it.
+        The component's forward, as passed to `graph.trace`.
     inventory : Inventory
-        The component's content. It is left as it was.
+        The component's content. It is left unchanged.
     batch : mapping of str to value
         A batch for which the graph is valid.
     graph : Graph
-        What will be trained or evaluated.
+        The graph that will be trained or evaluated.
     constants : mapping of str to array
-        The graph's constants as the step will get them.
+        The graph's constants, as the step will get them.
     evaluate : callable, optional
-        From `evaluator(graph)`, by who compares the graph more than once.
+        The result of `evaluator(graph)`, if the graph is compared more than once.
 
     Raises
     ------
     VerificationError
-        If a result differs by more than the coarsest type in the graph explains: neither by its
-        tolerance, nor by how far torch's own result moves with roundings. It names what is behind
-        it; see `diagnosis`.
+        If a difference is explained neither by the tolerance of the coarsest type in the graph,
+        nor by how much torch's own result changes with roundings. The message names the cause; see
+        `diagnosis`.
     """
     expected = reference(call, inventory, batch, train=graph.train, leave_out=graph.left_out)
     actual = _on_jax(inventory, batch, graph, constants, evaluate or evaluator(graph))
@@ -107,16 +108,16 @@ def verify(
 def _check_left_out(
     call: Call, inventory: Inventory, batch: Mapping[str, Any], tolerance: float
 ) -> None:
-    """Compare how a graph leaves out layers with forward's own branch, where all are left out.
+    """Compare a graph that leaves out all its droppable layers with forward's own branch for that.
 
     Raises
     ------
     TraceError
-        If the random numbers decide about more than those layers.
+        If random numbers decide about more than those layers.
     """
     own, chosen = (
         reference(call, inventory, batch, train=True, drops_layers=True, mark=mark)
-        for mark in (0.0, 1e-30)  # added where a layer was kept: nowhere here
+        for mark in (0.0, 1e-30)  # added where a layer was kept, so nowhere here
     )
     without = {name: chosen.gradients.pop(name) for name in {*chosen.gradients} - {*own.gradients}}
     listing = differences(chosen, own, ("the graph", "torch"))
@@ -131,7 +132,7 @@ def _check_left_out(
 
 
 def evaluator(graph: Graph) -> Callable[..., Any]:
-    """Return what runs a graph in JAX; it is compiled with the first run."""
+    """Return a function that runs a graph in JAX; it is compiled at its first call."""
 
     def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
         return run(graph.device.module, arguments, None, constants)
@@ -153,7 +154,7 @@ def _on_jax(
         jnp.array(narrow(name, to_numpy(value)))
         for name, value in zip(graph.device.inputs(named, named), values, strict=True)
     ]
-    # A faster, coarser product on an accelerator is a choice of the step, not an error.
+    # A faster, coarser matrix product on an accelerator is a choice of the step, not an error.
     with jax.default_matmul_precision("highest"):
         values = jax.device_get(evaluate(arguments, constants))
     return outcome_of(graph, inventory, [np.asarray(value) for value in values])

@@ -1,4 +1,4 @@
-"""Each operation of a graph in JAX and in torch, on the same arguments."""
+"""Compares each operation of a graph in JAX and in torch, on the same arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from medjax_torch.verification.rounding import AMPLIFIED, SAMPLES, roundings
 
 _TOLERANCES = {torch.bfloat16: 3e-2, torch.float16: 5e-3}
 _TOLERANCE = 1e-4
-"""Of one operation in float32, to which many roundings belong where it sums."""
+"""Tolerance for one operation in float32, which rounds many times if it sums."""
 
 _SKIPPED = frozenset(
     [
@@ -40,7 +40,7 @@ _SKIPPED = frozenset(
         "new_empty_strided",
     ]
 )
-"""What they give is undefined, or no array."""
+"""Operations whose result is undefined or not an array."""
 
 _LISTED = 3
 
@@ -50,23 +50,23 @@ _INT32 = 2**31 - 1
 def wrong_lowerings(
     graph: Graph, inventory: Inventory, batch: Mapping[str, Any], wanted: Collection[fx.Node]
 ) -> list[str]:
-    """Return what those operations say that give something else in JAX than in torch.
+    """Return messages about the operations whose results differ between JAX and torch.
 
     Parameters
     ----------
     graph : Graph
-        Evaluated in torch; every operation gets torch's own arguments in JAX too.
+        The graph, evaluated in torch; in JAX every operation gets torch's own arguments.
     inventory : Inventory
         The component's content.
     batch : mapping of str to value
         A batch for which the graph is valid.
     wanted : collection of fx.Node
-        Which of its nodes to compare.
+        The nodes to compare.
 
     Returns
     -------
     list of str
-        For each, sentences with operation and line, in the order of the graph; three at most.
+        Sentences on each such operation, with its line, in the order of the graph; at most three.
     """
     said: list[str] = []
 
@@ -82,7 +82,7 @@ def wrong_lowerings(
 
 
 class _BeyondError(Exception):
-    """An argument that the device cannot hold."""
+    """Raised for an argument that the device cannot hold."""
 
 
 def _compared(node: fx.Node, given: Any, result: Any) -> list[str]:
@@ -122,7 +122,7 @@ def _tolerance(value: Any) -> float:
 
 
 def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float:
-    """Return by how much the result moves with roundings of the arguments and of itself."""
+    """Return how much the result changes with roundings of the arguments and of itself."""
     signs = np.random.default_rng(0)
     traced = [value.dtype for value in pytree.tree_leaves(given) if is_inexact(value)]
     traced.append(result.dtype)
@@ -141,7 +141,7 @@ def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float
             value = pytree.tree_leaves(target(*args, **kwargs))[place]
         return to_numpy(moved(value, shares.get(result.dtype, 0.0) if share else 0.0, signs))
 
-    # Integers made of floats are compared as numbers: a conversion moves as little as its argument.
+    # Integers made from floats are compared as numbers: they change as little as the floats.
     wide_type = np.complex128 if result.is_complex() else np.float64
     try:
         with torch.no_grad():
@@ -149,7 +149,7 @@ def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float
             steps = [evaluate(True).astype(wide_type) - base for _ in range(SAMPLES)]
             found = [apart(ours + step, ours, 0.0) for step in steps]
     except Exception:
-        return 0.0  # torch has no such operation in float64, so nothing is excused
+        return 0.0  # torch has no such operation in float64, so no difference is excused
     largest = max(found)
     return largest if np.isfinite(largest) else 0.0
 
