@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 
 from medjax.component import ExpandedData, TrainableComponent
+from medjax.data.policy import nb_items_of
 
 __all__ = ["Dataset", "expand", "length_of", "origins_of"]
 
@@ -80,10 +81,7 @@ def length_of(data: Dataset) -> int:
             "list or a map-style dataset. Turn a stream into a list first"
         )
         raise ValueError(msg)
-    nb_items = len(data)
-    if nb_items == 0:
-        raise ValueError(f"the data, a {kind}, has no items; expected at least one")
-    return nb_items
+    return nb_items_of(data)
 
 
 def origins_of(data: Dataset, indices: Sequence[int]) -> list[int]:

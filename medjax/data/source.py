@@ -23,6 +23,7 @@ import numpy as np
 from medjax.component import Preprocess
 from medjax.data.dataset import Dataset, origins_of
 from medjax.data.order import item_rng
+from medjax.data.policy import check_cache, check_picklable
 
 __all__ = [
     "Cache",
@@ -181,12 +182,7 @@ class Cache:
     """
 
     def __init__(self, source: ExampleSource, examples: Examples) -> None:
-        if examples.is_random:
-            msg = (
-                "cache_preprocessed=True keeps the first result of preprocess, but this "
-                "preprocess draws from rng=; turn off the cache or remove the parameter"
-            )
-            raise ValueError(msg)
+        check_cache(is_random=examples.is_random)
         self._source = source
         self._kept: dict[int, Example] = {}
 
@@ -344,14 +340,5 @@ def _work(epoch: int, indices: list[int]) -> list[Example]:
 
 
 def _pickled(examples: Examples) -> bytes:
-    for name, value in (("dataset", examples.dataset), ("preprocess", examples.preprocess)):
-        try:
-            pickle.dumps(value)
-        except Exception as error:
-            msg = (
-                f"the {name} cannot be sent to worker processes ({type(error).__name__}: {error});"
-                " define it at the top level of a module, without open files, lambdas or locks, or "
-                "set dataloader_nb_workers=0"
-            )
-            raise ValueError(msg) from error
+    check_picklable({"dataset": examples.dataset, "preprocess": examples.preprocess})
     return pickle.dumps(examples)

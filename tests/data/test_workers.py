@@ -107,9 +107,11 @@ def test_a_worker_that_dies_or_hangs_is_an_error_and_leaves_no_process(preproces
 
 
 def test_what_cannot_be_pickled_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"the preprocess cannot be sent to worker processes"):
+    with pytest.raises(ValueError, match=r"the preprocess, a function, cannot be sent"):
         loader_of(lambda item: item)
-    with pytest.raises(ValueError, match=r"the dataset cannot be sent .* define it at the top"):
+    with pytest.raises(
+        ValueError, match=r"the dataset, a list, cannot be sent .* define it at the top"
+    ):
         get_dataloader(
             [lambda: 0],
             mlp(preprocess=as_it_is),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset
 
 from medjax.data.dataset import length_of
+from medjax.data.policy import check_cache, check_picklable, nb_items_of
 from medjax.data.source import Examples
 
 Collate = Callable[[Sequence[Any]], Any]
@@ -63,19 +63,7 @@ class Work:
         for name, function in (("preprocess", self.examples.preprocess), ("collate", self.collate)):
             owner = getattr(function, "__self__", None)
             parts |= {"component": owner} if owner is not None else {f"function {name}": function}
-        for name, part in parts.items():
-            try:
-                # Discarded rather than kept in memory, as a component may hold a large model.
-                with open(os.devnull, "wb") as sink:
-                    pickle.dump(part, sink)
-            except Exception as error:
-                kind = type(part).__name__
-                msg = (
-                    f"the {name}, a {kind}, cannot be sent to worker processes "
-                    f"({type(error).__name__}: {error}); define it at the top level of a module, "
-                    "without open files, lambdas or locks, or set dataloader_nb_workers=0"
-                )
-                raise ValueError(msg) from error
+        check_picklable(parts)
 
 
 def _unpack(pickled: bytes) -> Work:
@@ -113,12 +101,7 @@ class ItemDataset(Dataset[Any]):
     """
 
     def __init__(self, work: Work, position: Position, *, cache: bool = False) -> None:
-        if cache and work.examples.is_random:
-            msg = (
-                "cache_preprocessed=True keeps the first result of preprocess, but this preprocess "
-                "draws from rng=; set cache_preprocessed=False or remove the parameter"
-            )
-            raise ValueError(msg)
+        check_cache(is_random=cache and work.examples.is_random)
         self._nb_items = length_of(work.examples.dataset)
         self.work = work
         self.position = position
@@ -248,15 +231,13 @@ def stream_length(data: Any) -> int:
     ValueError
         If it has no length or no items.
     """
-    kind = type(data).__name__
     try:
-        nb_items = len(data)
+        len(data)
     except (TypeError, NotImplementedError) as error:
         msg = (
-            f"the data is a {kind}, a stream without a length; expected one with __len__, since "
-            "epochs, schedules and resuming count batches. Add a __len__ or pass list(data)"
+            f"the data is a {type(data).__name__}, a stream without a length; expected one with "
+            "__len__, since epochs, schedules and resuming count batches. Add a __len__ or pass "
+            "list(data)"
         )
         raise ValueError(msg) from error
-    if nb_items == 0:
-        raise ValueError(f"the data, a {kind}, has no items; expected at least one")
-    return nb_items
+    return nb_items_of(data)

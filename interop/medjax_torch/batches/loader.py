@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from medjax.data.order import epoch_order
+from medjax.data.policy import check_worker_caches
 from medjax.data.source import Examples, isolate_worker
 from medjax_torch.batches.items import (
     ItemDataset,
@@ -119,13 +120,7 @@ def _check(nb_workers: int, order: str, length_window: int, cache_preprocessed: 
             f"order='medkit' conflicts with length_window={length_window}, which changes the order"
         )
         raise ValueError(f"{msg}; set length_window=0, or order='uniform'")
-    if cache_preprocessed and nb_workers:
-        msg = (
-            f"cache_preprocessed=True conflicts with dataloader_nb_workers={nb_workers}, as each "
-            "worker would fill its own cache; set cache_preprocessed=False or "
-            "dataloader_nb_workers=0"
-        )
-        raise ValueError(msg)
+    check_worker_caches(caches=cache_preprocessed, nb_workers=nb_workers)
 
 
 def _check_stream(nb_workers: int, cache_preprocessed: bool) -> None:

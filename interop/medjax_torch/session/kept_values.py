@@ -14,7 +14,7 @@ import jax
 
 from medjax.callbacks import CallbackList, TrainerCallback
 from medjax_torch.component_state.locations import MISSING, Entry, Location
-from medjax_torch.component_state.watch import outer_places
+from medjax_torch.component_state.watch import Place, outer_places
 from medjax_torch.conversion import ConvertedComponent
 
 logger = logging.getLogger("medjax")
@@ -44,13 +44,13 @@ class KeptValues(TrainerCallback):
         """Remember the current values, then set those of the run that is resumed."""
         del config
         self._set.clear()
-        slots = self._slots()
-        self._began = {path: slot.get() for path, slot in slots.items()}
+        locations = self._locations()
+        self._began = {path: location.get() for path, location in locations.items()}
         for path, (before, after) in self._saved.items():
-            if path not in slots:
+            if path not in locations:
                 _say(f"{path} was {_decoded(after)!r}, and the component has no such value now")
             elif _encoded(self._began[path]) == before:
-                self._set.append((slots[path], _decoded(after)))
+                self._set.append((locations[path], _decoded(after)))
             elif _encoded(self._began[path]) != after:
                 _say(
                     f"{path} was {_decoded(before)!r} when training began and {_decoded(after)!r} "
@@ -73,8 +73,8 @@ class KeptValues(TrainerCallback):
         self._is_within_epoch = False
 
     def _set_values(self) -> None:
-        for slot, value in self._set:
-            slot.set(value)
+        for location, value in self._set:
+            location.set(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the first and the latest value, by path, of changed values that forward reads."""
@@ -83,8 +83,8 @@ class KeptValues(TrainerCallback):
         counted = {path for graph in graphs for path in graph.counters}
         outer = {place.path for place in self._outer()}
         changed = {}
-        for path, slot in self._slots().items():
-            before, now = self._began.get(path, MISSING), slot.get()
+        for path, location in self._locations().items():
+            before, now = self._began.get(path, MISSING), location.get()
             is_read = path in outer or any(path == r or path.startswith(f"{r}.") for r in read)
             if not is_read or path in counted or not _is_plain(before) or not _is_plain(now):
                 continue
@@ -96,18 +96,18 @@ class KeptValues(TrainerCallback):
         """Store what `state_dict` returned; the values are set when training begins."""
         self._saved = state
 
-    def _outer(self) -> Iterable[Any]:
+    def _outer(self) -> Iterable[Place]:
         functions = [self._converted.component.forward]
         return outer_places(functions, self._converted.inventory.content)
 
-    def _slots(self) -> dict[str, Location]:
+    def _locations(self) -> dict[str, Location]:
         """Return the locations of the component's plain values, and of globals that it may read."""
         found: dict[str, Location] = {}
         for path, holder in self._converted.inventory.content.objects:
             _add(found, f"{path}." if path else "", getattr(holder, "__dict__", {}), depth=0)
         for place in self._outer():
-            if _is_plain(place.slot.get()):
-                found.setdefault(place.path, place.slot)
+            if _is_plain(place.location.get()):
+                found.setdefault(place.path, place.location)
         return found
 
 
