@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from trained import DATA, Accuracy, Tagger, make, same, sentences, weights
+from trained import DATA, Accuracy, Classifier, Tagger, make, same, sentences, weights
 
+import medjax
 from medjax_torch import Options
 from medjax_torch.callbacks import StopTraining
 
@@ -94,3 +95,25 @@ def test_a_stop_within_a_group_completes_its_update(tmp_path):
         trainer.train()
         components.append(weights(trainer.component))
     assert same(*components)
+
+
+def test_a_plateau_schedule_of_medjax_is_that_of_torch(tmp_path):
+    schedules = {
+        "medjax": medjax.reduce_on_plateau(factor=0.5, patience=1, threshold=1e9),
+        "torch": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=1, threshold=1e9
+        ),
+    }
+    trained = {}
+    for name, schedule in schedules.items():
+        component = Classifier(optimizer=torch.optim.SGD)
+        make(
+            tmp_path / name,
+            component,
+            nb_training_epochs=6,
+            learning_rate=0.1,
+            lr_scheduler_builder=schedule,
+        ).train()
+        trained[name] = weights(component)
+    for name, weight in trained["torch"].items():
+        assert (trained["medjax"][name] - weight).abs().max() < 1e-6, name

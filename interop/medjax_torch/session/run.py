@@ -142,7 +142,8 @@ class TrainerPhases:
         link = self._session.link
         if link is not None:
             state = link.sync(state)
-            schedule_state = {"learning_rate": link.learning_rate}
+            if not self._run.request.schedule.needs_metric:
+                schedule_state = {"learning_rate": link.learning_rate}
         return state, schedule_state
 
     def save(
