@@ -261,6 +261,22 @@ def test_a_resumed_run_goes_on_with_the_values_that_callbacks_set(tmp_path, call
     assert last.component.settings == whole.component.settings
 
 
+def halve_each_epoch(component, trainer):
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        component.alpha *= 0.5
+
+    return {"on_epoch_end": on_epoch_end}
+
+
+def test_a_resumed_run_continues_with_a_class_default_that_a_callback_set(tmp_path):
+    callbacks, parts = halve_each_epoch, tmp_path / "parts"
+    complete, _ = train(medjax_torch, tmp_path / "all", ByClass(), callbacks, nb_training_epochs=4)
+    train(medjax_torch, parts, ByClass(), callbacks, nb_training_epochs=2)
+    last = resumed(parts, ByClass(), callbacks, nb_training_epochs=4)
+    assert last.component.alpha == complete.component.alpha
+    assert same(weights(last.component), weights(complete.component))
+
+
 def test_a_value_that_its_user_has_changed_is_kept_and_said(tmp_path, caplog):
     train(medjax_torch, tmp_path, Annealed(), shrink_each_epoch, nb_training_epochs=2)
     component = Annealed()

@@ -24,6 +24,7 @@ from medjax_torch.graph.listed_rows import marking
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
 from medjax_torch.lowerings import counted, custom_ops, decompositions
 from medjax_torch.optimizers.rule import TOUCH
+from medjax_torch.verification import check_left_out
 
 logger = logging.getLogger("medjax")
 
@@ -259,6 +260,8 @@ class GraphCache:
 
         graph = record()
         self.seconds += graph.seconds
+        if graph.droppable:
+            check_left_out(call, self.inventory, batch)
         if check is not None:
             check(graph)
         self._refuse_counters(influential(graph, record, self._idle[train]))

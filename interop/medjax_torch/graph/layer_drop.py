@@ -47,7 +47,7 @@ class _Question:
     line : str
         The line of the comparison.
     is_settled : bool
-        Whether the layer that it controls has run.
+        Whether the layer that it controls has run, or the result is always the same.
     """
 
     def __init__(self, value: Tensor, *, kept: bool) -> None:
@@ -106,8 +106,13 @@ class LayerDrop(TorchFunctionMode):
         return result
 
     def _compared(self, func: Any, bound: Any, result: Tensor) -> None:
-        if isinstance(bound, int | float):
-            self._questions.append(_Question(result, kept=_COMPARISONS[func](_ALMOST_1, bound)))
+        if not isinstance(bound, int | float):
+            return
+        compare = _COMPARISONS[func]
+        question = _Question(result, kept=compare(_ALMOST_1, bound))
+        # With a probability of 0 or 1 there is no choice.
+        question.is_settled = compare(0.0, bound) == question.kept
+        self._questions.append(question)
 
     def _answered(self, question: _Question) -> bool:
         if self._pending is not None and self._pending is not question:

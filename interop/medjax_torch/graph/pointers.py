@@ -30,6 +30,9 @@ class _IntegerType(type):
     def __subclasscheck__(cls, subclass: type) -> bool:
         return issubclass(subclass, builtins.int)
 
+    def __getattr__(cls, name: str) -> Any:
+        return getattr(builtins.int, name)
+
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and isinstance(args[0], Tensor) and not args[0].is_floating_point():
             return args[0].item()  # a reader returns a number that knows its tensor

@@ -22,7 +22,6 @@ from medjax_torch.graph.replacing import replaced
 
 FUNCTION = "_compute_mask_indices"
 
-_originals: dict[str, Callable[..., Any]] = {}
 _running: list[str] = []
 
 
@@ -61,7 +60,9 @@ def mask_indices(
     Tensor
         Bool, ``shape``; True where the input is masked.
     """
-    function = _originals.get(module) or getattr(sys.modules[module], FUNCTION)
+    function = getattr(sys.modules[module], FUNCTION)
+    if isinstance(function, _Operator):
+        function = function.original
     before = np.random.get_state()
     np.random.seed(seed.cpu().numpy().astype(np.uint32))
     _running.append(module)
@@ -100,17 +101,26 @@ def drawn_as_an_operator() -> Iterator[None]:
     with ExitStack() as stack:
         for name in names:
             module = sys.modules[name]
-            if not isinstance(getattr(module, FUNCTION), _Operator):
-                _originals[name] = getattr(module, FUNCTION)
-            stack.enter_context(replaced(module, FUNCTION, _Operator(name)))
+            function = getattr(module, FUNCTION)
+            if not isinstance(function, _Operator):
+                stack.enter_context(replaced(module, FUNCTION, _Operator(name, function)))
         yield
 
 
 class _Operator:
-    """Replaces the function of a module."""
+    """Replaces the function of a module.
 
-    def __init__(self, module: str) -> None:
+    Parameters
+    ----------
+    module : str
+        Name of the module.
+    original : callable
+        Its function.
+    """
+
+    def __init__(self, module: str, original: Callable[..., Any]) -> None:
         self._module = module
+        self.original = original
 
     def __call__(
         self,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -141,9 +143,9 @@ def _on_values(
     # All recordings draw the same, so that they can be compared.
     drawing = torch.get_rng_state()
 
-    def again(answer: Answer | None) -> Recording | Exception:
+    def again(answer: Answer | None, *, follows_int: bool = False) -> Recording | Exception:
         torch.set_rng_state(drawing)
-        return _attempt(lambda: _record_values(joint, rules, answer))
+        return _attempt(lambda: _record_values(joint, rules, answer, follows_int=follows_int))
 
     recording = again(None)
     host_random.refuse(drawn(), joint.eager)
@@ -155,7 +157,17 @@ def _on_values(
             f"{cause(recording)}. Write this part with torch operations on tensors whose shapes do "
             "not depend on values, or do it in collate or prepare_batch."
         ) from recording
-    settled = settle(joint, recording, again, changing)
+    try:
+        settled = settle(joint, recording, again, changing)
+    except TraceError:
+        # Not from the beginning: a stand-in for `int` is no dtype.
+        following = functools.partial(again, follows_int=True)
+        if not any(read.what == "__int__" for read in recording.reads):
+            raise
+        recording = following(None)
+        if isinstance(recording, Exception):
+            raise
+        settled = settle(joint, recording, following, changing)
     # Assembled immediately: the joint function keeps the structure of its latest run only.
     graph = assemble(joint, settled, time.perf_counter() - start)
     exact = str(reason) if isinstance(reason, ExactShapesError) else ""
@@ -219,10 +231,12 @@ def _sized(
     return Recording(recorded, sources)
 
 
-def _record_values(joint: Joint, rules: Rules, answer: Answer | None) -> Recording:
+def _record_values(
+    joint: Joint, rules: Rules, answer: Answer | None, *, follows_int: bool
+) -> Recording:
     inputs = joint.arguments()
     reader = Reader(len(joint.trained) + len(joint.frozen), answer)
-    numbers = following_int(joint.inventory.content)
+    numbers = following_int(joint.inventory.content) if follows_int else nullcontext()
     with reader, numbers, following_math(), tracing({**rules.replacements, **PASSED_ON}):
         first = record(joint.forward, inputs, "real", rules)
         check_constants(first, train=joint.train)

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 from medjax.callbacks import CallbackList, TrainerCallback
-from medjax_torch.component_state.locations import MISSING, Entry, Location
+from medjax_torch.component_state.locations import MISSING, Entry, Inherited, Location
+from medjax_torch.component_state.walk import is_of_library
 from medjax_torch.component_state.watch import Place, outer_places
 from medjax_torch.conversion import ConvertedComponent
 
@@ -84,12 +85,12 @@ class KeptValues(TrainerCallback):
         outer = {place.path for place in self._outer()}
         changed = {}
         for path, location in self._locations().items():
-            before, now = self._began.get(path, MISSING), location.get()
+            before, latest = self._began.get(path, MISSING), location.get()
             is_read = path in outer or any(path == r or path.startswith(f"{r}.") for r in read)
-            if not is_read or path in counted or not _is_plain(before) or not _is_plain(now):
+            if not is_read or path in counted or not _is_plain(before) or not _is_plain(latest):
                 continue
-            if _encoded(before) != _encoded(now):
-                changed[path] = [_encoded(before), _encoded(now)]
+            if _encoded(before) != _encoded(latest):
+                changed[path] = [_encoded(before), _encoded(latest)]
         return changed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,13 +103,15 @@ class KeptValues(TrainerCallback):
 
     def _locations(self) -> dict[str, Location]:
         """Return the locations of the component's plain values, and of globals that it may read."""
-        found: dict[str, Location] = {}
+        locations: dict[str, Location] = {}
         for path, holder in self._converted.inventory.content.objects:
-            _add(found, f"{path}." if path else "", getattr(holder, "__dict__", {}), depth=0)
+            prefix = f"{path}." if path else ""
+            _add(locations, prefix, getattr(holder, "__dict__", {}), depth=0)
+            _add_defaults(locations, prefix, holder)
         for place in self._outer():
             if _is_plain(place.location.get()):
-                found.setdefault(place.path, place.location)
-        return found
+                locations.setdefault(place.path, place.location)
+        return locations
 
 
 def with_kept_values(callbacks: CallbackList, converted: ConvertedComponent) -> CallbackList:
@@ -120,14 +123,26 @@ _DEEPEST = 4
 """Number of nested dicts that are searched."""
 
 
-def _add(found: dict[str, Location], prefix: str, held: dict[Any, Any], *, depth: int) -> None:
-    for key, value in list(dict.items(held)):
+def _add(
+    locations: dict[str, Location], prefix: str, entries: dict[Any, Any], *, depth: int
+) -> None:
+    for key, value in list(dict.items(entries)):
         if not isinstance(key, str) or key == "training" or key.startswith("__"):
             continue  # every call of forward sets the mode
         if _is_plain(value):
-            found.setdefault(prefix + key, Entry(held, key))
+            locations.setdefault(prefix + key, Entry(entries, key))
         elif isinstance(value, dict) and depth < _DEEPEST and not key.startswith("_"):
-            _add(found, f"{prefix}{key}.", value, depth=depth + 1)
+            _add(locations, f"{prefix}{key}.", value, depth=depth + 1)
+
+
+def _add_defaults(locations: dict[str, Location], prefix: str, holder: Any) -> None:
+    """Add the plain values that an object has from its class."""
+    if not hasattr(holder, "__dict__"):
+        return
+    for kind in type(holder).__mro__:
+        for name, value in () if is_of_library(kind.__module__) else list(vars(kind).items()):
+            if _is_plain(value) and not name.startswith("__"):
+                locations.setdefault(prefix + name, Inherited(holder, name))
 
 
 def _is_plain(value: Any) -> bool:

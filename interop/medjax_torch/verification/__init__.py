@@ -3,3 +3,4 @@
 from medjax_torch.verification.graph_verification import VerificationError as VerificationError
 from medjax_torch.verification.graph_verification import evaluator as evaluator
 from medjax_torch.verification.graph_verification import verify as verify
+from medjax_torch.verification.layer_drop_check import check_left_out as check_left_out

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from medjax.data.ladder import narrow
 from medjax_torch.component_state import Inventory, to_numpy
-from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.joint import Call
 from medjax_torch.lowerings.interpreter import run
@@ -100,35 +99,7 @@ def verify(
         finding = diagnose(call, inventory, batch, graph, expected, wrong, tolerance)
         if finding is not None:
             raise VerificationError(_message(finding, len(listing), graph.train))
-    if graph.droppable:
-        _check_left_out(call, inventory, batch, tolerance)
     return Verified(listing[0].relative, listing[0].name, len(listing))
-
-
-def _check_left_out(
-    call: Call, inventory: Inventory, batch: Mapping[str, Any], tolerance: float
-) -> None:
-    """Compare a graph that leaves out all its droppable layers with forward's own branch for that.
-
-    Raises
-    ------
-    TraceError
-        If random numbers decide about more than those layers.
-    """
-    own, chosen = (
-        reference(call, inventory, batch, train=True, drops_layers=True, mark=mark)
-        for mark in (0.0, 1e-30)  # added where a layer was kept, so nowhere here
-    )
-    without = {name: chosen.gradients.pop(name) for name in {*chosen.gradients} - {*own.gradients}}
-    listing = differences(chosen, own, ("the graph", "torch"))
-    wrong = [str(one) for one in listing if one.relative > tolerance]
-    wrong += [f"gradient of {name}" for name, gradient in without.items() if gradient.any()]
-    if wrong:
-        raise TraceError(
-            "forward decides by random numbers, and by more than which layers of a ModuleList are "
-            f"left out: {'; '.join(wrong[:_LISTED])}. A graph would decide alike at every step. "
-            "Use torch.where with both results, or switch it off (layerdrop=0)."
-        )
 
 
 def evaluator(graph: Graph) -> Callable[..., Any]:

@@ -38,6 +38,16 @@ class Contrasted(Classifier):
         return BatchData(logits=logits), loss
 
 
+class WithTypes(Contrasted):
+    """`int` as a dtype, as a base of names and in a check, beside the pointer."""
+
+    @torch.no_grad()
+    def enqueue(self, keys):
+        assert isinstance(len(keys), int)
+        assert int.from_bytes(b"\x01", "big") == int("1")
+        super().enqueue(keys * torch.ones(1, dtype=torch.long))
+
+
 class ByItem(Contrasted):
     """The pointer read and kept in other words, rows first."""
 
@@ -50,7 +60,7 @@ class ByItem(Contrasted):
         self.model.queue_ptr.fill_(end % int(self.model.queue.shape[1]))
 
 
-@pytest.mark.parametrize("component", [Contrasted, ByItem])
+@pytest.mark.parametrize("component", [Contrasted, WithTypes, ByItem])
 def test_a_queue_is_that_of_torch(tmp_path, component, recwarn):
     fields = {"batch_size": 8, "nb_training_epochs": 3}
     data = DATA[:40]

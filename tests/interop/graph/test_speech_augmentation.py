@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from trained import Classifier, make, same, weights
 
-from medjax_torch import BatchData
+from medjax_torch import BatchData, Options
 from medjax_torch.graph import TraceError
 
 LAYERS = 4
@@ -109,6 +109,35 @@ def test_layers_are_left_out_alike_in_runs_of_one_seed(tmp_path):
     assert same(*map(weights, components))
 
 
+class Unguarded(Layers):
+    """Draws without asking first whether any layer may be left out."""
+
+    def forward(self, x, drawn=None):
+        """Return logits and what was drawn."""
+        numbers = [torch.rand([]) for _ in self.layers]
+        for number, layer in zip(numbers, self.layers, strict=True):
+            if number < self.layerdrop:
+                continue
+            x = layer(x)
+        return self.head(x), numbers
+
+
+@pytest.mark.parametrize(("layerdrop", "nb_changed"), [(0.0, LAYERS), (1.0, 0)])
+def test_without_a_choice_no_layer_is_droppable(tmp_path, layerdrop, nb_changed):
+    component = Dropping(Unguarded, layerdrop)
+    before = weights(component)
+    trainer = make(tmp_path, component, batch_size=LAYERS, nb_training_epochs=1)
+    trainer.train()
+    assert not any(graph.droppable for graph in trainer.prepare().converted.variants.graphs)
+    after = weights(component)
+    changed = [
+        n
+        for n in range(LAYERS)
+        if not torch.equal(before[f"layers.{n}.0.weight"], after[f"layers.{n}.0.weight"])
+    ]
+    assert len(changed) == nb_changed
+
+
 class DecidesMore(Layers):
     """A random number that decides about a factor beside the layer."""
 
@@ -137,10 +166,12 @@ class DropsNormalisation(Layers):
         self.layers = nn.ModuleList(nn.BatchNorm1d(6) for _ in range(LAYERS))
 
 
+@pytest.mark.parametrize("verify", [True, False])
 @pytest.mark.parametrize("layers", [DecidesMore, DecidesElse, DropsNormalisation])
-def test_what_else_a_random_number_decides_is_refused_by_name(tmp_path, layers):
+def test_what_else_a_random_number_decides_is_refused_by_name(tmp_path, layers, verify):
+    options = Options(verify=verify)
     with pytest.raises(TraceError, match=r"decides by (a )?random number") as error:
-        make(tmp_path, Dropping(layers), batch_size=LAYERS).train()
+        make(tmp_path, Dropping(layers), batch_size=LAYERS, options=options).train()
     assert "layerdrop=0" in str(error.value)
 
 
