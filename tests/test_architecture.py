@@ -190,7 +190,10 @@ def test_no_module_reads_the_environment_when_it_is_imported(path):
     assert not names & {"environ", "getenv"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+OTHERS = [p for d in ("benchmarks", "examples", "tests") for p in (REPOSITORY / d).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", [*FILES, *sorted(OTHERS)], ids=lambda path: path.name)
 def test_no_call_packs_its_arguments_to_please_the_formatter(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     packed = [

@@ -50,7 +50,10 @@ def _medjax(work: Work, clock: Clock, tagger: Any, config: Any, options: Any) ->
             clock.epoch(metrics["eval"])
 
     result = medjax.train(
-        *(tagger.component, config, work.train, work.test),
+        tagger.component,
+        config,
+        work.train,
+        work.test,
         metrics_computer=medjax.SpanMetrics(tagger.tags),
         options=options,
         callback=Epochs(),

@@ -117,3 +117,20 @@ def test_a_plateau_schedule_of_medjax_is_that_of_torch(tmp_path):
         trained[name] = weights(component)
     for name, weight in trained["torch"].items():
         assert (trained["medjax"][name] - weight).abs().max() < 1e-6, name
+
+
+def test_a_plateau_schedule_resumes_bit_for_bit(tmp_path):
+    def trained(folder, epochs, resume=None):
+        component = Classifier(optimizer=torch.optim.SGD)
+        make(
+            folder,
+            component,
+            nb_training_epochs=epochs,
+            learning_rate=0.1,
+            lr_scheduler_builder=medjax.reduce_on_plateau(factor=0.5, patience=1, threshold=1e9),
+        ).train(resume=resume)
+        return weights(component)
+
+    complete = trained(tmp_path / "complete", 6)
+    trained(tmp_path / "parts", 3)
+    assert same(trained(tmp_path / "parts", 6, resume="auto"), complete)

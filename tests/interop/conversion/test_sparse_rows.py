@@ -184,7 +184,8 @@ def test_tables_of_float16_are_refused(tmp_path):
 def test_tables_of_bfloat16_are_stepped_as_in_torch(tmp_path):
     ours = Halved(torch.bfloat16)
     make(
-        *(tmp_path / "ours", ours),
+        tmp_path / "ours",
+        ours,
         train=ITEMS,
         evaluated=ITEMS[:8],
         batch_size=4,
