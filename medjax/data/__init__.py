@@ -1,7 +1,8 @@
 """From a dataset to batches on the device: order, preprocessing, lengths, prefetching."""
 
+from medjax.data.batches import Batch, Batches
 from medjax.data.dataset import Dataset, expand, length_of
-from medjax.data.loader import Batch, Batches, DataLoader, get_dataloader
+from medjax.data.loader import DataLoader, get_dataloader
 from medjax.data.order import epoch_order, item_rng
 from medjax.data.source import ItemError, WorkerError
 

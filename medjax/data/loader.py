@@ -7,7 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Generator, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import Collate, TrainableComponent
 from medjax.config import Options, TrainerConfig
+from medjax.data.batches import Batch
 from medjax.data.dataset import Dataset, expand, origins_of
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.data.order import batches_by_length, epoch_order
@@ -31,55 +32,12 @@ from medjax.data.source import (
     Workers,
 )
 
-__all__ = ["Batch", "Batches", "DataLoader", "get_dataloader", "ladder_of"]
+__all__ = ["DataLoader", "get_dataloader", "ladder_of"]
 
 logger = logging.getLogger("medjax")
 
 _RAGGED = 4
 """Number of distinct lengths after which a warning names a column that is not padded."""
-
-
-class Batch(NamedTuple):
-    """A batch on its way through the loop.
-
-    Attributes
-    ----------
-    device : BatchData
-        Array columns and ``row_mask``, padded and laid out over the mesh.
-    host : mapping
-        What `collate` returned: a BatchData, or whatever mapping another source of batches makes.
-    indices : numpy.ndarray
-        Positions of its items in the dataset, shape (rows,), int64.
-    rows : numpy.ndarray or None
-        The rows of the batch that `host` holds if each process reads a part; None for all.
-
-    Examples
-    --------
-    >>> host = BatchData(x=np.array([1.0, 2.0]))
-    >>> Batch(device=host, host=host, indices=np.array([3, 1])).rows is None
-    True
-    """
-
-    device: BatchData
-    host: Any
-    indices: np.ndarray
-    rows: np.ndarray | None = None
-
-
-class Batches(Protocol):
-    """What the loop needs of a loader; `DataLoader` is one."""
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        ...
-
-    def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
-        """Yield the batches of an epoch, beginning with number `start`."""
-        ...
-
-    def indices(self, epoch: int, batch: int) -> list[int]:
-        """Return the positions in the dataset of the items of one batch."""
-        ...
 
 
 class DataLoader:

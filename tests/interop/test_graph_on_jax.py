@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from medjax_torch.component_state import find
-from medjax_torch.conversion.graph_cache import tracing_rules
+from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.graph import columns
 from medjax_torch.lowerings.interpreter import missing_operators, run
 

@@ -32,7 +32,6 @@ from medjax_torch.conversion.component import (
     ConvertedComponent,
     GraphKey,
     dtypes_of,
-    loss_weight,
 )
 from medjax_torch.conversion.cost import ConversionCost
 from medjax_torch.conversion.graph_cache import Check
@@ -43,6 +42,7 @@ from medjax_torch.conversion.host_evaluation import (
     reason_of,
     rebuilt_outputs,
 )
+from medjax_torch.conversion.losses import loss_weight
 from medjax_torch.graph import (
     Bounds,
     Graph,

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from torch import Tensor
 
 import medjax
 from medjax.batch import BatchData
@@ -23,7 +22,9 @@ from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import Inventory, find, read, to_numpy, write_back
 from medjax_torch.conversion.forward_call import ForwardCall
-from medjax_torch.conversion.graph_cache import Check, GraphCache, tracing_rules
+from medjax_torch.conversion.graph_cache import Check, GraphCache
+from medjax_torch.conversion.losses import unless_broken
+from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
 from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Joint
@@ -321,7 +322,7 @@ class ConvertedComponent:
         if found.sizes:
             outputs[SIZES] = jnp.stack(list(found.sizes))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
-        loss, weight = _unless_broken(self.graph(number), found, weight)
+        loss, weight = unless_broken(self.graph(number), found, weight)
         return outputs, Mean(loss * weight, weight), collections, found.gradients
 
     def checked(
@@ -390,30 +391,6 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
             "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
             "or give it smaller values."
         ) from error
-
-
-def _unless_broken(graph: Graph, found: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return loss and weight of a batch: NaN with a positive weight if a condition does not hold.
-
-    A loss that is not finite ends training before the batch has any effect.
-    """
-    if not graph.conditions:
-        return found.loss, weight
-    pairs = zip(graph.conditions, found.checked, strict=True)
-    holds = jnp.stack([value.reshape(()) == one.expected for one, value in pairs]).all()
-    return jnp.where(holds, found.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
-
-
-def loss_weight(batch: Mapping[str, Any]) -> float:
-    """Return the weight of a batch's mean loss: the number of labels that count, or of rows.
-
-    Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
-    """
-    labels = batch.get("labels")
-    if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
-        return float((labels != -100).sum())
-    tensors = [v for v in batch.values() if isinstance(v, Tensor) and v.ndim]
-    return float(len(tensors[0])) if tensors else 1.0
 
 
 def dtypes_of(graph: Graph) -> dict[str, torch.dtype]:

@@ -7,9 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn import functional as F
 
-from medjax.models.attention import AttentionImplementation
 from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.watch import TensorWatch, outer_places
 from medjax_torch.conversion.column_reads import ColumnReads
@@ -20,10 +18,7 @@ from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Call
-from medjax_torch.graph.listed_rows import marking
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
-from medjax_torch.lowerings import counted, custom_ops, decompositions
-from medjax_torch.optimizers.rule import TOUCH
 from medjax_torch.verification import check_left_out
 
 logger = logging.getLogger("medjax")
@@ -33,33 +28,6 @@ _OFTEN = 8
 
 Check = Callable[[Graph], None]
 """Raises an error if a graph does not compute what torch computes."""
-
-
-def tracing_rules(
-    attention_implementation: AttentionImplementation = "xla", *, marks_rows: bool = False
-) -> Rules:
-    """Return the tracer's rules, so that it records only operations that have a lowering.
-
-    Parameters
-    ----------
-    attention_implementation : {"xla", "cudnn"}
-        See `Options`.
-    marks_rows : bool
-        Whether dense gradients mark the rows that a sparse gradient would list; see `listed_rows`.
-    """
-    attend = {F.scaled_dot_product_attention: custom_ops.scaled_dot_product_attention}
-    return Rules(
-        replacements={
-            F.ctc_loss: custom_ops.ctc_loss,
-            torch.ctc_loss: custom_ops.ctc_loss,
-            **(attend if attention_implementation == "cudnn" else {}),
-            **(marking(TOUCH) if marks_rows else {}),
-        },
-        mark=TOUCH,
-        before_autograd=decompositions.before_autograd(),
-        after_autograd=decompositions.after_autograd(),
-        accept=counted.accept,
-    )
 
 
 class _Kept(NamedTuple):

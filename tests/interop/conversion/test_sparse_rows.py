@@ -9,7 +9,7 @@ from trained import Classifier, make
 
 from medjax_torch import BatchData, Options
 from medjax_torch.component_state import find, to_numpy
-from medjax_torch.conversion.graph_cache import tracing_rules
+from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.graph import trace
 from medjax_torch.lowerings import run
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch_graphs import QUICKLY
 
 from medjax_torch.component_state import find, to_numpy
-from medjax_torch.conversion.graph_cache import GraphCache, tracing_rules
+from medjax_torch.conversion.graph_cache import GraphCache
+from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.graph import TraceError, bounds, check_ranges, columns
 from medjax_torch.lowerings import run
 from medjax_torch.verification.reference import reference

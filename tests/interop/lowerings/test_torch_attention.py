@@ -19,7 +19,7 @@ from trained import DATA, Classifier, make
 from medjax.models import attention as by_cudnn
 from medjax_torch import Options
 from medjax_torch.conversion import component as conversion
-from medjax_torch.conversion.graph_cache import tracing_rules
+from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.lowerings import attention as lowered
 from medjax_torch.lowerings.precision import multiplying_in
 

@@ -6,6 +6,7 @@ in this package's table are refused; the graph is then recorded on the exact sha
 """
 
 from medjax_torch.lowerings.counted import ctc as ctc
+from medjax_torch.lowerings.counted import drawing as drawing
 from medjax_torch.lowerings.counted import looking_up as looking_up
 from medjax_torch.lowerings.counted import reducing as reducing
 from medjax_torch.lowerings.counted import selecting as selecting

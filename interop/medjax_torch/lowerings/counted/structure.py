@@ -379,25 +379,3 @@ def _slice_scatter(
     places = jnp.where(places < call.counts.value(length), first + places, x.shape[dim])
     at = (*[slice(None)] * (dim % x.ndim), places)
     return x.at[at].set(source.astype(x.dtype), mode="drop")
-
-
-def _outermost(node: Node) -> None:
-    """Refuse unless padding does not shift the draws: a counted size has to come first."""
-    values = value_of(node)
-    for value in values if isinstance(values, tuple | list) else [values]:
-        sizes = [size for size in lengths(value) if size != 1]
-        need(all(map(is_plain, sizes[1:])), node, "draws along a size that varies")
-
-
-as_it_is(
-    aten.bernoulli.Tensor,
-    aten.bernoulli.default,
-    aten.bernoulli.p,
-    aten.native_dropout.default,
-    aten.rand.default,
-    aten.rand_like.default,
-    aten.randn.default,
-    aten.randn_like.default,
-    aten.uniform.default,
-    check=_outermost,
-)

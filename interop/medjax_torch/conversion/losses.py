@@ -1,0 +1,36 @@
+"""The loss of a batch: its weight, and what it is where the batch broke its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from torch import Tensor
+
+from medjax_torch.graph import Graph, Results
+
+
+def unless_broken(graph: Graph, results: Results, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return loss and weight of a batch: NaN with a positive weight if a condition does not hold.
+
+    A loss that is not finite ends training before the batch has any effect.
+    """
+    if not graph.conditions:
+        return results.loss, weight
+    pairs = zip(graph.conditions, results.checked, strict=True)
+    holds = jnp.stack([value.reshape(()) == one.expected for one, value in pairs]).all()
+    return jnp.where(holds, results.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
+
+
+def loss_weight(batch: Mapping[str, Any]) -> float:
+    """Return the weight of a batch's mean loss: the number of labels that count, or of rows.
+
+    Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
+    """
+    labels = batch.get("labels")
+    if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
+        return float((labels != -100).sum())
+    tensors = [v for v in batch.values() if isinstance(v, Tensor) and v.ndim]
+    return float(len(tensors[0])) if tensors else 1.0
