@@ -127,7 +127,7 @@ class GraphCache:
         Raises
         ------
         TraceError
-            If forward cannot be turned into a graph, or decides by values in too many ways.
+            If forward cannot be turned into a graph, or branches on values in too many ways.
         """
         kept = self._kept_for(batch, train)
         number, conditions = self._traced(call, batch, train, check)
@@ -276,7 +276,7 @@ class GraphCache:
             )
 
     def _check_guards(self, graph: Graph) -> None:
-        """Raise TraceError if forward decides by state that changes in training.
+        """Raise TraceError if forward branches on state that changes in training.
 
         Guards are checked on the host before each step, but the state is on the device.
         """
@@ -291,7 +291,7 @@ class GraphCache:
             for name, placeholder in zip(names, inputs, strict=True):
                 if placeholder in behind and name in changing:
                     raise TraceError(
-                        f"forward decides by a value{f' at {guard.line}' if guard.line else ''} "
+                        f"forward branches on a value{f' at {guard.line}' if guard.line else ''} "
                         f"that depends on {name}, which changes in training. Use torch.where with "
                         "both results."
                     )
@@ -303,8 +303,8 @@ class GraphCache:
         for condition in graph.conditions:
             if not condition.is_of_finiteness:
                 raise TraceError(
-                    f"forward decides by a value{at(condition.line)} that changes in training. "
-                    "Where it decides otherwise the graph is not valid, and with "
+                    f"forward branches on a value{at(condition.line)} that changes in training. "
+                    "Where it takes another branch the graph is not valid, and with "
                     "Options(on_non_finite='skip') such a batch would be left out without a word. "
                     "Use torch.where with both results, or on_non_finite='raise'."
                 )
@@ -336,7 +336,7 @@ class GraphCache:
         if names:
             self._warned.update(names)
             logger.warning(
-                "forward reads %s, which has had more than %d values: it is traced anew for each, "
+                "forward reads %s, which has had more than %d values: it is traced again for each, "
                 "%.1f s so far. Keep it in a tensor, or leave it out of what forward reads",
                 ", ".join(sorted(names)),
                 _OFTEN,
@@ -361,7 +361,7 @@ class GraphCache:
                 "(loss * mask).sum() / mask.sum(), or read a count by x.size(0) in place of len(x)"
             )
         return (
-            f"forward decides by values of the batch {' and '.join(places)} in more than "
+            f"forward branches on values of the batch {' and '.join(places)} in more than "
             f"{self._max_variants} ways: {len(graphs)} graphs were traced in {seconds:.1f} s, and "
             f"each was compiled too. {advice}, or raise Options(max_variants=...), at as much "
             "again for each graph."

@@ -144,7 +144,7 @@ def reason_of(graph: Graph) -> str:
     if not graph.left_out:
         return ""
     line = next(iter(graph.left_out.values()))
-    return f"forward reads values{at(line)} for {_names(graph)}, of which no graph can be had."
+    return f"forward reads values{at(line)} for {_names(graph)}, which cannot be part of a graph."
 
 
 def check_outputs(graph: Graph) -> None:

@@ -176,8 +176,9 @@ def add_guards(module: fx.GraphModule) -> list[Source]:
 def refuse_random(source: Source) -> TraceError:
     """Return the error for a value that is random."""
     return TraceError(
-        f"forward decides by a random number{at(source.line)}: a graph would decide alike at "
-        "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
+        f"forward branches on a random number{at(source.line)}: a graph would take the "
+        "same branch at every step. Use torch.where with both results, or switch it off "
+        "(layerdrop=0)."
     )
 
 

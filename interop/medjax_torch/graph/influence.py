@@ -279,9 +279,10 @@ def _influence(
         if not state:
             return refuse_random(sources[index])
         return TraceError(
-            f"forward decides or computes by a value that it reads{at(sources[index].line)} and "
-            f"that depends on {state}, which changes in training{raised}: a graph would repeat "
-            "the value of its first batch. Use the tensor itself, or torch.where with both results."
+            "forward branches on, or computes with, a value that it "
+            f"reads{at(sources[index].line)} and that depends on {state}, which changes in "
+            f"training{raised}: a graph would repeat the value of its first batch. Use the tensor "
+            "itself, or torch.where with both results."
         )
     read = reads[min(wanted)]
     name = {"__array__": "numpy.asarray on a tensor"}.get(read.what, f"Tensor.{read.what}")

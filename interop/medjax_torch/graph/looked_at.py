@@ -55,7 +55,7 @@ class _Expected(TorchDispatchMode):
 def expecting(
     function: Callable[..., Any], sizes: Sizes, values: Sequence[bool | int | float]
 ) -> Callable[..., Any]:
-    """Return a function that decides by numbers that were read earlier and records its decisions.
+    """Return a function that branches on numbers that were read earlier and records its decisions.
 
     Parameters
     ----------

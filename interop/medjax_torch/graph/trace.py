@@ -108,7 +108,7 @@ def _on_shapes(
 ) -> Graph | Exception:
     """Return the graph recorded on shapes alone, or the reason why this batch has none.
 
-    Where forward decides by a number, the decision follows the values in `read`.
+    Where forward branches on a number, the decision follows the values in `read`.
     """
     with silent():
         recording = _attempt(lambda: _record_shapes(joint, rules, read))
@@ -138,7 +138,7 @@ def _on_values(
 ) -> Graph:
     """Return the graph recorded on the values of the batch.
 
-    If forward decides by values and also selects by masks, only the decisions are fixed.
+    If forward branches on values and also selects by masks, only the decisions are fixed.
     """
     # All recordings draw the same, so that they can be compared.
     drawing = torch.get_rng_state()

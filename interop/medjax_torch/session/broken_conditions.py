@@ -36,7 +36,7 @@ def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
     Raises
     ------
     TraceError
-        Instead of NonFiniteError, if forward decides differently for this batch.
+        Instead of NonFiniteError, if forward takes another branch for this batch.
     """
     try:
         yield
@@ -78,7 +78,7 @@ def check_evaluation(
     Raises
     ------
     TraceError
-        If forward decides differently for one of the batches.
+        If forward takes another branch for one of the batches.
     Exception
         Any exception that forward itself raises in that case.
     """

@@ -141,7 +141,7 @@ LINE = r" at .*test_graph_limits\.py:\d+ in "
     ("middle", "message"),
     [
         (packed, "on the rows of a packed sequence" + LINE + ".*pad_packed_sequence"),
-        (random_branch, "decides by a random number" + LINE + "random_branch: .*torch.where"),
+        (random_branch, "branches on a random number" + LINE + "random_branch: .*torch.where"),
         (in_method, r"calls Tensor\.numpy" + LINE + "numpy_there: .*in prepare_batch"),
         (lambda self, h, b: h * np.asarray(b["ids"])[0], "calls numpy.asarray on a tensor"),
         (lambda self, h, b: h * random.gauss(0, 1), "draws from random" + LINE + "<lambda>"),

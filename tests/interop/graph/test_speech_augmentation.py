@@ -170,7 +170,7 @@ class DropsNormalisation(Layers):
 @pytest.mark.parametrize("layers", [DecidesMore, DecidesElse, DropsNormalisation])
 def test_what_else_a_random_number_decides_is_refused_by_name(tmp_path, layers, verify):
     options = Options(verify=verify)
-    with pytest.raises(TraceError, match=r"decides by (a )?random number") as error:
+    with pytest.raises(TraceError, match=r"branches on (a )?random number") as error:
         make(tmp_path, Dropping(layers), batch_size=LAYERS, options=options).train()
     assert "layerdrop=0" in str(error.value)
 
