@@ -11,15 +11,21 @@ from breaking import At, DiedError, die
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Every train() compiles its own steps; equal ones are read from a cache instead.
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for compiled programs that all modules share."""
+    return tmp_path_factory.mktemp("cache")
 
-    Processes that the tests start inherit it.
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(cache_folder: Path):
+    """Read the equal steps that each `train` compiles from a cache, for the tests of this folder.
+
+    Processes that the tests start inherit it; tests of other folders do not.
     """
     names = {
         "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+        "jax_compilation_cache_dir": str(cache_folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
