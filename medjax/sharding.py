@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from medjax.jax_internals import multihost_utils
 from medjax.runtime.allocator import run_in_calling_thread
 
 __all__ = [

@@ -13,43 +13,45 @@ import medjax
 # rank only; lazy imports and those for type checking count as well.
 RANKS = {
     "medjax": {
-        "config": 0,  # what a run is asked for
-        "batch": 0,  # columns with one entry per row
-        "text": 0,  # documents, entities as tags, readers
-        "schedules": 0,  # learning rates
-        "distributed": 0,  # many processes: found, agreed, ended together; knows jax and no room
-        "runtime": 0,  # compiler, process, allocator; knows jax and no room
-        "models": 0,  # encoders; know parameters and no training
-        "metrics": 1,  # Mean and scores: batch, text
-        "optimizer": 1,  # any optimizer of optax with the options around it: config, runtime
-        "sharding": 1,  # where a batch lies: runtime
-        "checkpoint": 1,  # any pytree, and where a run is: distributed, schedules
-        "callbacks": 1,  # what happens beside training: config
-        "component": 2,  # the contract: batch, metrics, runtime
-        "data": 3,  # dataset to device: component, sharding
-        "state": 3,  # what a step changes: component, optimizer
-        "step": 4,  # the steps: state
-        "loop": 5,  # the order of events
-        "components": 5,  # ready components; know the contract and no loop
-        "__init__": 6,  # the facade; nothing imports it
+        "jax_internals": 0,  # what of JAX is not public
+        "config": 1,  # what a run is asked for
+        "batch": 1,  # columns with one entry per row
+        "text": 1,  # documents, entities as tags, readers
+        "schedules": 1,  # learning rates
+        "distributed": 1,  # many processes: found, agreed, ended together; knows no other room
+        "runtime": 1,  # compiler, process, allocator; knows no other room
+        "models": 1,  # encoders; know parameters and no training
+        "metrics": 2,  # Mean and scores: batch, text
+        "optimizer": 2,  # any optimizer of optax with the options around it: config, runtime
+        "sharding": 2,  # where a batch lies: runtime
+        "checkpoint": 2,  # any pytree, and where a run is: distributed, schedules
+        "callbacks": 2,  # what happens beside training: config
+        "component": 3,  # the contract: batch, metrics, runtime
+        "data": 4,  # dataset to device: component, sharding
+        "state": 4,  # what a step changes: component, optimizer
+        "step": 5,  # the steps: state
+        "loop": 6,  # the order of events
+        "components": 6,  # ready components; know the contract and no loop
+        "__init__": 7,  # the facade; nothing imports it
     },
     "medjax_torch": {
+        "torch_internals": 0,  # what of torch is not public
         "checkpoints": 0,  # files of a checkpoint that torch reads
         "options": 0,  # what medkit's configuration lacks
         "callbacks": 0,  # medkit's module
         "trainer_config": 0,  # medkit's module
         "utils": 0,  # medkit's module
-        "component_state": 0,  # what a component holds and where; knows torch and no room
+        "component_state": 1,  # what a component holds and where; knows no other room
         "trainable_component": 1,  # medkit's module: utils
-        "graph": 1,  # forward and backward as one graph: component_state
-        "lowerings": 2,  # aten in JAX: graph
-        "batches": 2,  # loaders, padding, arrays: graph
-        "optimizers": 3,  # torch's optimizers in JAX: lowerings
-        "verification": 3,  # JAX against torch: batches, lowerings
-        "conversion": 4,  # a component as medjax's: optimizers, verification
-        "session": 5,  # a run of a component: conversion
-        "trainer": 6,  # medkit's class: session
-        "__init__": 7,  # the facade; nothing imports it
+        "graph": 2,  # forward and backward as one graph: component_state
+        "lowerings": 3,  # aten in JAX: graph
+        "batches": 3,  # loaders, padding, arrays: graph
+        "optimizers": 4,  # torch's optimizers in JAX: lowerings
+        "verification": 4,  # JAX against torch: batches, lowerings
+        "conversion": 5,  # a component as medjax's: optimizers, verification
+        "session": 6,  # a run of a component: conversion
+        "trainer": 7,  # medkit's class: session
+        "__init__": 8,  # the facade; nothing imports it
     },
 }
 REPOSITORY = Path(medjax.__file__).parents[1]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from typing import Any
 
 import jax
 
-__all__ = ["client", "exchange", "fetch", "first_of", "publish", "retract"]
+from medjax.jax_internals import key_value_client
+
+__all__ = ["exchange", "fetch", "first_of", "publish", "retract"]
 
 _PATIENCE = 1200.0  # seconds; Orbax waits as long for a process that writes slowly
 _POLL_MS = 500  # milliseconds between checks whether the wait was cancelled
@@ -21,21 +22,14 @@ _POLL_MS = 500  # milliseconds between checks whether the wait was cancelled
 _numbers = itertools.count()
 
 
-def client() -> Any:
-    """Return JAX's client of the key-value store, which exists only with several processes."""
-    from jax._src import distributed  # JAX has no public API for it
-
-    return distributed.global_state.client
-
-
 def publish(key: str, value: str) -> None:
     """Publish a value of this process for the others to fetch; it may be published again."""
-    client().key_value_set(_path(key, jax.process_index()), value, allow_overwrite=True)
+    key_value_client().key_value_set(_path(key, jax.process_index()), value, allow_overwrite=True)
 
 
 def retract(key: str) -> None:
     """Delete a value that this process published; no process may fetch it afterwards."""
-    client().key_value_delete(_path(key, jax.process_index()))
+    key_value_client().key_value_delete(_path(key, jax.process_index()))
 
 
 def fetch(key: str, process: int, cancelled: threading.Event | None = None) -> str:
@@ -55,7 +49,7 @@ def fetch(key: str, process: int, cancelled: threading.Event | None = None) -> s
     TimeoutError
         If the value is not published within 20 minutes, or the wait was cancelled.
     """
-    store, deadline = client(), time.monotonic() + _PATIENCE
+    store, deadline = key_value_client(), time.monotonic() + _PATIENCE
     while True:
         try:
             return str(store.blocking_key_value_get(_path(key, process), _POLL_MS))

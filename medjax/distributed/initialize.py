@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from medjax.distributed.roll_call import answer, call_roll
+from medjax.jax_internals import detect_cluster
 
 __all__ = ["HEARTBEAT", "STOP", "initialize_distributed"]
 
@@ -72,11 +73,7 @@ def _detect(address: str | None, number: int | None, own: int | None) -> tuple[s
     devices = None
     if address is None or number is None or own is None:
         # jax.distributed.initialize calls this as well, but the roll call needs the address first.
-        from jax._src.clusters import ClusterEnv
-
-        address, number, own, devices = ClusterEnv.auto_detect_unset_distributed_params(
-            address, number, own, None, None, None
-        )
+        address, number, own, devices = detect_cluster(address, number, own)
     arguments = {"coordinator_address": address, "num_processes": number, "process_id": own}
     if address is None or number is None or own is None:
         missing = ", ".join(name for name, value in arguments.items() if value is None)

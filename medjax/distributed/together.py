@@ -18,7 +18,7 @@ from types import TracebackType
 
 import jax
 
-from medjax.distributed.exchange import client
+from medjax.jax_internals import key_value_client
 
 __all__ = ["Together"]
 
@@ -99,7 +99,7 @@ class Together:
             count += 1
             beat = _LEFT if ended else str(count)
             try:
-                client().key_value_set(f"{_BEAT}{self._own}", beat, allow_overwrite=True)
+                key_value_client().key_value_set(f"{_BEAT}{self._own}", beat, allow_overwrite=True)
             except jax.errors.JaxRuntimeError:
                 return  # process 0 is gone
             if ended:
@@ -124,7 +124,7 @@ def _is_preemption(error: BaseException) -> bool:
 def _failures() -> dict[int, str]:
     """Return why processes have failed, by process."""
     try:
-        reports = client().key_value_dir_get(_FAILED)
+        reports = key_value_client().key_value_dir_get(_FAILED)
     except jax.errors.JaxRuntimeError as error:  # process 0 is gone, and the store with it
         return {0: f"it can no longer be reached ({str(error).splitlines()[0]})"}
     return {int(key.removeprefix(_FAILED)): message for key, message in sorted(reports)}
@@ -133,11 +133,11 @@ def _failures() -> dict[int, str]:
 def _report(process: int, message: str) -> None:
     """Publish that a process failed, unless it is process 0, which hosts the store."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        client().key_value_set(f"{_FAILED}{process}", message, allow_overwrite=True)
+        key_value_client().key_value_set(f"{_FAILED}{process}", message, allow_overwrite=True)
 
 
 def _beats() -> dict[str, str]:
-    return dict(client().key_value_dir_get(_BEAT))
+    return dict(key_value_client().key_value_dir_get(_BEAT))
 
 
 def _silent(own: int) -> list[int]:
@@ -161,7 +161,7 @@ def _give_up(error: BaseException, own: int) -> None:
 def _leave(own: int) -> None:
     """End this process at once: a normal exit would wait for processes that are gone."""
     try:
-        store = client()
+        store = key_value_client()
         store.key_value_set(f"{_GONE}{own}", "", allow_overwrite=True)
         deadline = time.monotonic() + (_LINGER if own == 0 else 0.0)
         while time.monotonic() < deadline and (

@@ -17,7 +17,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.layout import Layout, with_layout_constraint
+
+from medjax.jax_internals import Layout, with_layout_constraint
 
 __all__ = ["Dense", "matmul", "product"]
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 import jaxlib
-from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+from medjax.jax_internals import compilation_cache
 
 __all__ = ["DEFAULT", "NOISY", "cached"]
 
@@ -64,7 +65,7 @@ def cached(folder: str | Path | None) -> Iterator[None]:
 def _configure(settings: dict[str, object]) -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
-    jax_cache.reset_cache()  # otherwise JAX does not notice a change of the folder
+    compilation_cache.reset_cache()  # otherwise JAX does not notice a change of the folder
 
 
 def _processor() -> str:

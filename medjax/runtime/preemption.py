@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import jax
-from jax.experimental import multihost_utils
+
+from medjax.jax_internals import multihost_utils
 
 logger = logging.getLogger("medjax")
 

@@ -19,6 +19,7 @@ from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.numbers import PREFIX, Number, is_number
+from medjax_torch.torch_internals import disable_torch_function_of_subclasses
 from medjax_torch.verification import check_left_out
 
 logger = logging.getLogger("medjax")
@@ -163,7 +164,7 @@ class GraphCache:
 
     def look_at_flags(self) -> None:
         """Look up which parameters require a gradient, before `watch` forgets that this changed."""
-        with torch._C.DisableTorchFunctionSubclass():
+        with disable_torch_function_of_subclasses():
             names = (n for n, p in self.inventory.parameters.items() if p.requires_grad)
             self._learning = frozenset(names)
 
@@ -259,7 +260,7 @@ class GraphCache:
         if graph.guard_module is None:
             return True
         inputs = graph.inputs(self.inventory.tensors, graph.tensors_of(batch))
-        with torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+        with torch.no_grad(), disable_torch_function_of_subclasses():
             try:
                 return graph.holds([value.item() for value in graph.guard_module(*inputs)])
             except (IndexError, RuntimeError):

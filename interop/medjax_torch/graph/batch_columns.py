@@ -6,8 +6,9 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-import torch.utils._pytree as pytree
 from torch import Tensor
+
+from medjax_torch.torch_internals import pytree
 
 
 def flatten(values: Mapping[str, Any]) -> tuple[dict[str, Any], pytree.TreeSpec]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from medjax_torch.component_state import Inventory
@@ -13,6 +12,7 @@ from medjax_torch.component_state.modules import separate
 from medjax_torch.component_state.tensors import overlapping
 from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.graph import Graph
+from medjax_torch.torch_internals import OpOverload
 
 
 def check_hooks(inventory: Inventory) -> None:
@@ -75,7 +75,7 @@ def check_aliases(inventory: Inventory, graph: Graph) -> None:
 
 def written_by(node: fx.Node) -> Iterator[Any]:
     """Yield the arguments that an operation writes to."""
-    if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+    if isinstance(node.target, OpOverload) and node.target._schema.is_mutable:
         for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
             if argument.is_write and isinstance(value, fx.Node):
                 yield value
@@ -83,7 +83,7 @@ def written_by(node: fx.Node) -> Iterator[Any]:
 
 def viewed(node: fx.Node) -> fx.Node:
     """Return the tensor whose memory a node shares, through views and in-place operations."""
-    while isinstance(node.target, torch._ops.OpOverload):
+    while isinstance(node.target, OpOverload):
         shared = [argument.alias_info for argument in node.target._schema.arguments]
         if not shared or shared[0] is None or not isinstance(node.args[0], fx.Node):
             break

@@ -24,6 +24,7 @@ from medjax_torch.graph.recompute import marked
 from medjax_torch.graph.recurrent import RECURRENT
 from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
+from medjax_torch.torch_internals import is_onednn_enabled, set_onednn_enabled
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 """Torch functions, and the functions called instead of them with the same arguments."""
@@ -68,9 +69,9 @@ def plain_kernels() -> Iterator[None]:
         # Functions wrapped by torch.compile run as they are written.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         # No fused kernels for attention in evaluation or for recurrent layers.
-        mha, onednn = torch.backends.mha, torch._C
+        mha = torch.backends.mha
         stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
-        stack.enter_context(_switched_off(onednn._get_mkldnn_enabled, onednn._set_mkldnn_enabled))
+        stack.enter_context(_switched_off(is_onednn_enabled, set_onednn_enabled))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         # Modes that watch torch's operations belong to one thread, so backward must run in it.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
 from medjax_torch.graph.interval_rules import (
@@ -22,6 +21,7 @@ from medjax_torch.graph.interval_rules import (
     union,
 )
 from medjax_torch.graph.operations import CHOICES, MOVES, name_of
+from medjax_torch.torch_internals import pytree
 
 _LIMITS = {
     torch.bool: (0, 1),

@@ -7,7 +7,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from medjax_torch.component_state import Inventory, swapped
@@ -20,6 +19,7 @@ from medjax_torch.graph.layer_drop import LayerDrop
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
 from medjax_torch.graph.recompute import BACKWARD, marked
+from medjax_torch.torch_internals import pytree
 
 Call = Callable[[dict[str, Any]], tuple[Mapping[str, Any] | None, Tensor | None]]
 """The component's forward on a batch, which returns outputs and loss."""

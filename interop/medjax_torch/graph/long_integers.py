@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
 from medjax_torch.graph import spec_augment
@@ -23,6 +22,7 @@ from medjax_torch.graph.host_part import Cut, Names, part_of
 from medjax_torch.graph.interval_rules import INT32, INT64, Interval
 from medjax_torch.graph.intervals import exceeds, intervals, is_integer
 from medjax_torch.graph.operations import MOVES, name_of
+from medjax_torch.torch_internals import pytree
 
 _ROOM = tuple(2**power for power in range(32, 3, -4))
 """Factors by which later batches may exceed the first; the largest that fits is used."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from medjax_torch.graph.sizes import Sizes
+from medjax_torch.torch_internals import TorchDispatchMode
 
 _READ = torch.ops.aten._local_scalar_dense.default
 

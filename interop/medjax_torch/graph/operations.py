@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx
+
+from medjax_torch.torch_internals import OpOverload
 
 
 def name_of(node: fx.Node) -> str:
@@ -14,7 +15,7 @@ def name_of(node: fx.Node) -> str:
     target = node.target
     if node.op != "call_function":
         return ""
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return target._schema.name.rpartition("::")[2]
     return str(getattr(target, "__name__", target))
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from medjax_torch.component_state.walk import walk
@@ -16,6 +15,7 @@ from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.number_lists import Numbers
 from medjax_torch.graph.packed import Rows, Steps
 from medjax_torch.graph.read_numbers import Expression, ReadNumber
+from medjax_torch.torch_internals import pytree
 
 
 class _Returned:

@@ -13,10 +13,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import rnn
+
+from medjax_torch.torch_internals import (
+    disable_torch_function,
+    pack_padded_sequence,
+    pad_packed_sequence,
+    pytree,
+)
 
 SORTED: Any = torch.ops.aten._functional_assert_async.msg
 """Returns lengths asserted to be sorted; `ranges` checks the assertion before each step."""
@@ -268,7 +274,7 @@ def pad(
         if isinstance(total_length, _Longest):
             total_length = total_length.steps.longest()
         rest = batch_first, padding_value, total_length
-        result: tuple[Tensor, Tensor] = _UNPACK(_read(data), _read(batch_sizes), *rest)
+        result: tuple[Tensor, Tensor] = pad_packed_sequence(_read(data), _read(batch_sizes), *rest)
         return result
     if isinstance(total_length, _Longest):
         total_length = batch_sizes.longest()
@@ -281,19 +287,14 @@ def pad(
     return filled.transpose(0, 1) if batch_first else filled, batch_sizes.lengths
 
 
-_PACK: Any = torch._C._VariableFunctions._pack_padded_sequence
-
-
 def _packed(padded: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    with torch._C.DisableTorchFunction():  # the original function, which tracing replaces
-        result: tuple[Tensor, Tensor] = _PACK(padded, lengths, False)
+    with disable_torch_function():  # the original function, which tracing replaces
+        result: tuple[Tensor, Tensor] = pack_padded_sequence(padded, lengths, False)
         return result
 
 
-_UNPACK: Any = torch._C._VariableFunctions._pad_packed_sequence
-
 PACKING: dict[Callable[..., Any], Callable[..., Any]] = {
-    _PACK: pack,
-    _UNPACK: pad,
+    pack_padded_sequence: pack,
+    pad_packed_sequence: pad,
 }
 """Functions that torch calls for packed sequences, and their replacements."""

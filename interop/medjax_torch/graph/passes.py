@@ -9,11 +9,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions, get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from medjax_torch.graph.environment import Replacements
 from medjax_torch.graph.sizes import Condition
+from medjax_torch.torch_internals import core_aten_decompositions, get_decompositions, make_fx
 
 Mode = Literal["fake", "real"]
 Decompositions = Mapping[Any, Callable[..., Any]]

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
 from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.environment import REPLACEMENTS
@@ -21,6 +20,7 @@ from medjax_torch.graph.read_numbers import (
     plain,
     read_number,
 )
+from medjax_torch.torch_internals import disable_proxy_modes_tracing, get_proxy_mode
 
 aten = torch.ops.aten
 

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from medjax_torch.graph.guards import is_random
+from medjax_torch.torch_internals import get_proxy_mode
 
 BACKWARD = "backward"
 _KEY = "medjax_part"

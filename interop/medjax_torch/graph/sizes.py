@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 
 import sympy
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx
-from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from medjax_torch.graph.errors import at, line_here, line_of_stack
 from medjax_torch.graph.guards import bins
+from medjax_torch.torch_internals import FakeTensorMode, ShapeEnv, pytree, refuse_reads_of_addresses
 
 aten = torch.ops.aten
 
@@ -101,7 +99,7 @@ class Sizes(ShapeEnv):
 def without_values(inputs: Sequence[Tensor]) -> tuple[Sizes, list[Tensor]]:
     """Return a shape environment, and tensors without values that have the shapes of the inputs."""
     sizes = Sizes()
-    with torch._functorch.config.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+    with refuse_reads_of_addresses():
         mode = FakeTensorMode(
             allow_fallback_kernels=True,
             allow_non_fake_inputs=True,

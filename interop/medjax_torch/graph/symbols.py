@@ -15,6 +15,7 @@ from medjax_torch.graph.errors import is_of_component
 from medjax_torch.graph.joint import Joint
 from medjax_torch.graph.recompute import barrier
 from medjax_torch.graph.replacing import replaced
+from medjax_torch.torch_internals import OpOverload
 
 
 class UnreadableError(Exception):
@@ -44,7 +45,7 @@ def check_symbols(recorded: fx.GraphModule, joint: Joint) -> None:
     An output that Python computed from a number is such a case: single precision would round it.
     """
     for node in recorded.graph.nodes:
-        known = isinstance(node.target, torch._ops.OpOverload) or node.target in _KNOWN
+        known = isinstance(node.target, OpOverload) or node.target in _KNOWN
         if node.op == "call_function" and not known:
             raise UnreadableError
     first = 1 + len(joint.gradients)

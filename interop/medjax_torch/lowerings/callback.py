@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from torch.utils import _pytree as pytree
 
 from medjax_torch.lowerings.dtypes import jax_dtype
+from medjax_torch.torch_internals import pytree
 
 
 def _is_array(value: Any) -> bool:

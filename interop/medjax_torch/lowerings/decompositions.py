@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions, get_decompositions
+
+from medjax_torch.torch_internals import core_aten_decompositions, get_decompositions
 
 aten = torch.ops.aten
 

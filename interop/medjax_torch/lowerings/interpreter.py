@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import torch
-import torch.utils._pytree as pytree
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -21,6 +20,7 @@ from medjax_torch.lowerings.callback import call_on_host
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, steps
 from medjax_torch.lowerings.table import TABLE, Kind, Lowering, Traced
+from medjax_torch.torch_internals import OpOverload, pytree
 
 
 class LoweringError(ValueError):
@@ -55,9 +55,7 @@ def where(node: Node) -> str:
 def _name(target: Any) -> str:
     """Return a readable name of a node's target; builtins without their memory address."""
     return (
-        str(target)
-        if isinstance(target, torch._ops.OpOverload)
-        else getattr(target, "__name__", str(target))
+        str(target) if isinstance(target, OpOverload) else getattr(target, "__name__", str(target))
     )
 
 
@@ -87,7 +85,7 @@ def _check_missing(graph_module: GraphModule, platform: str) -> None:
     if not lacking:
         return
     for node in lacking:
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not isinstance(node.target, OpOverload):
             raise LoweringError(
                 f"forward calls {_name(node.target)} (at {where(node)}) on a number read from a "
                 "tensor, which has no JAX lowering; expected arithmetic or torch operators. "

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import SymFloat, Tensor, fx
 
+from medjax_torch.torch_internals import OpOverload
+
 aten = torch.ops.aten
 
 
@@ -24,7 +26,7 @@ def narrow_numbers(graph: fx.Graph) -> None:
     """
     rounded: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
-        if not isinstance(node.target, torch._ops.OpOverload) or not _is_narrow(node):
+        if not isinstance(node.target, OpOverload) or not _is_narrow(node):
             continue
 
         def take(argument: fx.Node) -> fx.Node:

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import sympy
 import torch
 from torch import SymBool, SymFloat, SymInt, Tensor
-from torch._subclasses import FakeTensor
 
 from medjax_torch.graph.environment import Replacements
 from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.replacing import replaced
+from medjax_torch.torch_internals import FakeTensor
 
 _SYMBOLIC = (SymFloat, SymInt, SymBool)
 _TORCH = Path(torch.__file__).parent

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
 from medjax_torch.component_state import Inventory, to_numpy
@@ -17,6 +16,7 @@ from medjax_torch.graph.environment import plain_kernels
 from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.guards import is_random
 from medjax_torch.graph.operations import CHOICES, MOVES, name_of
+from medjax_torch.torch_internals import pytree
 from medjax_torch.verification.reference import FixedDraws, Outcome, outcome_of
 
 _EXACT = MOVES | CHOICES | {"abs", "neg", "sign", "zeros", "ones", "zeros_like", "ones_like"}

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor, fx
 
 from medjax_torch.component_state import Inventory, to_numpy
@@ -20,6 +19,7 @@ from medjax_torch.graph.guards import is_random
 from medjax_torch.graph.operations import name_of
 from medjax_torch.lowerings.interpreter import LoweringError, evaluated
 from medjax_torch.lowerings.table import TABLE
+from medjax_torch.torch_internals import pytree
 from medjax_torch.verification.comparison import Difference, apart, wide
 from medjax_torch.verification.graph_in_torch import is_inexact, moved, outcome_in_torch
 from medjax_torch.verification.reference import FixedDraws

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from medjax_torch.batches.padding import Ragged, resized
 from medjax_torch.component_state import Inventory
 from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.joint import Call
+from medjax_torch.torch_internals import pytree
 from medjax_torch.verification.comparison import differences
 from medjax_torch.verification.moved_weights import moved
 from medjax_torch.verification.reference import Outcome, reference

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from medjax_torch.component_state import Inventory, read, to_numpy
 from medjax_torch.graph import host_random
@@ -20,6 +18,7 @@ from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import without_generator
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
+from medjax_torch.torch_internals import TorchDispatchMode, pytree
 
 aten = torch.ops.aten
 

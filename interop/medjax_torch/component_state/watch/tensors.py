@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medjax_torch.torch_internals import count_owners, disable_torch_function_of_subclasses
+
 
 class _Noticing:
     """Mixin for the class of a watched tensor."""
@@ -31,7 +33,7 @@ class _Noticing:
         if func not in _FLAGS and func not in _HARMLESS:
             for watch in _watches_of((args, kwargs)):
                 watch.open()
-        with torch._C.DisableTorchFunctionSubclass():
+        with disable_torch_function_of_subclasses():
             return func(*args, **(kwargs or {}))
 
     def __deepcopy__(self, memo: Any) -> Any:
@@ -172,9 +174,8 @@ class TensorWatch:
 
 def _owners(tensor: Tensor) -> tuple[int, list[int]]:
     """Return the address of a tensor's memory, and a pair: its number of owners, and a 0."""
-    storage = tensor.untyped_storage()
-    # Do not count `storage` itself.
-    return storage._cdata, [torch._C._storage_Use_Count(storage._cdata) - 1, 0]
+    address, owners = count_owners(tensor)
+    return address, [owners, 0]
 
 
 @functools.cache

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import sympy
 import torch
-import torch.utils._pytree as pytree
 from torch import Tensor
 
 from medjax_torch.graph.sizes import Length, length, lengths
+from medjax_torch.torch_internals import pytree
 
 aten = torch.ops.aten
 
