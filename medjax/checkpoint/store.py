@@ -11,7 +11,6 @@ import datetime
 import json
 import logging
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,16 +26,16 @@ from medjax.checkpoint.arrays import (
     check_spec,
     check_storable,
     load_arrays,
-    save_arrays,
     tree_spec,
 )
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
-from medjax.checkpoint.manifest import fsync, write_json, write_manifest
+from medjax.checkpoint.manifest import write_json
 from medjax.checkpoint.records import FORMAT, RECORD, is_name, list_entries, read_record
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import CheckpointEntry
-from medjax.checkpoint.space import bytes_in, bytes_of, check_space, give_back
+from medjax.checkpoint.saver import STAGING, Saver
+from medjax.checkpoint.space import check_space
 
 __all__ = ["CONFIG", "CheckpointStore", "ResumePoint"]
 
@@ -45,8 +44,7 @@ logger = logging.getLogger("medjax")
 CONFIG = "trainer_config.yml"
 """Name of the file with the trainer's configuration within a checkpoint."""
 
-_PATIENCE = 20.0  # seconds for a save in flight when this process, of several, has failed
-_STAGING, _TRASH = ".saving-", ".deleting-"
+_TRASH = ".deleting-"  # prefix of a checkpoint that is being deleted
 
 
 class ResumePoint(NamedTuple):
@@ -120,9 +118,8 @@ class CheckpointStore:
         self._metric = metric
         self._minimize = minimize
         self._keep_all = keep_all
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
         self._lock = FolderLock(self.folder)
+        self._saver = Saver(self._lock, self._delete_superseded)
         self._serial = 0
 
     def __enter__(self) -> CheckpointStore:
@@ -139,7 +136,7 @@ class CheckpointStore:
         except OSError as error:
             msg = f"{self.folder} cannot be written to ({error}); choose another output_dir"
             raise CheckpointError(msg) from error
-        for name in (_STAGING, _TRASH):
+        for name in (STAGING, _TRASH):
             for leftover in self.folder.glob(f"{name}*"):
                 if is_name(leftover.name.removeprefix(name)):
                     shutil.rmtree(leftover, ignore_errors=True)
@@ -270,73 +267,16 @@ class CheckpointStore:
             "spec": tree_spec(state),
             "progress": progress,
         }
-        staging = path.with_name(_STAGING + path.name)
-        copied, claim = threading.Event(), threading.Lock()
-        try:
-            if jax.process_index() == 0:
-                self._lock.confirm()
-                staging.mkdir()
-                text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
-                (staging / CONFIG).write_text(text, encoding="utf-8")
-                payload = json.dumps(record, indent=1, default=_plain)
-                write_json(staging / RECORD, payload)
-                write_files(staging)
-            self._thread = threading.Thread(
-                target=self._write,
-                args=(path, staging, state, copied, claim),
-                name="medjax-checkpoint",
-            )
-            self._thread.start()
-            copied.wait()
-        except BaseException as error:
-            if not claim.acquire(blocking=False):
-                raise  # the thread has begun to write, and `wait` waits for the thread
-            self._thread = None
-            failed = give_back(path, staging, bytes_of(state) + bytes_in(staging), error)
-            if not isinstance(error, Exception):
-                raise
-            raise failed from error
+
+        def write(folder: Path) -> None:
+            text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
+            (folder / CONFIG).write_text(text, encoding="utf-8")
+            write_json(folder / RECORD, json.dumps(record, indent=1, default=_plain))
+            write_files(folder)
+
+        self._saver.start(path, state, write)
         if block:
             self.wait()
-
-    def _write(
-        self,
-        path: Path,
-        staging: Path,
-        state: Any,
-        copied: threading.Event,
-        claim: threading.Lock,
-    ) -> None:
-        # Orbax is only called in this thread: a Ctrl-C inside it would hang Python at its exit.
-        if not claim.acquire(blocking=False):
-            return  # a Ctrl-C came before this thread started, and the save was given up
-        need = bytes_of(state)
-        try:
-            need += bytes_in(staging)
-            try:
-                wait_until_written = save_arrays(staging / ARRAYS, state)
-            finally:
-                del state
-                copied.set()
-            wait_until_written()
-            if jax.process_index() == 0:
-                write_manifest(staging)
-                self._lock.confirm()
-                staging.rename(path)  # the commit: before it the checkpoint does not exist
-                fsync(self.folder)
-                self._delete_superseded()
-        except BaseException as error:
-            lost = isinstance(error, Exception) and self._lost_folder()
-            self._error = give_back(path, staging, need, lost or error)
-            self._error.__cause__ = error
-
-    def _lost_folder(self) -> Exception | None:
-        """Return an error if the folder is no longer the one that was opened, or no longer ours."""
-        try:
-            self._lock.confirm()
-        except (OSError, CheckpointError) as error:
-            return error
-        return None
 
     def _delete_superseded(self) -> None:
         """Delete what is neither best nor last; a failed deletion is retried at the next save."""
@@ -358,21 +298,7 @@ class CheckpointStore:
         Several processes wait together, so a checkpoint that is complete for one is complete for
         all. With `alone`, this process does not wait for the others, which may be gone.
         """
-        if self._thread is None:
-            return
-        if alone and jax.process_count() > 1:
-            self._thread.join(_PATIENCE)
-        else:
-            self._thread.join()  # `wait` may be called again after an interruption
-        if self._thread.is_alive():
-            msg = f"a checkpoint was not complete after {_PATIENCE:g} s; all processes must save it"
-            raise CheckpointError(msg)
-        self._thread = None
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-        if not alone:
-            distributed.exchange("saved")
+        self._saver.wait(alone=alone)
 
     def find(self, resume: str | Path) -> ResumePoint | None:
         """Return the checkpoint to resume from; see `medjax.checkpoint.restore.choose`."""

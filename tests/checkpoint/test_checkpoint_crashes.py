@@ -22,7 +22,7 @@ from stored import names, put, restored, same, tree
 
 import medjax
 from medjax import CheckpointError, CheckpointStore
-from medjax.checkpoint import manifest
+from medjax.checkpoint import manifest, saver
 from medjax.checkpoint import store as store_module
 
 
@@ -49,17 +49,17 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
     elif step == "files":
         return {"write_files": fail}
     elif step == "arrays":
-        patch(store_module, "save_arrays", fail)
+        patch(saver, "save_arrays", fail)
     elif step == "written":
-        original = store_module.save_arrays
+        original = saver.save_arrays
 
         def save_arrays(path, state):
             original(path, state)()
             return fail
 
-        patch(store_module, "save_arrays", save_arrays)
+        patch(saver, "save_arrays", save_arrays)
     elif step == "manifest":
-        patch(store_module, "write_manifest", fail)
+        patch(saver, "write_manifest", fail)
     elif step == "fsync":
         patch(manifest, "fsync", fail)
     elif step == "rename":
@@ -108,7 +108,7 @@ def test_a_full_disk_is_reported_and_cleaned_up(step, tmp_path, monkeypatch):
 def test_a_failed_save_is_reported_once_and_later(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "run")
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "write_manifest", _raise_full)
+        patched.setattr(saver, "write_manifest", _raise_full)
         put(store, 1.0, block=False)
         with pytest.raises(CheckpointError):
             store.new_path(2)
@@ -262,7 +262,7 @@ with medjax.CheckpointStore({str(tmp_path / "out")!r}, "run") as store:
 
 
 def test_a_failed_save_does_not_mask_the_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "write_manifest", _raise_full)
+    monkeypatch.setattr(saver, "write_manifest", _raise_full)
 
     def train() -> None:
         with CheckpointStore(tmp_path, "run") as store:
@@ -277,7 +277,7 @@ def test_a_failed_save_does_not_mask_the_error(tmp_path, monkeypatch):
 def test_an_interrupted_wait_can_be_repeated(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "run")
     path = put(store, 1.0, block=False)
-    thread = store._thread
+    thread = store._saver._thread
     join = thread.join
 
     def interrupted():
@@ -295,18 +295,19 @@ INTERRUPT = """
 import os, signal, sys, threading, time
 import jax.numpy as jnp
 import medjax
-from medjax.checkpoint import store as store_module
+from medjax.checkpoint import saver
+
 
 # Where this was started in the background, Ctrl-C is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-original = store_module.save_arrays
+original = saver.save_arrays
 
 def save_arrays(path, state):
     os.kill(os.getpid(), signal.SIGINT)  # the main thread is within `save`
     time.sleep(0.2)
     return original(path, state)
 
-store_module.save_arrays = save_arrays
+saver.save_arrays = save_arrays
 with medjax.CheckpointStore(sys.argv[1], "run") as store:
     path = store.new_path(1)
     try:
@@ -374,13 +375,13 @@ def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
 @pytest.mark.usefixtures("interruptible")
 def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
     """The thread exists, but starts its work only after the Ctrl-C was handled."""
-    write, late = CheckpointStore._write, []
+    write, late = saver.Saver._write, []
 
     def delayed(*args):
         late.append(args)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(CheckpointStore, "_write", delayed)
+    monkeypatch.setattr(saver.Saver, "_write", delayed)
     with CheckpointStore(tmp_path, "run") as store:
         with pytest.raises(KeyboardInterrupt):
             put(store, 1.0)
@@ -444,7 +445,7 @@ def _raise_denied(*_args, **_kwargs):
 
 def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
     """Python prints no notes of a SystemExit, and an exit code of 0 would hide the failure."""
-    monkeypatch.setattr(store_module, "write_manifest", _raise_full)
+    monkeypatch.setattr(saver, "write_manifest", _raise_full)
 
     def leave() -> None:
         with CheckpointStore(tmp_path, "run") as store:

@@ -119,7 +119,7 @@ def test_a_disk_of_unknown_size_is_no_obstacle(tmp_path, disk, monkeypatch):
     monkeypatch.setattr(space.shutil, "disk_usage", _refuse)
     run(tmp_path / "b")
     with CheckpointStore(tmp_path / "c", "run") as store:
-        monkeypatch.setattr("medjax.checkpoint.store.write_manifest", _refuse)
+        monkeypatch.setattr("medjax.checkpoint.saver.write_manifest", _refuse)
         with pytest.raises(CheckpointError, match="an unknown number of MB are free there"):
             put(store, 1.0)
 

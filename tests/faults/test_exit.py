@@ -64,7 +64,7 @@ class Full(medjax.TrainerCallback):
         self.monkeypatch, self.error = monkeypatch, None
 
     def on_save(self) -> None:
-        self.monkeypatch.setattr("medjax.checkpoint.store.write_manifest", self._fail)
+        self.monkeypatch.setattr("medjax.checkpoint.saver.write_manifest", self._fail)
 
     def _fail(self, folder: Path) -> None:
         time.sleep(0.5)
