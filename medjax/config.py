@@ -112,8 +112,12 @@ def _warmup(value: Any) -> int | float:
         ) from None
 
 
-def _ladder(value: Any) -> tuple[int, ...]:
-    expected = _RefusedError("increasing lengths of at least 1, for instance (32, 64, 128)")
+def _ladder(value: Any) -> tuple[int, ...] | str:
+    if isinstance(value, str) and value == "fitted":
+        return value
+    expected = _RefusedError(
+        "'fitted', or increasing lengths of at least 1, for instance (32, 64, 128)"
+    )
     try:
         lengths = tuple(integer(1)(length) for length in value)
     except (TypeError, _RefusedError):
@@ -255,9 +259,6 @@ _CONFIG_CHECKS: dict[str, _Check] = {
 }
 
 
-_LADDER = (16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512)
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Settings that medkit's configuration lacks.
@@ -293,10 +294,15 @@ class Options:
         it and its outputs, as if it had not been there.
     max_skipped : int
         Number of consecutive batches that "skip" may skip before the run stops with an error.
-    length_ladder : tuple of int
-        Lengths that ragged columns are padded to.
+    length_ladder : tuple of int or "fitted"
+        Lengths that ragged columns are padded to. "fitted" chooses them from the lengths of the
+        items (of a sample if there are over 2,000) so that compiling and computing take the least
+        time together, for training and evaluation separately; see `medjax.data.fitting`. They are
+        stored in the checkpoints. A longer item then adds a length, and the log says so; with a
+        tuple it is an error.
     length_window : int
-        Number of batches that are grouped by length together; 0 keeps the uniform random order.
+        Number of batches within which items of the same padded length are grouped; 0 keeps the
+        uniform random order.
     padding : mapping of str to float or None
         Columns to pad to the ladder in addition to the Hugging Face ones, and the values that pad
         them. None leaves a Hugging Face column as it is, for instance multi-label ``labels``.
@@ -348,7 +354,7 @@ class Options:
     loss_arithmetic: Literal["exact", "medkit"] = "exact"
     on_non_finite: Literal["stop", "skip"] = "stop"
     max_skipped: int = 10
-    length_ladder: tuple[int, ...] = _LADDER
+    length_ladder: tuple[int, ...] | Literal["fitted"] = "fitted"
     length_window: int = 100
     padding: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
     max_shapes: int = 64

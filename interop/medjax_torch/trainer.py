@@ -32,7 +32,7 @@ from medjax_torch.conversion import BatchAdapter, ConversionCost, ConvertedCompo
 from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedule_builder import build_schedule
 from medjax_torch.options import Options
-from medjax_torch.session import TorchRun, evaluate, set_up
+from medjax_torch.session import TorchRun, evaluate, length_ladder, lengths_of, set_up
 from medjax_torch.session.contract import (
     check_arguments,
     check_metrics,
@@ -123,7 +123,7 @@ class Trainer:
             set_seed(config.seed)
         self.config = config
         self.options = options or Options()
-        self.mesh = mesh
+        self.mesh = mesh if mesh is not None else sharding.make_mesh()
         self.output_dir = Path(config.output_dir)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         self.component = component
@@ -178,6 +178,9 @@ class Trainer:
             order=self.options.order,
             length_window=self.options.length_window,
             padding=self.options.padding,
+            length_ladder=length_ladder(
+                self.component, self.config, self.options, self.mesh, train=shuffle
+            ),
             cache_preprocessed=self.options.cache_preprocessed,
             worker_timeout=self.options.worker_timeout,
         )
@@ -306,7 +309,9 @@ class Trainer:
 
     def prepare(self) -> BatchAdapter:
         """Return the converted component; convert it again only if its tensors were replaced."""
-        if self._preparation is None or not self._preparation.converted.is_current():
+        lengths = lengths_of(self)
+        made = self._preparation
+        if made is None or made.lengths != lengths or not made.converted.is_current():
             converted = ConvertedComponent(
                 self.component,
                 self.make_forward_pass,
@@ -316,9 +321,8 @@ class Trainer:
                 marks_rows=isinstance(self.optimizer, torch.optim.SparseAdam),
                 may_skip=self.options.on_non_finite == "skip",
             )
-            mesh = self.mesh if self.mesh is not None else sharding.make_mesh()
-            self._preparation = BatchAdapter(converted, self.options, mesh)
-        return self._preparation
+            made = self._preparation = BatchAdapter(converted, self.options, self.mesh, lengths)
+        return made
 
     @contextlib.contextmanager
     def _during(self, run: TorchRun) -> Any:

@@ -36,6 +36,7 @@ _KINDS: dict[str, Any] = {
     "stop_reason": str | None,
     "stopped_by": str | None,
     "settings": dict,
+    "ladders": dict,
 }
 
 
@@ -68,6 +69,8 @@ class Progress(NamedTuple):
         Class and number of that callback.
     settings : dict
         The user's settings when this was saved, by name; {} in checkpoints of older versions.
+    ladders : dict
+        The lengths that were fitted to the data, ``{"train": [...], "eval": [...]}``; {} if none.
 
     Examples
     --------
@@ -87,6 +90,7 @@ class Progress(NamedTuple):
     stop_reason: str | None = None
     stopped_by: str | None = None
     settings: dict[str, Any] = {}  # noqa: RUF012
+    ladders: dict[str, list[int]] = {}  # noqa: RUF012
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
@@ -197,6 +201,9 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
     rate = progress.schedule.get("learning_rate", 0.0)
     if not abs(float(rate)) <= _LARGEST_RATE:
         raise ValueError(f"the learning rate is {rate!r:.60}")
+    for name, lengths in progress.ladders.items():
+        if not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
+            raise TypeError(f"the ladder of {name} is {lengths!r:.60}")
     for row in progress.history:
         if not all(isinstance(metrics, dict) for metrics in row.values()):
             raise TypeError(f"a row of the history is {row!r:.60}")

@@ -12,7 +12,7 @@ from medjax.batch import BatchData
 from medjax.component import Collate, Variables
 from medjax.components.documents import DocumentReader
 from medjax.components.windows import Window
-from medjax.config import Options
+from medjax.data.fitting import STANDARD_LENGTHS
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.metrics import GOLD, IGNORED
 from medjax.text import Entity
@@ -58,7 +58,7 @@ def _unlabelled(window: Window) -> dict[str, Any]:
 
 
 def _ladder(max_length: int) -> Ladder:
-    lengths = (*(n for n in Options().length_ladder if n < max_length), max_length)
+    lengths = (*(n for n in STANDARD_LENGTHS if n < max_length), max_length)
     return Ladder(lengths, HUGGING_FACE_PADDING)
 
 

@@ -32,6 +32,8 @@ class Ladder(NamedTuple):
         Increasing lengths.
     fills : mapping of str to float
         Maps the name of a column to the value that pads it along its second axis.
+    expected : int
+        The longest length that the data was expected to need; 0 if all lengths are.
 
     Examples
     --------
@@ -42,11 +44,25 @@ class Ladder(NamedTuple):
 
     lengths: tuple[int, ...]
     fills: Mapping[str, float]
+    expected: int = 0
 
     def length_of(self, example: dict[str, Any]) -> int:
         """Return the length of the longest ragged column of an example, or 0 if it has none."""
         columns = [example[name] for name in self.fills if name in example]
         return max((_length(column) for column in columns), default=0)
+
+    def rungs(self, lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the rung of each length; a length beyond the ladder stays as it is.
+
+        Examples
+        --------
+        >>> Ladder((8, 16), {}).rungs([3, 16, 20]).tolist()
+        [8, 16, 20]
+        """
+        sizes = np.asarray(lengths, np.int64)
+        above = np.searchsorted(self.lengths, sizes)
+        inside = np.minimum(above, len(self.lengths) - 1)
+        return np.where(above == inside, np.asarray(self.lengths)[inside], sizes)
 
     def rung(self, length: int, column: str, shape: Sequence[int]) -> int:
         """Return the smallest length in the ladder that is at least `length`.

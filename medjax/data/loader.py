@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import itertools
 import logging
+import math
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +20,16 @@ from medjax.component import Collate, TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data.batches import Batch
 from medjax.data.dataset import Dataset, expand, origins_of
+from medjax.data.fitting import (
+    STANDARD_LENGTHS,
+    Passes,
+    ShapeCost,
+    fit_lengths,
+    lengths_beyond,
+    measure,
+)
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
-from medjax.data.order import batches_by_length, epoch_order
+from medjax.data.order import batches_by_rung, epoch_order
 from medjax.data.prefetch import prefetch
 from medjax.data.shares import ShareReader
 from medjax.data.source import (
@@ -120,6 +129,12 @@ class DataLoader:
     def ragged(self) -> set[str]:
         """Names of the columns that are padded to the length ladder."""
         return set(self._ladder.fills)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths that batches are padded to, without those beyond what was expected."""
+        expected = self._ladder.expected or self._ladder.lengths[-1]
+        return tuple(length for length in self._ladder.lengths if length <= expected)
 
     @property
     def nb_shapes(self) -> int:
@@ -256,8 +271,8 @@ class DataLoader:
         """Return the batches of a window, as positions in it."""
         if not self._window:
             return [np.arange(len(lengths))]
-        return batches_by_length(
-            lengths,
+        return batches_by_rung(
+            self._ladder.rungs(lengths),
             self.batch_size,
             seed=self._seed,
             epoch=epoch,
@@ -280,6 +295,21 @@ class DataLoader:
             raise ValueError(msg)
         self._shapes.add(shape)
         self._warn_of_ragged()
+        self._tell_of_longer(batch)
+
+    def _tell_of_longer(self, batch: BatchData) -> None:
+        """Say that a batch has a length that the fitted ladder did not expect."""
+        for name, column in batch.items():
+            expected = self._ladder.expected
+            if expected and name in self._ladder.fills and column.shape[1:2] > (expected,):
+                logger.info(
+                    "Column %r is padded to %d, beyond the %s that were fitted to the data: one "
+                    "more shape to compile",
+                    name,
+                    column.shape[1],
+                    ", ".join(map(str, self.lengths)),
+                )
+                return
 
     def _warn_of_ragged(self) -> None:
         """Warn once about each column that has many lengths and is not padded to the ladder."""
@@ -300,11 +330,36 @@ class DataLoader:
             )
 
 
-def ladder_of(options: Options) -> Ladder:
-    """Return the ladder that the options describe: lengths, and columns padded to them."""
+def ladder_of(
+    options: Options, fitted: Sequence[int] = STANDARD_LENGTHS, platform: str = "cpu"
+) -> Ladder:
+    """Return the ladder that the options describe: lengths, and columns padded to them.
+
+    Parameters
+    ----------
+    options : Options
+        For `length_ladder` and `padding`.
+    fitted : sequence of int
+        The lengths if `length_ladder` is "fitted".
+    platform : str
+        The platform that they are for.
+    """
     padding = {**HUGGING_FACE_PADDING, **options.padding}
     fills = {name: fill for name, fill in padding.items() if fill is not None}
-    return Ladder(options.length_ladder, fills)
+    if options.length_ladder != "fitted":
+        return Ladder(options.length_ladder, fills)
+    last = fitted[-1]
+    return Ladder((*fitted, *lengths_beyond(last, platform)), fills, expected=last)
+
+
+def _nb_parameters(component: TrainableComponent) -> int:
+    key = jax.random.key(0)
+    try:
+        variables = jax.eval_shape(component.init, key)
+    except jax.errors.JAXTypeError:  # an `init` that reads values
+        variables = component.init(key)
+    shapes = variables.get("params", {})
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
 
 def get_dataloader(
@@ -316,6 +371,7 @@ def get_dataloader(
     seed: int = 0,
     options: Options | None = None,
     mesh: Mesh | None = None,
+    fitted: Sequence[int] | None = None,
 ) -> DataLoader:
     """Create the loader that turns a dataset into batches for a component.
 
@@ -335,6 +391,9 @@ def get_dataloader(
         For lengths, grouping, caching and prefetching.
     mesh : jax.sharding.Mesh, optional
         Where batches are put; by default all devices.
+    fitted : sequence of int, optional
+        The fitted ladder of an earlier loader, its `lengths`, if ``length_ladder="fitted"``. By
+        default a ladder is fitted to the lengths of the items, which preprocesses some of them.
 
     Raises
     ------
@@ -358,6 +417,7 @@ def get_dataloader(
     [[1.0, 2.0], [3.0]]
     """
     options = options or Options()
+    mesh = mesh if mesh is not None else sharding.make_mesh()
     data = expand(data, component, training=shuffle)
     examples = Examples(data, component.preprocess, seed)
     source: ExampleSource = InProcess(examples)
@@ -365,6 +425,16 @@ def get_dataloader(
         source = Workers(examples, config.dataloader_nb_workers, options.worker_timeout)
     if options.cache_preprocessed:
         source = Cache(source, examples)
+    platform = mesh.devices.flat[0].platform
+    if options.length_ladder == "fitted" and not fitted:
+        lengths = measure(source, ladder_of(options), len(data))
+        if lengths:
+            passes = Passes(
+                len(data), config.nb_training_epochs, config.batch_size, options.length_window
+            )
+            bfloat16, parameters = options.precision == "bfloat16", _nb_parameters(component)
+            cost = ShapeCost.of(platform, parameters, train=shuffle, bfloat16=bfloat16)
+            fitted = fit_lengths(lengths, passes, cost, platform)
     return DataLoader(
         data,
         source,
@@ -372,9 +442,9 @@ def get_dataloader(
         batch_size=config.batch_size,
         seed=seed,
         shuffle=shuffle,
-        ladder=ladder_of(options),
+        ladder=ladder_of(options, fitted or STANDARD_LENGTHS, platform),
         window=options.length_window,
-        mesh=mesh if mesh is not None else sharding.make_mesh(),
+        mesh=mesh,
         options=options,
         is_random=examples.is_random,
     )

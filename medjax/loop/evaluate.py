@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 from medjax import distributed, sharding
 from medjax.callbacks import as_callback_list
@@ -70,9 +71,8 @@ def _evaluate(
 ) -> Metrics:
     component, options, mesh = request.component, request.options, request.mesh
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
-    loader = get_dataloader(
-        data, component, request.config, shuffle=False, options=options, mesh=mesh
-    )
+    once = dataclasses.replace(request.config, nb_training_epochs=1)
+    loader = get_dataloader(data, component, once, shuffle=False, options=options, mesh=mesh)
     at_end.callback(loader.close)
     scores = None
     if request.metrics_computer is not None:

@@ -34,6 +34,7 @@ WITHIN_EPOCH = (
     "batch_size",
     "gradient_accumulation_steps",
     "length_window",
+    "grouping by length",
     "padding",
     "order",
     "loss_arithmetic",
@@ -100,6 +101,8 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         if before["seed"] != after["seed"]:
             _warn(f"seed was {before['seed']} and is {after['seed']} now: order and dropout change")
     rate = _schedule_state(saved, before, after, request)
+    # Lengths that were fitted serve on, so that a resumed run groups and pads as before.
+    fitted = saved.ladders if request.options.length_ladder == "fitted" else {}
     kept = saved.columns if request.config.do_metrics_in_training else {}
     if saved.columns and not kept:
         _warn("scores in training were asked for and are not now: those of this epoch are dropped")
@@ -109,6 +112,7 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         settings=fresh.settings,
         schedule=rate,
         columns=kept,
+        ladders=fitted,
     )
 
 

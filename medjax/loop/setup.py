@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import secrets
+from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
@@ -84,10 +85,13 @@ def set_up(
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
     check_component(component, state.variables, train_data, ladder_of(options))
     _check_names(request, wanted, state, eval_data)
-    train_loader = _loader(request, train_data, progress, at_end, shuffle=True)
-    eval_loader = None
+    train_loader = _loader(request, train_data, progress, at_end, plan, train=True)
+    ladders, eval_loader = {"train": list(train_loader.lengths)}, None
     if eval_data is not None:
-        eval_loader = _loader(request, eval_data, progress, at_end, shuffle=False)
+        eval_loader = _loader(request, eval_data, progress, at_end, plan, train=False)
+        ladders["eval"] = list(eval_loader.lengths)
+    if options.length_ladder == "fitted":
+        progress = progress._replace(ladders=ladders)
     run = Run(
         request=request,
         plan=plan,
@@ -125,17 +129,19 @@ def _loader(
     data: Dataset,
     progress: Progress,
     at_end: contextlib.ExitStack,
+    plan: Plan,
     *,
-    shuffle: bool,
+    train: bool,
 ) -> DataLoader:
     loader = get_dataloader(
         data,
         request.component,
-        request.config,
-        shuffle=shuffle,
+        dataclasses.replace(request.config, nb_training_epochs=plan.nb_epochs),
+        shuffle=train,
         seed=progress.seed,
         options=request.options,
         mesh=request.mesh,
+        fitted=progress.ladders.get("train" if train else "eval"),
     )
     at_end.callback(loader.close)
     return loader
@@ -180,7 +186,13 @@ def data_record(nb_items: int, config: TrainerConfig, options: Options) -> Recor
         "batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "length_window": options.length_window,
+        # Without grouping, lengths have no influence on which items a batch has.
+        "grouping by length": _as_json(options.length_ladder) if options.length_window else None,
     }
+
+
+def _as_json(ladder: Sequence[int] | str) -> list[int] | str:
+    return ladder if isinstance(ladder, str) else list(ladder)
 
 
 def initial_state(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from loading import loader_of, stream
 from tiny import collate_sentences, mlp, points, sentences, tagger
 
-from medjax import ROW_MASK, BatchData, ItemError, Options, epoch_order
+from medjax import ROW_MASK, BatchData, ItemError, epoch_order
 from medjax.data.ladder import Ladder
-from medjax.data.order import batches_by_length
+from medjax.data.order import batches_by_rung
 
 SENTENCES = sentences(53)
 NARROW = Ladder((4, 8), {"input_ids": 0, "labels": -100})
@@ -39,7 +39,7 @@ def test_orders_differ_with_epoch_and_with_every_bit_of_the_seed():
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=40), st.integers(1, 9), st.booleans())
 def test_grouping_uses_every_item_once(lengths, size, shuffle):
-    batches = batches_by_length(lengths, size, seed=1, epoch=2, window=3, shuffle=shuffle)
+    batches = batches_by_rung(lengths, size, seed=1, epoch=2, window=3, shuffle=shuffle)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert all(len(batch) == size for batch in batches[:-1])
     spans = sorted((min(lengths[i] for i in b), max(lengths[i] for i in b)) for b in batches)
@@ -80,7 +80,7 @@ def test_items_before_the_position_are_not_read():
             read.append(index)
             return super().__getitem__(index)
 
-    loader = loader_of(Data(SENTENCES), tagger(), length_window=0)
+    loader = loader_of(Data(SENTENCES), tagger(), length_window=0, length_ladder=(16, 64))
     taken = [indices for indices, _ in stream(loader, 1, 10)]
     assert sorted(read) == sorted(itertools.chain(*taken))
 
@@ -113,7 +113,7 @@ def test_the_host_batch_is_what_collate_returned_and_the_device_batch_is_padded(
         device = {name: np.asarray(column) for name, column in batch.device.items()}
         assert set(device) == {"input_ids", "labels", ROW_MASK}
         assert device["input_ids"].shape[0] == 4
-        assert device["input_ids"].shape[1] in Options().length_ladder
+        assert device["input_ids"].shape[1] in loader.lengths
         assert device["labels"].shape == device["input_ids"].shape
         assert device["input_ids"][:rows, :longest].tolist() == expected["input_ids"].tolist()
         assert (device["input_ids"][:, longest:] == 0).all()
@@ -194,11 +194,12 @@ def test_a_cache_preprocesses_each_item_once():
         return item
 
     data = points(10)
-    plain = loader_of(data, mlp(preprocess=preprocess), length_window=2)
+    fixed = {"length_window": 2, "length_ladder": (8,)}  # nothing is measured
+    plain = loader_of(data, mlp(preprocess=preprocess), **fixed)
     expected = [stream(plain, epoch) for epoch in (1, 2)]
     assert len(calls) == 20
     calls.clear()
-    cached = loader_of(data, mlp(preprocess=preprocess), length_window=2, cache_preprocessed=True)
+    cached = loader_of(data, mlp(preprocess=preprocess), **fixed, cache_preprocessed=True)
     assert [stream(cached, epoch) for epoch in (1, 2)] == expected
     assert sorted(calls) == sorted(item["name"] for item in data)
 

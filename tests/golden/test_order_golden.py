@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from medjax import epoch_order, item_rng
-from medjax.data.order import batches_by_length
+from medjax.data.order import batches_by_rung
 
 ORDERS = {
     (0, 0, 5): [0, 2, 4, 1, 3],
@@ -42,6 +42,6 @@ def test_draws(where):
     ("shuffle", "expected"),
     [(True, [[0, 6], [1, 3], [4, 2], [5]]), (False, [[1, 3], [4, 2], [0, 6], [5]])],
 )
-def test_batches_by_length(shuffle, expected):
-    batches = batches_by_length(LENGTHS, 2, seed=1, epoch=2, window=3, shuffle=shuffle)
+def test_batches_by_rung(shuffle, expected):
+    batches = batches_by_rung(LENGTHS, 2, seed=1, epoch=2, window=3, shuffle=shuffle)
     assert [batch.tolist() for batch in batches] == expected

@@ -2,6 +2,9 @@
 
 from medjax_torch.batches.arrays import to_arrays as to_arrays
 from medjax_torch.batches.arrays import to_tensors as to_tensors
+from medjax_torch.batches.fitted import Fit as Fit
+from medjax_torch.batches.fitted import ladder_of_loader as ladder_of_loader
+from medjax_torch.batches.fitted import lengths_of_loader as lengths_of_loader
 from medjax_torch.batches.loader import make_dataloader as make_dataloader
 from medjax_torch.batches.mapping import rebuilt as rebuilt
 from medjax_torch.batches.order import medkit_order as medkit_order

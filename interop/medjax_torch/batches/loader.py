@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from medjax.data.fitting import STANDARD_LENGTHS
 from medjax.data.order import epoch_order
 from medjax.data.policy import check_worker_caches
 from medjax.data.source import Examples, isolate_worker
+from medjax_torch.batches.fitted import Fit, LoaderLadder
 from medjax_torch.batches.items import (
     ItemDataset,
     Position,
@@ -36,6 +38,7 @@ def make_dataloader(
     order: Literal["uniform", "medkit"] = "uniform",
     length_window: int = 0,
     padding: Mapping[str, float | None] | None = None,
+    length_ladder: Sequence[int] | Fit = STANDARD_LENGTHS,
     cache_preprocessed: bool = False,
     worker_timeout: float = 300.0,
 ) -> DataLoader[Any]:
@@ -69,6 +72,9 @@ def make_dataloader(
         this process.
     padding : mapping of str to float or None, optional
         Ragged columns besides the Hugging Face ones, whose length is measured.
+    length_ladder : sequence of int or callable
+        Lengths that batches are padded to, by which they are grouped, or a function that chooses
+        them: ``length_ladder(lengths, nb_items)``.
     cache_preprocessed : bool
         Whether examples are kept in memory; requires ``nb_workers=0``.
     worker_timeout : float
@@ -95,12 +101,14 @@ def make_dataloader(
         dataset: ItemDataset | StreamDataset = StreamDataset(work, position)
     else:
         dataset = ItemDataset(work, position, cache=cache_preprocessed)
-        items = _order(order, len(dataset), shuffle), len(dataset), position, batch_size
+        fills = padding_rules(padding or {})
+        ladder = LoaderLadder(dataset, fills, length_ladder)
+        items = _order(order, len(dataset), shuffle), len(dataset), position, batch_size, ladder
         common["sampler"] = EpochSampler(*items)
         if length_window:
             common["sampler"] = GroupedSampler(
                 *items,
-                lengths=Lengths(dataset, padding_rules(padding or {}), hand_over=nb_workers == 0),
+                lengths=Lengths(dataset, fills, hand_over=nb_workers == 0),
                 window=length_window,
                 shuffle=shuffle,
             )

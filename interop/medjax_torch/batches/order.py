@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
 from medjax.data.ladder import Ladder
-from medjax.data.order import batches_by_length
+from medjax.data.order import batches_by_rung
 from medjax_torch.batches.items import ItemDataset, Position
 
 Order = Callable[[int, int], np.ndarray]
@@ -96,6 +97,15 @@ class Lengths:
         return int(self._known[index])
 
 
+class HasLengths(Protocol):
+    """The lengths that batches are padded to."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """The lengths, increasing."""
+        ...
+
+
 class EpochSampler(Sampler[int]):
     """Yields the indices of an epoch's items, for torch to cut into batches.
 
@@ -109,18 +119,30 @@ class EpochSampler(Sampler[int]):
         Seed, epoch and first batch.
     batch_size : int
         Rows in a batch.
+    ladder : HasLengths, optional
+        The lengths that batches are padded to.
 
     Attributes
     ----------
     handed_out : collections.deque of int
         Indices yielded by the latest iteration, from which the caller that pairs batches with
         indices removes them.
+    ladder : HasLengths or None
+        The lengths that batches are padded to, if they are known.
     """
 
-    def __init__(self, order: Order, nb_items: int, position: Position, batch_size: int) -> None:
+    def __init__(
+        self,
+        order: Order,
+        nb_items: int,
+        position: Position,
+        batch_size: int,
+        ladder: HasLengths | None = None,
+    ) -> None:
         self.batch_size = batch_size
         self.position = position
         self.handed_out: collections.deque[int] = collections.deque()
+        self.ladder = ladder
         self._order = order
         self._nb_items = nb_items
 
@@ -173,14 +195,14 @@ class EpochSampler(Sampler[int]):
 
 
 class GroupedSampler(EpochSampler):
-    """Yields an order in which items of similar length share a batch.
+    """Yields an order in which items that are padded to the same length share a batch.
 
     The batches are those of medjax's loader: the order is cut into windows, and each window is
     grouped by length.
 
     Parameters
     ----------
-    order, nb_items, position, batch_size
+    order, nb_items, position, batch_size, ladder
         As for `EpochSampler`.
     lengths : Lengths
         Measures the items of a window.
@@ -196,12 +218,14 @@ class GroupedSampler(EpochSampler):
         nb_items: int,
         position: Position,
         batch_size: int,
+        ladder: HasLengths,
         *,
         lengths: Lengths,
         window: int,
         shuffle: bool,
     ) -> None:
-        super().__init__(order, nb_items, position, batch_size)
+        super().__init__(order, nb_items, position, batch_size, ladder)
+        self._ladder = ladder
         self._lengths = lengths
         self._window = window
         self._shuffle = shuffle
@@ -210,10 +234,11 @@ class GroupedSampler(EpochSampler):
         order = self._order(self.position.seed, epoch)
         first, skipped = divmod(start, self._window)
         size = self._window * self.batch_size
+        ladder = Ladder(self._ladder.lengths, {})
         for number, begin in enumerate(range(first * size, len(order), size), first):
             indices = order[begin : begin + size]
-            batches = batches_by_length(
-                self._lengths(indices).tolist(),
+            batches = batches_by_rung(
+                ladder.rungs(self._lengths(indices)),
                 self.batch_size,
                 seed=self.position.seed,
                 epoch=epoch,

@@ -72,6 +72,8 @@ class BatchAdapter:
         Options for padding, verification, loss arithmetic and the number of shapes.
     mesh : jax.sharding.Mesh
         The mesh that batches are placed on.
+    lengths : mapping of bool to tuple of int
+        The lengths to pad to in training (True) and in evaluation.
 
     Attributes
     ----------
@@ -79,11 +81,18 @@ class BatchAdapter:
         The steps that run on its batches.
     """
 
-    def __init__(self, converted: ConvertedComponent, options: Options, mesh: Mesh) -> None:
+    def __init__(
+        self,
+        converted: ConvertedComponent,
+        options: Options,
+        mesh: Mesh,
+        lengths: Mapping[bool, tuple[int, ...]],
+    ) -> None:
         self.converted = converted
         self.mesh = mesh
+        self.lengths = lengths
         self._options = options
-        self._padding = Padding(self._prover, options.padding, options.length_ladder)
+        self._padding = Padding(self._prover, options.padding, lengths)
         self._looked_at: set[bool] = set()
         self._shapes = {train: self._shape_count() for train in (True, False)}
         self._bounds: dict[GraphKey, Bounds] = {}

@@ -26,6 +26,7 @@ from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
 from medjax_torch.session.hyperparameters import resume_torch, torch_settings
 from medjax_torch.session.kept_values import with_kept_values
+from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
 from medjax_torch.session.steps import ScheduledStep, WatchedEvalStep, WatchedStep
@@ -102,16 +103,18 @@ def _prepared(
             "draws the same in each of them"
         )
         raise ValueError(msg)
-    preparation = trainer.prepare()
     check_agreement(
         config,
         options,
-        preparation.mesh,
+        trainer.mesh,
         items=len(trainer.train_dataloader.dataset),  # type: ignore[arg-type]
         eval_items=len(trainer.eval_dataloader.dataset),  # type: ignore[arg-type]
         resume=resume,
     )
     checkpoint = None if resume is None else store.find(resume)
+    if checkpoint is not None:
+        restore_ladders(trainer, checkpoint.record)
+    preparation = trainer.prepare()
     if checkpoint is not None:
         resume_flags(checkpoint.record, preparation.converted)
     preparation.converted.refresh()
@@ -143,6 +146,7 @@ def _state_of(
     data = {**data_record(nb_items, config, options), "order": options.order}
     as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
     state, progress = initial_state(request, store, data, as_set)
+    progress = progress._replace(ladders=ladders_record(trainer))
     check_position(progress, len(loader))
     if store.resumed is not None:
         resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import optax
 import torch
+from jax.sharding import Mesh
 from torch.utils.data import DataLoader
 
 from medjax.loop.epochs import Metrics
@@ -62,6 +63,11 @@ class TrainerProtocol(TrainedParts, Protocol):
     @property
     def callback(self) -> object:
         """The user's callback or callbacks."""
+        ...
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices to train on."""
         ...
 
     @property

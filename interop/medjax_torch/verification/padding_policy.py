@@ -155,8 +155,8 @@ class Padding:
         ``prover(batch, train)`` returns a `Prover`.
     padding : mapping of str to float or None
         `Options.padding`.
-    lengths : sequence of int
-        `Options.length_ladder`.
+    lengths : mapping of bool to tuple of int
+        The lengths to pad to in training (True) and in evaluation.
 
     Attributes
     ----------
@@ -168,11 +168,12 @@ class Padding:
         self,
         prover: Callable[[Any, bool], Prover],
         padding: Mapping[str, float | None],
-        lengths: tuple[int, ...],
+        lengths: Mapping[bool, tuple[int, ...]],
     ) -> None:
         self.seconds = 0.0
         self._prover = prover
-        self._guesses = Guesses(padding, lengths)
+        self._lengths = lengths
+        self._guesses = {train: Guesses(padding, ladder) for train, ladder in lengths.items()}
         self._kinds: dict[bool, dict[Hashable, _Kind]] = {True: {}, False: {}}
         self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
         self._reasons: dict[str, str] = {}
@@ -228,19 +229,28 @@ class Padding:
         trained = None if train else self._kinds[True].get(name)
         if trained is None:
             return False
-        kind.pending = [one.proof.ragged for one in trained.proved] + list(trained.pending)
+        ragged = [one.proof.ragged for one in trained.proved] + list(trained.pending)
+        kind.pending = [self._in_evaluation(each) for each in ragged]
         return True
+
+    def _in_evaluation(self, ragged: Ragged) -> Ragged:
+        """Return axes with the lengths of evaluation instead of those of training."""
+        if ragged.ladder != self._lengths[True]:
+            return ragged
+        return ragged._replace(ladder=self._lengths[False])
 
     def _find_length(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
         barred = set() if train else self._barred()
-        guesses = list(itertools.islice(self._guesses.of_length(batch, barred), _TRIES))
+        guesses = list(itertools.islice(self._guesses[train].of_length(batch, barred), _TRIES))
         self._prove_any(guesses, kind, prover, train)
 
     def _find_groups(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
         for column_axes, is_rows in kind.varying(batch):
             if not train and not self._barred().isdisjoint(column_axes):
                 continue
-            guesses = list(itertools.islice(self._guesses.of_group(batch, column_axes), _TRIES))
+            guesses = list(
+                itertools.islice(self._guesses[train].of_group(batch, column_axes), _TRIES)
+            )
             if self._prove_any(guesses, kind, prover, train, is_rows=is_rows):
                 self._targets[train].clear()  # the cached plans do not pad these axes
                 logger.info("Batches are padded where the size of %s varies", _names(column_axes))

@@ -114,10 +114,10 @@ def test_grouped_batches_equal_those_of_medjax(shuffle):
         TrainerConfig("unused", batch_size=4),
         shuffle=shuffle,
         seed=3,
-        options=Options(length_window=2),
+        options=Options(length_window=2, length_ladder=(4, 8, 16, 32)),
         mesh=one_device(),
     )
-    ours = loader_of(shuffle=shuffle, length_window=2)
+    ours = loader_of(shuffle=shuffle, length_window=2, length_ladder=(4, 8, 16, 32))
     for epoch, start in ((1, 0), (2, 3)):
         actual = [batch.indices.tolist() for batch in theirs.batches(epoch, start)]
         assert rows(ours, epoch, start) == actual
@@ -152,7 +152,8 @@ def test_grouped_batches_are_of_similar_length():
         lengths = [[len(SENTENCES[i]) for i in batch] for batch in rows(loader, 1)]
         return sum(max(batch) - min(batch) for batch in lengths)
 
-    assert spread(loader_of(length_window=6)) < spread(loader_of()) / 3
+    every = range(1, 31)
+    assert spread(loader_of(length_window=6, length_ladder=every)) < spread(loader_of()) / 3
 
 
 def test_without_ragged_columns_grouping_measures_one_item_per_window():
@@ -170,7 +171,13 @@ def test_lengths_are_those_of_the_longest_ragged_list_or_tensor():
 
     lengths = [5, 1, 4, 2, 3, 6]
     loader = loader_of(
-        Component(), lengths, batch_size=2, shuffle=False, length_window=3, padding={"words": 0}
+        Component(),
+        lengths,
+        batch_size=2,
+        shuffle=False,
+        length_window=3,
+        padding={"words": 0},
+        length_ladder=range(1, 9),
     )
     assert rows(loader, 1) == [[1, 3], [4, 2], [0, 5]]
 
