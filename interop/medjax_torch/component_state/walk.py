@@ -43,6 +43,9 @@ _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.
 
 _KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools.partial)
 
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
+"""Types of values that lead nowhere and hold no state."""
+
 _Child = tuple[str, Location | None, Any]
 
 
@@ -138,7 +141,8 @@ def _children(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterator
     elif isinstance(value, list | deque):
         holders.append((path, value))
         for index, element in enumerate(value):
-            yield _join(path, index), Item(value, index), element
+            if type(element) not in _PLAIN:
+                yield _join(path, index), Item(value, index), element
     elif isinstance(value, set | frozenset):
         if isinstance(value, set):
             holders.append((path, value))
@@ -187,7 +191,8 @@ def _entries(path: str, values: dict[Any, Any]) -> Iterator[_Child]:
     for name in registries:
         yield path, None, values[name]
     for key, value in dict.items(values):
-        if key not in registries:
+        # A tokenizer's vocabulary has tens of thousands of plain values.
+        if type(value) not in _PLAIN and key not in registries:
             yield _join(path, key), Entry(values, key), value
 
 

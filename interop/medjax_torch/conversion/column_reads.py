@@ -74,7 +74,7 @@ class ColumnReads:
         return recording
 
 
-_KEY = "_medjax_reads"
+_KEY, _INSIDE = "_medjax_reads", "_medjax_inside"
 
 
 class _BulkName(str):
@@ -89,13 +89,16 @@ class _Recording:
     __slots__ = ()
 
     def __getitem__(self, name: Any) -> Any:
-        base: Any = super()
+        if self._is_inside():
+            return super().__getitem__(name)  # type: ignore[misc]
         if not isinstance(name, str):  # rows of all columns
             _reads(self).values.update(self._plain_names())
-            return base.__getitem__(name)
-        return self._handed(name, base.__getitem__(str(name)))
+            return self._raw(name)
+        return self._handed(name, self._raw(str(name)))
 
     def get(self, name: Any, default: Any = None) -> Any:
+        if self._is_inside():
+            return super().get(name, default)  # type: ignore[misc]
         if self._has(name):
             return self[name]
         _reads(self).names.add(name)
@@ -114,11 +117,13 @@ class _Recording:
         return self.get(name)
 
     def __contains__(self, name: object) -> bool:
-        if isinstance(name, str):
+        if isinstance(name, str) and not self._is_inside():
             _reads(self).names.add(str(name))
         return self._has(name)
 
     def __iter__(self) -> Iterator[str]:
+        if self._is_inside():
+            return iter(self._plain_names())
         _reads(self).all_names = True
         return map(_BulkName, self._plain_names())
 
@@ -126,6 +131,8 @@ class _Recording:
         return dict.fromkeys(self).keys()
 
     def items(self) -> Any:
+        if self._is_inside():
+            return super().items()  # type: ignore[misc]
         return {name: self[name] for name in self}.items()
 
     def values(self) -> Any:
@@ -145,9 +152,18 @@ class _Recording:
         base: Any = super()
         return [str(name) for name in base.__iter__()]
 
-    def _raw(self, name: str) -> Any:
+    def _raw(self, name: Any) -> Any:
+        """Return what the user's class returns, whose methods may call each other."""
         base: Any = super()
-        return base.__getitem__(name)
+        self.__dict__[_INSIDE] = True
+        try:
+            return base.__getitem__(name)
+        finally:
+            del self.__dict__[_INSIDE]
+
+    def _is_inside(self) -> bool:
+        """Return whether a method of the user's own class is running."""
+        return _INSIDE in self.__dict__
 
     def _has(self, name: Any) -> bool:
         base: Any = super()
