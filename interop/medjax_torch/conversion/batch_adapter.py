@@ -240,10 +240,10 @@ class BatchAdapter:
         arrays = jax.device_get(dict(outputs))
         arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
         tensors = to_tensors(arrays, dtypes_of(graph))
-        given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
+        torch_outputs = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
         if self._is_exact(graph.train):
-            return rebuilt(batch.host, given)
-        return self._padding.unpad(given, batch.host, train=graph.train)
+            return rebuilt(batch.host, torch_outputs)
+        return self._padding.unpad(torch_outputs, batch.host, train=graph.train)
 
     def _check_on(self, batch: Any, train: bool) -> Check | None:
         """Return a function that compares a graph with torch on a batch, None if not wanted."""
@@ -251,8 +251,8 @@ class BatchAdapter:
             return None
 
         def check(graph: Graph) -> None:
-            held = {n: to_numpy(value) for n, value in graph.device.constants.items()}
-            constants = {name: narrow(name, array) for name, array in held.items()}
+            arrays = {n: to_numpy(value) for n, value in graph.device.constants.items()}
+            constants = {name: narrow(name, array) for name, array in arrays.items()}
             call = self.converted.call_on(batch, train=train)
             with self._comparison():
                 verify(call, self.converted.inventory, batch, graph, constants)

@@ -193,14 +193,14 @@ class GraphCache:
         if not kept:
             return []
         last = kept[0].conditions
-        found = [Number(name, column=name) for name in last.changed_columns(batch)]
-        found += [
+        changed = [Number(name, column=name) for name in last.changed_columns(batch)]
+        changed += [
             Number(PREFIX + path, location=location) for path, location in last.changed_places()
         ]
         known = self._live[train].keys() | self._fixed[train]
         return [
             number
-            for number in found
+            for number in changed
             if number.name not in known and is_number(_value(number, batch))
         ]
 

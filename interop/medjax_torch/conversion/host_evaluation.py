@@ -69,8 +69,8 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
         collections = list(variables.values())
         if list(map(id, self._weights[0])) != list(map(id, collections)):
             self._weights = collections, tensors_of(self._converted, sharding.to_host(variables))
-        given, reason = batch[HOST]
-        outputs, loss = in_torch(self._converted, self._weights[1], given, train=False)
+        host_batch, reason = batch[HOST]
+        outputs, loss = in_torch(self._converted, self._weights[1], host_batch, train=False)
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -88,9 +88,9 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
 
 def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return variables (numpy arrays) as tensors of the component's dtypes, by name."""
-    held = converted.inventory.tensors
+    tensors = converted.inventory.tensors
     return {
-        name: to_torch(np.array(array)).to(held[name].device, held[name].dtype)
+        name: to_torch(np.array(array)).to(tensors[name].device, tensors[name].dtype)
         for arrays in variables.values()
         for name, array in arrays.items()
     }

@@ -260,8 +260,9 @@ def same(first: Graph, second: Graph) -> bool:
         and first.outputs == second.outputs
         and first.constants.keys() == second.constants.keys()
         and all(
-            held.dtype == second.constants[name].dtype and torch.equal(held, second.constants[name])
-            for name, held in first.constants.items()
+            constant.dtype == second.constants[name].dtype
+            and torch.equal(constant, second.constants[name])
+            for name, constant in first.constants.items()
         )
     )
 

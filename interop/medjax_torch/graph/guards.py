@@ -209,14 +209,14 @@ def refuse_unguarded(graph: fx.Graph) -> None:
 
 def ancestry(*nodes: Any) -> set[fx.Node]:
     """Return the nodes and all nodes from which they are computed."""
-    found: set[fx.Node] = set()
+    ancestors: set[fx.Node] = set()
     pending = list(nodes)
     while pending:
         latest = pending.pop()
-        if latest not in found:
-            found.add(latest)
+        if latest not in ancestors:
+            ancestors.add(latest)
             pending += latest.all_input_nodes
-    return found
+    return ancestors
 
 
 def is_random(node: fx.Node) -> bool:

@@ -74,9 +74,9 @@ class Cut:
         """Return the nodes that depend only on columns and constants."""
         free: set[fx.Node] = set()
         for node in self._graph.module.graph.nodes:
-            given = node in self._names.columns or node.op == "get_attr"
+            is_input = node in self._names.columns or node.op == "get_attr"
             call = node.op == "call_function" and not is_random(node)
-            if given or (call and all(source in free for source in node.all_input_nodes)):
+            if is_input or (call and all(source in free for source in node.all_input_nodes)):
                 free.add(node)
         return free
 
@@ -206,17 +206,17 @@ class Cut:
 
     def _needed(self) -> set[fx.Node]:
         """Return the nodes that the device computes or takes as inputs."""
-        found: set[fx.Node] = set()
+        needed: set[fx.Node] = set()
         pending = list(self._graph.module.graph.output_node().all_input_nodes)
         handed = set(self._handed)
         while pending:
             node = pending.pop()
-            if node in found:
+            if node in needed:
                 continue
-            found.add(node)
+            needed.add(node)
             if node not in handed:
                 pending += [s for s in node.all_input_nodes if (s, node) not in self._converted]
-        return found
+        return needed
 
 
 def _float_of(node: fx.Node) -> torch.dtype | None:

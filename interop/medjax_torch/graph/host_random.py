@@ -87,15 +87,15 @@ def _hint(line: str) -> str:
 
 def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
     """Return the first line of the component that changes the state of a generator."""
-    latest, found = "", ""
+    latest, line_of_draw = "", ""
     mark = [_mark(_state(generator)) for generator in generators]
 
     def follow(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal latest, found
-        if found or not is_of_component(frame.f_code.co_filename):
+        nonlocal latest, line_of_draw
+        if line_of_draw or not is_of_component(frame.f_code.co_filename):
             return None
         if [_mark(_state(generator)) for generator in generators] != mark:
-            found = latest
+            line_of_draw = latest
         elif event == "line":
             latest = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         return follow
@@ -106,7 +106,7 @@ def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
         call()
     finally:
         sys.settrace(previous)
-    return found or latest
+    return line_of_draw or latest
 
 
 def _mark(state: Any) -> Hashable:

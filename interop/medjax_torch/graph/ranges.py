@@ -83,7 +83,7 @@ def bounds(graph: Graph) -> Bounds:
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
     columns = dict(zip(placeholders[first:], graph.columns, strict=True))
-    found: dict[fx.Node, Bound] = {}
+    narrowest: dict[fx.Node, Bound] = {}
     for node in graph.module.graph.nodes:
         if node.target is SORTED:
             _check_lengths(node, columns)
@@ -101,9 +101,9 @@ def bounds(graph: Graph) -> Bounds:
             line = line_of_stack(node.stack_trace)
             own = columns.get(_source(origin, low, size - 1))
             bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line, own)
-            found[origin] = _narrower(found.get(origin), bound)
-    module = _part(graph.module, list(found), columns)
-    return Bounds(module, tuple(columns.values()), tuple(found.values()))
+            narrowest[origin] = _narrower(narrowest.get(origin), bound)
+    module = _part(graph.module, list(narrowest), columns)
+    return Bounds(module, tuple(columns.values()), tuple(narrowest.values()))
 
 
 def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> None:
@@ -125,12 +125,12 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     """
     if all(_is_within(bound, columns) for bound in bounds.each):
         return
-    given = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
+    tensors = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
     try:
         with torch.no_grad():
-            values = bounds.module(*given)
+            values = bounds.module(*tensors)
     except RuntimeError as error:
-        raise RuntimeError(f"{error}{_lengths_told(bounds, given)}") from None
+        raise RuntimeError(f"{error}{_lengths_told(bounds, tensors)}") from None
     for bound, index in zip(bounds.each, values, strict=True):
         if index.numel():
             least, largest = (int(limit) for limit in torch.aminmax(index))
@@ -150,19 +150,19 @@ def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
         )
 
 
-def _lengths_told(bounds: Bounds, given: list[Tensor]) -> str:
+def _lengths_told(bounds: Bounds, tensors: list[Tensor]) -> str:
     """Return where the lengths that may be unsorted are used, and their values in the batch."""
     inputs = bounds.module.graph.find_nodes(op="placeholder")
     told = []
     for node in bounds.module.graph.nodes:
         if node.target is SORTED:
             behind = ancestry(node)
-            held = [
+            contents = [
                 f"column {name!r} holds {value.tolist()}" if value.ndim < 2 else f"column {name!r}"
-                for each, name, value in zip(inputs, bounds.columns, given, strict=True)
+                for each, name, value in zip(inputs, bounds.columns, tensors, strict=True)
                 if each in behind
             ]
-            told.append(f" Called{at(line_of_stack(node.stack_trace))}; {', '.join(held)}.")
+            told.append(f" Called{at(line_of_stack(node.stack_trace))}; {', '.join(contents)}.")
     return "".join(told)
 
 

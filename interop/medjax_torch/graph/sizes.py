@@ -140,9 +140,9 @@ def selecting(node: fx.Node) -> Any:
     if node.target is aten.masked_select.default:
         return arguments[1]
     if node.target is aten.index.Tensor:
-        given = [index for index in arguments[1] if index is not None]
-        if len(given) == 1 and given[0].meta["val"].dtype in (torch.bool, torch.uint8):
-            return given[0]
+        indices = [index for index in arguments[1] if index is not None]
+        if len(indices) == 1 and indices[0].meta["val"].dtype in (torch.bool, torch.uint8):
+            return indices[0]
     return None
 
 

@@ -26,7 +26,7 @@ from medjax_torch.optimizers.entries import (
 from medjax_torch.optimizers.first_step import EntrySpec, StateSpecs, learn
 from medjax_torch.optimizers.groups import check_hooks, names_of
 from medjax_torch.optimizers.narrowing import narrow_numbers
-from medjax_torch.optimizers.numbers import DecidesByValueError
+from medjax_torch.optimizers.numbers import BranchesOnValueError
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.stand_in import Entries, StandIn, refuse
 from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept
@@ -264,7 +264,7 @@ def trace_optimizer(
 
     try:
         graphs = record(plain)
-    except DecidesByValueError:
+    except BranchesOnValueError:
         # The capturable implementation is less exact: it does some arithmetic in float32.
         if constants_all(plain) == constants_all(on_device):
             raise
