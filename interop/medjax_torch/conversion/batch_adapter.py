@@ -153,7 +153,7 @@ class BatchAdapter:
         if self._is_exact(train):
             logger.warning(
                 "Batches run in their exact shapes, each of which is traced and compiled: padding "
-                "looks up a row, and SparseAdam steps every row that is looked up"
+                "would look up a row, and SparseAdam updates every row that is looked up"
             )
         padded = self._padded(batch, train=train)
         check = self._check_on(padded, train)
@@ -169,7 +169,8 @@ class BatchAdapter:
                     call, self.converted.inventory, padded, graph, constants, evaluate
                 )
             logger.info(
-                "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
+                "torch and JAX agree on the first %s batch: %d results, largest relative "
+                "difference %.1e (%s)",
                 "training" if train else "evaluation",
                 verified.results,
                 verified.relative,

@@ -194,8 +194,8 @@ class ConvertedComponent:
                 if jax.process_count() > 1:
                     raise  # each process has rows of its own, and the numbers are for all
         raise TraceError(
-            f"forward draws other numbers from random or numpy.random in {_DISCOVERIES} batches "
-            "in a row. Draw with torch (torch.rand, torch.randperm ...), or in collate."
+            f"forward drew different numbers from random or numpy.random in each of {_DISCOVERIES} "
+            "attempts. Draw with torch (torch.rand, torch.randperm ...), or in collate."
         )
 
     def graph_of(
@@ -387,9 +387,9 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
         return narrow(name, array)
     except ValueError as error:
         raise ValueError(
-            f"{name} holds {array.dtype} of {array.min()} to {array.max()}, and the device's "
-            "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
-            "or give it smaller values."
+            f"{name} holds {array.dtype} values from {array.min()} to {array.max()}, but the "
+            "device's integers have 32 bits. Keep it as a Python number, which becomes a constant "
+            "of the graph, or use smaller values."
         ) from error
 
 

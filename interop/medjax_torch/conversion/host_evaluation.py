@@ -74,10 +74,10 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "Evaluation runs in torch on the CPU, a batch in %.2g s: %s The numbers are those "
-                "of the trained weights; in JAX, and most of all on an accelerator, it would be "
-                "many times faster. To have that, return tensors from forward and make lists or "
-                "texts of them in the metrics computer's prepare_batch.",
+                "Evaluation runs in torch on the CPU, at %.2g s per batch: %s The results are "
+                "those of the trained weights, but JAX would be many times faster, especially on "
+                "an accelerator. To evaluate in JAX, return tensors from forward and convert them "
+                "to lists or strings in the metrics computer's prepare_batch.",
                 time.perf_counter() - began,
                 reason,
             )
@@ -157,9 +157,9 @@ def check_outputs(graph: Graph) -> None:
     """
     if graph.left_out:
         raise TraceError(
-            f"do_metrics_in_training asks for forward's outputs, but {reason_of(graph)} Return "
-            "tensors and make lists or texts of them in prepare_batch, or set "
-            "do_metrics_in_training=False: evaluation has these outputs."
+            f"do_metrics_in_training needs all of forward's outputs, but {reason_of(graph)} Return "
+            "tensors and convert them to lists or strings in prepare_batch, or set "
+            "do_metrics_in_training=False: evaluation still has these outputs."
         )
 
 

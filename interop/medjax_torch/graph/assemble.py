@@ -134,6 +134,6 @@ def _check_reshaped(joint: Joint, used: Collection[str]) -> None:
     for name in joint.reshaped:
         if name in used:
             raise TraceError(
-                f"forward replaces {name} by a tensor of another shape or dtype and reads the old "
-                "one: state must keep its shape from step to step."
+                f"forward replaces {name} with a tensor of another shape or dtype and also reads "
+                "the old one. State must keep its shape and dtype from step to step."
             )

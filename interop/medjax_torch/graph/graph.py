@@ -192,7 +192,7 @@ class Graph:
                 made = part.module(*(columns[name].detach().cpu() for name in part.inputs))
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"{', '.join(part.names)} cannot be computed of the columns "
+                f"{', '.join(part.names)} cannot be computed from the columns "
                 f"{', '.join(map(repr, part.inputs))}: {error}"
             ) from error
         values = map(torch.as_tensor, made)

@@ -23,8 +23,9 @@ _CONVERTED = frozenset(
 """Operations on an integer and a float that give the same if the integer is converted first."""
 
 _WAYS_OUT = (
-    ", together with parameters, buffers or random numbers, so that the host cannot compute it "
-    "before the step. Compute with floats there, or take what the batch decides out of it."
+    ", in combination with parameters, buffers or random numbers, so the host cannot compute it "
+    "before the step. Compute with floats there, or separate the part that depends only on the "
+    "batch."
 )
 
 
@@ -92,7 +93,7 @@ class Cut:
                     )
             return
         if node in self._long and node not in self._free:
-            raise TraceError(f"forward makes {self._said(node)}{_WAYS_OUT}")
+            raise TraceError(f"forward computes {self._said(node)}{_WAYS_OUT}")
         if not sources:
             return
         if node in self._free:
@@ -110,10 +111,10 @@ class Cut:
         """Describe an integer that is too long for the device."""
         if node in self._names.columns:
             return (
-                f"the column {self._names.columns[node]!r}, whose integers leave the 32 bits of "
-                "the device"
+                f"the column {self._names.columns[node]!r}, whose integers exceed the device's 32 "
+                "bits"
             )
-        return f"an integer{_at(node)} ({name_of(node)}) that may leave 32 bits, as the device has"
+        return f"an integer{_at(node)} ({name_of(node)}) that may exceed the device's 32 bits"
 
     def _is_list(self, node: fx.Node) -> bool:
         return node in self._on_host and isinstance(node.meta.get("val"), tuple | list)

@@ -45,8 +45,9 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
     def drawn() -> dict[str, Any]:
         if torch.initial_seed() != torch_seed:
             raise TraceError(
-                "forward sets torch's seed: in a graph randomness comes from the step's key, so "
-                "the same numbers would not return. Draw them once, in __init__."
+                "forward sets torch's seed, which has no effect in a graph: its random numbers "
+                "come from the step's key. If the numbers should stay the same, draw them once, "
+                "in __init__."
             )
         return {
             name: generator
@@ -68,11 +69,11 @@ def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
     if drawn:
         line = at(_line_of_draw(list(drawn.values()), call))
         raise HostRandomError(
-            f"forward draws from {' and '.join(drawn)}{line}: a graph "
-            "would repeat the numbers drawn while it was traced at every step. Draw with torch "
-            "(torch.rand, torch.randperm ...), in collate, or with functions of random and "
-            "numpy.random that take numbers, called as np.random.beta(...), whose results are "
-            f"used with torch alone.{_hint(line)}"
+            f"forward draws from {' and '.join(drawn)}{line}: a graph would repeat at every step "
+            "the numbers drawn while it was traced. Draw with torch (torch.rand, torch.randperm "
+            "...), in collate, or with functions of random and numpy.random that take numbers and "
+            "are called through their module, as in np.random.beta(...), and use the results in "
+            f"torch operations only.{_hint(line)}"
         )
 
 

@@ -287,9 +287,9 @@ def _influence(
     read = reads[min(wanted)]
     name = {"__array__": "numpy.asarray on a tensor"}.get(read.what, f"Tensor.{read.what}")
     return TraceError(
-        f"forward calls {name}{at(read.line)} and computes with what it gets: the values of one "
-        f"batch would be used for every other{raised}. Compute with torch there, or return the "
-        "tensor and convert it in prepare_batch."
+        f"forward calls {name}{at(read.line)} and computes with the result: the values of one "
+        f"batch would be used for every other batch{raised}. Compute with torch there, or return "
+        "the tensor and convert it in prepare_batch."
     )
 
 

@@ -175,9 +175,13 @@ class Joint:
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(type(loss))
+            what = (
+                f"of shape {tuple(loss.shape)}"
+                if isinstance(loss, Tensor)
+                else f"of type {type(loss).__name__}"
+            )
             raise TraceError(
-                f"forward returned a loss {what}, expected a tensor with one element. Return its "
+                f"forward returned a loss {what}; expected a tensor with one element. Return its "
                 "mean or sum."
             )
         return outputs, loss
@@ -208,9 +212,9 @@ class Joint:
                 raise TraceError(str(error)) from error
             if name in self.trained and value is not before:
                 raise TraceError(
-                    f"forward puts another tensor in the place of {name}, which the optimizer "
-                    "updates. Write to it in place, under torch.no_grad(), or compute with the "
-                    "other tensor directly."
+                    f"forward replaces {name}, which the optimizer updates, with another tensor. "
+                    "Write to it in place, under torch.no_grad(), or compute with the other "
+                    "tensor directly."
                 )
             if value.shape != before.shape or value.dtype != before.dtype:
                 reshaped.append(name)

@@ -220,9 +220,9 @@ def _drawn_on_host(graph: Graph, names: Names) -> set[fx.Node]:
     for node in draws:
         if not _decided(node, names):
             raise TraceError(
-                f"forward draws masks{at(line_of_stack(node.stack_trace))} by an attention mask "
-                "that depends on parameters, buffers or random numbers, so that the host cannot "
-                "draw them before the step. Set mask_time_prob=0 and mask_feature_prob=0."
+                f"forward draws masks{at(line_of_stack(node.stack_trace))} from an attention mask "
+                "that depends on parameters, buffers or random numbers, so the host cannot draw "
+                "them before the step. Set mask_time_prob=0 and mask_feature_prob=0."
             )
     return draws
 

@@ -144,9 +144,10 @@ def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
     depends = any(source.op == "placeholder" or is_random(source) for source in sources)
     if depends and not _is_of_batch(sources, columns):
         raise TraceError(
-            f"pack_padded_sequence{at(line_of_stack(node.stack_trace))} wants sorted lengths, and "
-            "these depend on parameters or on floats, so that they cannot be looked at before each "
-            "step. Pass enforce_sorted=False, which gives the same, or make them in collate."
+            f"pack_padded_sequence{at(line_of_stack(node.stack_trace))} requires sorted lengths, "
+            "but these depend on parameters or on floats and so cannot be checked before each "
+            "step. Pass enforce_sorted=False, which gives the same result, or compute the lengths "
+            "in collate."
         )
 
 
@@ -181,15 +182,15 @@ def _message(bound: Bound, index: Tensor, columns: Mapping[str, Tensor | np.ndar
     outside = (index < bound.low) | (index > bound.high)
     value = int(index[outside][0])
     names = " and ".join(repr(name) for name in bound.columns)
-    says = f"From {names} comes the index {value}"
+    says = f"The index computed from {names} is {value}"
     column = torch.as_tensor(columns[bound.columns[0]])
     if len(bound.columns) == 1 and value in column:
         place = (column == value).nonzero()[0].tolist()
         says = f"Column {names} holds {value} at {place}"
     also = "" if bound.ignored is None else f", or {bound.ignored}, which is ignored,"
     return (
-        f"{says}, expected {bound.low} to {bound.high}{also} for "
-        f"{bound.what}{at(bound.line)}. Mend the data, or make the table that is looked up larger."
+        f"{says}; expected {bound.low} to {bound.high}{also} for {bound.what}{at(bound.line)}. "
+        "Correct the data, or enlarge the table that is looked up."
     )
 
 

@@ -54,5 +54,5 @@ def record_sized(
     results = recorded.graph.output_node().args[0]
     for (line, _), result in zip(sources, results[len(results) - len(sources) :], strict=True):
         if not any(node.op == "placeholder" for node in ancestry(result)):
-            raise ExactShapesError(f"what it decides{at(line)} is constant")
+            raise ExactShapesError(f"the condition{at(line)} does not depend on the inputs")
     return recorded, sources

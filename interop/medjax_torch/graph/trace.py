@@ -124,7 +124,7 @@ def _on_shapes(
         return error
     for guard in graph.guards:
         if not guard.expected:
-            return ExactShapesError(f"a count is taken for a number{at(guard.line)}")
+            return ExactShapesError(f"a count is treated as a fixed number{at(guard.line)}")
     return graph
 
 

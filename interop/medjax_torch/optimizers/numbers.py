@@ -133,7 +133,7 @@ class Numbers:
         expression = number.node.expr
         if not expression.free_symbols <= self._known.keys():
             raise BranchesOnValueError(
-                "it converts to a Python number a value that changes from update to update"
+                "it converts a value that changes from update to update to a Python number"
             )
         values = {s: sympy.Float(self._known[s][1]) for s in expression.free_symbols}
         value = float(expression.subs(values))

@@ -260,7 +260,7 @@ class Traced:
             value = getattr(recorded, node.target)
             if isinstance(value, Tensor) and value.numel() and value.data_ptr() in names:
                 raise TraceError(
-                    f"it reads {names[value.data_ptr()]} by another way than its groups, or "
+                    f"it reads {names[value.data_ptr()]} other than through its groups, or "
                     "although it has no gradient"
                 )
         for node in recorded.graph.nodes:

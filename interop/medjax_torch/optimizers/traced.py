@@ -59,7 +59,7 @@ class TracedGroup(NamedTuple):
 
 def _changed(name: str, group: int, value: Any, expected: str) -> str:
     return (
-        f"{name!r} of the optimizer's group {group} is {value!r}; expected {expected}, as when the "
+        f"{name!r} of the optimizer's group {group} is {value!r}; expected {expected}, as when "
         "training was set up. It is compiled into the step: set it in configure_optimizer"
     )
 
@@ -102,7 +102,7 @@ class TracedPlan:
         if len(entries) != len(self.groups):
             msg = (
                 f"the optimizer has {len(entries)} parameter groups; expected {len(self.groups)}, "
-                "as when the training was set up. Add groups in configure_optimizer"
+                "as when training was set up. Add groups in configure_optimizer"
             )
             raise ValueError(msg)
         for index, (group, planned) in enumerate(zip(entries, self.groups, strict=True)):
@@ -133,7 +133,7 @@ class TracedPlan:
         def init(params: dict[str, jax.Array]) -> OptimizerState:
             missing = sorted(set(self._trained) - set(params))
             if missing:
-                msg = f"the optimizer updates {', '.join(missing)}; expected names among the params"
+                msg = f"the optimizer updates {', '.join(missing)}; expected all of them in params"
                 raise ValueError(msg)
             moments = {
                 name: {

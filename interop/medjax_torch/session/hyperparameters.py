@@ -118,7 +118,10 @@ def _start_again(optimizer: Any, scheduler: Any, kind: str, current: dict[str, A
         group.pop(_BASE, None)
         if _BASE in fresh:
             group[_BASE] = fresh[_BASE]
-    _say(f"the scheduler was a {kind} and is {type(scheduler).__name__} now: it starts again")
+    _say(
+        f"the scheduler was {kind} and is {type(scheduler).__name__} now, so it starts from the "
+        "beginning"
+    )
 
 
 def _say(text: str) -> None:

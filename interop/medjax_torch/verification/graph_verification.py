@@ -148,6 +148,6 @@ def _message(finding: Finding, compared: int, train: bool) -> str:
             f"{'training' if train else 'evaluation'}: {len(wrong)} of {compared} results differ.",
             *lines,
             *finding.causes,
-            "Nothing was trained. Options(verify=False) trains anyway.",
+            "Nothing was trained. Options(verify=False) would train anyway.",
         ]
     )

@@ -107,15 +107,15 @@ def _compared(node: fx.Node, arguments: Any, result: Any) -> list[str]:
             relative = apart(actual.astype(np.float64), expected.astype(np.float64), 0.0)
         if relative > AMPLIFIED * _sensitivity(node, arguments, place, other):
             line = line_of_stack(node.stack_trace)
-            where = f"called at {line}" if line else "in the backward pass or at a line not known"
+            where = f"called at {line}" if line else "in the backward pass or at an unknown line"
             if expected.dtype == np.int64 and np.abs(wide(expected)).max() > _INT32:
                 return [
-                    f"{node.target} ({where}) gives integers of {expected.min()} to "
-                    f"{expected.max()}, and the device's have 32 bits. Compute with floats there."
+                    f"{node.target} ({where}) returns integers from {expected.min()} to "
+                    f"{expected.max()}, but the device's have 32 bits. Compute with floats there."
                 ]
             what = f"the JAX lowering of {node.target} ({where}), given the same arguments"
             difference = Difference(what, relative, actual, expected, ("JAX", "torch"))
-            return [f"This is an error in a lowering, please report it: {difference}."]
+            return [f"This is an error in a lowering; please report it: {difference}."]
     return []
 
 
