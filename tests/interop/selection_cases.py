@@ -349,13 +349,13 @@ def first_and_last(self, h, batch):
     return kept[0].sum() - kept[-1].pow(2).sum()
 
 
-@exact("a count is taken for a number at .*len\\(kept\\)")
+@exact("a count is treated as a fixed number at .*len\\(kept\\)")
 def length(self, h, batch):
     kept = h[batch["mask"].bool()]
     return kept.pow(2).sum() / (len(kept) + 1)
 
 
-@exact("aten.sort.default orders a size that varies at .*in ordered")
+@exact("aten.sort.default sorts along a size that varies at .*in ordered")
 def ordered(self, h, batch):
     return h[batch["mask"].bool()].sort(0)[0][:2].sum()
 

@@ -123,7 +123,7 @@ class HalfHeads(TwoHeads):
 
 
 def test_a_head_of_float16_that_some_batches_do_not_use_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"model\.left\.bias, .* is of float16, and some batches"):
+    with pytest.raises(ValueError, match=r"model\.left\.bias, .* is float16, and some batches"):
         train(medjax_torch, tmp_path, HalfHeads(), lambda component, trainer: {})
 
 

@@ -187,7 +187,7 @@ class Counting(Classifier):
 
 
 def test_a_counter_kept_in_forward_is_refused(tmp_path):
-    with pytest.raises(TraceError, match="forward counts in steps"):
+    with pytest.raises(TraceError, match="forward both reads and changes steps"):
         make(tmp_path, Counting()).train()
 
 

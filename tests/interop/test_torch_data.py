@@ -65,7 +65,7 @@ def test_kinds_of_datasets(tmp_path, data):
 
 
 def test_a_stream_that_ends_before_its_length_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="has the length 30 but ends after 24"):
+    with pytest.raises(ValueError, match="has length 30 but ends after 24"):
         make(tmp_path, train=Stream(30)).train()
 
 

@@ -132,7 +132,7 @@ def test_a_warm_up_needs_a_learning_rate(tmp_path):
 def test_a_schedule_of_optax_needs_a_rate_to_scale(tmp_path):
     falling = optax.linear_schedule(0.1, 0.0, 12)
     without = make(tmp_path, Learner(*CASES[1]), lr_scheduler_builder=falling)
-    with pytest.raises(ValueError, match=r"lr_scheduler_builder gives .* has no learning rate"):
+    with pytest.raises(ValueError, match=r"lr_scheduler_builder sets .* has no learning rate"):
         without.train()
     of_zero = make(tmp_path, lr_scheduler_builder=falling, learning_rate=0.0)
     with pytest.raises(ValueError, match=r"first group of the component's AdamW has a rate of 0"):

@@ -116,7 +116,7 @@ def test_integers_that_do_not_fit_stay_on_the_host_or_are_refused(tmp_path):
             return BatchData(outputs, x2=batch["x2"]), loss
 
     make(tmp_path, Wide()).train()
-    with pytest.raises(TraceError, match="returns the column 'x2', whose integers leave the 32"):
+    with pytest.raises(TraceError, match="returns the column 'x2', whose integers exceed the"):
         make(tmp_path, Returned()).train()
 
 

@@ -108,7 +108,7 @@ def test_one_warning_says_what_is_logged(tmp_path, caplog):
     by_jax(tmp_path, reading(logged))
     (warning,) = (r for r in caplog.records if "forward reads values at" in r.getMessage())
     assert "test_values_read.py" in warning.getMessage()
-    assert "not of every step" in warning.getMessage()
+    assert "not from every step" in warning.getMessage()
 
 
 def outputs(self, batch, logits, loss):

@@ -71,8 +71,8 @@ def _to_array(name: str, tensor: Tensor) -> np.ndarray:
     unsupported = _unsupported(tensor)
     if unsupported:
         msg = (
-            f"column {name!r} is {unsupported}; expected a dense tensor of a dtype that JAX has. "
-            "Convert it in collate, or return it as a list to keep it on the host"
+            f"column {name!r} is {unsupported}; expected a dense tensor of a dtype that JAX "
+            "supports. Convert it in collate, or return it as a list to keep it on the host"
         )
         raise ValueError(msg)
     # Conjugated and negated views are lazy in torch and have no counterpart in numpy.

@@ -34,7 +34,7 @@ class Guesses:
     """
 
     def __init__(self, padding: Mapping[str, float | None], lengths: Sequence[int]) -> None:
-        self._given = {name: fill for name, fill in padding.items() if fill is not None}
+        self._user_fills = {name: fill for name, fill in padding.items() if fill is not None}
         self._rules = padding_rules(padding)
         self._left = {name for name, fill in padding.items() if fill is None}
         self._lengths = tuple(lengths)
@@ -87,7 +87,7 @@ class Guesses:
         if first:  # repeated entries are always valid for forward
             fills = filled[0].fills
             repeated = {
-                name: fill if fill == _IGNORED or name in self._given else None
+                name: fill if fill == _IGNORED or name in self._user_fills else None
                 for name, fill in fills.items()
             }
             yield filled[0]._replace(fills=repeated)
@@ -115,8 +115,8 @@ class Guesses:
                 yield Ragged(tuple(column_axes), {**best, name: fill}, ladder)
 
     def _fills(self, name: str, column: Tensor) -> list[float]:
-        if name in self._given:
-            return [self._given[name]]
+        if name in self._user_fills:
+            return [self._user_fills[name]]
         kind = column.dtype
         ignored = [_IGNORED] if holds(kind, _IGNORED) else []
         if name in self._rules and name != LABELS and holds(kind, self._rules[name]):

@@ -208,18 +208,18 @@ class StreamDataset(IterableDataset[Any]):
         count = 0
         for item in stream:
             if count == self._nb_items:
-                raise ValueError(self._miscounted(stream, "has further items"))
+                raise ValueError(self._miscounted(stream, "yields more items"))
             current.clear()
             current[count] = item
             yield examples(self.position.epoch, [count])[0]
             count += 1
         if count < self._nb_items:
-            raise ValueError(self._miscounted(stream, f"ends after {count}"))
+            raise ValueError(self._miscounted(stream, f"ends after {count} items"))
 
     def _miscounted(self, stream: Any, observed: str) -> str:
         return (
-            f"the data, a {type(stream).__name__}, has the length {self._nb_items} but {observed}; "
-            "epochs and schedules depend on the length, so correct its __len__ or pass a list"
+            f"the data, a {type(stream).__name__}, has length {self._nb_items} but {observed}; "
+            "epochs and schedules depend on its length, so correct its __len__ or pass a list"
         )
 
 

@@ -114,7 +114,9 @@ def make_dataloader(
             )
     if drop_last and len(dataset) < batch_size:
         msg = f"the data has {len(dataset)} items, fewer than batch_size={batch_size}"
-        raise ValueError(f"{msg}, so drop_last=True leaves no batch; reduce batch_size or unset it")
+        raise ValueError(
+            f"{msg}, so drop_last=True leaves no batch; reduce batch_size or unset drop_last"
+        )
     if nb_workers:
         common |= _worker_arguments(work, nb_workers, worker_timeout)
     return DataLoader(dataset, **common)

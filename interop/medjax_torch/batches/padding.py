@@ -117,8 +117,9 @@ def _resized(name: str, column: Tensor, axis: int, size: int, fill: float | None
         return torch.cat([column, last.expand(shape)], axis)
     if not holds(column.dtype, fill):
         msg = (
-            f"column {name!r} is of {column.dtype}, which cannot hold its padding value {fill}; "
-            "set another one with Options(padding={column: fill}), or None to not pad the column"
+            f"column {name!r} has dtype {column.dtype}, which cannot hold its padding value "
+            f"{fill}; set another value with Options(padding={{column: fill}}), or None to leave "
+            "the column unpadded"
         )
         raise ValueError(msg)
     widths = [0, 0] * (column.ndim - 1 - axis) + [0, extra]

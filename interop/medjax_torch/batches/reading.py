@@ -135,7 +135,7 @@ def check_length(loader: DataLoader[Any]) -> None:
         msg = (
             f"the data, a {type(data).__name__}, has {nb_items} items; expected {before}, as when "
             "the Trainer was created, since epochs, schedules and resuming depend on the number. "
-            "Create another Trainer for the changed data"
+            "Create a new Trainer for the changed data"
         )
         raise ValueError(msg)
 
@@ -218,13 +218,13 @@ def _explained(text: str, loader: DataLoader[Any], number: int) -> Exception | N
     items = "an unknown batch" if indices is None else f"items {indices.tolist()}"
     if text.startswith("DataLoader timed out"):
         return WorkerError(
-            f"the workers returned no batch for {loader.timeout:g} s; they were at {items}. Look "
-            "for an item that hangs, or increase Options(worker_timeout=...)"
+            f"the workers returned no batch for {loader.timeout:g} s; they were processing "
+            f"{items}. Look for an item that hangs, or increase Options(worker_timeout=...)"
         )
     if text.startswith("DataLoader worker"):
         return WorkerError(
-            f"a worker process died, at {items} or after them; it may have run out of memory, "
-            "crashed in native code, or failed to start: a script must train under "
+            f"a worker process died while processing {items} or a later batch; it may have run out "
+            "of memory, crashed in native code, or failed to start: a script must train under "
             "`if __name__ == '__main__':`, and a worker cannot import definitions from a notebook. "
             "Set dataloader_nb_workers=0 to preprocess in this process"
         )

@@ -116,9 +116,10 @@ class ShapeCount:
             return "Each costs a compilation; remove from the batch what forward does not need"
         why = [f"{reason}. " for reason in self._reasons(tensors)]
         return (
-            f"{''.join(why)}Each costs a compilation; pad to few sizes in collate, and let forward "
-            "ignore the padding, as cross_entropy ignores labels of -100; or, if another fill than "
-            "0, False or -100 is harmless, set it with Options(padding={column: fill})"
+            f"{''.join(why)}Each costs a compilation; pad to a few sizes in collate, and let "
+            "forward ignore the padding, as cross_entropy ignores labels of -100; or, if a fill "
+            "other than 0, False or -100 is harmless, set it with "
+            "Options(padding={column: fill})"
         )
 
 

@@ -162,7 +162,7 @@ class BatchAdapter:
         if self._is_exact(train):
             logger.warning(
                 "Batches run in their exact shapes, each of which is traced and compiled: padding "
-                "looks up a row, and SparseAdam steps every row that is looked up"
+                "would look up a row, and SparseAdam updates every row that is looked up"
             )
         padded = self._padded(batch, train=train)
         check = self._check_on(padded, train)
@@ -178,7 +178,8 @@ class BatchAdapter:
                     call, self.converted.inventory, padded, graph, constants, evaluate
                 )
             logger.info(
-                "torch and JAX agree on the first %s batch: %d results, to %.1e (%s)",
+                "torch and JAX agree on the first %s batch: %d results, largest relative "
+                "difference %.1e (%s)",
                 "training" if train else "evaluation",
                 verified.results,
                 verified.relative,
@@ -249,10 +250,10 @@ class BatchAdapter:
         arrays = jax.device_get(dict(outputs))
         arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
         tensors = to_tensors(arrays, dtypes_of(graph))
-        given = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
+        torch_outputs = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
         if self._is_exact(graph.train):
-            return rebuilt(batch.host, given)
-        return self._padding.unpad(given, batch.host, train=graph.train)
+            return rebuilt(batch.host, torch_outputs)
+        return self._padding.unpad(torch_outputs, batch.host, train=graph.train)
 
     def _check_on(self, batch: Any, train: bool) -> Check | None:
         """Return a function that compares a graph with torch on a batch, None if not wanted."""
@@ -260,8 +261,8 @@ class BatchAdapter:
             return None
 
         def check(graph: Graph) -> None:
-            held = {n: to_numpy(value) for n, value in graph.device.constants.items()}
-            constants = {name: narrow(name, array) for name, array in held.items()}
+            arrays = {n: to_numpy(value) for n, value in graph.device.constants.items()}
+            constants = {name: narrow(name, array) for name, array in arrays.items()}
             call = self.converted.call_on(batch, train=train)
             with self._comparison():
                 verify(call, self.converted.inventory, batch, graph, constants)

@@ -141,9 +141,9 @@ class ConvertedComponent:
 
     def is_current(self) -> bool:
         """Return whether the component still holds the tensor objects in the inventory."""
-        now = find(self.component).tensors
-        before = self.inventory.tensors
-        return now.keys() == before.keys() and all(now[name] is before[name] for name in now)
+        new = find(self.component).tensors
+        old = self.inventory.tensors
+        return new.keys() == old.keys() and all(new[name] is old[name] for name in new)
 
     def refresh(self) -> None:
         """Look up the component's tensors again if they changed, and the trained parameters."""
@@ -151,11 +151,11 @@ class ConvertedComponent:
             self.inventory = self.variants.inventory = find(self.component)
             self.version += 1
         known = set(self.trained)
-        now = set(self._requiring())
-        if not now <= known:
+        requiring = set(self._requiring())
+        if not requiring <= known:
             # A parameter that has been trained keeps its moments, as in torch.
             names = self.inventory.parameters
-            self.trained = tuple(name for name in names if name in known | now)
+            self.trained = tuple(name for name in names if name in known | requiring)
             self.version += 1
 
     def _requiring(self) -> tuple[str, ...]:
@@ -182,10 +182,10 @@ class ConvertedComponent:
         """
         for _ in range(_DISCOVERIES):
             drawn = self.host_draws.columns(train=train)
-            given = rebuilt(batch, {**batch, **drawn}) if drawn else batch
+            with_draws = rebuilt(batch, {**batch, **drawn}) if drawn else batch
             try:
                 known = None if drawn else shape
-                return self.graph_of(given, train=train, check=check, shape=known), given
+                return self.graph_of(with_draws, train=train, check=check, shape=known), with_draws
             except HostRandomError:
                 joint = Joint(self.call_on(batch, train=train), self.inventory, batch, train=train)
                 with host_random.watched(self.inventory.content.generators):
@@ -194,8 +194,8 @@ class ConvertedComponent:
                 if jax.process_count() > 1:
                     raise  # each process has rows of its own, and the numbers are for all
         raise TraceError(
-            f"forward draws other numbers from random or numpy.random in {_DISCOVERIES} batches "
-            "in a row. Draw with torch (torch.rand, torch.randperm ...), or in collate."
+            f"forward drew different numbers from random or numpy.random in each of {_DISCOVERIES} "
+            "attempts. Draw with torch (torch.rand, torch.randperm ...), or in collate."
         )
 
     def graph_of(
@@ -235,9 +235,9 @@ class ConvertedComponent:
     def constants(self, key: GraphKey) -> dict[str, np.ndarray]:
         """Return the tensors that a graph itself holds, as arrays for the device."""
         if key.number not in self._constants:
-            held = self.graph(key).device.constants
+            tensors = self.graph(key).device.constants
             self._constants[key.number] = {
-                name: narrow(f"constant {name}", to_numpy(value)) for name, value in held.items()
+                name: narrow(f"constant {name}", to_numpy(value)) for name, value in tensors.items()
             }
         return self._constants[key.number]
 
@@ -284,16 +284,16 @@ class ConvertedComponent:
             variables: Variables, batch: BatchData, key: jax.Array, *, of_sum: bool
         ) -> tuple[BatchData, Mean, Variables, Any]:
             with jax.default_matmul_precision("highest"):
-                outputs, loss, collections, found = self._run(variables, batch, key)
+                outputs, loss, collections, traced = self._run(variables, batch, key)
             loss = weighed(loss, options)
             gradients = {
-                name: found[name].astype(leaf.dtype) if name in found else jnp.zeros_like(leaf)
+                name: traced[name].astype(leaf.dtype) if name in traced else jnp.zeros_like(leaf)
                 for name, leaf in variables["params"].items()
             }
             # SparseAdam's marks concern rows; they also tell whether there is a gradient at all.
             if not self.marks_rows:
                 own = self.graph(batch[GRAPH]).droppable  # with marks in the graph
-                for name in (self.sometimes & found.keys()).difference(own):
+                for name in (self.sometimes & traced.keys()).difference(own):
                     gradients[name] = touched(gradients[name])
             if of_sum:
                 gradients = jax.tree.map(lambda gradient: gradient * loss.weight, gradients)
@@ -306,30 +306,30 @@ class ConvertedComponent:
     ) -> tuple[BatchData, Mean, Variables, dict[str, jax.Array]]:
         """Return outputs, loss, changed collections and the gradients of the mean loss."""
         number = input_batch[GRAPH]
-        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
-        found = self._evaluate(number, inputs, input_batch[COLUMNS], key)
+        inputs = {name: leaf for each in variables.values() for name, leaf in each.items()}
+        results = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {
             name: {
-                path: found.updated.get(path, value).astype(value.dtype)
-                for path, value in held.items()
+                path: results.updated.get(path, value).astype(value.dtype)
+                for path, value in collection.items()
                 # The step expects only those parameters that forward wrote to.
-                if name != "params" or path in found.updated
+                if name != "params" or path in results.updated
             }
-            for name, held in variables.items()
-            if held.keys() & found.updated.keys()
+            for name, collection in variables.items()
+            if collection.keys() & results.updated.keys()
         }
-        outputs = BatchData(zip(self.graph(number).outputs.names, found.outputs, strict=True))
-        if found.sizes:
-            outputs[SIZES] = jnp.stack(list(found.sizes))
+        outputs = BatchData(zip(self.graph(number).outputs.names, results.outputs, strict=True))
+        if results.sizes:
+            outputs[SIZES] = jnp.stack(list(results.sizes))
         weight = input_batch.get(WEIGHT, jnp.float32(1))
-        loss, weight = unless_broken(self.graph(number), found, weight)
-        return outputs, Mean(loss * weight, weight), collections, found.gradients
+        loss, weight = unless_broken(self.graph(number), results, weight)
+        return outputs, Mean(loss * weight, weight), collections, results.gradients
 
     def checked(
         self, key: GraphKey, variables: Variables, columns: Any, random_key: jax.Array
     ) -> list[jax.Array]:
         """Return the values that the conditions of a graph are checked on."""
-        inputs = {name: leaf for held in variables.values() for name, leaf in held.items()}
+        inputs = {name: leaf for each in variables.values() for name, leaf in each.items()}
         with jax.default_matmul_precision("highest"):
             return list(self._evaluate(key, inputs, columns, random_key).checked)
 
@@ -343,9 +343,9 @@ class ConvertedComponent:
             value.astype(jax_dtype(node.meta["val"].dtype))
             for value, node in zip(graph.inputs(state, columns), nodes, strict=True)
         ]
-        held = {name: jnp.asarray(value) for name, value in self.constants(key).items()}
+        constants = {name: jnp.asarray(value) for name, value in self.constants(key).items()}
         with multiplying_in(self._multiplies_in):
-            return graph.results(run(graph.module, inputs, random_key, held))
+            return graph.results(run(graph.module, inputs, random_key, constants))
 
     def as_trainable(
         self, configure_optimizer: Callable[[Any], optax.GradientTransformation]
@@ -387,9 +387,9 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
         return narrow(name, array)
     except ValueError as error:
         raise ValueError(
-            f"{name} holds {array.dtype} of {array.min()} to {array.max()}, and the device's "
-            "integers have 32 bits. Keep it as a Python number, which a graph holds as a constant, "
-            "or give it smaller values."
+            f"{name} holds {array.dtype} values from {array.min()} to {array.max()}, but the "
+            "device's integers have 32 bits. Keep it as a Python number, which becomes a constant "
+            "of the graph, or use smaller values."
         ) from error
 
 

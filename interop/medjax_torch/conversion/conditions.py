@@ -50,8 +50,8 @@ class Conditions:
 
     def changed_columns(self, batch: Mapping[str, Any]) -> list[str]:
         """Return the columns whose value differs from the one that forward read."""
-        now = dict(self._reads.of(batch, self._live)[0])
-        return [name for name, value in self._columns[0] if now[name] != value]
+        current = dict(self._reads.of(batch, self._live)[0])
+        return [name for name, value in self._columns[0] if current[name] != value]
 
     def changed_places(self) -> list[Place]:
         """Return the places outside the batch whose value differs from what forward read."""
@@ -60,8 +60,8 @@ class Conditions:
     def number_columns(self, batch: Mapping[str, Any]) -> list[str]:
         """Return the columns that forward read and that hold a float or a list of numbers."""
         read = self._reads.values - self._live
-        held = {name: batch[name] for name in read if name in batch}
-        return [n for n, v in held.items() if is_number(v) and not isinstance(v, int)]
+        values = {name: batch[name] for name in read if name in batch}
+        return [n for n, v in values.items() if is_number(v) and not isinstance(v, int)]
 
 
 def _kind(number: Number, batch: Mapping[str, Any]) -> Any:

@@ -193,14 +193,14 @@ class GraphCache:
         if not kept:
             return []
         last = kept[0].conditions
-        found = [Number(name, column=name) for name in last.changed_columns(batch)]
-        found += [
+        changed = [Number(name, column=name) for name in last.changed_columns(batch)]
+        changed += [
             Number(PREFIX + path, location=location) for path, location in last.changed_places()
         ]
         known = self._live[train].keys() | self._fixed[train]
         return [
             number
-            for number in found
+            for number in changed
             if number.name not in known and is_number(_value(number, batch))
         ]
 
@@ -271,9 +271,9 @@ class GraphCache:
         """Raise TraceError if forward depends on Python values that its earlier runs left."""
         if counters:
             raise TraceError(
-                f"forward counts in {', '.join(counters)}, which it reads and changes: a "
-                "graph would find the same value at every step. Keep it in a buffer "
-                "(register_buffer, or a tensor in an attribute), or let a callback set it."
+                f"forward both reads and changes {', '.join(counters)}: a graph would see the same "
+                "value at every step. Keep it in a buffer (register_buffer, or a tensor in an "
+                "attribute), or let a callback set it."
             )
 
     def _check_guards(self, graph: Graph) -> None:
@@ -305,9 +305,9 @@ class GraphCache:
             if not condition.is_of_finiteness:
                 raise TraceError(
                     f"forward branches on a value{at(condition.line)} that changes in training. "
-                    "Where it takes another branch the graph is not valid, and with "
-                    "Options(on_non_finite='skip') such a batch would be left out without a word. "
-                    "Use torch.where with both results, or on_non_finite='raise'."
+                    "Where it takes the other branch the graph is not valid, and "
+                    "Options(on_non_finite='skip') would skip such a batch silently. Use "
+                    "torch.where with both results, or on_non_finite='raise'."
                 )
 
     def _warn_of_reports(self, graph: Graph) -> None:
@@ -315,8 +315,9 @@ class GraphCache:
         if new:
             self._warned.update(new)
             logger.warning(
-                "forward reads values at %s, on which neither loss nor gradients depend. What it "
-                "prints, logs or keeps there is of the batches that were traced, not of every step",
+                "forward reads values at %s that affect neither the loss nor the gradients. What "
+                "it prints, logs or keeps there comes from the batches that were traced, not from "
+                "every step",
                 "; ".join(new),
             )
 
@@ -325,8 +326,8 @@ class GraphCache:
         if new:
             self._warned.update(new)
             logger.warning(
-                "forward leaves something in %s, which happens while it is traced and not at "
-                "every step; return it as an output, or keep it in a buffer",
+                "forward stores something in %s, but only while it is traced and not at every "
+                "step; return it as an output, or keep it in a buffer",
                 ", ".join(new),
             )
 
@@ -337,8 +338,9 @@ class GraphCache:
         if names:
             self._warned.update(names)
             logger.warning(
-                "forward reads %s, which has had more than %d values: it is traced again for each, "
-                "%.1f s so far. Keep it in a tensor, or leave it out of what forward reads",
+                "forward reads %s, which has had more than %d values: forward is traced again for "
+                "each, which has taken %.1f s so far. Keep it in a tensor, or do not read it in "
+                "forward",
                 ", ".join(sorted(names)),
                 _OFTEN,
                 self.seconds,
@@ -357,15 +359,15 @@ class GraphCache:
             advice = "Use torch.where with both results, or keep the value in a tensor"
         else:
             advice = (
-                f"Of what a mask selects each count asks for a graph here, because "
-                f"{'; '.join(reasons)}. Keep all rows and mask what is summed, as in "
-                "(loss * mask).sum() / mask.sum(), or read a count by x.size(0) in place of len(x)"
+                "Each number of rows that a mask selects needs its own graph here, because "
+                f"{'; '.join(reasons)}. Keep all rows and mask the terms of the sum, as in "
+                "(loss * mask).sum() / mask.sum(), or read a count with x.size(0) instead of len(x)"
             )
         return (
             f"forward branches on values of the batch {' and '.join(places)} in more than "
             f"{self._max_variants} ways: {len(graphs)} graphs were traced in {seconds:.1f} s, and "
-            f"each was compiled too. {advice}, or raise Options(max_variants=...), at as much "
-            "again for each graph."
+            f"each was also compiled. {advice}, or raise Options(max_variants=...) at the same "
+            "cost for each further graph."
         )
 
 

@@ -69,15 +69,15 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
         collections = list(variables.values())
         if list(map(id, self._weights[0])) != list(map(id, collections)):
             self._weights = collections, tensors_of(self._converted, sharding.to_host(variables))
-        given, reason = batch[HOST]
-        outputs, loss = in_torch(self._converted, self._weights[1], given, train=False)
+        host_batch, reason = batch[HOST]
+        outputs, loss = in_torch(self._converted, self._weights[1], host_batch, train=False)
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "Evaluation runs in torch on the CPU, a batch in %.2g s: %s The numbers are those "
-                "of the trained weights; in JAX, and most of all on an accelerator, it would be "
-                "many times faster. To have that, return tensors from forward and make lists or "
-                "texts of them in the metrics computer's prepare_batch.",
+                "Evaluation runs in torch on the CPU, at %.2g s per batch: %s The results are "
+                "those of the trained weights, but JAX would be many times faster, especially on "
+                "an accelerator. To evaluate in JAX, return tensors from forward and convert them "
+                "to lists or strings in the metrics computer's prepare_batch.",
                 time.perf_counter() - began,
                 reason,
             )
@@ -88,9 +88,9 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
 
 def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return variables (numpy arrays) as tensors of the component's dtypes, by name."""
-    held = converted.inventory.tensors
+    tensors = converted.inventory.tensors
     return {
-        name: to_torch(np.array(array)).to(held[name].device, held[name].dtype)
+        name: to_torch(np.array(array)).to(tensors[name].device, tensors[name].dtype)
         for arrays in variables.values()
         for name, array in arrays.items()
     }
@@ -157,9 +157,9 @@ def check_outputs(graph: Graph) -> None:
     """
     if graph.left_out:
         raise TraceError(
-            f"do_metrics_in_training asks for forward's outputs, but {reason_of(graph)} Return "
-            "tensors and make lists or texts of them in prepare_batch, or set "
-            "do_metrics_in_training=False: evaluation has these outputs."
+            f"do_metrics_in_training needs all of forward's outputs, but {reason_of(graph)} Return "
+            "tensors and convert them to lists or strings in prepare_batch, or set "
+            "do_metrics_in_training=False: evaluation still has these outputs."
         )
 
 

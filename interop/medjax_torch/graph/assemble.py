@@ -58,13 +58,13 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
     part = _part(recorded.graph, returned, used)
     recompute(part)
     module = fx.GraphModule(recorded, part)
-    given = tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used)
+    used_columns = tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used)
     return Graph(
         module=module,
         trained=tuple(name for name in joint.trained if name in present),
         frozen=tuple(name for name in joint.frozen if name in present),
         buffers=tuple(name for name in joint.buffers if name in present),
-        columns=given,
+        columns=used_columns,
         gradients=joint.gradients,
         droppable=joint.droppable,
         outputs=joint.outputs,
@@ -81,7 +81,7 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
         effects=joint.effects,
         train=joint.train,
         seconds=seconds,
-        numbers=tuple(number for number in joint.numbers if number.name in given),
+        numbers=tuple(number for number in joint.numbers if number.name in used_columns),
         places=tuple(joint.attributes.places),
         counters=joint.counters,
         varying=tuple((name, dim) for name, dim, _ in varying),
@@ -134,6 +134,6 @@ def _check_reshaped(joint: Joint, used: Collection[str]) -> None:
     for name in joint.reshaped:
         if name in used:
             raise TraceError(
-                f"forward replaces {name} by a tensor of another shape or dtype and reads the old "
-                "one: state must keep its shape from step to step."
+                f"forward replaces {name} with a tensor of another shape or dtype and also reads "
+                "the old one. State must keep its shape and dtype from step to step."
             )

@@ -76,7 +76,7 @@ def _key(path: str, leaf: Any) -> tuple[Hashable, ...]:
         hash(leaf)
     except TypeError as error:
         raise ValueError(
-            f"The batch holds a {type(leaf).__name__} at {path!r}, expected tensors, numbers, "
+            f"The batch holds a {type(leaf).__name__} at {path!r}; expected tensors, numbers, "
             "strings, arrays, or dicts, lists and tuples of them. Convert it in collate."
         ) from error
     return type(leaf).__name__, leaf

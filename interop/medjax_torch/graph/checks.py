@@ -20,8 +20,8 @@ def check_hooks(inventory: Inventory) -> None:
     for name, parameter in inventory.parameters.items():
         if getattr(parameter, "_post_accumulate_grad_hooks", None):
             raise TraceError(
-                f"{name} has a hook that runs after its gradient is accumulated, which a graph "
-                "has no place for. Use Tensor.register_hook, or do it in the optimizer."
+                f"{name} has a hook that runs after its gradient is accumulated, which cannot be "
+                "part of a graph. Use Tensor.register_hook, or do the same in the optimizer."
             )
 
 
@@ -69,7 +69,7 @@ def check_aliases(inventory: Inventory, graph: Graph) -> None:
             if name in graph.updated or name in graph.trained:
                 raise TraceError(
                     f"{name} changes in training and shares its memory with {other}, which would "
-                    "have to change along. Assign the same tensor to both, or a clone."
+                    "have to change with it. Assign the same tensor to both, or clone one of them."
                 )
 
 

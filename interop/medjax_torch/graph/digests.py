@@ -36,18 +36,18 @@ def summary(joint: Joint, recorded: fx.GraphModule) -> Summary:
     """Return a summary of what `joint` has just recorded."""
     digests = _digests(recorded)
     results: Any = recorded.graph.output_node().args[0]
-    found = [digests[node] for node in results]
+    digested = [digests[node] for node in results]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
     outputs = {
         key: [
-            (path, _content(kind, [found[first + p] for p in positions]))
+            (path, _content(kind, [digested[first + p] for p in positions]))
             for path, kind, positions in joint.outputs.parts(key)
         ]
         for key in joint.outputs.keys
     }
-    state = found[last : last + len(joint.state)]
-    return Summary((*joint.gradients, *found[:first], *state, *joint.reshaped), outputs)
+    state = digested[last : last + len(joint.state)]
+    return Summary((*joint.gradients, *digested[:first], *state, *joint.reshaped), outputs)
 
 
 def _content(kind: Any, digests: Sequence[str]) -> Any:

@@ -182,8 +182,8 @@ def _set_data(tensor: Tensor, value: Tensor) -> None:
     """Copy `value` into `tensor` instead of ``tensor.data = value``, which no tracer sees."""
     if tensor.shape != value.shape or tensor.dtype != value.dtype:
         raise TraceError(
-            f"forward assigns to .data{at(line_here())} a tensor of shape {tuple(value.shape)} and "
-            f"{value.dtype}, expected {tuple(tensor.shape)} and {tensor.dtype}."
+            f"forward assigns a tensor of shape {tuple(value.shape)} and {value.dtype} to "
+            f".data{at(line_here())}; expected {tuple(tensor.shape)} and {tensor.dtype}."
         )
     tensor.data.copy_(value)
 
@@ -244,9 +244,9 @@ def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) 
 def _refused(name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         raise TraceError(
-            f"forward calls {name}{at(line_here())}: numpy would see the values of one batch, and "
-            "they would be used for every other. Compute with torch there, or return the tensor "
-            "and convert it in prepare_batch."
+            f"forward calls {name}{at(line_here())}: numpy would see the values of one batch only, "
+            "and the graph would use them for every other batch. Compute with torch there, or "
+            "return the tensor and convert it in prepare_batch."
         )
 
     return call

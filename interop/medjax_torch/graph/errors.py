@@ -26,9 +26,9 @@ def at(line: str) -> str:
 
 
 _SAID = {
-    "DataDependentOutputException": "it reads a value that is known only with the batch",
-    "DynamicOutputShapeException": "it makes a tensor whose shape depends on values",
-    "GuardOnDataDependentSymNode": "it branches on a value that is known only with the batch",
+    "DataDependentOutputException": "it reads a value that is known only when the step runs",
+    "DynamicOutputShapeException": "it creates a tensor whose shape depends on values",
+    "GuardOnDataDependentSymNode": "it branches on a value that is known only when the step runs",
     "UnsupportedFakeTensorException": "it uses a kind of tensor that torch cannot trace",
     "UnsupportedOperatorException": "it calls an operation that torch cannot trace",
 }

@@ -192,7 +192,7 @@ class Graph:
                 made = part.module(*(columns[name].detach().cpu() for name in part.inputs))
         except (RuntimeError, IndexError) as error:
             raise ValueError(
-                f"{', '.join(part.names)} cannot be computed of the columns "
+                f"{', '.join(part.names)} cannot be computed from the columns "
                 f"{', '.join(map(repr, part.inputs))}: {error}"
             ) from error
         values = map(torch.as_tensor, made)
@@ -260,8 +260,9 @@ def same(first: Graph, second: Graph) -> bool:
         and first.outputs == second.outputs
         and first.constants.keys() == second.constants.keys()
         and all(
-            held.dtype == second.constants[name].dtype and torch.equal(held, second.constants[name])
-            for name, held in first.constants.items()
+            constant.dtype == second.constants[name].dtype
+            and torch.equal(constant, second.constants[name])
+            for name, constant in first.constants.items()
         )
     )
 

@@ -176,9 +176,8 @@ def add_guards(module: fx.GraphModule) -> list[Source]:
 def refuse_random(source: Source) -> TraceError:
     """Return the error for a value that is random."""
     return TraceError(
-        f"forward branches on a random number{at(source.line)}: a graph would take the "
-        "same branch at every step. Use torch.where with both results, or switch it off "
-        "(layerdrop=0)."
+        f"forward branches on a random number{at(source.line)}: a graph would take the same branch "
+        "at every step. Use torch.where with both results, or disable it (layerdrop=0)."
     )
 
 
@@ -196,10 +195,10 @@ def refuse_unguarded(graph: fx.Graph) -> None:
         where = at(line_of_stack(node.stack_trace))
         if packs:
             raise TraceError(
-                f"forward computes on the rows of a packed sequence{where}, and how many there are "
-                "depends on the lengths in the batch. Recurrent layers, linear layers, embeddings, "
-                "common activations, dropout and cross entropy may take them packed; for all else "
-                "call pad_packed_sequence first and mask what follows."
+                f"forward computes on the rows of a packed sequence{where}, whose number depends "
+                "on the lengths in the batch. Recurrent layers, linear layers, embeddings, common "
+                "activations, dropout and cross entropy accept packed rows; for anything else "
+                "call pad_packed_sequence first and mask the padding."
             )
         raise TraceError(
             f"forward calls {node.target}{where}, whose result has a shape that depends on "
@@ -209,14 +208,14 @@ def refuse_unguarded(graph: fx.Graph) -> None:
 
 def ancestry(*nodes: Any) -> set[fx.Node]:
     """Return the nodes and all nodes from which they are computed."""
-    found: set[fx.Node] = set()
+    ancestors: set[fx.Node] = set()
     pending = list(nodes)
     while pending:
         latest = pending.pop()
-        if latest not in found:
-            found.add(latest)
+        if latest not in ancestors:
+            ancestors.add(latest)
             pending += latest.all_input_nodes
-    return found
+    return ancestors
 
 
 def is_random(node: fx.Node) -> bool:

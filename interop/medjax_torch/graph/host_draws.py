@@ -84,8 +84,8 @@ class Draw(NamedTuple):
     @property
     def column(self) -> str:
         """The name of the draw's column; equal calls have equal names."""
-        given = [*map(repr, self.arguments), *(f"{name}={v!r}" for name, v in self.options)]
-        return f"{PREFIX}{self.place}. {self.module}.{self.function}({', '.join(given)})"
+        arguments = [*map(repr, self.arguments), *(f"{name}={v!r}" for name, v in self.options)]
+        return f"{PREFIX}{self.place}. {self.module}.{self.function}({', '.join(arguments)})"
 
     def value(self, position: tuple[int, ...]) -> Tensor:
         """Return the value drawn at a position; numbers become scalars of int64 or float32."""
@@ -95,8 +95,8 @@ class Draw(NamedTuple):
         drawn = getattr(source, self.function)(*self.arguments, **dict(self.options))
         if isinstance(drawn, np.ndarray):
             return torch.from_numpy(drawn)
-        whole = isinstance(drawn, int | np.integer)
-        return torch.tensor(drawn, dtype=torch.int64 if whole else torch.float32)
+        is_integer = isinstance(drawn, int | np.integer)
+        return torch.tensor(drawn, dtype=torch.int64 if is_integer else torch.float32)
 
 
 class HostDraws:

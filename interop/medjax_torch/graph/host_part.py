@@ -23,8 +23,9 @@ _CONVERTED = frozenset(
 """Operations on an integer and a float that give the same if the integer is converted first."""
 
 _WAYS_OUT = (
-    ", together with parameters, buffers or random numbers, so that the host cannot compute it "
-    "before the step. Compute with floats there, or take what the batch decides out of it."
+    ", in combination with parameters, buffers or random numbers, so the host cannot compute it "
+    "before the step. Compute with floats there, or separate the part that depends only on the "
+    "batch."
 )
 
 
@@ -74,9 +75,9 @@ class Cut:
         """Return the nodes that depend only on columns and constants."""
         free: set[fx.Node] = set()
         for node in self._graph.module.graph.nodes:
-            given = node in self._names.columns or node.op == "get_attr"
+            is_input = node in self._names.columns or node.op == "get_attr"
             call = node.op == "call_function" and not is_random(node)
-            if given or (call and all(source in free for source in node.all_input_nodes)):
+            if is_input or (call and all(source in free for source in node.all_input_nodes)):
                 free.add(node)
         return free
 
@@ -92,7 +93,7 @@ class Cut:
                     )
             return
         if node in self._long and node not in self._free:
-            raise TraceError(f"forward makes {self._said(node)}{_WAYS_OUT}")
+            raise TraceError(f"forward computes {self._said(node)}{_WAYS_OUT}")
         if not sources:
             return
         if node in self._free:
@@ -110,10 +111,10 @@ class Cut:
         """Describe an integer that is too long for the device."""
         if node in self._names.columns:
             return (
-                f"the column {self._names.columns[node]!r}, whose integers leave the 32 bits of "
-                "the device"
+                f"the column {self._names.columns[node]!r}, whose integers exceed the device's 32 "
+                "bits"
             )
-        return f"an integer{_at(node)} ({name_of(node)}) that may leave 32 bits, as the device has"
+        return f"an integer{_at(node)} ({name_of(node)}) that may exceed the device's 32 bits"
 
     def _is_list(self, node: fx.Node) -> bool:
         return node in self._on_host and isinstance(node.meta.get("val"), tuple | list)
@@ -206,17 +207,17 @@ class Cut:
 
     def _needed(self) -> set[fx.Node]:
         """Return the nodes that the device computes or takes as inputs."""
-        found: set[fx.Node] = set()
+        needed: set[fx.Node] = set()
         pending = list(self._graph.module.graph.output_node().all_input_nodes)
         handed = set(self._handed)
         while pending:
             node = pending.pop()
-            if node in found:
+            if node in needed:
                 continue
-            found.add(node)
+            needed.add(node)
             if node not in handed:
                 pending += [s for s in node.all_input_nodes if (s, node) not in self._converted]
-        return found
+        return needed
 
 
 def _float_of(node: fx.Node) -> torch.dtype | None:

@@ -45,8 +45,9 @@ def watched(generators: Mapping[str, Any]) -> Iterator[Callable[[], dict[str, An
     def drawn() -> dict[str, Any]:
         if torch.initial_seed() != torch_seed:
             raise TraceError(
-                "forward sets torch's seed: in a graph randomness comes from the step's key, so "
-                "the same numbers would not return. Draw them once, in __init__."
+                "forward sets torch's seed, which has no effect in a graph: its random numbers "
+                "come from the step's key. If the numbers should stay the same, draw them once, "
+                "in __init__."
             )
         return {
             name: generator
@@ -68,11 +69,11 @@ def refuse(drawn: Mapping[str, Any], call: Callable[[], object]) -> None:
     if drawn:
         line = at(_line_of_draw(list(drawn.values()), call))
         raise HostRandomError(
-            f"forward draws from {' and '.join(drawn)}{line}: a graph "
-            "would repeat the numbers drawn while it was traced at every step. Draw with torch "
-            "(torch.rand, torch.randperm ...), in collate, or with functions of random and "
-            "numpy.random that take numbers, called as np.random.beta(...), whose results are "
-            f"used with torch alone.{_hint(line)}"
+            f"forward draws from {' and '.join(drawn)}{line}: a graph would repeat at every step "
+            "the numbers drawn while it was traced. Draw with torch (torch.rand, torch.randperm "
+            "...), in collate, or with functions of random and numpy.random that take numbers and "
+            "are called through their module, as in np.random.beta(...), and use the results in "
+            f"torch operations only.{_hint(line)}"
         )
 
 
@@ -87,15 +88,15 @@ def _hint(line: str) -> str:
 
 def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
     """Return the first line of the component that changes the state of a generator."""
-    latest, found = "", ""
+    latest, line_of_draw = "", ""
     mark = [_mark(_state(generator)) for generator in generators]
 
     def follow(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal latest, found
-        if found or not is_of_component(frame.f_code.co_filename):
+        nonlocal latest, line_of_draw
+        if line_of_draw or not is_of_component(frame.f_code.co_filename):
             return None
         if [_mark(_state(generator)) for generator in generators] != mark:
-            found = latest
+            line_of_draw = latest
         elif event == "line":
             latest = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
         return follow
@@ -106,7 +107,7 @@ def _line_of_draw(generators: Sequence[Any], call: Callable[[], object]) -> str:
         call()
     finally:
         sys.settrace(previous)
-    return found or latest
+    return line_of_draw or latest
 
 
 def _mark(state: Any) -> Hashable:

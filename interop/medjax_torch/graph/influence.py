@@ -107,9 +107,9 @@ class _Settling:
         """Return the changing state a value depends on, and whether on inputs and on randomness."""
         ancestors = ancestry(node)
         names = [*self.joint.state, *self.joint.columns]
-        found = [n for n, each in zip(names, self._inputs, strict=True) if each in ancestors]
-        changing = next((name for name in found if name in self.changing), "")
-        return changing, bool(found), any(map(is_random, ancestors))
+        inputs = [n for n, each in zip(names, self._inputs, strict=True) if each in ancestors]
+        changing = next((name for name in inputs if name in self.changing), "")
+        return changing, bool(inputs), any(map(is_random, ancestors))
 
     def ask(self, answer: Answer) -> Summary | Exception:
         """Return the summary of a recording with other answers, or the error that it raised.
@@ -227,8 +227,8 @@ def _settle_numbers(settling: _Settling, numbers: Sequence[int], plain: Sequence
 
 
 def _reads_of(sources: Sequence[Source], indices: Sequence[int]) -> set[int]:
-    found = (sources[index].read for index in indices)
-    return {position for position in found if position is not None}
+    reads = (sources[index].read for index in indices)
+    return {position for position in reads if position is not None}
 
 
 def _experiments(reads: Sequence[Read]) -> list[tuple[Callable[[int], float], int]]:
@@ -287,9 +287,9 @@ def _influence(
     read = reads[min(wanted)]
     name = {"__array__": "numpy.asarray on a tensor"}.get(read.what, f"Tensor.{read.what}")
     return TraceError(
-        f"forward calls {name}{at(read.line)} and computes with what it gets: the values of one "
-        f"batch would be used for every other{raised}. Compute with torch there, or return the "
-        "tensor and convert it in prepare_batch."
+        f"forward calls {name}{at(read.line)} and computes with the result: the values of one "
+        f"batch would be used for every other batch{raised}. Compute with torch there, or return "
+        "the tensor and convert it in prepare_batch."
     )
 
 

@@ -204,10 +204,10 @@ def _iota(node: fx.Node, of: list[Any]) -> Interval:
 def _randint(node: fx.Node, of: list[Any]) -> Interval:
     numbers = [bound for bound in of if bound is not None and bound[0] == bound[1]]
     name = name_of(node)
-    given: list[Any] = [value for value in node.args if isinstance(value, int)]
+    limits: list[Any] = [value for value in node.args if isinstance(value, int)]
     if name == "randperm":
-        return 0, max(given[0], 1)
-    return (given[0], given[1]) if len(given) > 1 else (0, given[0] if numbers else INT32[1])
+        return 0, max(limits[0], 1)
+    return (limits[0], limits[1]) if len(limits) > 1 else (0, limits[0] if numbers else INT32[1])
 
 
 def _same(node: fx.Node, of: list[Any]) -> Interval:

@@ -34,7 +34,7 @@ _LIMITS = {
 
 
 def intervals(
-    graph: fx.Graph, given: Mapping[fx.Node, Interval]
+    graph: fx.Graph, known: Mapping[fx.Node, Interval]
 ) -> dict[fx.Node, list[Interval | None]]:
     """Return the bounds of every result of every node, None for results that are not integers.
 
@@ -42,30 +42,30 @@ def intervals(
     ----------
     graph : fx.Graph
         A functional graph, with the traced results in the nodes' ``meta["val"]``.
-    given : mapping of fx.Node to (int, int)
+    known : mapping of fx.Node to (int, int)
         Bounds of inputs and constants. All others may hold anything that fits into 32 bits.
     """
-    found: dict[fx.Node, list[Interval | None]] = {}
+    results: dict[fx.Node, list[Interval | None]] = {}
     for node in graph.nodes:
         if node.op == "output":
             continue
         value = node.meta.get("val")
         if isinstance(value, Tensor) and value.is_floating_point():
-            found[node] = [None]
+            results[node] = [None]
             continue
         traced = pytree.tree_leaves(value)
         bounds: list[Interval | None]
-        if node in given:
-            bounds = [given[node]]
+        if node in known:
+            bounds = [known[node]]
         elif not any(is_integer(value) for value in traced):
             bounds = [None] * len(traced)
         else:
             try:
-                bounds = _within(_bounds(node, found), traced)
+                bounds = _within(_bounds(node, results), traced)
             except (TypeError, IndexError, AttributeError):
                 bounds = _within([INT32], traced)  # arguments that no rule covers
-        found[node] = bounds
-    return found
+        results[node] = bounds
+    return results
 
 
 def is_integer(value: Any) -> bool:
@@ -116,18 +116,18 @@ def _within(bounds: list[Interval], traced: Sequence[Any]) -> list[Interval | No
     return result
 
 
-def _bounds(node: fx.Node, found: Mapping[fx.Node, list[Interval | None]]) -> list[Interval]:
+def _bounds(node: fx.Node, results: Mapping[fx.Node, list[Interval | None]]) -> list[Interval]:
     """Return the bounds of each result; the last bounds also apply to any further results."""
     name = name_of(node)
     if name == "getitem" and isinstance(node.args[1], int):
-        source = found[node.args[0]]  # type: ignore[index]
+        source = results[node.args[0]]  # type: ignore[index]
         bound = source[node.args[1]] if node.args[1] < len(source) else None
         return [bound or INT32]
 
     def of(value: Any) -> Interval | None:
         """Return the bounds of an argument, or of all its elements if it is a list."""
         if isinstance(value, fx.Node):
-            return union(bound for bound in found[value] if bound is not None)
+            return union(bound for bound in results[value] if bound is not None)
         if isinstance(value, int):
             return number(value)
         if isinstance(value, list | tuple):

@@ -91,9 +91,9 @@ class Joint:
         self.buffers = tuple(inventory.buffers)
         leaves, self._spec = flatten(batch)
         self._leaves = leaves
-        self._given = {p: leaf for p, leaf in leaves.items() if isinstance(leaf, Tensor)}
-        self._given |= tensors_of(batch, self.numbers)
-        self.columns = tuple(self._given)
+        self._column_tensors = {p: leaf for p, leaf in leaves.items() if isinstance(leaf, Tensor)}
+        self._column_tensors |= tensors_of(batch, self.numbers)
+        self.columns = tuple(self._column_tensors)
 
     @property
     def state(self) -> tuple[str, ...]:
@@ -102,8 +102,8 @@ class Joint:
 
     def arguments(self) -> list[Tensor]:
         """Return the inputs: the tensors of the component and of the batch, detached."""
-        held = self.inventory.tensors
-        values = [held[name] for name in self.state] + list(self._given.values())
+        tensors = self.inventory.tensors
+        values = [tensors[name] for name in self.state] + list(self._column_tensors.values())
         return [value.detach() for value in values]
 
     def eager(self) -> None:
@@ -133,18 +133,19 @@ class Joint:
             ]
         self.effects = tuple(path for path, _, _ in effects)
         read = {place.path for place in self.attributes.places}
-        within = (p for p, before, now in effects if _counts(before, now) and _is_within(p, read))
+        within = (p for p, old, new in effects if _counts(old, new) and _is_within(p, read))
         self.counters = tuple(dict.fromkeys((*self.attributes.changed, *within)))
         results = [loss.reshape(()), *gradients, *values, *after]
         return [value.detach() for value in results]
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return leaf tensors for the component: copies, because forward may write to them."""
-        held = self.inventory.tensors
+        tensors = self.inventory.tensors
         placed = {}
         for name, value in zip(self.state, inputs, strict=False):
-            leaf = value.clone().requires_grad_(held[name].requires_grad and held[name].is_leaf)
-            for hook in (getattr(held[name], "_backward_hooks", None) or {}).values():
+            own = tensors[name]
+            leaf = value.clone().requires_grad_(own.requires_grad and own.is_leaf)
+            for hook in (getattr(own, "_backward_hooks", None) or {}).values():
                 leaf.register_hook(hook)
             placed[name] = leaf
         return placed
@@ -174,9 +175,13 @@ class Joint:
         if loss is None:
             raise ValueError("The component did not return a 'loss' from the input.")
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(type(loss))
+            what = (
+                f"of shape {tuple(loss.shape)}"
+                if isinstance(loss, Tensor)
+                else f"of type {type(loss).__name__}"
+            )
             raise TraceError(
-                f"forward returned a loss {what}, expected a tensor with one element. Return its "
+                f"forward returned a loss {what}; expected a tensor with one element. Return its "
                 "mean or sum."
             )
         return outputs, loss
@@ -192,36 +197,36 @@ class Joint:
                 "requires_grad=False."
             )
         with marked(BACKWARD):
-            found = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
-        pairs = zip(self.trained, found, strict=True)
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
+        pairs = zip(self.trained, gradients, strict=True)
         self.gradients = tuple(name for name, gradient in pairs if gradient is not None)
-        return [gradient for gradient in found if gradient is not None]
+        return [gradient for gradient in gradients if gradient is not None]
 
     def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the component's tensors after forward; reshaped ones as they were before it."""
         reshaped, after = [], []
         for name, before in placed.items():
             try:
-                now = current(self.inventory, name, before)
+                value = current(self.inventory, name, before)
             except ValueError as error:
                 raise TraceError(str(error)) from error
-            if name in self.trained and now is not before:
+            if name in self.trained and value is not before:
                 raise TraceError(
-                    f"forward puts another tensor in the place of {name}, which the optimizer "
-                    "updates. Write to it in place, under torch.no_grad(), or compute with the "
-                    "other tensor directly."
+                    f"forward replaces {name}, which the optimizer updates, with another tensor. "
+                    "Write to it in place, under torch.no_grad(), or compute with the other "
+                    "tensor directly."
                 )
-            if now.shape != before.shape or now.dtype != before.dtype:
+            if value.shape != before.shape or value.dtype != before.dtype:
                 reshaped.append(name)
-                now = before
-            after.append(now)
+                value = before
+            after.append(value)
         self.reshaped = tuple(reshaped)
         return after
 
 
-def _counts(before: Any, now: Any) -> bool:
+def _counts(before: Any, after: Any) -> bool:
     """Return whether a value that has changed was a number or a string."""
-    return isinstance(before, bool | int | float | str) and not callable(now)
+    return isinstance(before, bool | int | float | str) and not callable(after)
 
 
 def _is_within(path: str, read: Collection[str]) -> bool:

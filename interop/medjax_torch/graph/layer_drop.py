@@ -166,7 +166,7 @@ def _counts_batches(module: nn.Module) -> bool:
 
 def _decides(question: _Question) -> TraceError:
     return TraceError(
-        f"forward branches on a random number{at(question.line)}, which decides more than "
-        "whether the next layer of a ModuleList is left out: a graph would take the same branch at "
-        "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
+        f"forward branches on a random number{at(question.line)}, which determines more than "
+        "whether the next layer of a ModuleList is skipped: a graph would take the same branch at "
+        "every step. Use torch.where with both results, or disable it (layerdrop=0)."
     )

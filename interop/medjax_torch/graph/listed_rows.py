@@ -50,8 +50,8 @@ def _marked(
         padding = args[padding_at] if len(args) > padding_at else kwargs.get("padding_idx")
         index_name, weight_name = _NAMES[function]
         places = {index_name: index_at, weight_name: 1 - index_at}
-        given = {n: args[at] if at < len(args) else kwargs[n] for n, at in places.items()}
-        index, weight = given[index_name], given[weight_name]
+        by_name = {n: args[at] if at < len(args) else kwargs[n] for n, at in places.items()}
+        index, weight = by_name[index_name], by_name[weight_name]
         marked = _Marked.apply(weight, index, padding, touch)
         at = places[weight_name]
         if at < len(args):

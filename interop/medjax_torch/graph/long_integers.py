@@ -62,20 +62,22 @@ def within_32_bits(
         numbers, or is returned by forward.
     """
     names = _names(graph)
-    held = _bounds_of_constants(graph, names, state)
+    known_bounds = _bounds_of_constants(graph, names, state)
     seen = {
         node: _range(columns[name])
         for node, name in names.columns.items()
         if is_integer(node.meta.get("val"))
     }
     floats = _inexact_on_device(graph, names) | _drawn_on_host(graph, names)
-    held |= _made_of_floats(graph, names, floats, columns)
-    whole = _of_room(graph, held, seen, _ROOM[0])
-    ever = {node for node, bounds in whole.items() if exceeds(node, bounds)}
+    known_bounds |= _made_of_floats(graph, names, floats, columns)
+    widest = _of_room(graph, known_bounds, seen, _ROOM[0])
+    ever = {node for node, bounds in widest.items() if exceeds(node, bounds)}
     if not ever and not floats:
         return graph
-    by_room = [_of_room(graph, held, seen, room) for room in _ROOM]
-    long = [{node for node, bounds in found.items() if exceeds(node, bounds)} for found in by_room]
+    by_room = [_of_room(graph, known_bounds, seen, room) for room in _ROOM]
+    long = [
+        {node for node, bounds in of_room.items() if exceeds(node, bounds)} for of_room in by_room
+    ]
     # The widest limits that do not move more operations to the host.
     place = next(i for i, nodes in enumerate(long) if len(nodes) == len(long[-1]))
     limits = _limits(names, by_room[place], ever - long[place])
@@ -106,16 +108,16 @@ def _bounds_of_constants(
     graph: Graph, names: Names, state: Mapping[str, Tensor]
 ) -> dict[fx.Node, Interval]:
     """Return bounds of buffers, with room to grow, and of constants."""
-    found: dict[fx.Node, Interval] = {}
+    bounds: dict[fx.Node, Interval] = {}
     for node, name in names.state.items():
         if is_integer(node.meta.get("val")):
             room = 2**16 if name in graph.updated else 2**4
-            found[node] = _roomy(_range(state[name]), room, 2**30)
+            bounds[node] = _roomy(_range(state[name]), room, 2**30)
     for node in graph.module.graph.find_nodes(op="get_attr"):
         value = graph.constants[node.target]
         if is_integer(value):
-            found[node] = _range(value)
-    return found
+            bounds[node] = _range(value)
+    return bounds
 
 
 def _made_of_floats(
@@ -129,12 +131,12 @@ def _made_of_floats(
     part, _, inputs = part_of(graph, names, wanted)
     with torch.no_grad():
         values = part(*(columns[name].detach().cpu() for name in inputs)) if wanted else []
-    found: dict[fx.Node, Interval] = {}
+    bounds: dict[fx.Node, Interval] = {}
     for node, value in zip(wanted, values, strict=True):
         bound = _range(torch.as_tensor(value))
         inside = INT32[0] <= bound[0] and bound[1] <= INT32[1]
-        found[node] = _roomy(bound, 2**4) if inside else INT64
-    return found
+        bounds[node] = _roomy(bound, 2**4) if inside else INT64
+    return bounds
 
 
 def _roomy(bound: Interval, room: int, most: int = INT32[1]) -> Interval:
@@ -144,10 +146,10 @@ def _roomy(bound: Interval, room: int, most: int = INT32[1]) -> Interval:
 
 
 def _of_room(
-    graph: Graph, held: Mapping[fx.Node, Interval], seen: Mapping[fx.Node, Interval], room: int
+    graph: Graph, known: Mapping[fx.Node, Interval], seen: Mapping[fx.Node, Interval], room: int
 ) -> _Bounds:
-    given = {node: _of_column(node, bound, room) for node, bound in seen.items()}
-    return intervals(graph.module.graph, {**held, **given})
+    of_columns = {node: _of_column(node, bound, room) for node, bound in seen.items()}
+    return intervals(graph.module.graph, {**known, **of_columns})
 
 
 def _of_column(node: fx.Node, bound: Interval, room: int) -> Interval:
@@ -173,12 +175,12 @@ def _limits(names: Names, bounds: _Bounds, tight: set[fx.Node]) -> tuple[Limit, 
         if node not in behind and any(map(is_integer, pytree.tree_leaves(node.meta.get("val")))):
             behind.add(node)
             pending += node.all_input_nodes
-    found = []
+    limits = []
     for node, name in names.columns.items():
         bound = bounds[node][0] if node in behind else None
         if bound is not None and bound != INT64 and node.meta["val"].dtype in _CHECKED:
-            found.append(Limit(name, *bound))
-    return tuple(found)
+            limits.append(Limit(name, *bound))
+    return tuple(limits)
 
 
 def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
@@ -188,7 +190,7 @@ def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
     about two minutes. Operations that pass them on or convert them to a float are left to the
     device. Integers made from floats end at 2^31 there.
     """
-    found: set[fx.Node] = set()
+    inexact: set[fx.Node] = set()
     for node in graph.module.graph.nodes:
         sources = node.all_input_nodes
         if node.op != "call_function":
@@ -197,13 +199,13 @@ def _inexact_on_device(graph: Graph, names: Names) -> set[fx.Node]:
         to_integer = is_integer(node.meta.get("val"))
         if casts and to_integer and any(map(_is_float, sources)):
             if node.meta["val"].dtype == torch.int64 and _decided(node, names, by_columns=True):
-                found.add(node)
+                inexact.add(node)
         elif any(map(_is_double, sources)):
             computes = name_of(node) not in MOVES and not casts
-            again = any(source in found for source in sources)
+            again = any(source in inexact for source in sources)
             if (computes or again) and _decided(node, names):
-                found.add(node)
-    return found
+                inexact.add(node)
+    return inexact
 
 
 def _drawn_on_host(graph: Graph, names: Names) -> set[fx.Node]:
@@ -214,15 +216,15 @@ def _drawn_on_host(graph: Graph, names: Names) -> set[fx.Node]:
     TraceError
         If an operator takes a value that the host does not know before the step.
     """
-    found = {n for n in graph.module.graph.nodes if n.target is spec_augment.OPERATION}
-    for node in found:
+    draws = {n for n in graph.module.graph.nodes if n.target is spec_augment.OPERATION}
+    for node in draws:
         if not _decided(node, names):
             raise TraceError(
-                f"forward draws masks{at(line_of_stack(node.stack_trace))} by an attention mask "
-                "that depends on parameters, buffers or random numbers, so that the host cannot "
-                "draw them before the step. Set mask_time_prob=0 and mask_feature_prob=0."
+                f"forward draws masks{at(line_of_stack(node.stack_trace))} from an attention mask "
+                "that depends on parameters, buffers or random numbers, so the host cannot draw "
+                "them before the step. Set mask_time_prob=0 and mask_feature_prob=0."
             )
-    return found
+    return draws
 
 
 def _is_float(node: fx.Node) -> bool:

@@ -19,8 +19,8 @@ class Numbers(list[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         """Return a number, or a list of them for a slice."""
-        found = super().__getitem__(index)
-        return Numbers(found) if isinstance(index, slice) else found.item()
+        element = super().__getitem__(index)
+        return Numbers(element) if isinstance(index, slice) else element.item()
 
     def __iter__(self) -> Iterator[Any]:
         """Read the numbers one after another."""
@@ -60,9 +60,9 @@ def stacked(function: Callable[..., Any]) -> Callable[..., Any]:
         if not isinstance(data, list | tuple) or not _holds_traced(data):
             return function(data, *args, **kwargs)
         wanted = {k: v for k, v in kwargs.items() if v is not None and k in ("dtype", "device")}
-        whole = _joined(data).detach()
-        whole = whole.to(*args, **wanted) if args or wanted else whole
-        return whole.requires_grad_(kwargs.get("requires_grad", False))
+        tensor = _joined(data).detach()
+        tensor = tensor.to(*args, **wanted) if args or wanted else tensor
+        return tensor.requires_grad_(kwargs.get("requires_grad", False))
 
     return call
 

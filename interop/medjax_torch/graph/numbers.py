@@ -60,7 +60,7 @@ class Number:
 def is_number(value: Any) -> bool:
     """Return whether a value can be an input: a number, or a list of numbers of one type."""
     if isinstance(value, list | tuple):
-        return bool(value) and len({type(held) for held in value}) == 1 and _is_one(value[0])
+        return bool(value) and len({type(element) for element in value}) == 1 and _is_one(value[0])
     return _is_one(value)
 
 

@@ -114,7 +114,7 @@ class OutputSpec:
         Where forward returned a Python number read from a tensor, the result holds a number too.
         """
         if len(tensors) != len(self.names):
-            raise ValueError(f"{len(tensors)} values for the {len(self.names)} outputs.")
+            raise ValueError(f"The graph has {len(self.names)} outputs; got {len(tensors)} values.")
         pending = iter(tensors)
         leaves = []
         for leaf in self._leaves:
@@ -156,9 +156,9 @@ def flatten_outputs(outputs: Mapping[str, Any]) -> tuple[OutputSpec, list[Tensor
             names += [name if not number else f"{name} ({number})" for number in range(len(read))]
         elif walk(leaf).tensors:
             raise TraceError(
-                f"forward returned a {type(leaf).__name__} at {name!r} that holds tensors, "
+                f"forward returned a {type(leaf).__name__} at {name!r} that holds tensors; "
                 "expected tensors, numbers, or dicts, lists and tuples of them. Return the "
-                "tensors of it that are needed."
+                "tensors in it that are needed."
             )
         leaves.append(kind)
         if isinstance(kind, _Returned):

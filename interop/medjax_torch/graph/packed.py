@@ -244,11 +244,11 @@ def dropout(padded: Tensor, p: float, steps: Steps) -> Tensor:
     return padded * drawn[steps.positions()]
 
 
-def _loss(func: Callable[..., Any], given: Rows, target: Rows, **options: Any) -> Any:
+def _loss(func: Callable[..., Any], scores: Rows, target: Rows, **options: Any) -> Any:
     """Return a loss over classes in which the invalid steps are ignored."""
     if target.dtype.is_floating_point or options.get("reduction", "mean") == "none":
-        return func(given.read(), target.read(), **options)
-    return func(given.flat(), target.flat(options.get("ignore_index", -100)), **options)
+        return func(scores.read(), target.read(), **options)
+    return func(scores.flat(), target.flat(options.get("ignore_index", -100)), **options)
 
 
 def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:

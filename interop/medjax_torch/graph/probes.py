@@ -37,13 +37,13 @@ def recognised(
     marked : sequence of Summary
         The results of those experiments.
     """
-    found = [
+    probed = [
         dict(leaf for leaves in probe.outputs.values() for leaf in leaves).get(path)
         for probe in marked
     ]
     for function, rest in _FORMS:
         expected = [_written(function, number, rest) for number in (value, *told)]
-        if [content, *found] == expected:
+        if [content, *probed] == expected:
             return Expression(function, (torch.zeros(()), *rest))
     return None
 

@@ -83,7 +83,7 @@ def bounds(graph: Graph) -> Bounds:
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
     columns = dict(zip(placeholders[first:], graph.columns, strict=True))
-    found: dict[fx.Node, Bound] = {}
+    narrowest: dict[fx.Node, Bound] = {}
     for node in graph.module.graph.nodes:
         if node.target is SORTED:
             _check_lengths(node, columns)
@@ -101,9 +101,9 @@ def bounds(graph: Graph) -> Bounds:
             line = line_of_stack(node.stack_trace)
             own = columns.get(_source(origin, low, size - 1))
             bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line, own)
-            found[origin] = _narrower(found.get(origin), bound)
-    module = _part(graph.module, list(found), columns)
-    return Bounds(module, tuple(columns.values()), tuple(found.values()))
+            narrowest[origin] = _narrower(narrowest.get(origin), bound)
+    module = _part(graph.module, list(narrowest), columns)
+    return Bounds(module, tuple(columns.values()), tuple(narrowest.values()))
 
 
 def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> None:
@@ -125,12 +125,12 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     """
     if all(_is_within(bound, columns) for bound in bounds.each):
         return
-    given = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
+    tensors = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
     try:
         with torch.no_grad():
-            values = bounds.module(*given)
+            values = bounds.module(*tensors)
     except RuntimeError as error:
-        raise RuntimeError(f"{error}{_lengths_told(bounds, given)}") from None
+        raise RuntimeError(f"{error}{_lengths_told(bounds, tensors)}") from None
     for bound, index in zip(bounds.each, values, strict=True):
         if index.numel():
             least, largest = (int(limit) for limit in torch.aminmax(index))
@@ -144,25 +144,26 @@ def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
     depends = any(source.op == "placeholder" or is_random(source) for source in sources)
     if depends and not _is_of_batch(sources, columns):
         raise TraceError(
-            f"pack_padded_sequence{at(line_of_stack(node.stack_trace))} wants sorted lengths, and "
-            "these depend on parameters or on floats, so that they cannot be looked at before each "
-            "step. Pass enforce_sorted=False, which gives the same, or make them in collate."
+            f"pack_padded_sequence{at(line_of_stack(node.stack_trace))} requires sorted lengths, "
+            "but these depend on parameters or on floats and so cannot be checked before each "
+            "step. Pass enforce_sorted=False, which gives the same result, or compute the lengths "
+            "in collate."
         )
 
 
-def _lengths_told(bounds: Bounds, given: list[Tensor]) -> str:
+def _lengths_told(bounds: Bounds, tensors: list[Tensor]) -> str:
     """Return where the lengths that may be unsorted are used, and their values in the batch."""
     inputs = bounds.module.graph.find_nodes(op="placeholder")
     told = []
     for node in bounds.module.graph.nodes:
         if node.target is SORTED:
             behind = ancestry(node)
-            held = [
+            contents = [
                 f"column {name!r} holds {value.tolist()}" if value.ndim < 2 else f"column {name!r}"
-                for each, name, value in zip(inputs, bounds.columns, given, strict=True)
+                for each, name, value in zip(inputs, bounds.columns, tensors, strict=True)
                 if each in behind
             ]
-            told.append(f" Called{at(line_of_stack(node.stack_trace))}; {', '.join(held)}.")
+            told.append(f" Called{at(line_of_stack(node.stack_trace))}; {', '.join(contents)}.")
     return "".join(told)
 
 
@@ -181,15 +182,15 @@ def _message(bound: Bound, index: Tensor, columns: Mapping[str, Tensor | np.ndar
     outside = (index < bound.low) | (index > bound.high)
     value = int(index[outside][0])
     names = " and ".join(repr(name) for name in bound.columns)
-    says = f"From {names} comes the index {value}"
+    says = f"The index computed from {names} is {value}"
     column = torch.as_tensor(columns[bound.columns[0]])
     if len(bound.columns) == 1 and value in column:
         place = (column == value).nonzero()[0].tolist()
         says = f"Column {names} holds {value} at {place}"
     also = "" if bound.ignored is None else f", or {bound.ignored}, which is ignored,"
     return (
-        f"{says}, expected {bound.low} to {bound.high}{also} for "
-        f"{bound.what}{at(bound.line)}. Mend the data, or make the table that is looked up larger."
+        f"{says}; expected {bound.low} to {bound.high}{also} for {bound.what}{at(bound.line)}. "
+        "Correct the data, or enlarge the table that is looked up."
     )
 
 

@@ -79,7 +79,9 @@ class Expression:
         function: Any = _ON_TENSORS.get(self.function, self.function)
         result = function(*operands)
         if not isinstance(result, Tensor):
-            raise TypeError(f"{self.function} of a tensor is a {type(result).__name__}")
+            raise TypeError(
+                f"{self.function} of a tensor returned a {type(result).__name__}; expected a tensor"
+            )
         return result
 
 

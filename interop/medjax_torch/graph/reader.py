@@ -110,8 +110,9 @@ class Reader(TorchFunctionMode):
         for array, before, line in self._copies:
             if array.tobytes() != before.numpy().tobytes():
                 raise TraceError(
-                    f"forward writes to a tensor by way of the numpy array that it got{at(line)}, "
-                    "which a graph does not see. Write to the tensor, or to a copy of the array."
+                    "forward writes to a tensor through the numpy array that it "
+                    f"obtained{at(line)}, which a graph cannot record. Write to the tensor, or to "
+                    "a copy of the array."
                 )
 
     def _indexed(self, func: Any, tensor: Tensor, index: Any, *value: Any) -> Any:
@@ -122,8 +123,9 @@ class Reader(TorchFunctionMode):
             return func(tensor, _without_reads(index), *map(_without_reads, value))
         if not self._truth(Tensor.__bool__, place.fits(tensor)):
             raise IndexError(
-                f"a slice of {place.length} elements begins beyond the end of dimension "
-                f"{place.dim}, which has {tensor.shape[place.dim]}, in forward{at(line_here())}"
+                f"a slice of {place.length} elements starts beyond the end of dimension "
+                f"{place.dim}, which has size {tensor.shape[place.dim]}, in "
+                f"forward{at(line_here())}"
             )
         for source in place.sources:
             position = self._positions[id(source)]

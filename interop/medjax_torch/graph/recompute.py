@@ -130,14 +130,14 @@ def _is_floating(node: fx.Node) -> bool:
 
 
 def _needed(wanted: Sequence[fx.Node], again: set[fx.Node]) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    needed: set[fx.Node] = set()
     pending = list(wanted)
     while pending:
         latest = pending.pop()
-        if latest not in found:
-            found.add(latest)
+        if latest not in needed:
+            needed.add(latest)
             pending += [source for source in latest.all_input_nodes if source in again]
-    return found
+    return needed
 
 
 def _incoming(first: fx.Node, position: dict[fx.Node, int]) -> list[fx.Node]:

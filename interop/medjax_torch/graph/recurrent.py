@@ -27,18 +27,18 @@ def _recur(state: Tensor, weights: Sequence[Tensor], biased: bool) -> Tensor:
     return F.linear(state, weights[1], weights[3] if biased else None)
 
 
-def _lstm_cell(given: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
+def _lstm_cell(from_input: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
     hidden, cell = state
-    enter, forget, new, leave = (given + _recur(hidden, weights, biased)).chunk(4, 1)
+    enter, forget, new, leave = (from_input + _recur(hidden, weights, biased)).chunk(4, 1)
     cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
     hidden = leave.sigmoid() * cell.tanh()
     projected = len(weights) % 2
     return F.linear(hidden, weights[-1]) if projected else hidden, cell
 
 
-def _gru_cell(given: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
+def _gru_cell(from_input: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
     (hidden,) = state
-    of_input = given.chunk(3, 1)
+    of_input = from_input.chunk(3, 1)
     of_state = _recur(hidden, weights, biased).chunk(3, 1)
     reset = (of_input[0] + of_state[0]).sigmoid()
     update = (of_input[1] + of_state[1]).sigmoid()
@@ -47,8 +47,8 @@ def _gru_cell(given: Tensor, state: State, weights: Sequence[Tensor], biased: bo
 
 
 def _simple_cell(activation: Callable[[Tensor], Tensor]) -> Cell:
-    def cell(given: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
-        return (activation(given + _recur(state[0], weights, biased)),)
+    def cell(from_input: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
+        return (activation(from_input + _recur(state[0], weights, biased)),)
 
     return cell
 
@@ -62,10 +62,10 @@ def _direction(
     backwards: bool,
 ) -> tuple[Tensor, State]:
     """Return the hidden states of all steps, and the last state."""
-    given = F.linear(rows.padded, weights[0], weights[2] if biased else None)
+    from_inputs = F.linear(rows.padded, weights[0], weights[2] if biased else None)
     counted = rows.steps.valid.unsqueeze(2).unbind(0)
     hidden: list[Tensor] = []
-    steps = list(zip(given.unbind(0), counted, strict=True))
+    steps = list(zip(from_inputs.unbind(0), counted, strict=True))
     for step, counts in reversed(steps) if backwards else steps:
         new = cell(step, state, weights, biased)
         state = tuple(torch.where(counts, a, b) for a, b in zip(new, state, strict=True))

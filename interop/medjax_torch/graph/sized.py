@@ -44,8 +44,8 @@ def record_sized(
     conditions = [*sizes.conditions, *conditions_of_squeezing(first.graph)]
     sources = add_conditions(first, conditions)
     merge_masks(first)
-    again, given = without_values(inputs)
-    recorded = functionalize(first, given, "fake", rules, views=True)
+    again, stand_ins = without_values(inputs)
+    recorded = functionalize(first, stand_ins, "fake", rules, views=True)
     results: Any = recorded.graph.output_node().args[0]
     needed = ancestry(*results[: len(results) - len(sources)])
     assert rules.accept is not None
@@ -54,5 +54,5 @@ def record_sized(
     results = recorded.graph.output_node().args[0]
     for (line, _), result in zip(sources, results[len(results) - len(sources) :], strict=True):
         if not any(node.op == "placeholder" for node in ancestry(result)):
-            raise ExactShapesError(f"what it decides{at(line)} is constant")
+            raise ExactShapesError(f"the condition{at(line)} does not depend on the inputs")
     return recorded, sources

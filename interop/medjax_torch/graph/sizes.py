@@ -140,9 +140,9 @@ def selecting(node: fx.Node) -> Any:
     if node.target is aten.masked_select.default:
         return arguments[1]
     if node.target is aten.index.Tensor:
-        given = [index for index in arguments[1] if index is not None]
-        if len(given) == 1 and given[0].meta["val"].dtype in (torch.bool, torch.uint8):
-            return given[0]
+        indices = [index for index in arguments[1] if index is not None]
+        if len(indices) == 1 and indices[0].meta["val"].dtype in (torch.bool, torch.uint8):
+            return indices[0]
     return None
 
 
@@ -188,7 +188,7 @@ def add_conditions(
     """
     wanted = {each.holds: each.line for each in conditions if each.holds is not sympy.true}
     if sympy.false in wanted:
-        raise ExactShapesError(f"a count is decided{at(wanted[sympy.false])}")
+        raise ExactShapesError(f"a condition on a count cannot hold{at(wanted[sympy.false])}")
     graph = module.graph
     output = graph.output_node()
     counts = _Counts(graph)
@@ -243,12 +243,12 @@ class _Counts(Mapping[Any, fx.Node]):
             return graph.call_function(aten._to_copy.default, arguments, {"dtype": kind})
         mask = selecting(source)
         if mask is None:
-            raise ExactShapesError(f"{source.target} has a size that cannot be counted")
+            raise ExactShapesError(f"the size of {source.target} cannot be counted")
         shape = lengths(mask.meta["val"])
         if source.target is aten.masked_select.default:
             shape = lengths(torch.broadcast_tensors(arguments[0].meta["val"], mask.meta["val"])[0])
             if any(isinstance(n, sympy.Basic) for n in shape):
-                raise ExactShapesError("masked_select of a selection has a size not counted")
+                raise ExactShapesError("the size of masked_select on a selection cannot be counted")
             mask = graph.call_function(aten.expand.default, (mask, list(shape)))
         chosen = graph.call_function(aten.ne.Scalar, (mask, 0))
         return graph.call_function(aten.sum.default, (chosen,))
@@ -285,4 +285,4 @@ def _computed(graph: fx.Graph, expression: Any, counts: _Counts, line: str) -> A
     if expression.func in _MANY:
         function = _MANY[expression.func]
         return functools.reduce(lambda x, y: graph.call_function(function, (x, y)), parts)
-    raise ExactShapesError(f"it depends on {expression} being so{at(line)}")
+    raise ExactShapesError(f"the condition {expression}{at(line)} cannot be computed")

@@ -124,7 +124,7 @@ def _on_shapes(
         return error
     for guard in graph.guards:
         if not guard.expected:
-            return ExactShapesError(f"a count is taken for a number{at(guard.line)}")
+            return ExactShapesError(f"a count is treated as a fixed number{at(guard.line)}")
     return graph
 
 
@@ -203,9 +203,9 @@ def _attempt(record: Callable[[], Recording]) -> Recording | Exception:
 def _record_shapes(joint: Joint, rules: Rules, read: Sequence[Any]) -> Recording:
     inputs = joint.arguments()
     with noticing_text() as check_text, tracing({**rules.replacements, **UNREADABLE}):
-        sizes, given = without_values(inputs)
+        sizes, stand_ins = without_values(inputs)
         forward = expecting(joint.forward, sizes, read) if read else joint.forward
-        first = record(forward, given, "fake", rules)
+        first = record(forward, stand_ins, "fake", rules)
         check_constants(first, train=joint.train)
         if sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
             if rules.accept is None:

@@ -125,7 +125,7 @@ def _compare(stand_in: StandIn, what: str, actual: Any, expected: Tensor, scale:
     resolution = torch.finfo(expected.dtype).eps if expected.is_floating_point() else 0.0
     if not difference <= _RTOL * scale.to(torch.float64) + 4 * resolution * size:
         raise TraceError(
-            f"the traced step of {stand_in.kind} returns another {what} than the step itself "
-            f"(by {float(difference):.2g}), so it depends on something that cannot be traced. "
-            "Return an optax.GradientTransformation from configure_optimizer"
+            f"the traced step of {stand_in.kind} differs from the step itself in {what} (by "
+            f"{float(difference):.2g}), so it depends on something that cannot be traced. Return "
+            "an optax.GradientTransformation from configure_optimizer"
         )

@@ -94,7 +94,7 @@ def read_hyperparams(
     groups = optimizer.param_groups
     if len(groups) != len(plan):
         msg = (
-            f"the optimizer has {len(groups)} parameter groups; expected {len(plan)}, as when the "
+            f"the optimizer has {len(groups)} parameter groups; expected {len(plan)}, as when "
             "training was set up. Add groups in configure_optimizer"
         )
         raise ValueError(msg)
@@ -195,7 +195,7 @@ def _check_switches(switches: Switches, planned: Switches, index: int) -> None:
         current, before = ("on", "off") if name in switches else ("off", "on")
         msg = (
             f"{name!r} of the optimizer's group {index} is {current}; expected {before}, as when "
-            "the training was set up. It is compiled into the step: set it in configure_optimizer"
+            "training was set up. It is compiled into the step: set it in configure_optimizer"
         )
         raise ValueError(msg)
 

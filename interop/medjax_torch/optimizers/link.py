@@ -126,10 +126,10 @@ def _check_marks(
     reason = (
         "SparseAdam divides by its eps, which is 0 in float16, for rows whose gradient is 0"
         if by_rows
-        else "some batches give no gradient, which float16 cannot tell from one of 0"
+        else "some batches give no gradient, which float16 cannot distinguish from a gradient of 0"
     )
     msg = (
-        f"{', '.join(marked)} is of float16, and {reason}; expected float32 or bfloat16. Keep it "
-        "in float32 (.float()); Options(precision='bfloat16') makes products faster"
+        f"{', '.join(marked)} is float16, and {reason}; expected float32 or bfloat16. Keep it in "
+        "float32 (.float()); Options(precision='bfloat16') makes matrix products faster"
     )
     raise ValueError(msg)

@@ -31,7 +31,7 @@ _RULES = tuple(str(_TORCH / name) for name in ("_decomp", "_meta_registrations",
 _PASSED = tuple(str(_TORCH / name) for name in ("__init__.py", "fx", "_dynamo", "_compile.py"))
 
 
-class DecidesByValueError(TraceError):
+class BranchesOnValueError(TraceError):
     """Raised when the control flow of a step depends on a number known only on the device."""
 
 
@@ -123,7 +123,7 @@ class Numbers:
             if decision not in self.decisions:
                 self.decisions.append(decision)
             return outcome
-        raise DecidesByValueError(
+        raise BranchesOnValueError(
             "its control flow depends on a value that changes from update to update (the learning "
             "rate, the number of updates, or a value computed from the gradients)"
         )
@@ -132,8 +132,8 @@ class Numbers:
         """Return the value of a hyperparameter, and record that the trace depends on it."""
         expression = number.node.expr
         if not expression.free_symbols <= self._known.keys():
-            raise DecidesByValueError(
-                "it converts to a Python number a value that changes from update to update"
+            raise BranchesOnValueError(
+                "it converts a value that changes from update to update to a Python number"
             )
         values = {s: sympy.Float(self._known[s][1]) for s in expression.free_symbols}
         value = float(expression.subs(values))

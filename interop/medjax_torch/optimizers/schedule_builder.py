@@ -82,18 +82,18 @@ def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> Non
     kind = type(optimizer).__name__
     rates = [group.get("lr") for group in optimizer.param_groups]
     if None in rates:
-        scales = "lr_scheduler_builder gives" if is_scheduled else "warmup_steps scales"
+        scales = "lr_scheduler_builder sets" if is_scheduled else "warmup_steps scales"
         msg = (
-            f"{scales} the learning rate, and the {kind} of the component has no learning rate in "
-            f"group {rates.index(None)} (it is None); expected one. Give the optimizer an lr, or "
-            f"leave its rate to it, without {'lr_scheduler_builder' if is_scheduled else 'warm-up'}"
+            f"{scales} the learning rate, but the component's {kind} has no learning rate in group "
+            f"{rates.index(None)} (it is None); expected one. Give the optimizer an lr, or let it "
+            f"choose its own rate, without {'lr_scheduler_builder' if is_scheduled else 'warm-up'}"
         )
         raise ValueError(msg)
     if is_scheduled and not rates[0]:
         msg = (
-            "lr_scheduler_builder gives the learning rate of the first group, and the others are "
-            f"scaled along; the first group of the component's {kind} has a rate of 0, which "
-            "nothing scales. Give it the rate with which the schedule begins"
+            "lr_scheduler_builder sets the learning rate of the first group, and the others are "
+            f"scaled in proportion; the first group of the component's {kind} has a rate of 0, so "
+            "there is no proportion. Give it the rate with which the schedule begins"
         )
         raise ValueError(msg)
 

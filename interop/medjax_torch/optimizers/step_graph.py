@@ -26,7 +26,7 @@ from medjax_torch.optimizers.first_step import StateSpecs
 from medjax_torch.optimizers.foreach import ONE_BY_ONE
 from medjax_torch.optimizers.numbers import (
     REPLACEMENTS,
-    DecidesByValueError,
+    BranchesOnValueError,
     Decision,
     Numbers,
     as_tensor,
@@ -245,7 +245,7 @@ class Traced:
     def _explained(self, error: Exception, what: str) -> TraceError:
         if what.startswith("the step of"):
             return TraceError(what)
-        explained = type(error) if isinstance(error, DecidesByValueError) else TraceError
+        explained = type(error) if isinstance(error, BranchesOnValueError) else TraceError
         return explained(
             f"the step of {self._stand_in.kind} cannot be traced{at(_line_of(error))}: {what}. "
             "Expected tensor operations and arithmetic; select by values with torch.where, or "
@@ -260,7 +260,7 @@ class Traced:
             value = getattr(recorded, node.target)
             if isinstance(value, Tensor) and value.numel() and value.data_ptr() in names:
                 raise TraceError(
-                    f"it reads {names[value.data_ptr()]} by another way than its groups, or "
+                    f"it reads {names[value.data_ptr()]} other than through its groups, or "
                     "although it has no gradient"
                 )
         for node in recorded.graph.nodes:

@@ -134,7 +134,7 @@ def _jax_slots(entries: dict[str, Any], like: Slots, name: str, plan: GroupPlan)
             msg = (
                 f"{slot!r} of parameter {name} in the torch optimizer's state "
                 f"{'is missing' if shape is None else f'has shape {shape}'}; expected shape "
-                f"{old.shape}. Was it saved with other options?"
+                f"{old.shape}. Was it saved with different options?"
             )
             raise ValueError(msg)
         # `astype` copies; otherwise JAX and torch might share the memory.

@@ -26,7 +26,7 @@ from medjax_torch.optimizers.entries import (
 from medjax_torch.optimizers.first_step import EntrySpec, StateSpecs, learn
 from medjax_torch.optimizers.groups import check_hooks, names_of
 from medjax_torch.optimizers.narrowing import narrow_numbers
-from medjax_torch.optimizers.numbers import DecidesByValueError
+from medjax_torch.optimizers.numbers import BranchesOnValueError
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.stand_in import Entries, StandIn, refuse
 from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept
@@ -59,7 +59,7 @@ class TracedGroup(NamedTuple):
 
 def _changed(name: str, group: int, value: Any, expected: str) -> str:
     return (
-        f"{name!r} of the optimizer's group {group} is {value!r}; expected {expected}, as when the "
+        f"{name!r} of the optimizer's group {group} is {value!r}; expected {expected}, as when "
         "training was set up. It is compiled into the step: set it in configure_optimizer"
     )
 
@@ -102,7 +102,7 @@ class TracedPlan:
         if len(entries) != len(self.groups):
             msg = (
                 f"the optimizer has {len(entries)} parameter groups; expected {len(self.groups)}, "
-                "as when the training was set up. Add groups in configure_optimizer"
+                "as when training was set up. Add groups in configure_optimizer"
             )
             raise ValueError(msg)
         for index, (group, planned) in enumerate(zip(entries, self.groups, strict=True)):
@@ -133,7 +133,7 @@ class TracedPlan:
         def init(params: dict[str, jax.Array]) -> OptimizerState:
             missing = sorted(set(self._trained) - set(params))
             if missing:
-                msg = f"the optimizer updates {', '.join(missing)}; expected names among the params"
+                msg = f"the optimizer updates {', '.join(missing)}; expected all of them in params"
                 raise ValueError(msg)
             moments = {
                 name: {
@@ -264,7 +264,7 @@ def trace_optimizer(
 
     try:
         graphs = record(plain)
-    except DecidesByValueError:
+    except BranchesOnValueError:
         # The capturable implementation is less exact: it does some arithmetic in float32.
         if constants_all(plain) == constants_all(on_device):
             raise

@@ -65,7 +65,7 @@ def jax_slots(
             msg = (
                 f"{entry!r} of parameter {name} in the torch optimizer's state "
                 f"{'is missing' if value is None else f'has shape {shape}'}; expected shape "
-                f"{slot.shape}. Was it saved with other options?"
+                f"{slot.shape}. Was it saved with different options?"
             )
             raise ValueError(msg)
         if slot.kind == "float":

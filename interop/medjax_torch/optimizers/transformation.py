@@ -72,7 +72,7 @@ def make_transformation(
         updated = {name for group in plan for name in group.names}
         missing = sorted(updated - set(params) - frozen)
         if missing:
-            msg = f"the optimizer updates {', '.join(missing)}; expected names among the params"
+            msg = f"the optimizer updates {', '.join(missing)}; expected all of them in params"
             raise ValueError(msg)
         moments = {
             name: _initial_slots(params[name], group)

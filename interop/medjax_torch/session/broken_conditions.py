@@ -52,7 +52,7 @@ def explaining(session: Session, train_loader: Batches) -> Iterator[None]:
         if condition is None:
             raise
         if condition.raises and condition.is_of_finiteness:
-            error.add_note(f"forward itself looks for this{at(condition.line)}")
+            error.add_note(f"forward itself checks for this{at(condition.line)}")
             raise
         where = f"in epoch {error.epoch}, batch {error.step}"
         _raise_own_error(converted, state.variables, batch, condition, train=True)
@@ -126,7 +126,7 @@ def _raise_own_error(
 
 def _message(condition: Condition, where: str) -> str:
     return (
-        f"forward looks at a truth value{at(condition.line)} that was {condition.expected} when it "
-        f"was traced and is {not condition.expected} {where}, so that the graph is not valid "
-        "there. No step was made of this batch. Use torch.where with both results."
+        f"forward branches on a condition{at(condition.line)} that was {condition.expected} when "
+        f"it was traced and is {not condition.expected} {where}, so the graph is not valid there. "
+        "No step was taken with this batch. Use torch.where with both results."
     )

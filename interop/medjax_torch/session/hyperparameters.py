@@ -59,7 +59,7 @@ def _plain(value: Any) -> Any:
     return _NOT_PLAIN
 
 
-def resume_torch(folder: Path, optimizer: Any, scheduler: Any, now: dict[str, Any]) -> None:
+def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str, Any]) -> None:
     """Load the saved states of optimizer and scheduler, and apply settings changed since.
 
     Parameters
@@ -68,7 +68,7 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, now: dict[str, An
         The checkpoint.
     optimizer, scheduler
         New objects, as the user created them.
-    now : dict
+    current : dict
         Their `torch_settings`.
 
     Raises
@@ -78,17 +78,17 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, now: dict[str, An
     """
     then = read_record(folder)["progress"].get("settings", {})
     was = then.get("torch scheduler") or {}
-    is_another = bool(was) and was.get("class") != now["torch scheduler"].get("class")
+    is_another = bool(was) and was.get("class") != current["torch scheduler"].get("class")
     read_torch_files(folder, optimizer, None if is_another else scheduler)
-    before, after = then.get("torch optimizer", []), now["torch optimizer"]
+    before, after = then.get("torch optimizer", []), current["torch optimizer"]
     groups = getattr(optimizer, "param_groups", [])
     if len(before) == len(after) == len(groups):
         for group, old, new in zip(groups, before, after, strict=True):
             _put_in_force(group, old, new)
     if is_another:
-        _start_again(optimizer, scheduler, was["class"], now)
+        _start_again(optimizer, scheduler, was["class"], current)
     elif was:
-        _follow(scheduler, was, now["torch scheduler"])
+        _follow(scheduler, was, current["torch scheduler"])
 
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -104,21 +104,24 @@ def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any
         _say(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
 
 
-def _follow(scheduler: Any, was: dict[str, Any], now: dict[str, Any]) -> None:
-    for name, value in now.items():
-        if name not in was or was[name] == value or name in {"class", "_last_lr"}:
+def _follow(scheduler: Any, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name, value in new.items():
+        if name not in old or old[name] == value or name in {"class", "_last_lr"}:
             continue
         setattr(scheduler, name, value)
-        _say(f"{name} of the scheduler {now['class']} was {was[name]!r} and is {value!r} now")
+        _say(f"{name} of the scheduler {new['class']} was {old[name]!r} and is {value!r} now")
 
 
-def _start_again(optimizer: Any, scheduler: Any, kind: str, now: dict[str, Any]) -> None:
-    for group, fresh in zip(optimizer.param_groups, now["torch optimizer"], strict=True):
+def _start_again(optimizer: Any, scheduler: Any, kind: str, current: dict[str, Any]) -> None:
+    for group, fresh in zip(optimizer.param_groups, current["torch optimizer"], strict=True):
         group["lr"] = fresh["lr"]
         group.pop(_BASE, None)
         if _BASE in fresh:
             group[_BASE] = fresh[_BASE]
-    _say(f"the scheduler was a {kind} and is {type(scheduler).__name__} now: it starts again")
+    _say(
+        f"the scheduler was {kind} and is {type(scheduler).__name__} now, so it starts from the "
+        "beginning"
+    )
 
 
 def _say(text: str) -> None:

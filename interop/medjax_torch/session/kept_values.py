@@ -49,7 +49,7 @@ class KeptValues(TrainerCallback):
         self._began = {path: location.get() for path, location in locations.items()}
         for path, (before, after) in self._saved.items():
             if path not in locations:
-                _say(f"{path} was {_decoded(after)!r}, and the component has no such value now")
+                _say(f"{path} was {_decoded(after)!r}, but the component no longer has this value")
             elif _encoded(self._began[path]) == before:
                 self._set.append((locations[path], _decoded(after)))
             elif _encoded(self._began[path]) != after:

@@ -118,9 +118,10 @@ class Session:
         if self._steps_per_call > 1 and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "a callback reads or writes the component's tensors between steps, and "
-                "Options(steps_per_dispatch=%d) trains that many steps in one call: it sees and "
-                "changes them after each call only. Set steps_per_dispatch=1 for every step",
+                "a callback reads or writes the component's tensors between steps, but "
+                "Options(steps_per_dispatch=%d) trains that many steps in one call, so it sees "
+                "and changes them only after each call. Set steps_per_dispatch=1 to reach them "
+                "after every step",
                 self._steps_per_call,
             )
         self.bring()
@@ -214,9 +215,9 @@ class Session:
         for name, before in self._brought.items():
             if tensors[name].shape != before.shape:
                 raise ValueError(
-                    f"{name} was given the shape {tuple(tensors[name].shape)} while it was "
-                    f"trained; expected {before.shape}. Write values of the same shape, or change "
-                    "the component before train()."
+                    f"{name} was given the shape {tuple(tensors[name].shape)} during training; "
+                    f"expected {before.shape}. Write values of the same shape, or change the "
+                    "component before train()."
                 )
         written = {
             name: narrow(name, current)
@@ -249,8 +250,8 @@ class Session:
         )
         if lost and self.link is not None:
             raise TraceError(
-                f"{', '.join(lost)} of the component was replaced while it was trained, and the "
-                "optimizer holds the old parameter. Write the new values into the old one "
+                f"{', '.join(lost)} of the component was replaced during training, but the "
+                "optimizer still holds the old parameter. Write the new values into the old one "
                 "(load_state_dict, copy_), or replace it before train()."
             )
         if old is not new:

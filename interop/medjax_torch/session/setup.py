@@ -99,8 +99,8 @@ def _prepared(
     config, options = trainer.config, trainer.options
     if jax.process_count() > 1 and config.seed is None:
         msg = (
-            "with several processes TrainerConfig.seed is None; expected a seed, so that torch "
-            "draws the same in each of them"
+            "TrainerConfig.seed is None with several processes; expected a seed, so that torch "
+            "draws the same numbers in each of them"
         )
         raise ValueError(msg)
     check_agreement(

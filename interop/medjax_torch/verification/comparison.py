@@ -67,10 +67,10 @@ class Difference:
         equal = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
         apart = np.where(equal, 0, np.where(np.isnan(apart), np.inf, apart))
         place = np.unravel_index(np.argmax(apart), apart.shape)
-        at = f" at {[int(i) for i in place]}" if place else ""
+        at = f"largest at {[int(i) for i in place]}: " if place else ""
         return (
-            f"relative difference {self.relative:.1e}, the largest{at}: "
-            f"{actual[place]:.6g} in {one}, {expected[place]:.6g} in {other}"
+            f"relative difference {self.relative:.1e}, {at}{actual[place]:.6g} in {one}, "
+            f"{expected[place]:.6g} in {other}"
         )
 
 

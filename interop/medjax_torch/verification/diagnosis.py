@@ -133,12 +133,12 @@ def _unexplained(graph: Graph, left: list[Difference]) -> str:
         if node in sources and isinstance(value, Tensor) and value.dtype == torch.float64:
             return (
                 f"forward computes in float64{at(line_of_stack(node.stack_trace))}, which the "
-                "device rounds to float32, about seven digits. Subtract what the numbers have in "
-                "common (an offset, a start time) in collate."
+                "device rounds to float32, with about seven digits. Subtract what the numbers "
+                "have in common (an offset, a start time) in collate."
             )
     return (
-        "Every operation by itself has the same result in JAX and in torch, and rounding does not "
-        "explain the difference; please report it."
+        "Each operation by itself gives the same result in JAX and in torch, and rounding does "
+        "not explain the difference; please report it."
     )
 
 
@@ -155,8 +155,9 @@ def _not_recorded(
     again = reference(call, inventory, batch, train=graph.train, leave_out=graph.left_out)
     if any(one.relative for one in differences(again, expected, _SIDES, rounded=())):
         causes.append(
-            "forward returns other results each time it runs on the same batch, even with random "
-            "draws fixed. Look for a clock, a counter, a cache or a global that it reads or writes."
+            "forward returns different results each time it runs on the same batch, even with the "
+            "same random draws. Look for a clock, a counter, a cache or a global that it reads or "
+            "writes."
         )
     unread = _unread(call, inventory, batch, graph, recorded)
     if unread:

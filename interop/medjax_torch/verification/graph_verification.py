@@ -118,9 +118,9 @@ def _on_jax(
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any],
 ) -> Outcome:
-    given = graph.completed(graph.tensors_of(batch))
-    named = {name: name for name in (*inventory.tensors, *given)}
-    values = graph.device.inputs(inventory.tensors, given)
+    tensors = graph.completed(graph.tensors_of(batch))
+    named = {name: name for name in (*inventory.tensors, *tensors)}
+    values = graph.device.inputs(inventory.tensors, tensors)
     arguments = [
         jnp.array(narrow(name, to_numpy(value)))
         for name, value in zip(graph.device.inputs(named, named), values, strict=True)
@@ -148,6 +148,6 @@ def _message(finding: Finding, compared: int, train: bool) -> str:
             f"{'training' if train else 'evaluation'}: {len(wrong)} of {compared} results differ.",
             *lines,
             *finding.causes,
-            "Nothing was trained. Options(verify=False) trains anyway.",
+            "Nothing was trained. Options(verify=False) would train anyway.",
         ]
     )

@@ -46,7 +46,7 @@ def check_left_out(call: Call, inventory: Inventory, batch: Mapping[str, Any]) -
     wrong += [f"gradient of {name}" for name, gradient in without.items() if gradient.any()]
     if wrong:
         raise TraceError(
-            "forward branches on random numbers that decide more than which layers of a ModuleList "
-            f"are left out: {'; '.join(wrong[:_SHOWN])}. A graph would take the same branch at "
-            "every step. Use torch.where with both results, or switch it off (layerdrop=0)."
+            "forward branches on random numbers that determine more than which layers of a "
+            f"ModuleList are skipped: {'; '.join(wrong[:_SHOWN])}. A graph would take the same "
+            "branch at every step. Use torch.where with both results, or disable it (layerdrop=0)."
         )

@@ -70,11 +70,11 @@ def wrong_lowerings(
     """
     said: list[str] = []
 
-    def watch(node: fx.Node, given: Any, result: Any) -> None:
+    def watch(node: fx.Node, arguments: Any, result: Any) -> None:
         known = name_of(node) not in _SKIPPED and node.target in TABLE
         if known and node in wanted and len(said) < _LISTED:
             with contextlib.suppress(_BeyondError):
-                said.extend(_compared(node, given, result))
+                said.extend(_compared(node, arguments, result))
 
     with jax.default_matmul_precision("highest"):
         outcome_in_torch(graph, inventory, batch, watch=watch)
@@ -85,35 +85,37 @@ class _BeyondError(Exception):
     """Raised for an argument that the device cannot hold."""
 
 
-def _compared(node: fx.Node, given: Any, result: Any) -> list[str]:
+def _compared(node: fx.Node, arguments: Any, result: Any) -> list[str]:
     try:
-        operands = pytree.tree_map_only(Tensor, _to_jax, given)
+        operands = pytree.tree_map_only(Tensor, _to_jax, arguments)
         ours = jax.device_get(pytree.tree_leaves(evaluated(node, operands, None)))
     except LoweringError as error:
         return [str(error)]
     theirs = pytree.tree_leaves(result)
-    undecided = any(is_inexact(value) for value in pytree.tree_leaves(given))
+    undecided = any(is_inexact(value) for value in pytree.tree_leaves(arguments))
     for place, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if not isinstance(other, Tensor):
             continue
         actual, expected = np.asarray(one), to_numpy(other)
         relative = apart(actual, expected, 0.0, undecided=undecided)
-        tolerance = max((_tolerance(v) for v in (*pytree.tree_leaves(given), other)), default=0.0)
+        tolerance = max(
+            (_tolerance(v) for v in (*pytree.tree_leaves(arguments), other)), default=0.0
+        )
         if relative <= tolerance:
             continue
         if not is_inexact(other):
             relative = apart(actual.astype(np.float64), expected.astype(np.float64), 0.0)
-        if relative > AMPLIFIED * _sensitivity(node, given, place, other):
+        if relative > AMPLIFIED * _sensitivity(node, arguments, place, other):
             line = line_of_stack(node.stack_trace)
-            where = f"called at {line}" if line else "in the backward pass or at a line not known"
+            where = f"called at {line}" if line else "in the backward pass or at an unknown line"
             if expected.dtype == np.int64 and np.abs(wide(expected)).max() > _INT32:
                 return [
-                    f"{node.target} ({where}) gives integers of {expected.min()} to "
-                    f"{expected.max()}, and the device's have 32 bits. Compute with floats there."
+                    f"{node.target} ({where}) returns integers from {expected.min()} to "
+                    f"{expected.max()}, but the device's have 32 bits. Compute with floats there."
                 ]
             what = f"the JAX lowering of {node.target} ({where}), given the same arguments"
             difference = Difference(what, relative, actual, expected, ("JAX", "torch"))
-            return [f"This is an error in a lowering, please report it: {difference}."]
+            return [f"This is an error in a lowering; please report it: {difference}."]
     return []
 
 
@@ -121,10 +123,10 @@ def _tolerance(value: Any) -> float:
     return _TOLERANCES.get(value.dtype, _TOLERANCE) if is_inexact(value) else 0.0
 
 
-def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float:
+def _sensitivity(node: fx.Node, arguments: Any, place: int, result: Tensor) -> float:
     """Return how much the result changes with roundings of the arguments and of itself."""
     signs = np.random.default_rng(0)
-    traced = [value.dtype for value in pytree.tree_leaves(given) if is_inexact(value)]
+    traced = [value.dtype for value in pytree.tree_leaves(arguments) if is_inexact(value)]
     traced.append(result.dtype)
     shares = roundings(traced)
 
@@ -135,7 +137,7 @@ def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float
             wide = torch.complex128 if value.is_complex() else torch.float64
             return moved(value.to(wide), shares[value.dtype] if share else 0.0, signs)
 
-        args, kwargs = pytree.tree_map_only(Tensor, widened, given)
+        args, kwargs = pytree.tree_map_only(Tensor, widened, arguments)
         target: Any = node.target
         with FixedDraws(spread=True) if is_random(node) else contextlib.nullcontext():
             value = pytree.tree_leaves(target(*args, **kwargs))[place]
@@ -147,10 +149,10 @@ def _sensitivity(node: fx.Node, given: Any, place: int, result: Tensor) -> float
         with torch.no_grad():
             base, ours = evaluate(False).astype(wide_type), to_numpy(result).astype(wide_type)
             steps = [evaluate(True).astype(wide_type) - base for _ in range(SAMPLES)]
-            found = [apart(ours + step, ours, 0.0) for step in steps]
+            changes = [apart(ours + step, ours, 0.0) for step in steps]
     except Exception:
         return 0.0  # torch has no such operation in float64, so no difference is excused
-    largest = max(found)
+    largest = max(changes)
     return largest if np.isfinite(largest) else 0.0
 
 

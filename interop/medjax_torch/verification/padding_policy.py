@@ -303,7 +303,7 @@ class Padding:
         if train:
             self._withdraw(column_axes)
         names = _names(column_axes)
-        reason = f"padding {names} is not harmless. {reasons[0]}"
+        reason = f"padding {names} is not harmless, because {reasons[0]}"
         self._reasons |= dict.fromkeys((name for name, _ in column_axes), reason)
         logger.log(
             logging.INFO if is_rows else logging.WARNING,

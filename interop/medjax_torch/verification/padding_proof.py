@@ -148,9 +148,9 @@ class Prover:
             try:
                 expected = self._run(drawn, self._batch)
             except Exception as error:
-                return f"forward raises {type(error).__name__} at other weights: {error}"
+                return f"forward raises {type(error).__name__} with other weights: {error}"
             if not _says_something(expected):
-                return "forward returns no finite number at other weights, so it cannot be tested"
+                return "forward returns no finite number with other weights, so it cannot be tested"
             judged = self._compared(expected, drawn, self._batch, pair)
             if isinstance(judged, _Harm):
                 return judged.reason

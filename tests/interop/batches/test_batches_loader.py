@@ -137,8 +137,8 @@ def test_a_stream_keeps_its_order_and_can_start_at_any_batch():
 @pytest.mark.parametrize(
     ("length", "message"),
     [
-        (25, r"a Stream, has the length 25 but ends after 23"),
-        (20, r"length 20 but has further items"),
+        (25, r"a Stream, has length 25 but ends after 23"),
+        (20, r"length 20 but yields more items"),
     ],
 )
 def test_a_stream_with_a_wrong_length_is_refused(length, message):
@@ -278,7 +278,9 @@ def test_workers_see_the_epoch_name_a_failing_item_and_stop():
 
 def test_a_worker_that_dies_is_an_error_and_leaves_no_process():
     loader = loader_of(list(range(9)), DyingComponent(), nb_workers=1)
-    with pytest.raises(WorkerError, match=r"died, at items \[0, 1, 2, 3\].*notebook.*workers=0"):
+    with pytest.raises(
+        WorkerError, match=r"died while processing items \[0, 1, 2, 3\].*notebook.*workers=0"
+    ):
         list(epoch_batches(loader, 1))
     assert multiprocessing.active_children() == []
 
@@ -286,7 +288,9 @@ def test_a_worker_that_dies_is_an_error_and_leaves_no_process():
 @pytest.mark.slow
 def test_a_worker_that_hangs_is_an_error_and_leaves_no_process():
     loader = loader_of(list(range(9)), HangingComponent(), nb_workers=1, worker_timeout=1)
-    with pytest.raises(WorkerError, match=r"no batch for 1 s; they were at items \[0, 1, 2, 3\]"):
+    with pytest.raises(
+        WorkerError, match=r"no batch for 1 s; they were processing items \[0, 1, 2, 3\]"
+    ):
         list(epoch_batches(loader, 1))
     assert multiprocessing.active_children() == []
 

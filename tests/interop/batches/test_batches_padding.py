@@ -119,7 +119,8 @@ class Pairs(collections.abc.Mapping):
 
 def test_batches_that_cannot_be_padded_are_refused():
     with pytest.raises(
-        ValueError, match=r"'labels' is of torch.uint8, which cannot hold its padding value -100"
+        ValueError,
+        match=r"'labels' has dtype torch.uint8, which cannot hold its padding value -100",
     ):
         padded(tokens(3, labels=torch.ones(2, 3, dtype=torch.uint8)))
     with pytest.raises(TypeError, match=r"the batch is a Pairs, which cannot be constructed"):

@@ -177,7 +177,7 @@ def test_tables_of_float16_are_refused(tmp_path):
     optimizer.step()
     assert table.weight[1].isnan().all()
     trainer = make(tmp_path, Halved(torch.float16), train=ITEMS, evaluated=ITEMS[:8])
-    with pytest.raises(ValueError, match=r"model\.weight is of float16, and SparseAdam divides"):
+    with pytest.raises(ValueError, match=r"model\.weight is float16, and SparseAdam divides"):
         trainer.train()
 
 

@@ -123,8 +123,9 @@ def test_the_limit_names_line_cost_and_remedy():
     message = str(caught.value)
     assert re.search(
         r"at .*selection_cases.py:\d+ in length: kept = h.* in more than 3 ways: 4 graphs were "
-        r"traced in \d+\.\d s, and each was compiled too.* a count is taken for a number at .*in "
-        r"length: return kept.*x\.size\(0\) in place of len\(x\), or raise Options\(max_variants",
+        r"traced in \d+\.\d s, and each was also compiled.* a count is treated as a fixed number "
+        r"at .*in length: return kept.*x\.size\(0\) instead of len\(x\), or raise "
+        r"Options\(max_variants",
         message,
     )
 
@@ -176,7 +177,7 @@ def draws(self, h, batch):
 
 def test_draws_that_padding_would_shift_use_exact_shapes():
     graph = Compared(draws).check(batch("some"))
-    assert "draws along a size that varies" in graph.exact
+    assert "draws random numbers along a size that varies" in graph.exact
 
 
 def in_steps(self, h, batch):

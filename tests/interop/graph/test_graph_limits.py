@@ -195,7 +195,7 @@ def test_forward_must_return_a_scalar_loss(batch):
     with pytest.raises(ValueError, match="did not return a 'loss'"):
         traced(Component(lambda self, b: ({}, None)), batch)
     vector = Component(lambda self, b: ({}, self.model(b["x"])), model=nn.Linear(3, 2))
-    with pytest.raises(TraceError, match=r"a loss of shape \(4, 2\), expected .* one element"):
+    with pytest.raises(TraceError, match=r"a loss of shape \(4, 2\); expected .* one element"):
         traced(vector, batch)
 
 

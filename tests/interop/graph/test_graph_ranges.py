@@ -46,9 +46,9 @@ def test_ids_and_labels(train):
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("ids", 10, r"Column 'ids' holds 10 at \[1, 2\], expected 0 to 9 for aten.embedding"),
-        ("ids", -1, r"Column 'ids' holds -1 at \[1, 2\], expected 0 to 9 .*test_graph_ranges.py:"),
-        ("labels", 3, r"'labels' holds 3 at \[1, 1\], expected 0 to 2, or -7, which is ignored, f"),
+        ("ids", 10, r"Column 'ids' holds 10 at \[1, 2\]; expected 0 to 9 for aten.embedding"),
+        ("ids", -1, r"Column 'ids' holds -1 at \[1, 2\]; expected 0 to 9 .*test_graph_ranges.py:"),
+        ("labels", 3, r"'labels' holds 3 at \[1, 1\]; expected 0 to 2, or -7, which is ignored, f"),
         ("labels", -100, r"Column 'labels' holds -100 .* at .*in tagged: return .*cross_entropy"),
     ],
 )
@@ -75,7 +75,7 @@ def test_the_narrower_of_two_ranges_counts_and_a_column_that_both_have():
     found = found_in(forward, {"i": torch.tensor([0, 1])}, wide=nn.Parameter(torch.ones(5, 3)))
     (bound,) = found.each
     assert (bound.low, bound.high, bound.column) == (-3, 2, "i")
-    with pytest.raises(ValueError, match=r"'i' holds 3 at \[1\], expected -3 to 2"):
+    with pytest.raises(ValueError, match=r"'i' holds 3 at \[1\]; expected -3 to 2"):
         check_ranges(found, {"i": torch.tensor([0, 3])})
 
 
@@ -130,7 +130,7 @@ def test_an_index_of_several_columns_is_named_by_them():
     batch = {"x": torch.tensor([1, 2]), "y": torch.tensor([0, 1])}
     found = found_in(forward, batch, model=nn.Embedding(4, 2))
     check_ranges(found, columns(batch))
-    with pytest.raises(ValueError, match="From 'x' and 'y' comes the index 5, expected 0 to 3"):
+    with pytest.raises(ValueError, match="computed from 'x' and 'y' is 5; expected 0 to 3"):
         check_ranges(found, {**batch, "y": torch.tensor([0, 3])})
 
 

@@ -229,7 +229,7 @@ def test_state_that_changes_its_shape_is_refused(batch):
         return {}, self.model(batch["x"]).mean() * self.seen.sum()
 
     component = Component(forward, model=nn.Linear(3, 2), seen=torch.ones(1))
-    with pytest.raises(RuntimeError, match="forward replaces seen by a tensor of another shape"):
+    with pytest.raises(RuntimeError, match="forward replaces seen with a tensor of another shape"):
         traced(component, batch)
 
 

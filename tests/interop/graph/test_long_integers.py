@@ -152,7 +152,9 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_the_batch_does_not_decide_is_refused_by_line(name):
     component = component_of(REFUSED[name], factor=torch.tensor(1_000_000))
-    with pytest.raises(TraceError, match=r"test_long_integers.py:\d+ .*may leave 32 bits"):
+    with pytest.raises(
+        TraceError, match=r"test_long_integers.py:\d+ .*may exceed the device's 32 bits"
+    ):
         traced(component, BATCH, **RULES)
 
 
@@ -160,7 +162,9 @@ def test_a_long_integer_that_forward_returns_is_refused():
     component = Component(
         lambda c, b: ({"long": b["days"] * 10**9}, c.model.weight.sum()), model=nn.Embedding(2, 2)
     )
-    with pytest.raises(TraceError, match=r"returns an integer at .*may leave 32 bits"):
+    with pytest.raises(
+        TraceError, match=r"returns an integer at .*may exceed the device's 32 bits"
+    ):
         traced(component, BATCH, **RULES)
 
 

@@ -155,7 +155,7 @@ def test_the_ctc_loss_of_one_sequence_equals_torchs():
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="reduction is 'median', expected one of"):
+    with pytest.raises(ValueError, match="reduction is 'median'; expected one of"):
         ctc_loss(f(6, 1, 4), ids(3, 1, 2), [6], [2], reduction="median")
 
 

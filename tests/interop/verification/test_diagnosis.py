@@ -107,7 +107,7 @@ def test_a_wrong_gradient_is_found_and_named(monkeypatch, name, alike):
     monkeypatch.setitem(TABLE, target, row._replace(function=MUTATIONS[name](row.function)))
     with pytest.raises(VerificationError) as error:
         verified(chooser(), choices(alike))
-    assert "error in a lowering, please report it: the JAX lowering of aten.exp" in str(error.value)
+    assert "error in a lowering; please report it: the JAX lowering of aten.exp" in str(error.value)
 
 
 @pytest.mark.parametrize("alike", [False, True], ids=["a normal point", "zero gradients"])
@@ -160,7 +160,7 @@ def test_a_forward_whose_results_vary_is_reported():
         return {}, loss * (1 + 0.1 * next(ticks))
 
     component = Component(forward, inner=nn.Linear(8, 3))
-    with pytest.raises(VerificationError, match="other results each time it runs") as error:
+    with pytest.raises(VerificationError, match="different results each time it runs") as error:
         verified(component, choices(alike=False))
     assert "lowering" not in str(error.value)
 

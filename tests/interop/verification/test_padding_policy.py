@@ -213,7 +213,7 @@ def test_a_mean_over_rows_runs_in_exact_shapes_and_warns_of_the_cost(tmp_path):
     with pytest.warns(
         UserWarning,
         match=r"9 shapes so far, which took .* s each: column 'pairs'.*padding pairs, "
-        r"pair_features, pair_labels is not harmless\. .*in collate.*after 64 shapes",
+        r"pair_features, pair_labels is not harmless, because .*in collate.*after 64 shapes",
     ):
         theirs, ours, trainer = both(tmp_path, component, data, data[:4])
     assert_equal(ours, theirs)

@@ -36,7 +36,7 @@ class AttributeReads:
         self._paths = {id(holder): path for path, holder in content.objects}
         self._objects = [holder for _, holder in content.objects]  # so that ids stay valid
         self._written: set[tuple[int, str]] = set()
-        self._found: dict[tuple[int, str], Place] = {}
+        self._places: dict[tuple[int, str], Place] = {}
         self._changed: dict[str, None] = {}
 
     @property
@@ -47,7 +47,7 @@ class AttributeReads:
     @property
     def places(self) -> list[Place]:
         """The places read so far."""
-        return list(self._found.values())
+        return list(self._places.values())
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -96,7 +96,7 @@ class AttributeReads:
 
     def _note(self, holder: Any, name: str) -> None:
         key = id(holder), name
-        if key in self._found or key in self._written:
+        if key in self._places or key in self._written:
             return
         if name.startswith("__"):
             if name == "__dict__" and not _is_called_by_torch():
@@ -105,10 +105,10 @@ class AttributeReads:
         location = _location_of(holder, name)
         if location is not None:
             path = self._paths[id(holder)]
-            self._found[key] = Place(f"{path}.{name}" if path else name, location)
+            self._places[key] = Place(f"{path}.{name}" if path else name, location)
 
     def _change(self, holder: Any, name: str, value: Any) -> None:
-        place = self._found.get((id(holder), name))
+        place = self._places.get((id(holder), name))
         if place is None or (id(holder), name) in self._written or name == "training":
             return  # every forward sets the mode
         before = getattr(type(holder), name, None)

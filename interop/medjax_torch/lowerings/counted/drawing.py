@@ -16,7 +16,7 @@ def _outermost(node: Node) -> None:
     values = value_of(node)
     for value in values if isinstance(values, tuple | list) else [values]:
         sizes = [size for size in lengths(value) if size != 1]
-        need(all(map(is_plain, sizes[1:])), node, "draws along a size that varies")
+        need(all(map(is_plain, sizes[1:])), node, "draws random numbers along a size that varies")
 
 
 as_it_is(

@@ -111,7 +111,7 @@ def _along_fixed(position: int) -> Any:
     def check(node: Node) -> None:
         shape = shape_of(node.args[0])
         dim = int(argument(node, position, "dim", -1))
-        need(is_plain(shape[dim]), node, "orders a size that varies")
+        need(is_plain(shape[dim]), node, "sorts along a size that varies")
 
     return check
 

@@ -205,7 +205,7 @@ def _dim(node: Node, position: int, default: int = 0) -> int:
 
 def _along_fixed(node: Node, dims: Iterable[int]) -> None:
     shape = shape_of(node.args[0])
-    need(all(is_plain(shape[dim]) for dim in dims), node, "works along a size that varies")
+    need(all(is_plain(shape[dim]) for dim in dims), node, "operates along a size that varies")
 
 
 def _splits_fixed(node: Node) -> None:

@@ -128,7 +128,7 @@ def ctc_loss(
     named = _REDUCTIONS.get(reduction, "") if isinstance(reduction, int) else reduction
     if named not in _REDUCTIONS.values():
         raise ValueError(
-            f"ctc_loss: reduction is {reduction!r}, expected one of {list(_REDUCTIONS.values())} "
+            f"ctc_loss: reduction is {reduction!r}; expected one of {list(_REDUCTIONS.values())} "
             f"or {list(_REDUCTIONS)}."
         )
     single = log_probs.dim() == 2
