@@ -69,7 +69,6 @@ def record(
 
     Torch's autograd runs here, so no_grad blocks, hooks and the user's own backward functions
     have the same meaning as in torch.
-    mean what they mean in torch.
     """
     make = _make_fx(function, mode, rules.before_autograd, strict=mode == "fake", lines=True)
     return make(*inputs)
