@@ -23,7 +23,6 @@ import jax
 import numpy as np
 
 import medjax
-from medjax.checkpoint.space import bytes_in
 
 
 def make_state(megabytes: float, nb_arrays: int) -> dict[str, jax.Array]:
@@ -76,7 +75,8 @@ def main() -> None:
         times = [save_once(store, state, number + 1) for number in range(args.repeats)]
         restores = [restore_once(store, state) for _ in range(args.repeats)]
         assert store.last is not None
-        on_disk = bytes_in(store.last)
+        files = (path for path in store.last.rglob("*") if path.is_file())
+        on_disk = sum(path.stat().st_size for path in files)
     print(
         f"jax {jax.__version__}, {jax.devices()[0].platform}; {args.megabytes:g} MB in "
         f"{args.arrays} arrays, {on_disk / 1e6:.0f} MB on the disk, {args.repeats} times"

@@ -28,8 +28,6 @@ import overhead
 import medjax
 from medjax.components import TokenClassification
 from medjax.models import EncoderConfig, TokenClassifier
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 TAGS = ("O", "B-problem", "I-problem")
 BATCH = 32  # rows of a batch of the MLP
@@ -149,15 +147,12 @@ def step(
     )
     model = TokenClassifier(encoder, len(TAGS), checkpointing)
     component = TokenClassification(model, None, TAGS).component
-    options, mesh = medjax.Options(precision=precision), medjax.sharding.make_mesh()
-    optimizer = make_optimizer(component, options)
-    state = create_state(component, optimizer, seed=0, learning_rate=1e-4, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
+    options, mesh = medjax.Options(precision=precision), medjax.make_mesh()
+    optimizer = medjax.make_optimizer(component, options)
+    state = medjax.create_state_on(mesh, component, optimizer, seed=0, learning_rate=1e-4)
     train_step = medjax.make_train_step(
         state,
-        schedule=as_schedule(None),
         options=options,
-        accumulation=1,
         mesh=mesh,
         separate_update=False,  # one program, so that its memory is that of the step
     )

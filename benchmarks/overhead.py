@@ -28,10 +28,6 @@ import numpy as np
 import optax
 
 import medjax
-from medjax.data import Batch
-from medjax.data.ladder import Ladder, fix_shape
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 
 class MLP(nn.Module):
@@ -55,7 +51,7 @@ def forward(
 def collate(examples: Any) -> medjax.BatchData:
     return medjax.BatchData(
         x=np.stack([example["x"] for example in examples]),
-        y=np.array([example["y"] for example in examples]),
+        y=np.array([example["y"] for example in examples], np.int32),
     )
 
 
@@ -73,25 +69,21 @@ COMPONENT = medjax.TrainableComponent(
 def bare_state(mesh: Any) -> tuple[Any, Any]:
     """Return a state and the step that `medjax.train` would use."""
     options = medjax.Options()
-    optimizer = make_optimizer(COMPONENT, options)
-    state = create_state(COMPONENT, optimizer, seed=0, learning_rate=1e-3, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
-    return state, step
+    optimizer = medjax.make_optimizer(COMPONENT, options)
+    state = medjax.create_state_on(mesh, COMPONENT, optimizer, seed=0, learning_rate=1e-3)
+    return state, medjax.make_train_step(state, options=options, mesh=mesh)
 
 
 class ReadyLoader:
     """Stands in for a DataLoader whose batches are on the device already."""
 
-    def __init__(self, batches: list[Batch]) -> None:
+    def __init__(self, batches: list[medjax.Batch]) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0) -> Iterator[medjax.Batch]:
         """Yield them."""
         yield from self._batches[start:]
 
@@ -114,10 +106,10 @@ class Durations(medjax.TrainerCallback):
 
 def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
     """Return seconds a step of the bare loop and of `training_epoch`, on ready batches."""
-    mesh = medjax.sharding.make_mesh()
+    mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
-    device = medjax.sharding.put_batch(fixed(DATA[:32]), mesh)
-    loader = ReadyLoader([Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
+    device = medjax.sharding.put_batch(complete_batch(DATA[:32]), mesh)
+    loader = ReadyLoader([medjax.Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
 
     def bare() -> None:
         nonlocal state
@@ -138,7 +130,7 @@ def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
 
 def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
     """Return seconds a step of a bare loop that makes its batches, and of `medjax.train`."""
-    mesh = medjax.sharding.make_mesh()
+    mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
     data = DATA[: 32 * nb_steps]
 
@@ -146,7 +138,7 @@ def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]
         nonlocal state
         order = medjax.epoch_order(0, 1, len(data))
         for first in range(0, len(data), 32):
-            batch = fixed([data[index] for index in order[first : first + 32]])
+            batch = complete_batch([data[index] for index in order[first : first + 32]])
             state, _ = step(state, medjax.sharding.put_batch(batch, mesh))
         jax.block_until_ready(state)
 
@@ -162,8 +154,9 @@ def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]
     return [bare for bare, _ in pairs], [ours for _, ours in pairs]
 
 
-def fixed(items: Any) -> medjax.BatchData:
-    return fix_shape(collate(items), Ladder((16,), {}), 32)
+def complete_batch(items: Any) -> medjax.BatchData:
+    """Return a batch as the step takes it; every row of it is an item."""
+    return medjax.BatchData(collate(items), row_mask=np.ones(len(items), np.float32))
 
 
 def show(name: str, bare: list[float], ours: list[float]) -> None:

@@ -16,7 +16,6 @@ import optax
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.data import epoch_order
 from medjax.metrics import entity_confusion, format_confusion, format_scores
 from medjax.text import Document, Entity, split_sentences
 from medjax.text.readers import format_of, read_documents
@@ -83,7 +82,7 @@ def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -
         raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
     parts = [_read_sentences(path, encoding) for path in paths]
     if len(parts) == 1:
-        shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
+        shuffled = [parts[0][index] for index in medjax.epoch_order(seed, 0, len(parts[0]))]
         first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
         parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
     return Corpus(parts[0], parts[1], parts[-1])

@@ -10,8 +10,6 @@ import jax
 import medjax
 from contenders.work import Clock, Work, padding
 from medjax.components import TokenClassification
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 
 def train(work: Work, clock: Clock) -> dict[str, Any]:
@@ -27,7 +25,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
         batch_size=work.batch_size,
         seed=work.seed,
     )
-    mesh = medjax.sharding.make_mesh()
+    mesh = medjax.make_mesh()
     loader = medjax.get_dataloader(
         work.train, tagger.component, config, shuffle=True, seed=work.seed, options=options,
         mesh=mesh,
@@ -63,18 +61,15 @@ def _medjax(work: Work, clock: Clock, tagger: Any, config: Any, options: Any) ->
 
 def _bare(work: Work, clock: Clock, tagger: Any, config: Any, options: Any, loader: Any) -> int:
     """Loop over batches that are ready before the first step: no data, callbacks or saves."""
-    mesh, component = medjax.sharding.make_mesh(), tagger.component
-    state = create_state(
+    mesh, component = medjax.make_mesh(), tagger.component
+    state = medjax.create_state_on(
+        mesh,
         component,
-        make_optimizer(component, options),
+        medjax.make_optimizer(component, options),
         seed=work.seed,
         learning_rate=work.learning_rate,
-        accumulates=False,
     )
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
+    step = medjax.make_train_step(state, options=options, mesh=mesh)
     evaluate = medjax.make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=True
     )

@@ -13,8 +13,6 @@ from overhead import Durations
 import medjax
 from medjax.components import TokenClassification
 from medjax.models import EncoderConfig, TokenClassifier
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 from on_device.work import LABELS, Work
 
 
@@ -58,13 +56,10 @@ def _medjax(work: Work, component: Any, options: Any) -> list[float]:
 
 
 def _bare(work: Work, component: Any, options: Any) -> list[float]:
-    mesh = medjax.sharding.make_mesh()
-    optimizer = make_optimizer(component, options)
-    state = create_state(component, optimizer, seed=0, learning_rate=1e-4, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
+    mesh = medjax.make_mesh()
+    optimizer = medjax.make_optimizer(component, options)
+    state = medjax.create_state_on(mesh, component, optimizer, seed=0, learning_rate=1e-4)
+    step = medjax.make_train_step(state, options=options, mesh=mesh)
     config = medjax.TrainerConfig("unused", batch_size=work.rows)
     loader = medjax.get_dataloader(
         work.items(), component, config, shuffle=False, options=options, mesh=mesh
