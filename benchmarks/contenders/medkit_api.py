@@ -56,7 +56,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
     ladder = trainer.options.length_ladder if ours else ()
     facts = padding(_sizes(batch, ladder) for batch in trainer.train_dataloader)
     if ours:
-        facts["compilations"] = len(trainer.prepare().converted.variants.graphs)
+        facts["compilations"] = trainer.conversion_cost.nb_compilations
     return facts
 
 
