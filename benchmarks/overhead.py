@@ -1,12 +1,13 @@
-"""What `medjax.train` adds to a bare loop of the same jitted step, per step.
+"""Measure what `medjax.train` adds to a bare loop of the same jitted step, per step.
 
-A tiny MLP on batches of 32. Two comparisons, in alternating epochs of one process, medians:
+A tiny MLP on batches of 32. There are two comparisons, with alternating runs in one process; the
+results are medians:
 
-- loop: both sides get batches that are on the device already, so what is left is callbacks,
-  monitor, signals and flow control;
-- whole: the bare loop preprocesses, collates and puts each batch itself, as `medjax.train` does
-  with shuffling, grouping, padding and row mask. `medjax.train` also writes a checkpoint beside
-  each epoch, a tenth of a second that weighs the more the fewer `--steps` an epoch has.
+- loop: both sides get batches that are on the device already, which leaves callbacks, the monitor,
+  signals and control flow;
+- whole: the bare loop shuffles, collates and puts each batch itself; `medjax.train` also
+  preprocesses, checks dtypes, pads and prefetches. It also writes a checkpoint during each
+  epoch: a tenth of a second, which matters more the fewer `--steps` an epoch has.
 
     python benchmarks/overhead.py
 """
@@ -84,7 +85,7 @@ class ReadyLoader:
         return len(self._batches)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[medjax.Batch]:
-        """Yield them."""
+        """Yield the batches from number `start` on."""
         yield from self._batches[start:]
 
 
@@ -95,7 +96,7 @@ def seconds_per_step(run: Callable[[], None], nb_steps: int) -> float:
 
 
 class Durations(medjax.TrainerCallback):
-    """Keeps how long each epoch took."""
+    """Records how long each epoch took."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -105,7 +106,7 @@ class Durations(medjax.TrainerCallback):
 
 
 def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
-    """Return seconds a step of the bare loop and of `training_epoch`, on ready batches."""
+    """Return seconds per step of the bare loop and of `training_epoch`, on prepared batches."""
     mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
     device = medjax.sharding.put_batch(complete_batch(DATA[:32]), mesh)
@@ -129,7 +130,7 @@ def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
 
 
 def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
-    """Return seconds a step of a bare loop that makes its batches, and of `medjax.train`."""
+    """Return seconds per step of a bare loop that makes its batches, and of `medjax.train`."""
     mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
     data = DATA[: 32 * nb_steps]
@@ -164,8 +165,8 @@ def show(name: str, bare: list[float], ours: list[float]) -> None:
     print(
         f"{name:6s} bare {1e6 * statistics.median(bare):7.1f}  "
         f"medjax {1e6 * statistics.median(ours):7.1f}  "
-        f"on top {statistics.median(differences):7.1f} "
-        f"({min(differences):.1f} to {max(differences):.1f}) microseconds a step"
+        f"added {statistics.median(differences):7.1f} "
+        f"({min(differences):.1f} to {max(differences):.1f}) microseconds per step"
     )
 
 

@@ -1,4 +1,4 @@
-"""medkit's own trainer, and medjax_torch with the very same component, data and metrics."""
+"""medkit's own trainer, and medjax_torch with the same component, data and metrics."""
 
 from __future__ import annotations
 

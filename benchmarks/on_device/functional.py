@@ -1,4 +1,4 @@
-"""medjax with its Flax encoder, and the bare loop of its jitted step, over ready batches."""
+"""medjax with its Flax encoder, and a bare loop of its jitted step over prepared batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from on_device.work import LABELS, Work
 
 
 def train(name: str, work: Work) -> list[float]:
-    """Return the seconds of each epoch of `medjax.train`, or of a loop of its steps."""
+    """Return the seconds of each epoch of `medjax.train` or of a loop of its steps."""
     attention = "cudnn" if work.option == "cudnn" else "xla"
     model = TokenClassifier(EncoderConfig(**work.sizes), LABELS, attention_implementation=attention)
     tags = tuple(map(str, range(LABELS)))
@@ -36,7 +36,7 @@ def train(name: str, work: Work) -> list[float]:
 
 
 def collate(rows: Any) -> medjax.BatchData:
-    """Return a batch of rows of one length."""
+    """Stack rows of one length."""
     return medjax.BatchData({name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
@@ -46,7 +46,7 @@ def _medjax(work: Work, component: Any, options: Any) -> list[float]:
         config = medjax.TrainerConfig(
             folder,
             1e-4,
-            work.epochs + 1,  # the last also saves, and is left out
+            work.epochs + 1,  # the last epoch also saves, and is left out
             batch_size=work.rows,
             seed=0,
             checkpoint_period=0,
