@@ -66,7 +66,7 @@ def created(init, fsdp):
         else:
             split += leaf.nbytes
     bytes_by_device = sharding.bytes_per_device(state)
-    return {"held": sorted(bytes_by_device.values()), "split": split, "whole": replicated}
+    return {"devices": sorted(bytes_by_device.values()), "split": split, "replicated": replicated}
 
 
 if __name__ == "__main__":

@@ -21,11 +21,13 @@ class Scores:
         self.epoch = 0
 
     def prepare_batch(self, output, batch):
-        return {"found": list(output["logits"].argmax(-1)), "true": list(batch["labels"])}
+        return {"predicted": list(output["logits"].argmax(-1)), "true": list(batch["labels"])}
 
     def compute(self, columns):
         self.epoch += 1
-        right = np.mean([a == b for a, b in zip(columns["found"], columns["true"], strict=True)])
+        right = np.mean(
+            [a == b for a, b in zip(columns["predicted"], columns["true"], strict=True)]
+        )
         return {"accuracy": float(right), "falling": 1.0 / self.epoch}
 
 

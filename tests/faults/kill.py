@@ -109,12 +109,12 @@ def wait_for_moment(child: int, out: Path, kind: str, rng: random.Random, typica
     while True:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return False
-        now = time.monotonic()
+        moment = time.monotonic()
         if not armed and kind == "training" and out.is_dir() and newest(out) != name:
-            armed, deadline = True, now + rng.uniform(0.0, typical)
+            armed, deadline = True, moment + rng.uniform(0.0, typical)
         if not armed and kind == "save" and unfinished(out) - before:
-            armed, deadline = True, now + rng.uniform(0.0, 0.12)
-        if armed and now >= deadline:
+            armed, deadline = True, moment + rng.uniform(0.0, 0.12)
+        if armed and moment >= deadline:
             return True
         time.sleep(0.001)
 

@@ -154,9 +154,9 @@ def test_ctrl_c_twice_within_a_save_leaves_the_previous_checkpoint(tmp_path, ref
     with pytest.raises(KeyboardInterrupt):
         job.run(out, parts=parts._replace(save=save))
     assert [path.name[:14] for path in out.iterdir()] == ["checkpoint_001"]
-    found = job.report(job.run(out, resume="auto", options=job.EVERY_3), out)
-    assert found["state"] == reference["state"]
-    assert found["history"] == reference["history"]
+    resumed = job.report(job.run(out, resume="auto", options=job.EVERY_3), out)
+    assert resumed["state"] == reference["state"]
+    assert resumed["history"] == reference["history"]
 
 
 def test_a_run_that_was_interrupted_many_times(tmp_path, reference):

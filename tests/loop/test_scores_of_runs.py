@@ -200,10 +200,10 @@ def evaluate(tmp_path_factory):
 )
 def test_eval_metrics_do_not_depend_on_batches_or_padding(evaluate, batch_size, options):
     reference = evaluate(4)
-    found = evaluate(batch_size, **options)
-    assert found["accuracy"] == reference["accuracy"]
-    assert found["loss"] == pytest.approx(reference["loss"], rel=1e-6)
-    assert found["total"] == pytest.approx(reference["total"], rel=1e-5)
+    scores = evaluate(batch_size, **options)
+    assert scores["accuracy"] == reference["accuracy"]
+    assert scores["loss"] == pytest.approx(reference["loss"], rel=1e-6)
+    assert scores["total"] == pytest.approx(reference["total"], rel=1e-5)
 
 
 def test_a_loader_may_be_evaluated_alone():
