@@ -1,4 +1,4 @@
-"""Creates states on eight forced CPU devices; prints what each holds, as JSON.
+"""Creates states on eight forced CPU devices; prints the bytes on each, as JSON.
 
 Run by test_sharding.py in a process of its own, since the number of devices is fixed at start.
 """

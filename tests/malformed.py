@@ -1,4 +1,4 @@
-"""Malformed inputs of every kind: an answer or a documented exception may come of them."""
+"""Malformed inputs of every kind; each may give an answer or a documented exception."""
 
 from __future__ import annotations
 

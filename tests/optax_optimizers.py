@@ -1,4 +1,4 @@
-"""All optimizers of optax that take a learning rate, and a plain loop to compare with."""
+"""All optimizers of optax that take a learning rate, and a plain loop for comparison."""
 
 import inspect
 import warnings

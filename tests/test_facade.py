@@ -1,7 +1,4 @@
-"""What `import medjax` alone is enough for: loops of one's own, accumulation, an evaluation.
-
-Benchmarks and examples use public names only, too.
-"""
+"""Public names suffice: for custom loops, accumulation and evaluation, benchmarks and examples."""
 
 import ast
 import inspect
@@ -57,7 +54,7 @@ def trained(tmp_path, **settings):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_loop_of_ones_own_is_that_of_train(tmp_path, accumulation):
+def test_a_custom_loop_equals_train(tmp_path, accumulation):
     result, config = trained(tmp_path, learning_rate=0.1, gradient_accumulation_steps=accumulation)
     component = classifier()
     loader = medjax.get_dataloader(DATA, component, config, shuffle=True, seed=3)

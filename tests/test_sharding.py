@@ -1,4 +1,4 @@
-"""Layouts over several devices give the numbers of one device."""
+"""Layouts over several devices give the same numbers as one device."""
 
 import json
 import os

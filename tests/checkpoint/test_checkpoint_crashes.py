@@ -65,11 +65,11 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
-    """The process ends there: whatever it leaves, the previous checkpoint is the newest."""
+    """The process ends there: whatever it leaves, the previous checkpoint remains the newest."""
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
     with monkeypatch.context() as patched:
-        # A dead process does not tidy up.
+        # A dead process does not clean up.
         patched.setattr(store_module.shutil, "rmtree", lambda *_, **__: None)
         dying = CheckpointStore(tmp_path, "run")
         more = _break(step, patched, CrashError())
@@ -78,7 +78,7 @@ def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
     assert len(names(tmp_path)) == (1 if step == "mkdir" else 2)
     assert medjax.last_checkpoint(tmp_path) == former
     assert medjax.best_checkpoint(tmp_path) == former
-    at, state = restored(tmp_path)  # a new store sweeps what is left
+    at, state = restored(tmp_path)  # a new store removes what is left
     assert at == 1.0
     assert same(state, tree(1.0))
     assert names(tmp_path) == [former.name]
@@ -131,7 +131,7 @@ def test_a_failed_save_does_not_mask_the_error(tmp_path, monkeypatch):
 
 
 def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
-    """Python prints no notes of a SystemExit, and an exit code of 0 would hide the failure."""
+    """Python does not print the notes of a SystemExit, and exit code 0 would hide the failure."""
     monkeypatch.setattr(store_module, "write_manifest", _raise_full)
 
     def leave() -> None:
@@ -152,7 +152,7 @@ def test_a_really_full_disk(tmp_path):
         with CheckpointStore(disk / "out", "run") as store:
             put(store, 1.0, state=small)
             free = shutil.disk_usage(disk).free
-            for value in (2.0, 3.0):  # each of them is told, and leaves no more behind
+            for value in (2.0, 3.0):  # each failure is reported and leaves nothing on the disk
                 with pytest.raises(CheckpointError, match="could not be saved") as raised:
                     put(store, value, state=large)
                 said = str(raised.value)
@@ -172,8 +172,8 @@ def test_a_disk_that_became_read_only(tmp_path):
     with small_disk(tmp_path / "disk", 4) as disk:
         with CheckpointStore(disk / "out", "run") as store:
             former = put(store, 1.0)
-        # The store is not opened: no disk can be made read-only under the file of a lock, it can
-        # only become so by a fault.
+        # The store is not opened: a disk cannot be remounted read-only while the file of a lock is
+        # open, only become so through a fault.
         remount(disk, "ro")
         with pytest.raises(CheckpointError, match="Read-only file system") as raised:
             put(store, 2.0)
@@ -218,13 +218,13 @@ with CheckpointStore(sys.argv[1], "run") as store:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
 def test_a_disk_that_takes_no_large_files(tmp_path):
-    """The same as a full disk, for users who may not mount one."""
+    """The same as a full disk, for users who are not allowed to mount one."""
     done = run_script(FILE_LIMIT, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout
     for line in lines:
-        assert line.startswith("2 the checkpoint ")  # the former one and the lock
+        assert line.startswith("2 the checkpoint ")  # the previous one and the lock
         assert "needs about 4.0 MB" in line
         assert "MB are free there" in line
     assert restored(tmp_path / "out", state={"w": jnp.zeros(10_000)})[0] == 1.0
@@ -240,7 +240,7 @@ def test_a_folder_deleted_during_a_save(tmp_path):
 
 @pytest.mark.parametrize("step", ["rename", "rmtree", "list"])
 def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypatch, caplog):
-    """The new one is complete nevertheless; the old one is deleted at a later save."""
+    """The new one is still complete; the old one is deleted at a later save."""
     caplog.set_level(logging.WARNING, logger="medjax")
     original = Path.rename
 

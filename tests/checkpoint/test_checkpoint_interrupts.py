@@ -70,7 +70,7 @@ import jax.numpy as jnp
 import medjax
 from medjax.checkpoint import store as store_module
 
-# Where this was started in the background, Ctrl-C is ignored.
+# A process started in the background ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 original = store_module.save_arrays
 
@@ -94,7 +94,7 @@ with medjax.CheckpointStore(sys.argv[1], "run") as store:
 
 
 def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
-    """Interrupting Orbax here would hang the interpreter at its exit."""
+    """Interrupting Orbax at this point would make the interpreter hang at its exit."""
     began = time.monotonic()
     done = run_script(INTERRUPT, tmp_path / "out")
     assert time.monotonic() - began < 60
@@ -107,7 +107,7 @@ def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
 
 @pytest.fixture
 def interruptible():
-    """Make Ctrl-C interrupt, as a process that was started in the background ignores it."""
+    """Make Ctrl-C interrupt, since a process started in the background ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -115,7 +115,7 @@ def interruptible():
 
 @pytest.mark.parametrize("when", ["before it starts", "when it has started"])
 def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
-    """The checkpoint is complete or completely gone, and KeyboardInterrupt is raised."""
+    """The checkpoint is complete or absent, and KeyboardInterrupt is raised."""
     start = threading.Thread.start
 
     def interrupted(thread):
@@ -146,7 +146,7 @@ def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("interruptible")
 def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
-    """The thread exists, but starts its work only after the Ctrl-C was handled."""
+    """The thread exists, but starts its work only after Ctrl-C has been handled."""
     write, late = CheckpointStore._write, []
 
     def delayed(*args):

@@ -1,4 +1,4 @@
-"""One run at a time writes to an output folder, and a killed one does not block others."""
+"""Only one run at a time writes to an output folder, and a killed run does not block others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path):
 
 
 def test_only_one_process_ever_holds_the_lock(tmp_path):
-    """Many take and release it at once; the removal of the file is no way around it."""
+    """Many threads take and release it concurrently; removing its file does not bypass it."""
     nb_holders, most, taken = 0, 0, 0
     guard = threading.Lock()
 

@@ -1,4 +1,4 @@
-"""A small training job with every kind of state; the tests of this folder run and break it.
+"""A small training job with every kind of state, which the tests of this folder run and break.
 
 As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS] [--diary FILE]`` trains with
 ``resume="auto"`` and writes the report of the completed run.

@@ -1,4 +1,4 @@
-"""Every part of the state is needed: without one, the run ends differently."""
+"""Every part of the state is needed: without any one of them, the run ends differently."""
 
 from __future__ import annotations
 

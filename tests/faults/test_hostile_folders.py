@@ -1,6 +1,6 @@
-"""Malicious folders end in a documented error within seconds; nothing hangs or fills the memory.
+"""Malicious folders raise a documented error within seconds; nothing hangs or fills the memory.
 
-Whoever forges a checkpoint forges its manifest as well.
+An attacker who forges a checkpoint forges its manifest as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Two processes train as one, and end as one."""
+"""Two processes train like one, and end together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run on 8 forced CPU devices by test_topology: save on some, restore on others, compare."""
+"""Saves on some of eight forced CPU devices and restores on others; run by test_topology."""
 
 from __future__ import annotations
 

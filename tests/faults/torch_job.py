@@ -1,4 +1,4 @@
-"""The small job of the drop-in: a torch component with every kind of state, to be broken.
+"""The small job of the drop-in: a torch component with every kind of state, to be interrupted.
 
 As a script: ``python torch_job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]``, as `job`.
 """

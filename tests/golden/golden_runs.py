@@ -1,6 +1,6 @@
-"""The two runs whose checkpoints are stored; they may never change.
+"""The two runs whose checkpoints are stored; they must never change.
 
-Each has two epochs of six batches, with accumulation, dropout and a schedule with a memory.
+Each has two epochs of six batches, with accumulation, dropout and a schedule that has state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints that earlier versions wrote still load, and training goes on from them."""
+"""Checkpoints that earlier versions wrote still load, and training continues from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward whose outputs no graph can give is evaluated in torch, and trained in JAX."""
+"""A forward whose outputs cannot be traced is evaluated in torch and trained in JAX."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What callbacks change of the Python values, modules and data that forward reads."""
+"""Callbacks that change the Python values, modules and data that forward reads."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Malformed configurations, corpora and checkpoint metadata: only documented exceptions."""
+"""Malformed configurations, corpora and checkpoint metadata raise only documented exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reduce_on_plateau decides as torch's ReduceLROnPlateau does, at every epoch, to the last bit."""
+"""reduce_on_plateau equals torch's ReduceLROnPlateau bit for bit, at every epoch."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Mistakes are found before training starts, and said in our words."""
+"""Mistakes are reported before training starts, with messages of medjax's own."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The order of events of a run is medkit's, and stopping leaves everything in order."""
+"""The events of a run have medkit's order, and a stopped run leaves everything consistent."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What holds when a run goes on with another metric: plateau, best checkpoint, early stopping."""
+"""Resuming a run with another metric: plateau, best checkpoint, early stopping."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What holds when a run goes on with other settings: every setting of a run, one by one."""
+"""Resuming a run with other settings: every setting, one by one."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""Any optimizer of optax trains as in a plain loop, or is refused by name before training."""
+"""Every optimizer of optax trains as in a plain loop, or is refused by name before training."""
 
 import jax
 import jax.numpy as jnp

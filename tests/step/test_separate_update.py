@@ -1,4 +1,4 @@
-"""The update as a program of its own: the same training, fewer and shorter compilations."""
+"""The update as a separate program: the same training, fewer and shorter compilations."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Batches that train nothing: without weight, or with a loss or gradient that is not finite."""
+"""Batches that train nothing: without weight, or with a non-finite loss or gradient."""
 
 import jax
 import jax.numpy as jnp

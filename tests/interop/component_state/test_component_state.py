@@ -1,4 +1,4 @@
-"""A component's tensors: finding, naming, swapping, restoring, reading and writing them."""
+"""Finding, naming, swapping, restoring, reading and writing the tensors of a component."""
 
 import copy
 import functools

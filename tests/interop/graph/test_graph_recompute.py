@@ -1,4 +1,4 @@
-"""Checkpointed functions are computed again: the same numbers as in torch, in less memory."""
+"""Checkpointed functions are recomputed: the same numbers as in torch, in less memory."""
 
 import jax
 import jax.numpy as jnp

@@ -139,7 +139,7 @@ def test_without_a_choice_no_layer_is_droppable(tmp_path, layerdrop, nb_changed)
 
 
 class DecidesMore(Layers):
-    """A random number that decides about a factor beside the layer."""
+    """A random number that decides on a factor next to the layer."""
 
     def forward(self, x, drawn=None):
         """Return logits and what was drawn."""
