@@ -222,10 +222,10 @@ def deviation(name, mesh):
     rate = RATE if name in CONSTANT else falling
     wanted = plain_loop(component, configure, rate, batches)
     schedule = None if name in CONSTANT else by_step(falling)
-    optimizers_with_rate = trained(component, batches, mesh, schedule=schedule)
+    parameters = trained(component, batches, mesh, schedule=schedule)
     start = component.init(jax.random.split(jax.random.fold_in(jax.random.key(7), 0))[0])["params"]
     largest = [
         max(float(np.max(np.abs(a - b))) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
-        for pair in ((optimizers_with_rate, wanted), (optimizers_with_rate, jax.device_get(start)))
+        for pair in ((parameters, wanted), (parameters, jax.device_get(start)))
     ]
     return largest[0], largest[1]
