@@ -20,7 +20,7 @@ def train(name: str, work: Work) -> list[float]:
     """Return the seconds of each epoch of `medjax.train` or of a loop of its steps."""
     attention = "cudnn" if work.option == "cudnn" else "xla"
     model = TokenClassifier(EncoderConfig(**work.sizes), LABELS, attention_implementation=attention)
-    tags = tuple(map(str, range(LABELS)))
+    tags = ("O", *(f"B-{number}" for number in range(1, LABELS)))
     tagger = TokenClassification(model, None, tags)  # type: ignore[arg-type]
     component = tagger.component._replace(
         preprocess=lambda item: item,
