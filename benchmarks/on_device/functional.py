@@ -23,6 +23,7 @@ def train(name: str, work: Work) -> list[float]:
     tags = ("O", *(f"B-{number}" for number in range(1, LABELS)))
     tagger = TokenClassification(model, None, tags)  # type: ignore[arg-type]
     component = tagger.component._replace(
+        expand=None,
         preprocess=lambda item: item,
         collate=collate,
         save=lambda path, variables: None,
