@@ -1,9 +1,10 @@
-"""Training steps of a BERT-base-sized random encoder: torch, the Hugging Face Trainer, and medjax.
+"""Time training steps of a random BERT-base encoder in torch, the Hugging Face Trainer and medjax.
 
-Batches of one shape without padding, AdamW, a process for each contender and arithmetic, which does
-all shapes, the smallest first. An epoch of a few steps is timed as a whole, data included (but for
-the jitted loop, whose batches are ready); the first, which compiles, is left out. Attention weights
-are not dropped, so that cuDNN's attention applies; --attention-dropout 0.1 is BERT's.
+Batches have one shape and no padding; the optimizer is AdamW. Each contender runs each precision in
+a process of its own, which goes through all shapes, the smallest first. An epoch of a few steps is
+timed as a whole, including its data (except in the jitted loop, whose batches are prepared
+beforehand); the first epoch, which compiles, is left out. There is no attention dropout, so that
+cuDNN's attention applies; --attention-dropout 0.1 is that of BERT.
 
     pip install "medjax[bench]"
     python benchmarks/accelerator.py
@@ -34,17 +35,17 @@ CONTENDERS = {
     "medjax": ("functional", "cudnn", ("float32", "bfloat16")),
     "jitted loop": ("functional", "cudnn", ("float32", "bfloat16")),
 }
-"""Name to the module of `on_device`, the option besides none, and the types multiplied in."""
+"""Maps a name to its module in `on_device`, its option besides "", and its precisions."""
 
 PEAKS = {"float32": 66.9, "tf32": 494.7, "bfloat16": 989.4}
-"""TFLOP/s of dense products by NVIDIA's data sheet of the H100 SXM, which are the H200's too."""
+"""TFLOP/s of dense matrix products, from NVIDIA's H100 SXM data sheet; the H200 has the same."""
 
 MARK = "measured: "
-"""Begins the lines that a contender's process prints for this one; libraries print others."""
+"""Prefix of the lines in which a contender's process reports; libraries print other lines."""
 
 
 def main() -> None:
-    """Run all contenders and print the table, line by line."""
+    """Run all contenders and print the table, row by row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -54,9 +55,14 @@ def main() -> None:
     add("--rows", type=int, nargs="+", default=[16, 64, 256])
     add("--lengths", type=int, nargs="+", default=[128, 512])
     add("--layers", type=int, default=12)
-    add("--hidden-size", type=int, default=768, help="a multiple of 64, the size of a head")
-    add("--steps", type=int, default=20, help="of an epoch")
-    add("--epochs", type=int, default=4, help="at least two, as the first is left out")
+    add(
+        "--hidden-size",
+        type=int,
+        default=768,
+        help="a multiple of 64, the size of an attention head",
+    )
+    add("--steps", type=int, default=20, help="steps in an epoch")
+    add("--epochs", type=int, default=4, help="at least two, since the first is left out")
     add("--attention-dropout", type=float, default=0.0)
     add("--one", nargs=3, help=argparse.SUPPRESS)  # in this process: name, option, precision
     args = parser.parse_args()
@@ -66,8 +72,8 @@ def main() -> None:
         return
     print(machine.describe(), flush=True)
     print(
-        "| contender | multiplied in | batch | step, ms | spread | tokens/s | TFLOP/s "
-        f"| of the peak | first epoch, s | device MB |\n|{'---|' * 10}",
+        "| contender | precision | batch | step, ms | spread | tokens/s | TFLOP/s "
+        f"| share of peak | first epoch, s | device MB |\n|{'---|' * 10}",
         flush=True,
     )
     for name in args.only:
@@ -78,7 +84,7 @@ def main() -> None:
 
 
 def run(name: str, option: str, precision: str) -> None:
-    """Run one contender in a new process with the arguments of this one; print its lines."""
+    """Run one contender in a new process, with this one's arguments, and print its rows."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one", name, option, precision]
     label = f"{name}, {option}" if option else name
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -92,7 +98,7 @@ def run(name: str, option: str, precision: str) -> None:
 
 
 def line(result: dict[str, Any]) -> str:
-    """Return the figures of a shape as the rest of a line of the table."""
+    """Return the measurements of one shape as the rest of a row of the table."""
     batch = f"| {result['rows']} x {result['length']} |"
     if "failed" in result:
         return f"{batch} {result['failed']} |"
@@ -109,7 +115,7 @@ def line(result: dict[str, Any]) -> str:
 
 
 def measured(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield what was measured of one contender, or how it failed, for each shape."""
+    """Yield the measurements of one contender for each shape, or how it failed."""
     name, option, precision = args.one
     module = importlib.import_module(f"on_device.{CONTENDERS[name][0]}")
     for rows, length in sorted(itertools.product(args.rows, args.lengths), key=math.prod):
@@ -127,7 +133,7 @@ def measured(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         result: dict[str, Any] = {"rows": rows, "length": length, "steps": args.steps}
         try:
             result["epochs_s"] = module.train(name, work)
-        except Exception as error:  # what has no room, or does not compile, is a line of its own
+        except Exception as error:  # out of memory, or does not compile: a row of its own
             first_line = str(error).partition("\n")[0]
             result["failed"] = f"{type(error).__name__}: {first_line[:200]}"
         result["flops"], result["device_mb"] = work.step_flops, machine.device_mb()

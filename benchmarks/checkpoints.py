@@ -1,11 +1,11 @@
-"""What a checkpoint costs: how long training waits for it, until it is committed, and a restore.
+"""Measure what a checkpoint costs: how long training waits for it, its commit, and its restore.
 
-A state of float32 arrays, saved and restored several times into the same folder; the median, the
-least and the most of each time:
+A state of float32 arrays is saved to one folder and restored from it several times. The table has
+the median, the minimum and the maximum of
 
-- blocking: `CheckpointStore.save` returns, and the next step may take the buffers;
-- commit: from the call of `save` until the checkpoint is on the disk under its name, hashed;
-- restore: the newest checkpoint is found, verified (SHA-256) and read.
+- blocking: until `CheckpointStore.save` returns, after which the next step may reuse the buffers;
+- commit: from the call of `save` until the checkpoint is hashed and on disk under its final name;
+- restore: finding, verifying (SHA-256) and reading the newest checkpoint.
 
     python benchmarks/checkpoints.py
 """
@@ -23,7 +23,6 @@ import jax
 import numpy as np
 
 import medjax
-from medjax.checkpoint.space import bytes_in
 
 
 def make_state(megabytes: float, nb_arrays: int) -> dict[str, jax.Array]:
@@ -56,32 +55,39 @@ def restore_once(store: medjax.CheckpointStore, state: Any) -> float:
 
 
 def show(name: str, seconds: list[float]) -> None:
-    median, least, most = statistics.median(seconds), min(seconds), max(seconds)
-    print(f"{name:10s} {1e3 * median:8.1f} {1e3 * least:8.1f} {1e3 * most:8.1f}")
+    """Print a row of the table."""
+    median, minimum, maximum = statistics.median(seconds), min(seconds), max(seconds)
+    print(f"{name:10s} {1e3 * median:8.1f} {1e3 * minimum:8.1f} {1e3 * maximum:8.1f}")
 
 
 def main() -> None:
+    """Save and restore, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=float, default=100.0)
     parser.add_argument("--arrays", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--folder", type=Path, help="where to, by default a temporary folder")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="parent of the folder to write to; by default that of temporary files",
+    )
     args = parser.parse_args()
     state = make_state(args.megabytes, args.arrays)
     with (
         tempfile.TemporaryDirectory(dir=args.folder) as folder,
         medjax.CheckpointStore(folder, "benchmark") as store,
     ):
-        save_once(store, state, 0)  # the first call starts threads and loops
+        save_once(store, state, 0)  # the first save starts threads and event loops
         times = [save_once(store, state, number + 1) for number in range(args.repeats)]
         restores = [restore_once(store, state) for _ in range(args.repeats)]
         assert store.last is not None
-        on_disk = bytes_in(store.last)
+        files = (path for path in store.last.rglob("*") if path.is_file())
+        on_disk = sum(path.stat().st_size for path in files)
     print(
         f"jax {jax.__version__}, {jax.devices()[0].platform}; {args.megabytes:g} MB in "
-        f"{args.arrays} arrays, {on_disk / 1e6:.0f} MB on the disk, {args.repeats} times"
+        f"{args.arrays} arrays, {on_disk / 1e6:.0f} MB on disk, {args.repeats} times"
     )
-    print(f"{'ms':10s} {'median':>8s} {'least':>8s} {'most':>8s}")
+    print(f"{'ms':10s} {'median':>8s} {'minimum':>8s} {'maximum':>8s}")
     show("blocking", [blocking for blocking, _ in times])
     show("commit", [commit for _, commit in times])
     show("restore", restores)

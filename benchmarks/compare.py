@@ -1,11 +1,11 @@
-"""Every contender trains the same tagger on the same text; a table and a picture of the times.
+"""Let every contender train the same tagger on the same text; print and draw the times.
 
-Each run is a process of its own, one after the other, in rounds: all contenders once, then all
-again, so that a machine that slows down slows all. MiniLM, batch 16, constant learning rate 1e-4,
-AdamW, span F1 on the test split after each epoch. Defaults are kept as each contender has them:
-medkit, the torch loop and Lightning draw random batches padded to their longest sentence, the
-Hugging Face Trainer clips gradients too, medjax groups batches by length. Whole runs include
-tracing and compiling: each starts with an empty compilation cache.
+Each run has a process of its own, one after the other, in rounds: all contenders once, then all
+again, so that a machine that slows down affects all of them. MiniLM, batch size 16, constant
+learning rate 1e-4, AdamW, span F1 on the test split after each epoch. Each contender keeps its
+other defaults: medkit, the torch loop and Lightning draw random batches padded to their longest
+sentence, the Hugging Face Trainer also clips gradients, medjax groups batches by length. The time
+of a whole run includes tracing and compiling: each starts with an empty compilation cache.
 
     pip install "medjax[bench]"
     python benchmarks/compare.py
@@ -33,8 +33,8 @@ from clinical_ner import SYNTHETIC, load_corpus  # noqa: E402
 from contenders import CONTENDERS, Work, run  # noqa: E402
 
 F1_NOISE = 0.01
-"""Scores this close to medkit's have reached it: runs that differ in their seed differ by as much
-(standard deviation over five seeds of `yardstick.py`: 0.010 to 0.021)."""
+"""A score this close to medkit's counts as equal: runs that differ only in their seed differ by as
+much (standard deviation over five seeds in `yardstick.py`: 0.010 to 0.021)."""
 
 
 def parse() -> argparse.Namespace:
@@ -44,19 +44,24 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="as for examples/clinical_ner.py")
-    add("--sentences", type=int, help="train on the first of them only, test on a sixth as many")
+    add("--sentences", type=int, help="train on this many sentences, test on a sixth as many")
     add("--epochs", type=int, default=3)
     add("--batch-size", type=int, default=16)
     add("--rounds", type=int, default=2)
     add("--only", nargs="+", choices=tuple(CONTENDERS), default=tuple(CONTENDERS))
     add("--precisions", nargs="+", default=["float32", "bfloat16"])
-    add("--output", type=Path, default=Path("runs/compare"), help="folder of results and picture")
+    add(
+        "--output",
+        type=Path,
+        default=Path("runs/compare"),
+        help="folder for the results and the figure",
+    )
     add("--one", help=argparse.SUPPRESS)  # a single run in this process: "name:precision"
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run all contenders in rounds and show what was measured."""
+    """Run all contenders in rounds, then print and draw the results."""
     args = parse()
     if args.one:
         _one(args)
@@ -100,7 +105,7 @@ def _one(args: argparse.Namespace) -> None:
 
 
 def _in_process(one: str, output: Path) -> dict[str, Any] | None:
-    """Run one contender in a new process with the arguments of this one and nothing compiled."""
+    """Run one contender in a new process, with this one's arguments and an empty cache."""
     command = [sys.executable, __file__, *sys.argv[1:], "--one", one]
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
@@ -113,7 +118,7 @@ def _in_process(one: str, output: Path) -> dict[str, Any] | None:
 
 
 def summarise(results: list[dict[str, Any]], pairs: list[Any]) -> list[dict[str, Any]]:
-    """Return medians over the rounds, one row for each contender and precision."""
+    """Return the medians over the rounds: one row for each contender and precision."""
     medkits = [r["scores"][-1] for r in results if r["name"] == "medkit"]
     goal = statistics.median(medkits) - F1_NOISE if medkits else math.inf
     rows = []
@@ -132,16 +137,17 @@ def summarise(results: list[dict[str, Any]], pairs: list[Any]) -> list[dict[str,
 
 
 def _seconds_to(goal: float, result: dict[str, Any]) -> float:
-    """Return when a run reached a score, infinity if it did not."""
+    """Return the seconds after which a run reached a score, infinity if it never did."""
     epochs = zip(result["ends_s"], result["scores"], strict=True)
     return next((seconds for seconds, f1 in epochs if f1 >= goal), math.inf)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table; ratios are to medkit, or to the first row."""
+    """Return the rows as a Markdown table; "over" is the speed-up."""
     base = next((row for row in rows if row["name"] == "medkit"), rows[0])
     lines = [
-        f"| contender | precision | epoch, s | spread | {base['name']} / it | whole run, s | ratio "
+        f"| contender | precision | epoch, s | spread | over {base['name']} "
+        f"| whole run, s | over {base['name']} "
         f"| to F1 of medkit - {F1_NOISE:g}, s | F1 | tokens/s | padding | shapes | compilations "
         "| peak MB | device MB |",
         f"|{'---|' * 15}",
@@ -161,7 +167,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the time of an epoch of each row."""
+    """Draw the time of an epoch for each row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.4 * len(rows) + 1), layout="constrained")
@@ -170,9 +176,9 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
     colors = ["tab:blue" if row["name"].startswith("medjax") else "tab:gray" for row in rows]
     axes.barh(labels, [row["steady_s"] for row in rows], color=colors)
     axes.invert_yaxis()
-    axes.set_xlabel("seconds an epoch, evaluation included")
+    axes.set_xlabel("seconds per epoch, including evaluation")
     figure.savefig(path)
-    print(f"Drawn: {path}")
+    print(f"Figure: {path}")
 
 
 if __name__ == "__main__":

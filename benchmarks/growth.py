@@ -1,9 +1,9 @@
-"""How cost grows: with items, steps, rows and tokens of a batch, and layers of the model.
+"""Measure how cost grows with items, steps, rows and tokens of a batch, and layers of the model.
 
-Items and steps are whole runs of `medjax.train` on a tiny MLP, a process each; their memory is the
-most that the process held, and has to stay flat. The others are a training step of a random
-encoder as wide as MiniLM; their memory is what XLA plans for arguments and temporaries. One table,
-in about five minutes on two CPU cores:
+The rows for items and steps are complete runs of `medjax.train` on a tiny MLP, each in a process of
+its own; their memory is the peak of the process, which has to stay flat. The others are a training
+step of a random encoder as wide as MiniLM; their memory is what XLA plans for arguments and
+temporaries. The table takes about five minutes on two CPU cores:
 
     python benchmarks/growth.py
 """
@@ -28,8 +28,6 @@ import overhead
 import medjax
 from medjax.components import TokenClassification
 from medjax.models import EncoderConfig, TokenClassifier
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 TAGS = ("O", "B-problem", "I-problem")
 BATCH = 32  # rows of a batch of the MLP
@@ -37,7 +35,7 @@ MIB = 2**20
 
 
 class Row(NamedTuple):
-    """A line of the table: what grows, its size and what that costs."""
+    """A row of the table: what grows, its size, and what that costs."""
 
     grows: str
     size: int
@@ -55,7 +53,7 @@ class Row(NamedTuple):
 
 
 def main() -> None:
-    """Measure all and print the table, line by line."""
+    """Measure everything and print the table, row by row."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,14 +68,14 @@ def main() -> None:
     if args.one:
         print(json.dumps(run(*args.one)))
         return
-    print("| grows | size | step, ms | a second | compilation, s | memory, MB |")
+    print("| grows | size | step, ms | per second | compilation, s | memory, MB |")
     print("|---|---|---|---|---|---|")
     for row in rows(args):
         print(row, flush=True)
 
 
 def rows(args: argparse.Namespace) -> Iterator[Row]:
-    """Yield the lines; processes first, as Linux counts what their parent held to their peak."""
+    """Yield the rows; processes first, since Linux counts their parent's memory in their peak."""
     for items in args.items:
         yield in_a_process("items", items, 2)._replace(size=items)
     for epochs in args.epochs:
@@ -94,16 +92,17 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def in_a_process(grows: str, items: int, epochs: int) -> Row:
+    """Measure a complete run in a new process."""
     command = [sys.executable, __file__, "--one", str(items), str(epochs)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout.splitlines()[-1])
-    rate = f"{BATCH / found['seconds']:,.0f} items"
+    measured = json.loads(done.stdout.splitlines()[-1])
+    rate = f"{BATCH / measured['seconds']:,.0f} items"
     size = epochs * -(-items // BATCH)
-    return Row(grows, size, found["seconds"], rate, found["compiling"], found["megabytes"])
+    return Row(grows, size, measured["seconds"], rate, measured["compiling"], measured["megabytes"])
 
 
 def run(items: int, epochs: int) -> dict[str, float]:
-    """Train the tiny MLP on items that are made when they are asked for."""
+    """Train the tiny MLP on items that are made on demand."""
 
     class Items:
         def __len__(self) -> int:
@@ -123,7 +122,7 @@ def run(items: int, epochs: int) -> dict[str, float]:
         )
     return {
         "seconds": statistics.median(durations.seconds[1:]) / -(-items // BATCH),
-        "compiling": sum(made.seconds for made in result.compilations),
+        "compiling": sum(compilation.seconds for compilation in result.compilations),
         "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -149,17 +148,14 @@ def step(
     )
     model = TokenClassifier(encoder, len(TAGS), checkpointing)
     component = TokenClassification(model, None, TAGS).component
-    options, mesh = medjax.Options(precision=precision), medjax.sharding.make_mesh()
-    optimizer = make_optimizer(component, options)
-    state = create_state(component, optimizer, seed=0, learning_rate=1e-4, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
+    options, mesh = medjax.Options(precision=precision), medjax.make_mesh()
+    optimizer = medjax.make_optimizer(component, options)
+    state = medjax.create_state_on(mesh, component, optimizer, seed=0, learning_rate=1e-4)
     train_step = medjax.make_train_step(
         state,
-        schedule=as_schedule(None),
         options=options,
-        accumulation=1,
         mesh=mesh,
-        separate_update=False,  # one program, so that its memory is that of the step
+        separate_update=False,  # one program, whose memory is that of the step
     )
     ids = np.random.default_rng(0).integers(1, 30522, (rows, length), dtype=np.int32)
     columns = {"input_ids": ids, "attention_mask": np.ones_like(ids), "labels": ids % len(TAGS)}

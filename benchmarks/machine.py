@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and how much of its device's memory it took."""
+"""Describe the machine of a benchmark, and how much device memory the benchmark took."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ PACKAGES = ("jax", "flax", "torch", "transformers", "medkit-lib", "lightning")
 
 
 def describe() -> str:
-    """Return the platform and the versions of what is installed."""
-    found = []
+    """Return the platform and the versions of the packages installed."""
+    installed = []
     for package in PACKAGES:
         try:
-            found.append(f"{package} {version(package)}")
+            installed.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             continue
-    return f"{platform.platform()}, Python {platform.python_version()}, {', '.join(found)}"
+    return f"{platform.platform()}, Python {platform.python_version()}, {', '.join(installed)}"
 
 
 def device_kind() -> str:
-    """Return the name of the device, of torch if that computes on it, else of JAX."""
+    """Return the name of the device: torch's if torch computes on a GPU, else JAX's."""
     if _torch_computes():
         return str(sys.modules["torch"].cuda.get_device_name())
     return jax.local_devices()[0].device_kind
 
 
 def device_mb() -> float | None:
-    """Return the most memory of the accelerator that was in use, by torch or by JAX, in MiB."""
+    """Return the peak memory in use on the accelerator, by torch or by JAX, in MiB."""
     if _torch_computes():
         return float(sys.modules["torch"].cuda.max_memory_allocated() / 2**20)
     stats = jax.local_devices()[0].memory_stats()
@@ -38,5 +38,5 @@ def device_mb() -> float | None:
 
 
 def _torch_computes() -> bool:
-    """Tell whether torch has memory of a GPU; JAX, once asked, would take most of the rest."""
+    """Tell whether torch has used a GPU; initialising JAX would reserve most of the rest."""
     return "torch" in sys.modules and sys.modules["torch"].cuda.max_memory_allocated() > 0

@@ -1,12 +1,13 @@
-"""What `medjax.train` adds to a bare loop of the same jitted step, per step.
+"""Measure what `medjax.train` adds to a bare loop of the same jitted step, per step.
 
-A tiny MLP on batches of 32. Two comparisons, in alternating epochs of one process, medians:
+A tiny MLP on batches of 32. There are two comparisons, with alternating runs in one process; the
+results are medians:
 
-- loop: both sides get batches that are on the device already, so what is left is callbacks,
-  monitor, signals and flow control;
-- whole: the bare loop preprocesses, collates and puts each batch itself, as `medjax.train` does
-  with shuffling, grouping, padding and row mask. `medjax.train` also writes a checkpoint beside
-  each epoch, a tenth of a second that weighs the more the fewer `--steps` an epoch has.
+- loop: both sides get batches that are on the device already, which leaves callbacks, the monitor,
+  signals and control flow;
+- whole: the bare loop shuffles, collates and puts each batch itself; `medjax.train` also
+  preprocesses, checks dtypes, pads and prefetches. It also writes a checkpoint during each
+  epoch: a tenth of a second, which matters more the fewer `--steps` an epoch has.
 
     python benchmarks/overhead.py
 """
@@ -28,10 +29,6 @@ import numpy as np
 import optax
 
 import medjax
-from medjax.data import Batch
-from medjax.data.ladder import Ladder, fix_shape
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 
 class MLP(nn.Module):
@@ -55,7 +52,7 @@ def forward(
 def collate(examples: Any) -> medjax.BatchData:
     return medjax.BatchData(
         x=np.stack([example["x"] for example in examples]),
-        y=np.array([example["y"] for example in examples]),
+        y=np.array([example["y"] for example in examples], np.int32),
     )
 
 
@@ -73,26 +70,22 @@ COMPONENT = medjax.TrainableComponent(
 def bare_state(mesh: Any) -> tuple[Any, Any]:
     """Return a state and the step that `medjax.train` would use."""
     options = medjax.Options()
-    optimizer = make_optimizer(COMPONENT, options)
-    state = create_state(COMPONENT, optimizer, seed=0, learning_rate=1e-3, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
-    return state, step
+    optimizer = medjax.make_optimizer(COMPONENT, options)
+    state = medjax.create_state_on(mesh, COMPONENT, optimizer, seed=0, learning_rate=1e-3)
+    return state, medjax.make_train_step(state, options=options, mesh=mesh)
 
 
 class ReadyLoader:
     """Stands in for a DataLoader whose batches are on the device already."""
 
-    def __init__(self, batches: list[Batch]) -> None:
+    def __init__(self, batches: list[medjax.Batch]) -> None:
         self._batches = batches
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield them."""
+    def batches(self, epoch: int, start: int = 0) -> Iterator[medjax.Batch]:
+        """Yield the batches from number `start` on."""
         yield from self._batches[start:]
 
 
@@ -103,7 +96,7 @@ def seconds_per_step(run: Callable[[], None], nb_steps: int) -> float:
 
 
 class Durations(medjax.TrainerCallback):
-    """Keeps how long each epoch took."""
+    """Records how long each epoch took."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -113,11 +106,11 @@ class Durations(medjax.TrainerCallback):
 
 
 def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
-    """Return seconds a step of the bare loop and of `training_epoch`, on ready batches."""
-    mesh = medjax.sharding.make_mesh()
+    """Return seconds per step of the bare loop and of `training_epoch`, on prepared batches."""
+    mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
-    device = medjax.sharding.put_batch(fixed(DATA[:32]), mesh)
-    loader = ReadyLoader([Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
+    device = medjax.sharding.put_batch(complete_batch(DATA[:32]), mesh)
+    loader = ReadyLoader([medjax.Batch(device, medjax.BatchData(), np.arange(32))] * nb_steps)
 
     def bare() -> None:
         nonlocal state
@@ -137,8 +130,8 @@ def compare_loops(nb_steps: int, repeats: int) -> tuple[list[float], list[float]
 
 
 def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]:
-    """Return seconds a step of a bare loop that makes its batches, and of `medjax.train`."""
-    mesh = medjax.sharding.make_mesh()
+    """Return seconds per step of a bare loop that makes its batches, and of `medjax.train`."""
+    mesh = medjax.make_mesh()
     state, step = bare_state(mesh)
     data = DATA[: 32 * nb_steps]
 
@@ -146,7 +139,7 @@ def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]
         nonlocal state
         order = medjax.epoch_order(0, 1, len(data))
         for first in range(0, len(data), 32):
-            batch = fixed([data[index] for index in order[first : first + 32]])
+            batch = complete_batch([data[index] for index in order[first : first + 32]])
             state, _ = step(state, medjax.sharding.put_batch(batch, mesh))
         jax.block_until_ready(state)
 
@@ -162,8 +155,9 @@ def compare_runs(nb_steps: int, repeats: int) -> tuple[list[float], list[float]]
     return [bare for bare, _ in pairs], [ours for _, ours in pairs]
 
 
-def fixed(items: Any) -> medjax.BatchData:
-    return fix_shape(collate(items), Ladder((16,), {}), 32)
+def complete_batch(items: Any) -> medjax.BatchData:
+    """Return a batch as the step takes it; every row of it is an item."""
+    return medjax.BatchData(collate(items), row_mask=np.ones(len(items), np.float32))
 
 
 def show(name: str, bare: list[float], ours: list[float]) -> None:
@@ -171,8 +165,8 @@ def show(name: str, bare: list[float], ours: list[float]) -> None:
     print(
         f"{name:6s} bare {1e6 * statistics.median(bare):7.1f}  "
         f"medjax {1e6 * statistics.median(ours):7.1f}  "
-        f"on top {statistics.median(differences):7.1f} "
-        f"({min(differences):.1f} to {max(differences):.1f}) microseconds a step"
+        f"added {statistics.median(differences):7.1f} "
+        f"({min(differences):.1f} to {max(differences):.1f}) microseconds per step"
     )
 
 

@@ -1,9 +1,9 @@
-"""Steps a second of medkit's trainer and of medjax_torch with the same tiny torch component.
+"""Compare steps per second of medkit's trainer and medjax_torch on the same tiny torch component.
 
-An MLP of two layers on batches of 32, Adam, no evaluation metrics: what is measured is what a
-trainer spends on a step besides computing. medjax_torch trains one batch in a call of the device,
-its default, and several (`Options.steps_per_dispatch`). Alternating runs in one process; the first
-epoch of a run traces and compiles and is left out.
+An MLP of two layers on batches of 32, Adam, no evaluation metrics: this measures what a trainer
+spends on a step besides computing. medjax_torch trains one batch per dispatch, its default, and
+several (`Options.steps_per_dispatch`). Runs alternate in one process; the first epoch of a run
+traces and compiles, and is left out.
 
     pip install "medjax[bench]"
     python benchmarks/overhead_torch.py
@@ -65,7 +65,7 @@ class Component:
 
 
 def steps_a_second(package: str, data: list[Any], nb_steps: int, **more: Any) -> float:
-    """Return the training steps a second of the epochs after the first; `more` is the Trainer's."""
+    """Return training steps per second after the first epoch; `more` goes to the Trainer."""
     training = importlib.import_module(package)
     utils = importlib.import_module(f"{package}.utils")
     marks: list[float] = []
@@ -76,7 +76,7 @@ def steps_a_second(package: str, data: list[Any], nb_steps: int, **more: Any) ->
                 marks.append(time.perf_counter())
 
         def on_epoch_end(self, **_: Any) -> None:
-            """Take medkit's ``epoch_duration``, which its base class does not."""
+            """Accept medkit's ``epoch_duration``, which its base class does not take."""
 
     with tempfile.TemporaryDirectory() as folder:
         config = training.TrainerConfig(
@@ -89,13 +89,13 @@ def steps_a_second(package: str, data: list[Any], nb_steps: int, **more: Any) ->
         )
         component = Component(utils.BatchData)
         training.Trainer(component, config, data, data[:32], callback=Marks(), **more).train()
-    begins, ends = marks[::2], marks[1::2]  # of training, and of the evaluation that ends it
+    begins, ends = marks[::2], marks[1::2]  # of training, and of the evaluation after it
     seconds = [end - begin for begin, end in zip(begins, ends, strict=True)]
     return nb_steps / statistics.median(seconds[1:])
 
 
 def main() -> None:
-    """Run both in turn and print the ratio."""
+    """Run both in turn and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -108,14 +108,14 @@ def main() -> None:
     ratios: dict[int, list[float]] = {group: [] for group in args.steps_per_dispatch}
     for _ in range(args.repeats):
         theirs = steps_a_second("medkit.training", data, args.steps)
-        print(f"medkit {theirs:.0f} steps a second")
-        for group, found in ratios.items():
+        print(f"medkit {theirs:.0f} steps per second")
+        for group, measured in ratios.items():
             options = medjax_torch.Options(steps_per_dispatch=group)
             ours = steps_a_second("medjax_torch", data, args.steps, options=options)
-            found.append(ours / theirs)
-            print(f"medjax_torch {ours:.0f}, {group} in a dispatch: x {found[-1]:.2f}")
-    for group, found in ratios.items():
-        print(f"median, {group} in a dispatch: {statistics.median(found):.2f} times as fast")
+            measured.append(ours / theirs)
+            print(f"medjax_torch {ours:.0f}, {group} per dispatch: x {measured[-1]:.2f}")
+    for group, measured in ratios.items():
+        print(f"median, {group} per dispatch: {statistics.median(measured):.2f} times as fast")
 
 
 if __name__ == "__main__":

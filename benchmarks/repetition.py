@@ -1,7 +1,7 @@
-"""Memory and time of train() called again and again in one process, as a notebook or a search does.
+"""Measure memory and time of repeated train() calls in one process, as in a notebook or a search.
 
-Each run trains a fresh component that owns 16 MB of weights and is dropped afterwards; then one
-component is trained as often. Memory is what the process holds after a collection, in MB:
+Each run trains a new component that owns 16 MB of weights and is dropped afterwards; then a single
+component is trained as often. Memory is that of the process after a garbage collection, in MB:
 
     python benchmarks/repetition.py medjax
     PYTHONPATH=interop python benchmarks/repetition.py medjax_torch --runs 30
@@ -31,7 +31,7 @@ ITEMS = 8
 
 
 class Weights:
-    """What a component of the core owns: an array that its functions close over."""
+    """What a component of medjax owns: an array that its methods use."""
 
     def __init__(self) -> None:
         self.table = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype(np.float32)
@@ -44,7 +44,7 @@ class Weights:
     def forward(
         self, variables: Any, batch: Any, key: Any, *, return_loss: bool, eval_mode: bool
     ) -> tuple[Any, Any, dict[str, Any]]:
-        """Return the mean square of one row of the table for each item."""
+        """Return, as the loss, the mean square of one row of the table for each item."""
         del key, return_loss, eval_mode
         rows = variables["params"]["table"][batch["at"]]
         loss = medjax.Mean((rows**2).mean(1).sum(), jnp.float32(rows.shape[0]))
@@ -52,7 +52,7 @@ class Weights:
 
 
 def core_component() -> tuple[Any, Any]:
-    """Return a component of the core, and what must not outlive it."""
+    """Return a component of medjax, and the object that must not outlive it."""
     weights = Weights()
     component = medjax.TrainableComponent(
         init=weights.init,
@@ -67,13 +67,13 @@ def core_component() -> tuple[Any, Any]:
 
 
 def core_train(component: Any, folder: Path) -> None:
-    """Train it for an epoch."""
+    """Train a component for an epoch."""
     data = [{"at": number} for number in range(ITEMS)]
     medjax.train(component, configuration(folder), data, data, callback=[])
 
 
 def torch_component() -> tuple[Any, Any]:
-    """Return a component of torch, and what must not outlive it."""
+    """Return a torch component, and the object that must not outlive it."""
     import torch
     from torch import nn
 
@@ -109,7 +109,7 @@ def torch_component() -> tuple[Any, Any]:
 
 
 def torch_train(component: Any, folder: Path) -> None:
-    """Train it for an epoch."""
+    """Train a component for an epoch."""
     import medjax_torch
 
     data = [{"at": number} for number in range(ITEMS)]
@@ -118,14 +118,14 @@ def torch_train(component: Any, folder: Path) -> None:
 
 
 def configuration(folder: Path) -> Any:
-    """Return an epoch of two batches."""
+    """Return the configuration of a run of one epoch of two batches."""
     return medjax.TrainerConfig(
         output_dir=str(folder), learning_rate=0.1, nb_training_epochs=1, batch_size=4, seed=0
     )
 
 
 def resident() -> float:
-    """Return what the process holds, in MB."""
+    """Return the resident memory of the process, in MB."""
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
@@ -134,7 +134,7 @@ def resident() -> float:
 def repeat(
     make: Callable[[], tuple[Any, Any]], train: Callable[[Any, Path], None], runs: int
 ) -> None:
-    """Print memory, components alive and seconds, run by run."""
+    """Print memory, living components and seconds, run by run."""
     owners: list[Any] = []
     for number in range(1, runs + 1):
         component, owner = make()
@@ -142,9 +142,9 @@ def repeat(
         del owner
         seconds = run(train, component)
         del component
-        held = resident()
+        memory = resident()
         alive = sum(reference() is not None for reference in owners)
-        print(f"fresh {number:3} {held:8.1f} MB {alive:3} alive {seconds:6.2f} s", flush=True)
+        print(f"fresh {number:3} {memory:8.1f} MB {alive:3} alive {seconds:6.2f} s", flush=True)
     component, owner = make()
     del owner
     for number in range(1, runs + 1):
@@ -153,7 +153,7 @@ def repeat(
 
 
 def run(train: Callable[[Any, Path], None], component: Any) -> float:
-    """Train once into a folder that goes afterwards; return the seconds."""
+    """Train once into a folder that is deleted afterwards; return the seconds."""
     folder = Path(tempfile.mkdtemp())
     began = time.perf_counter()
     train(component, folder)
@@ -163,18 +163,18 @@ def run(train: Callable[[Any, Path], None], component: Any) -> float:
 
 
 def main() -> None:
-    """Measure the door that was asked for."""
+    """Measure the package that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("door", choices=["medjax", "medjax_torch"])
+    parser.add_argument("package", choices=["medjax", "medjax_torch"])
     parser.add_argument("--runs", type=int, default=30)
-    given = parser.parse_args()
+    args = parser.parse_args()
     logging.getLogger("medjax").setLevel(logging.ERROR)
-    if given.door == "medjax":
-        repeat(core_component, core_train, given.runs)
+    if args.package == "medjax":
+        repeat(core_component, core_train, args.runs)
     else:
-        repeat(torch_component, torch_train, given.runs)
+        repeat(torch_component, torch_train, args.runs)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""F1 under the settings medkit's own trainer was measured with, over several seeds.
+"""Measure F1 over several seeds, with the settings that medkit's own trainer was measured with.
 
-Batch 16, learning rate 1e-4, AdamW with torch's defaults, 3 epochs, no warm-up, MiniLM; entity F1
-on the test split after each epoch by the rule of conlleval, which is medkit's. Batches are grouped
-by length, medjax's default; --uniform draws them as medkit does.
+MiniLM, batch size 16, learning rate 1e-4, AdamW with torch's defaults, 3 epochs, no warm-up; entity
+F1 on the test split after each epoch, by the rule of conlleval, which medkit uses. Batches are
+grouped by length, which is medjax's default; --uniform draws them at random, as medkit does.
 
     python benchmarks/yardstick.py --data FOLDER --seeds 0 1 2
 """
@@ -21,13 +21,14 @@ from medjax.text.readers import read_documents
 
 
 def main() -> None:
+    """Train with every seed and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with train and test .tsv")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--sentences", type=int, help="train on the first of them only")
-    parser.add_argument("--uniform", action="store_true", help="batches not grouped by length")
+    parser.add_argument("--sentences", type=int, help="train on this many sentences")
+    parser.add_argument("--uniform", action="store_true", help="do not group batches by length")
     args = parser.parse_args()
     train = read_documents(args.data / "train.tsv")[: args.sentences]
     test = read_documents(args.data / "test.tsv")

@@ -1,8 +1,8 @@
 """Fine-tune a pretrained encoder for clinical named entity recognition.
 
-Without arguments it trains MiniLM on a small synthetic corpus; with ``--data`` and ``--model`` on
-anyone's. Everything it makes lies under ``--output``: checkpoints, metrics as CSV and JSON lines,
-learning curves and a report. Killed at any moment, it goes on with ``--resume``.
+By default it trains MiniLM on a small synthetic corpus; ``--data`` and ``--model`` choose others.
+Everything it writes goes to ``--output``: checkpoints, metrics as CSV and JSON lines, learning
+curves and a report. A run that was killed at any moment continues with ``--resume``.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ import optax
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.data import epoch_order
 from medjax.metrics import entity_confusion, format_confusion, format_scores
 from medjax.text import Document, Entity, split_sentences
 from medjax.text.readers import format_of, read_documents
 
 SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
 SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
-LADDER = (16, 32, 48, 64, 96)
 SENTENCES = (
     "No chest pain since the stent; aspirin 100 mg daily was continued.",
     "CT of the abdomen showed acute pancreatitis, so he was kept on intravenous fluids.",
@@ -32,7 +30,7 @@ SENTENCES = (
 
 
 class Corpus(NamedTuple):
-    """Documents to train on, to choose the best epoch by, and to report on."""
+    """Documents to train on, to choose the best epoch with, and to report on."""
 
     train: list[Document]
     devel: list[Document]
@@ -47,33 +45,38 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="folder with train, devel and "
         "test files, a BRAT folder, or 1 to 3 files in that order")  # fmt: skip
-    add("--encoding", default=None, help="of the data, such as cp1252; UTF-8 if not given")
+    add("--encoding", default=None, help="encoding of the data, such as cp1252; by default UTF-8")
     add("--model", default="minilm", help="folder of a checkpoint, or a name")
-    add("--output", type=Path, default=Path("runs/clinical_ner"), help="folder of the results")
-    add("--resume", action="store_true", help="go on from the last checkpoint in --output")
+    add("--output", type=Path, default=Path("runs/clinical_ner"), help="folder for the results")
+    add("--resume", action="store_true", help="continue from the last checkpoint in --output")
     add("--epochs", type=int, default=5)
     add("--batch-size", type=int, default=16)
     add("--learning-rate", type=float, default=3e-4)
     add("--weight-decay", type=float, default=0.01)
-    add("--warmup", type=float, default=0.1, help="fraction of the updates")
+    add("--warmup", type=float, default=0.1, help="as a fraction of the updates")
     add("--constant-rate", action="store_true", help="do not lower the learning rate to 0")
     add("--seed", type=int, default=0)
-    add("--max-length", type=int, default=128, help="tokens of a sentence")
+    add("--max-length", type=int, default=128, help="maximum number of tokens in a sentence")
     add("--scheme", choices=("iob2", "bilou", "iobes"), default="iob2")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
-    add("--save-interval", type=int, default=None, help="batches between checkpoints in an epoch")
+    add(
+        "--save-interval",
+        type=int,
+        default=None,
+        help="batches between checkpoints within an epoch",
+    )
     return parser.parse_args(arguments)
 
 
 def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Corpus:
-    """Read the corpus and, where it has no splits of its own, split it 80 / 10 / 10.
+    """Read the corpus and, if it has no splits of its own, split it 80 / 10 / 10.
 
-    A folder with an entry for the train split is read as splits, another one as BRAT.
+    A folder with an entry for the train split is read as splits; any other folder is read as BRAT.
 
     Raises
     ------
     ValueError
-        If there are more than three files, or a folder holds nothing readable.
+        If there are more than three files, or a folder contains nothing readable.
     """
     if len(paths) == 1 and paths[0].is_dir():
         splits = [_find_split(paths[0], names) for names in SPLITS.values()]
@@ -83,14 +86,14 @@ def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -
         raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
     parts = [_read_sentences(path, encoding) for path in paths]
     if len(parts) == 1:
-        shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
+        shuffled = [parts[0][index] for index in medjax.epoch_order(seed, 0, len(parts[0]))]
         first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
         parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
     return Corpus(parts[0], parts[1], parts[-1])
 
 
 def check(corpus: Corpus) -> None:
-    """Refuse an empty split and a corpus without entities; name labels that training lacks."""
+    """Refuse an empty split and a corpus without entities; print labels that training lacks."""
     for name, sentences in corpus._asdict().items():
         if not sentences:
             sizes = " / ".join(str(len(part)) for part in corpus)
@@ -117,7 +120,7 @@ def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
 
 
 def _find_split(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the entries named by a split: ``dev.tsv``, ``corpus.dev`` or a folder ``dev``."""
+    """Return the entries named after a split: ``dev.tsv``, ``corpus.dev`` or a folder ``dev``."""
     entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     texts = {path.with_suffix(".txt") for path in entries if path.suffix.lower() == ".ann"}
     return [
@@ -127,15 +130,17 @@ def _find_split(folder: Path, names: Sequence[str]) -> list[Path]:
     ]
 
 
-def _only(folder: Path, found: Sequence[Path], names: Sequence[str]) -> Path:
-    if len(found) != 1:
-        msg = f"{folder} has {len(found)} files or folders named {' or '.join(names)}; expected one"
+def _only(folder: Path, entries: Sequence[Path], names: Sequence[str]) -> Path:
+    if len(entries) != 1:
+        msg = (
+            f"{folder} has {len(entries)} files or folders named {' or '.join(names)}; expected one"
+        )
         raise ValueError(msg)
-    return found[0]
+    return entries[0]
 
 
 class Collector(medjax.SpanMetrics):
-    """Span scores that also keep what they were computed from, for other rules and tables."""
+    """Span scores that keep the columns they were computed from, for other rules and tables."""
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
         """Keep the columns and score them."""
@@ -149,7 +154,7 @@ def report(
     config: medjax.TrainerConfig,
     documents: list[Document],
 ) -> str:
-    """Return tables of the scores by label, by both rules, and of the confusion."""
+    """Return tables of the scores by label, under both rules, and of the confusion."""
     collector = Collector(tagger.tags)
     lenient = medjax.evaluate(
         tagger.component, variables, config, documents, metrics_computer=collector
@@ -178,7 +183,7 @@ def marked(text: str, entities: Sequence[Entity]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
-    """Train, report and show what the tagger finds in three sentences."""
+    """Train, report, and print the entities that the tagger finds in three sentences."""
     args = parse(arguments)
     corpus = load_corpus(args.data, args.seed, args.encoding)
     check(corpus)
@@ -205,7 +210,6 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_grad_norm=1.0,
         warmup_steps=args.warmup,
         precision=args.precision,
-        length_ladder=(*(n for n in LADDER if n < args.max_length), args.max_length),
         cache_preprocessed=True,
         save_interval_steps=args.save_interval,
         log_dir=args.output,

@@ -1,8 +1,8 @@
-"""medkit's way to train an entity matcher, with its import changed.
+"""Train medkit's entity matcher with one import changed.
 
-medkit's own `HFEntityMatcher` is trained, by `medjax_torch.Trainer` instead of
-`medkit.training.Trainer`, and the best checkpoint is loaded in it again. ``--trainer medkit`` runs
-the very same with medkit's own trainer, for comparison. Needs ``pip install "medjax[medkit]"``.
+`medjax_torch.Trainer` replaces `medkit.training.Trainer` and trains medkit's own `HFEntityMatcher`,
+which then loads the best checkpoint. ``--trainer medkit`` does the same with medkit's own trainer,
+for comparison. Needs ``pip install "medjax[medkit]"``.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", nargs="+", type=Path, default=[SYNTHETIC], help="folder with train, devel and "
         "test files, a BRAT folder, or 1 to 3 files in that order")  # fmt: skip
     add("--model", default="minilm", help="folder of a checkpoint, or a name")
-    add("--output", type=Path, default=Path("runs/medkit_ner"), help="folder of the checkpoints")
+    add("--output", type=Path, default=Path("runs/medkit_ner"), help="folder for the checkpoints")
     add("--trainer", choices=tuple(MODULES), default="medjax")
     add("--epochs", type=int, default=3)
     add("--batch-size", type=int, default=16)
     add("--learning-rate", type=float, default=1e-4)
     add("--seed", type=int, default=0)
-    add("--max-length", type=int, default=128, help="tokens of a sentence")
-    add("--resume", action="store_true", help="go on from the last checkpoint (medjax)")
-    add("--grouped", action="store_true", help="batches of similar length (medjax)")
+    add("--max-length", type=int, default=128, help="maximum number of tokens in a sentence")
+    add("--resume", action="store_true", help="continue from the last checkpoint (medjax)")
+    add("--grouped", action="store_true", help="group batches by length (medjax)")
     add("--precision", choices=("float32", "bfloat16"), default="float32", help="(medjax)")
     return parser.parse_args(arguments)
 
 
 class MedkitDocuments(torch.utils.data.Dataset):
-    """Sentences as medkit's documents."""
+    """Sentences as documents of medkit."""
 
     def __init__(self, documents: Sequence[Document]) -> None:
         self.documents = [_to_medkit(document) for document in documents]
@@ -74,7 +74,7 @@ def _to_medkit(document: Document) -> TextDocument:
 def make_trainer(
     args: argparse.Namespace, component: Any, train: Sequence[Document], devel: Sequence[Document]
 ) -> Any:
-    """Return the trainer asked for; but for the module, both take the same."""
+    """Return the trainer that `args` names; both take the same arguments, except for options."""
     training = importlib.import_module(MODULES[args.trainer])
     config = training.TrainerConfig(
         output_dir=args.output / args.trainer,
@@ -101,13 +101,13 @@ def make_trainer(
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, float]:
-    """Train, score the test split, and find entities with the best checkpoint in medkit."""
+    """Train, score the test split, and let medkit find entities with the best checkpoint."""
     args = parse(arguments)
     args.output.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus(args.data, args.seed)
     labels = sorted({e.label for document in corpus.train for e in document.entities})
     print(f"{len(corpus.train)} / {len(corpus.devel)} / {len(corpus.test)} sentences: {labels}")
-    torch.manual_seed(args.seed)  # of the new classification layer
+    torch.manual_seed(args.seed)  # initialises the new classification layer
     component = HFEntityMatcher.make_trainable(
         str(resolve_model(args.model)),
         labels=labels,

@@ -1,4 +1,4 @@
-"""For all tests: none writes compiled programs into the home of whoever runs it."""
+"""No test writes compiled programs to the user's home directory."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Small disks that can really be filled and made read-only."""
+"""Small disks that can be filled up and made read-only."""
 
 from __future__ import annotations
 

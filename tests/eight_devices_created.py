@@ -1,4 +1,4 @@
-"""Creates states on eight forced CPU devices; prints what each holds, as JSON.
+"""Creates states on eight forced CPU devices; prints the bytes on each, as JSON.
 
 Run by test_sharding.py in a process of its own, since the number of devices is fixed at start.
 """
@@ -66,7 +66,7 @@ def created(init, fsdp):
         else:
             split += leaf.nbytes
     bytes_by_device = sharding.bytes_per_device(state)
-    return {"held": sorted(bytes_by_device.values()), "split": split, "whole": replicated}
+    return {"devices": sorted(bytes_by_device.values()), "split": split, "replicated": replicated}
 
 
 if __name__ == "__main__":

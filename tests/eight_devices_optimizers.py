@@ -15,4 +15,4 @@ from medjax import sharding
 if __name__ == "__main__":
     mesh = sharding.make_mesh()
     deviations = {name: deviation(name, mesh) for name in sys.argv[1:]}
-    json.dump({"devices": jax.device_count(), "found": deviations}, sys.stdout)
+    json.dump({"devices": jax.device_count(), "deviations": deviations}, sys.stdout)

@@ -1,4 +1,4 @@
-"""Loaders of small data, and what they yield."""
+"""Loaders of small datasets, and what they yield."""
 
 import numpy as np
 from tiny import config, one_device

@@ -1,4 +1,4 @@
-"""Malformed inputs of every kind: an answer or a documented exception may come of them."""
+"""Malformed inputs of every kind; each may give an answer or a documented exception."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ ANYTHING = st.one_of(
 @st.composite
 def mutated(draw: Any, valid: Any) -> Any:
     """Return a JSON value with one to three places replaced, removed or added to."""
-    whole = [copy.deepcopy(valid)]
+    root = [copy.deepcopy(valid)]
     for _ in range(draw(st.integers(1, 3))):
-        holder, key = draw(st.sampled_from(_places(whole)))
+        holder, key = draw(st.sampled_from(_places(root)))
         kind = draw(st.sampled_from(["replace", "replace", "remove", "add"]))
-        if kind == "remove" and holder is not whole:
+        if kind == "remove" and holder is not root:
             del holder[key]
         elif kind == "add" and isinstance(holder[key], dict):
             holder[key][draw(st.text(max_size=5))] = draw(JSON)
@@ -93,7 +93,7 @@ def mutated(draw: Any, valid: Any) -> Any:
             holder[key].append(draw(JSON))
         else:
             holder[key] = draw(JSON)
-    return whole[0]
+    return root[0]
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""All optimizers of optax that take a learning rate, and a plain loop to compare with."""
+"""All optimizers of optax that take a learning rate, and a plain loop for comparison."""
 
 import inspect
 import warnings
@@ -43,7 +43,7 @@ REFUSED = {
 """What is refused, by name."""
 
 
-def found():
+def optimizers_with_rate():
     """Return all functions of optax that take a learning rate, by name."""
     functions = {}
     for module in (optax, contrib):
@@ -128,7 +128,7 @@ def everything():
     """Return all optimizers that a step runs, by name, each made by a function of the rate."""
     alone = {
         name: made(name, function)
-        for name, function in found().items()
+        for name, function in optimizers_with_rate().items()
         if name not in REFUSED and name not in NOT_BY_THEMSELVES
     }
     return {**alone, **WRAPPED}
@@ -222,10 +222,10 @@ def deviation(name, mesh):
     rate = RATE if name in CONSTANT else falling
     wanted = plain_loop(component, configure, rate, batches)
     schedule = None if name in CONSTANT else by_step(falling)
-    found = trained(component, batches, mesh, schedule=schedule)
+    parameters = trained(component, batches, mesh, schedule=schedule)
     start = component.init(jax.random.split(jax.random.fold_in(jax.random.key(7), 0))[0])["params"]
     largest = [
         max(float(np.max(np.abs(a - b))) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
-        for pair in ((found, wanted), (found, jax.device_get(start)))
+        for pair in ((parameters, wanted), (parameters, jax.device_get(start)))
     ]
     return largest[0], largest[1]

@@ -1,4 +1,4 @@
-"""What the kernel clears of a block that was just freed: whether the allocator has kept it."""
+"""Count the pages that the kernel clears for a block just freed, which shows if it was kept."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Batches for a small component, and its parameters, close or broken."""
+"""Batches for a small component, intact or broken, and comparisons of its parameters."""
 
 import jax
 import numpy as np

@@ -1,13 +1,17 @@
-"""States in a checkpoint store, and what is restored from them."""
+"""States in a checkpoint store, what is restored from them, and processes that save them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+import medjax
 from medjax import CheckpointStore
 from medjax.checkpoint.lock import LOCK
 
@@ -64,3 +68,19 @@ def same(a, b) -> bool:
 def names(folder: Path) -> list[str]:
     """Return the names in a folder; the lock exists as long as a store is open."""
     return sorted(path.name for path in folder.iterdir() if path.name != LOCK)
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    """Run Python code in a process of its own, on the CPU."""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

@@ -1,4 +1,4 @@
-"""The house: which room may import which, in both packages, and what importing them does not do."""
+"""Which room may import which, in both packages, and what importing a package must not do."""
 
 import ast
 import subprocess
@@ -13,8 +13,8 @@ import medjax
 # rank only; lazy imports and those for type checking count as well.
 RANKS = {
     "medjax": {
-        "jax_internals": 0,  # what of JAX is not public
-        "config": 1,  # what a run is asked for
+        "jax_internals": 0,  # the private parts of JAX
+        "config": 1,  # what a run is asked to do
         "batch": 1,  # columns with one entry per row
         "text": 1,  # documents, entities as tags, readers
         "schedules": 1,  # learning rates
@@ -23,9 +23,9 @@ RANKS = {
         "models": 1,  # encoders; know parameters and no training
         "metrics": 2,  # Mean and scores: batch, text
         "optimizer": 2,  # any optimizer of optax with the options around it: config, runtime
-        "sharding": 2,  # where a batch lies: runtime
+        "sharding": 2,  # where arrays are stored: runtime
         "checkpoint": 2,  # any pytree, and where a run is: distributed, schedules
-        "callbacks": 2,  # what happens beside training: config
+        "callbacks": 2,  # what happens alongside training: config
         "component": 3,  # the contract: batch, metrics, runtime
         "data": 4,  # dataset to device: component, sharding
         "state": 4,  # what a step changes: component, optimizer
@@ -35,7 +35,7 @@ RANKS = {
         "__init__": 7,  # the facade; nothing imports it
     },
     "medjax_torch": {
-        "torch_internals": 0,  # what of torch is not public
+        "torch_internals": 0,  # the private parts of torch
         "checkpoints": 0,  # files of a checkpoint that torch reads
         "options": 0,  # what medkit's configuration lacks
         "callbacks": 0,  # medkit's module

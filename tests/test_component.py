@@ -1,4 +1,4 @@
-"""TrainableComponent and ExpandedData: what help() and repr() show."""
+"""What help() and repr() show of TrainableComponent and ExpandedData."""
 
 import pydoc
 

@@ -1,4 +1,4 @@
-"""TrainerConfig and Options: medkit's fields, and bad values refused when they are created."""
+"""TrainerConfig and Options have medkit's fields and refuse bad values when they are created."""
 
 import dataclasses
 import inspect

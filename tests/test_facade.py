@@ -1,7 +1,9 @@
-"""What `import medjax` alone is enough for: loops of one's own, accumulation, an evaluation."""
+"""Public names suffice: for custom loops, accumulation and evaluation, benchmarks and examples."""
 
+import ast
 import inspect
 import typing
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -52,7 +54,7 @@ def trained(tmp_path, **settings):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_loop_of_ones_own_is_that_of_train(tmp_path, accumulation):
+def test_a_custom_loop_equals_train(tmp_path, accumulation):
     result, config = trained(tmp_path, learning_rate=0.1, gradient_accumulation_steps=accumulation)
     component = classifier()
     loader = medjax.get_dataloader(DATA, component, config, shuffle=True, seed=3)
@@ -140,3 +142,95 @@ def test_what_a_public_signature_names_is_public(name):
 
 def test_dir_shows_what_is_meant_to_be_used():
     assert set(medjax.__all__) <= set(dir(medjax))
+
+
+REPOSITORY = Path(medjax.__file__).parents[1]
+SCRIPTS = sorted(
+    p for room in ("benchmarks", "examples") for p in (REPOSITORY / room).rglob("*.py")
+)
+ROOTS = {"medjax": REPOSITORY, "medjax_torch": REPOSITORY / "interop"}
+PUBLIC_MODULES = {
+    "medjax": ("components", "metrics", "models", "sharding", "text", "text.readers"),
+    "medjax_torch": (
+        "callbacks",
+        "checkpoints",
+        "options",
+        "trainable_component",
+        "trainer",
+        "trainer_config",
+        "utils",
+    ),
+}
+"""The modules that users import from besides the facade of each package."""
+
+
+def public_names(package, module):
+    """Return the names that a module exports, read from its source; "" is the facade.
+
+    They are its `__all__`, or else the classes and functions that it defines and what it imports
+    under a name given by ``as``.
+    """
+    path = ROOTS[package].joinpath(package, *module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.asname for alias in node.names if alias.asname}
+    return {name for name in names if not name.startswith("_")}
+
+
+PUBLIC = {
+    f"{package}.{module}".strip("."): public_names(package, module)
+    for package, modules in PUBLIC_MODULES.items()
+    for module in ("", *modules)
+}
+
+
+def private_uses(source):
+    """Return the names of either package that a script uses and that are not public."""
+    private = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            private |= {a.name for a in node.names if is_ours(a.name) and a.name not in PUBLIC}
+        elif isinstance(node, ast.ImportFrom) and is_ours(node.module or ""):
+            names = PUBLIC.get(node.module, set())
+            private |= {f"{node.module}.{a.name}" for a in node.names if a.name not in names}
+        elif isinstance(node, ast.Attribute) and (module := ast.unparse(node.value)) in PUBLIC:
+            name = f"{module}.{node.attr}"
+            private |= {name} if node.attr not in PUBLIC[module] and name not in PUBLIC else set()
+    return private
+
+
+def is_ours(module):
+    return module.split(".")[0] in PUBLIC_MODULES
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_a_script_uses_public_names_only(path):
+    private = private_uses(path.read_text(encoding="utf-8"))
+    assert not private, f"{path} uses {sorted(private)}; expected names of {sorted(PUBLIC)}"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("import medjax.state", "medjax.state"),
+        ("from medjax.state import create_state", "medjax.state.create_state"),
+        ("from medjax import jax_internals", "medjax.jax_internals"),
+        ("import medjax\nmedjax.sharding.math", "medjax.sharding.math"),
+        ("import medjax\nmedjax.data.Batch", "medjax.data"),
+        ("from medjax_torch.session import Session", "medjax_torch.session.Session"),
+        ("import medjax_torch\nmedjax_torch.graph.trace", "medjax_torch.graph"),
+    ],
+)
+def test_a_private_name_in_a_script_is_noticed(source, name):
+    assert private_uses(source) == {name}
+
+
+def test_scripts_are_there():
+    assert any(path.name == "overhead.py" for path in SCRIPTS)
+    assert any(path.name == "clinical_ner.py" for path in SCRIPTS)

@@ -1,6 +1,6 @@
-"""Names of torch and JAX that are not public: they stand in one module each, and they exist.
+"""Private names of torch and JAX exist, and are used in one module of each package only.
 
-A release that renames one of them fails here first, by its name, not somewhere in a training run.
+A release that renames one of them fails here first, by name, and not somewhere in a training run.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The README: its commands are those CI runs, and its example works."""
+"""The README: its commands are those that CI runs, and its example works."""
 
 import re
 from pathlib import Path

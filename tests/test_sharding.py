@@ -1,4 +1,4 @@
-"""Layouts over several devices give the numbers of one device."""
+"""Layouts over several devices give the same numbers as one device."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def created():
 )
 def test_a_sharded_state_is_created_shard_by_shard(created, case, shards):
     bytes_per_device, split, replicated = (
-        created[case][name] for name in ("held", "split", "whole")
+        created[case][name] for name in ("devices", "split", "replicated")
     )
     assert len(bytes_per_device) == 8
     assert split > 2 * replicated

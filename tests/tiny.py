@@ -1,6 +1,6 @@
 """Tiny components and data for the tests of the core.
 
-Everything that worker processes need stands at the top of the module, so that it pickles.
+Everything that worker processes need is at the top level of the module, so that it can be pickled.
 """
 
 import jax

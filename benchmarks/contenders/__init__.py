@@ -1,4 +1,4 @@
-"""Everyone who trains the same tagger on the same text: peers, the bare loops, and medjax."""
+"""The contenders of `compare.py`: medkit, its peers, bare loops and medjax."""
 
 from contenders.work import CONTENDERS as CONTENDERS
 from contenders.work import Work as Work

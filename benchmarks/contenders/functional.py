@@ -1,4 +1,4 @@
-"""medjax with its Flax encoder, and the bare loop of its jitted step: the limit."""
+"""medjax with its Flax encoder, and a bare loop of its jitted step, which is the lower bound."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import jax
 import medjax
 from contenders.work import Clock, Work, padding
 from medjax.components import TokenClassification
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 
 
 def train(work: Work, clock: Clock) -> dict[str, Any]:
-    """Train medjax's token classifier, by `medjax.train` or by a loop of its steps."""
+    """Train medjax's token classifier with `medjax.train` or with a loop of its steps."""
     tagger = TokenClassification.from_pretrained(
         work.model, work.labels, max_length=work.max_length
     )
@@ -27,7 +25,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
         batch_size=work.batch_size,
         seed=work.seed,
     )
-    mesh = medjax.sharding.make_mesh()
+    mesh = medjax.make_mesh()
     loader = medjax.get_dataloader(
         work.train, tagger.component, config, shuffle=True, seed=work.seed, options=options,
         mesh=mesh,
@@ -62,19 +60,16 @@ def _medjax(work: Work, clock: Clock, tagger: Any, config: Any, options: Any) ->
 
 
 def _bare(work: Work, clock: Clock, tagger: Any, config: Any, options: Any, loader: Any) -> int:
-    """Loop over batches that are ready before the first step: no data, callbacks or saves."""
-    mesh, component = medjax.sharding.make_mesh(), tagger.component
-    state = create_state(
+    """Loop over batches prepared beforehand, without callbacks or checkpoints."""
+    mesh, component = medjax.make_mesh(), tagger.component
+    state = medjax.create_state_on(
+        mesh,
         component,
-        make_optimizer(component, options),
+        medjax.make_optimizer(component, options),
         seed=work.seed,
         learning_rate=work.learning_rate,
-        accumulates=False,
     )
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
+    step = medjax.make_train_step(state, options=options, mesh=mesh)
     evaluate = medjax.make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=True
     )
@@ -82,13 +77,13 @@ def _bare(work: Work, clock: Clock, tagger: Any, config: Any, options: Any, load
     test = medjax.get_dataloader(work.test, component, config, shuffle=False, options=options)
     epochs = [list(loader.batches(epoch + 1)) for epoch in range(work.epochs)]
     tests = list(test.batches(0))
-    clock.marks[0] = time.perf_counter()  # the batches were ready before
+    clock.marks[0] = time.perf_counter()  # preparing the batches is not measured
     for batches in epochs:
         for batch in batches:
             state, _ = step(state, batch.device)
-        found = [evaluate(state.variables, batch.device)[1]["predictions"] for batch in tests]
+        outputs = [evaluate(state.variables, batch.device)[1]["predictions"] for batch in tests]
         columns: dict[str, list[Any]] = {}
-        for batch, predictions in zip(tests, jax.device_get(found), strict=True):
+        for batch, predictions in zip(tests, jax.device_get(outputs), strict=True):
             rows, length = batch.host["labels"].shape
             kept = metrics.prepare_batch({"predictions": predictions[:rows, :length]}, batch.host)
             for name, column in kept.items():

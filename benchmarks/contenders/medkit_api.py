@@ -1,4 +1,4 @@
-"""medkit's own trainer, and medjax_torch with the very same component, data and metrics."""
+"""medkit's own trainer, and medjax_torch with the same component, data and metrics."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
         **beyond_medkit,
     )
     trainer.train()
-    ladder = trainer.options.length_ladder if ours else ()
+    ladder = trainer.prepare().lengths[True] if ours else ()
     facts = padding(_sizes(batch, ladder) for batch in trainer.train_dataloader)
     if ours:
-        facts["compilations"] = len(trainer.prepare().converted.variants.graphs)
+        facts["compilations"] = trainer.conversion_cost.nb_compilations
     return facts
 
 

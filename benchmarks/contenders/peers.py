@@ -1,6 +1,6 @@
 """The Hugging Face Trainer, Lightning, and a plain torch loop, each with its own defaults.
 
-All train transformers' own token classifier on sentences that are tokenised beforehand.
+All of them train the token classifier of transformers on sentences tokenised beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from medjax.text import Document
 
 
 def train(work: Work, clock: Clock) -> dict[str, Any]:
-    """Train by whichever of the three was asked for."""
+    """Train with the contender that `work` names."""
     transformers.utils.logging.set_verbosity_error()
     task = Task(work)
     runs = {"HF": _hf_trainer, "Lightning": _lightning, "torch": _loop}
@@ -32,7 +32,7 @@ def train(work: Work, clock: Clock) -> dict[str, Any]:
 
 
 class Task:
-    """Model, tokenised sentences and the score."""
+    """The model, the tokenised sentences and how predictions are scored."""
 
     def __init__(self, work: Work) -> None:
         tagger = TokenClassification.from_pretrained(
@@ -52,7 +52,7 @@ class Task:
         )
 
     def loaders(self) -> tuple[DataLoader[Any], DataLoader[Any]]:
-        """Return the loaders of training and test, shuffled and not."""
+        """Return the training loader, which shuffles, and the test loader."""
         size = self.work.batch_size
         return (
             DataLoader(self.train, size, shuffle=True, collate_fn=self.collate),  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ class Task:
 
 
 def _tokens(tagger: TokenClassification, documents: Sequence[Document]) -> list[dict[str, Any]]:
-    """Return the columns that these contenders train on; they score tags, not documents."""
+    """Return the columns that these contenders train on; their scores compare tags with tags."""
     examples = [tagger.preprocess(item) for item in tagger.expand(documents).items]
     return [{name: row[name] for name in ("input_ids", "labels")} for row in examples]
 
@@ -169,11 +169,11 @@ def _loop(task: Task, clock: Clock) -> Any:
             optimizer.step()
             optimizer.zero_grad()
         model.eval()
-        found, true = [], []
+        predicted, true = [], []
         with torch.no_grad():
             for batch in test:
                 with autocast:
-                    found.append(model(**batch.to(device)).logits.argmax(-1).cpu().numpy())
+                    predicted.append(model(**batch.to(device)).logits.argmax(-1).cpu().numpy())
                 true.append(batch["labels"].cpu().numpy())
-        clock.epoch(task.score(found, true))
+        clock.epoch(task.score(predicted, true))
     return loader

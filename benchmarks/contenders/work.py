@@ -1,4 +1,4 @@
-"""The work that all contenders do, and what is measured of it."""
+"""The work that every contender does, and how it is measured."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ CONTENDERS = {
     "jitted loop": ("contenders.functional", ("float32", "bfloat16")),
     "medjax": ("contenders.functional", ("float32", "bfloat16")),
 }
-"""Name to the module whose `train` runs it, and the precisions it offers."""
+"""Maps a name to the module whose `train` runs it and to the precisions it offers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What to train on and how; the same for everyone.
+    """What to train on and how; the same for every contender.
 
     Attributes
     ----------
     name, precision : str
-        Who does it, and in which arithmetic.
+        The contender, and the precision it computes in.
     train, test : sequence of Document
         The sentences.
     output : Path
-        An empty folder for checkpoints.
+        An empty folder for the checkpoints.
     epochs, batch_size, max_length, seed : int
         As in a TrainerConfig; `max_length` in tokens.
     learning_rate : float
@@ -64,30 +64,30 @@ class Work:
 
     @property
     def labels(self) -> list[str]:
-        """Kinds of entities in the training text."""
+        """Labels of the entities in the training text."""
         return sorted({entity.label for document in self.train for entity in document.entities})
 
     @property
     def grouped(self) -> bool:
-        """Whether batches of similar length were asked for."""
+        """Whether batches are grouped by length."""
         return self.name.endswith("grouped")
 
 
 class Clock:
-    """Notes the end of every epoch, evaluation included, and the F1 it reached."""
+    """Records when every epoch ended, including its evaluation, and the F1 it reached."""
 
     def __init__(self) -> None:
         self.marks = [time.perf_counter()]
         self.scores: list[float] = []
 
     def epoch(self, metrics: Mapping[str, float]) -> None:
-        """Note the end of an epoch and its macro F1."""
+        """Record the end of an epoch and its macro F1."""
         self.marks.append(time.perf_counter())
         self.scores.append(metrics["macro_f1-score"])
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Do the work and return what was measured, ready for JSON."""
+    """Do the work and return the measurements, ready for JSON."""
     module = importlib.import_module(CONTENDERS[work.name][0])
     clock = Clock()
     facts = module.train(work, clock)
@@ -108,7 +108,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def padding(batches: Iterable[Any]) -> dict[str, Any]:
-    """Return the real tokens of batches, the share that is padding, and the number of shapes.
+    """Count the real tokens of batches, their share of padding, and their distinct shapes.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Everyone who trains the same random encoder on batches of one shape, for `accelerator.py`."""
+"""The contenders of `accelerator.py`: the same random encoder, on batches of one shape."""

@@ -1,4 +1,4 @@
-"""medjax with its Flax encoder, and the bare loop of its jitted step, over ready batches."""
+"""medjax with its Flax encoder, and a bare loop of its jitted step over prepared batches."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from overhead import Durations
 import medjax
 from medjax.components import TokenClassification
 from medjax.models import EncoderConfig, TokenClassifier
-from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
 from on_device.work import LABELS, Work
 
 
 def train(name: str, work: Work) -> list[float]:
-    """Return the seconds of each epoch of `medjax.train`, or of a loop of its steps."""
+    """Return the seconds of each epoch of `medjax.train` or of a loop of its steps."""
     attention = "cudnn" if work.option == "cudnn" else "xla"
     model = TokenClassifier(EncoderConfig(**work.sizes), LABELS, attention_implementation=attention)
-    tags = tuple(map(str, range(LABELS)))
+    tags = ("O", *(f"B-{number}" for number in range(1, LABELS)))
     tagger = TokenClassification(model, None, tags)  # type: ignore[arg-type]
     component = tagger.component._replace(
+        expand=None,
         preprocess=lambda item: item,
         collate=collate,
         save=lambda path, variables: None,
@@ -38,7 +37,7 @@ def train(name: str, work: Work) -> list[float]:
 
 
 def collate(rows: Any) -> medjax.BatchData:
-    """Return a batch of rows of one length."""
+    """Stack rows of one length."""
     return medjax.BatchData({name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
@@ -48,7 +47,7 @@ def _medjax(work: Work, component: Any, options: Any) -> list[float]:
         config = medjax.TrainerConfig(
             folder,
             1e-4,
-            work.epochs + 1,  # the last also saves, and is left out
+            work.epochs + 1,  # the last epoch also saves, and is left out
             batch_size=work.rows,
             seed=0,
             checkpoint_period=0,
@@ -58,13 +57,10 @@ def _medjax(work: Work, component: Any, options: Any) -> list[float]:
 
 
 def _bare(work: Work, component: Any, options: Any) -> list[float]:
-    mesh = medjax.sharding.make_mesh()
-    optimizer = make_optimizer(component, options)
-    state = create_state(component, optimizer, seed=0, learning_rate=1e-4, accumulates=False)
-    state = medjax.sharding.put(state, medjax.sharding.state_shardings(state, mesh))
-    step = medjax.make_train_step(
-        state, schedule=as_schedule(None), options=options, accumulation=1, mesh=mesh
-    )
+    mesh = medjax.make_mesh()
+    optimizer = medjax.make_optimizer(component, options)
+    state = medjax.create_state_on(mesh, component, optimizer, seed=0, learning_rate=1e-4)
+    step = medjax.make_train_step(state, options=options, mesh=mesh)
     config = medjax.TrainerConfig("unused", batch_size=work.rows)
     loader = medjax.get_dataloader(
         work.items(), component, config, shuffle=False, options=options, mesh=mesh

@@ -1,4 +1,4 @@
-"""A plain torch loop, the Hugging Face Trainer, and medjax_torch, with transformers' encoder."""
+"""A plain torch loop, the Hugging Face Trainer and medjax_torch, with transformers' encoder."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from on_device.work import LABELS, Work
 
 
 def train(name: str, work: Work) -> list[float]:
-    """Return the seconds of each epoch of whichever of the three was asked for."""
+    """Return the seconds of each epoch of the contender called `name`."""
     transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     if work.precision == "tf32":
         if not torch.cuda.is_available():
-            raise ValueError("only NVIDIA's devices multiply in TF32")
+            raise ValueError(
+                "TF32 needs an NVIDIA GPU, but torch sees none; leave tf32 out of --precisions"
+            )
         torch.set_float32_matmul_precision("high")
     config = transformers.BertConfig(**work.sizes, num_labels=LABELS)
     model = transformers.BertForTokenClassification(config)
@@ -31,7 +33,7 @@ def train(name: str, work: Work) -> list[float]:
 
 
 def synchronized_time() -> float:
-    """Return the time when torch's device has done all that it was given."""
+    """Return the time once torch's device has finished all its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -96,7 +98,7 @@ def _hf_trainer(work: Work, model: Any) -> list[float]:
 
 
 class Component:
-    """transformers' token classifier with medkit's methods."""
+    """The token classifier of transformers, with medkit's methods."""
 
     device = torch.device("cpu")
 
@@ -136,7 +138,7 @@ def _medjax_torch(work: Work, model: Any) -> list[float]:
 
     class Marks(medjax_torch.TrainerCallback):
         def on_step_begin(self, step: int, nb_batches: int, phase: str) -> None:
-            if step == 0:  # of training, and of the evaluation that ends it
+            if step == 0:  # of training, and of the evaluation after it
                 marks.append(time.perf_counter())
 
     items = work.items()

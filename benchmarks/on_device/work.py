@@ -1,4 +1,4 @@
-"""The work that all do: a random encoder of BERT's make, tokens without padding, AdamW."""
+"""The work that every contender does: a random BERT encoder, tokens without padding, AdamW."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Work:
     Attributes
     ----------
     precision : {"float32", "tf32", "bfloat16"}
-        Type in which matrices are multiplied; all else is float32, but for what a contender's own
-        bfloat16 rounds besides.
+        Type of matrix products; everything else is float32, except what a contender itself also
+        computes in bfloat16.
     option : str
-        "compiled" (torch.compile), "cudnn" (`attention_implementation`), or empty.
+        "compiled" (torch.compile), "cudnn" (`attention_implementation`), or "".
     rows, length : int
-        Of each batch.
+        Size of each batch.
     hidden_size, layers : int
-        Of the encoder: 768 and 12 are those of BERT base.
+        Size of the encoder; BERT base has 768 and 12.
     steps, epochs : int
-        Steps of an epoch, which is what is timed, and epochs; the first compiles.
+        Steps in an epoch, and epochs. Epochs are timed; the first one compiles.
     attention_dropout : float
         Probability of dropping an attention weight; other dropout is 0.1, as in BERT.
     """
@@ -43,7 +43,7 @@ class Work:
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The encoder's configuration, by the names that transformers and medjax share."""
+        """The encoder's configuration, in the names that transformers and medjax share."""
         return {
             "vocab_size": VOCABULARY,
             "hidden_size": self.hidden_size,
@@ -56,10 +56,10 @@ class Work:
 
     @property
     def step_flops(self) -> float:
-        """Floating-point operations that a step's products need.
+        """Floating-point operations in the matrix products of a step.
 
         Six for each weight and token, and ``12 * layers * hidden_size * length`` for each token in
-        attention: Chowdhery et al., "PaLM", 2022, appendix B. Looked-up embeddings are none.
+        attention: Chowdhery et al., "PaLM", 2022, appendix B. Embedding lookups count as none.
         """
         weights = self.layers * 12 * self.hidden_size**2 + self.hidden_size * LABELS
         attention = 12 * self.layers * self.hidden_size * self.length

@@ -1,10 +1,10 @@
-"""Write the synthetic clinical corpus beside this script.
+"""Write the synthetic clinical corpus next to this script.
 
     python examples/data/make_synthetic_clinical.py
 
-A grammar is expanded at random, from a fixed seed: ``<name>`` stands for one of the alternatives
+It expands a grammar at random, from a fixed seed: ``<name>`` stands for one of the alternatives
 under that name. Entities have capital letters, see `ENTITIES`; ``<p>``, ``<t>``, ``<x>`` and
-``<d>`` are the same words where, by the guideline in the README, they are no entity.
+``<d>`` are the same words where, by the guideline in the README, they are not entities.
 """
 
 import random
@@ -13,15 +13,15 @@ from pathlib import Path
 SIZES = {"train": 600, "devel": 150, "test": 150}
 ENTITIES = {
     "P": "Problem",
-    "S": "Problem",  # with its severity, which is in the span
-    "C": "Problem",  # behind its course, which is not
+    "S": "Problem",  # with its severity, which is part of the span
+    "C": "Problem",  # after its course, which is not part of it
     "T": "Treatment",  # a procedure, or a drug with or without dose and route
     "R": "Treatment",  # a procedure
     "D": "Treatment",  # a drug alone
     "X": "Test",
 }
 HELD_OUT = 0.3
-"""Share of entity words of devel and test that come from words kept out of train."""
+"""Share of the entity words in devel and test that are drawn from words held out of train."""
 
 WORDS = {
     "P": """pneumonia; chest pain; asthma; migraine; heart failure; atrial fibrillation;
@@ -96,7 +96,7 @@ GRAMMAR = {
     "list": "<P>; <P> , <P>; <T> , <T>; <X> , <X>; <P> , <T>; <X> and review; <T> , <X>; <P> ?",
     "dose": "5 mg; 10 mg daily; 20 mg; 40 mg once daily; 75 mg; 1 g; 500 mg three times a day",
     "route": "IV; orally; at night; daily; BD; TDS; PRN; in the morning; for <small> days",
-    # By the guideline, none of the following holds an entity.
+    # By the guideline, none of the following contains an entity.
     "beside": """<kin> had <p>; <kin> died of <p> at <age>; family history of <p> and <p>; <kin>
         takes <d> for <p>; <who> was given a leaflet on <p>; <who> works in the <x> department;
         referred to the <p> clinic; discussed with the <p> team; <who> was seen by the <p> nurse;
@@ -121,7 +121,7 @@ def _alternatives(text):
 
 
 def _partition(rng):
-    """Return the words of each kind as (common, devel only, test only)."""
+    """Return the words of each kind by part; devel and test have words of their own."""
     parts = {}
     for kind, text in WORDS.items():
         words = _alternatives(text)
@@ -187,7 +187,7 @@ class _Writer:
 
     def tagged(self, symbol):
         tokens = self.entity(symbol).split()
-        # The article that some words bring along is not in the span.
+        # The article that some words begin with is not part of the span.
         article = tokens[:1] if tokens[0] in ("a", "an") else []
         tokens = tokens[len(article) :]
         label = ENTITIES[symbol]
@@ -201,7 +201,7 @@ class _Writer:
 
 
 def corpus():
-    """Return the content of each file, without two equal sentences anywhere."""
+    """Return the content of each file; no sentence occurs twice, in one file or in two."""
     rng = random.Random(2024)
     words = _partition(rng)
     seen, content = set(), {}
@@ -217,7 +217,7 @@ def corpus():
 
 
 def main():
-    """Write the files."""
+    """Write the corpus."""
     folder = Path(__file__).parent / "synthetic_clinical"
     for name, text in corpus().items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")

@@ -1,4 +1,4 @@
-"""Callbacks: what they get, how they stop training, and what the built-in ones print and write."""
+"""Callbacks: what they receive, how they stop training, and what the built-in ones write."""
 
 import csv
 import json
@@ -268,7 +268,7 @@ def test_the_printer_closes_the_bar_of_an_interrupted_run(printer, tmp_path):
     steps(callback, "train", 5, stop=2)  # a second run, interrupted without a word
     callback.on_train_begin(config=config(tmp_path))
     assert bars[1].closed
-    steps(callback, "train", 5, stop=2)  # the evaluation follows at once
+    steps(callback, "train", 5, stop=2)  # the evaluation follows immediately
     steps(callback, "eval", 1)
     assert [bar.closed for bar in bars] == [True] * 4
 

@@ -1,4 +1,4 @@
-"""Saves that fail: crashes at any point, full disks, and an exit during a save."""
+"""Saves that fail: crashes at any point, full disks, and files that cannot be deleted."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ import logging
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from disk import remount, small_disk
-from stored import names, put, restored, same, tree
+from stored import names, put, restored, run_script, same, tree
 
 import medjax
 from medjax import CheckpointError, CheckpointStore
@@ -69,11 +65,11 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
-    """The process ends there: whatever it leaves, the previous checkpoint is the newest."""
+    """The process ends there: whatever it leaves, the previous checkpoint remains the newest."""
     with CheckpointStore(tmp_path, "run") as store:
         former = put(store, 1.0, 0.5)
     with monkeypatch.context() as patched:
-        # A dead process does not tidy up.
+        # A dead process does not clean up.
         patched.setattr(store_module.shutil, "rmtree", lambda *_, **__: None)
         dying = CheckpointStore(tmp_path, "run")
         more = _break(step, patched, CrashError())
@@ -82,7 +78,7 @@ def test_a_crash_leaves_the_previous_checkpoint(step, tmp_path, monkeypatch):
     assert len(names(tmp_path)) == (1 if step == "mkdir" else 2)
     assert medjax.last_checkpoint(tmp_path) == former
     assert medjax.best_checkpoint(tmp_path) == former
-    at, state = restored(tmp_path)  # a new store sweeps what is left
+    at, state = restored(tmp_path)  # a new store removes what is left
     assert at == 1.0
     assert same(state, tree(1.0))
     assert names(tmp_path) == [former.name]
@@ -105,6 +101,10 @@ def test_a_full_disk_is_reported_and_cleaned_up(step, tmp_path, monkeypatch):
     assert restored(tmp_path)[0] == 3.0
 
 
+def _raise_full(*_args):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_a_failed_save_is_reported_once_and_later(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "run")
     with monkeypatch.context() as patched:
@@ -117,8 +117,32 @@ def test_a_failed_save_is_reported_once_and_later(tmp_path, monkeypatch):
     assert restored(tmp_path)[0] == 2.0
 
 
-def _raise_full(*_args):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_failed_save_does_not_mask_the_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(saver, "write_manifest", _raise_full)
+
+    def train() -> None:
+        with CheckpointStore(tmp_path, "run") as store:
+            put(store, 1.0, block=False)
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as raised:
+        train()
+    assert "could not be saved" in raised.value.__notes__[0]
+
+
+def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
+    """Python does not print the notes of a SystemExit, and exit code 0 would hide the failure."""
+    monkeypatch.setattr(saver, "write_manifest", _raise_full)
+
+    def leave() -> None:
+        with CheckpointStore(tmp_path, "run") as store:
+            put(store, 1.0, block=False)
+            sys.exit(0)
+
+    with pytest.raises(SystemExit) as raised:
+        leave()
+    assert raised.value.code == 0
+    assert "could not be saved (OSError: [Errno 28] No space left" in caplog.text
 
 
 def test_a_really_full_disk(tmp_path):
@@ -128,7 +152,7 @@ def test_a_really_full_disk(tmp_path):
         with CheckpointStore(disk / "out", "run") as store:
             put(store, 1.0, state=small)
             free = shutil.disk_usage(disk).free
-            for value in (2.0, 3.0):  # each of them is told, and leaves no more behind
+            for value in (2.0, 3.0):  # each failure is reported and leaves nothing on the disk
                 with pytest.raises(CheckpointError, match="could not be saved") as raised:
                     put(store, value, state=large)
                 said = str(raised.value)
@@ -148,8 +172,8 @@ def test_a_disk_that_became_read_only(tmp_path):
     with small_disk(tmp_path / "disk", 4) as disk:
         with CheckpointStore(disk / "out", "run") as store:
             former = put(store, 1.0)
-        # The store is not opened: no disk can be made read-only under the file of a lock, it can
-        # only become so by a fault.
+        # The store is not opened: a disk cannot be remounted read-only while the file of a lock is
+        # open, only become so through a fault.
         remount(disk, "ro")
         with pytest.raises(CheckpointError, match="Read-only file system") as raised:
             put(store, 2.0)
@@ -194,13 +218,13 @@ with CheckpointStore(sys.argv[1], "run") as store:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a limit of POSIX")
 def test_a_disk_that_takes_no_large_files(tmp_path):
-    """The same as a full disk, for users who may not mount one."""
+    """The same as a full disk, for users who are not allowed to mount one."""
     done = run_script(FILE_LIMIT, tmp_path / "out")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stdout
     for line in lines:
-        assert line.startswith("2 the checkpoint ")  # the former one and the lock
+        assert line.startswith("2 the checkpoint ")  # the previous one and the lock
         assert "needs about 4.0 MB" in line
         assert "MB are free there" in line
     assert restored(tmp_path / "out", state={"w": jnp.zeros(10_000)})[0] == 1.0
@@ -214,202 +238,9 @@ def test_a_folder_deleted_during_a_save(tmp_path):
             put(store, 2.0)
 
 
-def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
-    environment = os.environ | {
-        "PYTHONPATH": str(Path(medjax.__file__).parents[1]),
-        "JAX_PLATFORMS": "cpu",
-    }
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-EXITS = {
-    "exception": ("raise ValueError('mine')", 1, "ValueError: mine"),
-    "exit": ("sys.exit(7)", 7, ""),
-    "interrupt": ("raise KeyboardInterrupt", None, "KeyboardInterrupt"),
-    "end": ("", 0, ""),
-}
-
-
-@pytest.mark.parametrize("kind", EXITS)
-def test_leaving_commits_the_save_in_flight(kind, tmp_path):
-    statement, code, message = EXITS[kind]
-    script = f"""
-import sys
-import time
-import jax.numpy as jnp
-import medjax
-
-with medjax.CheckpointStore({str(tmp_path / "out")!r}, "run") as store:
-    store.save(
-        store.new_path(1), {{"w": jnp.arange(100_000.0)}}, {{"at": 1.0}}, metric=None,
-        config={{}}, write_files=lambda folder: None,
-    )
-    {statement or "pass"}
-"""
-    done = run_script(script)
-    assert code is None or done.returncode == code, done.stderr
-    assert message in done.stderr
-    at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
-    assert at == 1.0
-    assert same(state, {"w": jnp.arange(100_000.0)})
-
-
-def test_a_failed_save_does_not_mask_the_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(saver, "write_manifest", _raise_full)
-
-    def train() -> None:
-        with CheckpointStore(tmp_path, "run") as store:
-            put(store, 1.0, block=False)
-            raise ValueError("mine")
-
-    with pytest.raises(ValueError, match="mine") as raised:
-        train()
-    assert "could not be saved" in raised.value.__notes__[0]
-
-
-def test_an_interrupted_wait_can_be_repeated(tmp_path, monkeypatch):
-    store = CheckpointStore(tmp_path, "run")
-    path = put(store, 1.0, block=False)
-    thread = store._saver._thread
-    join = thread.join
-
-    def interrupted():
-        thread.join = join
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(thread, "join", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        store.wait()
-    store.wait()
-    assert medjax.last_checkpoint(tmp_path) == path
-
-
-INTERRUPT = """
-import os, signal, sys, threading, time
-import jax.numpy as jnp
-import medjax
-from medjax.checkpoint import saver
-
-
-# Where this was started in the background, Ctrl-C is ignored.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-original = saver.save_arrays
-
-def save_arrays(path, state):
-    os.kill(os.getpid(), signal.SIGINT)  # the main thread is within `save`
-    time.sleep(0.2)
-    return original(path, state)
-
-saver.save_arrays = save_arrays
-with medjax.CheckpointStore(sys.argv[1], "run") as store:
-    path = store.new_path(1)
-    try:
-        store.save(
-            path, {"w": jnp.arange(100_000.0)}, {"at": 1.0}, metric=None, config={},
-            write_files=lambda folder: None,
-        )
-    except KeyboardInterrupt:
-        print(os.path.exists(path), flush=True)
-        raise
-"""
-
-
-def test_ctrl_c_while_the_arrays_are_copied_commits_the_checkpoint(tmp_path):
-    """Interrupting Orbax here would hang the interpreter at its exit."""
-    began = time.monotonic()
-    done = run_script(INTERRUPT, tmp_path / "out")
-    assert time.monotonic() - began < 60
-    assert "KeyboardInterrupt" in done.stderr
-    assert done.stdout == "False\n"
-    at, state = restored(tmp_path / "out", state={"w": jnp.zeros(100_000)})
-    assert at == 1.0
-    assert same(state, {"w": jnp.arange(100_000.0)})
-
-
-@pytest.fixture
-def interruptible():
-    """Make Ctrl-C interrupt, as a process that was started in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.parametrize("when", ["before it starts", "when it has started"])
-def test_ctrl_c_around_the_start_of_the_thread(when, tmp_path, monkeypatch):
-    """The checkpoint is complete or completely gone, and KeyboardInterrupt is raised."""
-    start = threading.Thread.start
-
-    def interrupted(thread):
-        if thread.name == "medjax-checkpoint":
-            monkeypatch.setattr(threading.Thread, "start", start)
-            if when == "when it has started":
-                start(thread)
-            raise KeyboardInterrupt
-        start(thread)
-
-    def train() -> None:
-        with CheckpointStore(tmp_path, "run") as store:
-            former.append(put(store, 1.0))
-            monkeypatch.setattr(threading.Thread, "start", interrupted)
-            put(store, 2.0)
-
-    former: list[Path] = []
-    with pytest.raises(KeyboardInterrupt):
-        train()
-    left = names(tmp_path)
-    assert len(left) == 1
-    assert left[0].startswith("checkpoint_")
-    if when == "before it starts":
-        assert left == [former[0].name]
-    with CheckpointStore(tmp_path, "run") as store:
-        put(store, 3.0)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_a_save_that_was_given_up_is_not_begun_by_its_thread(tmp_path, monkeypatch):
-    """The thread exists, but starts its work only after the Ctrl-C was handled."""
-    write, late = saver.Saver._write, []
-
-    def delayed(*args):
-        late.append(args)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(saver.Saver, "_write", delayed)
-    with CheckpointStore(tmp_path, "run") as store:
-        with pytest.raises(KeyboardInterrupt):
-            put(store, 1.0)
-        assert names(tmp_path) == []
-        (arguments,) = late
-        write(*arguments)
-        store.wait()
-        assert names(tmp_path) == []
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_while_the_component_saves_leaves_the_previous_checkpoint(tmp_path):
-    def interrupt(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        signal.raise_signal(signal.SIGINT)
-
-    with CheckpointStore(tmp_path, "run") as store:
-        former = put(store, 1.0)
-        with pytest.raises(KeyboardInterrupt):
-            put(store, 2.0, write_files=interrupt)
-        assert names(tmp_path) == [former.name]
-        later = put(store, 3.0)
-    assert names(tmp_path) == [later.name]
-
-
 @pytest.mark.parametrize("step", ["rename", "rmtree", "list"])
 def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypatch, caplog):
-    """The new one is complete nevertheless; the old one is deleted at a later save."""
+    """The new one is still complete; the old one is deleted at a later save."""
     caplog.set_level(logging.WARNING, logger="medjax")
     original = Path.rename
 
@@ -441,18 +272,3 @@ def test_a_superseded_checkpoint_that_cannot_be_deleted(step, tmp_path, monkeypa
 
 def _raise_denied(*_args, **_kwargs):
     raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-
-def test_a_failed_save_is_reported_before_sys_exit(tmp_path, monkeypatch, caplog):
-    """Python prints no notes of a SystemExit, and an exit code of 0 would hide the failure."""
-    monkeypatch.setattr(saver, "write_manifest", _raise_full)
-
-    def leave() -> None:
-        with CheckpointStore(tmp_path, "run") as store:
-            put(store, 1.0, block=False)
-            sys.exit(0)
-
-    with pytest.raises(SystemExit) as raised:
-        leave()
-    assert raised.value.code == 0
-    assert "could not be saved (OSError: [Errno 28] No space left" in caplog.text

@@ -1,4 +1,4 @@
-"""One run at a time writes to an output folder, and a killed one does not block others."""
+"""Only one run at a time writes to an output folder, and a killed run does not block others."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def test_another_process_holds_it_until_it_is_killed(tmp_path):
 
 
 def test_only_one_process_ever_holds_the_lock(tmp_path):
-    """Many take and release it at once; the removal of the file is no way around it."""
-    held, most, taken = 0, 0, 0
+    """Many threads take and release it concurrently; removing its file does not bypass it."""
+    nb_holders, most, taken = 0, 0, 0
     guard = threading.Lock()
 
     def work() -> None:
-        nonlocal held, most, taken
+        nonlocal nb_holders, most, taken
         for _ in range(150):
             mine = FolderLock(tmp_path)
             try:
@@ -81,10 +81,10 @@ def test_only_one_process_ever_holds_the_lock(tmp_path):
             except CheckpointError:
                 continue
             with guard:
-                held, taken = held + 1, taken + 1
-                most = max(most, held)
+                nb_holders, taken = nb_holders + 1, taken + 1
+                most = max(most, nb_holders)
             with guard:
-                held -= 1
+                nb_holders -= 1
             mine.release()
 
     threads = [threading.Thread(target=work) for _ in range(6)]

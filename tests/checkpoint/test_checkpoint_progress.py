@@ -1,4 +1,4 @@
-"""Progress is restored from JSON unchanged, metric columns with their types."""
+"""Progress is restored from JSON unchanged, and metric columns keep their types."""
 
 from __future__ import annotations
 

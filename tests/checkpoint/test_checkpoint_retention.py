@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, against a reference model of a few lines."""
+"""Which checkpoints are kept, compared with a reference model of a few lines."""
 
 from __future__ import annotations
 

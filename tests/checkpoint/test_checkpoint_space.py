@@ -1,4 +1,4 @@
-"""A run checks for disk space for its checkpoints before it trains."""
+"""Before it trains, a run checks that there is disk space for its checkpoints."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""The checkpoint store: complete or absent, errors are reported, other folders left alone."""
+"""The checkpoint store: a checkpoint is complete or absent, errors are reported."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_an_older_checkpoint_branches_off(tmp_path):
         assert store.run == "second"
 
 
-# What may not be stored, and what does not fit
+# What must not be stored, and what does not fit
 
 
 @pytest.mark.parametrize(

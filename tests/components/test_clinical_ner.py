@@ -1,4 +1,4 @@
-"""The example clinical_ner.py with a tiny model: on its corpus, split files and BRAT, resumed."""
+"""The example clinical_ner.py with a tiny model, on its corpus, split files and BRAT; resuming."""
 
 import runpy
 from pathlib import Path

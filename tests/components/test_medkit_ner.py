@@ -1,4 +1,4 @@
-"""The example medkit_ner.py with a tiny model, with medjax's trainer and with medkit's."""
+"""The example medkit_ner.py with a tiny model, trained by medjax and by medkit."""
 
 import runpy
 import sys

@@ -1,4 +1,4 @@
-"""Tokenizers are checked: they know words, and read text as transformers would."""
+"""Tokenizers are checked: they have a vocabulary of words, and tokenise as transformers does."""
 
 import json
 import logging

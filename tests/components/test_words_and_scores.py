@@ -1,4 +1,4 @@
-"""For every tokenizer: perfect tags give exact offsets, and evaluate agrees with predict."""
+"""With every tokenizer, perfect tags give exact offsets, and evaluate agrees with predict."""
 
 import threading
 

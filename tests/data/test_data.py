@@ -1,4 +1,4 @@
-"""The data: order, grouping, the ladder, refusals, and resuming at any position."""
+"""Data loading: order, grouping, the ladder, refusals, and resuming at any position."""
 
 import itertools
 import re

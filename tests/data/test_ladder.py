@@ -1,4 +1,4 @@
-"""Fixed shapes and dtypes: lengths, rows, and what a device can hold."""
+"""Fixed shapes and dtypes: lengths, rows, and what a device can store."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Preparing batches ahead, in a thread if they are slow."""
+"""Batches are prepared ahead, in a thread if preparing them is slow."""
 
 import threading
 import time

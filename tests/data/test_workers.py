@@ -1,4 +1,4 @@
-"""Spawned workers: the same examples, and errors instead of hanging."""
+"""Spawned workers give the same examples, and raise errors instead of hanging."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""How processes find each other, and which are named when they do not."""
+"""How processes find each other, and which ones are named if they do not."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How much of its time a job trains that is killed again and again:
+"""Measure the share of its time for which a repeatedly killed job trains:
 ``python tests/faults/goodput.py --every 20 --minutes 5``.
 
-A process is started, SIGKILLed after `every` seconds and started again at once, as by a batch
-system that requeues, until the time is over. Productive are the seconds of the batches that count,
-of training and evaluation, each of them once; the rest is starting, restoring, compiling, saving,
-and doing again what a kill undid.
+A process is started, SIGKILLed after `every` seconds and restarted immediately, as by a batch
+system that requeues, until the time is up. The productive seconds are those of the batches of
+training and evaluation, each counted once; the rest goes into starting, restoring, compiling,
+saving, and repeating what a kill undid.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Train and resume where no pickle may name a class and no socket be opened:
+"""Train and resume where unpickling a class or opening a socket is an error:
 ``python tests/faults/guarded.py medjax FOLDER``, or ``medjax_torch``.
 
-Worker processes are left out: they get the dataset as a pickle, from their own parent. Only what
-Python does is seen; native code is not audited.
+There are no worker processes, since they get the dataset from their parent as a pickle. Only
+Python code is audited, not native code.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small training job with every kind of state; the tests of this folder run and break it.
+"""A small training job with every kind of state, which the tests of this folder run and break.
 
 As a script: ``python job.py OUTPUT_DIR REPORT.json [--sleep SECONDS] [--diary FILE]`` trains with
 ``resume="auto"`` and writes the report of the completed run.
@@ -74,13 +74,13 @@ def component(width: int = 16, optimizer: Any = optax.adamw) -> medjax.Trainable
         known = (batch["input_ids"] > 0)[..., None]
         x = (params["embed"][batch["input_ids"]] * known).sum(1) * batch["scale"][:, None]
         mask = batch[medjax.ROW_MASK]
-        now = (x * mask[:, None]).sum(0) / mask.sum()
+        batch_mean = (x * mask[:, None]).sum(0) / mask.sum()
         x = jnp.tanh((x - mean) @ params["hidden"]["kernel"] + params["hidden"]["bias"])
         if not eval_mode:
             x = jnp.where(jax.random.bernoulli(key, 0.8, x.shape), x / 0.8, 0.0)
         logits = x @ params["out"]
         outputs = medjax.BatchData(p=jax.nn.softmax(logits).max(-1), label=logits.argmax(-1))
-        changed = {} if eval_mode else {"running": {"mean": 0.9 * mean + 0.1 * now}}
+        changed = {} if eval_mode else {"running": {"mean": 0.9 * mean + 0.1 * batch_mean}}
         if not return_loss:
             return outputs, None, changed
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
@@ -111,7 +111,7 @@ class Confidence:
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
         counts = {pair: all_data["pairs"].count(pair) for pair in sorted(set(all_data["pairs"]))}
-        right = sum(count for (found, wanted), count in counts.items() if found == wanted)
+        right = sum(count for (predicted, true), count in counts.items() if predicted == true)
         return {
             "confidence": float(np.sum(all_data["p"]) / len(all_data["p"])),
             "accuracy": right / len(all_data["pairs"]),
@@ -202,7 +202,7 @@ def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
     assert result.best_checkpoint is not None
     assert result.last_checkpoint is not None
     record = json.loads((result.last_checkpoint / "training_state.json").read_text())
-    found = {
+    contents = {
         "state": digest(result.state),
         "history": result.history,
         "progress": {**record["progress"], "settings": {}},  # options of saving may differ
@@ -212,7 +212,7 @@ def report(result: medjax.TrainResult, output_dir: Path) -> dict[str, Any]:
         "last": result.last_checkpoint.name[:14],
         "folder": sorted(path.name[:14] for path in output_dir.iterdir()),
     }
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(contents))
 
 
 def complete(
@@ -233,14 +233,14 @@ def main(complete: Callable[..., dict[str, Any]]) -> None:
     parser.add_argument("--epochs", type=int, default=NB_EPOCHS)
     arguments = parser.parse_args()
     callback = [Diary(arguments.diary)] if arguments.diary else []
-    found = complete(
+    completed = complete(
         arguments.output_dir,
         callback=callback,
         sleep=arguments.sleep,
         nb_training_epochs=arguments.epochs,
         patience=max(3, arguments.epochs),
     )
-    arguments.report_file.write_text(json.dumps(found))
+    arguments.report_file.write_text(json.dumps(completed))
 
 
 if __name__ == "__main__":

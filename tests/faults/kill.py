@@ -1,11 +1,11 @@
-"""SIGKILL a training job at random moments, resume it until it completes, compare with one that ran
-through: ``python tests/faults/kill.py --kills 100 --seed 3``; the job is that of `job`, or with
-``--door medjax_torch`` that of `torch_job`.
+"""SIGKILL a training job at random moments, resume it until it completes, and compare it with an
+uninterrupted run: ``python tests/faults/kill.py --kills 100 --seed 3``. The job is that of `job`,
+or with ``--door medjax_torch`` that of `torch_job`.
 
-This process imports medjax but never starts JAX's backend, so each round is a fork that starts at
-once. A round ends by one of three kinds of kill: at a random time from the start of the process
-(start-up, restore and compilation included), a random time after training went on, or just after
-a save or a deletion was seen to begin.
+This process imports medjax but never starts JAX's backend, so each round is a fork, which starts
+immediately. There are three kinds of kill: at a random time after the start of the process (during
+start-up, restoring or compilation), at a random time after training has continued, and just after
+a save or a deletion has been seen to begin.
 """
 
 from __future__ import annotations
@@ -109,12 +109,12 @@ def wait_for_moment(child: int, out: Path, kind: str, rng: random.Random, typica
     while True:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return False
-        now = time.monotonic()
+        moment = time.monotonic()
         if not armed and kind == "training" and out.is_dir() and newest(out) != name:
-            armed, deadline = True, now + rng.uniform(0.0, typical)
+            armed, deadline = True, moment + rng.uniform(0.0, typical)
         if not armed and kind == "save" and unfinished(out) - before:
-            armed, deadline = True, now + rng.uniform(0.0, 0.12)
-        if armed and now >= deadline:
+            armed, deadline = True, moment + rng.uniform(0.0, 0.12)
+        if armed and moment >= deadline:
             return True
         time.sleep(0.001)
 

@@ -1,5 +1,5 @@
-"""SIGKILL one or both of two processes that train together, at random moments, also within a save;
-start both again until they complete; compare with a pair that ran through:
+"""SIGKILL one or both of two processes that train together, at random moments, also during a save;
+restart both until they complete; compare them with an uninterrupted pair:
 ``python tests/faults/kill_pair.py --kills 30 --seed 3``. The rounds are those of kill.py.
 """
 
@@ -26,7 +26,7 @@ import kill
 
 import medjax
 
-MANY = 6  # saves that go well before a kill; start-up is long beside a whole run
+MANY = 6  # saves that succeed before a kill; start-up is long compared with a complete run
 BOTH_END = 60.0  # seconds in which the second process is gone after the first
 
 
@@ -91,7 +91,7 @@ def let_it_save(child: int, out: Path, nb_saves: int) -> None:
 def kill_once(children: list[int], out: Path, rng: random.Random, typical: float) -> str | None:
     """Kill at a moment of a random kind; return the kind, None if the pair completed before.
 
-    Half of the time both are killed at once, else one of them and the other soon after.
+    Half of the time both are killed together, otherwise one of them and soon after the other.
     """
     kind = rng.choice(kill.KINDS)
     if kind != "start":

@@ -1,7 +1,7 @@
 """Train the job and leave right after a save has begun.
 
-``python leave.py OUTPUT_DIR exit|exception|end NB_WORKERS`` prints when it leaves; the caller looks
-how long the process lives on.
+``python leave.py OUTPUT_DIR exit|exception|end NB_WORKERS`` prints when it leaves; the caller
+measures how long the process then takes to end.
 """
 
 from __future__ import annotations

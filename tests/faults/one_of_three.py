@@ -1,4 +1,7 @@
-"""One of three processes that exchange arrays; number 2 is killed: ``ADDRESS NUMBER``."""
+"""One of three processes that exchange arrays, of which number 2 is killed.
+
+Run as ``python one_of_three.py ADDRESS NUMBER``.
+"""
 
 import os
 import signal

@@ -1,5 +1,5 @@
 """One of two processes that train together; run by test_processes as
-``python one_of_two.py ADDRESS NUMBER SCENARIO FOLDER``. What it found goes to FOLDER/NUMBER.json.
+``python one_of_two.py ADDRESS NUMBER SCENARIO FOLDER``. Writes its results to FOLDER/NUMBER.json.
 """
 
 from __future__ import annotations

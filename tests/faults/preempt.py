@@ -1,8 +1,8 @@
-"""Signal a training job at random moments until it completes, count what that cost:
+"""Signal a training job at random moments until it completes, and count what that costs:
 ``python tests/faults/preempt.py --signals 20``, with ``--door medjax_torch`` for the drop-in.
 
-A job that has begun to train must save at its next step, exit with 128 + the signal's number within
-seconds, and lose no step: over all its processes every training batch is done just once.
+A job that has begun to train must save at its next step, exit within seconds with 128 + the number
+of the signal, and lose no step: all its processes together do every training batch exactly once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every part of the state is needed: without one, the run ends differently."""
+"""Every part of the state is needed: without any one of them, the run ends differently."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_every_part_is_covered():
     from medjax.checkpoint.progress import Progress
 
     names = {name.split(".")[0] for name in OF_PROGRESS}
-    # What matters when settings change only, see tests/loop/test_resume_settings.py.
+    # These matter only when settings change: see tests/loop/test_resume_settings.py.
     assert set(Progress._fields) - {"settings", "stopped_by"} <= names
 
 

@@ -1,4 +1,4 @@
-"""Random damage to the newest checkpoint: the previous one is used, or the right state is read."""
+"""A newest checkpoint with random damage gives the right state, or the previous one is used."""
 
 from __future__ import annotations
 

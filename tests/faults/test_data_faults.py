@@ -1,4 +1,4 @@
-"""Items that raise and workers that die, hang or are signalled: named, no orphans, resumable."""
+"""Items that raise and workers that die, hang or get a signal are named; the run can be resumed."""
 
 from __future__ import annotations
 

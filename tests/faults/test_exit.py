@@ -1,4 +1,4 @@
-"""Exit right after a save: the save is committed, the process ends, training's error is shown."""
+"""Exits right after a save: the save is committed, the process ends, its error is shown."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Malicious folders end in a documented error within seconds; nothing hangs or fills the memory.
+"""Malicious folders raise a documented error within seconds; nothing hangs or fills the memory.
 
-Whoever forges a checkpoint forges its manifest as well.
+An attacker who forges a checkpoint forges its manifest as well.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def metadata(checkpoint: Path) -> Path:
-    (found,) = (checkpoint / "training_state").rglob("_METADATA")
-    return found
+    (path,) = (checkpoint / "training_state").rglob("_METADATA")
+    return path
 
 
 def restore(checkpoint: Path):
@@ -162,8 +162,8 @@ def test_impossible_positions(kind, saved, tmp_path):
     record = json.loads(file.read_text())
     progress = record["progress"]
     for name, value in fields.items():
-        held = progress[name]
-        progress[name] = {**held, **value} if isinstance(held, dict) else value
+        current = progress[name]
+        progress[name] = {**current, **value} if isinstance(current, dict) else value
     file.write_text(json.dumps(record))
     sign(newest)
     with pytest.raises(CorruptCheckpointError, match=message):
@@ -272,13 +272,13 @@ HEADERS = {
 def test_headers_of_safetensors_that_lie(kind, model):
     file = model / "model.safetensors"
     name = "bert.embeddings.word_embeddings.weight"
-    whole = {
+    headers = {
         "shape": {name: {"dtype": "F32", "shape": [10**12, 8], "data_offsets": [0, 32]}},
         "offsets": {name: {"dtype": "F32", "shape": [1, 8], "data_offsets": [0, 2**62]}},
     }
     content = HEADERS[kind]
     if content is None:
-        header = b"[" * 100_000 if kind == "deep" else json.dumps(whole[kind]).encode()
+        header = b"[" * 100_000 if kind == "deep" else json.dumps(headers[kind]).encode()
         content = len(header).to_bytes(8, "little") + header + bytes(32)
     file.write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot read .*model\.safetensors"):

@@ -1,4 +1,4 @@
-"""A run killed at random moments ends as if nothing had happened, through both doors."""
+"""A run killed at random moments ends like an uninterrupted one, in both packages."""
 
 from __future__ import annotations
 

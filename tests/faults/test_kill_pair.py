@@ -1,4 +1,4 @@
-"""Two processes killed at random moments end as if nothing had happened."""
+"""Two processes killed at random moments end like uninterrupted ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals: the state is saved, the process ends as asked, the resumed run is identical."""
+"""After a signal, the state is saved, the process ends, and the resumed run is identical."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_signal_saves_at_that_batch(name, code, tmp_path, reference):
         job.run(out, callback=At(2, 7, "train", _send(name)))
     if code is not None:
         assert raised.value.code == code
-    assert _position(out) == (2, 8)  # the batch at hand was finished, none was lost
+    assert _position(out) == (2, 8)  # the current batch was completed, none was lost
     assert medjax.last_checkpoint(out).name.startswith("checkpoint_002_batch_8_")
     assert [signal.getsignal(getattr(signal, each)) for each in HANDLED] == before
     assert job.report(job.run(out, resume="auto"), out) == reference
@@ -154,9 +154,9 @@ def test_ctrl_c_twice_within_a_save_leaves_the_previous_checkpoint(tmp_path, ref
     with pytest.raises(KeyboardInterrupt):
         job.run(out, parts=parts._replace(save=save))
     assert [path.name[:14] for path in out.iterdir()] == ["checkpoint_001"]
-    found = job.report(job.run(out, resume="auto", options=job.EVERY_3), out)
-    assert found["state"] == reference["state"]
-    assert found["history"] == reference["history"]
+    resumed = job.report(job.run(out, resume="auto", options=job.EVERY_3), out)
+    assert resumed["state"] == reference["state"]
+    assert resumed["history"] == reference["history"]
 
 
 def test_a_run_that_was_interrupted_many_times(tmp_path, reference):

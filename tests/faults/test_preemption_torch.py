@@ -1,4 +1,4 @@
-"""Signals in the drop-in, one by one: saved at that batch, ended as asked, resumed."""
+"""Each signal in the drop-in: the state is saved at that batch, and the run is resumed from it."""
 
 from __future__ import annotations
 

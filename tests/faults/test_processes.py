@@ -1,4 +1,4 @@
-"""Two processes train as one, and end as one."""
+"""Two processes train like one, and end together."""
 
 from __future__ import annotations
 
@@ -88,23 +88,25 @@ def test_two_processes_give_the_history_of_one(pairs, reference):
     pair = pairs["healthy"]
     assert pair.codes == [0, 0], pair.errors
     assert pair.json(0) == pair.json(1)
-    found = pair.json(0)
+    reported = pair.json(0)
     np.testing.assert_allclose(
-        losses(found["data"]["history"]), losses(reference["history"]), rtol=1e-6
+        losses(reported["data"]["history"]), losses(reference["history"]), rtol=1e-6
     )
-    assert found["data"]["folder"] == reference["folder"]
+    assert reported["data"]["folder"] == reference["folder"]
     for name in ("epoch", "seed", "data"):
-        assert found["data"]["progress"][name] == reference["progress"][name]
-    assert found["evaluate"] == pytest.approx(one_of_two.evaluate(), rel=1e-6)
+        assert reported["data"]["progress"][name] == reference["progress"][name]
+    assert reported["evaluate"] == pytest.approx(one_of_two.evaluate(), rel=1e-6)
 
 
 @pytest.mark.parametrize("window", [0, 4])
 def test_each_process_preprocesses_its_own_rows(window, pairs, tmp_path):
     preprocess, items = one_of_two.seen_by()
     parts = job.component()._replace(preprocess=preprocess)
-    wanted = job.run(tmp_path, options={"length_window": window}, parts=parts, nb_training_epochs=2)
-    found = pairs["healthy"].json(0)[f"window {window}"]
-    np.testing.assert_allclose(losses(found), losses(wanted.history), rtol=1e-6)
+    expected = job.run(
+        tmp_path, options={"length_window": window}, parts=parts, nb_training_epochs=2
+    )
+    history = pairs["healthy"].json(0)[f"window {window}"]
+    np.testing.assert_allclose(losses(history), losses(expected.history), rtol=1e-6)
     # Grouped by length, a process measures half the items and then lacks half of its rows, once.
     epochs = 2.0 if window == 0 else 2.5
     each = epochs * job.NB_ITEMS / 2 + epochs * 40 / 2
@@ -120,8 +122,8 @@ def test_a_checkpoint_of_two_processes_is_read_by_one(pairs, tmp_path):
     parts = job.component(width=128)
     resumed = job.run(out, resume="auto", parts=parts, nb_training_epochs=1)
     assert job.digest(resumed.state) == pairs["healthy"].json(0)["fsdp"]
-    whole = sum(leaf.nbytes for leaf in resumed.state.params["hidden"].values())
-    assert max(pairs["healthy"].json(0)["bytes"]) <= whole / 2 + 128 * 4
+    nb_bytes = sum(leaf.nbytes for leaf in resumed.state.params["hidden"].values())
+    assert max(pairs["healthy"].json(0)["bytes"]) <= nb_bytes / 2 + 128 * 4
 
 
 def test_a_stop_in_one_process_stops_both(pairs):

@@ -95,13 +95,13 @@ def test_more_epochs_equal_a_longer_run(tmp_path):
 
 class StopAt(medjax.TrainerCallback):
     def __init__(self, epoch: int, batch: int | None) -> None:
-        self.epoch, self.batch, self.now = epoch, batch, 0
+        self.epoch, self.batch, self.current_epoch = epoch, batch, 0
 
     def on_epoch_begin(self, epoch: int) -> None:
-        self.now = epoch
+        self.current_epoch = epoch
 
     def on_step_end(self, step_idx: int, phase: str) -> None:
-        if (self.now, step_idx, phase) == (self.epoch, self.batch, "train"):
+        if (self.current_epoch, step_idx, phase) == (self.epoch, self.batch, "train"):
             raise medjax.StopTraining("enough")
 
     def on_epoch_end(self, epoch: int) -> None:

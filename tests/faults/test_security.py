@@ -1,4 +1,4 @@
-"""Nothing that is read runs code, nothing calls out, and a checkpoint reaches nothing outside."""
+"""No file that is read runs code, opens a connection or reaches files outside a checkpoint."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_sources_load_plain_data_only():
     assert loaded
 
 
-# Forged checkpoints: whoever writes the files also writes the manifest.
+# Forged checkpoints: an attacker who writes the files also writes the manifest.
 
 
 def _state(value: float = 1.0) -> dict:
@@ -188,7 +188,7 @@ def test_a_checkpoint_with_links_is_not_saved(tmp_path):
 
 def test_a_checkpoint_folder_may_itself_be_linked_to(checkpoint, tmp_path):
     (tmp_path / "best").symlink_to(checkpoint)
-    (checkpoint / "README.md").symlink_to(tmp_path / "readme")  # beside, and read by nobody
+    (checkpoint / "README.md").symlink_to(tmp_path / "readme")  # an extra file that nothing reads
     assert _restore(tmp_path / "best")[1] == {"at": 1}
 
 

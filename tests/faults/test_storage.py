@@ -1,4 +1,4 @@
-"""Full disks and folders that vanish or belong to another run: reported, and nothing is lost."""
+"""Full disks, and folders that vanish or belong to another run, are reported; nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of three processes one is killed: the message names it, and no survivor."""
+"""One of three processes is killed: the message names that one and no survivor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint is read on other devices than it was written on."""
+"""A checkpoint is read on different devices from those it was written on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run on 8 forced CPU devices by test_topology: save on some, restore on others, compare."""
+"""Saves on some of eight forced CPU devices and restores on others; run by test_topology."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def main(folder: Path) -> None:
             **one_epoch,
         )
     moved = job.run(folder / "moved", mesh=meshes["1 device"], resume="auto", **one_epoch)
-    for found, row in zip(moved.history, wanted.history, strict=True):
+    for moved_row, row in zip(moved.history, wanted.history, strict=True):
         for phase in ("train", "eval"):
-            np.testing.assert_allclose(found[phase]["loss"], row[phase]["loss"], rtol=1e-4)
+            np.testing.assert_allclose(moved_row[phase]["loss"], row[phase]["loss"], rtol=1e-4)
     print("equal")
 
 

@@ -1,4 +1,4 @@
-"""The small job of the drop-in: a torch component with every kind of state, to be broken.
+"""The small job of the drop-in: a torch component with every kind of state, to be interrupted.
 
 As a script: ``python torch_job.py OUTPUT_DIR REPORT.json [--sleep SECONDS]``, as `job`.
 """
@@ -81,7 +81,7 @@ class Accuracy:
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
         pairs = zip(all_data["predicted"], all_data["true"], strict=True)
-        return {"accuracy": float(np.mean([found == wanted for found, wanted in pairs]))}
+        return {"accuracy": float(np.mean([predicted == true for predicted, true in pairs]))}
 
 
 def make(
@@ -134,7 +134,7 @@ def report(trainer: medjax_torch.Trainer, history: Any) -> dict[str, Any]:
         for number, slots in optimizer["state"].items()
         for name, tensor in slots.items()
     }
-    found = {
+    contents = {
         "weights": job.digest(weights),
         "moments": job.digest(moments),
         "groups": optimizer["param_groups"],
@@ -145,7 +145,7 @@ def report(trainer: medjax_torch.Trainer, history: Any) -> dict[str, Any]:
         "last": trainer.last_checkpoint.name[:14],
         "folder": sorted(path.name[:14] for path in Path(trainer.output_dir).iterdir()),
     }
-    return json.loads(json.dumps(found, default=str))
+    return json.loads(json.dumps(contents, default=str))
 
 
 def complete(

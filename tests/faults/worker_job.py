@@ -1,7 +1,7 @@
 """Train with worker processes until something outside ends it:
 ``python tests/faults/worker_job.py medjax OUTPUT_DIR DIARY``, or ``medjax_torch``.
 
-What workers import stands in this module, so that they do not import torch for nothing.
+What workers import is in this module, so that they do not import torch needlessly.
 """
 
 from __future__ import annotations

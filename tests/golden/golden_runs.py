@@ -1,6 +1,6 @@
-"""The two runs whose checkpoints are stored; they may never change.
+"""The two runs whose checkpoints are stored; they must never change.
 
-Each has two epochs of six batches, with accumulation, dropout and a schedule with a memory.
+Each has two epochs of six batches, with accumulation, dropout and a schedule that has state.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def points(count: int, seed: int) -> list[dict[str, Any]]:
 
 class Accuracy:
     def prepare_batch(self, model_output: Any, input_batch: Any) -> dict[str, list[Any]]:
-        found = np.asarray(model_output["logits"]).argmax(-1)
-        return {"found": list(found), "true": np.asarray(input_batch["y"]).tolist()}
+        predicted = np.asarray(model_output["logits"]).argmax(-1)
+        return {"found": list(predicted), "true": np.asarray(input_batch["y"]).tolist()}
 
     def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
         pairs = zip(all_data["found"], all_data["true"], strict=True)
-        return {"accuracy": float(np.mean([int(found) == true for found, true in pairs]))}
+        return {"accuracy": float(np.mean([int(predicted) == true for predicted, true in pairs]))}
 
 
 def functional_component() -> medjax.TrainableComponent:
@@ -72,9 +72,9 @@ def functional_component() -> medjax.TrainableComponent:
     return medjax.TrainableComponent(init, dict, collate, forward, optax.adamw, save, load)
 
 
-def train_medjax(output_dir: Path, callback: Any = (), **given: Any) -> list[Any]:
+def train_medjax(output_dir: Path, callback: Any = (), **arguments: Any) -> list[Any]:
     """Run the functional run and return its history."""
-    parts = given.pop("parts", None) or functional_component()
+    parts = arguments.pop("parts", None) or functional_component()
     result = medjax.train(
         parts,
         medjax.TrainerConfig(output_dir, **CONFIG),
@@ -84,7 +84,7 @@ def train_medjax(output_dir: Path, callback: Any = (), **given: Any) -> list[Any
         schedule=medjax.reduce_on_plateau(patience=0, factor=0.5),
         callback=[medjax.EarlyStopping("loss", 3), *callback],
         options=medjax.Options(**OPTIONS),
-        **given,
+        **arguments,
     )
     return result.history
 
@@ -120,10 +120,10 @@ class TorchComponent:
         self.model.load_state_dict(torch.load(Path(path) / "model.pt", weights_only=True))
 
 
-def train_medjax_torch(output_dir: Path, callback: Any = (), **given: Any) -> list[Any]:
+def train_medjax_torch(output_dir: Path, callback: Any = (), **arguments: Any) -> list[Any]:
     """Run the drop-in's run and return its history."""
     trainer = medjax_torch.Trainer(
-        given.pop("parts", None) or TorchComponent(),
+        arguments.pop("parts", None) or TorchComponent(),
         medjax_torch.TrainerConfig(output_dir, **CONFIG),
         points(24, 0),
         points(9, 1),
@@ -132,7 +132,7 @@ def train_medjax_torch(output_dir: Path, callback: Any = (), **given: Any) -> li
         list(callback),
         options=medjax_torch.Options(**OPTIONS),
     )
-    return trainer.train(**given)
+    return trainer.train(**arguments)
 
 
 RUNS = {"medjax": train_medjax, "medjax_torch": train_medjax_torch}
@@ -154,13 +154,13 @@ class StopBefore(medjax.TrainerCallback):
 
 def plain(state: Any) -> dict[str, Any]:
     """Return names, types and values of all leaves of a state, ready for JSON."""
-    found = {}
+    leaves = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         values = np.asarray(jax.device_get(leaf))
-        found[jax.tree_util.keystr(path)] = [str(values.dtype), values.tolist()]
-    return found
+        leaves[jax.tree_util.keystr(path)] = [str(values.dtype), values.tolist()]
+    return leaves
 
 
 class Restored:
@@ -173,9 +173,9 @@ class Restored:
     def __enter__(self) -> Restored:
         self._original = original = medjax.CheckpointStore.load
 
-        def load(store: Any, found: Any, *args: Any) -> Any:
-            state = original(store, found, *args)
-            self.state, self.progress = plain(state), found.record["progress"]
+        def load(store: Any, checkpoint: Any, *args: Any) -> Any:
+            state = original(store, checkpoint, *args)
+            self.state, self.progress = plain(state), checkpoint.record["progress"]
             return state
 
         medjax.CheckpointStore.load = load  # type: ignore[method-assign]

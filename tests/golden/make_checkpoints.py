@@ -1,7 +1,7 @@
 """Write checkpoints_format1_*.zip: the output folders of two runs that ended within their second
-epoch, with the values that are in them and the history that going on leads to.
+epoch, with the values in them and the history of the continued run.
 
-Run by hand when the format changes, under the new format's name; the old files stay:
+Run by hand when the format changes, with the new format in the name; the old files stay:
 ``PYTHONPATH=.:interop python tests/golden/make_checkpoints.py``.
 """
 

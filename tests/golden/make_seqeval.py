@@ -3,8 +3,8 @@
 Run by hand where seqeval is installed: ``python tests/golden/make_seqeval.py``.
 
 A sentence is stored as a string with one letter per tag: "A" is the first tag of the corpus. The
-rule "conlleval" is seqeval's default mode. As that does not know L- and U- (it warns and loses
-spans), they are replaced by E- and S- in BILOU tags.
+rule "conlleval" is seqeval's default mode, which does not know L- and U- (it warns and loses
+spans); in BILOU tags they are replaced by E- and S-.
 """
 
 import gzip

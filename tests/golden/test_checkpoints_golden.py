@@ -1,4 +1,4 @@
-"""Checkpoints that earlier versions wrote still load, and training goes on from them."""
+"""Checkpoints that earlier versions wrote still load, and training continues from them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def unpacked(archive: Path, folder: Path) -> tuple[Path, dict]:
     return folder / "out", json.loads((folder / "expected.json").read_text())
 
 
-def close(found: list, wanted: list) -> None:
-    assert len(found) == len(wanted)
-    for row, other in zip(found, wanted, strict=True):
+def close(history: list, expected: list) -> None:
+    assert len(history) == len(expected)
+    for row, other in zip(history, expected, strict=True):
         for phase in ("train", "eval"):
             assert row[phase] == pytest.approx(other[phase], rel=1e-4)
 

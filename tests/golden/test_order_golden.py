@@ -1,4 +1,4 @@
-"""Orders and draws that checkpoints rely on: these numbers must never change."""
+"""Orders and random draws that checkpoints rely on: these numbers must never change."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""torch is imported before the tests of this folder are collected."""
+"""Import torch before the tests of this folder are collected."""
 
 import torch
 

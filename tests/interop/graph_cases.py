@@ -52,14 +52,14 @@ def guard_values(graph: Graph, component: Any, batch: Mapping[str, Any]) -> list
 
 def eager(component: Any, batch: Mapping[str, Any], train: bool = True) -> Any:
     """Run torch on a copy; return loss, gradients by name, outputs and state afterwards."""
-    copied, found = _copy(component)
+    copied, inventory = _copy(component)
     with torch.set_grad_enabled(train):
         outputs, loss = copied.forward(copy.deepcopy(dict(batch)), True, not train)
     if train:
         loss.backward()
     gradients = {
         name: parameter.grad
-        for name, parameter in found.parameters.items()
+        for name, parameter in inventory.parameters.items()
         if parameter.grad is not None
     }
     return loss, gradients, outputs, find(copied).tensors

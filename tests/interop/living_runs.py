@@ -1,6 +1,6 @@
-"""Trains a component by medkit's own Trainer and by ours, with callbacks, and compares.
+"""Trains a component with medkit's own Trainer and with ours, with callbacks, and compares them.
 
-Both get the same data, seed and order; losses of all epochs and the weights at the end have to
+Both get the same data, seed and order; the losses of all epochs and the final weights have to
 agree.
 """
 

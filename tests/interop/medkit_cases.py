@@ -1,4 +1,4 @@
-"""medkit's entity matcher, small and random, and documents for it."""
+"""A small random entity matcher of medkit, and documents for it."""
 
 import pytest
 import tokenizers

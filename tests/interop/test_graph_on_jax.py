@@ -33,17 +33,17 @@ def check_on_jax(component, batch, train=True, rules=RULES):
     step = jax.jit(lambda key, *arguments: run(graph.module, arguments, key, constants))
     results = graph.results(step(jax.random.key(0), *map(on_jax, inputs)))
 
-    def close(found, expected):
-        np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=2e-6)
+    def close(array, expected):
+        np.testing.assert_allclose(array, expected.detach().numpy(), rtol=1e-5, atol=2e-6)
 
     close(results.loss, loss.reshape(()))
     assert set(results.gradients) == set(gradients)
     for name, gradient in gradients.items():
         close(results.gradients[name], gradient)
-    for name, found in zip(outputs, results.outputs, strict=True):
-        close(found, outputs[name])
-    for name, found in results.updated.items():
-        close(found, state[name])
+    for name, array in zip(outputs, results.outputs, strict=True):
+        close(array, outputs[name])
+    for name, array in results.updated.items():
+        close(array, state[name])
     return graph
 
 

@@ -1,4 +1,4 @@
-"""A forward whose outputs no graph can give is evaluated in torch, and trained in JAX."""
+"""A forward whose outputs cannot be traced is evaluated in torch and trained in JAX."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,9 @@ def test_a_crf_is_trained_and_its_decoded_tags_are_scored(tmp_path, caplog, in_t
     batches = list(trainer.eval_dataloader)
     with torch.no_grad():
         expected = [component.forward(batch, True, True) for batch in batches]
-    for given, (outputs, _) in zip(computer.outputs[-len(batches) :], expected, strict=True):
-        assert isinstance(given, BatchData)
-        assert given == outputs
+    for scored, (outputs, _) in zip(computer.outputs[-len(batches) :], expected, strict=True):
+        assert isinstance(scored, BatchData)
+        assert scored == outputs
     losses = [loss.item() for _, loss in expected]
     assert history[-1]["eval"]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert trainer.evaluation_epoch(trainer.eval_dataloader) == pytest.approx(history[-1]["eval"])
@@ -92,9 +92,9 @@ def test_numpy_makes_names_for_the_evaluation(tmp_path, caplog):
     for row, other in zip(history, plain.train(), strict=True):
         assert row["train"] == pytest.approx(other["train"], rel=1e-6)
         assert row["eval"] == pytest.approx(other["eval"], rel=1e-5)
-    for given in computer.outputs:
-        assert given["names"] == [f"class {int(row.argmax())}" for row in given["logits"]]
-    assert len({given["noise"] for given in computer.outputs}) == 1  # reproducible
+    for scored in computer.outputs:
+        assert scored["names"] == [f"class {int(row.argmax())}" for row in scored["logits"]]
+    assert len({scored["noise"] for scored in computer.outputs}) == 1  # reproducible
     assert state is not None
 
 

@@ -1,4 +1,4 @@
-"""Which parameters are trained may change while a component trains: freezing, groups, heads."""
+"""The trained parameters may change while a component trains: freezing, groups, heads."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What callbacks change of the Python values, modules and data that forward reads."""
+"""Callbacks that change the Python values, modules and data that forward reads."""
 
 import pytest
 import torch
@@ -251,14 +251,16 @@ def resumed(folder, component, callbacks, **fields):
 
 @pytest.mark.parametrize("callbacks", [shrink_each_epoch, halve_at_the_beginning])
 def test_a_resumed_run_goes_on_with_the_values_that_callbacks_set(tmp_path, callbacks):
-    whole, _ = train(medjax_torch, tmp_path / "whole", Annealed(), callbacks, nb_training_epochs=4)
+    uninterrupted, _ = train(
+        medjax_torch, tmp_path / "whole", Annealed(), callbacks, nb_training_epochs=4
+    )
     parts = tmp_path / "parts"
     train(medjax_torch, parts, Annealed(), callbacks, nb_training_epochs=2)
     resumed(parts, Annealed(), callbacks, nb_training_epochs=3)
     last = resumed(parts, Annealed(), callbacks, nb_training_epochs=4)
-    assert same(weights(last.component), weights(whole.component))
-    assert last.component.alpha == whole.component.alpha
-    assert last.component.settings == whole.component.settings
+    assert same(weights(last.component), weights(uninterrupted.component))
+    assert last.component.alpha == uninterrupted.component.alpha
+    assert last.component.settings == uninterrupted.component.settings
 
 
 def halve_each_epoch(component, trainer):
@@ -303,10 +305,12 @@ def test_an_epoch_that_goes_on_has_the_values_it_began_with(tmp_path):
         return {"on_step_begin": on_step_begin, **shrink_at_each_beginning(component, trainer)}
 
     options = Options(order="medkit", save_interval_steps=1)
-    given = {"options": options, "nb_training_epochs": 3}
-    whole, _ = train(medjax_torch, tmp_path / "a", Annealed(), shrink_at_each_beginning, **given)
+    arguments = {"options": options, "nb_training_epochs": 3}
+    uninterrupted, _ = train(
+        medjax_torch, tmp_path / "a", Annealed(), shrink_at_each_beginning, **arguments
+    )
     with pytest.raises(RuntimeError, match="cut"):
-        train(medjax_torch, tmp_path / "b", Annealed(), cut, **given)
-    last = resumed(tmp_path / "b", Annealed(), shrink_at_each_beginning, **given)
+        train(medjax_torch, tmp_path / "b", Annealed(), cut, **arguments)
+    last = resumed(tmp_path / "b", Annealed(), shrink_at_each_beginning, **arguments)
     assert last.component.alpha == 0.125
-    assert same(weights(last.component), weights(whole.component))
+    assert same(weights(last.component), weights(uninterrupted.component))

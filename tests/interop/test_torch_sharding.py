@@ -1,4 +1,4 @@
-"""A torch component trains on several devices as on one."""
+"""A torch component trains on several devices as it does on one."""
 
 import json
 import os

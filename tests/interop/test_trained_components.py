@@ -1,4 +1,4 @@
-"""Training components of many kinds: padding, metrics, control flow, refusals."""
+"""Components of many kinds are trained: padding, metrics, control flow, refusals."""
 
 import numpy as np
 import pytest

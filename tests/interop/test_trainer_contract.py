@@ -1,4 +1,4 @@
-"""Mistakes are reported before training starts, by clear messages."""
+"""Mistakes are reported before training starts, with clear messages."""
 
 import functools
 

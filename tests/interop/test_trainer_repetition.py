@@ -1,4 +1,4 @@
-"""Creating and training Trainers repeatedly: nothing is leaked, nothing is compiled twice."""
+"""Trainers are created and trained repeatedly: nothing is leaked, nothing is compiled twice."""
 
 import gc
 import weakref

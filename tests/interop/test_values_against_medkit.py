@@ -1,4 +1,4 @@
-"""medkit's own Trainer and ours where forward reads values: equal losses and scores.
+"""medkit's own Trainer and ours give equal losses and scores where forward reads values.
 
 ``pytest tests/interop/test_values_against_medkit.py -rP`` prints the largest differences.
 """
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Converting a tensor with require
 
 
 class Rounded(Accuracy):
-    """Scores the numbers that forward returns beside the logits."""
+    """Scores the numbers that forward returns besides the logits."""
 
     def prepare_batch(self, model_output, input_batch):
         numbers = [float(value) for name, value in model_output.items() if name != "logits"]

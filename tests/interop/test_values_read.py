@@ -1,4 +1,4 @@
-"""Values that forward reads off tensors which change in training: to check, to log, to return."""
+"""Forward reads values of tensors that change in training: to check, log or return them."""
 
 import logging
 import math

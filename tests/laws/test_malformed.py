@@ -1,4 +1,4 @@
-"""Malformed configurations, corpora and checkpoint metadata: only documented exceptions."""
+"""Malformed configurations, corpora and checkpoint metadata raise only documented exceptions."""
 
 from __future__ import annotations
 
@@ -200,8 +200,8 @@ def resume(checkpoint):
     with medjax.CheckpointStore(checkpoint.parent, "reader") as store:
         medjax.last_checkpoint(store.folder)
         medjax.best_checkpoint(store.folder)
-        found = store.restore(checkpoint, STATE, jax.tree.map(lambda _: here, STATE))
-    return read_progress(found[1])
+        restored = store.restore(checkpoint, STATE, jax.tree.map(lambda _: here, STATE))
+    return read_progress(restored[1])
 
 
 @FUZZED

@@ -1,4 +1,4 @@
-"""Laws of Mean: the result does not depend on how the items are split into batches."""
+"""Laws of Mean: the result does not depend on how items are split into batches."""
 
 import math
 

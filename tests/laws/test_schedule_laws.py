@@ -1,4 +1,4 @@
-"""reduce_on_plateau decides as torch's ReduceLROnPlateau does, at every epoch, to the last bit."""
+"""reduce_on_plateau equals torch's ReduceLROnPlateau bit for bit, at every epoch."""
 
 import json
 import math
@@ -60,12 +60,12 @@ def test_it_decides_as_torch_does(sequence, options, learning_rate):
 def test_the_defaults_are_torchs():
     sequence = [1.0] * 40
     state = reduce_on_plateau().init(0.1)
-    found = []
+    rates = []
     for epoch, metric in enumerate(sequence, start=1):
         state = reduce_on_plateau().update(state, epoch, metric)
-        found.append(state["learning_rate"])
-    assert found == [rate for rate, _ in rates_of_torch(0.1, sequence, {})]
-    assert len(set(found)) == 4
+        rates.append(state["learning_rate"])
+    assert rates == [rate for rate, _ in rates_of_torch(0.1, sequence, {})]
+    assert len(set(rates)) == 4
 
 
 def test_an_update_leaves_the_old_state_alone():

@@ -1,4 +1,4 @@
-"""Mistakes are found before training starts, and said in our words."""
+"""Mistakes are reported before training starts, with messages of medjax's own."""
 
 import re
 
@@ -25,7 +25,7 @@ DATA, EVAL = points(8), points(4, seed=1)
 
 class Scores:
     def prepare_batch(self, output, batch):
-        return {"found": list(output["logits"].argmax(-1)), "true": list(batch["labels"])}
+        return {"predicted": list(output["logits"].argmax(-1)), "true": list(batch["labels"])}
 
     def compute(self, columns):
         return {"micro_f1-score": 0.5, "Drug_recall": 0.1, "best_label": "Drug"}
@@ -97,7 +97,7 @@ def test_slots_of_a_component(component, message, out):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         (
             {"metrics_computer": Scores},
@@ -111,9 +111,9 @@ def test_slots_of_a_component(component, message, out):
         ),
     ],
 )
-def test_other_arguments(given, message, out):
+def test_other_arguments(arguments, message, out):
     with pytest.raises(ValueError, match=re.escape(message)):
-        train(out, **given)
+        train(out, **arguments)
 
 
 def test_a_dict_is_no_configuration(out):
@@ -133,7 +133,7 @@ def test_a_tagger_is_asked_for_its_component(out, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"checkpoint_metric": "f1"}, "checkpoint_metric follows the metric 'f1'; without a metr"),
         ({"checkpoint_metric": "eval_loss"}, "'eval_loss'; without a metrics_computer there is o"),
@@ -164,9 +164,9 @@ def test_a_tagger_is_asked_for_its_component(out, tmp_path):
         ({"eval_data": None, "checkpoint_metric": "f1"}, "but there is no evaluation data"),
     ],
 )
-def test_metrics_that_will_not_come(given, message, out):
+def test_metrics_that_will_not_come(arguments, message, out):
     with pytest.raises(ValueError, match=re.escape(message)):
-        train(out, **given)
+        train(out, **arguments)
 
 
 def test_a_score_of_a_label_that_the_sample_lacks_may_come(tmp_path):

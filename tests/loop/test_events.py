@@ -1,4 +1,4 @@
-"""The order of events of a run is medkit's, and stopping leaves everything in order."""
+"""The events of a run have medkit's order, and a stopped run leaves everything consistent."""
 
 import math
 
@@ -43,9 +43,9 @@ def expected_events(folder, result, *, loss=True):
 
     def phase(name, count):
         for step in range(count):
-            given = {"nb_batches": count, "phase": name}
-            yield "on_step_begin", (step,), given
-            yield "on_step_end", (step,), given
+            keywords = {"nb_batches": count, "phase": name}
+            yield "on_step_begin", (step,), keywords
+            yield "on_step_end", (step,), keywords
 
     yield "on_train_begin", (), {"config": config(folder)}
     for epoch in (1, 2):
@@ -60,21 +60,21 @@ def expected_events(folder, result, *, loss=True):
 def test_the_order_and_the_arguments_of_events(tmp_path):
     first, second = Recorder(), Recorder()
     result = run(tmp_path, [first, second])
-    found = []
-    for name, args, given in first.events:
-        given = dict(given)
+    events = []
+    for name, args, keywords in first.events:
+        keywords = dict(keywords)
         if name == "on_epoch_end":
-            assert given.pop("epoch_duration") > 0
-        if name == "on_step_end" and given["phase"] == "train":
-            loss = given.pop("loss")
+            assert keywords.pop("epoch_duration") > 0
+        if name == "on_step_end" and keywords["phase"] == "train":
+            loss = keywords.pop("loss")
             assert loss is None or loss > 0
         if name == "on_save":
-            path = given.pop("checkpoint_dir")
+            path = keywords.pop("checkpoint_dir")
             assert isinstance(path, str)
             assert path.startswith(f"{tmp_path}/checkpoint_")
-            given["epoch"] = int(path.split("checkpoint_")[1][:3])
-        found.append((name, args, given))
-    assert found == list(expected_events(tmp_path, result))
+            keywords["epoch"] = int(path.split("checkpoint_")[1][:3])
+        events.append((name, args, keywords))
+    assert events == list(expected_events(tmp_path, result))
     assert names(second) == names(first)
     assert [row.keys() for row in result.history] == [{"train", "eval"}] * 2
     assert [list(row["train"]) for row in result.history] == [["loss"]] * 2
@@ -166,13 +166,13 @@ def test_a_stop_within_a_group_completes_its_update(tmp_path, asked_at, steps, u
     result = run(tmp_path / "stopped", callback, gradient_accumulation_steps=2)
     assert (callback.steps, int(result.state.step)) == (steps, updates)
     assert int(result.state.pending) == 0
-    whole = run(
+    unstopped = run(
         tmp_path / "whole",
         [],
         gradient_accumulation_steps=2,
         options=Options(max_steps=updates),
     )
-    assert same_bits(result.state.params, whole.state.params)
+    assert same_bits(result.state.params, unstopped.state.params)
 
 
 def test_early_stopping_by_options(tmp_path):

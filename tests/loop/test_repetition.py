@@ -1,4 +1,4 @@
-"""train() again and again in one process: nothing stays, and nothing is compiled twice."""
+"""Repeated train() calls in one process leak nothing and compile nothing twice."""
 
 from __future__ import annotations
 

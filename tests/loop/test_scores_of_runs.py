@@ -1,4 +1,4 @@
-"""What a metrics computer is handed, and that scores do not depend on batches or padding."""
+"""What a metrics computer receives; scores do not depend on batches or padding."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +102,7 @@ def test_scores_in_training_too(tmp_path):
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_batch_that_was_left_out_is_not_scored(tmp_path, accumulation):
-    """Its outputs are those of a batch that has not been; a computer may not bear them either."""
+    """The batch counts as if it did not exist, and a metrics computer may fail on its outputs."""
 
     class Strict(Keeper):
         def prepare_batch(self, model_output, input_batch):
@@ -200,10 +200,10 @@ def evaluate(tmp_path_factory):
 )
 def test_eval_metrics_do_not_depend_on_batches_or_padding(evaluate, batch_size, options):
     reference = evaluate(4)
-    found = evaluate(batch_size, **options)
-    assert found["accuracy"] == reference["accuracy"]
-    assert found["loss"] == pytest.approx(reference["loss"], rel=1e-6)
-    assert found["total"] == pytest.approx(reference["total"], rel=1e-5)
+    scores = evaluate(batch_size, **options)
+    assert scores["accuracy"] == reference["accuracy"]
+    assert scores["loss"] == pytest.approx(reference["loss"], rel=1e-6)
+    assert scores["total"] == pytest.approx(reference["total"], rel=1e-5)
 
 
 def test_a_loader_may_be_evaluated_alone():

@@ -57,8 +57,8 @@ def assert_same_run(result, model, history):
         np.testing.assert_allclose(
             result.state.params[name], value, rtol=0, atol=1e-5, err_msg=name
         )
-    found = [(row["train"]["loss"], row["eval"]["loss"]) for row in result.history]
-    np.testing.assert_allclose(found, history, rtol=2e-5)
+    losses = [(row["train"]["loss"], row["eval"]["loss"]) for row in result.history]
+    np.testing.assert_allclose(losses, history, rtol=2e-5)
 
 
 def optimizer_of(model, **options):

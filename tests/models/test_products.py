@@ -1,4 +1,4 @@
-"""Products and their custom gradients equal those of JAX, in float32 and in bfloat16."""
+"""Matrix products and their custom gradients equal those of JAX, in float32 and bfloat16."""
 
 import flax.linen as nn
 import jax

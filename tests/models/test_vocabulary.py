@@ -1,4 +1,4 @@
-"""Vocabularies without a tokenizer.json, and settings in addition to one."""
+"""Vocabularies without a tokenizer.json, and settings next to one."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which files contain the weights, what is a token classifier, how to convert other formats."""
+"""Which files contain the weights, what counts as a token classifier, and other formats."""
 
 import json
 

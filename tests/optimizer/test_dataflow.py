@@ -1,4 +1,4 @@
-"""What is known about a traced function: zeros and dependencies."""
+"""What can be inferred about a traced function: zeros and dependencies."""
 
 import jax
 import jax.numpy as jnp

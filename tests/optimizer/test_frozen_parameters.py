@@ -1,4 +1,4 @@
-"""Parameters that the optimizer freezes: recognised by construction, ignored by the options."""
+"""Parameters that the optimizer freezes are recognised, and clipping and decay ignore them."""
 
 import jax
 import jax.numpy as jnp

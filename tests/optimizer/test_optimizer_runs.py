@@ -90,8 +90,8 @@ def test_the_optimizer_gets_the_loss_of_all_accumulated_batches(arithmetic):
     means = float(np.mean(losses)), float(np.average(losses, weights=weights))
     assert abs(means[0] - means[1]) > 1e-3
     state, _ = run_steps(state, step, items, flush_last=False)
-    held = float(state.opt_state.inner_state[0]["value"])
-    assert held == pytest.approx(means[arithmetic == "exact"], rel=1e-5)
+    received = float(state.opt_state.inner_state[0]["value"])
+    assert received == pytest.approx(means[arithmetic == "exact"], rel=1e-5)
     assert float(state.gradients.loss) == 0.0
     state, _ = run_steps(state, step, batches(component, 4)[3:4], flush_last=False)
     assert float(state.gradients.loss) > 0.0

@@ -1,4 +1,4 @@
-"""Any optimizer of optax trains as in a plain loop, or is refused by name before training."""
+"""Every optimizer of optax trains as in a plain loop, or is refused by name before training."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from optax_optimizers import (
     REFUSED,
     deviation,
     everything,
-    found,
     made,
+    optimizers_with_rate,
 )
 from test_sharding import printed
 from tiny import config, init_mlp, mlp, one_device, points, same_bits, start_state
@@ -66,7 +66,7 @@ def check(deviations):
 
 
 def test_the_tables_list_every_optimizer_of_optax():
-    known = {**found(), **everything()}
+    known = {**optimizers_with_rate(), **everything()}
     for table in (NEEDS, NOT_BY_THEMSELVES, REFUSED, CONSTANT):
         assert set(table) <= set(known)
 
@@ -79,7 +79,7 @@ def test_every_optimizer_is_accepted(name):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_run_is_refused_by_name_before_training(name, tmp_path):
-    component = mlp(optimizer=made(name, found()[name]))
+    component = mlp(optimizer=made(name, optimizers_with_rate()[name]))
     with pytest.raises(ValueError, match=rf"configure_optimizer returned optax\S*{REFUSED[name]}"):
         medjax.train(component, config(tmp_path), points(8), callback=[])
 
@@ -99,8 +99,8 @@ def test_one_device_equals_a_plain_loop_with_all_other_optimizers(name):
 def test_eight_devices_equal_a_plain_loop(names):
     result = printed("eight_devices_optimizers.py", *names)
     assert result["devices"] == 8
-    assert set(result["found"]) == set(names)
-    check(result["found"])
+    assert set(result["deviations"]) == set(names)
+    check(result["deviations"])
 
 
 class NoTransformation:

@@ -105,7 +105,7 @@ def below(name, paths):
         (Stack("vmap"), X, below("VmapLayer_0", OF_LAYER), below("VmapLayer_0", KERNELS)),
         (Boxed(), X, {"DenseGeneral_0/bias/value"}, {"DenseGeneral_0/kernel/value"}),
     ],
-    ids=lambda given: type(given).__name__ if isinstance(given, nn.Module) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
 def test_biases_and_scales_of_flax_do_not_decay_whatever_their_shape(module, x, saved, decayed):
     inputs = x if isinstance(x, tuple) else (x,)

@@ -1,4 +1,4 @@
-"""Compiled programs on disk: loaded by the next process, off on request."""
+"""Compiled programs are stored on disk and loaded by the next process, unless switched off."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A bounded number of compilations: one for each rung of the ladder, none after the first epoch."""
+"""Compilations are bounded: one for each rung of the ladder, none after the first epoch."""
 
 from tiny import config, sentences, tagger
 

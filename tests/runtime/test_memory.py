@@ -43,7 +43,7 @@ def test_the_step_reuses_the_buffers_of_the_state(accumulation, options):
     batch = on_device(component, POINTS[:1])
     memory = step.lower(state, with_update_due(batch, True)).compile().memory_analysis()
     size = sum(map(nbytes, jax.tree.leaves(state)))
-    # A rate that is always replaced may not even be read.
+    # A rate that is always replaced must not even be read.
     assert size - memory.alias_size_in_bytes <= state.learning_rate.nbytes
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1000
     assert memory.temp_size_in_bytes < size

@@ -1,4 +1,4 @@
-"""What functions read from outside: different after a change, equal without one."""
+"""Fingerprints of what functions read from outside: equal until something changes."""
 
 import argparse
 import collections
@@ -136,4 +136,4 @@ def test_objects_beyond_the_limit_are_compared_by_identity():
     before = reads(forward)
     assert reads(forward) == before
     many.append([1])
-    assert reads(forward) != before  # the list itself stands before the limit
+    assert reads(forward) != before  # the list itself comes before the limit

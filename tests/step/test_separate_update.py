@@ -1,4 +1,4 @@
-"""The update as a program of its own: the same training, fewer and shorter compilations."""
+"""The update as a separate program: the same training, fewer and shorter compilations."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from medjax.step import training, with_update_due
 
 def both_ways(component, options, accumulation, inputs):
     """Return state and stats after training in one program and in two, and the two steps."""
-    found = []
+    results = []
     for separate in (False, True):
         state = start_state(component, options=options, accumulation=accumulation)
         step = make_train_step(
@@ -29,8 +29,8 @@ def both_ways(component, options, accumulation, inputs):
         )
         for number, batch in enumerate(inputs):
             state, stats = step(state, with_update_due(batch, number + 1 == len(inputs)))
-        found.append((state, stats, step))
-    return found
+        results.append((state, stats, step))
+    return results
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])

@@ -124,11 +124,11 @@ def test_the_rate_is_that_of_the_update_and_of_the_host():
     component = mlp()
     decay = optax.linear_schedule(1.0, 0.0, 4)
     state, step = state_and_step(component, schedule=by_step(decay), accumulation=2)
-    found = []
+    rates = []
     for batch in batches(component, 4):
         state, stats = step(state, with_update_due(batch, False))
-        found.append(float(stats.learning_rate))
-    assert found == pytest.approx([1.0, 1.0, 0.75, 0.75, 0.5, 0.5])
+        rates.append(float(stats.learning_rate))
+    assert rates == pytest.approx([1.0, 1.0, 0.75, 0.75, 0.5, 0.5])
 
 
 def test_another_learning_rate_compiles_nothing_and_is_used():

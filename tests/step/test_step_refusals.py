@@ -1,4 +1,4 @@
-"""Batches that train nothing: without weight, or with a loss or gradient that is not finite."""
+"""Batches that train nothing: without weight, or with a non-finite loss or gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -109,11 +109,11 @@ def test_skip_stops_after_too_many_in_a_row():
     component = mlp()
     options = Options(on_non_finite="skip", max_skipped=2)
     state, step = state_and_step(component, options=options)
-    found = []
+    stops = []
     for batch in with_broken(component, {0, 1, 3, 4, 5}):
         state, stats = step(state, batch)
-        found.append(int(stats.stopped_at))
-    assert found == [-1, -1, -1, -1, -1, 5]
+        stops.append(int(stats.stopped_at))
+    assert stops == [-1, -1, -1, -1, -1, 5]
     assert int(state.step) == 1
     frozen = params(state)
     state, stats = step(state, batches(component, 4)[0])

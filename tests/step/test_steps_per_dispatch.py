@@ -55,15 +55,15 @@ def test_the_training_is_that_of_single_steps(tmp_path, monkeypatch, accumulatio
     more = {"batch_size": 4, "gradient_accumulation_steps": accumulation}
     expected = trained(tmp_path / "single", **more)
     calls = calls_of(monkeypatch)
-    found = trained(tmp_path / "many", options={"steps_per_dispatch": 4}, **more)
+    result = trained(tmp_path / "many", options={"steps_per_dispatch": 4}, **more)
     assert calls == [4, 4, 4, 2] * 2  # 14 batches
-    assert int(found.state.step) == int(expected.state.step)
+    assert int(result.state.step) == int(expected.state.step)
     jax.tree.map(
         lambda ours, single: np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-7),
-        found.state.params,
+        result.state.params,
         expected.state.params,
     )
-    for ours, single in zip(found.history, expected.history, strict=True):
+    for ours, single in zip(result.history, expected.history, strict=True):
         assert ours["train"]["loss"] == pytest.approx(single["train"]["loss"], rel=1e-5)
         assert ours["eval"]["loss"] == pytest.approx(single["eval"]["loss"], rel=1e-5)
 
@@ -76,14 +76,14 @@ def test_several_steps_are_a_function_of_their_own(accumulation):
     several = make_train_steps(state, mesh=one_device(), **settings)
     batches = [on_device(component, points(24)[n : n + 4]) for n in range(0, 20, 4)]
     marked = [with_update_due(batch, n == 4) for n, batch in enumerate(batches)]
-    found, stats = several(jax.tree.map(jnp.copy, state), stack(marked))
+    stacked, stats = several(jax.tree.map(jnp.copy, state), stack(marked))
     expected, last = run_steps(state, step, batches)
-    assert int(found.step) == int(expected.step) == -(-5 // accumulation)
-    assert int(found.pending) == 0
+    assert int(stacked.step) == int(expected.step) == -(-5 // accumulation)
+    assert int(stacked.pending) == 0
     assert stats.outputs is None
     jax.tree.map(
         lambda ours, single: np.testing.assert_allclose(ours, single, rtol=1e-5, atol=1e-7),
-        (found.params, stats.losses),
+        (stacked.params, stats.losses),
         (expected.params, last.losses),
     )
     assert several.nb_compilations == 1
@@ -97,10 +97,10 @@ def test_batches_of_several_shapes_go_one_by_one(tmp_path, monkeypatch):
     expected = trained(tmp_path / "single", data=data, component=tagger(), options=options)
     calls = calls_of(monkeypatch)
     options |= {"steps_per_dispatch": 3}
-    found = trained(tmp_path / "many", data=data, component=tagger(), options=options)
-    assert sum(calls) == int(found.state.batch_step) == int(expected.state.batch_step)
+    result = trained(tmp_path / "many", data=data, component=tagger(), options=options)
+    assert sum(calls) == int(result.state.batch_step) == int(expected.state.batch_step)
     assert 1 in calls
-    assert found.history[-1]["train"]["loss"] == pytest.approx(
+    assert result.history[-1]["train"]["loss"] == pytest.approx(
         expected.history[-1]["train"]["loss"], rel=1e-5
     )
 
@@ -134,9 +134,9 @@ def test_a_resumed_run_makes_the_same_dispatches(tmp_path):
     expected = trained(tmp_path / "whole", batch_size=4, options=options)
     with pytest.raises(Interrupted):
         trained(tmp_path / "cut", batch_size=4, options=options, callback=Interrupt())
-    found = trained(tmp_path / "cut", batch_size=4, options=options, resume="auto")
-    jax.tree.map(np.testing.assert_array_equal, found.state.params, expected.state.params)
-    assert found.history == expected.history
+    resumed = trained(tmp_path / "cut", batch_size=4, options=options, resume="auto")
+    jax.tree.map(np.testing.assert_array_equal, resumed.state.params, expected.state.params)
+    assert resumed.history == expected.history
 
 
 def test_saves_come_between_dispatches():

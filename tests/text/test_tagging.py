@@ -111,7 +111,7 @@ def test_other_notations_become_standard_tags(written, standard):
         ("LABEL_0 LABEL_1", "LABEL_0"),
         ("O LABEL_1", "LABEL_1"),
         ("O B-a [PAD]", "[PAD]"),
-        ("NN VB", "NN"),  # a column of something else: a label alone is read only beside an O
+        ("NN VB", "NN"),  # a column of something else: a bare label is only read if there is an O
         ("O 1 2", "1"),
         ("O B-a I_a", "I_a"),
         ("O B-a Drug", "Drug"),

@@ -1,4 +1,4 @@
-"""Words of a text and of its tokens."""
+"""Words of a text, and the words that its tokens belong to."""
 
 import unicodedata
 

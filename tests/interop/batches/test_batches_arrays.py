@@ -1,4 +1,4 @@
-"""Conversion between tensors and arrays: dtypes, and memory that is not shared."""
+"""Conversion between tensors and arrays: dtypes, and no shared memory."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Padding torch batches to few shapes, guesses what may be padded, and counting shapes."""
+"""Padding torch batches to few shapes, guessing what may be padded, and counting shapes."""
 
 import collections
 import warnings

@@ -1,4 +1,4 @@
-"""A component's tensors: finding, naming, swapping, restoring, reading and writing them."""
+"""Finding, naming, swapping, restoring, reading and writing the tensors of a component."""
 
 import copy
 import functools
@@ -139,10 +139,10 @@ def test_two_parameters_with_the_same_memory_are_refused():
         find(Component(print, first=first, second=second))
 
 
-def state_of(found):
+def state_of(inventory):
     return {
         path: list(dict.items(holder)) if isinstance(holder, dict) else copy.copy(holder)
-        for path, holder in found.content.holders
+        for path, holder in inventory.content.holders
         if isinstance(holder, dict | list | set)
     }
 
@@ -205,12 +205,14 @@ def test_swapped_restores_everything(fails):
 
 def test_swapped_reports_python_values_that_changed():
     component = Component(print, model=nn.BatchNorm1d(2), steps=0, losses=[])
-    with swapped(found := find(component), {}) as effects:
+    with swapped(inventory := find(component), {}) as effects:
         component.steps += 1
         component.losses.append(0.5)
         component.model.eval()
         component.model.running_mean = torch.ones(2)
-        assert current(found, "model.running_mean", torch.ones(2)) is component.model.running_mean
+        assert (
+            current(inventory, "model.running_mean", torch.ones(2)) is component.model.running_mean
+        )
     assert [path for path, _, _ in effects] == ["steps", "losses"]
     assert (component.steps, component.losses) == (0, [])
 

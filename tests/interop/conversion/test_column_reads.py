@@ -1,4 +1,4 @@
-"""Columns without tensors: values that forward reads have to agree, others may differ."""
+"""Columns without tensors: values that forward reads have to agree; others may differ."""
 
 import warnings
 from collections import UserDict

@@ -1,4 +1,4 @@
-"""Selections by masks: one graph for all counts, which equals torch for each of them."""
+"""Selections by masks: one graph for all counts, equal to torch for each of them."""
 
 import re
 

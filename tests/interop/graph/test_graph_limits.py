@@ -1,4 +1,4 @@
-"""Values that forward looks at are guarded; what cannot be a graph is refused, with the line."""
+"""Values that forward reads are guarded; what cannot be traced is refused, naming the line."""
 
 import random
 

@@ -14,7 +14,7 @@ from torch_graphs import functional_graph, on_jax
 from medjax_torch.graph import bounds, check_ranges, columns
 
 
-def found_in(forward, batch, train=True, **content):
+def ranges_of(forward, batch, train=True, **content):
     content.setdefault("model", nn.Linear(3, 3))
     return bounds(traced(Component(forward, **content), batch, train, **RULES))
 
@@ -32,15 +32,15 @@ LABELS = torch.tensor([[0, 2], [-7, 1]])
 
 @pytest.mark.parametrize("train", [True, False])
 def test_ids_and_labels(train):
-    found = found_in(tagged, {"ids": IDS, "labels": LABELS}, train, **TAGGED)
-    ids, labels = found.each
+    ranges = ranges_of(tagged, {"ids": IDS, "labels": LABELS}, train, **TAGGED)
+    ids, labels = ranges.each
     assert (ids.columns, ids.low, ids.high, ids.ignored) == (("ids",), 0, 9, None)
     assert (labels.columns, labels.low, labels.high, labels.ignored) == (("labels",), 0, 2, -7)
     # In range where the column is; of the other, forward looks up a part only.
     assert (ids.column, labels.column) == (None, "labels")
     # What forward does not look up may be anything.
-    check_ranges(found, {"ids": IDS, "labels": LABELS})
-    check_ranges(found, {"ids": IDS.numpy(), "labels": LABELS.numpy().astype(np.int32)})
+    check_ranges(ranges, {"ids": IDS, "labels": LABELS})
+    check_ranges(ranges, {"ids": IDS.numpy(), "labels": LABELS.numpy().astype(np.int32)})
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_ids_and_labels(train):
 )
 def test_what_is_out_of_range_is_named(column, value, message):
     batch = {"ids": IDS.clone(), "labels": LABELS.clone()}
-    found = found_in(tagged, batch, **TAGGED)
+    ranges = ranges_of(tagged, batch, **TAGGED)
     batch[column][-1, -1] = value
     with pytest.raises(ValueError, match=message):
-        check_ranges(found, batch)
+        check_ranges(ranges, batch)
 
 
 def test_a_column_in_range_is_not_computed_with():
-    found = found_in(tagged, {"ids": IDS, "labels": LABELS}, **TAGGED)
-    alone = dataclasses.replace(found, each=found.each[1:], module=None)
+    ranges = ranges_of(tagged, {"ids": IDS, "labels": LABELS}, **TAGGED)
+    alone = dataclasses.replace(ranges, each=ranges.each[1:], module=None)
     check_ranges(alone, {"ids": IDS, "labels": LABELS.clamp(min=0)})
     with pytest.raises(TypeError):  # the ignored label is not in range by itself
         check_ranges(alone, {"ids": IDS, "labels": LABELS})
@@ -72,11 +72,11 @@ def test_the_narrower_of_two_ranges_counts_and_a_column_that_both_have():
     def forward(component, batch):
         return {}, (component.model.weight[batch["i"]] + component.wide[batch["i"]]).sum()
 
-    found = found_in(forward, {"i": torch.tensor([0, 1])}, wide=nn.Parameter(torch.ones(5, 3)))
-    (bound,) = found.each
+    ranges = ranges_of(forward, {"i": torch.tensor([0, 1])}, wide=nn.Parameter(torch.ones(5, 3)))
+    (bound,) = ranges.each
     assert (bound.low, bound.high, bound.column) == (-3, 2, "i")
     with pytest.raises(ValueError, match=r"'i' holds 3 at \[1\]; expected -3 to 2"):
-        check_ranges(found, {"i": torch.tensor([0, 3])})
+        check_ranges(ranges, {"i": torch.tensor([0, 3])})
 
 
 def looked_up(lookup):
@@ -107,7 +107,7 @@ NOT_ALONE = {"shifted", "counted", "bag", "indices", "one_hot"}
 def test_every_lookup(name):
     lookup, low, high = LOOKUPS[name]
     batch = {"i": torch.tensor([0, 1])}
-    (bound,) = found_in(looked_up(lookup), batch).each
+    (bound,) = ranges_of(looked_up(lookup), batch).each
     assert (bound.columns, bound.low, bound.high) == (("i",), low, high)
     assert f"{__file__}:" in bound.line
 
@@ -128,10 +128,10 @@ def test_an_index_of_several_columns_is_named_by_them():
         return {}, component.model(batch["x"] + batch["y"]).sum()
 
     batch = {"x": torch.tensor([1, 2]), "y": torch.tensor([0, 1])}
-    found = found_in(forward, batch, model=nn.Embedding(4, 2))
-    check_ranges(found, columns(batch))
+    ranges = ranges_of(forward, batch, model=nn.Embedding(4, 2))
+    check_ranges(ranges, columns(batch))
     with pytest.raises(ValueError, match="computed from 'x' and 'y' is 5; expected 0 to 3"):
-        check_ranges(found, {**batch, "y": torch.tensor([0, 3])})
+        check_ranges(ranges, {**batch, "y": torch.tensor([0, 3])})
 
 
 def test_indices_that_are_not_the_batches_alone_are_left_to_the_graph():
@@ -141,15 +141,15 @@ def test_indices_that_are_not_the_batches_alone_are_left_to_the_graph():
         return {}, component.model.weight[best].sum() + component.model.weight[shifted].sum()
 
     batch = {"x": torch.randn(2, 3), "i": torch.tensor([0, 1])}
-    found = found_in(forward, batch, offset=torch.tensor(1))
-    assert found.each == ()
-    check_ranges(found, columns(batch))
+    ranges = ranges_of(forward, batch, offset=torch.tensor(1))
+    assert ranges.each == ()
+    check_ranges(ranges, columns(batch))
 
 
 def test_an_empty_column_is_in_range():
     batch = {"i": torch.tensor([], dtype=torch.int64)}
-    found = found_in(looked_up(LOOKUPS["embedding"][0]), batch)
-    check_ranges(found, batch)
+    ranges = ranges_of(looked_up(LOOKUPS["embedding"][0]), batch)
+    check_ranges(ranges, batch)
 
 
 @pytest.mark.parametrize("name", sorted(LOOKUPS.keys() - NOT_ALONE))
@@ -188,6 +188,6 @@ def test_a_written_integer_becomes_the_least():
     def function(x, i):
         return [x.scatter(0, i, 1)]
 
-    given = [torch.zeros(3, dtype=torch.int64), torch.tensor([1])]
-    graph = functional_graph(function, given)
-    assert on_jax(graph, [given[0], torch.tensor([3])])[0].min() == np.iinfo(np.int32).min
+    inputs = [torch.zeros(3, dtype=torch.int64), torch.tensor([1])]
+    graph = functional_graph(function, inputs)
+    assert on_jax(graph, [inputs[0], torch.tensor([3])])[0].min() == np.iinfo(np.int32).min

@@ -1,4 +1,4 @@
-"""Checkpointed functions are computed again: the same numbers as in torch, in less memory."""
+"""Checkpointed functions are recomputed: the same numbers as in torch, in less memory."""
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def looked_up(self, x):
     return checkpoint(choose, torch.sin(x), use_reentrant=self.reentrant).sum()
 
 
-def whole(self, x):
+def loss_inside(self, x):
     """The loss itself is computed in the function."""
     return checkpoint(lambda value: self.model(value).sum(), x, use_reentrant=self.reentrant)
 
@@ -75,7 +75,7 @@ def whole(self, x):
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize(
     ("function", "count"),
-    [(one, 1), (then_more, 1), (twice, 2), (nested, 1), (looked_up, 1), (whole, 1)],
+    [(one, 1), (then_more, 1), (twice, 2), (nested, 1), (looked_up, 1), (loss_inside, 1)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_the_numbers_are_torchs(function, count, reentrant):

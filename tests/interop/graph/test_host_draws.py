@@ -1,4 +1,4 @@
-"""What forward draws from `random` and `numpy.random` is drawn anew for every step."""
+"""What forward draws from `random` and `numpy.random` is drawn again for every step."""
 
 import random
 

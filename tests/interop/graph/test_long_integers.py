@@ -40,10 +40,10 @@ def agree(component, batch, graph, train=True):
 
     result = verify(call, find(component), batch, graph, constants)
     # The integers are equal, not only near.
-    given = reference(call, find(component), batch, train=train).outputs
-    found = _on_jax(find(component), batch, graph, constants, evaluator(graph)).outputs
-    for name, expected in given.items():
-        np.testing.assert_array_equal(found[name], expected)
+    in_torch = reference(call, find(component), batch, train=train).outputs
+    in_jax = _on_jax(find(component), batch, graph, constants, evaluator(graph)).outputs
+    for name, expected in in_torch.items():
+        np.testing.assert_array_equal(in_jax[name], expected)
     return result
 
 
@@ -119,9 +119,9 @@ def test_an_integer_made_of_a_float_is_handed_on():
     graph = traced(component, batch, **RULES)
     assert len(graph.host_part.names) == 1
     agree(component, batch, graph)
-    given = graph.completed({"x": torch.tensor([0.3, 2e9, 9.69])})
+    completed = graph.completed({"x": torch.tensor([0.3, 2e9, 9.69])})
     with pytest.raises(ValueError, match=r"_to_copy .*holds 20000000000 .*does not fit"):
-        to_arrays({name: given[name] for name in graph.device.columns})
+        to_arrays({name: completed[name] for name in graph.device.columns})
 
 
 def test_what_may_leave_later_has_limits():
@@ -212,8 +212,8 @@ def test_a_training_equals_torch(tmp_path):
         for high in (10, 10, 10, 10, 40, 40)
     ]
     component, expected = Hashing(), Hashing()
-    given = {"train": data, "evaluated": data, "batch_size": 6, "nb_training_epochs": 2}
-    make(tmp_path, component, learning_rate=0.5, **given).train()
+    arguments = {"train": data, "evaluated": data, "batch_size": 6, "nb_training_epochs": 2}
+    make(tmp_path, component, learning_rate=0.5, **arguments).train()
     optimizer = expected.configure_optimizer(0.5)
     for _ in range(2):
         optimizer.zero_grad()
@@ -237,11 +237,11 @@ class Hours(Hashing):
 def test_a_later_batch_beyond_the_limits_gets_its_own_graph(tmp_path):
     data = [{"days": day, "y": day % 3} for day in (3, 4, 9, 12, 20_000, 10**9 + 7)]
     component, expected = Hours(), Hours()
-    given = {"train": data, "evaluated": data, "batch_size": 2, "nb_training_epochs": 1}
+    arguments = {"train": data, "evaluated": data, "batch_size": 2, "nb_training_epochs": 1}
     order = []
     collate = component.collate
     component.collate = lambda examples: order.append(examples) or collate(examples)
-    make(tmp_path, component, learning_rate=0.5, **given).train()
+    make(tmp_path, component, learning_rate=0.5, **arguments).train()
     optimizer = expected.configure_optimizer(0.5)
     for examples in order[-6:-3]:
         optimizer.zero_grad()

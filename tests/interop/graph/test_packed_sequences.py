@@ -1,4 +1,4 @@
-"""Packed sequences with lengths from the batch, against torch."""
+"""Packed sequences with lengths from the batch, compared with torch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Queues of which a buffer says where the next batch goes."""
+"""Queues with a buffer that says where the next batch is written."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ class Contrasted(Classifier):
 
 
 class WithTypes(Contrasted):
-    """`int` as a dtype, as a base of names and in a check, beside the pointer."""
+    """`int` as a dtype, as a base of names and in a check, in addition to the pointer."""
 
     @torch.no_grad()
     def enqueue(self, keys):

@@ -96,9 +96,9 @@ def test_a_layer_that_is_left_out_learns_nothing_and_loses_nothing_to_decay(tmp_
         if done % accumulation == 0 or done == epoch:
             optimizer.step()
             optimizer.zero_grad()
-    found = weights(component)
+    trained_weights = weights(component)
     for name, weight in twin.state_dict().items():
-        assert (found[name] - weight).abs().max() < 2e-5, name
+        assert (trained_weights[name] - weight).abs().max() < 2e-5, name
 
 
 def test_layers_are_left_out_alike_in_runs_of_one_seed(tmp_path):
@@ -139,7 +139,7 @@ def test_without_a_choice_no_layer_is_droppable(tmp_path, layerdrop, nb_changed)
 
 
 class DecidesMore(Layers):
-    """A random number that decides about a factor beside the layer."""
+    """A random number that decides on a factor next to the layer."""
 
     def forward(self, x, drawn=None):
         """Return logits and what was drawn."""

@@ -1,4 +1,4 @@
-"""Forward, backward and state of small torch modules in JAX equal torch's."""
+"""Outputs, gradients and state of small torch modules in JAX equal torch's."""
 
 import idiom_cases  # noqa: F401
 import layer_cases  # noqa: F401

@@ -1,4 +1,4 @@
-"""torch's attention as one operation: which calls are converted, and what cuDNN gets."""
+"""torch's attention as one operation: which calls are converted, and what cuDNN receives."""
 
 import re
 from functools import partial

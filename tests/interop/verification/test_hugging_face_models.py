@@ -1,4 +1,4 @@
-"""Tiny random models of transformers: JAX computes what torch computes, gradients included."""
+"""Tiny random models of transformers: JAX computes what torch computes, including gradients."""
 
 import pytest
 import torch

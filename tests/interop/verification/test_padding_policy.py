@@ -1,7 +1,6 @@
 """What a run pads: numbers equal medkit's, and shapes are few where padding is harmless.
 
-The weights that padding would change are those of the first test cases: it is harmless at the
-initial weights and not later.
+In the first test cases padding is harmless with the initial weights, but not later.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Padding counts as harmless exactly if torch computes the same with it."""
+"""Padding counts as harmless if and only if torch computes the same with it."""
 
 import re
 
@@ -186,7 +186,7 @@ def test_equality_at_the_initial_weights_alone_is_no_proof(name, train):
 
 
 def test_a_maximum_over_many_entries_is_tested_on_few():
-    """One of 64 entries is larger than the padding; a single one may not be."""
+    """One of 64 entries is larger than the padding; not even a single one may be."""
     torch.manual_seed(1)
     ids = torch.randint(1, 8, (4, 64))
     batch = {"ids": ids, "labels": ids % 3, "kind": "words"}

@@ -166,16 +166,16 @@ def test_the_reference_equals_torch(train):
 
 def test_the_reference_changes_nothing():
     component = component_of(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
-    found, batch = find(component), {"x": torch.randn(5, 4)}
-    before = {name: tensor.clone() for name, tensor in found.tensors.items()}
+    inventory, batch = find(component), {"x": torch.randn(5, 4)}
+    before = {name: tensor.clone() for name, tensor in inventory.tensors.items()}
     state = torch.get_rng_state()
     first, second = (
-        reference(forward_of(component), found, batch, train=True).loss for _ in range(2)
+        reference(forward_of(component), inventory, batch, train=True).loss for _ in range(2)
     )
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     for name, tensor in find(component).tensors.items():
-        assert tensor is found.tensors[name]
+        assert tensor is inventory.tensors[name]
         assert torch.equal(tensor, before[name])
         assert tensor.grad is None
 
