@@ -35,7 +35,19 @@ __all__ = [
     "Save",
     "TrainableComponent",
     "Variables",
+    "count_parameters",
 ]
+
+
+def count_parameters(variables: Variables) -> int:
+    """Return the number of parameters among variables, or among their shapes.
+
+    Examples
+    --------
+    >>> count_parameters({"params": {"w": jax.ShapeDtypeStruct((2, 3), "float32")}})
+    6
+    """
+    return sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
 
 
 class Init(Protocol):

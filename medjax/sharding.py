@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medjax.jax_internals import multihost_utils
 from medjax.runtime.allocator import run_in_calling_thread
+from medjax.target import platform_of
 
 __all__ = [
     "bytes_per_device",
@@ -188,7 +189,7 @@ def put_batch(batch: Any, mesh: Mesh) -> Any:
     >>> put_batch({"x": np.zeros((8, 3))}, make_mesh())["x"].shape
     (8, 3)
     """
-    if mesh.size == 1 and mesh.devices.item().platform == "cpu":
+    if mesh.size == 1 and platform_of(mesh) == "cpu":
         return batch
     rows, everywhere = row_sharding(mesh), replicated(mesh)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import itertools
 import logging
-import math
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
-from medjax.component import Collate, TrainableComponent
+from medjax.component import Collate, TrainableComponent, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data.batches import Batch
 from medjax.data.dataset import Dataset, expand, origins_of
@@ -40,6 +39,7 @@ from medjax.data.source import (
     InProcess,
     Workers,
 )
+from medjax.target import platform_of
 
 __all__ = ["DataLoader", "get_dataloader", "ladder_of"]
 
@@ -358,8 +358,7 @@ def _nb_parameters(component: TrainableComponent) -> int:
         variables = jax.eval_shape(component.init, key)
     except jax.errors.JAXTypeError:  # an `init` that reads values
         variables = component.init(key)
-    shapes = variables.get("params", {})
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    return count_parameters(variables)
 
 
 def get_dataloader(
@@ -372,6 +371,7 @@ def get_dataloader(
     options: Options | None = None,
     mesh: Mesh | None = None,
     fitted: Sequence[int] | None = None,
+    nb_parameters: int | None = None,
 ) -> DataLoader:
     """Create the loader that turns a dataset into batches for a component.
 
@@ -394,6 +394,9 @@ def get_dataloader(
     fitted : sequence of int, optional
         The fitted ladder of an earlier loader, its `lengths`, if ``length_ladder="fitted"``. By
         default a ladder is fitted to the lengths of the items, which preprocesses some of them.
+    nb_parameters : int, optional
+        Number of parameters of the model, on which the cost of a shape depends; by default that of
+        ``component.init``.
 
     Raises
     ------
@@ -425,15 +428,17 @@ def get_dataloader(
         source = Workers(examples, config.dataloader_nb_workers, options.worker_timeout)
     if options.cache_preprocessed:
         source = Cache(source, examples)
-    platform = mesh.devices.flat[0].platform
+    platform = platform_of(mesh)
     if options.length_ladder == "fitted" and not fitted:
         lengths = measure(source, ladder_of(options), len(data))
         if lengths:
             passes = Passes(
                 len(data), config.nb_training_epochs, config.batch_size, options.length_window
             )
-            bfloat16, parameters = options.precision == "bfloat16", _nb_parameters(component)
-            cost = ShapeCost.of(platform, parameters, train=shuffle, bfloat16=bfloat16)
+            if nb_parameters is None:
+                nb_parameters = _nb_parameters(component)
+            bfloat16 = options.precision == "bfloat16"
+            cost = ShapeCost.of(platform, nb_parameters, train=shuffle, bfloat16=bfloat16)
             fitted = fit_lengths(lengths, passes, cost, platform)
     return DataLoader(
         data,

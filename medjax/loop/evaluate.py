@@ -7,7 +7,7 @@ import dataclasses
 
 from medjax import distributed, sharding
 from medjax.callbacks import as_callback_list
-from medjax.component import TrainableComponent, Variables
+from medjax.component import TrainableComponent, Variables, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.loop.contract import check_arguments
@@ -72,7 +72,15 @@ def _evaluate(
     component, options, mesh = request.component, request.options, request.mesh
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     once = dataclasses.replace(request.config, nb_training_epochs=1)
-    loader = get_dataloader(data, component, once, shuffle=False, options=options, mesh=mesh)
+    loader = get_dataloader(
+        data,
+        component,
+        once,
+        shuffle=False,
+        options=options,
+        mesh=mesh,
+        nb_parameters=count_parameters(variables),
+    )
     at_end.callback(loader.close)
     scores = None
     if request.metrics_computer is not None:

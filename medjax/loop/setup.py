@@ -14,7 +14,7 @@ from medjax import distributed
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.arrays import check_storable
 from medjax.checkpoint.progress import Progress, check_position, read_progress
-from medjax.component import TrainableComponent
+from medjax.component import TrainableComponent, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
 from medjax.data.loader import ladder_of
@@ -85,10 +85,14 @@ def set_up(
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
     check_component(component, state.variables, train_data, ladder_of(options))
     _check_names(request, wanted, state, eval_data)
-    train_loader = _loader(request, train_data, progress, at_end, plan, train=True)
+    asked = dataclasses.replace(
+        request, config=dataclasses.replace(config, nb_training_epochs=plan.nb_epochs)
+    )
+    loader = functools.partial(_loader, asked, progress, count_parameters(state.variables), at_end)
+    train_loader = loader(train_data, train=True)
     ladders, eval_loader = {"train": list(train_loader.lengths)}, None
     if eval_data is not None:
-        eval_loader = _loader(request, eval_data, progress, at_end, plan, train=False)
+        eval_loader = loader(eval_data, train=False)
         ladders["eval"] = list(eval_loader.lengths)
     if options.length_ladder == "fitted":
         progress = progress._replace(ladders=ladders)
@@ -126,22 +130,23 @@ def _check_names(
 
 def _loader(
     request: RunRequest,
-    data: Dataset,
     progress: Progress,
+    nb_parameters: int,
     at_end: contextlib.ExitStack,
-    plan: Plan,
+    data: Dataset,
     *,
     train: bool,
 ) -> DataLoader:
     loader = get_dataloader(
         data,
         request.component,
-        dataclasses.replace(request.config, nb_training_epochs=plan.nb_epochs),
+        request.config,
         shuffle=train,
         seed=progress.seed,
         options=request.options,
         mesh=request.mesh,
         fitted=progress.ladders.get("train" if train else "eval"),
+        nb_parameters=nb_parameters,
     )
     at_end.callback(loader.close)
     return loader

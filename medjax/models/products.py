@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from medjax.jax_internals import Layout, with_layout_constraint
+from medjax.target import target_platform
 
 __all__ = ["Dense", "matmul", "product"]
 
@@ -128,7 +129,7 @@ def _row_major(x: jax.Array) -> jax.Array:
 
 
 def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
+    return target_platform() == "cpu"
 
 
 class Dense(nn.Module):

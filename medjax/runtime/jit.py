@@ -12,6 +12,8 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 
+from medjax.target import tracing_for
+
 __all__ = ["Compilation", "Compiled", "CompiledStep", "OutOfMemoryError", "explaining_memory"]
 
 logger = logging.getLogger("medjax")
@@ -114,6 +116,8 @@ class CompiledStep(Generic[P, R]):
         Kept alive as long as the step, because its arguments refer to it weakly.
     compilations : list of Compilation, optional
         Where to record compilations, for steps that share one record.
+    platform : str, optional
+        Platform that it runs on; by default that of JAX's backend.
     **jit_options
         Options of `jax.jit`.
 
@@ -140,6 +144,7 @@ class CompiledStep(Generic[P, R]):
         hides: Collection[str] = (),
         keeps: object = None,
         compilations: list[Compilation] | None = None,
+        platform: str | None = None,
         **jit_options: Any,
     ) -> None:
         self.phase = phase
@@ -151,8 +156,10 @@ class CompiledStep(Generic[P, R]):
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             self.compilations.append(Compilation(*self._described(args), seconds=0.0))
-            return function(*args, **kwargs)
+            with tracing_for(platform):
+                return function(*args, **kwargs)
 
+        self._function, self._jit_options = function, jit_options
         self._jitted = jax.jit(counted, **jit_options)
 
     @property
@@ -189,6 +196,31 @@ class CompiledStep(Generic[P, R]):
         ``lower(...).compile().memory_analysis()`` tells how much memory the step needs.
         """
         return self._jitted.lower(*args, **kwargs)
+
+    def export(self, platform: str, *args: P.args, **kwargs: P.kwargs) -> jax.export.Exported:
+        """Lower the step for a platform that this machine need not have.
+
+        Parameters
+        ----------
+        platform : {"cpu", "gpu", "tpu"}
+            The platform; "gpu" means CUDA.
+        *args, **kwargs
+            Arguments of the step, or their abstract values.
+
+        Examples
+        --------
+        >>> step = CompiledStep(lambda state, batch: state + batch["x"].sum(), "training")
+        >>> step.export("tpu", 1.0, {"x": jax.numpy.ones((2, 3))}).platforms
+        ('tpu',)
+        """
+        options = {n: v for n, v in self._jit_options.items() if n != "compiler_options"}
+
+        def traced(*args: P.args, **kwargs: P.kwargs) -> R:
+            with tracing_for(platform):
+                return self._function(*args, **kwargs)
+
+        name = "cuda" if platform == "gpu" else platform
+        return jax.export.export(jax.jit(traced, **options), platforms=(name,))(*args, **kwargs)
 
     def _described(self, args: Sequence[Any]) -> tuple[str, int]:
         return _described(args[1], self._hides) if self._subject is None else (self._subject, 0)

@@ -12,6 +12,7 @@ from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.runtime import CompiledStep
 from medjax.step.forward import make_forward_pass
+from medjax.target import platform_of
 
 
 def make_eval_step(
@@ -47,7 +48,9 @@ def make_eval_step(
         outputs, loss, _ = forward_pass(variables, batch, jax.random.key(0), True)
         return loss, outputs if with_outputs else None
 
-    return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
+    return CompiledStep(
+        eval_step, "evaluation", platform=platform_of(mesh), out_shardings=sharding.replicated(mesh)
+    )
 
 
 def make_collecting_eval_step(
@@ -65,7 +68,9 @@ def make_collecting_eval_step(
         outputs, loss, collections = forward_pass(variables, batch, jax.random.key(0), True)
         return loss, outputs if with_outputs else None, collections
 
-    return CompiledStep(eval_step, "evaluation", out_shardings=sharding.replicated(mesh))
+    return CompiledStep(
+        eval_step, "evaluation", platform=platform_of(mesh), out_shardings=sharding.replicated(mesh)
+    )
 
 
 def make_predict_step(

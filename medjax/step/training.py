@@ -23,6 +23,7 @@ from medjax.step.due import UPDATE_DUE, split_update_due
 from medjax.step.forward import make_forward_pass
 from medjax.step.separate import SeparateUpdate
 from medjax.step.update import BatchGradients, StepStats, Update, make_update
+from medjax.target import platform_of
 
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
@@ -114,6 +115,7 @@ def make_train_step(
             compilations=compilations,
             out_shardings=(gradients_layout, everywhere),
             compiler_options=one_program["compiler_options"],
+            platform=one_program["platform"],
         ),
         CompiledStep(
             traced.update,
@@ -246,6 +248,7 @@ def _one_program_options(state: TrainState, mesh: Mesh) -> dict[str, Any]:
         "donate_argnums": 0,
         "out_shardings": (sharding.state_shardings(state, mesh), sharding.replicated(mesh)),
         "compiler_options": _compiler_options(mesh),
+        "platform": platform_of(mesh),
     }
 
 
@@ -255,5 +258,5 @@ def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
     On the CPU it removes the barriers between what is computed first and what is computed again,
     then merges both: the time would be spent and nothing saved.
     """
-    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    on_cpu = platform_of(mesh) == "cpu"
     return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None

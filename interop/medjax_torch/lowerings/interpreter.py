@@ -15,6 +15,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from medjax.target import target_platform
 from medjax_torch.lowerings import counted
 from medjax_torch.lowerings.callback import call_on_host
 from medjax_torch.lowerings.dtypes import jax_dtype
@@ -222,7 +223,7 @@ def run(
     constants : mapping of str to jax.Array
         The value of each tensor stored in the graph, by attribute name.
     platform : {'cpu', 'gpu', 'tpu'}, optional
-        Platform to compile for; by default, JAX's default backend.
+        Platform to compile for; by default, that of `medjax.target`.
 
     Returns
     -------
@@ -235,7 +236,7 @@ def run(
         If the graph cannot be evaluated in JAX, or the number of arguments does not match the
         number of its inputs.
     """
-    _check_missing(graph_module, platform or jax.default_backend())
+    _check_missing(graph_module, platform or target_platform())
     inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     if len(arguments) != len(inputs):
         raise LoweringError(

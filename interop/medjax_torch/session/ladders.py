@@ -8,6 +8,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from medjax.data.fitting import Passes, ShapeCost, fit_lengths
+from medjax.target import platform_of
 from medjax_torch.batches import Fit, ladder_of_loader, lengths_of_loader
 from medjax_torch.component_state import find
 from medjax_torch.options import Options
@@ -56,12 +57,6 @@ def length_ladder(
         return fit_lengths(lengths, passes, cost, platform)
 
     return fit
-
-
-def platform_of(mesh: Mesh) -> str:
-    """Return the name of the platform of a mesh's devices."""
-    platform: str = mesh.devices.flat[0].platform
-    return platform
 
 
 def lengths_of(trainer: TrainerProtocol) -> dict[bool, tuple[int, ...]]:
