@@ -2,7 +2,8 @@
 
 from medjax.data.batches import Batch, Batches
 from medjax.data.dataset import Dataset, expand, length_of
-from medjax.data.loader import DataLoader, get_dataloader
+from medjax.data.loader import DataLoader
+from medjax.data.make import get_dataloader
 from medjax.data.order import epoch_order, item_rng
 from medjax.data.source import ItemError, WorkerError
 

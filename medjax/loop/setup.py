@@ -17,7 +17,7 @@ from medjax.checkpoint.progress import Progress, check_position, read_progress
 from medjax.component import TrainableComponent, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
-from medjax.data.loader import ladder_of
+from medjax.data.make import ladder_of
 from medjax.loop.contract import (
     check_component,
     check_metric_names,
