@@ -1,47 +1,11 @@
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
-import jax
 import job
 import pytest
 from breaking import At, DiedError, die
-from jax.experimental.compilation_cache import compilation_cache as jax_cache
-
-
-@pytest.fixture(scope="session")
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder for compiled programs that all modules share."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compilation_cache(cache_folder: Path):
-    """Read the equal steps that each `train` compiles from a cache, for the tests of this folder.
-
-    Processes that the tests start inherit it; tests of other folders do not.
-    """
-    names = {
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(cache_folder),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in names}
-    in_environment = {name: os.environ.get(name.upper()) for name in names}
-    for name, value in names.items():
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
-    jax_cache.reset_cache()  # JAX looks at these settings once only
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-        os.environ.pop(name.upper())
-        if in_environment[name] is not None:
-            os.environ[name.upper()] = in_environment[name]
-    jax_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

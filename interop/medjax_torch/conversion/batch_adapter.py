@@ -31,7 +31,6 @@ from medjax_torch.conversion.component import (
     WEIGHT,
     ConvertedComponent,
     GraphKey,
-    dtypes_of,
 )
 from medjax_torch.conversion.cost import ConversionCost
 from medjax_torch.conversion.graph_cache import Check
@@ -249,7 +248,7 @@ class BatchAdapter:
             check_outputs(graph)
         arrays = jax.device_get(dict(outputs))
         arrays = graph.cut(arrays, arrays.pop(SIZES, ()))
-        tensors = to_tensors(arrays, dtypes_of(graph))
+        tensors = to_tensors(arrays, graph.output_dtypes())
         torch_outputs = graph.outputs.rebuild([tensors[name] for name in graph.outputs.names])
         if self._is_exact(graph.train):
             return rebuilt(batch.host, torch_outputs)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import torch
 
 import medjax
 from medjax.batch import BatchData
@@ -391,12 +390,3 @@ def _narrowed(name: str, array: np.ndarray) -> np.ndarray:
             "device's integers have 32 bits. Keep it as a Python number, which becomes a constant "
             "of the graph, or use smaller values."
         ) from error
-
-
-def dtypes_of(graph: Graph) -> dict[str, torch.dtype]:
-    """Return torch's dtype of each output of a graph by name."""
-    results: Any = graph.module.graph.output_node().args[0]
-    nodes = graph.results(results).outputs
-    return {
-        name: node.meta["val"].dtype for name, node in zip(graph.outputs.names, nodes, strict=True)
-    }

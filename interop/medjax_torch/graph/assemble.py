@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx
@@ -28,52 +29,34 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
     seconds : float
         How long the recording took.
     """
-    recorded, sources = recording.module, recording.sources
-    results: list[fx.Node] = list(recorded.graph.output_node().args[0])  # type: ignore
-    inputs = dict(zip(recorded.graph.find_nodes(op="placeholder"), joint.arguments(), strict=True))
-    state = dict(zip(joint.state, inputs, strict=False))
-    fixed = 1 + len(joint.gradients) + len(joint.outputs.names)
-    after = dict(zip(joint.state, results[fixed:], strict=False))
-    # A tensor that forward did not change is returned as the input node itself.
-    changed = {name: node for name, node in after.items() if node is not state[name]}
-    looked = results[fixed + len(after) :]
-    watched, checked = looked[: len(sources)], looked[len(sources) :]
-
-    first = 1 + len(joint.gradients)
-    varying = _varying(dict(zip(joint.outputs.names, results[first:fixed], strict=True)))
-    lengths = _lengths(recorded.graph, varying)
-    returned = [*results[:fixed], *changed.values(), *checked, *lengths]
-    used = ancestry(*returned, *watched) & inputs.keys()
-    _check_reshaped(joint, [name for name, node in state.items() if node in used])
-    guard_module = (
-        fx.GraphModule(recorded, _part(recorded.graph, watched, used)) if watched else None
-    )
-    with torch.no_grad():
-        values = (
-            guard_module(*(inputs[node] for node in inputs if node in used)) if guard_module else []
-        )
-
-    present = {name for name, node in state.items() if node in used}
-    columns = list(inputs)[len(state) :]
-    part = _part(recorded.graph, returned, used)
+    parts = _Parts.of(joint, recording)
+    varying = _varying(parts.outputs)
+    lengths = _lengths(recording.module.graph, varying)
+    returned = [*parts.results, *parts.changed.values(), *parts.checked, *lengths]
+    used = ancestry(*returned, *parts.watched) & parts.inputs.keys()
+    present = {name for name, node in parts.state.items() if node in used}
+    _check_reshaped(joint, present)
+    guard_module = None
+    if parts.watched:
+        part = _part(recording.module.graph, parts.watched, used)
+        guard_module = fx.GraphModule(recording.module, part)
+    part = _part(recording.module.graph, returned, used)
     recompute(part)
-    module = fx.GraphModule(recorded, part)
-    used_columns = tuple(n for n, node in zip(joint.columns, columns, strict=True) if node in used)
+    module = fx.GraphModule(recording.module, part)
+    used_inputs = [value for node, value in parts.inputs.items() if node in used]
+    columns = tuple(name for name, node in parts.columns.items() if node in used)
     return Graph(
         module=module,
         trained=tuple(name for name in joint.trained if name in present),
         frozen=tuple(name for name in joint.frozen if name in present),
         buffers=tuple(name for name in joint.buffers if name in present),
-        columns=used_columns,
+        columns=columns,
         gradients=joint.gradients,
         droppable=joint.droppable,
         outputs=joint.outputs,
-        updated=tuple(changed),
+        updated=tuple(parts.changed),
         constants=_constants(module, guard_module),
-        guards=tuple(
-            Guard(value.item(), source.line, source.what)
-            for source, value in zip(sources, values, strict=True)
-        ),
+        guards=_guards(recording, guard_module, used_inputs),
         guard_module=guard_module,
         conditions=tuple(recording.conditions),
         left_out=recording.left_out,
@@ -81,10 +64,77 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
         effects=joint.effects,
         train=joint.train,
         seconds=seconds,
-        numbers=tuple(number for number in joint.numbers if number.name in used_columns),
+        numbers=tuple(number for number in joint.numbers if number.name in columns),
         places=tuple(joint.attributes.places),
         counters=joint.counters,
         varying=tuple((name, dim) for name, dim, _ in varying),
+    )
+
+
+class _Parts(NamedTuple):
+    """The inputs and results of a recording, by what they are.
+
+    Attributes
+    ----------
+    inputs : dict of node to Tensor
+        The inputs, with their values.
+    state, columns : dict of str to node
+        The inputs by name.
+    results : list of node
+        The loss, the gradients and the outputs.
+    outputs : dict of str to node
+        The outputs among them.
+    changed : dict of str to node
+        The state that forward changed.
+    watched, checked : list of node
+        What guards and conditions compare.
+    """
+
+    inputs: dict[fx.Node, Tensor]
+    state: dict[str, fx.Node]
+    columns: dict[str, fx.Node]
+    results: list[fx.Node]
+    outputs: dict[str, fx.Node]
+    changed: dict[str, fx.Node]
+    watched: list[fx.Node]
+    checked: list[fx.Node]
+
+    @classmethod
+    def of(cls, joint: Joint, recording: Recording) -> _Parts:
+        graph = recording.module.graph
+        returned: list[fx.Node] = list(graph.output_node().args[0])  # type: ignore
+        inputs = dict(zip(graph.find_nodes(op="placeholder"), joint.arguments(), strict=True))
+        nodes = list(inputs)
+        state = dict(zip(joint.state, nodes, strict=False))
+        first = 1 + len(joint.gradients)
+        fixed = first + len(joint.outputs.names)
+        after = dict(zip(joint.state, returned[fixed:], strict=False))
+        compared = returned[fixed + len(after) :]
+        nb_watched = len(recording.sources)
+        return cls(
+            inputs=inputs,
+            state=state,
+            columns=dict(zip(joint.columns, nodes[len(state) :], strict=True)),
+            results=returned[:fixed],
+            outputs=dict(zip(joint.outputs.names, returned[first:fixed], strict=True)),
+            # A tensor that forward did not change is returned as the input node itself.
+            changed={name: node for name, node in after.items() if node is not state[name]},
+            watched=compared[:nb_watched],
+            checked=compared[nb_watched:],
+        )
+
+
+def _guards(
+    recording: Recording, guard_module: fx.GraphModule | None, inputs: Sequence[Tensor]
+) -> tuple[Guard, ...]:
+    """Return the values that were compared while recording, which the graph expects."""
+    if guard_module is None:
+        return ()
+    with torch.no_grad():
+        values = guard_module(*inputs)
+    return tuple(
+        Guard(value.item(), source.line, source.what)
+        for source, value in zip(recording.sources, values, strict=True)
     )
 
 

@@ -230,6 +230,15 @@ class Graph:
             sizes=values[checked:],
         )
 
+    def output_dtypes(self) -> dict[str, torch.dtype]:
+        """Return torch's dtype of each output by name."""
+        values: Any = self.module.graph.output_node().args[0]
+        nodes = self.results(values).outputs
+        return {
+            name: node.meta["val"].dtype
+            for name, node in zip(self.outputs.names, nodes, strict=True)
+        }
+
     def cut(self, outputs: Mapping[str, Any], sizes: Sequence[Any]) -> dict[str, Any]:
         """Return outputs (arrays or tensors by name), cut to their sizes."""
         cut = dict(outputs)
