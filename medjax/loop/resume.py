@@ -34,7 +34,8 @@ WITHIN_EPOCH = (
     "batch_size",
     "gradient_accumulation_steps",
     "length_window",
-    "grouping by length",
+    "grouping",
+    "length_ladder",
     "padding",
     "order",
     "loss_arithmetic",
@@ -123,6 +124,8 @@ def _check_position(saved: Progress, before: Settings, after: Settings, data: Se
             continue
         if name == "do_metrics_in_training" and not after[name]:
             continue  # they are dropped
+        if name == "length_ladder" and not after["length_window"]:
+            continue  # without grouping, no batch depends on it
         if name == "metrics computer" and not (
             before.get("do_metrics_in_training") and after.get("do_metrics_in_training")
         ):

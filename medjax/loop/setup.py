@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import secrets
-from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
@@ -191,13 +190,9 @@ def data_record(nb_items: int, config: TrainerConfig, options: Options) -> Recor
         "batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "length_window": options.length_window,
-        # Without grouping, lengths have no influence on which items a batch has.
-        "grouping by length": _as_json(options.length_ladder) if options.length_window else None,
+        # Earlier versions sorted by length, so their batches were others.
+        "grouping": "by padded length" if options.length_window else None,
     }
-
-
-def _as_json(ladder: Sequence[int] | str) -> list[int] | str:
-    return ladder if isinstance(ladder, str) else list(ladder)
 
 
 def initial_state(

@@ -249,7 +249,9 @@ def resumed(folder, component, callbacks, **fields):
     return train(medjax_torch, folder, component, callbacks, resume="auto", **fields)[0]
 
 
-@pytest.mark.parametrize("callbacks", [shrink_each_epoch, halve_at_the_beginning])
+@pytest.mark.parametrize(
+    "callbacks", [pytest.param(shrink_each_epoch, marks=pytest.mark.slow), halve_at_the_beginning]
+)
 def test_a_resumed_run_goes_on_with_the_values_that_callbacks_set(tmp_path, callbacks):
     uninterrupted, _ = train(
         medjax_torch, tmp_path / "whole", Annealed(), callbacks, nb_training_epochs=4

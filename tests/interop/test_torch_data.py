@@ -29,7 +29,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(tmp_path):
 
 def test_batches_of_similar_length_are_a_function_of_seed_and_epoch(tmp_path):
     data = sentences(40)
-    options = Options(length_window=3)
+    options = Options(length_window=3, length_ladder=range(1, 41))
     first, second = (
         make(tmp_path, Tagger(), train=data, evaluated=data, batch_size=4, options=options)
         for _ in range(2)

@@ -8,6 +8,7 @@ import torch
 from trained import Accuracy, Classifier, make
 
 
+@pytest.mark.slow
 def test_a_component_is_freed_with_its_trainer(tmp_path):
     components = []
     for number in range(10):

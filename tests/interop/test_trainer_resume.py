@@ -49,7 +49,10 @@ def finish(folder, scheduler, options, **settings):
 @pytest.mark.parametrize(
     ("scheduler", "interval"), [(falling, "epoch"), (one_cycle, "step")], ids=["epoch", "step"]
 )
-@pytest.mark.parametrize("batches", [8, 15], ids=["first epochs", "within the third"])
+@pytest.mark.parametrize(
+    "batches",
+    [pytest.param(8, marks=pytest.mark.slow, id="first epochs"), pytest.param(15, id="within")],
+)
 def test_a_resumed_run_ends_as_if_uninterrupted(tmp_path, scheduler, interval, batches):
     options = Options(lr_scheduler_interval=interval, save_interval_steps=2)
     expected, uninterrupted = finish(tmp_path / "whole", scheduler, options)
@@ -127,8 +130,8 @@ def test_optax_schedules_and_optimizers(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        Options(max_grad_norm=0.1),
-        Options(warmup_steps=4),
+        pytest.param(Options(max_grad_norm=0.1), marks=pytest.mark.slow),
+        pytest.param(Options(warmup_steps=4), marks=pytest.mark.slow),
         Options(precision="bfloat16"),
         Options(loss_arithmetic="exact"),
         Options(length_window=2),

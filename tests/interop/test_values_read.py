@@ -91,7 +91,9 @@ def scaled(self, batch, logits, loss):
     return loss * 2 / loss.item() + loss * round(loss.item(), 1)
 
 
-@pytest.mark.parametrize("function", [checked, logged, scaled])
+@pytest.mark.parametrize(
+    "function", [checked, pytest.param(logged, marks=pytest.mark.slow), scaled]
+)
 def test_what_is_checked_and_logged_changes_no_number(tmp_path, function, capsys):
     ours, theirs = reading(function), reading(function)
     expected = by_torch(theirs)
@@ -129,7 +131,7 @@ def without_check(self, batch, logits, loss):
     return {"rounded": round(loss.item(), 3), "twice": 2 * loss.item()}, loss
 
 
-@pytest.mark.parametrize("function", [outputs, without_check])
+@pytest.mark.parametrize("function", [pytest.param(outputs, marks=pytest.mark.slow), without_check])
 def test_numbers_among_the_outputs_are_those_of_each_batch(tmp_path, function):
     computer = Accuracy()
     component = reading(function)

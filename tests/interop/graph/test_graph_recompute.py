@@ -163,7 +163,8 @@ def step_of(model):
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable. is deprecated:FutureWarning")
-@pytest.mark.parametrize("reentrant", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("reentrant", [False, True])
 def test_a_checkpointed_model_trains_alike_in_less_memory(reentrant):
     kept, size = step_of(hugging_face())
     again, smaller = step_of(hugging_face(use_reentrant=reentrant))  # with dropout

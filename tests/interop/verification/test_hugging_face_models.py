@@ -165,7 +165,7 @@ class Component:
         return {"logits": output.logits}, output.loss
 
 
-SLOW = ("Whisper",)  # a minute
+SLOW = ("Whisper", "Longformer", "BART")  # 10 s to a minute each
 
 
 @pytest.mark.parametrize(

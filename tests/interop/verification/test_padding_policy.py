@@ -203,6 +203,7 @@ def test_rows_of_varying_number_are_padded_where_the_loss_ignores_them(tmp_path)
     assert len(shapes_of(trainer, "pairs", train=False)) <= 2
 
 
+@pytest.mark.slow
 def test_a_mean_over_rows_runs_in_exact_shapes_and_warns_of_the_cost(tmp_path):
     data = relations(40)
 
