@@ -54,6 +54,7 @@ from medjax.loop import (
 )
 from medjax.loop.monitor import NonFiniteError
 from medjax.loop.scores import Scores, Unpadder
+from medjax.loop.self_check import SelfCheckError
 from medjax.metrics import Accuracy, Mean, MetricsComputer, SpanMetrics
 from medjax.runtime import Compilation, CompiledStep, OutOfMemoryError, keep_memory
 from medjax.schedules import (
@@ -119,6 +120,7 @@ __all__ = [
     "RunRequest",
     "Schedule",
     "Scores",
+    "SelfCheckError",
     "SeparateUpdate",
     "Span",
     "SpanMetrics",

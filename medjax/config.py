@@ -329,6 +329,9 @@ class Options:
         Whether checkpoints other than the best and the last are kept.
     log_dir : str or Path, optional
         Folder for ``metrics.csv`` and ``metrics.jsonl``.
+    verify : bool, optional
+        Whether loss and outputs of the first batch are compared with the CPU's in float32 before
+        training; by default on accelerators only.
 
     Raises
     ------
@@ -366,6 +369,7 @@ class Options:
     save_interval_steps: int | None = None
     keep_all_checkpoints: bool = False
     log_dir: str | Path | None = None
+    verify: bool | None = None
 
     def __post_init__(self) -> None:
         validate(self, _OPTION_CHECKS)
@@ -401,4 +405,5 @@ _OPTION_CHECKS: dict[str, _Check] = {
     "save_interval_steps": _optional(integer(1)),
     "keep_all_checkpoints": flag,
     "log_dir": _optional(_path),
+    "verify": _optional(flag),
 }

@@ -31,6 +31,7 @@ from medjax.loop.request import RunRequest
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
 from medjax.loop.scores import Unpadder
+from medjax.loop.self_check import self_check
 from medjax.runtime.preemption import Preemption
 from medjax.runtime.reads import reads
 from medjax.schedules import Schedule, with_warmup
@@ -95,6 +96,7 @@ def set_up(
         ladders["eval"] = list(eval_loader.lengths)
     if options.length_ladder == "fitted":
         progress = progress._replace(ladders=ladders)
+    self_check(request, state.variables, train_loader)
     run = Run(
         request=request,
         plan=plan,

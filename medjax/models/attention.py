@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from medjax.target import target_platform
+
 __all__ = [
     "AttentionImplementation",
     "attend_to_first",
@@ -63,7 +65,9 @@ def cudnn_applies(query: jax.Array) -> bool:
 
 
 def has_cudnn_attention() -> bool:
-    """Return whether cuDNN's fused attention can run on the first local device."""
+    """Return whether cuDNN's fused attention can run where a program is traced for."""
+    if target_platform() != "gpu":
+        return False
     try:
         return float(getattr(jax.local_devices()[0], "compute_capability", 0)) >= 8.0
     except ValueError:  # AMD devices have the name of an architecture instead

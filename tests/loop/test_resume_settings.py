@@ -64,6 +64,7 @@ OPTIONS = {
     "length_window": (0, "refused within"),
     "padding": ({"unknown": 0.0}, "refused within"),
     "max_shapes": (9, "holds"),
+    "verify": (True, "holds"),
     "cache_preprocessed": (True, "holds"),
     "prefetch": (1, "holds"),
     "steps_per_dispatch": (2, "holds"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medjax.models import EncoderConfig, TokenClassifier, attention
+from medjax.target import tracing_for
 
 CONFIG = EncoderConfig(
     vocab_size=99,
@@ -119,10 +120,12 @@ def test_xla_is_used_without_a_gpu(make_batch):
 def test_cudnn_applies_to_some_devices_and_head_sizes(monkeypatch, device, applies):
     monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(**device)])
     query = jnp.zeros((1, 2, 1, 8), jnp.bfloat16)
-    assert attention.cudnn_applies(query) == applies
-    for shape in [(1, 2, 1, 136), (1, 2, 1, 4)]:
-        other = jnp.zeros(shape, jnp.bfloat16)
-        assert not attention.cudnn_applies(other)
+    assert not attention.cudnn_applies(query)  # what is traced here runs on a CPU
+    with tracing_for("gpu"):
+        assert attention.cudnn_applies(query) == applies
+        for shape in [(1, 2, 1, 136), (1, 2, 1, 4)]:
+            other = jnp.zeros(shape, jnp.bfloat16)
+            assert not attention.cudnn_applies(other)
 
 
 def test_cudnn_kernels_are_compiled_for_a_gpu(monkeypatch, make_batch):
