@@ -296,7 +296,7 @@ class Options:
         Number of consecutive batches that "skip" may skip before the run stops with an error.
     length_ladder : tuple of int or "fitted"
         Lengths that ragged columns are padded to. "fitted" chooses them from the lengths of the
-        items (of a sample if there are over 2,000) so that compiling and computing take the least
+        items (of a sample of 512 if there are more) so that compiling and computing take the least
         time together, for training and evaluation separately; see `medjax.data.fitting`. They are
         stored in the checkpoints. A longer item then adds a length, and the log says so; with a
         tuple it is an error.

@@ -33,7 +33,7 @@ _TILES = {"cpu": 8, "gpu": 16, "tpu": 16}
 
 _LANES = 128
 _LONGEST = 2**30
-MEASURED = 2_000
+MEASURED = 512
 """Number of items that are measured; more are judged by a sample of this size."""
 
 _CHUNK = 64  # examples that are in memory at a time
