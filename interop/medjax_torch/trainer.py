@@ -32,7 +32,7 @@ from medjax_torch.conversion import BatchAdapter, ConversionCost, ConvertedCompo
 from medjax_torch.optimizers import end_epoch
 from medjax_torch.optimizers.schedule_builder import build_schedule
 from medjax_torch.options import Options
-from medjax_torch.session import TorchRun, evaluate, length_ladder, lengths_of, set_up
+from medjax_torch.session import TorchRun, evaluate, fit_of, lengths_of, set_up
 from medjax_torch.session.contract import (
     check_arguments,
     check_metrics,
@@ -175,14 +175,8 @@ class Trainer:
             nb_workers=self.dataloader_nb_workers,
             drop_last=self.dataloader_drop_last,
             pin_memory=self.dataloader_pin_memory,
-            order=self.options.order,
-            length_window=self.options.length_window,
-            padding=self.options.padding,
-            length_ladder=length_ladder(
-                self.component, self.config, self.options, self.mesh, train=shuffle
-            ),
-            cache_preprocessed=self.options.cache_preprocessed,
-            worker_timeout=self.options.worker_timeout,
+            options=self.options,
+            fit=fit_of(self.component, self.config, self.options, self.mesh, train=shuffle),
         )
 
     def training_epoch(self) -> dict[str, float]:

@@ -7,7 +7,17 @@ import time
 import jax
 import torch
 
+from medjax_torch import Options
+
 SENTENCES = [list(range(1, 2 + 7 * number % 13)) for number in range(23)]
+
+
+def arguments_of(settings):
+    """Return arguments of `make_dataloader`, where options are an object of their own."""
+    own = {"nb_workers", "drop_last", "pin_memory"}
+    options = {name: value for name, value in settings.items() if name not in own}
+    rest = {name: value for name, value in settings.items() if name in own}
+    return {**rest, "options": Options(**options)}
 
 
 class Batch(dict):

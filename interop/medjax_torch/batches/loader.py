@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from medjax_torch.batches.items import (
 )
 from medjax_torch.batches.order import EpochSampler, GroupedSampler, Lengths, Order, medkit_order
 from medjax_torch.batches.padding import padding_rules
+from medjax_torch.options import Options
 
 
 def make_dataloader(
@@ -35,12 +35,8 @@ def make_dataloader(
     nb_workers: int = 0,
     drop_last: bool = False,
     pin_memory: bool = False,
-    order: Literal["uniform", "medkit"] = "uniform",
-    length_window: int = 0,
-    padding: Mapping[str, float | None] | None = None,
-    length_ladder: Sequence[int] | Fit = STANDARD_LENGTHS,
-    cache_preprocessed: bool = False,
-    worker_timeout: float = 300.0,
+    options: Options | None = None,
+    fit: Fit | None = None,
 ) -> DataLoader[Any]:
     """Return a DataLoader that preprocesses items on demand and collates them to batches.
 
@@ -65,27 +61,18 @@ def make_dataloader(
         Whether to drop a last batch with fewer rows.
     pin_memory : bool
         As in torch's DataLoader.
-    order : {"uniform", "medkit"}
-        Whether items are shuffled as in medjax, or as in medkit's trainer (see `medkit_order`).
-    length_window : int
-        Number of batches grouped by length together, 0 for no grouping. Lengths are measured in
-        this process.
-    padding : mapping of str to float or None, optional
-        Ragged columns besides the Hugging Face ones, whose length is measured.
-    length_ladder : sequence of int or callable
-        Lengths that batches are padded to, by which they are grouped, or a function that chooses
-        them: ``length_ladder(lengths, nb_items)``.
-    cache_preprocessed : bool
-        Whether examples are kept in memory; requires ``nb_workers=0``.
-    worker_timeout : float
-        Seconds to wait for a batch from the workers, including their start.
+    options : Options, optional
+        Order, grouping, padding and caching. Caching requires ``nb_workers=0``.
+    fit : callable, optional
+        Chooses the lengths that batches are padded to if ``options.length_ladder`` is "fitted".
 
     Raises
     ------
     ValueError
         If the data has no length or no items, cannot be sent to workers, or options conflict.
     """
-    _check(nb_workers, order, length_window, cache_preprocessed)
+    options = options or Options()
+    _check(nb_workers, options)
     position = Position(seed)
     work = Work(Examples(data, component.preprocess, seed), component.collate)
     common: dict[str, Any] = {
@@ -97,19 +84,27 @@ def make_dataloader(
         "generator": torch.Generator().manual_seed(seed),
     }
     if isinstance(data, IterableDataset):
-        _check_stream(nb_workers, cache_preprocessed)
+        _check_stream(nb_workers, options.cache_preprocessed)
         dataset: ItemDataset | StreamDataset = StreamDataset(work, position)
     else:
-        dataset = ItemDataset(work, position, cache=cache_preprocessed)
-        fills = padding_rules(padding or {})
-        ladder = LoaderLadder(dataset, fills, length_ladder)
-        items = _order(order, len(dataset), shuffle), len(dataset), position, batch_size, ladder
+        dataset = ItemDataset(work, position, cache=options.cache_preprocessed)
+        fills = padding_rules(options.padding)
+        lengths = options.length_ladder
+        fitted = fit or STANDARD_LENGTHS
+        ladder = LoaderLadder(dataset, fills, fitted if lengths == "fitted" else lengths)
+        items = (
+            _order(options.order, len(dataset), shuffle),
+            len(dataset),
+            position,
+            batch_size,
+            ladder,
+        )
         common["sampler"] = EpochSampler(*items)
-        if length_window:
+        if options.length_window:
             common["sampler"] = GroupedSampler(
                 *items,
                 lengths=Lengths(dataset, fills, hand_over=nb_workers == 0),
-                window=length_window,
+                window=options.length_window,
                 shuffle=shuffle,
             )
     if drop_last and len(dataset) < batch_size:
@@ -118,19 +113,18 @@ def make_dataloader(
             f"{msg}, so drop_last=True leaves no batch; reduce batch_size or unset drop_last"
         )
     if nb_workers:
-        common |= _worker_arguments(work, nb_workers, worker_timeout)
+        common |= _worker_arguments(work, nb_workers, options.worker_timeout)
     return DataLoader(dataset, **common)
 
 
-def _check(nb_workers: int, order: str, length_window: int, cache_preprocessed: bool) -> None:
-    if order not in ("uniform", "medkit"):
-        raise ValueError(f"order is {order!r}; expected 'uniform' or 'medkit'")
-    if order == "medkit" and length_window:
+def _check(nb_workers: int, options: Options) -> None:
+    if options.order == "medkit" and options.length_window:
         msg = (
-            f"order='medkit' conflicts with length_window={length_window}, which changes the order"
+            f"order='medkit' conflicts with length_window={options.length_window}, which changes "
+            "the order"
         )
         raise ValueError(f"{msg}; set length_window=0, or order='uniform'")
-    check_worker_caches(caches=cache_preprocessed, nb_workers=nb_workers)
+    check_worker_caches(caches=options.cache_preprocessed, nb_workers=nb_workers)
 
 
 def _check_stream(nb_workers: int, cache_preprocessed: bool) -> None:

@@ -19,15 +19,15 @@ from medjax_torch.trainer_config import TrainerConfig
 _CONVERTING = 2.0  # A shape is traced too, which takes about as long as compiling it.
 
 
-def length_ladder(
+def fit_of(
     component: TrainableComponent,
     config: TrainerConfig,
     options: Options,
     mesh: Mesh,
     *,
     train: bool,
-) -> Sequence[int] | Fit:
-    """Return the lengths to pad to, or a function that fits them to a dataset.
+) -> Fit:
+    """Return a function that fits the lengths to pad to to a dataset.
 
     Parameters
     ----------
@@ -36,14 +36,12 @@ def length_ladder(
     config : TrainerConfig
         For the number of epochs and the rows of a batch.
     options : Options
-        For `length_ladder`, `length_window` and `precision`.
+        For `length_window` and `precision`.
     mesh : jax.sharding.Mesh
         Where the component runs.
     train : bool
         Whether batches are trained on.
     """
-    if options.length_ladder != "fitted":
-        return options.length_ladder
 
     def fit(lengths: Sequence[int], nb_items: int) -> tuple[int, ...]:
         platform = platform_of(mesh)

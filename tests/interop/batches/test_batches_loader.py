@@ -14,6 +14,7 @@ from sentence_data import (
     RandomComponent,
     SentenceComponent,
     TellingComponent,
+    arguments_of,
 )
 from torch.utils.data import (
     ConcatDataset,
@@ -52,7 +53,7 @@ class Unsized(torch.utils.data.Dataset):
 def loader_of(data=SENTENCES, component=None, *, batch_size=4, shuffle=False, **options):
     component = component or SentenceComponent()
     return make_dataloader(
-        data, component, batch_size=batch_size, shuffle=shuffle, seed=3, **options
+        data, component, batch_size=batch_size, shuffle=shuffle, seed=3, **arguments_of(options)
     )
 
 
@@ -165,7 +166,7 @@ def test_data_without_a_length_or_items_is_refused(data, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"order": "random"}, r"order is 'random'; expected 'uniform' or 'medkit'"),
+        ({"order": "random"}, r"Options.order is 'random'; expected one of 'uniform', 'medkit'"),
         ({"order": "medkit", "length_window": 5}, r"with length_window=5, which changes the order"),
         ({"cache_preprocessed": True, "nb_workers": 2}, r"dataloader_nb_workers=2, as each worker"),
         ({"data": Stream([1], 1), "nb_workers": 2}, r"each worker would read all of it"),

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sentence_data import SENTENCES, RandomComponent, SentenceComponent
+from sentence_data import SENTENCES, RandomComponent, SentenceComponent, arguments_of
 from tiny import mlp, one_device
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ from medjax_torch.batches import epoch_batches, make_dataloader, medkit_order
 def loader_of(component=None, data=SENTENCES, *, batch_size=4, shuffle=True, seed=3, **options):
     component = component or SentenceComponent()
     return make_dataloader(
-        data, component, batch_size=batch_size, shuffle=shuffle, seed=seed, **options
+        data, component, batch_size=batch_size, shuffle=shuffle, seed=seed, **arguments_of(options)
     )
 
 
