@@ -78,21 +78,21 @@ class ShapeCost(NamedTuple):
         Examples
         --------
         >>> ShapeCost.of("cpu", 22_700_000, train=True)
-        ShapeCost(compile=3.5, token=0.00036)
+        ShapeCost(compile=4.0, token=0.00043)
         """
         base, slope, token, halved = _COSTS.get(platform, _COSTS["gpu"])
         millions = nb_parameters / 1e6
         compiling = base + slope * math.sqrt(millions)
         per_token = token * millions * (halved if bfloat16 else 1.0)
         if not train:
-            compiling, per_token = compiling / 4, per_token / 3
+            compiling, per_token = compiling / 9, per_token / 3.7
         return cls(float(f"{compiling:.2g}"), float(f"{per_token:.2g}"))
 
 
 # Platform: seconds to compile any training step, and more for the root of a million parameters;
 # seconds per position and million parameters; the part of that with bfloat16.
 _COSTS = {
-    "cpu": (0.9, 0.55, 1.6e-5, 0.6),
+    "cpu": (1.4, 0.55, 1.9e-5, 0.67),
     "gpu": (4.0, 2.0, 6e-8, 0.5),
     "tpu": (3.0, 1.5, 6e-8, 0.7),
 }
