@@ -21,6 +21,7 @@ from medjax.data.batches import Batch
 from medjax.data.dataset import Dataset, origins_of
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.order import batches_by_rung, epoch_order
+from medjax.data.policy import ShapeLimit
 from medjax.data.prefetch import prefetch
 from medjax.data.shares import ShareReader
 from medjax.data.source import (
@@ -93,7 +94,7 @@ class DataLoader:
         self._window = window
         self._mesh = mesh
         self._options = options
-        self._shapes: set[tuple[Any, ...]] = set()
+        self._shapes = ShapeLimit(options.max_shapes)
         self._named: set[str] = set()
         self._nb_rows = sharding.rows_per_batch(batch_size, mesh)
         self._shares: ShareReader | None = None
@@ -269,18 +270,17 @@ class DataLoader:
 
     def _count_shape(self, batch: BatchData) -> None:
         shape = tuple(sorted((name, column.shape) for name, column in batch.items()))
-        if shape in self._shapes:
-            return
-        if len(self._shapes) == self._options.max_shapes:
-            seen = [dict(known) for known in self._shapes]
+
+        def explain() -> tuple[str, str]:
+            seen = [dict(known) for known in self._shapes.seen]
             new = [f"{n!r} {s}" for n, s in shape if all(known.get(n) != s for known in seen)]
-            msg = (
-                f"the batch has a new shape after {len(seen)} others: column {', '.join(new)}. "
+            return f"column {', '.join(new)}", (
                 "Each shape costs a compilation; pad the column to the length ladder with "
-                "Options(padding={column: fill}), pad it in collate, or increase max_shapes"
+                "Options(padding={column: fill}), or pad it in collate"
             )
-            raise ValueError(msg)
-        self._shapes.add(shape)
+
+        if not self._shapes.add(shape, explain):
+            return
         self._warn_of_ragged()
         self._tell_of_longer(batch)
 
@@ -301,7 +301,7 @@ class DataLoader:
     def _warn_of_ragged(self) -> None:
         """Warn once about each column that has many lengths and is not padded to the ladder."""
         lengths = collections.defaultdict(set)
-        for shape in self._shapes:
+        for shape in self._shapes.seen:
             for name, sizes in shape:
                 if len(sizes) > 1 and name not in self._ladder.fills:
                     lengths[name].add(sizes[1])

@@ -4,10 +4,66 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Hashable, Mapping, Sized
 from typing import Any
 
-__all__ = ["check_cache", "check_picklable", "check_worker_caches", "nb_items_of"]
+__all__ = ["ShapeLimit", "check_cache", "check_picklable", "check_worker_caches", "nb_items_of"]
+
+
+class ShapeLimit:
+    """Counts the distinct shapes of batches, and ends a run that has too many.
+
+    Parameters
+    ----------
+    limit : int
+        Maximum number of shapes: `Options.max_shapes`.
+
+    Examples
+    --------
+    >>> shapes = ShapeLimit(1)
+    >>> shapes.add((4, 8), lambda: ("ids (4, 8)", "Pad")), shapes.add((4, 8), lambda: ("", ""))
+    (True, False)
+    >>> shapes.add((4, 9), lambda: ("ids (4, 9)", "Pad it"))
+    Traceback (most recent call last):
+    ValueError: the batch has a new shape after 1 others: ids (4, 9). Pad it, or raise \
+Options(max_shapes=...) above 1
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.seen: set[Any] = set()
+
+    def __len__(self) -> int:
+        """Return the number of distinct shapes so far."""
+        return len(self.seen)
+
+    def add(self, shape: Hashable, explain: Callable[[], tuple[str, str]], cost: str = "") -> bool:
+        """Count a shape and return whether it is new.
+
+        Parameters
+        ----------
+        shape : hashable
+            The shape.
+        explain : callable
+            Returns what varies, and what to do about it.
+        cost : str
+            What the shapes so far have cost.
+
+        Raises
+        ------
+        ValueError
+            If it is new and the limit was already reached.
+        """
+        if shape in self.seen:
+            return False
+        if len(self.seen) == self.limit:
+            varying, remedy = explain()
+            raise ValueError(
+                f"the batch has a new shape after {self.limit} others{cost}: {varying}. {remedy}, "
+                f"or raise Options(max_shapes=...) above {self.limit}"
+            )
+        self.seen.add(shape)
+        return True
 
 
 def check_cache(*, is_random: bool) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
+from medjax.data.policy import ShapeLimit
 from medjax_torch.graph import signature
 
 WARN_AFTER = 8
@@ -38,17 +39,16 @@ class ShapeCount:
         seconds: Callable[[], float] = lambda: 0.0,
         reasons: Callable[[Iterable[str]], Iterable[str]] = lambda columns: (),
     ) -> None:
-        self._limit = limit
+        self._shapes = ShapeLimit(limit)
         self._warn_at = warn_after + 1
         self._seconds = seconds
         self._reasons = reasons
-        self._seen: set[Hashable] = set()
         # A dict, as unlike a set it keeps the order of the batches for the messages.
         self._columns: dict[str, dict[tuple[Any, ...], None]] = collections.defaultdict(dict)
 
     def __len__(self) -> int:
         """Return the number of distinct shapes so far."""
-        return len(self._seen)
+        return len(self._shapes)
 
     def add(self, batch: Mapping[str, Any], shape: Hashable = None) -> bool:
         """Count a batch and return whether its shape is new.
@@ -71,26 +71,19 @@ class ShapeCount:
             At the first shape after `warn_after`, and whenever the number has doubled.
         """
         key: Any = shape or signature(batch)
-        if key in self._seen:
+        if key in self._shapes.seen:
             return False
         for path, *value in key[1]:
             self._columns[path][tuple(value)] = None
-        if len(self._seen) == self._limit:
-            msg = (
-                f"the batch has a new shape after {self._limit} others{self._cost(self._limit)}: "
-                f"{self._varying()}"
-            )
-            raise ValueError(
-                f"{msg}. {self._remedy()}, or raise Options(max_shapes=...) above {self._limit}"
-            )
-        self._seen.add(key)
-        if len(self._seen) == self._warn_at:
-            count = len(self._seen)
+        cost = self._cost(max(1, len(self)))
+        self._shapes.add(key, lambda: (self._varying(), self._remedy()), cost)
+        count = len(self)
+        if count == self._warn_at:
             msg = (
                 f"the batches have had {count} shapes so far{self._cost(count - 1)}: "
                 f"{self._varying()}"
             )
-            allowed = f"The run stops after {self._limit} shapes (Options.max_shapes)"
+            allowed = f"The run stops after {self._shapes.limit} shapes (Options.max_shapes)"
             warnings.warn(f"{msg}. {self._remedy()}. {allowed}", UserWarning, stacklevel=2)
             self._warn_at *= 2
         return True
