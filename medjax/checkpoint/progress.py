@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ __all__ = [
 
 logger = logging.getLogger("medjax")
 
+_LONGEST = 2**31  # positions of a row
 _LARGEST_RATE = float(np.finfo(np.float32).max)
 
 _KINDS: dict[str, Any] = {
@@ -188,6 +190,13 @@ def tell_of_other_data(saved: Progress, current: Progress) -> None:
         )
 
 
+def _is_ladder(lengths: list[Any]) -> bool:
+    """Return whether lengths are increasing, and small enough for an array."""
+    if not lengths or not all(type(n) is int and 0 < n < _LONGEST for n in lengths):
+        return False
+    return all(low < high for low, high in itertools.pairwise(lengths))
+
+
 def _progress_from(saved: dict[str, Any]) -> Progress:
     fields = {name: value for name, value in saved.items() if name in Progress._fields}
     for name, value in fields.items():
@@ -202,7 +211,7 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
     if not abs(float(rate)) <= _LARGEST_RATE:
         raise ValueError(f"the learning rate is {rate!r:.60}")
     for name, lengths in progress.ladders.items():
-        if not lengths or not all(isinstance(n, int) and n > 0 for n in lengths):
+        if not isinstance(lengths, list) or not _is_ladder(lengths):
             raise TypeError(f"the ladder of {name} is {lengths!r:.60}")
     for row in progress.history:
         if not all(isinstance(metrics, dict) for metrics in row.values()):

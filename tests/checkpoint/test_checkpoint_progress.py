@@ -118,6 +118,7 @@ def test_malformed_columns_are_refused(column, said):
     [
         *(("epoch", 0), ("epoch", True), ("batch", -1), ("seed", 2**63), ("seed", None)),
         *(("history", [3]), ("history", [{"train": 1}]), ("schedule", {"learning_rate": "x"})),
+        *(("ladders", {"train": lengths}) for lengths in ([], "abc", [8, 8], [0], [2**40], [True])),
         *(("callbacks", []), ("stop_reason", 3), ("settings", 3), ("data", None), ("columns", [])),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from medjax.checkpoint.progress import read_progress
 from medjax.data.fitting import Passes, ShapeCost, fit_lengths
 from medjax.target import platform_of
 from medjax_torch.batches import Fit, ladder_of_loader, lengths_of_loader
@@ -16,7 +17,7 @@ from medjax_torch.session.trainer_protocol import TrainerProtocol
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
 
-_CONVERTING = 2.0  # A shape is traced too, which takes about as long as compiling it.
+_CONVERTING = 2.0  # A shape is also traced and compared, which takes nearly as long.
 
 
 def fit_of(
@@ -74,8 +75,14 @@ def ladders_record(trainer: TrainerProtocol) -> dict[str, list[int]]:
 
 
 def restore_ladders(trainer: TrainerProtocol, record: Mapping[str, Any]) -> None:
-    """Use the fitted lengths of a checkpoint's progress, if it has any."""
-    saved = record["progress"].get("ladders", {})
+    """Use the fitted lengths of a checkpoint's progress, if it has any.
+
+    Raises
+    ------
+    CorruptCheckpointError
+        If they are damaged.
+    """
+    saved = read_progress(record["progress"]).ladders
     for name, ladder in _ladders(trainer).items():
         if saved.get(name):
             ladder.restore(saved[name])
