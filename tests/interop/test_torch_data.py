@@ -1,5 +1,7 @@
 """Training on all kinds of torch datasets and DataLoaders, in every order."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,26 @@ def test_batches_of_similar_length_are_a_function_of_seed_and_epoch(tmp_path):
     plain = make(tmp_path, Tagger(), train=data, evaluated=data, batch_size=4)
     others = [batch["input_ids"].shape[1] for _, batch in epoch_batches(plain.train_dataloader, 2)]
     assert sum(widths) < sum(others)
+
+
+def test_a_resumed_run_keeps_the_ladder_of_its_checkpoint(tmp_path, monkeypatch):
+    def run(epochs, resume=None):
+        trainer = make(
+            tmp_path,
+            Tagger(),
+            train=sentences(40),
+            evaluated=sentences(9),
+            batch_size=4,
+            nb_training_epochs=epochs,
+        )
+        trainer.train(resume=resume)
+        record = json.loads((trainer.last_checkpoint / "training_state.json").read_text())
+        return record["progress"]["ladders"]
+
+    saved = run(1)
+    assert set(saved) == {"train", "eval"}
+    monkeypatch.setattr("medjax_torch.session.ladders.fit_lengths", None)  # nothing is fitted again
+    assert run(2, resume="auto") == saved
 
 
 class Stream(IterableDataset):
