@@ -21,6 +21,7 @@ from medjax.target import platform_of
 __all__ = [
     "bytes_per_device",
     "fsdp_spec",
+    "host_mesh",
     "local_rows",
     "make_mesh",
     "put",
@@ -69,6 +70,20 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         axis_types=(AxisType.Auto, AxisType.Auto),
         devices=devices,
     )
+
+
+def host_mesh() -> Mesh | None:
+    """Return a mesh of one CPU device of this process, or None if JAX has none here.
+
+    Examples
+    --------
+    >>> host_mesh().devices.flat[0].platform
+    'cpu'
+    """
+    try:
+        return make_mesh(devices=jax.local_devices(backend="cpu")[:1])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""The platform that a program is traced for, which the default backend need not be."""
+"""What a program is traced for: a platform, which need not be the default, and its rules."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextvars import ContextVar
 import jax
 from jax.sharding import Mesh
 
-__all__ = ["platform_of", "target_platform", "tracing_for"]
+__all__ = ["platform_of", "target_is_deterministic", "target_platform", "tracing_for"]
 
 _target: ContextVar[str | None] = ContextVar("target", default=None)
+_deterministic: ContextVar[bool] = ContextVar("deterministic", default=False)
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -38,17 +39,35 @@ def target_platform() -> str:
     return _target.get() or jax.default_backend()
 
 
+def target_is_deterministic() -> bool:
+    """Return whether the enclosing `tracing_for` wants the same bits in every run.
+
+    Examples
+    --------
+    >>> with tracing_for("gpu", deterministic=True):
+    ...     target_is_deterministic()
+    True
+    """
+    return _deterministic.get()
+
+
 @contextlib.contextmanager
-def tracing_for(platform: str | None) -> Iterator[None]:
-    """Trace what is called in a ``with`` block for a platform; None changes nothing.
+def tracing_for(platform: str | None, *, deterministic: bool = False) -> Iterator[None]:
+    """Trace what is called in a ``with`` block for a platform.
 
     Parameters
     ----------
     platform : str or None
-        ``"cpu"``, ``"gpu"`` or ``"tpu"``.
+        ``"cpu"``, ``"gpu"`` or ``"tpu"``; None keeps that of the enclosing block.
+    deterministic : bool
+        Whether the program has to compute the same bits in every run.
     """
-    token = _target.set(platform if platform is not None else _target.get())
+    tokens = (
+        _target.set(platform if platform is not None else _target.get()),
+        _deterministic.set(deterministic),
+    )
     try:
         yield
     finally:
-        _target.reset(token)
+        _target.reset(tokens[0])
+        _deterministic.reset(tokens[1])

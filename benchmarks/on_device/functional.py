@@ -29,7 +29,11 @@ def train(name: str, work: Work) -> list[float]:
         save=lambda path, variables: None,
         load=lambda path: {},
     )
-    options = medjax.Options(precision=work.precision, compilation_cache=None)  # type: ignore[arg-type]
+    options = medjax.Options(
+        precision=work.precision,  # type: ignore[arg-type]
+        compilation_cache=None,
+        deterministic=False,  # nor is torch
+    )
     if name == "medjax":
         return _medjax(work, component, options)
     with medjax.keep_memory():  # as `medjax.train` does

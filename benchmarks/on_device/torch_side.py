@@ -161,6 +161,7 @@ def _medjax_torch(work: Work, model: Any) -> list[float]:
                 precision=work.precision,  # type: ignore[arg-type]
                 attention_implementation=attention,
                 compilation_cache=None,
+                deterministic=False,  # nor is torch
             ),
         ).train()
     return [end - begin for begin, end in zip(marks[::2], marks[1::2], strict=True)]

@@ -61,8 +61,9 @@ class ShapeCost(NamedTuple):
 
         Compiling takes :math:`a + b \sqrt{P}` seconds for :math:`P` million parameters, since
         wider layers cost nothing and deeper ones do; a position takes time in proportion to
-        :math:`P`. The constants are those of ``benchmarks/shape_costs.py``, on two cores for a CPU,
-        and rough: they decide how many shapes there are, never what is computed.
+        :math:`P`. The constants are those of ``benchmarks/shape_costs.py`` on two cores for a CPU,
+        those of BERT-base on an H200 for a GPU, and an estimate for a TPU. They are rough: they
+        decide how many shapes there are, never what is computed.
 
         Parameters
         ----------
@@ -93,7 +94,7 @@ class ShapeCost(NamedTuple):
 # seconds per position and million parameters; the part of that with bfloat16.
 _COSTS = {
     "cpu": (1.4, 0.55, 1.9e-5, 0.67),
-    "gpu": (4.0, 2.0, 6e-8, 0.5),
+    "gpu": (4.0, 1.8, 1.8e-7, 0.37),
     "tpu": (3.0, 1.5, 6e-8, 0.7),
 }
 

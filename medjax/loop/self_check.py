@@ -52,9 +52,8 @@ def self_check(request: RunRequest, variables: Variables, loader: DataLoader) ->
     wanted = platform != "cpu" if options.verify is None else options.verify
     if not wanted or jax.process_count() > 1:
         return
-    try:
-        cpu = sharding.make_mesh(devices=jax.devices("cpu")[:1])
-    except RuntimeError:
+    cpu = sharding.host_mesh()
+    if cpu is None:
         logger.warning("JAX has no CPU here to check the %s with; set JAX_PLATFORMS", platform)
         return
     batches = loader.batches(1)
@@ -69,7 +68,7 @@ def self_check(request: RunRequest, variables: Variables, loader: DataLoader) ->
 
     computed = results(options, request.mesh, variables, batch.device)
     on_host = jax.tree.map(sharding.to_host, (variables, batch.device))
-    with jax.default_device(jax.devices("cpu")[0]):
+    with jax.default_device(cpu.devices.flat[0]):
         expected = results(Options(loss_arithmetic=options.loss_arithmetic), cpu, *on_host)
     worst = _compare(computed, expected, options.precision, platform)
     logger.info("The first batch on the %s is that of the CPU, to %.1e", platform, worst)

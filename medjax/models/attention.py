@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from medjax.target import target_platform
+from medjax.target import target_is_deterministic, target_platform
 
 __all__ = [
     "AttentionImplementation",
@@ -50,18 +50,30 @@ def cudnn_applies(query: jax.Array) -> bool:
     query : jax.Array
         Shape (rows, length, heads, head size); keys and values have the same head size and dtype.
 
+    Raises
+    ------
+    ValueError
+        If it does, but is traced for a program that has to compute the same bits in every run.
+
     Examples
     --------
     >>> cudnn_applies(jnp.zeros((2, 16, 4, 32), jnp.float32))
     False
     """
     size = query.shape[-1]
-    return (
+    applies = (
         query.dtype in (jnp.bfloat16, jnp.float16)
         and size % 8 == 0
         and size <= _LARGEST_HEAD
         and has_cudnn_attention()
     )
+    if applies and target_is_deterministic():
+        raise ValueError(
+            "attention_implementation is 'cudnn' with Options(deterministic=True); XLA compiles "
+            "cuDNN's attention only with Options(deterministic=False), with which a resumed run "
+            "is equal up to rounding. Set it, or use attention_implementation='xla'"
+        )
+    return applies
 
 
 def has_cudnn_attention() -> bool:

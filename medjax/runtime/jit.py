@@ -118,6 +118,8 @@ class CompiledStep(Generic[P, R]):
         Where to record compilations, for steps that share one record.
     platform : str, optional
         Platform that it runs on; by default that of JAX's backend.
+    deterministic : bool
+        Whether it has to compute the same bits in every run, see `medjax.target`.
     **jit_options
         Options of `jax.jit`.
 
@@ -145,6 +147,7 @@ class CompiledStep(Generic[P, R]):
         keeps: object = None,
         compilations: list[Compilation] | None = None,
         platform: str | None = None,
+        deterministic: bool = False,
         **jit_options: Any,
     ) -> None:
         self.phase = phase
@@ -156,7 +159,7 @@ class CompiledStep(Generic[P, R]):
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             self.compilations.append(Compilation(*self._described(args), seconds=0.0))
-            with tracing_for(platform):
+            with tracing_for(platform, deterministic=deterministic):
                 return function(*args, **kwargs)
 
         self._function, self._jit_options = function, jit_options

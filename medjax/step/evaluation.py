@@ -11,8 +11,8 @@ from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.runtime import CompiledStep
+from medjax.step.compiler import compiled_for
 from medjax.step.forward import make_forward_pass
-from medjax.target import platform_of
 
 
 def make_eval_step(
@@ -48,8 +48,9 @@ def make_eval_step(
         outputs, loss, _ = forward_pass(variables, batch, jax.random.key(0), True)
         return loss, outputs if with_outputs else None
 
+    layout = sharding.replicated(mesh)
     return CompiledStep(
-        eval_step, "evaluation", platform=platform_of(mesh), out_shardings=sharding.replicated(mesh)
+        eval_step, "evaluation", out_shardings=layout, **compiled_for(mesh, options)
     )
 
 
@@ -68,8 +69,9 @@ def make_collecting_eval_step(
         outputs, loss, collections = forward_pass(variables, batch, jax.random.key(0), True)
         return loss, outputs if with_outputs else None, collections
 
+    layout = sharding.replicated(mesh)
     return CompiledStep(
-        eval_step, "evaluation", platform=platform_of(mesh), out_shardings=sharding.replicated(mesh)
+        eval_step, "evaluation", out_shardings=layout, **compiled_for(mesh, options)
     )
 
 

@@ -19,11 +19,11 @@ from medjax.runtime import Compilation, CompiledStep
 from medjax.runtime.lent import owned
 from medjax.schedules import Schedule, as_schedule
 from medjax.state import TrainState
+from medjax.step.compiler import compiled_for
 from medjax.step.due import UPDATE_DUE, split_update_due
 from medjax.step.forward import make_forward_pass
 from medjax.step.separate import SeparateUpdate
 from medjax.step.update import BatchGradients, StepStats, Update, make_update
-from medjax.target import platform_of
 
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
@@ -98,7 +98,7 @@ def make_train_step(
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     traced = _traced(state, schedule, options, accumulation, differentiate)
-    one_program = _one_program_options(state, mesh)
+    one_program = _one_program_options(state, options, mesh)
     if separate_update is None:
         nb_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
         separate_update = nb_parameters >= LARGE
@@ -114,8 +114,7 @@ def make_train_step(
             "training",
             compilations=compilations,
             out_shardings=(gradients_layout, everywhere),
-            compiler_options=one_program["compiler_options"],
-            platform=one_program["platform"],
+            **compiled_for(mesh, options),
         ),
         CompiledStep(
             traced.update,
@@ -155,7 +154,7 @@ def make_train_steps(
         state, stats = jax.lax.scan(step, state, batches)
         return state, jax.tree.map(lambda leaf: leaf[-1], stats)
 
-    return CompiledStep(train_steps, "training", **_one_program_options(state, mesh))
+    return CompiledStep(train_steps, "training", **_one_program_options(state, options, mesh))
 
 
 class _Gradients(Protocol):
@@ -240,23 +239,12 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
     return differentiate
 
 
-def _one_program_options(state: TrainState, mesh: Mesh) -> dict[str, Any]:
+def _one_program_options(state: TrainState, options: Options | None, mesh: Mesh) -> dict[str, Any]:
     """Return what a program that takes over the state and gives the next one is compiled with."""
     return {
         "hides": (UPDATE_DUE,),
         "keeps": tuple(map(owned, state.tx)),  # the step outlives the state
         "donate_argnums": 0,
         "out_shardings": (sharding.state_shardings(state, mesh), sharding.replicated(mesh)),
-        "compiler_options": _compiler_options(mesh),
-        "platform": platform_of(mesh),
+        **compiled_for(mesh, options),
     }
-
-
-def _compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """Return the options of XLA with which gradient checkpointing saves memory on every platform.
-
-    On the CPU it removes the barriers between what is computed first and what is computed again,
-    then merges both: the time would be spent and nothing saved.
-    """
-    on_cpu = platform_of(mesh) == "cpu"
-    return {"xla_disable_hlo_passes": "cse_barrier_expander"} if on_cpu else None

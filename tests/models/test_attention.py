@@ -128,6 +128,16 @@ def test_cudnn_applies_to_some_devices_and_head_sizes(monkeypatch, device, appli
             assert not attention.cudnn_applies(other)
 
 
+def test_cudnn_is_refused_where_a_run_has_to_repeat_itself(monkeypatch):
+    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability="9.0")])
+    query = jnp.zeros((1, 2, 1, 8), jnp.bfloat16)
+    with (
+        tracing_for("gpu", deterministic=True),
+        pytest.raises(ValueError, match=r"Options\(deterministic=False\).*or use .*'xla'"),
+    ):
+        attention.cudnn_applies(query)
+
+
 def test_cudnn_kernels_are_compiled_for_a_gpu(monkeypatch, make_batch):
     monkeypatch.setattr(attention, "has_cudnn_attention", lambda: True)
     # JAX would query this machine, which may not have a GPU.
