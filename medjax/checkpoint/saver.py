@@ -15,6 +15,7 @@ from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
 from medjax.checkpoint.manifest import fsync, write_manifest
 from medjax.checkpoint.space import bytes_in, bytes_of, give_back
+from medjax.runtime import give_back_memory
 
 __all__ = ["STAGING", "Saver"]
 
@@ -92,7 +93,7 @@ class Saver:
         # Orbax is only called in this thread: a Ctrl-C inside it would hang Python at its exit.
         if not claim.acquire(blocking=False):
             return  # a Ctrl-C came before this thread started, and the save was given up
-        need = bytes_of(state)
+        size = need = bytes_of(state)
         try:
             need += bytes_in(staging)
             try:
@@ -111,6 +112,7 @@ class Saver:
             lost = isinstance(error, Exception) and self._lost_folder()
             self._error = give_back(path, staging, need, lost or error)
             self._error.__cause__ = error
+        give_back_memory(size)
 
     def _lost_folder(self) -> Exception | None:
         """Return an error if the folder is no longer the one that was opened, or no longer ours."""

@@ -1,5 +1,6 @@
 """What speaks to the compiler, the process and the allocator; knows JAX and no other room."""
 
+from medjax.runtime.allocator import give_back_memory as give_back_memory
 from medjax.runtime.allocator import keep_memory as keep_memory
 from medjax.runtime.jit import Compilation as Compilation
 from medjax.runtime.jit import Compiled as Compiled

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 
 import jax
 
-__all__ = ["keep_memory", "run_in_calling_thread"]
+__all__ = ["give_back_memory", "keep_memory", "run_in_calling_thread"]
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3), from glibc's malloc.h
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # -1: return nothing to the kernel
 # By default at most 2**16 blocks are mapped, and the threshold adapts itself up to 64 MiB.
 _GIVE_BACK = {_MMAP_MAX: 2**16, _TRIM_THRESHOLD: 2**26}
+
+_WORTH_IT = 2**26  # bytes
 
 _DISPATCH = "jax_cpu_enable_async_dispatch"
 
@@ -56,6 +58,28 @@ def keep_memory() -> Iterator[None]:
         if not _open_blocks:
             _set(library, _GIVE_BACK)
             library.malloc_trim(0)
+
+
+def give_back_memory(nb_bytes: int) -> None:
+    """Return freed memory to the kernel, from any thread, also within `keep_memory`.
+
+    For work that is done once, such as saving or tracing, whose memory the steps cannot reuse:
+    each thread keeps what it frees, in pieces. Without glibc, or if the environment configures the
+    allocator, nothing happens.
+
+    Parameters
+    ----------
+    nb_bytes : int
+        Size of what the work was done on. Below 64 MiB nothing happens, as looking through the
+        memory of a process takes up to 0.1 s.
+
+    Examples
+    --------
+    >>> give_back_memory(2**20)
+    """
+    library = _glibc() if nb_bytes >= _WORTH_IT else None
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def run_in_calling_thread() -> None:

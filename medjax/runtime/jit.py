@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 
+from medjax.runtime.allocator import give_back_memory
 from medjax.target import tracing_for
 
 __all__ = ["Compilation", "Compiled", "CompiledStep", "OutOfMemoryError", "explaining_memory"]
@@ -191,6 +192,7 @@ class CompiledStep(Generic[P, R]):
             made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
             self.compilations[-1] = made
             logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
+            give_back_memory(sum(leaf.nbytes for leaf in jax.tree.leaves(result)))
         return result
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:

@@ -57,6 +57,11 @@ class Inventory:
         """Parameters, then buffers."""
         return {**self.parameters, **self.buffers}
 
+    @property
+    def nb_bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
 
 def find(component: object) -> Inventory:
     """Find the torch modules, parameters and buffers of a component.

@@ -20,6 +20,7 @@ from medjax.batch import BatchData
 from medjax.component import TrainableComponent
 from medjax.data import Batch
 from medjax.data.ladder import narrow
+from medjax.runtime import give_back_memory
 from medjax.runtime.jit import Compiled
 from medjax.step import make_collecting_eval_step
 from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
@@ -184,6 +185,7 @@ class BatchAdapter:
                 verified.relative,
                 verified.name,
             )
+            give_back_memory(self.converted.inventory.nb_bytes)
         return graph
 
     def __call__(self, batch: Any, *, train: bool) -> BatchData:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from medjax.runtime import give_back_memory
 from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.watch import TensorWatch, outer_places
 from medjax_torch.conversion.column_reads import ColumnReads
@@ -246,6 +247,7 @@ class GraphCache:
             self._warn_of_effects(graph)
             self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
+            give_back_memory(self.inventory.nb_bytes)
         places = [*graph.places, *outer_places(self._functions, self.inventory.content)]
         reads = getattr(call, "reads", None) or _all_of(batch)
         return position, Conditions(reads, places, numbers, batch)
