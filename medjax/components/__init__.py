@@ -1,7 +1,14 @@
 """Ready-made components: models with their data preparation, to be trained as they are."""
 
 from medjax.components.documents import DocumentWindow
+from medjax.components.text_classification import TextClassification, TextPrediction
 from medjax.components.token_classification import TokenClassification
 from medjax.components.unreachable import Unreachable
 
-__all__ = ["DocumentWindow", "TokenClassification", "Unreachable"]
+__all__ = [
+    "DocumentWindow",
+    "TextClassification",
+    "TextPrediction",
+    "TokenClassification",
+    "Unreachable",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,9 @@ from medjax.components.documents import (
     find_all_unreachable,
     window_example,
 )
+from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.prediction import predict_entities
+from medjax.components.rows import padded
 from medjax.components.unreachable import Unreachable
 from medjax.config import Options
 from medjax.metrics import GOLD, IGNORED, Mean
@@ -43,13 +45,6 @@ from medjax.text import Document, Entity
 from medjax.text.tagging import labels_of
 
 __all__ = ["TokenClassification"]
-
-_Optimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
-
-
-def _adamw(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """Return AdamW with the defaults of ``torch.optim.AdamW``, medkit's optimizer."""
-    return optax.adamw(learning_rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=1e-2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +99,7 @@ class TokenClassification:
     tagging_scheme: str = "iob2"
     tag_subtokens: bool = False
     max_length: int = 512
-    optimizer: _Optimizer = _adamw
+    optimizer: Optimizer = adamw
     folder: Path | None = None
 
     @classmethod
@@ -116,7 +111,7 @@ class TokenClassification:
         tagging_scheme: str = "iob2",
         tag_subtokens: bool = False,
         max_length: int | None = None,
-        optimizer: _Optimizer = _adamw,
+        optimizer: Optimizer = adamw,
         gradient_checkpointing: bool = False,
         attention_implementation: AttentionImplementation = "xla",
     ) -> Self:
@@ -284,9 +279,9 @@ class TokenClassification:
         """
         ids = [example["input_ids"] for example in examples]
         return BatchData(
-            input_ids=_padded(ids, self.tokenizer.pad_token_id),
-            attention_mask=_padded([[1] * len(row) for row in ids], 0),
-            labels=_padded([example["labels"] for example in examples], IGNORED),
+            input_ids=padded(ids, self.tokenizer.pad_token_id),
+            attention_mask=padded([[1] * len(row) for row in ids], 0),
+            labels=padded([example["labels"] for example in examples], IGNORED),
             gold=[example[GOLD] for example in examples],
         )
 
@@ -389,10 +384,3 @@ class TokenClassification:
             batch_size=batch_size,
             rule=rule,
         )
-
-
-def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
-    padded = np.full((len(rows), max(map(len, rows))), fill, np.int32)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
-    return padded

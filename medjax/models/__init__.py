@@ -3,15 +3,20 @@
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import read_config
 from medjax.models.encoder import Encoder
-from medjax.models.heads import TokenClassifier
+from medjax.models.heads import TextClassifier, TokenClassifier
 from medjax.models.huggingface import read_labels, read_params, write_checkpoint
 from medjax.models.proof import prove_folder
 from medjax.models.resolve import resolve_model
+from medjax.models.tasks import TEXT_CLASSIFICATION, TOKEN_CLASSIFICATION, Task
 from medjax.models.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "TEXT_CLASSIFICATION",
+    "TOKEN_CLASSIFICATION",
     "Encoder",
     "EncoderConfig",
+    "Task",
+    "TextClassifier",
     "TokenClassifier",
     "Tokenizer",
     "load_tokenizer",

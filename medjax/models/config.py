@@ -25,7 +25,13 @@ _SIZES = (
     "intermediate_size",
     "max_position_embeddings",
 )
-_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "seq_classif_dropout",
+)
+_OPTIONAL = ("classifier_dropout", "seq_classif_dropout")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,9 @@ class EncoderConfig:
         Probabilities of dropping a hidden value and an attention probability.
     classifier_dropout : float or None
         Probability of dropping an input of the classifier; `hidden_dropout_prob` if None.
+    seq_classif_dropout : float or None
+        Probability of dropping an input of a text classifier; None for that of any classifier.
+        Only DistilBERT has it.
     pad_token_id : int
         Token that short rows are padded with.
     initializer_range : float
@@ -83,6 +92,7 @@ class EncoderConfig:
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
     classifier_dropout: float | None = None
+    seq_classif_dropout: float | None = None
     pad_token_id: int = 0
     initializer_range: float = 0.02
 
@@ -97,7 +107,7 @@ class EncoderConfig:
             self._require(name, _is_number(getattr(self, name), numbers.Integral), "an integer")
         for name in (*_DROPOUTS, "layer_norm_eps", "initializer_range"):
             value = getattr(self, name)
-            is_left_out = name == "classifier_dropout" and value is None
+            is_left_out = name in _OPTIONAL and value is None
             self._require(name, is_left_out or _is_number(value, numbers.Real), "a number")
         for name in _SIZES:
             self._require(name, getattr(self, name) >= 1, "a positive integer")
@@ -155,6 +165,11 @@ class EncoderConfig:
         if self.classifier_dropout is None:
             return self.hidden_dropout_prob
         return self.classifier_dropout
+
+    @property
+    def text_head_dropout(self) -> float:
+        """Probability of dropping an input of a text classifier."""
+        return self.head_dropout if self.seq_classif_dropout is None else self.seq_classif_dropout
 
 
 def _is_number(value: object, kind: type) -> bool:

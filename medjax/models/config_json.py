@@ -65,8 +65,9 @@ def read_config(folder: Path | str) -> EncoderConfig:
         elif field.name not in values and field.default is dataclasses.MISSING:
             msg = f"{file} lacks {name!r}; add the value that the weights were trained with"
             raise ValueError(msg)
-    if values.get("pad_token_id") is None:
-        values["pad_token_id"] = family.default_pad_token_id
+    for name, default in family.defaults.items():
+        if values.get(name) is None:
+            values[name] = default
     try:
         return EncoderConfig(**values)
     except ValueError as error:
@@ -112,8 +113,10 @@ def write_config(
     config: EncoderConfig,
     labels: Sequence[str],
     original_folder: Path | str | None,
+    task: str,
+    more: Mapping[str, Any],
 ) -> None:
-    """Write the config.json of a token classifier.
+    """Write the config.json of a classifier.
 
     Parameters
     ----------
@@ -126,6 +129,10 @@ def write_config(
     original_folder : Path, str or None
         Checkpoint that training started from. Fields of its config.json that `EncoderConfig` does
         not have are copied.
+    task : str
+        What the name of its class in transformers ends with.
+    more : mapping
+        Further fields.
     """
     original = {} if original_folder is None else read_json(Path(original_folder) / CONFIG_FILE)
     original = {name: value for name, value in original.items() if name not in _OWN_FIELDS}
@@ -133,12 +140,13 @@ def write_config(
     fields = {
         family.renamed_fields.get(name, name): value
         for name, value in dataclasses.asdict(config).items()
-        if name not in family.fixed_fields
+        if name not in family.fixed_fields and value is not None
     }
     content = {
         **original,
         **fields,
-        "architectures": [family.architecture],
+        **more,
+        "architectures": [f"{family.stem}For{task}"],
         "dtype": "float32",
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},

@@ -50,8 +50,8 @@ def _model_class(folder: Path) -> str:
     family = FAMILIES.get(str(content.get("model_type")))
     named = content.get("architectures")
     if family is not None and isinstance(named, list) and named:
-        stem = family.architecture.removesuffix(_TASK)
-        if named[0] in {stem + task for task in _TASKS}:
+        classes = {family.stem + task for task in _TASKS}
+        if named[0] in classes:
             return str(named[0])
     # Named classes belong to a head, which AutoModel would drop silently.
     return f"AutoModel{_TASK}" if content.get("id2label") else "AutoModel"

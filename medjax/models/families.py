@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from medjax.models.config import EncoderConfig
 
-__all__ = ["FAMILIES", "Family", "TensorName", "classifier_tensors", "encoder_tensors"]
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "TensorName",
+    "TextHead",
+    "encoder_tensors",
+    "text_head_tensors",
+    "token_head_tensors",
+]
 
 _LEAVES: Mapping[str, tuple[tuple[str, str, bool], ...]] = MappingProxyType(
     {
@@ -62,13 +70,35 @@ _DISTILBERT_FIELDS = MappingProxyType(
 )
 
 
+class TextHead(NamedTuple):
+    """The names of a text classifier's head in checkpoints.
+
+    Attributes
+    ----------
+    pooler : str
+        The dense layer on the first token.
+    classifier : str
+        The layer that gives the logits.
+    pooler_is_of_encoder : bool
+        Whether the pooler is stored as a part of the encoder, which base models have, too.
+    """
+
+    pooler: str
+    classifier: str
+    pooler_is_of_encoder: bool = False
+
+
+_BERT_HEAD = TextHead("pooler.dense", "classifier", pooler_is_of_encoder=True)
+_ROBERTA_HEAD = TextHead("classifier.dense", "classifier.out_proj")
+
+
 class Family(NamedTuple):
     """The names used in checkpoints of one `model_type`.
 
     Attributes
     ----------
-    architecture : str
-        Class of the token classifier in transformers.
+    stem : str
+        What the names of its classes in transformers begin with.
     prefix : str
         Prefix of the encoder's tensors in a task model, without the dot.
     layers : str
@@ -79,36 +109,49 @@ class Family(NamedTuple):
         Fields of `EncoderConfig` that have another name in config.json, with that name.
     fixed_fields : Mapping
         Fields of `EncoderConfig` that config.json does not have, with their only value.
-    default_pad_token_id : int
-        Value that transformers assumes if config.json has none.
+    defaults : Mapping
+        Fields of `EncoderConfig` that transformers gives another value if config.json has none.
+    text_head : TextHead
+        Names of the text classifier's head.
     """
 
-    architecture: str
+    stem: str
     prefix: str
     layers: str = "encoder.layer"
     layer_modules: tuple[tuple[str, str, str], ...] = _BERT_LAYER
     renamed_fields: Mapping[str, str] = MappingProxyType({})
-    fixed_fields: Mapping[str, float | None] = MappingProxyType({})
-    default_pad_token_id: int = 0
+    fixed_fields: Mapping[str, float | None] = MappingProxyType({"seq_classif_dropout": None})
+    defaults: Mapping[str, float] = MappingProxyType({"pad_token_id": 0})
+    text_head: TextHead = _BERT_HEAD
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
-        "bert": Family("BertForTokenClassification", "bert"),
-        "roberta": Family("RobertaForTokenClassification", "roberta", default_pad_token_id=1),
-        "camembert": Family("CamembertForTokenClassification", "roberta", default_pad_token_id=1),
-        "xlm-roberta": Family(
-            "XLMRobertaForTokenClassification", "roberta", default_pad_token_id=1
-        ),
+        "bert": Family("Bert", "bert"),
+        **{
+            model_type: Family(
+                stem,
+                "roberta",
+                defaults=MappingProxyType({"pad_token_id": 1}),
+                text_head=_ROBERTA_HEAD,
+            )
+            for model_type, stem in (
+                ("roberta", "Roberta"),
+                ("camembert", "Camembert"),
+                ("xlm-roberta", "XLMRoberta"),
+            )
+        },
         "distilbert": Family(
-            "DistilBertForTokenClassification",
+            "DistilBert",
             "distilbert",
+            text_head=TextHead("pre_classifier", "classifier"),
             layers="transformer.layer",
             layer_modules=_DISTILBERT_LAYER,
             renamed_fields=_DISTILBERT_FIELDS,
             fixed_fields=MappingProxyType(
                 {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "classifier_dropout": None}
             ),
+            defaults=MappingProxyType({"pad_token_id": 0, "seq_classif_dropout": 0.2}),
         ),
     }
 )
@@ -121,22 +164,27 @@ class TensorName(NamedTuple):
     Attributes
     ----------
     path : tuple of str
-        Path in the parameters of a `TokenClassifier`.
+        Path in the parameters of a `TokenClassifier` or `TextClassifier`.
     name : str
         Name in a checkpoint, without the family's prefix.
     transposed : bool
         Whether its two axes are swapped in a checkpoint.
+    is_of_encoder : bool
+        Whether its name in a task model has the family's prefix.
     """
 
     path: tuple[str, ...]
     name: str
     transposed: bool
+    is_of_encoder: bool
 
 
-def _module_tensors(flax_module: str, torch_module: str, kind: str) -> Iterator[TensorName]:
+def _module_tensors(
+    flax_module: str, torch_module: str, kind: str, *, is_of_encoder: bool = True
+) -> Iterator[TensorName]:
     for flax_leaf, torch_leaf, transposed in _LEAVES[kind]:
         path = (*flax_module.split("/"), flax_leaf)
-        yield TensorName(path, f"{torch_module}.{torch_leaf}", transposed)
+        yield TensorName(path, f"{torch_module}.{torch_leaf}", transposed, is_of_encoder)
 
 
 def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
@@ -164,12 +212,37 @@ def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
     return tensors
 
 
-def classifier_tensors() -> list[TensorName]:
+def token_head_tensors(_: EncoderConfig) -> list[TensorName]:
     """Return the names of the parameters of a token classifier's head, the same for all families.
 
     Examples
     --------
-    >>> [tensor.name for tensor in classifier_tensors()]
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> [tensor.name for tensor in token_head_tensors(config)]
     ['classifier.weight', 'classifier.bias']
     """
-    return list(_module_tensors("classifier", "classifier", "dense"))
+    return list(_module_tensors("classifier", "classifier", "dense", is_of_encoder=False))
+
+
+def text_head_tensors(config: EncoderConfig) -> list[TensorName]:
+    """Return the names of the parameters of a text classifier's head, pooler first.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        The encoder's configuration.
+
+    Examples
+    --------
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> [tensor.name for tensor in text_head_tensors(config)][::2]
+    ['pooler.dense.weight', 'classifier.weight']
+    """
+    head = FAMILIES[config.model_type].text_head
+    pooler = _module_tensors(
+        "pooler", head.pooler, "dense", is_of_encoder=head.pooler_is_of_encoder
+    )
+    classifier = _module_tensors("classifier", head.classifier, "dense", is_of_encoder=False)
+    return [*pooler, *classifier]

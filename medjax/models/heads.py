@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from medjax.models.attention import AttentionImplementation
-from medjax.models.config import EncoderConfig
+from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.dropout import Dropout
 from medjax.models.encoder import Encoder
 
-__all__ = ["TokenClassifier"]
+__all__ = ["TextClassifier", "TokenClassifier"]
 
 
 class TokenClassifier(nn.Module):
@@ -75,3 +75,72 @@ class TokenClassifier(nn.Module):
         kernel_init = nn.initializers.normal(self.config.initializer_range)
         classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
         return classifier(hidden).astype(jnp.float32)
+
+
+class TextClassifier(nn.Module):
+    """An encoder with a classifier of the whole text, which reads the first token.
+
+    As in transformers, a dense layer, tanh (relu for DistilBERT) and dropout precede the linear
+    classifier; the RoBERTa family also drops inputs of the dense layer. Its parameters are
+    ``{"encoder": ..., "pooler": {"kernel": ..., "bias": ...}, "classifier": ...}``.
+
+    Attributes
+    ----------
+    config : EncoderConfig
+        Sizes and settings of the encoder.
+    num_labels : int
+        Number of classes.
+    gradient_checkpointing, attention_implementation
+        See `Encoder`.
+
+    Examples
+    --------
+    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    ...     num_attention_heads=2, intermediate_size=16)
+    >>> model, ids = TextClassifier(config, num_labels=3), jnp.ones((2, 5), jnp.int32)
+    >>> variables = model.init(jax.random.key(0), ids, ids, deterministic=True)
+    >>> model.apply(variables, ids, ids, deterministic=True).shape
+    (2, 3)
+    """
+
+    config: EncoderConfig
+    num_labels: int
+    gradient_checkpointing: bool = False
+    attention_implementation: AttentionImplementation = "xla"
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None = None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Return the logits of the texts of a batch.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, deterministic
+            As for `TokenClassifier`.
+
+        Returns
+        -------
+        jax.Array
+            Logits, float32, shape (rows, num_labels).
+        """
+        config = self.config
+        encoder = Encoder(
+            config, self.gradient_checkpointing, self.attention_implementation, name="encoder"
+        )
+        hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
+        dropout = Dropout(config.text_head_dropout)
+        first = hidden[:, 0]
+        if config.model_type in ROBERTA_TYPES:
+            first = dropout(first, deterministic=deterministic)
+        kernel_init = nn.initializers.normal(config.initializer_range)
+        pooler = nn.Dense(config.hidden_size, kernel_init=kernel_init, name="pooler")
+        activate = nn.relu if config.model_type == "distilbert" else nn.tanh
+        pooled = dropout(activate(pooler(first)), deterministic=deterministic)
+        classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
+        return classifier(pooled).astype(jnp.float32)

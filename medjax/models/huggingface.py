@@ -9,6 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -19,42 +20,47 @@ from safetensors.numpy import save_file
 
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import CONFIG_FILE, class_names, write_config
-from medjax.models.families import FAMILIES, TensorName, classifier_tensors, encoder_tensors
+from medjax.models.families import FAMILIES, TensorName, encoder_tensors
 from medjax.models.files import read_json
-from medjax.models.heads import TokenClassifier
+from medjax.models.tasks import TEXT_CLASSIFICATION, TOKEN_CLASSIFICATION, Task
 from medjax.models.weights import WEIGHTS_FILE, StoredTensors
 
 __all__ = ["check_params", "read_labels", "read_params", "write_checkpoint"]
 
 
-def _parameter_shapes(config: EncoderConfig, num_labels: int) -> dict[Any, tuple[int, ...]]:
-    """Return the shape of every parameter of a `TokenClassifier`, by path."""
+def _parameter_shapes(
+    config: EncoderConfig, num_labels: int, task: Task = TOKEN_CLASSIFICATION
+) -> dict[Any, tuple[int, ...]]:
+    """Return the shape of every parameter of a task's model, by path."""
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    init = TokenClassifier(config, num_labels).init
+    init = task.model(config, num_labels).init
     variables = jax.eval_shape(
         lambda key, ids: init(key, ids, ids, deterministic=True), jax.random.key(0), tokens
     )
     return {path: leaf.shape for path, leaf in flatten_dict(variables["params"]).items()}
 
 
-def read_labels(folder: Path | str) -> tuple[str, ...] | None:
-    """Read the names of a token classifier's classes, in the order of its logits.
+def read_labels(folder: Path | str, task: Task = TOKEN_CLASSIFICATION) -> tuple[str, ...] | None:
+    """Read the names of a classifier's classes, in the order of its logits.
 
     A checkpoint is a token classifier if its weights have a linear ``classifier`` directly on the
     hidden states. If they also have a pooler, it may be an old token classifier or a text
     classifier: then ``architectures`` in config.json decides, or, if that names no classifier,
-    whether the classes look like tags.
+    whether the classes look like tags. It is a text classifier if its weights have the head of
+    one, and it is neither a token classifier nor named otherwise in ``architectures``.
 
     Parameters
     ----------
     folder : Path or str
         Folder of the checkpoint.
+    task : Task
+        What the classes are of: `TOKEN_CLASSIFICATION` or `TEXT_CLASSIFICATION`.
 
     Returns
     -------
     tuple of str or None
-        The names; None if the checkpoint is not a token classifier, in which case `read_params`
-        returns no head either.
+        The names; None if the checkpoint is not a classifier for the task, in which case
+        `read_params` returns no classifier either.
 
     Raises
     ------
@@ -75,6 +81,8 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     """
     file = Path(folder) / CONFIG_FILE
     content = read_json(file)
+    if task is TEXT_CLASSIFICATION:
+        return _text_labels(Path(folder), content, file)
     with StoredTensors.open(Path(folder)) as stored:
         shape = stored.shape_of("classifier.weight")
         has_bias = stored.shape_of("classifier.bias") is not None
@@ -86,6 +94,25 @@ def read_labels(folder: Path | str) -> tuple[str, ...] | None:
     if embeddings is not None and shape[1:] != embeddings[1:]:
         return None  # its input is not the hidden state of a token
     if has_pooler and not _is_token_classifier(content):
+        return None
+    return class_names(content, file, shape[0])
+
+
+def _text_labels(folder: Path, content: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
+    """Return the classes of a text classifier, or None if the checkpoint is none."""
+    family = FAMILIES.get(str(content.get("model_type")))
+    if family is None:
+        return None
+    named = content.get("architectures")
+    if isinstance(named, list) and named:
+        of_texts = any(str(name).endswith(f"For{TEXT_CLASSIFICATION.name}") for name in named)
+    else:
+        of_texts = not _is_token_classifier(content)
+    head = family.text_head
+    with StoredTensors.open(folder) as stored:
+        has_pooler = stored.shape_of(f"{head.pooler}.weight") is not None
+        shape = stored.shape_of(f"{head.classifier}.weight")
+    if not of_texts or not has_pooler or shape is None or len(shape) != 2:
         return None
     return class_names(content, file, shape[0])
 
@@ -107,13 +134,15 @@ def _is_token_classifier(content: Mapping[str, Any]) -> bool:
     )
 
 
-def check_params(folder: Path | str, config: EncoderConfig) -> None:
+def check_params(
+    folder: Path | str, config: EncoderConfig, task: Task = TOKEN_CLASSIFICATION
+) -> None:
     """Raise the errors of `read_params` without reading the values of the weights."""
-    labels = read_labels(folder)
+    labels = read_labels(folder, task)
     with StoredTensors.open(Path(folder)) as stored:
         _check_sizes(stored, config, folder)
-        shapes = _parameter_shapes(config, len(labels or ("any",)))
-        for tensor in _tensors(config, labels):
+        shapes = _parameter_shapes(config, len(labels or ("any",)), task)
+        for tensor in _tensors(stored, config, labels, task):
             stored.check(tensor, shapes[tensor.path])
 
 
@@ -137,12 +166,24 @@ def _check_sizes(stored: StoredTensors, config: EncoderConfig, folder: Path | st
             stored.check(tensor, rows[tensor.path[-2]])
 
 
-def _tensors(config: EncoderConfig, labels: tuple[str, ...] | None) -> list[TensorName]:
-    return encoder_tensors(config) + (classifier_tensors() if labels else [])
+def _tensors(
+    stored: StoredTensors, config: EncoderConfig, labels: tuple[str, ...] | None, task: Task
+) -> list[TensorName]:
+    """Return the tensors to read: of the head, without labels, only what base models have."""
+    head = task.head_tensors(config)
+    if not labels:
+        head = [
+            tensor
+            for tensor in head
+            if tensor.is_of_encoder and stored.shape_of(tensor.name) is not None
+        ]
+    return encoder_tensors(config) + head
 
 
-def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
-    """Read a checkpoint's weights as parameters of `TokenClassifier`.
+def read_params(
+    folder: Path | str, config: EncoderConfig, task: Task = TOKEN_CLASSIFICATION
+) -> dict[str, Any]:
+    """Read a checkpoint's weights as parameters of the model for a task.
 
     The checkpoint may be a base model or a task model. Parts that the encoder does not use (a
     pooler, a language-model head, buffers) are ignored.
@@ -153,13 +194,15 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
         Folder of the checkpoint.
     config : EncoderConfig
         Its configuration, from `read_config`.
+    task : Task
+        `TOKEN_CLASSIFICATION` or `TEXT_CLASSIFICATION`.
 
     Returns
     -------
     dict
-        ``{"encoder": ...}``, with ``"classifier"`` if the checkpoint is a token classifier, whose
-        classes `read_labels` returns. The leaves are float32 numpy arrays; float16 and bfloat16
-        are converted.
+        ``{"encoder": ...}``, with ``"classifier"`` if the checkpoint is a classifier for the task,
+        whose classes `read_labels` returns, and for texts with ``"pooler"`` if it has one. The
+        leaves are float32 numpy arrays; float16 and bfloat16 are converted.
 
     Raises
     ------
@@ -172,11 +215,11 @@ def read_params(folder: Path | str, config: EncoderConfig) -> dict[str, Any]:
     The example of `write_checkpoint` reads the parameters that it has written.
     """
     folder = Path(folder)
-    labels = read_labels(folder)
+    labels = read_labels(folder, task)
     with StoredTensors.open(folder) as stored:
         _check_sizes(stored, config, folder)
-        tensors = _tensors(config, labels)
-        shapes = _parameter_shapes(config, len(labels or ("any",)))
+        tensors = _tensors(stored, config, labels, task)
+        shapes = _parameter_shapes(config, len(labels or ("any",)), task)
         flat = {tensor.path: stored.read(tensor, shapes[tensor.path]) for tensor in tensors}
     result: dict[str, Any] = unflatten_dict(flat)
     return result
@@ -189,8 +232,10 @@ def write_checkpoint(
     *,
     labels: Sequence[str],
     original_folder: Path | str | None = None,
+    task: Task = TOKEN_CLASSIFICATION,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Write a token classifier that `transformers` can load with ``from_pretrained``.
+    """Write a classifier that `transformers` can load with ``from_pretrained``.
 
     Parameters
     ----------
@@ -199,12 +244,16 @@ def write_checkpoint(
     config : EncoderConfig
         The encoder's configuration.
     params : Mapping
-        Parameters of a `TokenClassifier`, arrays of any float dtype; written as float32.
+        Parameters of the task's model, arrays of any float dtype; written as float32.
     labels : sequence of str
         Names of the classes, in the order of the logits.
     original_folder : Path or str, optional
         Checkpoint that training started from. Fields of its config.json that `EncoderConfig` does
         not have are copied.
+    task : Task
+        `TOKEN_CLASSIFICATION` or `TEXT_CLASSIFICATION`.
+    more : mapping
+        Further fields for config.json.
 
     Raises
     ------
@@ -215,7 +264,7 @@ def write_checkpoint(
     Examples
     --------
     >>> import tempfile
-    >>> from medjax.models import read_config
+    >>> from medjax.models import TokenClassifier, read_config
     >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
     ...     num_attention_heads=2, intermediate_size=16)
     >>> ids = jnp.ones((1, 2), jnp.int32)
@@ -229,7 +278,7 @@ def write_checkpoint(
     if len(set(labels)) != len(labels):
         msg = f"labels are {list(labels)}; expected each name once"
         raise ValueError(msg)
-    shapes = _parameter_shapes(config, len(labels))
+    shapes = _parameter_shapes(config, len(labels), task)
     flat = flatten_dict(params)
     actual = {path: np.shape(leaf) for path, leaf in flat.items()}
     for path in sorted(shapes.keys() | actual.keys()):
@@ -242,13 +291,13 @@ def write_checkpoint(
 
     prefix = FAMILIES[config.model_type].prefix
     tensors = {}
-    for tensor in encoder_tensors(config) + classifier_tensors():
+    for tensor in encoder_tensors(config) + task.head_tensors(config):
         values = np.asarray(flat[tensor.path], dtype=np.float32)
-        name = tensor.name if tensor.path[0] == "classifier" else f"{prefix}.{tensor.name}"
+        name = f"{prefix}.{tensor.name}" if tensor.is_of_encoder else tensor.name
         tensors[name] = np.ascontiguousarray(values.T if tensor.transposed else values)
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # transformers refuses files without the name of a framework.
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    write_config(folder, config, labels, original_folder)
+    write_config(folder, config, labels, original_folder, task.name, more)

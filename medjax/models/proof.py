@@ -9,6 +9,7 @@ from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.models.huggingface import check_params
+from medjax.models.tasks import TOKEN_CLASSIFICATION, Task
 from medjax.models.tokenizer import Encoding, Tokenizer
 from medjax.models.vocabulary import (
     SETTINGS_FILE,
@@ -42,7 +43,12 @@ _CASES = "La Fièvre"
 _UNUSED = 0.1  # share of unused embeddings above which the tokenizer may be that of another model
 
 
-def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> None:
+def prove_folder(
+    folder: Path,
+    config: EncoderConfig,
+    tokenizer: Tokenizer,
+    task: Task = TOKEN_CLASSIFICATION,
+) -> None:
     """Raise an error if a checkpoint's weights, configuration and tokenizer do not fit together.
 
     Parameters
@@ -53,6 +59,8 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
         Its configuration.
     tokenizer : Tokenizer
         Its tokenizer.
+    task : Task
+        What its weights are read for.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def prove_folder(folder: Path, config: EncoderConfig, tokenizer: Tokenizer) -> N
         sentences; or the tokenizer adds no special tokens, or normalises case and accents
         differently, where transformers would.
     """
-    check_params(folder, config)
+    check_params(folder, config, task)
     nb_tokens = _check_vocabulary(folder, config, tokenizer)
     if config.model_type in ROBERTA_TYPES and tokenizer.pad_token_id != config.pad_token_id:
         msg = (

@@ -1,6 +1,6 @@
 """Annotated text: documents, their entities, their sentences and words."""
 
-from medjax.text.document import Document, Entity, without_overlaps
+from medjax.text.document import Document, Entity, LabelledText, without_overlaps
 from medjax.text.sentences import ABBREVIATIONS, split_sentences
 from medjax.text.words import find_words
 
@@ -8,6 +8,7 @@ __all__ = [
     "ABBREVIATIONS",
     "Document",
     "Entity",
+    "LabelledText",
     "find_words",
     "split_sentences",
     "without_overlaps",

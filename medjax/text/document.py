@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Document", "Entity", "without_overlaps"]
+__all__ = ["Document", "Entity", "LabelledText", "without_overlaps"]
 
 # Characters of a text and entities of a document that a repr shows.
 _SHOWN_TEXT = 80
@@ -68,6 +68,32 @@ class Document(NamedTuple):
         if len(self.entities) > _SHOWN_ENTITIES:
             entities = f"{entities[:-1]}, ... {len(self.entities) - _SHOWN_ENTITIES:,} more)"
         return f"Document(text={text}, entities={entities}, name={self.name!r})"
+
+
+class LabelledText(NamedTuple):
+    """A text and the classes it belongs to.
+
+    Attributes
+    ----------
+    text : str
+        The text.
+    labels : tuple of str
+        Names of its classes: one, or any number where texts may have several.
+    name : str
+        Where the text comes from, for messages.
+    group : str
+        What texts that depend on each other share, such as a patient.
+
+    Examples
+    --------
+    >>> LabelledText("Chest pain for two hours.", ("cardiology",)).labels
+    ('cardiology',)
+    """
+
+    text: str
+    labels: tuple[str, ...] = ()
+    name: str = ""
+    group: str = ""
 
 
 def without_overlaps(entities: Iterable[Entity]) -> tuple[tuple[Entity, ...], int]:

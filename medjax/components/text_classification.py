@@ -1,0 +1,397 @@
+"""Text classification: whole texts into one of several classes, or into any number of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from medjax.batch import ROW_MASK, BatchData
+from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.components.optimizers import Optimizer, adamw
+from medjax.components.rows import padded
+from medjax.components.text_data import check_texts, label_of, target_of, windowed
+from medjax.components.text_labels import POOLING, choose_classes, read_problem
+from medjax.config import Options
+from medjax.data.fitting import STANDARD_LENGTHS, lengths_beyond
+from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
+from medjax.metrics import Mean
+from medjax.models import (
+    TEXT_CLASSIFICATION,
+    TextClassifier,
+    Tokenizer,
+    load_tokenizer,
+    prove_folder,
+    read_config,
+    read_labels,
+    read_params,
+    resolve_model,
+    write_checkpoint,
+)
+from medjax.models.attention import AttentionImplementation, check_implementation
+from medjax.step import make_predict_step
+from medjax.text import LabelledText
+
+__all__ = ["TextClassification", "TextPrediction"]
+
+ProblemType = Literal["single_label_classification", "multi_label_classification"]
+Pooling = Literal["mean", "max"]
+
+TARGETS = "targets"
+"""Name of the batch column with a 0 or 1 for each class, if texts may have several."""
+
+
+class TextPrediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The most probable class; if texts may have several, those whose probability reaches the
+        threshold.
+    probabilities : dict of str to float
+        Probability of each class.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextClassification:
+    """A classifier of texts; usually made by `from_pretrained`.
+
+    Its items are `medjax.text.LabelledText` objects. A text that is too long for the model is read
+    in windows that overlap by a quarter, and its logits are the mean, or the maximum, of those of
+    its windows, in training, evaluation and prediction. A text is one row of a batch, however many
+    windows it has, so it counts once in the loss and in all scores.
+
+    Attributes
+    ----------
+    model : TextClassifier
+        The Flax model.
+    tokenizer : Tokenizer
+        Its tokenizer.
+    labels : tuple of str
+        Names of the classes, in the order of the logits.
+    problem_type : {"single_label_classification", "multi_label_classification"}
+        Whether each text has exactly one class or any number of them, named as in transformers.
+    pooling : {"mean", "max"}
+        How the logits of the windows of a text become those of the text.
+    max_length : int
+        Tokens of a window, special tokens included.
+    optimizer : callable
+        Returns an optax transformation for a learning rate.
+    folder : Path or None
+        Checkpoint that the weights are read from; None for random weights.
+    """
+
+    model: TextClassifier
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    problem_type: ProblemType = "single_label_classification"
+    pooling: Pooling = "mean"
+    max_length: int = 512
+    optimizer: Optimizer = adamw
+    folder: Path | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        labels: Sequence[str] | None = None,
+        *,
+        problem_type: ProblemType | None = None,
+        pooling: Pooling | None = None,
+        max_length: int | None = None,
+        optimizer: Optimizer = adamw,
+        gradient_checkpointing: bool = False,
+        attention_implementation: AttentionImplementation = "xla",
+    ) -> Self:
+        """Return a classifier that starts from a pretrained encoder or a fine-tuned checkpoint.
+
+        Parameters
+        ----------
+        name_or_folder : str or Path
+            A Hugging Face folder, a medjax checkpoint, or a model's name; see
+            `medjax.models.resolve_model`.
+        labels : sequence of str, optional
+            Names of the classes. By default those of the checkpoint, which must be a classifier of
+            texts.
+        problem_type : str, optional
+            ``"multi_label_classification"`` if texts may have any number of classes. By default
+            that of the checkpoint, or ``"single_label_classification"``.
+        pooling : {"mean", "max"}, optional
+            How windows are joined. By default that of the checkpoint if medjax wrote it, or "mean".
+        max_length : int, optional
+            Tokens of a window. By default the longest input of the model, but at most 512.
+        optimizer : callable
+            Returns an optax transformation for a learning rate; medkit's AdamW by default.
+        gradient_checkpointing, attention_implementation
+            See `TokenClassification.from_pretrained`.
+
+        Raises
+        ------
+        ValueError
+            If the model, the labels or another argument cannot be used, or the weights,
+            configuration and tokenizer of the model do not belong together.
+        """
+        check_implementation(attention_implementation)
+        folder = resolve_model(name_or_folder)
+        config = read_config(folder)
+        tokenizer = load_tokenizer(folder)
+        prove_folder(folder, config, tokenizer, TEXT_CLASSIFICATION)
+        classes = choose_classes(folder, labels)
+        chosen, joined = read_problem(folder, problem_type, pooling, classes)
+        if max_length is not None and not 2 < max_length <= config.max_length:
+            msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
+            raise ValueError(msg)
+        return cls(
+            model=TextClassifier(
+                config, len(classes), gradient_checkpointing, attention_implementation
+            ),
+            tokenizer=tokenizer,
+            labels=classes,
+            problem_type=chosen,  # type: ignore[arg-type]
+            pooling=joined,  # type: ignore[arg-type]
+            max_length=max_length or min(config.max_length, 512),
+            optimizer=optimizer,
+            folder=folder,
+        )
+
+    @property
+    def component(self) -> TrainableComponent:
+        """The record of functions that `medjax.train` and `medjax.evaluate` take."""
+        return TrainableComponent(
+            init=self.init,
+            preprocess=self.preprocess,
+            collate=self.collate,
+            forward=self.forward,
+            configure_optimizer=self.optimizer,
+            save=self.save,
+            load=self.load,
+            expand=self.expand,
+        )
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether texts may have any number of classes."""
+        return self.problem_type == "multi_label_classification"
+
+    def init(self, key: jax.Array) -> Variables:
+        """Return the pretrained weights; what they lack of the head is random."""
+        tokens = jnp.ones((1, 3), jnp.int32)
+        if self.folder is None:
+            return dict(self.model.init(key, tokens, tokens, deterministic=True))
+        params = read_params(self.folder, self.model.config, TEXT_CLASSIFICATION)
+        if read_labels(self.folder, TEXT_CLASSIFICATION) != self.labels:
+            params.pop("classifier", None)
+        size = self.model.config.hidden_size
+        initial = nn.initializers.normal(self.model.config.initializer_range)
+        for number, (name, width) in enumerate(
+            (("pooler", size), ("classifier", len(self.labels)))
+        ):
+            if name not in params:
+                kernel = initial(jax.random.fold_in(key, number), (size, width))
+                params[name] = {"kernel": kernel, "bias": np.zeros(width, np.float32)}
+        return {"params": params}
+
+    def expand(self, texts: Any, *, training: bool = True) -> ExpandedData:
+        """Check all texts and labels; `medjax.train` and `medjax.evaluate` call it.
+
+        Parameters
+        ----------
+        texts : Dataset
+            `LabelledText` items.
+        training : bool
+            True if the texts are for training.
+
+        Raises
+        ------
+        ValueError
+            If an item has no text, an unknown label or, with one class for each text, not exactly
+            one label.
+        """
+        check_texts(texts, self.labels, multi_label=self.is_multi_label)
+        return ExpandedData(texts, range(len(texts)))
+
+    def preprocess(self, item: LabelledText) -> dict[str, Any]:
+        """Return the token ids of the windows of a text, one after the other, and its labels.
+
+        Returns
+        -------
+        dict
+            ``input_ids``, a list of int, whose windows have `max_length` tokens each, except the
+            last; and ``label``, an int, or ``targets``, a list with a 0 or 1 for each class.
+        """
+        (encoding,) = self.tokenizer.encode([item.text])
+        ids = windowed(encoding, self.max_length)
+        if self.is_multi_label:
+            return {"input_ids": ids, TARGETS: target_of(item, self.labels)}
+        return {"input_ids": ids, "label": label_of(item, self.labels)}
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
+        """Return a batch padded to its longest example.
+
+        Returns
+        -------
+        BatchData
+            ``input_ids`` and ``attention_mask``, int32, shape (rows, length), and ``labels``,
+            int32, shape (rows,), or ``targets``, float32, shape (rows, classes).
+        """
+        ids = [example["input_ids"] for example in examples]
+        batch = BatchData(
+            input_ids=padded(ids, self.tokenizer.pad_token_id),
+            attention_mask=padded([[1] * len(row) for row in ids], 0),
+        )
+        if self.is_multi_label:
+            batch[TARGETS] = np.array([example[TARGETS] for example in examples], np.float32)
+        else:
+            batch["labels"] = np.array([example["label"] for example in examples], np.int32)
+        return batch
+
+    def forward(
+        self,
+        variables: Variables,
+        input_batch: BatchData,
+        key: jax.Array,
+        *,
+        return_loss: bool,
+        eval_mode: bool,
+    ) -> tuple[BatchData, Mean | None, Variables]:
+        """Return ``logits`` and ``predictions`` of each text, and the cross-entropy.
+
+        The loss is the mean over texts; with any number of classes, over texts and classes.
+        """
+        logits = self._logits(variables, input_batch, key, eval_mode)
+        if self.is_multi_label:
+            predictions = (logits > 0).astype(jnp.int32)
+        else:
+            predictions = logits.argmax(-1).astype(jnp.int32)
+        outputs = BatchData(logits=logits, predictions=predictions)
+        if not return_loss:
+            return outputs, None, {}
+        rows = input_batch[ROW_MASK]
+        if self.is_multi_label:
+            losses = optax.sigmoid_binary_cross_entropy(logits, input_batch[TARGETS])
+            return outputs, Mean.of(losses, jnp.broadcast_to(rows[:, None], losses.shape)), {}
+        labels = input_batch["labels"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+        return outputs, Mean.of(losses, rows), {}
+
+    def _logits(
+        self, variables: Variables, batch: Mapping[str, Any], key: jax.Array, eval_mode: bool
+    ) -> jax.Array:
+        """Return the logits of each text, pooled over its windows, shape (rows, classes)."""
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        rows, length = ids.shape
+        size = min(length, self.max_length)
+        nb_windows = -(-length // size)
+        fill = ((0, 0), (0, nb_windows * size - length))
+        windows = jnp.pad(ids, fill, constant_values=self.tokenizer.pad_token_id)
+        mask = jnp.pad(mask, fill).reshape(rows * nb_windows, size)
+        logits: jax.Array = self.model.apply(  # type: ignore[assignment]
+            {"params": variables["params"]},
+            windows.reshape(rows * nb_windows, size),
+            mask,
+            deterministic=eval_mode,
+            rngs={"dropout": key},
+        )
+        if nb_windows == 1:
+            return logits
+        logits = logits.reshape(rows, nb_windows, -1)
+        real = mask.reshape(rows, nb_windows, size).any(-1, keepdims=True)
+        if self.pooling == "max":
+            return jnp.where(real, logits, -jnp.inf).max(1)
+        return jnp.where(real, logits, 0.0).sum(1) / jnp.maximum(real.sum(1), 1)
+
+    def save(self, path: Path, variables: Variables) -> None:
+        """Write a folder that `transformers` and `from_pretrained` can load."""
+        original = self.folder if self.folder is not None and self.folder.is_dir() else None
+        write_checkpoint(
+            path,
+            self.model.config,
+            variables["params"],
+            labels=self.labels,
+            original_folder=original,
+            task=TEXT_CLASSIFICATION,
+            more={"problem_type": self.problem_type, POOLING: self.pooling},
+        )
+        self.tokenizer.save(path)
+
+    def load(self, path: Path) -> Variables:
+        """Return the weights in a folder that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the classes there are not those of this classifier, or the weights cannot be read.
+        """
+        classes = read_labels(path, TEXT_CLASSIFICATION)
+        if classes != self.labels:
+            found = "no classifier of texts" if classes is None else f"the classes {list(classes)}"
+            msg = (
+                f"{path} has {found}; expected the classes {list(self.labels)}, in this order; "
+                "load another classifier with TextClassification.from_pretrained"
+            )
+            raise ValueError(msg)
+        return {"params": read_params(path, self.model.config, TEXT_CLASSIFICATION)}
+
+    def predict(
+        self,
+        variables: Variables,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 16,
+        threshold: float | Mapping[str, float] = 0.5,
+        options: Options | None = None,
+    ) -> list[TextPrediction]:
+        """Return the classes of new texts, with the probabilities of all classes.
+
+        Parameters
+        ----------
+        variables : dict
+            Trained weights, from ``result.state.variables`` or `load`.
+        texts : sequence of str
+            Texts of any length.
+        batch_size : int
+            Number of texts that are passed to the model at once.
+        threshold : float or mapping of str to float
+            Least probability of a class, or of each class by name, where texts may have several.
+        options : Options, optional
+            Only `precision` is used.
+        """
+        step = make_predict_step(self.forward, options or Options())
+        labels = () if self.is_multi_label else self.labels[:1]  # any, as the loss is not computed
+        examples = [self.preprocess(LabelledText(text, labels)) for text in texts]
+        order = sorted(range(len(texts)), key=lambda row: len(examples[row]["input_ids"]))
+        longest = (*(n for n in STANDARD_LENGTHS if n < self.max_length), self.max_length)
+        ladder = Ladder((*longest, *lengths_beyond(self.max_length, "cpu")), HUGGING_FACE_PADDING)
+        logits = np.zeros((len(texts), len(self.labels)), np.float32)
+        for first in range(0, len(order), batch_size):
+            chosen = order[first : first + batch_size]
+            batch = fix_shape(self.collate([examples[n] for n in chosen]), ladder, batch_size)
+            outputs = step(variables, batch)
+            logits[chosen] = jax.device_get(outputs["logits"])[: len(chosen)]
+        return [self._prediction(row, threshold) for row in logits]
+
+    def _prediction(
+        self, logits: np.ndarray, threshold: float | Mapping[str, float]
+    ) -> TextPrediction:
+        squash = jax.nn.sigmoid if self.is_multi_label else jax.nn.softmax
+        values = np.asarray(squash(logits)).tolist()
+        probabilities = dict(zip(self.labels, values, strict=True))
+        if not self.is_multi_label:
+            return TextPrediction((self.labels[int(logits.argmax())],), probabilities)
+        least = (
+            threshold if isinstance(threshold, Mapping) else dict.fromkeys(self.labels, threshold)
+        )
+        labels = tuple(label for label, p in probabilities.items() if p >= least[label])
+        return TextPrediction(labels, probabilities)

@@ -1,0 +1,98 @@
+"""What a classifier of texts takes over from a checkpoint: classes, kind of problem, pooling."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from medjax.models import TEXT_CLASSIFICATION, read_labels
+from medjax.models.config_json import CONFIG_FILE
+from medjax.models.files import read_json
+
+__all__ = ["POOLING", "choose_classes", "read_problem"]
+
+POOLING = "window_pooling"
+"""Field of config.json that medjax adds."""
+
+_PROBLEMS = ("single_label_classification", "multi_label_classification")
+_POOLINGS = ("mean", "max")
+
+_LOGGER = logging.getLogger("medjax")
+
+
+def choose_classes(folder: Path, labels: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes of a classifier that starts from a checkpoint, in the logits' order.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint.
+    labels : sequence of str or None
+        Names of the classes; None for those of the checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the labels cannot be used, or if `labels` is None and the checkpoint is no classifier.
+    """
+    known = read_labels(folder, TEXT_CLASSIFICATION)
+    if labels is None:
+        if known is None:
+            msg = (
+                f"{folder} is not a classifier of texts: its weights lack the head of one, or "
+                "config.json is that of another task (architectures); pass labels=[...] to train "
+                "a new classifier"
+            )
+            raise ValueError(msg)
+        return known
+    if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
+        msg = f"labels is {labels!r}; expected different names of classes, ['no', 'yes'], or None"
+        raise ValueError(msg)
+    if known is not None and sorted(known) == sorted(labels):
+        return known
+    if known is not None:
+        _LOGGER.warning(
+            f"the classifier of {folder}, for {', '.join(known)}, is replaced by a new one for "
+            f"{', '.join(labels)}"
+        )
+    return tuple(labels)
+
+
+def read_problem(
+    folder: Path, problem: str | None, pooling: str | None, classes: Sequence[str]
+) -> tuple[str, str]:
+    """Return the kind of problem and the pooling, by default those of the checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint.
+    problem, pooling : str or None
+        What is asked for.
+    classes : sequence of str
+        Names of the classes.
+
+    Raises
+    ------
+    ValueError
+        If one of them is unknown, or a single class is to be told from nothing.
+    """
+    content = read_json(folder / CONFIG_FILE)
+    stored = content.get("problem_type")
+    problem = problem or (stored if stored in _PROBLEMS else _PROBLEMS[0])
+    pooling = pooling or content.get(POOLING) or _POOLINGS[0]
+    for name, value, allowed in (
+        ("problem_type", problem, _PROBLEMS),
+        ("pooling", pooling, _POOLINGS),
+    ):
+        if value not in allowed:
+            msg = f"{name} is {value!r}; expected {' or '.join(map(repr, allowed))}"
+            raise ValueError(msg)
+    if len(classes) < 2 and problem == _PROBLEMS[0]:
+        msg = (
+            f"labels are {list(classes)}; expected at least two classes, or "
+            "problem_type='multi_label_classification', where a text may have none"
+        )
+        raise ValueError(msg)
+    return problem, pooling
