@@ -161,7 +161,7 @@ def test_loss_and_gradients_do_not_depend_on_padding(tiny_folder, options):
         )
         return mean.compute()
 
-    both = [jax.value_and_grad(loss)(variables["params"], *size) for size in ((3, 24), (7, 60))]
+    both = [jax.value_and_grad(loss)(variables["params"], *size) for size in ((3, 48), (7, 84))]
     for one, other in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-6)
 
@@ -172,13 +172,13 @@ def test_it_learns_is_saved_and_predicts(tiny_folder, tmp_path, options):
     texts = SEVERAL if options else TEXTS
     result = medjax.train(
         classifier.component,
-        config(tmp_path, nb_training_epochs=25, batch_size=5, learning_rate=5e-3),
+        config(tmp_path, nb_training_epochs=60, batch_size=5, learning_rate=5e-3),
         texts,
         texts,
         options=medjax.Options(length_ladder=(32,)),
         callback=[],
     )
-    assert result.history[-1]["train"]["loss"] < 0.05
+    assert result.history[-1]["train"]["loss"] < 0.1
     again = TextClassification.from_pretrained(result.last_checkpoint)
     assert (again.labels, again.problem_type) == (classifier.labels, classifier.problem_type)
     predicted = again.predict(

@@ -1,0 +1,164 @@
+"""Read labelled texts from tables: CSV, TSV, JSON lines, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medjax.text.document import LabelledText
+from medjax.text.readers._files import Texts
+
+__all__ = ["TABLE_SUFFIXES", "read_texts"]
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+_PARQUET = ".parquet"
+TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
+"""Endings of the files that `read_texts` reads."""
+
+
+def read_texts(
+    path: str | os.PathLike[str],
+    *,
+    text: str = "text",
+    label: str = "label",
+    group: str | None = None,
+    separator: str | None = None,
+    encoding: str = "utf-8",
+) -> list[LabelledText]:
+    r"""Read labelled texts from a table with named columns.
+
+    Parameters
+    ----------
+    path : path
+        A file ending in ``.csv`` or ``.tsv``, whose first row names the columns; ``.jsonl``, with
+        an object on each line; or ``.parquet``, which needs pyarrow.
+    text, label : str
+        Names of the columns. A label may be a string, a whole number or, in JSON and Parquet, a
+        list of them; an empty one means that the text has none.
+    group : str, optional
+        Name of a column with what texts share that depend on each other, such as a patient.
+    separator : str, optional
+        What separates the labels of a text in one cell.
+    encoding : str
+        Encoding of the file, which may have a byte order mark.
+
+    Returns
+    -------
+    list of LabelledText
+        The texts, named after their file and row.
+
+    Raises
+    ------
+    ValueError
+        If the file ends otherwise, is empty or damaged, or lacks a column, or a cell is of another
+        kind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "notes.csv")
+    ...     _ = file.write_text("text,label\nNo fever.,other\n")
+    ...     read_texts(file)[0][:2]
+    ('No fever.', ('other',))
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        msg = f"{path} ends in {path.suffix!r}; expected {', '.join(TABLE_SUFFIXES)}"
+        raise ValueError(msg)
+    rows = _parquet(path) if suffix == _PARQUET else _text_rows(path, suffix, encoding)
+    texts = []
+    for where, row in rows:
+        cells = {}
+        for name in filter(None, (text, label, group)):
+            if name not in row:
+                msg = f"{where} has the columns {[*row]}; expected {name!r} among them"
+                raise ValueError(msg)
+            cells[name] = row[name]
+        if not isinstance(cells[text], str):
+            msg = f"{where}: the column {text!r} is {cells[text]!r:.60}; expected a text"
+            raise ValueError(msg)
+        labels = _labels(cells[label], separator, where, label)
+        of_group = "" if group is None else str(cells[group])
+        texts.append(LabelledText(cells[text], labels, where, of_group))
+    if not texts:
+        raise ValueError(f"{path} has no rows; expected labelled texts")
+    return texts
+
+
+def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[str, ...]:
+    """Return the labels in a cell, in order, each once."""
+    if cell is None or cell == "":
+        return ()
+    parts = cell if isinstance(cell, list) else [cell]
+    if separator is not None and isinstance(cell, str):
+        parts = [part.strip() for part in cell.split(separator)]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int):
+            msg = (
+                f"{where}: the column {column!r} has {part!r:.60}; expected names of classes, as "
+                "strings or whole numbers"
+            )
+            raise ValueError(msg)
+    return tuple(dict.fromkeys(str(part) for part in parts if part != ""))
+
+
+def _text_rows(path: Path, suffix: str, encoding: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and content of each row of a text file."""
+    with Texts(encoding) as texts:
+        content = texts.read(path)
+    if suffix in _DELIMITERS:
+        yield from _delimited(path, content, _DELIMITERS[suffix])
+        return
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where} is not JSON ({error}); expected an object") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{where} is {row!r:.60}; expected a JSON object with named columns")
+        yield where, row
+
+
+def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # by default a cell has at most 131,072
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    names = list(reader.fieldnames or ())  # reads the first row
+    while True:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            msg = f'{where}: {error}; expected cells quoted by RFC 4180: "..." with "" inside'
+            raise ValueError(msg) from error
+        if row is None:
+            return
+        if None in row or None in row.values():  # too many cells, or too few
+            msg = f"{where} is {row!r:.200}; expected one cell for each of {names}"
+            raise ValueError(msg)
+        yield where, row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        from pyarrow import ArrowInvalid, parquet
+    except ImportError as error:
+        msg = f'{path} is a Parquet file, which needs pyarrow: pip install "medjax[parquet]"'
+        raise ValueError(msg) from error
+    try:
+        table = parquet.read_table(path)
+    except ArrowInvalid as error:
+        raise ValueError(f"{path}: {error}; expected a Parquet file") from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path}, row {number}", row

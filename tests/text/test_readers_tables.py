@@ -1,0 +1,89 @@
+"""Labelled texts from tables."""
+
+import json
+import re
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from medjax.text import LabelledText
+from medjax.text.readers import read_texts
+
+CSV = 'note,label,patient\n"No fever,\nno ""cough"".",b,P1\nChest pain.,a;b,P2\nWell.,,P2\n'
+
+
+def write(folder, name, content):
+    file = folder / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def test_a_csv_file_with_quoted_cells(tmp_path):
+    texts = read_texts(
+        write(tmp_path, "notes.csv", CSV), text="note", group="patient", separator=";"
+    )
+    file = tmp_path / "notes.csv"
+    assert texts == [
+        LabelledText('No fever,\nno "cough".', ("b",), f"{file}, line 2", "P1"),
+        LabelledText("Chest pain.", ("a", "b"), f"{file}, line 4", "P2"),
+        LabelledText("Well.", (), f"{file}, line 5", "P2"),
+    ]
+
+
+def test_without_a_separator_a_cell_is_one_label(tmp_path):
+    texts = read_texts(write(tmp_path, "notes.CSV", CSV), text="note")
+    assert [text.labels for text in texts] == [("b",), ("a;b",), ()]
+    assert texts[0].group == ""
+
+
+def test_tabs_byte_order_marks_and_other_encodings(tmp_path):
+    content = "text\tlabel\r\nfièvre\toui\r\n"
+    for encoding, codec in (("utf-8", "utf-8-sig"), ("cp1252", "cp1252")):
+        file = write(tmp_path, "notes.tsv", content.encode(codec))
+        assert read_texts(file, encoding=encoding)[0][:2] == ("fièvre", ("oui",))
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("a", ("a",)), (3, ("3",)), (["b", "a", "b"], ("b", "a")), (None, ()), ([], ()), ("", ())],
+)
+def test_json_lines(tmp_path, label, expected):
+    line = json.dumps({"text": "No fever.", "label": label})
+    (text,) = read_texts(write(tmp_path, "notes.jsonl", f"\n{line}\n\n"))
+    assert text == LabelledText("No fever.", expected, f"{tmp_path / 'notes.jsonl'}, line 2")
+
+
+def test_parquet(tmp_path):
+    table = pyarrow.table({"text": ["No fever.", "Cough."], "label": [["a", "b"], []]})
+    parquet.write_table(table, tmp_path / "notes.parquet")
+    assert [text.labels for text in read_texts(tmp_path / "notes.parquet")] == [("a", "b"), ()]
+    with pytest.raises(ValueError, match="expected a Parquet file"):
+        read_texts(write(tmp_path, "broken.parquet", "text"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("notes.xlsx", "", "ends in '.xlsx'; expected .csv, .tsv, .jsonl"),
+        ("notes.csv", "", "has no rows; expected labelled texts"),
+        ("notes.csv", "text,label\n", "has no rows; expected labelled texts"),
+        (
+            "notes.csv",
+            "text;label\na;b\n",
+            "line 2 has the columns ['text;label']; expected 'text'",
+        ),
+        ("notes.csv", "text,label\na,b,c\n", "line 2 is {'text': 'a', 'label': 'b', None: ['c']}"),
+        ("notes.csv", "text,label\na\n", "expected one cell for each of ['text', 'label']"),
+        ("notes.csv", 'text,label\n"a"b,c\n', "expected cells quoted by RFC 4180"),
+        ("notes.jsonl", "text\n", "line 1 is not JSON"),
+        ("notes.jsonl", "[1]\n", "line 1 is [1]; expected a JSON object"),
+        ("notes.jsonl", '{"text": 5, "label": "a"}', "the column 'text' is 5; expected a text"),
+        ("notes.jsonl", '{"text": "a", "label": 0.5}', "has 0.5; expected names of classes"),
+        ("notes.jsonl", '{"text": "a", "label": [true]}', "has True; expected names of classes"),
+        ("notes.csv", b"text,label\nfi\xe8vre,a\n", "expected text in utf-8; it looks like cp1252"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read_texts(write(tmp_path, name, content))
