@@ -1,14 +1,17 @@
 """Ready-made components: models with their data preparation, to be trained as they are."""
 
 from medjax.components.documents import DocumentWindow
+from medjax.components.losses import ClassificationLoss, balanced_weights
 from medjax.components.text_classification import TextClassification, TextPrediction
 from medjax.components.token_classification import TokenClassification
 from medjax.components.unreachable import Unreachable
 
 __all__ = [
+    "ClassificationLoss",
     "DocumentWindow",
     "TextClassification",
     "TextPrediction",
     "TokenClassification",
     "Unreachable",
+    "balanced_weights",
 ]

@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.rows import padded
 from medjax.components.text_data import check_texts, label_of, target_of, windowed
@@ -89,6 +89,8 @@ class TextClassification:
         Tokens of a window, special tokens included.
     optimizer : callable
         Returns an optax transformation for a learning rate.
+    loss : ClassificationLoss
+        Cross-entropy by default.
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
     """
@@ -100,7 +102,12 @@ class TextClassification:
     pooling: Pooling = "mean"
     max_length: int = 512
     optimizer: Optimizer = adamw
+    loss: ClassificationLoss = CROSS_ENTROPY
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the loss fits the classes."""
+        self.loss.check(self.labels, multi_label=self.is_multi_label)
 
     @classmethod
     def from_pretrained(
@@ -112,6 +119,7 @@ class TextClassification:
         pooling: Pooling | None = None,
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
+        loss: ClassificationLoss = CROSS_ENTROPY,
         gradient_checkpointing: bool = False,
         attention_implementation: AttentionImplementation = "xla",
     ) -> Self:
@@ -134,6 +142,8 @@ class TextClassification:
             Tokens of a window. By default the longest input of the model, but at most 512.
         optimizer : callable
             Returns an optax transformation for a learning rate; medkit's AdamW by default.
+        loss : ClassificationLoss
+            Class weights, label smoothing, focal loss; cross-entropy by default.
         gradient_checkpointing, attention_implementation
             See `TokenClassification.from_pretrained`.
 
@@ -163,6 +173,7 @@ class TextClassification:
             pooling=joined,  # type: ignore[arg-type]
             max_length=max_length or min(config.max_length, 512),
             optimizer=optimizer,
+            loss=loss,
             folder=folder,
         )
 
@@ -266,9 +277,10 @@ class TextClassification:
         return_loss: bool,
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
-        """Return ``logits`` and ``predictions`` of each text, and the cross-entropy.
+        """Return ``logits`` and ``predictions`` of each text, and the loss.
 
-        The loss is the mean over texts; with any number of classes, over texts and classes.
+        Without class weights it is the mean over texts; with any number of classes, over texts and
+        classes.
         """
         logits = self._logits(variables, input_batch, key, eval_mode)
         if self.is_multi_label:
@@ -280,11 +292,10 @@ class TextClassification:
             return outputs, None, {}
         rows = input_batch[ROW_MASK]
         if self.is_multi_label:
-            losses = optax.sigmoid_binary_cross_entropy(logits, input_batch[TARGETS])
-            return outputs, Mean.of(losses, jnp.broadcast_to(rows[:, None], losses.shape)), {}
-        labels = input_batch["labels"]
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        return outputs, Mean.of(losses, rows), {}
+            loss = self.loss.of_targets(logits, input_batch[TARGETS], rows, self.labels)
+        else:
+            loss = self.loss.of_labels(logits, input_batch["labels"], rows, self.labels)
+        return outputs, loss, {}
 
     def _logits(
         self, variables: Variables, batch: Mapping[str, Any], key: jax.Array, eval_mode: bool

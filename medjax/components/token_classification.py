@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
@@ -23,6 +22,7 @@ from medjax.components.documents import (
     find_all_unreachable,
     window_example,
 )
+from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.prediction import predict_entities
 from medjax.components.rows import padded
@@ -73,6 +73,8 @@ class TokenClassification:
         Tokens of a window, special tokens included.
     optimizer : callable
         Returns an optax transformation for a learning rate.
+    loss : ClassificationLoss
+        Cross-entropy by default; its classes are the tags.
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
 
@@ -100,7 +102,12 @@ class TokenClassification:
     tag_subtokens: bool = False
     max_length: int = 512
     optimizer: Optimizer = adamw
+    loss: ClassificationLoss = CROSS_ENTROPY
     folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the loss fits the tags."""
+        self.loss.check(self.tags, multi_label=False)
 
     @classmethod
     def from_pretrained(
@@ -112,6 +119,7 @@ class TokenClassification:
         tag_subtokens: bool = False,
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
+        loss: ClassificationLoss = CROSS_ENTROPY,
         gradient_checkpointing: bool = False,
         attention_implementation: AttentionImplementation = "xla",
     ) -> Self:
@@ -134,6 +142,8 @@ class TokenClassification:
         optimizer : callable
             Returns an optax transformation for a learning rate; medkit's AdamW by default. If you
             set `Options.weight_decay`, pass one without weight decay, such as `optax.adam`.
+        loss : ClassificationLoss
+            Weights of tags, label smoothing, focal loss; cross-entropy by default.
         gradient_checkpointing : bool
             Whether the backward pass recomputes the activations inside each layer instead of
             keeping them. This takes less memory and more time, and gives the same numbers.
@@ -167,6 +177,7 @@ class TokenClassification:
             tag_subtokens=tag_subtokens,
             max_length=max_length or min(config.max_length, 512),
             optimizer=optimizer,
+            loss=loss,
             folder=folder,
         )
 
@@ -294,9 +305,9 @@ class TokenClassification:
         return_loss: bool,
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
-        """Return ``logits`` and ``predictions`` of each token, and the cross-entropy.
+        """Return ``logits`` and ``predictions`` of each token, and the loss.
 
-        The loss is the mean over all labelled tokens; each has weight 1.
+        It is the mean over all labelled tokens; without class weights, each has weight 1.
         """
         logits: Any = self.model.apply(
             {"params": variables["params"]},
@@ -310,8 +321,7 @@ class TokenClassification:
             return outputs, None, {}
         labels = input_batch["labels"]
         counts = (labels != IGNORED) & (input_batch[ROW_MASK][:, None] > 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-        return outputs, Mean.of(losses, counts), {}
+        return outputs, self.loss.of_labels(logits, labels, counts, self.tags), {}
 
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers`, medkit and `from_pretrained` can load."""
