@@ -11,7 +11,7 @@ __all__ = ["ACTIVATION_NAMES", "MODEL_TYPES", "ROBERTA_TYPES", "EncoderConfig"]
 ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
 """Model types that number positions from `pad_token_id + 1` and skip padding."""
 
-MODEL_TYPES = frozenset({"bert", "distilbert"}) | ROBERTA_TYPES
+MODEL_TYPES = frozenset({"bert", "distilbert", "electra"}) | ROBERTA_TYPES
 """Values of `model_type` in config.json that the encoder implements."""
 
 ACTIVATION_NAMES = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"})
@@ -49,6 +49,9 @@ class EncoderConfig:
         the RoBERTa family.
     type_vocab_size : int
         Number of token types; 0 for DistilBERT, which has none.
+    embedding_size : int or None
+        Size of the embeddings, from which a dense layer goes to `hidden_size` if it is another
+        one. Only ELECTRA has it; None means `hidden_size`.
     hidden_act : str
         Activation function of the feed-forward layers, one of `ACTIVATION_NAMES`.
     layer_norm_eps : float
@@ -87,6 +90,7 @@ class EncoderConfig:
     intermediate_size: int
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
+    embedding_size: int | None = None
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
@@ -109,6 +113,10 @@ class EncoderConfig:
             value = getattr(self, name)
             is_left_out = name in _OPTIONAL and value is None
             self._require(name, is_left_out or _is_number(value, numbers.Real), "a number")
+        if self.embedding_size is not None:
+            is_size = _is_number(self.embedding_size, numbers.Integral) and self.embedding_size >= 1
+            self._require("embedding_size", is_size, "a positive integer")
+            self._require("embedding_size", self.model_type == "electra", "None, but for electra")
         for name in _SIZES:
             self._require(name, getattr(self, name) >= 1, "a positive integer")
         for name in _DROPOUTS:
@@ -140,6 +148,11 @@ class EncoderConfig:
         if not is_valid:
             msg = f"{name} is {getattr(self, name)!r}; expected {expected}"
             raise ValueError(msg)
+
+    @property
+    def embedded_size(self) -> int:
+        """Size of the embeddings."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def first_position(self) -> int:

@@ -48,7 +48,7 @@ def _dense(config: EncoderConfig, features: int, name: str) -> Dense:
 
 def _embed(config: EncoderConfig, rows: int, name: str) -> nn.Embed:
     embedding_init = nn.initializers.normal(config.initializer_range)
-    return nn.Embed(rows, config.hidden_size, embedding_init=embedding_init, name=name)
+    return nn.Embed(rows, config.embedded_size, embedding_init=embedding_init, name=name)
 
 
 def _layer_norm(config: EncoderConfig, name: str) -> nn.LayerNorm:
@@ -125,7 +125,10 @@ class _Embeddings(nn.Module):
             types = _embed(config, config.type_vocab_size, "token_type_embeddings")
             hidden = hidden + types(token_type_ids)
         hidden = _layer_norm(config, "norm")(hidden)
-        return Dropout(config.hidden_dropout_prob)(hidden, deterministic=deterministic)
+        hidden = Dropout(config.hidden_dropout_prob)(hidden, deterministic=deterministic)
+        if config.embedded_size == config.hidden_size:
+            return hidden
+        return _dense(config, config.hidden_size, "projection")(hidden)
 
 
 class _SelfAttention(nn.Module):

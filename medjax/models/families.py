@@ -70,6 +70,11 @@ _DISTILBERT_FIELDS = MappingProxyType(
 )
 
 
+_ONLY_ELSEWHERE: Mapping[str, float | None] = MappingProxyType(
+    {"embedding_size": None, "seq_classif_dropout": None}
+)
+
+
 class TextHead(NamedTuple):
     """The names of a text classifier's head in checkpoints.
 
@@ -89,7 +94,7 @@ class TextHead(NamedTuple):
 
 
 _BERT_HEAD = TextHead("pooler.dense", "classifier", pooler_is_of_encoder=True)
-_ROBERTA_HEAD = TextHead("classifier.dense", "classifier.out_proj")
+_DEEPER_HEAD = TextHead("classifier.dense", "classifier.out_proj")
 
 
 class Family(NamedTuple):
@@ -120,7 +125,7 @@ class Family(NamedTuple):
     layers: str = "encoder.layer"
     layer_modules: tuple[tuple[str, str, str], ...] = _BERT_LAYER
     renamed_fields: Mapping[str, str] = MappingProxyType({})
-    fixed_fields: Mapping[str, float | None] = MappingProxyType({"seq_classif_dropout": None})
+    fixed_fields: Mapping[str, float | None] = _ONLY_ELSEWHERE
     defaults: Mapping[str, float] = MappingProxyType({"pad_token_id": 0})
     text_head: TextHead = _BERT_HEAD
 
@@ -128,12 +133,18 @@ class Family(NamedTuple):
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         "bert": Family("Bert", "bert"),
+        "electra": Family(
+            "Electra",
+            "electra",
+            fixed_fields=MappingProxyType({"seq_classif_dropout": None}),
+            text_head=_DEEPER_HEAD,
+        ),
         **{
             model_type: Family(
                 stem,
                 "roberta",
                 defaults=MappingProxyType({"pad_token_id": 1}),
-                text_head=_ROBERTA_HEAD,
+                text_head=_DEEPER_HEAD,
             )
             for model_type, stem in (
                 ("roberta", "Roberta"),
@@ -149,7 +160,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
             layer_modules=_DISTILBERT_LAYER,
             renamed_fields=_DISTILBERT_FIELDS,
             fixed_fields=MappingProxyType(
-                {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "classifier_dropout": None}
+                {
+                    "type_vocab_size": 0,
+                    "layer_norm_eps": 1e-12,
+                    "classifier_dropout": None,
+                    "embedding_size": None,
+                }
             ),
             defaults=MappingProxyType({"pad_token_id": 0, "seq_classif_dropout": 0.2}),
         ),
@@ -197,6 +213,8 @@ def encoder_tensors(config: EncoderConfig) -> list[TensorName]:
     """
     family = FAMILIES[config.model_type]
     tensors: list[TensorName] = []
+    if config.embedded_size != config.hidden_size:
+        tensors += _module_tensors("encoder/embeddings/projection", "embeddings_project", "dense")
     for flax_module, torch_module, kind in _EMBEDDING_MODULES:
         if flax_module != "token_type_embeddings" or config.type_vocab_size > 0:
             tensors += _module_tensors(

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from medjax.models.activations import gelu
 from medjax.models.attention import AttentionImplementation
 from medjax.models.config import ROBERTA_TYPES, EncoderConfig
 from medjax.models.dropout import Dropout
@@ -80,8 +81,9 @@ class TokenClassifier(nn.Module):
 class TextClassifier(nn.Module):
     """An encoder with a classifier of the whole text, which reads the first token.
 
-    As in transformers, a dense layer, tanh (relu for DistilBERT) and dropout precede the linear
-    classifier; the RoBERTa family also drops inputs of the dense layer. Its parameters are
+    As in transformers, a dense layer, tanh (relu for DistilBERT, gelu for ELECTRA) and dropout
+    precede the linear classifier; the RoBERTa family and ELECTRA also drop inputs of the dense
+    layer. Its parameters are
     ``{"encoder": ..., "pooler": {"kernel": ..., "bias": ...}, "classifier": ...}``.
 
     Attributes
@@ -136,11 +138,11 @@ class TextClassifier(nn.Module):
         hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
         dropout = Dropout(config.text_head_dropout)
         first = hidden[:, 0]
-        if config.model_type in ROBERTA_TYPES:
+        if config.model_type in ROBERTA_TYPES | {"electra"}:
             first = dropout(first, deterministic=deterministic)
         kernel_init = nn.initializers.normal(config.initializer_range)
         pooler = nn.Dense(config.hidden_size, kernel_init=kernel_init, name="pooler")
-        activate = nn.relu if config.model_type == "distilbert" else nn.tanh
+        activate = {"distilbert": nn.relu, "electra": gelu}.get(config.model_type, nn.tanh)
         pooled = dropout(activate(pooler(first)), deterministic=deterministic)
         classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
         return classifier(pooled).astype(jnp.float32)

@@ -87,11 +87,13 @@ def read_labels(folder: Path | str, task: Task = TOKEN_CLASSIFICATION) -> tuple[
         shape = stored.shape_of("classifier.weight")
         has_bias = stored.shape_of("classifier.bias") is not None
         embeddings = stored.shape_of("embeddings.word_embeddings.weight")
+        projected = stored.shape_of("embeddings_project.weight")
         has_pooler = stored.shape_of("pooler.dense.weight") is not None
         is_deeper = stored.shape_of("pre_classifier.weight") is not None
     if shape is None or len(shape) != 2 or is_deeper or not has_bias:
         return None
-    if embeddings is not None and shape[1:] != embeddings[1:]:
+    hidden_size = projected[:1] if projected is not None else (embeddings or shape)[1:]
+    if shape[1:] != hidden_size:
         return None  # its input is not the hidden state of a token
     if has_pooler and not _is_token_classifier(content):
         return None
@@ -156,9 +158,9 @@ def _check_sizes(stored: StoredTensors, config: EncoderConfig, folder: Path | st
         )
         raise ValueError(msg)
     rows = {
-        "word_embeddings": (config.vocab_size, config.hidden_size),
-        "position_embeddings": (config.max_position_embeddings, config.hidden_size),
-        "token_type_embeddings": (config.type_vocab_size, config.hidden_size),
+        "word_embeddings": (config.vocab_size, config.embedded_size),
+        "position_embeddings": (config.max_position_embeddings, config.embedded_size),
+        "token_type_embeddings": (config.type_vocab_size, config.embedded_size),
         "intermediate": (config.hidden_size, config.intermediate_size),
     }
     for tensor in encoder_tensors(dataclasses.replace(config, num_hidden_layers=1)):

@@ -57,6 +57,7 @@ _SENTENCE_PIECE = TokenizerClass(("sentencepiece.bpe.model",), "Unigram")
 TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "BertTokenizer": _WORD_PIECE,
     "DistilBertTokenizer": _WORD_PIECE,
+    "ElectraTokenizer": _WORD_PIECE,
     "RobertaTokenizer": _BYTE_LEVEL,
     "CamembertTokenizer": _SENTENCE_PIECE,
     "XLMRobertaTokenizer": _SENTENCE_PIECE,
@@ -66,6 +67,7 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
 _CLASS_OF_TYPE = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",
+    "electra": "ElectraTokenizer",
     "roberta": "RobertaTokenizer",
     "camembert": "CamembertTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",

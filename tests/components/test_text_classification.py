@@ -47,7 +47,7 @@ def run(classifier, variables, texts, **how):
     return outputs, loss
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
 def test_transformers_computes_the_same(tmp_path, tiny_folder, model_type, problem):
     tagger_folder = tiny_folder
@@ -55,6 +55,8 @@ def test_transformers_computes_the_same(tmp_path, tiny_folder, model_type, probl
     classifier = TextClassification.from_pretrained(tagger_folder, LABELS, problem_type=problem)
     encoder = {"num_hidden_layers": 2, "vocab_size": classifier.model.config.vocab_size}
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, **encoder}
+    if model_type == "electra":
+        sizes["embedding_size"] = 16
     if model_type == "distilbert":
         sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, **encoder}
     settings = transformers.AutoConfig.for_model(

@@ -11,12 +11,13 @@ SIZES = {
     "num_attention_heads": 4,
     "intermediate_size": 64,
 }
+ELECTRA_SIZES = {**SIZES, "embedding_size": 24}
 DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
 
 
 def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
     """Return a random token classifier of transformers, in evaluation mode."""
-    sizes = DISTILBERT_SIZES if model_type == "distilbert" else SIZES
+    sizes = {"distilbert": DISTILBERT_SIZES, "electra": ELECTRA_SIZES}.get(model_type, SIZES)
     fields = {"vocab_size": 99, "max_position_embeddings": 40, **sizes, **fields}
     config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **fields)
     torch.manual_seed(0)
@@ -34,7 +35,7 @@ def torch_classifier():
     return make_torch_classifier
 
 
-@pytest.fixture(params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert"])
+@pytest.fixture(params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra"])
 def checkpoint(request, tmp_path):
     """A token classifier of transformers of each family, and the folder it was saved to."""
     model = make_torch_classifier(request.param)

@@ -27,6 +27,7 @@ BERT = EncoderConfig(
 CONFIGS = {
     "bert": BERT,
     "roberta": dataclasses.replace(BERT, model_type="roberta", pad_token_id=1),
+    "electra": dataclasses.replace(BERT, model_type="electra", embedding_size=16),
     "distilbert": dataclasses.replace(BERT, model_type="distilbert", type_vocab_size=0),
 }
 
@@ -152,6 +153,8 @@ def test_dropout_depends_on_the_key_only(make_batch):
         ({"hidden_dropout_prob": 1.0}, r"hidden_dropout_prob is 1.0; expected a probability"),
         ({"pad_token_id": 99}, "pad_token_id is 99; expected a token below vocab_size, 99"),
         ({"type_vocab_size": 0}, "type_vocab_size is 0; expected a positive integer"),
+        ({"embedding_size": 16}, "embedding_size is 16; expected None, but for electra"),
+        ({"model_type": "electra", "embedding_size": 0}, "expected a positive integer"),
         ({"model_type": "distilbert"}, "type_vocab_size is 2; expected 0 for distilbert"),
         ({"layer_norm_eps": 0.0}, "layer_norm_eps is 0.0; expected a positive number"),
         (

@@ -147,7 +147,9 @@ def test_parameters_without_names_go_by_their_dimensions(leaves):
     assert decays(leaves[0]) is True
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "camembert", "xlm-roberta", "distilbert"])
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra"]
+)
 def test_all_matrices_of_the_encoders_decay(family):
     sizes = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     sizes |= {"intermediate_size": 16, "max_position_embeddings": 16}
