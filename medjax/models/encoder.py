@@ -1,4 +1,4 @@
-"""A Flax encoder for BERT, RoBERTa, CamemBERT, XLM-RoBERTa and DistilBERT.
+"""A Flax encoder for BERT, RoBERTa, CamemBERT, XLM-RoBERTa, DistilBERT and ELECTRA.
 
 These models differ only in the numbering of positions, the use of token types, and one dropout.
 `EncoderConfig` describes the differences, so one set of modules serves all of them.
