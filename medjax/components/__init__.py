@@ -1,6 +1,7 @@
 """Ready-made components: models with their data preparation, to be trained as they are."""
 
 from medjax.components.documents import DocumentWindow
+from medjax.components.lora import Lora
 from medjax.components.losses import ClassificationLoss, balanced_weights
 from medjax.components.text_classification import TextClassification, TextPrediction
 from medjax.components.token_classification import TokenClassification
@@ -9,6 +10,7 @@ from medjax.components.unreachable import Unreachable
 __all__ = [
     "ClassificationLoss",
     "DocumentWindow",
+    "Lora",
     "TextClassification",
     "TextPrediction",
     "TokenClassification",

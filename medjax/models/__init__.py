@@ -1,5 +1,6 @@
 """Flax encoders with their tokenizers, read from and written to Hugging Face checkpoints."""
 
+from medjax.models.adapters import Adapter
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import read_config
 from medjax.models.encoder import Encoder
@@ -13,6 +14,7 @@ from medjax.models.tokenizer import Tokenizer, load_tokenizer
 __all__ = [
     "TEXT_CLASSIFICATION",
     "TOKEN_CLASSIFICATION",
+    "Adapter",
     "Encoder",
     "EncoderConfig",
     "Task",

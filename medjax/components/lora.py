@@ -1,0 +1,238 @@
+"""Lora: train low-rank changes of some matrices, and leave the rest of a component as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from medjax.batch import BatchData
+from medjax.component import TrainableComponent, Variables
+from medjax.metrics import Mean
+from medjax.models.adapters import Adapter
+
+__all__ = ["FROZEN", "Lora"]
+
+FROZEN = "frozen"
+"""Name of the collection with the weights that are not trained."""
+
+_ADAPTERS, _TRAINED = "lora", "trained"
+_HEADS = ("classifier", "pooler")
+
+_Names = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    r"""A component of which only low-rank changes of some matrices, and whole heads, are trained.
+
+    The kernel of a target becomes :math:`W + \frac{\alpha}{r} A B`, with :math:`W` frozen,
+    :math:`A` of shape (inputs, r) and :math:`B` of shape (r, outputs). The optimizer has state for,
+    and gradients are computed of, what is trained only. What is saved as the component's own files
+    is merged, so it loads like any other. With no targets, all but `trained` is simply frozen.
+
+    Attributes
+    ----------
+    base : TrainableComponent
+        The component, for instance ``TokenClassification.from_pretrained(...).component``.
+    rank : int
+        :math:`r`.
+    alpha : float
+        :math:`\alpha`.
+    targets : tuple of str
+        Ends of the paths of the modules whose kernels are changed, such as ``"attention/query"``.
+    trained : tuple of str, optional
+        Beginnings of the paths of parameters that are trained as a whole. By default the heads
+        of ready components, ``"classifier"`` and ``"pooler"``, if there are such.
+
+    References
+    ----------
+    Hu et al., "LoRA: low-rank adaptation of large language models", 2021. The initial values are
+    those of PEFT.
+
+    Examples
+    --------
+    >>> import optax
+    >>> base = TrainableComponent(
+    ...     init=lambda key: {"params": {"encoder": {"kernel": jnp.ones((3, 2))},
+    ...                                  "classifier": {"kernel": jnp.ones((2, 2))}}},
+    ...     preprocess=dict, collate=list, forward=None, configure_optimizer=optax.sgd,
+    ...     save=None, load=None)
+    >>> lora = Lora(base, rank=1, targets=("encoder",), trained=("classifier",))
+    >>> variables = lora.init(jax.random.key(0))
+    >>> jax.tree.map(jnp.shape, variables["params"]["lora"])
+    {'encoder': {'a': (3, 1), 'b': (1, 2)}}
+    """
+
+    base: TrainableComponent
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("attention/query", "attention/value")
+    trained: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
+            msg = f"rank is {self.rank} and alpha {self.alpha}; expected at least 1 and above 0"
+            raise ValueError(msg)
+        for name in ("targets", "trained"):
+            if isinstance(getattr(self, name), str):
+                msg = f"{name} is {getattr(self, name)!r}; expected a tuple of paths"
+                raise ValueError(msg)
+
+    @property
+    def component(self) -> TrainableComponent:
+        """The component to train."""
+        return self.base._replace(
+            init=self.init, forward=self.forward, save=self.save, load=self.load
+        )
+
+    def init(self, key: jax.Array) -> Variables:
+        """Return the weights of the component, sorted into trained and frozen, and adapters.
+
+        Raises
+        ------
+        ValueError
+            If a target or a part to train matches nothing.
+        """
+        own, for_adapters = jax.random.split(key)
+        return self._sorted(self.base.init(own), for_adapters)
+
+    def _sorted(self, variables: Variables, key: jax.Array) -> Variables:
+        leaves: dict[_Names, Any] = flatten_dict(variables["params"])
+        modules = self._modules(leaves)
+        whole = self._trained_paths(leaves) - {(*module, "kernel") for module in modules}
+        if not whole and not modules:
+            raise ValueError("targets and trained are empty; expected something to train")
+        adapters: dict[_Names, Any] = {}
+        for number, module in enumerate(modules):
+            inputs, outputs = leaves[(*module, "kernel")].shape
+            bound = 1 / math.sqrt(inputs)
+            draw = jax.random.fold_in(key, number)
+            shape = (inputs, self.rank)
+            adapters[(*module, "a")] = jax.random.uniform(draw, shape, minval=-bound, maxval=bound)
+            adapters[(*module, "b")] = np.zeros((self.rank, outputs), np.float32)
+        others = {name: values for name, values in variables.items() if name != "params"}
+        return {
+            **others,
+            "params": {
+                _ADAPTERS: unflatten_dict(adapters),
+                _TRAINED: unflatten_dict({path: leaves[path] for path in leaves if path in whole}),
+            },
+            FROZEN: unflatten_dict({path: leaves[path] for path in leaves if path not in whole}),
+        }
+
+    def _modules(self, leaves: dict[_Names, Any]) -> list[_Names]:
+        """Return the paths of the modules that are changed, in order."""
+        kernels = [path[:-1] for path in leaves if path[-1] == "kernel" and leaves[path].ndim == 2]
+        for target in self.targets:
+            if not any(_ends(module, target) for module in kernels):
+                known = sorted({module[-1] for module in kernels})
+                msg = f"the target {target!r} is no module with a matrix; expected ends of {known}"
+                raise ValueError(msg)
+        return [m for m in sorted(kernels) if any(_ends(m, target) for target in self.targets)]
+
+    def _trained_paths(self, leaves: dict[_Names, Any]) -> set[_Names]:
+        """Return the paths of the parameters that are trained as a whole."""
+        chosen: set[_Names] = set()
+        for part in _HEADS if self.trained is None else self.trained:
+            matching = {path for path in leaves if _begins(path, part)}
+            if not matching and self.trained is not None:
+                known = sorted({path[0] for path in leaves})
+                msg = f"trained has {part!r}, where no parameter is; expected paths in {known}"
+                raise ValueError(msg)
+            chosen |= matching
+        return chosen
+
+    def merged(self, variables: Variables) -> Variables:
+        """Return variables of the component itself, with the changes added to its weights.
+
+        Pass them to its `predict`. They have the dtype of what is trained.
+        """
+        params = variables["params"]
+        adapters = flatten_dict(params[_ADAPTERS])
+        trained = flatten_dict(params[_TRAINED])
+        dtype = next(iter({**adapters, **trained}.values())).dtype
+        leaves = dict(flatten_dict(variables[FROZEN]))
+        for module in {path[:-1] for path in adapters}:
+            a, b = (adapters[(*module, name)].astype(jnp.float32) for name in ("a", "b"))
+            change = jnp.matmul(a, b, precision="highest") * (self.alpha / self.rank)
+            leaves[(*module, "kernel")] = leaves[(*module, "kernel")] + change
+        merged = {**{path: leaf.astype(dtype) for path, leaf in leaves.items()}, **trained}
+        others = {name: v for name, v in variables.items() if name not in ("params", FROZEN)}
+        return {**others, "params": unflatten_dict(merged)}
+
+    def forward(
+        self,
+        variables: Variables,
+        input_batch: BatchData,
+        key: jax.Array,
+        *,
+        return_loss: bool,
+        eval_mode: bool,
+    ) -> tuple[BatchData, Mean | None, Variables]:
+        """Run the component's forward pass with the merged weights."""
+        return self.base.forward(
+            self.merged(variables), input_batch, key, return_loss=return_loss, eval_mode=eval_mode
+        )
+
+    def save(self, path: Path, variables: Variables) -> None:
+        """Write the component's own files, merged."""
+        self.base.save(path, jax.tree.map(np.asarray, self.merged(variables)))
+
+    def load(self, path: Path) -> Variables:
+        """Return what `save` wrote: its weights frozen, and adapters that change nothing yet."""
+        return self._sorted(self.base.load(path), jax.random.key(0))
+
+    def adapter(self, variables: Variables) -> Adapter:
+        """Return what was trained, for `Adapter.write`, which writes it as PEFT does."""
+        arrays = jax.tree.map(np.asarray, variables["params"])
+        return Adapter(
+            self.rank, self.alpha, flatten_dict(arrays[_ADAPTERS]), flatten_dict(arrays[_TRAINED])
+        )
+
+    def with_adapter(self, variables: Variables, adapter: Adapter) -> Variables:
+        """Return variables with the matrices of an adapter, such as one of `Adapter.read`.
+
+        Raises
+        ------
+        ValueError
+            If it has another rank or scale, or changes other modules.
+        """
+        if (adapter.rank, adapter.alpha) != (self.rank, self.alpha):
+            msg = (
+                f"the adapter has rank {adapter.rank} and alpha {adapter.alpha}; expected "
+                f"{self.rank} and {self.alpha}: make the Lora with those"
+            )
+            raise ValueError(msg)
+        params = variables["params"]
+        both = ((_ADAPTERS, adapter.matrices), (_TRAINED, adapter.trained))
+        for name, found in both:
+            expected = flatten_dict(params[name])
+            if {p: np.shape(v) for p, v in found.items()} != {
+                p: np.shape(v) for p, v in expected.items()
+            }:
+                differing = sorted("/".join(path) for path in found.keys() ^ expected.keys())
+                msg = (
+                    f"the adapter has other parameters ({', '.join(differing[:4]) or 'shapes'}); "
+                    "expected those of targets and trained"
+                )
+                raise ValueError(msg)
+        return {**variables, "params": {name: unflatten_dict(found) for name, found in both}}
+
+
+def _ends(module: Sequence[str], target: str) -> bool:
+    parts = tuple(target.split("/"))
+    return tuple(module[-len(parts) :]) == parts
+
+
+def _begins(path: Sequence[str], part: str) -> bool:
+    parts = tuple(part.split("/"))
+    return tuple(path[: len(parts)]) == parts
