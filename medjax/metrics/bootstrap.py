@@ -197,7 +197,9 @@ def paired_bootstrap(
     samples_b = resamples.samples(data_b.units, names)
     differences = {}
     for name in names:
-        samples = samples_a[name] - samples_b[name]
+        a, b = samples_a[name], samples_b[name]
+        # Equal scores may differ in the last digits, which must not decide the sign.
+        samples = np.where(np.isclose(a, b, rtol=1e-12, atol=1e-15), 0.0, a - b)
         low, high = _bounds(samples, level)
         value = data_a.scores[name] - data_b.scores[name]
         differences[name] = Difference(value, low, high, _significance(samples))
