@@ -134,6 +134,16 @@ def test_documents_are_drawn_with_all_their_windows():
     assert len(metrics.units(columns).truth) == 12
 
 
+def test_numbered_documents_are_in_the_order_of_their_numbers():
+    metrics, columns = annotated(6)
+    backwards = {name: values[::-1] for name, values in columns.items()}
+    patients = [document // 2 for document in range(12)]
+    expected = bootstrap(metrics, columns, groups=patients, nb_resamples=60)
+    assert_close(bootstrap(metrics, backwards, groups=patients, nb_resamples=60), expected)
+    found = paired_bootstrap(metrics, columns, backwards, nb_resamples=60)
+    assert {difference.p for difference in found.values()} == {1.0}
+
+
 @pytest.mark.parametrize(("metrics", "columns"), [classified(0, multi_label=False), tagged(1)])
 def test_differences_equal_those_of_resampled_columns(metrics, columns):
     other = {**columns}
