@@ -172,6 +172,7 @@ def test_importing_medjax_loads_no_other_framework_and_starts_nothing():
         "medkit",
         "matplotlib",
         "tokenizers",
+        "sklearn",
         "tensorboardX",
     }
     assert not forbidden & set(loaded)

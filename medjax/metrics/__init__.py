@@ -2,29 +2,41 @@
 
 from medjax.metrics._columns import IGNORED
 from medjax.metrics.accuracy import Accuracy
+from medjax.metrics.bootstrap import Difference, Interval, bootstrap, paired_bootstrap
+from medjax.metrics.classification import ClassificationMetrics
 from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.confusion import Confusion, entity_confusion, label_confusion
 from medjax.metrics.mean import Mean
 from medjax.metrics.span_metrics import GOLD, Gold, SpanMetrics
 from medjax.metrics.spans import entity_scores, span_scores
 from medjax.metrics.tables import format_confusion, format_scores
+from medjax.metrics.thresholds import choose_thresholds
+from medjax.metrics.units import UnitMetrics, Units
 from medjax.metrics.wer import character_error_rate, word_error_rate
 
 __all__ = [
     "GOLD",
     "IGNORED",
     "Accuracy",
+    "ClassificationMetrics",
     "Confusion",
+    "Difference",
     "Gold",
+    "Interval",
     "Mean",
     "MetricsComputer",
     "SpanMetrics",
+    "UnitMetrics",
+    "Units",
+    "bootstrap",
     "character_error_rate",
+    "choose_thresholds",
     "entity_confusion",
     "entity_scores",
     "format_confusion",
     "format_scores",
     "label_confusion",
+    "paired_bootstrap",
     "span_scores",
     "word_error_rate",
 ]

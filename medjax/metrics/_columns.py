@@ -56,12 +56,17 @@ def labels_and_predictions(
         )
         raise ValueError(msg)
     if ROW_MASK in input_batch:
-        real = np.asarray(input_batch[ROW_MASK]) > 0
+        real = which_rows_are_real(input_batch, len(labels))
         return labels[real], predictions[real]
     return labels, predictions
 
 
 def real_rows(column: Sequence[Any], input_batch: Mapping[str, Any]) -> list[Any]:
     """Return the entries of a column without those of padding rows."""
-    mask = input_batch.get(ROW_MASK, np.ones(len(column)))
-    return [value for value, real in zip(column, np.asarray(mask) > 0, strict=True) if real]
+    mask = which_rows_are_real(input_batch, len(column))
+    return [value for value, real in zip(column, mask, strict=True) if real]
+
+
+def which_rows_are_real(input_batch: Mapping[str, Any], nb_rows: int) -> np.ndarray:
+    """Return a bool for each row of a batch: False for padding rows."""
+    return np.asarray(input_batch.get(ROW_MASK, np.ones(nb_rows))) > 0

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medjax.metrics._columns import IGNORED, labels_and_predictions, real_rows
-from medjax.metrics.spans import entity_scores, span_pairs, with_accuracy
+from medjax.metrics.spans import (
+    count_scores,
+    entity_counts,
+    entity_scores,
+    span_pairs,
+    with_accuracy,
+)
+from medjax.metrics.units import Units
 from medjax.text.tagging import check_rule, split_tag, tags_to_spans
 
 __all__ = ["GOLD", "Gold", "SpanMetrics"]
@@ -168,8 +175,8 @@ class SpanMetrics:
         Returns
         -------
         y_true, y_pred : list of list of tuple
-            (label, start, end) in characters; without the column `GOLD`, the spans of tags of each
-            row.
+            (label, start, end) in characters, ordered by the numbers of the documents if all have
+            one; without the column `GOLD`, the spans of tags of each row.
 
         Raises
         ------
@@ -207,6 +214,52 @@ class SpanMetrics:
             )
         return y_true, y_pred
 
+    def units(self, all_data: Mapping[str, list[Any]]) -> Units:
+        """Return the documents as units to resample, for `medjax.metrics.bootstrap`.
+
+        Parameters
+        ----------
+        all_data : mapping of str to list
+            The columns that `prepare_batch` returned for all batches, concatenated.
+
+        Returns
+        -------
+        Units
+            The documents, or without the column `GOLD` the rows, in the order of `entities`. The
+            scores of a label that no entity of a resample has are NaN.
+
+        Raises
+        ------
+        ValueError
+            If only some of the rows have an annotation.
+        """
+        y_true, y_pred = self.entities(all_data)
+        labels, counts = entity_counts(y_true, y_pred)
+        nb_correct_tags, nb_tags = _tag_counts(all_data)
+
+        def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
+            flat = weights @ counts.reshape(len(counts), -1).astype(np.float64)
+            totals = flat.reshape(len(weights), 3, len(labels))
+            scores = count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
+            scores["accuracy"] = weights @ nb_correct_tags / np.maximum(weights @ nb_tags, 1)
+            return scores
+
+        return Units([sorted(entities) for entities in y_true], weigh)
+
+
+def _tag_counts(all_data: Mapping[str, list[Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of correct tags and of all tags of each document."""
+    correct = [
+        sum(true == predicted for true, predicted in zip(true_tags, pred_tags, strict=True))
+        for true_tags, pred_tags in zip(all_data["y_true"], all_data["y_pred"], strict=True)
+    ]
+    lengths = [len(tags) for tags in all_data["y_true"]]
+    documents = (
+        _by_document(all_data[GOLD]) if GOLD in all_data else [[row] for row in range(len(lengths))]
+    )
+    summed = [[sum(c[row] for row in rows) for rows in documents] for c in (correct, lengths)]
+    return np.array(summed[0], np.float64), np.array(summed[1], np.float64)
+
 
 def _by_document(golds: Sequence[Any]) -> list[list[int]]:
     """Return the rows of each document, in the order of its text."""
@@ -214,6 +267,9 @@ def _by_document(golds: Sequence[Any]) -> list[list[int]]:
     for row, (document, _, _) in enumerate(golds):
         key = ("row", row) if document is None else document
         documents.setdefault(key, []).append(row)
+    if all(isinstance(document, int) for document in documents):
+        # An evaluation reads short documents first; data that belong to documents are in order.
+        documents = dict(sorted(documents.items()))
     # The position of a window without words does not matter: it only contributes entities.
     return [
         sorted(rows, key=lambda row: golds[row][1][0][0] if golds[row][1] else -1)

@@ -116,22 +116,86 @@ def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
     predicted: Counter[str] = Counter()
     support: Counter[str] = Counter()
     for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
-        true_set, pred_set = ({tuple(s[:3]) for s in spans} for spans in (true_spans, pred_spans))
-        correct.update(label for label, _, _ in true_set & pred_set)
-        predicted.update(span[0] for span in pred_spans)
-        support.update(span[0] for span in true_spans)
+        for total, counted in zip(
+            (correct, predicted, support), _counted(true_spans, pred_spans), strict=True
+        ):
+            total.update(counted)
     labels = sorted(predicted | support)
     if clash := set(labels) & set(AVERAGES):
         msg = f"label {min(clash)!r} has the name of an average; rename it: {AVERAGES} are reserved"
         raise ValueError(msg)
-    counts = np.array([[c[label] for label in labels] for c in (correct, predicted, support)])
-    scores = _averages(counts)
-    scores["support"] = sum(support.values())
-    by_label = _measures(*counts)
+    counts = np.array([[[c[label] for label in labels] for c in (correct, predicted, support)]])
+    return {
+        name: int(values[0]) if name.endswith("support") else float(values[0])
+        for name, values in count_scores(labels, counts, counts[:, 2] >= 0).items()
+    }
+
+
+def entity_counts(y_true: Spans, y_pred: Spans) -> tuple[list[str], np.ndarray]:
+    """Count the correct, predicted and true entities of each label in each document.
+
+    Parameters
+    ----------
+    y_true, y_pred
+        As for `entity_scores`.
+
+    Returns
+    -------
+    labels : list of str
+        Labels of all true and predicted entities, sorted.
+    counts : numpy.ndarray
+        Shape (documents, 3, labels), int.
+    """
+    counted = [_counted(*spans) for spans in zip(y_true, y_pred, strict=True)]
+    labels = sorted({label for counters in counted for counter in counters for label in counter})
+    columns = {label: column for column, label in enumerate(labels)}
+    counts = np.zeros((len(counted), 3, len(labels)), np.int64)
+    for document, counters in enumerate(counted):
+        for kind, counter in enumerate(counters):
+            for label, count in counter.items():
+                counts[document, kind, columns[label]] = count
+    return labels, counts
+
+
+def count_scores(
+    labels: Sequence[str], counts: np.ndarray, present: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return precision, recall and F1 from counts, for many data sets at once.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Names of the labels.
+    counts : numpy.ndarray
+        Numbers of correct, predicted and true instances, shape (data sets, 3, labels).
+    present : numpy.ndarray
+        Which labels a data set has, bool, shape (data sets, labels). The scores of others are NaN,
+        and macro averages leave them out.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The scores that `span_scores` describes, without ``accuracy``; shape (data sets,).
+    """
+    support = counts[:, 2]
+    of_labels = _measures(counts)
+    of_sums = _measures(counts.sum(axis=2, keepdims=True))
+    nb_present = np.maximum(present.sum(axis=1), 1)
+    nb_true = support.sum(axis=1)
+    averages = {
+        "micro": [values[:, 0] for values in of_sums],
+        "macro": [np.where(present, v, 0.0).sum(axis=1) / nb_present for v in of_labels],
+        "weighted": [(v * support).sum(axis=1) / np.maximum(nb_true, 1) for v in of_labels],
+    }
+    scores = {
+        f"{average}_{measure}": value
+        for average, values in averages.items()
+        for measure, value in zip(MEASURES, values, strict=True)
+    }
+    scores["support"] = nb_true
     for column, label in enumerate(labels):
-        for measure, values in zip(MEASURES, by_label, strict=True):
-            scores[f"{label}_{measure}"] = float(values[column])
-        scores[f"{label}_support"] = support[label]
+        for measure, values in zip((*MEASURES, "support"), (*of_labels, support), strict=True):
+            scores[f"{label}_{measure}"] = np.where(present[:, column], values[:, column], np.nan)
     return scores
 
 
@@ -176,28 +240,16 @@ def span_pairs(
     ]
 
 
-def _averages(counts: np.ndarray) -> dict[str, float]:
-    support = counts[2]
-    of_labels = _measures(*counts)
-    of_sums = _measures(*counts.sum(axis=1, keepdims=True))
-    averages = {
-        "micro": [float(of_sum[0]) for of_sum in of_sums],
-        "macro": [float(np.mean(values)) if values.size else 0.0 for values in of_labels],
-        "weighted": [
-            float(np.average(values, weights=support)) if support.any() else 0.0
-            for values in of_labels
-        ],
-    }
-    return {
-        f"{average}_{measure}": value
-        for average, values in averages.items()
-        for measure, value in zip(MEASURES, values, strict=True)
-    }
+def _counted(
+    true_spans: Sequence[tuple[Any, ...]], pred_spans: Sequence[tuple[Any, ...]]
+) -> tuple[Counter[str], Counter[str], Counter[str]]:
+    true_set, pred_set = ({tuple(s[:3]) for s in spans} for spans in (true_spans, pred_spans))
+    correct = Counter(label for label, _, _ in true_set & pred_set)
+    return correct, Counter(s[0] for s in pred_spans), Counter(s[0] for s in true_spans)
 
 
-def _measures(
-    correct: np.ndarray, predicted: np.ndarray, support: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _measures(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    correct, predicted, support = counts[:, 0], counts[:, 1], counts[:, 2]
     # The operations are in the order of seqeval's, so that the results are equal bit for bit.
     precision = correct / np.maximum(predicted, 1)
     recall = correct / np.maximum(support, 1)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from medjax.metrics.bootstrap import Interval
 from medjax.metrics.confusion import Confusion
 from medjax.metrics.spans import AVERAGES, MEASURES
 
 __all__ = ["format_confusion", "format_scores"]
 
+_RANKING_MEASURES = ("auroc", "auprc")
+_WHOLE_MEASURES = ("accuracy", "brier-score", "calibration-error", "cohen-kappa")
 
-def format_scores(scores: Mapping[str, float]) -> str:
-    """Return span scores as a plain text table, labels first, then averages.
+
+def format_scores(scores: Mapping[str, float | Interval]) -> str:
+    """Return scores as a plain text table, labels first, then averages.
 
     Parameters
     ----------
-    scores : mapping of str to float
-        What `span_scores` returns.
+    scores : mapping of str to float or Interval
+        What `span_scores`, `SpanMetrics.compute` or `ClassificationMetrics.compute` returns, or
+        `bootstrap` for it. The scores of a classification that are not per label follow below.
 
     Returns
     -------
@@ -35,12 +40,18 @@ def format_scores(scores: Mapping[str, float]) -> str:
     weighted     0.5000  0.5000    0.5000        2
     """
     labels = [name.removesuffix("_support") for name in scores if name.endswith("_support")]
-    rows = [["", *MEASURES, "support"]]
+    measures = [*MEASURES, *(m for m in _RANKING_MEASURES if f"macro_{m}" in scores)]
+    rows = [["", *measures, "support"]]
     for name in (*labels, *AVERAGES):
-        values = [f"{scores[f'{name}_{measure}']:.4f}" for measure in MEASURES]
+        values = [_cell(scores.get(f"{name}_{measure}")) for measure in measures]
         support = scores.get(f"{name}_support", scores["support"])
-        rows.append([name, *values, str(support)])
-    return _table(rows)
+        count = support.value if isinstance(support, Interval) else support
+        rows.append([name, *values, f"{count:.0f}"])
+    table = _table(rows)
+    if "brier-score" not in scores:
+        return table
+    others = [[name, _cell(scores[name])] for name in _WHOLE_MEASURES if name in scores]
+    return f"{table}\n\n{_table(others)}"
 
 
 def format_confusion(confusion: Confusion) -> str:
@@ -74,6 +85,12 @@ def format_confusion(confusion: Confusion) -> str:
     spurious = [str(confusion.spurious.get(label, 0)) for label in confusion.labels]
     rows.append(["spurious", *spurious, "-", "-"])
     return _table(rows)
+
+
+def _cell(score: float | Interval | None) -> str:
+    if score is None:
+        return "-"
+    return str(score) if isinstance(score, Interval) else f"{score:.4f}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
