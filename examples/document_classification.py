@@ -99,10 +99,10 @@ class Collector(ClassificationMetrics):
 def columns_of(
     classifier: TextClassification, variables: Any, config: Any, texts: list[LabelledText]
 ) -> dict[str, list[Any]]:
-    """Return labels and probabilities of texts."""
+    """Return labels and probabilities of texts, in their order."""
     collector = Collector(classifier.labels, multi_label=classifier.is_multi_label)
     medjax.evaluate(classifier.component, variables, config, texts, metrics_computer=collector)
-    return collector.columns
+    return collector.in_order(collector.columns)
 
 
 def report(
@@ -123,10 +123,7 @@ def report(
     lines += [f"{name.ljust(width)}  {interval}" for name, interval in intervals.items()]
     if classifier.is_multi_label:
         lines += ["", "Thresholds, chosen on devel:"]
-        lines += [
-            f"{label.ljust(width)}  {value:.3f}"
-            for label, value in zip(classifier.labels, thresholds, strict=True)
-        ]
+        lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in thresholds.items()]
         return "\n".join(lines)
     predicted = np.argmax(columns["probabilities"], axis=1)
     table = confusion_matrix(columns["labels"], predicted, labels=range(len(classifier.labels)))

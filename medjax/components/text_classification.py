@@ -17,12 +17,19 @@ from medjax.component import ExpandedData, TrainableComponent, Variables
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.rows import padded
-from medjax.components.text_data import check_texts, label_of, target_of, windowed
+from medjax.components.text_data import (
+    NumberedText,
+    NumberedTexts,
+    check_texts,
+    label_of,
+    target_of,
+    windowed,
+)
 from medjax.components.text_labels import POOLING, choose_classes, read_problem
 from medjax.config import Options
 from medjax.data.fitting import STANDARD_LENGTHS, lengths_beyond
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
-from medjax.metrics import Mean
+from medjax.metrics import DOCUMENT, Mean
 from medjax.models import (
     TEXT_CLASSIFICATION,
     TextClassifier,
@@ -231,22 +238,29 @@ class TextClassification:
             one label.
         """
         check_texts(texts, self.labels, multi_label=self.is_multi_label)
-        return ExpandedData(texts, range(len(texts)))
+        return ExpandedData(NumberedTexts(texts), range(len(texts)))
 
-    def preprocess(self, item: LabelledText) -> dict[str, Any]:
+    def preprocess(self, item: LabelledText | NumberedText) -> dict[str, Any]:
         """Return the token ids of the windows of a text, one after the other, and its labels.
+
+        Parameters
+        ----------
+        item : NumberedText or LabelledText
+            An item of `expand`, or a text.
 
         Returns
         -------
         dict
             ``input_ids``, a list of int, whose windows have `max_length` tokens each, except the
-            last; and ``label``, an int, or ``targets``, a list with a 0 or 1 for each class.
+            last; ``label``, an int, or ``targets``, a list with a 0 or 1 for each class; and
+            ``document``, the position of the text in its dataset, or None.
         """
-        (encoding,) = self.tokenizer.encode([item.text])
-        ids = windowed(encoding, self.max_length)
+        document, text = item if isinstance(item, NumberedText) else (None, item)
+        (encoding,) = self.tokenizer.encode([text.text])
+        example = {"input_ids": windowed(encoding, self.max_length), DOCUMENT: document}
         if self.is_multi_label:
-            return {"input_ids": ids, TARGETS: target_of(item, self.labels)}
-        return {"input_ids": ids, "label": label_of(item, self.labels)}
+            return {**example, TARGETS: target_of(text, self.labels)}
+        return {**example, "label": label_of(text, self.labels)}
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
         """Return a batch padded to its longest example.
@@ -255,13 +269,15 @@ class TextClassification:
         -------
         BatchData
             ``input_ids`` and ``attention_mask``, int32, shape (rows, length), and ``labels``,
-            int32, shape (rows,), or ``targets``, float32, shape (rows, classes).
+            int32, shape (rows,), or ``targets``, float32, shape (rows, classes); ``document``, a
+            list that stays on the host.
         """
         ids = [example["input_ids"] for example in examples]
         batch = BatchData(
             input_ids=padded(ids, self.tokenizer.pad_token_id),
             attention_mask=padded([[1] * len(row) for row in ids], 0),
         )
+        batch[DOCUMENT] = [example[DOCUMENT] for example in examples]
         if self.is_multi_label:
             batch[TARGETS] = np.array([example[TARGETS] for example in examples], np.float32)
         else:

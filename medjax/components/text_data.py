@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from medjax.components.windows import split_windows
 from medjax.models.tokenizer import Encoding
 
-__all__ = ["check_texts", "label_of", "target_of", "windowed"]
+__all__ = ["NumberedText", "NumberedTexts", "check_texts", "label_of", "target_of", "windowed"]
+
+
+class NumberedText(NamedTuple):
+    """A text of a dataset, the item that `TextClassification.preprocess` takes.
+
+    Attributes
+    ----------
+    document : int
+        Its position in the dataset.
+    text : LabelledText
+        The text.
+    """
+
+    document: int
+    text: Any
+
+
+class NumberedTexts(Sequence[NumberedText]):
+    """The texts of a dataset with their positions, read from it one at a time.
+
+    Parameters
+    ----------
+    texts : Dataset
+        The dataset.
+    """
+
+    def __init__(self, texts: Any) -> None:
+        self._texts = texts
+
+    def __len__(self) -> int:
+        """Return the number of texts."""
+        return len(self._texts)
+
+    def __getitem__(self, position: Any) -> Any:
+        """Return the text at a position."""
+        return NumberedText(position, self._texts[position])
 
 
 def check_texts(texts: Any, labels: Sequence[str], *, multi_label: bool) -> None:

@@ -1,6 +1,6 @@
 """Metrics: compare the predictions of a model with annotations."""
 
-from medjax.metrics._columns import IGNORED
+from medjax.metrics._columns import DOCUMENT, IGNORED
 from medjax.metrics.accuracy import Accuracy
 from medjax.metrics.bootstrap import Difference, Interval, bootstrap, paired_bootstrap
 from medjax.metrics.classification import ClassificationMetrics
@@ -15,6 +15,7 @@ from medjax.metrics.units import UnitMetrics, Units
 from medjax.metrics.wer import character_error_rate, word_error_rate
 
 __all__ = [
+    "DOCUMENT",
     "GOLD",
     "IGNORED",
     "Accuracy",

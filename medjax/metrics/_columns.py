@@ -9,6 +9,9 @@ import numpy as np
 
 from medjax.batch import ROW_MASK
 
+DOCUMENT = "document"
+"""Name of the batch column with the position of each row's document in its dataset."""
+
 IGNORED = -100
 """Label id of positions that losses and scores ignore, as in PyTorch's cross-entropy."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medjax.metrics._classified import Classified, classification_scores
-from medjax.metrics._columns import IGNORED, which_rows_are_real
+from medjax.metrics._columns import DOCUMENT, IGNORED, which_rows_are_real
 from medjax.metrics._weighed import weigher
 from medjax.metrics.spans import AVERAGES
 from medjax.metrics.units import Units
@@ -83,13 +83,14 @@ class ClassificationMetrics:
         input_batch : mapping
             ``"labels"``, int, shape (rows,), -100 for rows that do not count; with `multi_label`
             ``"targets"`` instead, 0 or 1, shape (rows, labels). Optionally
-            `medjax.ROW_MASK`.
+            `medjax.ROW_MASK`, and `DOCUMENT`, a list of int.
 
         Returns
         -------
         dict of str to list
             ``"labels"``, an int for each row, with `multi_label` a list of 0 and 1; and
-            ``"probabilities"``, a list of float for each row, computed in float64.
+            ``"probabilities"``, a list of float for each row, computed in float64; `DOCUMENT` if
+            the batch has it.
 
         Raises
         ------
@@ -105,7 +106,43 @@ class ClassificationMetrics:
             counts = counts & (truth != IGNORED)
         truth = self._checked_truth(truth[counts])
         probabilities = self._probabilities(logits[counts].astype(np.float64))
-        return {"labels": truth.tolist(), "probabilities": probabilities.tolist()}
+        prepared = {"labels": truth.tolist(), "probabilities": probabilities.tolist()}
+        if DOCUMENT in input_batch:
+            documents = input_batch[DOCUMENT]
+            prepared[DOCUMENT] = [documents[row] for row in np.flatnonzero(counts)]
+        return prepared
+
+    def in_order(self, all_data: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """Return columns in the order of the dataset, for `bootstrap` with groups.
+
+        An evaluation reads short documents first.
+
+        Parameters
+        ----------
+        all_data : mapping of str to list
+            The columns that `prepare_batch` returned for all batches, concatenated.
+
+        Raises
+        ------
+        ValueError
+            If they do not have the position of each document once.
+
+        Examples
+        --------
+        >>> columns = {"labels": [1, 0], "probabilities": [[0, 1], [1, 0]], "document": [1, 0]}
+        >>> ClassificationMetrics(("no", "yes")).in_order(columns)["labels"]
+        [0, 1]
+        """
+        documents = all_data.get(DOCUMENT, ())
+        if None in documents or len(set(documents)) != len(all_data["labels"]):
+            msg = (
+                f"the columns have {len(set(documents))} positions of documents for "
+                f"{len(all_data['labels'])} rows; expected one for each, from an evaluation with a "
+                f"batch column {DOCUMENT!r}"
+            )
+            raise ValueError(msg)
+        order = np.argsort(documents)
+        return {name: [values[row] for row in order] for name, values in all_data.items()}
 
     def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
         r"""Return the scores over all batches.
