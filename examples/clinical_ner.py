@@ -154,22 +154,27 @@ def report(
     config: medjax.TrainerConfig,
     documents: list[Document],
 ) -> str:
-    """Return tables of the scores by label, under both rules, and of the confusion."""
+    """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion."""
     collector = Collector(tagger.tags)
-    lenient = medjax.evaluate(
-        tagger.component, variables, config, documents, metrics_computer=collector
-    )
-    strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme).compute(collector.columns)
+    medjax.evaluate(tagger.component, variables, config, documents, metrics_computer=collector)
+    strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme)
     return "\n\n".join(
         (
             f"Test split, {len(documents)} sentences, rule of conlleval:",
-            format_scores(lenient),
+            table(collector, collector.columns),
             f"The same, strict {tagger.tagging_scheme}:",
-            format_scores(strict),
+            table(strict, collector.columns),
             "Confusion, rule of conlleval:",
             format_confusion(entity_confusion(*collector.entities(collector.columns))),
         )
     )
+
+
+def table(metrics: medjax.SpanMetrics, columns: dict[str, list[Any]]) -> str:
+    """Return the scores with their intervals, which need more than one sentence."""
+    if len(columns["y_true"]) < 2:
+        return format_scores(metrics.compute(columns))
+    return format_scores(medjax.bootstrap(metrics, columns))
 
 
 def marked(text: str, entities: Sequence[Entity]) -> str:

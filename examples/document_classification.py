@@ -25,7 +25,7 @@ from sklearn.metrics import confusion_matrix
 
 import medjax
 from medjax.components import TextClassification
-from medjax.metrics import ClassificationMetrics, bootstrap, choose_thresholds
+from medjax.metrics import ClassificationMetrics, bootstrap, choose_thresholds, format_scores
 from medjax.text import LabelledText
 from medjax.text.readers import read_texts
 
@@ -117,10 +117,9 @@ def report(
     )
     groups = [text.group for text in texts] if texts[0].group else None
     intervals = bootstrap(metrics, columns, groups=groups)
-    width = max(map(len, intervals))
     unit = "patient" if groups else "text"
-    lines = [f"Test, {len(texts)} texts; 95 % intervals by {unit}:"]
-    lines += [f"{name.ljust(width)}  {interval}" for name, interval in intervals.items()]
+    lines = [f"Test, {len(texts)} texts; 95 % intervals by {unit}:", format_scores(intervals)]
+    width = max(map(len, classifier.labels))
     if classifier.is_multi_label:
         lines += ["", "Thresholds, chosen on devel:"]
         lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in thresholds.items()]

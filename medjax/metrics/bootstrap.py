@@ -95,8 +95,8 @@ def bootstrap(
         are documents, in the order of `SpanMetrics.entities`.
     groups : sequence of hashable, optional
         The group of each unit, for instance the patient of each document: whole groups are drawn
-        instead of units. Their order is that of the units; an evaluation reads short documents first,
-        see `ClassificationMetrics.in_order`.
+        instead of units. Their order is that of the units; an evaluation reads short documents
+        first, see `ClassificationMetrics.in_order`.
     nb_resamples : int
         Number of resamples.
     level : float

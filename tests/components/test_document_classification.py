@@ -57,7 +57,7 @@ def test_it_writes_its_files_and_resumes(
     }
     report = (tmp_path / "report.txt").read_text()
     assert report in capsys.readouterr().out + "\n"
-    for expected in ("95 % intervals", "macro_f1-score", *told):
+    for expected in ("95 % intervals", "f1-score", "calibration-error", *told):
         assert expected in report
     resumed = run(2, "--resume")
     assert repr(resumed.history[0]) == repr(first.history[0])  # a NaN differs from itself
