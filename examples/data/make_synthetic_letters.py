@@ -12,6 +12,8 @@ import random
 from pathlib import Path
 
 SIZES = {"train": 400, "devel": 100, "test": 150}
+HELD_OUT = 0.7
+"""Share of the phrases in devel and test that are drawn from those that train lacks."""
 COLUMNS = ("patient", "specialty", "topics", "text")
 
 SPECIALTIES = {
@@ -69,11 +71,16 @@ def _alternatives(text):
 
 
 class _Writer:
-    def __init__(self, rng):
-        self.rng = rng
+    """Puts letters of one part of the corpus together."""
 
-    def about(self, specialty, part):
-        return self.rng.choice(_alternatives(SPECIALTIES[specialty][part]))
+    def __init__(self, rng, part):
+        self.rng, self.part = rng, part
+
+    def about(self, specialty, kind):
+        """Return a phrase; each list has two that train lacks."""
+        phrases = _alternatives(SPECIALTIES[specialty][kind])
+        held_out = self.part != "train" and self.rng.random() < HELD_OUT
+        return self.rng.choice(phrases[4:] if held_out else phrases[:4])
 
     def letter(self):
         """Return specialty, topics and text of a letter."""
@@ -103,9 +110,8 @@ class _Writer:
 def corpus():
     """Return the content of each file by its name."""
     rng, patient, files, seen = random.Random(20261127), 0, {}, set()
-    writer = _Writer(rng)
     for part, size in SIZES.items():
-        rows = []
+        writer, rows = _Writer(rng, part), []
         while len(rows) < size:
             patient += 1
             for _ in range(rng.choice([1, 1, 2, 3])):  # letters of a patient stay in one part

@@ -6,36 +6,62 @@ from tiny import one_device
 
 import medjax
 from medjax import Options
-from medjax.components import TokenClassification
-
-LABELS = ("Disease", "Drug")
+from medjax.components import (
+    ClassificationLoss,
+    Lora,
+    TextClassification,
+    TokenClassification,
+)
+from medjax.text import LabelledText
 
 
 def abstract(tree):
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
+def tagger(folder, documents):
+    labels = sorted({entity.label for document in documents for entity in document.entities})
+    made = TokenClassification.from_pretrained(folder, labels, gradient_checkpointing=True)
+    return made.component, documents[:4]
+
+
+def classifier(folder, documents):
+    loss = ClassificationLoss(pos_weight={"yes": 2.0}, focal_gamma=2.0)
+    problem = "multi_label_classification"
+    made = TextClassification.from_pretrained(
+        folder, ["no", "yes"], problem_type=problem, max_length=8, loss=loss
+    )
+    return made.component, [LabelledText(each.text, ("yes",)) for each in documents[:4]]
+
+
+def adapted(folder, documents):
+    component, items = classifier(folder, documents)
+    return Lora(component).component, items
+
+
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_steps_of_a_tagger_lower_for(platform, precision, tiny_folder, corpus, tmp_path):
-    labels = sorted({entity.label for document in corpus for entity in document.entities})
-    tagger = TokenClassification.from_pretrained(tiny_folder, labels, gradient_checkpointing=True)
+@pytest.mark.parametrize("made", [tagger, classifier, adapted])
+def test_the_steps_of_a_component_lower_for(
+    made, platform, precision, tiny_folder, corpus, tmp_path
+):
+    component, items = made(tiny_folder, corpus)
     options, mesh = Options(precision=precision), one_device()
     config = medjax.TrainerConfig(tmp_path, batch_size=2)
     loader = medjax.get_dataloader(
-        corpus[:4], tagger.component, config, shuffle=False, options=options, mesh=mesh
+        items, component, config, shuffle=False, options=options, mesh=mesh
     )
     batch = abstract(next(loader.batches(1)).device)
     state = medjax.create_state(
-        tagger.component,
-        medjax.make_optimizer(tagger.component, options),
+        component,
+        medjax.make_optimizer(component, options),
         seed=0,
         learning_rate=1e-3,
         accumulates=False,
     )
     train = medjax.make_train_step(state, options=options, mesh=mesh, separate_update=False)
     evaluate = medjax.make_eval_step(
-        tagger.component.forward, options=options, mesh=mesh, with_outputs=True
+        component.forward, options=options, mesh=mesh, with_outputs=True
     )
     for step, first in ((train, state), (evaluate, state.variables)):
         exported = step.export(platform, abstract(first), batch)
