@@ -41,10 +41,12 @@ from medjax.data import (
 )
 from medjax.distributed import initialize_distributed
 from medjax.loop import (
+    CrossValidation,
     Groups,
     RunRequest,
     Span,
     TrainResult,
+    cross_validate,
     evaluate,
     evaluation_epoch,
     save,
@@ -111,6 +113,7 @@ __all__ = [
     "Compilation",
     "CompiledStep",
     "CorruptCheckpointError",
+    "CrossValidation",
     "DataLoader",
     "Dataset",
     "DefaultPrinterCallback",
@@ -163,6 +166,7 @@ __all__ = [
     "constant",
     "create_state",
     "create_state_on",
+    "cross_validate",
     "epoch_order",
     "evaluate",
     "evaluation_epoch",

@@ -1,5 +1,7 @@
 """The training loop and its parts."""
 
+from medjax.loop.cross_validation import CrossValidation as CrossValidation
+from medjax.loop.cross_validation import cross_validate as cross_validate
 from medjax.loop.epochs import Groups as Groups
 from medjax.loop.epochs import Span as Span
 from medjax.loop.epochs import evaluation_epoch as evaluation_epoch

@@ -1,0 +1,291 @@
+"""Cross-validation: every item is scored once, by a model that was not trained on its group."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import logging
+import warnings
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+from medjax import sharding
+from medjax.checkpoint.columns_json import column_to_json, from_json
+from medjax.component import TrainableComponent
+from medjax.config import Options, TrainerConfig
+from medjax.data import Dataset, get_dataloader
+from medjax.data.fitting import lengths_beyond
+from medjax.loop.evaluate import evaluate
+from medjax.loop.scores import Columns
+from medjax.loop.train import train
+from medjax.metrics import DOCUMENT, GOLD, Interval, MetricsComputer, bootstrap
+from medjax.schedules import Schedule
+from medjax.target import platform_of
+
+__all__ = ["CrossValidation", "cross_validate"]
+
+_FINISHED = "fold.json"
+
+logger = logging.getLogger("medjax")
+
+
+class CrossValidation(NamedTuple):
+    """Scores of a component on data that it was not trained on.
+
+    Attributes
+    ----------
+    scores : list of dict
+        Scores of each fold, by name.
+    columns : dict of str to list
+        What the metrics computer extracted from all folds, in the order of the dataset where the
+        columns name the documents.
+    intervals : dict of str to Interval
+        Scores of all items together, each predicted by the model of its fold, with 95 % intervals.
+    """
+
+    scores: list[dict[str, float]]
+    columns: Columns
+    intervals: dict[str, Interval]
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """Return mean and standard deviation of a score over the folds.
+
+        Examples
+        --------
+        >>> CrossValidation([{"accuracy": 0.5}, {"accuracy": 1.0}], {}, {}).mean("accuracy")
+        (0.75, 0.3535533905932738)
+        """
+        values = [scores[name] for scores in self.scores]
+        return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def cross_validate(
+    component: TrainableComponent,
+    config: TrainerConfig,
+    data: Dataset,
+    metrics_computer: MetricsComputer,
+    *,
+    nb_folds: int = 5,
+    strata: Sequence[Hashable] | None = None,
+    groups: Sequence[Hashable] | None = None,
+    schedule: Schedule | optax.Schedule | None = None,
+    callback: object = None,
+    options: Options | None = None,
+) -> CrossValidation:
+    """Train a component on all folds but one, and score it on that one, for each fold.
+
+    The weights after the last epoch are scored; the fold that is held out chooses nothing. Lengths
+    to pad to are fitted to all data, so no program is compiled twice. A run that was killed goes on
+    at its fold if the function is called again with the same arguments; to start afresh, choose
+    another ``config.output_dir``.
+
+    Parameters
+    ----------
+    component : TrainableComponent
+        What to train; each fold starts from the weights of its `init`.
+    config : TrainerConfig
+        How to train it, with a seed; ``output_dir`` gets a folder for each fold.
+    data : Dataset
+        All items.
+    metrics_computer : MetricsComputer
+        Scores the folds.
+    nb_folds : int
+        Number of folds, at least 2.
+    strata : sequence of hashable, optional
+        A class of each item, whose shares are kept alike in the folds as far as groups allow.
+    groups : sequence of hashable, optional
+        What items share that depend on each other, such as a patient: they are in one fold, and
+        are drawn together for the intervals.
+    schedule, callback, options
+        As for `train`.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn is not installed.
+    ValueError
+        If an argument is not what is expected, or the output folder has folds of other data or
+        other arguments.
+    """
+    if config.seed is None:
+        raise ValueError("config.seed is None; expected a number, which the folds depend on")
+    folds = _folds(len(data), nb_folds, strata, groups, config.seed)
+    options = _with_lengths(options or Options(), component, config, data)
+    settings = {"items": len(data), "folds": nb_folds, "config": config.to_dict()}
+    scores, columns = [], []
+    for number, held_out in enumerate(folds, start=1):
+        folder = Path(config.output_dir) / f"fold_{number}"
+        identity = json.dumps([settings, held_out.tolist()], sort_keys=True)
+        fold = _finished(folder, identity)
+        if fold is None:
+            logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
+            collector = _Collector(metrics_computer)
+            kept = np.setdiff1d(np.arange(len(data)), held_out)
+            here = dataclasses.replace(config, output_dir=folder)
+            tests = _Part(data, held_out)
+            result = train(
+                component,
+                here,
+                _Part(data, kept),
+                tests,
+                metrics_computer=collector,
+                schedule=schedule,
+                callback=callback,
+                options=options,
+                resume="auto",
+            )
+            if not collector.columns:  # it was killed after its last epoch
+                variables = result.state.variables
+                evaluate(
+                    component, variables, here, tests, metrics_computer=collector, options=options
+                )
+            fold = _numbered(collector.columns, held_out)
+            _write(folder, identity, fold)
+        scores.append(metrics_computer.compute(fold))
+        columns.append(fold)
+    pooled = _in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
+    if groups is not None and not {DOCUMENT, GOLD} & pooled.keys():
+        msg = (
+            f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
+            f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
+        )
+        raise ValueError(msg)
+    return CrossValidation(scores, pooled, bootstrap(metrics_computer, pooled, groups=groups))
+
+
+def _folds(
+    nb_items: int,
+    nb_folds: int,
+    strata: Sequence[Hashable] | None,
+    groups: Sequence[Hashable] | None,
+    seed: int,
+) -> list[np.ndarray]:
+    """Return the positions of the items of each fold, in order."""
+    try:
+        from sklearn.model_selection import KFold, StratifiedGroupKFold
+    except ImportError as error:
+        msg = "cross_validate needs scikit-learn: pip install 'medjax[scores]'"
+        raise ImportError(msg) from error
+    for name, values in (("strata", strata), ("groups", groups)):
+        if values is not None and len(values) != nb_items:
+            msg = f"found {name} for {len(values)} items; expected {nb_items}, one for each"
+            raise ValueError(msg)
+    nb_groups = nb_items if groups is None else len(set(groups))
+    if not 2 <= nb_folds <= nb_groups:
+        kind = "items" if groups is None else "groups"
+        msg = f"nb_folds is {nb_folds}; expected 2 to {nb_groups}, the number of {kind}"
+        raise ValueError(msg)
+    state = seed % 2**32  # what scikit-learn takes
+    items = np.zeros(nb_items)
+    if strata is None and groups is None:
+        splits = list(KFold(nb_folds, shuffle=True, random_state=state).split(items))
+    else:
+        classes = np.zeros(nb_items, int) if strata is None else _numbers(strata, nb_items)
+        for stratum, count in collections.Counter(strata or ()).items():
+            if count < nb_folds:
+                logger.warning("strata has %r %d times in %d folds", stratum, count, nb_folds)
+        split = StratifiedGroupKFold(nb_folds, shuffle=True, random_state=state).split
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # told above
+            splits = list(split(items, classes, _numbers(groups, nb_items)))
+    folds = [np.sort(held_out) for _, held_out in splits]
+    if not all(map(len, folds)):
+        sizes = [len(fold) for fold in folds]
+        msg = f"the groups make folds of {sizes} items; expected some in each: use fewer folds"
+        raise ValueError(msg)
+    return folds
+
+
+def _numbers(values: Sequence[Hashable] | None, nb_items: int) -> np.ndarray:
+    """Return a number for each distinct value; without values, each item has its own."""
+    known: dict[Hashable, int] = {}
+    named = range(nb_items) if values is None else values
+    return np.array([known.setdefault(value, len(known)) for value in named])
+
+
+def _with_lengths(
+    options: Options, component: TrainableComponent, config: TrainerConfig, data: Dataset
+) -> Options:
+    """Return options with the lengths to pad to that are fitted to all data."""
+    if options.length_ladder != "fitted":
+        return options
+    mesh = sharding.make_mesh()
+    loader = get_dataloader(data, component, config, shuffle=True, options=options, mesh=mesh)
+    lengths = loader.lengths
+    loader.close()
+    beyond = lengths_beyond(lengths[-1], platform_of(mesh))
+    return dataclasses.replace(options, length_ladder=(*lengths, *beyond))
+
+
+class _Part(Sequence[Any]):
+    """Some items of a dataset."""
+
+    def __init__(self, data: Dataset, positions: np.ndarray) -> None:
+        self._data, self._positions = data, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, position: Any) -> Any:
+        return self._data[int(self._positions[position])]
+
+
+class _Collector:
+    """Scores like a metrics computer, and keeps the columns of the last evaluation."""
+
+    def __init__(self, metrics: MetricsComputer) -> None:
+        self._metrics = metrics
+        self.columns: Columns = {}
+        self.prepare_batch = metrics.prepare_batch
+
+    def compute(self, all_data: Columns) -> dict[str, float]:
+        """Keep the columns and score them."""
+        self.columns = all_data
+        return self._metrics.compute(all_data)
+
+
+def _numbered(columns: Columns, held_out: np.ndarray) -> Columns:
+    """Return the columns of a fold with the positions of documents in the whole dataset."""
+    renumbered = dict(columns)
+    if DOCUMENT in columns:
+        renumbered[DOCUMENT] = [int(held_out[number]) for number in columns[DOCUMENT]]
+    if GOLD in columns:
+        renumbered[GOLD] = [
+            (int(held_out[document]), words, entities)
+            for document, words, entities in columns[GOLD]
+        ]
+    return renumbered
+
+
+def _in_order(columns: Columns) -> Columns:
+    """Return rows in the order of their documents, where a column has them."""
+    if DOCUMENT not in columns:
+        return columns
+    order = np.argsort(columns[DOCUMENT], kind="stable")
+    return {name: [values[row] for row in order] for name, values in columns.items()}
+
+
+def _write(folder: Path, identity: str, columns: Columns) -> None:
+    stored = {name: column_to_json(name, values) for name, values in columns.items()}
+    partial = folder / f"{_FINISHED}.part"
+    partial.write_text(json.dumps({"fold": identity, "columns": stored}), encoding="utf-8")
+    partial.replace(folder / _FINISHED)
+
+
+def _finished(folder: Path, identity: str) -> Columns | None:
+    """Return the columns of a fold that is finished, None if it is not."""
+    file = folder / _FINISHED
+    if not file.is_file():
+        return None
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content["fold"] != identity:
+        msg = (
+            f"{file} is of other data, folds or settings; expected those of this call: choose "
+            "another output_dir, or remove this one"
+        )
+        raise ValueError(msg)
+    return {name: from_json(values) for name, values in content["columns"].items()}

@@ -1,0 +1,179 @@
+"""Cross-validation: folds, scores of items that were held out, resuming, one compilation."""
+
+import dataclasses
+import logging
+import re
+
+import numpy as np
+import pytest
+from tiny import collate_points, config, mlp, points, sentences, tagger
+
+import medjax
+from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
+from medjax.loop.cross_validation import _folds, _in_order, _numbered
+from medjax.metrics import DOCUMENT, GOLD
+
+LABELS = ("a", "b", "c")
+DATA = [{**point, "document": n} for n, point in enumerate(points(45))]
+GROUPS = [n // 3 for n in range(45)]
+
+
+def collate(examples):
+    """Return the columns of points, with the position of each in its dataset."""
+    batch = collate_points(examples)
+    batch[DOCUMENT] = [example["document"] for example in examples]
+    return batch
+
+
+def component():
+    """Return a classifier whose items know their position in what is evaluated."""
+
+    def expand(data, *, training=True):
+        items = [{**data[n], "document": n} for n in range(len(data))]
+        return medjax.ExpandedData(items, range(len(items)))
+
+    return mlp(collate=collate)._replace(expand=expand)
+
+
+def run(folder, made=None, data=DATA, **more):
+    settings = config(folder, nb_training_epochs=2, batch_size=8, seed=3)
+    more = {"nb_folds": 3, "callback": [], **more}
+    return cross_validate(
+        made or component(), settings, data, more.pop("metrics", ClassificationMetrics(LABELS)),
+        **more,
+    )  # fmt: skip
+
+
+def test_groups_stay_together_and_classes_keep_their_shares():
+    groups = [n // 3 for n in range(90)]
+    strata = ["rare" if group % 5 == 0 else "common" for group in groups]
+    folds = _folds(90, 5, strata, groups, seed=1)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(90))
+    for fold in folds:
+        assert {groups[n] for n in fold}.isdisjoint({groups[n] for n in set(range(90)) - {*fold}})
+        assert 0.1 <= np.mean([strata[n] == "rare" for n in fold]) <= 0.34
+    again = _folds(90, 5, strata, groups, seed=1)
+    assert [fold.tolist() for fold in again] == [fold.tolist() for fold in folds]
+    other = _folds(90, 5, strata, groups, seed=2)
+    assert [fold.tolist() for fold in other] != [fold.tolist() for fold in folds]
+
+
+def test_every_item_is_scored_once_in_the_order_of_the_data(tmp_path):
+    result = run(tmp_path, groups=GROUPS, strata=[point["label"] for point in DATA])
+    assert result.columns[DOCUMENT] == list(range(45))
+    assert result.columns["labels"] == [point["label"] for point in DATA]
+    assert len(result.scores) == 3
+    for name in ("accuracy", "macro_f1-score", "macro_auroc"):
+        value, low, high = result.intervals[name]
+        assert low <= value <= high
+        mean, spread = result.mean(name)
+        assert spread >= 0
+        assert min(s[name] for s in result.scores) <= mean <= max(s[name] for s in result.scores)
+    whole = ClassificationMetrics(LABELS).compute(result.columns)
+    assert result.intervals["accuracy"].value == whole["accuracy"]
+
+
+def test_no_fold_is_predicted_by_a_model_that_has_seen_it(tmp_path):
+    # A model that has seen an item remembers its label; here labels are drawn at random.
+    random = np.random.RandomState(0)
+    data = [
+        {"x": np.eye(4, dtype=np.float32)[n % 4] * (n + 1), "label": int(random.randint(3)),
+         "weight": 1.0, "name": "", "document": n}
+        for n in range(40)
+    ]  # fmt: skip
+    trained_on, tested_on = [], []
+
+    class Spy(medjax.TrainerCallback):
+        def on_train_end(self) -> None:
+            trained_on.append(set())
+
+    made = component()
+
+    def preprocess(item):
+        return dict(item)
+
+    def expand(items, *, training=True):
+        (trained_on if training else tested_on).append(
+            {float(items[n]["x"].sum()) for n in range(len(items))}
+        )
+        return made.expand(items, training=training)
+
+    run(tmp_path, made._replace(preprocess=preprocess, expand=expand), data)
+    parts = [part for part in trained_on if len(part) < 40]  # lengths are fitted to all items
+    assert len(parts) == len(tested_on) == 3
+    for train, test in zip(parts, tested_on, strict=True):
+        assert train.isdisjoint(test)
+        assert len(train) + len(test) == 40
+
+
+def test_a_run_that_was_killed_goes_on_at_its_fold(tmp_path, caplog):
+    expected = run(tmp_path / "whole")
+
+    class Killed(medjax.TrainerCallback):
+        def __init__(self):
+            self.runs = 0
+
+        def on_train_begin(self, *_):
+            self.runs += 1
+
+        def on_epoch_begin(self, epoch):
+            if self.runs == 2 and epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", callback=Killed())
+    with caplog.at_level(logging.INFO, "medjax"):
+        resumed = run(tmp_path / "cut")
+    assert "Fold 1 of 3" not in caplog.text
+    assert "Fold 2 of 3" in caplog.text
+    assert resumed.scores == expected.scores
+    assert resumed.columns == expected.columns
+
+
+def test_a_fold_whose_scores_were_not_written_is_scored_again(tmp_path):
+    expected = run(tmp_path)
+    (tmp_path / "fold_2" / "fold.json").unlink()
+    again = run(tmp_path)
+    assert again.columns["labels"] == expected.columns["labels"]
+    np.testing.assert_allclose(
+        again.columns["probabilities"], expected.columns["probabilities"], rtol=1e-6
+    )
+
+
+def test_programs_are_compiled_in_the_first_fold_only(tmp_path, caplog):
+    made = tagger()
+    with caplog.at_level(logging.INFO, "medjax"):
+        run(tmp_path, made, sentences(30), metrics=Accuracy())
+    folds = re.split(r"Fold \d of 3", caplog.text)[1:]
+    assert "Compiled" in folds[0]
+    assert "Compiled training" not in "".join(folds[1:])
+
+
+def test_documents_of_folds_are_numbered_as_in_the_data():
+    held_out = np.array([4, 7])
+    columns = {"x": [1, 2], GOLD: [(1, [], []), (0, [], [])], DOCUMENT: [1, 0]}
+    assert _numbered(columns, held_out)[GOLD] == [(7, [], []), (4, [], [])]
+    assert _in_order(_numbered(columns, held_out))["x"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"nb_folds": 1}, "nb_folds is 1; expected 2 to 45, the number of items"),
+        ({"nb_folds": 16, "groups": GROUPS}, "expected 2 to 15, the number of groups"),
+        ({"strata": [1, 2]}, "found strata for 2 items; expected 45"),
+        ({"groups": GROUPS, "metrics": Accuracy()}, "expected 'document' among them"),
+    ],
+)
+def test_unusable_arguments_are_refused(tmp_path, arguments, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        run(tmp_path, **arguments)
+
+
+def test_folds_of_other_arguments_are_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path, groups=GROUPS)
+    settings = dataclasses.replace(config(tmp_path), seed=None)
+    with pytest.raises(ValueError, match="seed is None; expected a number"):
+        cross_validate(component(), settings, DATA, Accuracy(), options=Options())
