@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 import optax
 
 from medjax.batch import BatchData
@@ -182,6 +183,8 @@ class ExpandedData:
         Position in the user's dataset of the item that each was made from, for error messages.
     notes : sequence of str
         What the user should know about the data before training; each is issued once, as a warning.
+    weights : numpy.ndarray, optional
+        Weight of each new item, float64, where they are drawn; see `medjax.Sampled`.
 
     Examples
     --------
@@ -195,6 +198,7 @@ class ExpandedData:
     items: Sequence[Any]
     origins: Sequence[int]
     notes: Sequence[str] = ()
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of items."""

@@ -5,6 +5,7 @@ from medjax.data.dataset import Dataset, expand, length_of
 from medjax.data.loader import DataLoader
 from medjax.data.make import get_dataloader
 from medjax.data.order import epoch_order, item_rng
+from medjax.data.sampling import Sampled
 from medjax.data.source import ItemError, WorkerError
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "DataLoader",
     "Dataset",
     "ItemError",
+    "Sampled",
     "WorkerError",
     "epoch_order",
     "expand",

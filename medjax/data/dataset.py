@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 from medjax.component import ExpandedData, TrainableComponent
 from medjax.data.policy import nb_items_of
+from medjax.data.sampling import Sampled
 
 __all__ = ["Dataset", "expand", "length_of", "origins_of"]
 
@@ -53,9 +56,14 @@ def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> D
         If the dataset has no length or no items, or if the component refuses it.
     """
     length_of(data)
-    if component.expand is None or isinstance(data, ExpandedData):
+    weights = data.weights if isinstance(data, Sampled) and training else None
+    if isinstance(data, ExpandedData) or (component.expand is None and weights is None):
         return data
-    expanded = component.expand(data, training=training)
+    expanded = ExpandedData(data, range(len(data)))  # type: ignore[arg-type]  # it is indexed only
+    if component.expand is not None:
+        expanded = component.expand(data, training=training)
+    if weights is not None:
+        expanded = dataclasses.replace(expanded, weights=weights[np.asarray(expanded.origins)])
     if jax.process_index() == 0:
         for note in expanded.notes:
             logger.warning(note)

@@ -15,12 +15,12 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.batch import ROW_MASK, BatchData
-from medjax.component import Collate
+from medjax.component import Collate, ExpandedData
 from medjax.config import Options
 from medjax.data.batches import Batch
 from medjax.data.dataset import Dataset, origins_of
 from medjax.data.ladder import Ladder, fix_shape
-from medjax.data.order import batches_by_rung, epoch_order
+from medjax.data.order import batches_by_rung, drawn_order, epoch_order
 from medjax.data.policy import ShapeLimit
 from medjax.data.prefetch import prefetch
 from medjax.data.shares import ShareReader
@@ -85,6 +85,7 @@ class DataLoader:
     ) -> None:
         self.nb_items = len(data)
         self._data = data
+        self._weights = data.weights if isinstance(data, ExpandedData) else None
         self.batch_size = batch_size
         self._source = source
         self._collate = collate
@@ -211,7 +212,9 @@ class DataLoader:
     def _windows(self, epoch: int, start: int) -> tuple[list[tuple[int, np.ndarray]], int]:
         """Return the numbered windows from batch `start` on, and how many batches to skip."""
         order = np.arange(self.nb_items)
-        if self._shuffle:
+        if self._shuffle and self._weights is not None:
+            order = drawn_order(self._seed, epoch, self._weights)
+        elif self._shuffle:
             order = epoch_order(self._seed, epoch, self.nb_items)
         per_window = max(self._window, 1)
         first = start // per_window

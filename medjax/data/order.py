@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["batches_by_rung", "epoch_order", "fixed_sample", "item_rng"]
+__all__ = ["batches_by_rung", "drawn_order", "epoch_order", "fixed_sample", "item_rng"]
 
 
 def _frozen_stream(seed: int, *path: int) -> np.random.RandomState:
@@ -42,6 +42,32 @@ def epoch_order(seed: int, epoch: int, nb_items: int) -> np.ndarray:
     [1, 5, 2, 6, 4, 3, 7, 0]
     """
     return _frozen_stream(seed, epoch).permutation(nb_items)
+
+
+def drawn_order(seed: int, epoch: int, weights: np.ndarray) -> np.ndarray:
+    """Return the items of an epoch that are drawn with replacement, in order.
+
+    Parameters
+    ----------
+    seed, epoch : int
+        As for `epoch_order`.
+    weights : numpy.ndarray
+        Weight of each item, shape (items,), float64.
+
+    Returns
+    -------
+    numpy.ndarray
+        As many positions as there are items, int64.
+
+    Examples
+    --------
+    >>> drawn_order(7, 0, np.array([1.0, 0.0, 1.0, 1.0])).tolist()
+    [3, 2, 3, 3]
+    """
+    ends = np.cumsum(weights)
+    draws = _frozen_stream(seed, epoch).random_sample(len(weights)) * ends[-1]
+    positions: np.ndarray = np.searchsorted(ends, draws, side="right").astype(np.int64)
+    return positions
 
 
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -35,6 +35,7 @@ WITHIN_EPOCH = (
     "gradient_accumulation_steps",
     "length_window",
     "grouping",
+    "sampling",
     "length_ladder",
     "padding",
     "order",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import secrets
 
+import numpy as np
 from jax.sharding import Mesh
 
 from medjax import distributed
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.arrays import check_storable
 from medjax.checkpoint.progress import Progress, check_position, read_progress
-from medjax.component import TrainableComponent, count_parameters
+from medjax.component import ExpandedData, TrainableComponent, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
 from medjax.data.make import ladder_of
@@ -67,6 +69,7 @@ def set_up(
     train_data = expand(train_data, component, training=True)
     eval_data = None if eval_data is None else expand(eval_data, component, training=False)
     nb_items = len(train_data)
+    weights = train_data.weights if isinstance(train_data, ExpandedData) else None
     check_agreement(
         config,
         options,
@@ -80,7 +83,7 @@ def set_up(
     schedule = with_kept_rate(component, request.schedule)
     plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
     request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
-    state, progress = initial_state(request, store, data_record(nb_items, config, options))
+    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
     check_position(progress, nb_batches)
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
     check_component(component, state.variables, train_data, ladder_of(options))
@@ -185,10 +188,13 @@ Record = dict[str, object]
 """A part of `Progress`, ready for JSON."""
 
 
-def data_record(nb_items: int, config: TrainerConfig, options: Options) -> Record:
+def data_record(
+    nb_items: int, config: TrainerConfig, options: Options, weights: np.ndarray | None = None
+) -> Record:
     """Record what the meaning of a position within an epoch depends on."""
     return {
         "items": nb_items,
+        "sampling": None if weights is None else hashlib.sha256(weights.tobytes()).hexdigest(),
         "batch_size": config.batch_size,
         "gradient_accumulation_steps": config.gradient_accumulation_steps,
         "length_window": options.length_window,

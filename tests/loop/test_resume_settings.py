@@ -65,6 +65,7 @@ OPTIONS = {
     "padding": ({"unknown": 0.0}, "refused within"),
     "max_shapes": (9, "holds"),
     "verify": (True, "holds"),
+    "deterministic": (False, "holds"),
     "cache_preprocessed": (True, "holds"),
     "prefetch": (1, "holds"),
     "steps_per_dispatch": (2, "holds"),

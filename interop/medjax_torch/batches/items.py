@@ -10,6 +10,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
+from medjax.data import Sampled
 from medjax.data.dataset import length_of
 from medjax.data.policy import check_cache, check_picklable, nb_items_of
 from medjax.data.source import Examples
@@ -97,12 +98,19 @@ class ItemDataset(Dataset[Any]):
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or if random preprocessing would be cached.
+        If the dataset has no length or no items, is a `medjax.Sampled`, or if random preprocessing
+        would be cached.
     """
 
     def __init__(self, work: Work, position: Position, *, cache: bool = False) -> None:
         check_cache(is_random=cache and work.examples.is_random)
         self._nb_items = length_of(work.examples.dataset)
+        if isinstance(work.examples.dataset, Sampled):
+            msg = (
+                "the data is a medjax.Sampled, by whose weights only medjax.train draws; expected "
+                "a dataset in which rare items are repeated"
+            )
+            raise ValueError(msg)
         self.work = work
         self.position = position
         self._cache = cache

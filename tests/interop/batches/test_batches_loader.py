@@ -24,7 +24,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from medjax import ItemError, WorkerError, epoch_order
+from medjax import ItemError, Sampled, WorkerError, epoch_order
 from medjax_torch.batches import close_workers, epoch_batches, first_batch, make_dataloader
 
 
@@ -152,6 +152,7 @@ def test_a_stream_with_a_wrong_length_is_refused(length, message):
     [
         (Endless(), r"the data is a Endless, a stream without a length; expected one with __len__"),
         (Stream([], 0), r"the data, a Stream, has no items"),
+        (Sampled(SENTENCES, [1] * len(SENTENCES)), r"by whose weights only medjax.train draws"),
         ([], r"the data, a list, has no items; expected at least one"),
         (Unsized(), r"the data is a Unsized; expected an object with __len__ and __getitem__"),
         (None, r"the data is a NoneType; expected"),
