@@ -62,7 +62,7 @@ def test_new_adapters_change_nothing(classifier, lora):
     )
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_only_adapters_and_head_are_trained(lora, tmp_path, precision):
     result = trained(lora, tmp_path, precision=precision)
     assert result.history[-1]["train"]["loss"] < result.history[0]["train"]["loss"]
