@@ -161,7 +161,7 @@ class Lora:
         trained = flatten_dict(params[_TRAINED])
         dtype = next(iter({**adapters, **trained}.values())).dtype
         leaves = dict(flatten_dict(variables[FROZEN]))
-        for module in {path[:-1] for path in adapters}:
+        for module in sorted({path[:-1] for path in adapters}):  # one program in all processes
             a, b = (adapters[(*module, name)].astype(jnp.float32) for name in ("a", "b"))
             change = jnp.matmul(a, b, precision="highest") * (self.alpha / self.rank)
             leaves[(*module, "kernel")] = leaves[(*module, "kernel")] + change

@@ -335,6 +335,7 @@ class TextClassification:
             return logits
         logits = logits.reshape(rows, nb_windows, -1)
         real = mask.reshape(rows, nb_windows, size).any(-1, keepdims=True)
+        real = real.at[:, 0].set(True)  # also that of a text without any token
         if self.pooling == "max":
             return jnp.where(real, logits, -jnp.inf).max(1)
         return jnp.where(real, logits, 0.0).sum(1) / jnp.maximum(real.sum(1), 1)

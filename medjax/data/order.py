@@ -67,7 +67,9 @@ def drawn_order(seed: int, epoch: int, weights: np.ndarray) -> np.ndarray:
     ends = np.cumsum(weights)
     draws = _frozen_stream(seed, epoch).random_sample(len(weights)) * ends[-1]
     positions: np.ndarray = np.searchsorted(ends, draws, side="right").astype(np.int64)
-    return positions
+    last = np.flatnonzero(weights)[-1]  # a draw next to 1 may be rounded up to the end
+    clipped: np.ndarray = np.minimum(positions, last)
+    return clipped
 
 
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from medjax import sharding
+from medjax.callbacks import DefaultPrinterCallback, TrainerCallback, as_callback_list
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
@@ -24,7 +25,7 @@ from medjax.loop.evaluate import evaluate
 from medjax.loop.scores import Columns
 from medjax.loop.train import train
 from medjax.metrics import DOCUMENT, GOLD, Interval, MetricsComputer, bootstrap
-from medjax.schedules import Schedule
+from medjax.schedules import Schedule, as_schedule
 from medjax.target import platform_of
 
 __all__ = ["CrossValidation", "cross_validate"]
@@ -109,14 +110,27 @@ def cross_validate(
     ImportError
         If scikit-learn is not installed.
     ValueError
-        If an argument is not what is expected, or the output folder has folds of other data or
-        other arguments.
+        If an argument is not what is expected, the training would watch the fold that is held out,
+        or the output folder has folds of other data or other arguments.
     """
     if config.seed is None:
         raise ValueError("config.seed is None; expected a number, which the folds depend on")
     folds = _folds(len(data), nb_folds, strata, groups, config.seed)
     options = _with_lengths(options or Options(), component, config, data)
-    settings = {"items": len(data), "folds": nb_folds, "config": config.to_dict()}
+    if options.early_stopping_patience is not None or as_schedule(schedule).mode is not None:
+        msg = (
+            "early stopping and reduce_on_plateau watch the scores of the fold that is held out; "
+            "expected neither: give a number of epochs and a rate by step"
+        )
+        raise ValueError(msg)
+    printers = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
+    traced = dataclasses.replace(options, log_dir=None)
+    settings = {
+        "items": len(data),
+        "metrics": type(metrics_computer).__name__,
+        "config": config.to_dict(),
+        "options": {name: str(value) for name, value in dataclasses.asdict(traced).items()},
+    }
     scores, columns = [], []
     for number, held_out in enumerate(folds, start=1):
         folder = Path(config.output_dir) / f"fold_{number}"
@@ -125,6 +139,7 @@ def cross_validate(
         if fold is None:
             logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
             collector = _Collector(metrics_computer)
+            epochs = _Epochs()
             kept = np.setdiff1d(np.arange(len(data)), held_out)
             here = dataclasses.replace(config, output_dir=folder)
             tests = _Part(data, held_out)
@@ -135,11 +150,11 @@ def cross_validate(
                 tests,
                 metrics_computer=collector,
                 schedule=schedule,
-                callback=callback,
-                options=options,
+                callback=[*printers.callbacks, epochs],
+                options=options if options.log_dir is None else _logging(options, number),
                 resume="auto",
             )
-            if not collector.columns:  # it was killed after its last epoch
+            if not epochs.ended:  # it was killed after its last epoch
                 variables = result.state.variables
                 evaluate(
                     component, variables, here, tests, metrics_computer=collector, options=options
@@ -221,6 +236,11 @@ def _with_lengths(
     return dataclasses.replace(options, length_ladder=(*lengths, *beyond))
 
 
+def _logging(options: Options, number: int) -> Options:
+    """Return options with a folder of its own for the log of a fold."""
+    return dataclasses.replace(options, log_dir=Path(str(options.log_dir)) / f"fold_{number}")
+
+
 class _Part(Sequence[Any]):
     """Some items of a dataset."""
 
@@ -232,6 +252,17 @@ class _Part(Sequence[Any]):
 
     def __getitem__(self, position: Any) -> Any:
         return self._data[int(self._positions[position])]
+
+
+class _Epochs(TrainerCallback):
+    """Knows whether an epoch has ended, and so whose columns the collector has."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def on_epoch_end(self, metrics: Any, epoch: int, epoch_duration: float) -> None:
+        """Note it."""
+        self.ended = True
 
 
 class _Collector:

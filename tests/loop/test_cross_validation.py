@@ -130,11 +130,21 @@ def test_a_run_that_was_killed_goes_on_at_its_fold(tmp_path, caplog):
     assert resumed.columns == expected.columns
 
 
-def test_a_fold_whose_scores_were_not_written_is_scored_again(tmp_path):
-    expected = run(tmp_path)
+@pytest.mark.parametrize("metric", ["loss", "macro_f1-score"])
+def test_a_fold_whose_scores_were_not_written_is_scored_again(tmp_path, metric):
+    # To check the name of the metric, a few items are scored before training.
+    settings = config(
+        tmp_path, nb_training_epochs=2, batch_size=8, seed=3, checkpoint_metric=metric
+    )
+
+    def validated():
+        metrics = ClassificationMetrics(LABELS)
+        return cross_validate(component(), settings, DATA, metrics, nb_folds=3, callback=[])
+
+    expected = validated()
     (tmp_path / "fold_2" / "fold.json").unlink()
-    again = run(tmp_path)
-    assert again.columns["labels"] == expected.columns["labels"]
+    again = validated()
+    assert again.columns[DOCUMENT] == list(range(45))
     np.testing.assert_allclose(
         again.columns["probabilities"], expected.columns["probabilities"], rtol=1e-6
     )
@@ -163,6 +173,8 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
         ({"nb_folds": 16, "groups": GROUPS}, "expected 2 to 15, the number of groups"),
         ({"strata": [1, 2]}, "found strata for 2 items; expected 45"),
         ({"groups": GROUPS, "metrics": Accuracy()}, "expected 'document' among them"),
+        ({"options": Options(early_stopping_patience=1)}, "watch the scores of the fold"),
+        ({"schedule": medjax.reduce_on_plateau()}, "watch the scores of the fold"),
     ],
 )
 def test_unusable_arguments_are_refused(tmp_path, arguments, told):
@@ -174,6 +186,8 @@ def test_folds_of_other_arguments_are_refused(tmp_path):
     run(tmp_path)
     with pytest.raises(ValueError, match="is of other data, folds or settings"):
         run(tmp_path, groups=GROUPS)
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path, options=Options(max_grad_norm=1.0))
     settings = dataclasses.replace(config(tmp_path), seed=None)
     with pytest.raises(ValueError, match="seed is None; expected a number"):
         cross_validate(component(), settings, DATA, Accuracy(), options=Options())
