@@ -15,7 +15,6 @@ import numpy as np
 import optax
 
 from medjax import sharding
-from medjax.callbacks import DefaultPrinterCallback, TrainerCallback, as_callback_list
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
@@ -123,7 +122,6 @@ def cross_validate(
             "expected neither: give a number of epochs and a rate by step"
         )
         raise ValueError(msg)
-    printers = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
     traced = dataclasses.replace(options, log_dir=None)
     settings = {
         "items": len(data),
@@ -139,7 +137,6 @@ def cross_validate(
         if fold is None:
             logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
             collector = _Collector(metrics_computer)
-            epochs = _Epochs()
             kept = np.setdiff1d(np.arange(len(data)), held_out)
             here = dataclasses.replace(config, output_dir=folder)
             tests = _Part(data, held_out)
@@ -150,11 +147,11 @@ def cross_validate(
                 tests,
                 metrics_computer=collector,
                 schedule=schedule,
-                callback=[*printers.callbacks, epochs],
+                callback=callback,
                 options=options if options.log_dir is None else _logging(options, number),
                 resume="auto",
             )
-            if not epochs.ended:  # it was killed after its last epoch
+            if not collector.columns:  # it was killed after its last epoch
                 variables = result.state.variables
                 evaluate(
                     component, variables, here, tests, metrics_computer=collector, options=options
@@ -252,17 +249,6 @@ class _Part(Sequence[Any]):
 
     def __getitem__(self, position: Any) -> Any:
         return self._data[int(self._positions[position])]
-
-
-class _Epochs(TrainerCallback):
-    """Knows whether an epoch has ended, and so whose columns the collector has."""
-
-    def __init__(self) -> None:
-        self.ended = False
-
-    def on_epoch_end(self, metrics: Any, epoch: int, epoch_duration: float) -> None:
-        """Note it."""
-        self.ended = True
 
 
 class _Collector:
