@@ -11,9 +11,9 @@ import numpy as np
 from medjax.batch import BatchData
 from medjax.component import Collate, Variables
 from medjax.components.documents import DocumentReader
+from medjax.components.rows import prediction_ladder
 from medjax.components.windows import Window
-from medjax.data.fitting import STANDARD_LENGTHS
-from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
+from medjax.data.ladder import fix_shape
 from medjax.metrics import GOLD, IGNORED
 from medjax.text import Entity
 from medjax.text.alignment import Word
@@ -34,7 +34,7 @@ def predict_entities(
     rule: str,
 ) -> list[tuple[Entity, ...]]:
     """Return the entities of each text; see `TokenClassification.predict`."""
-    readings = reader.read(texts)
+    readings, ladder = reader.read(texts), prediction_ladder(reader.max_length)
     probabilities = [np.zeros((len(r.words), len(tags)), np.float32) for r in readings]
     windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
     # Sorted by length, so that the windows of a batch need little padding.
@@ -42,7 +42,7 @@ def predict_entities(
     for first in range(0, len(windows), batch_size):
         group = windows[first : first + batch_size]
         batch = collate([_unlabelled(window) for _, window in group])
-        outputs = predict_step(variables, fix_shape(batch, _ladder(reader.max_length), batch_size))
+        outputs = predict_step(variables, fix_shape(batch, ladder, batch_size))
         logits: Any = jax.device_get(outputs["logits"])
         for (number, window), scores in zip(group, logits, strict=False):
             words = slice(window.first_word, window.stop_word)
@@ -55,11 +55,6 @@ def predict_entities(
 
 def _unlabelled(window: Window) -> dict[str, Any]:
     return {"input_ids": window.ids, "labels": [IGNORED] * len(window.ids), GOLD: None}
-
-
-def _ladder(max_length: int) -> Ladder:
-    lengths = (*(n for n in STANDARD_LENGTHS if n < max_length), max_length)
-    return Ladder(lengths, HUGGING_FACE_PADDING)
 
 
 def _entities(

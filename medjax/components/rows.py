@@ -1,4 +1,4 @@
-"""Rows of a batch, padded to the longest."""
+"""Rows of a batch: padded to the longest, and to the lengths of predictions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["padded"]
+from medjax.data.fitting import STANDARD_LENGTHS, lengths_beyond
+from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder
+
+__all__ = ["padded", "prediction_ladder"]
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
@@ -28,3 +31,21 @@ def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     for number, row in enumerate(rows):
         result[number, : len(row)] = row
     return result
+
+
+def prediction_ladder(max_length: int) -> Ladder:
+    """Return the lengths that new texts are padded to, of which no sample is known.
+
+    Parameters
+    ----------
+    max_length : int
+        Tokens of a window, which is one of the lengths.
+
+    Examples
+    --------
+    >>> prediction_ladder(48).lengths[:7]
+    (16, 24, 32, 40, 48, 56, 64)
+    """
+    shorter = [length for length in STANDARD_LENGTHS if length < max_length]
+    beyond = lengths_beyond(max_length, "cpu")
+    return Ladder((*shorter, max_length, *beyond), HUGGING_FACE_PADDING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.components.folders import open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.rows import padded
@@ -26,20 +27,15 @@ from medjax.components.text_data import (
     windowed,
 )
 from medjax.components.text_labels import POOLING, choose_classes, read_problem
+from medjax.components.text_prediction import TextPrediction, predict_logits, prediction_of
 from medjax.config import Options
-from medjax.data.fitting import STANDARD_LENGTHS, lengths_beyond
-from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder, fix_shape
 from medjax.metrics import DOCUMENT, Mean
 from medjax.models import (
     TEXT_CLASSIFICATION,
     TextClassifier,
     Tokenizer,
-    load_tokenizer,
-    prove_folder,
-    read_config,
     read_labels,
     read_params,
-    resolve_model,
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
@@ -53,22 +49,6 @@ Pooling = Literal["mean", "max"]
 
 TARGETS = "targets"
 """Name of the batch column with a 0 or 1 for each class, if texts may have several."""
-
-
-class TextPrediction(NamedTuple):
-    """What a classifier says of a text.
-
-    Attributes
-    ----------
-    labels : tuple of str
-        The most probable class; if texts may have several, those whose probability reaches the
-        threshold.
-    probabilities : dict of str to float
-        Probability of each class.
-    """
-
-    labels: tuple[str, ...]
-    probabilities: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,27 +141,21 @@ class TextClassification:
             configuration and tokenizer of the model do not belong together.
         """
         check_implementation(attention_implementation)
-        folder = resolve_model(name_or_folder)
-        config = read_config(folder)
-        tokenizer = load_tokenizer(folder)
-        prove_folder(folder, config, tokenizer, TEXT_CLASSIFICATION)
-        classes = choose_classes(folder, labels)
-        chosen, joined = read_problem(folder, problem_type, pooling, classes)
-        if max_length is not None and not 2 < max_length <= config.max_length:
-            msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
-            raise ValueError(msg)
+        opened = open_folder(name_or_folder, TEXT_CLASSIFICATION, max_length)
+        classes = choose_classes(opened.folder, labels)
+        chosen, joined = read_problem(opened.folder, problem_type, pooling, classes)
         return cls(
             model=TextClassifier(
-                config, len(classes), gradient_checkpointing, attention_implementation
+                opened.config, len(classes), gradient_checkpointing, attention_implementation
             ),
-            tokenizer=tokenizer,
+            tokenizer=opened.tokenizer,
             labels=classes,
             problem_type=chosen,  # type: ignore[arg-type]
             pooling=joined,  # type: ignore[arg-type]
-            max_length=max_length or min(config.max_length, 512),
+            max_length=opened.max_length,
             optimizer=optimizer,
             loss=loss,
-            folder=folder,
+            folder=opened.folder,
         )
 
     @property
@@ -396,30 +370,17 @@ class TextClassification:
         options : Options, optional
             Only `precision` is used.
         """
-        step = make_predict_step(self.forward, options or Options())
         labels = () if self.is_multi_label else self.labels[:1]  # any, as the loss is not computed
-        examples = [self.preprocess(LabelledText(text, labels)) for text in texts]
-        order = sorted(range(len(texts)), key=lambda row: len(examples[row]["input_ids"]))
-        longest = (*(n for n in STANDARD_LENGTHS if n < self.max_length), self.max_length)
-        ladder = Ladder((*longest, *lengths_beyond(self.max_length, "cpu")), HUGGING_FACE_PADDING)
-        logits = np.zeros((len(texts), len(self.labels)), np.float32)
-        for first in range(0, len(order), batch_size):
-            chosen = order[first : first + batch_size]
-            batch = fix_shape(self.collate([examples[n] for n in chosen]), ladder, batch_size)
-            outputs = step(variables, batch)
-            logits[chosen] = jax.device_get(outputs["logits"])[: len(chosen)]
-        return [self._prediction(row, threshold) for row in logits]
-
-    def _prediction(
-        self, logits: np.ndarray, threshold: float | Mapping[str, float]
-    ) -> TextPrediction:
-        squash = jax.nn.sigmoid if self.is_multi_label else jax.nn.softmax
-        values = np.asarray(squash(logits)).tolist()
-        probabilities = dict(zip(self.labels, values, strict=True))
-        if not self.is_multi_label:
-            return TextPrediction((self.labels[int(logits.argmax())],), probabilities)
-        least = (
-            threshold if isinstance(threshold, Mapping) else dict.fromkeys(self.labels, threshold)
+        logits = predict_logits(
+            make_predict_step(self.forward, options or Options()),
+            variables,
+            [self.preprocess(LabelledText(text, labels)) for text in texts],
+            collate=self.collate,
+            max_length=self.max_length,
+            batch_size=batch_size,
         )
-        labels = tuple(label for label, p in probabilities.items() if p >= least[label])
-        return TextPrediction(labels, probabilities)
+        least: Mapping[str, float] | None = None
+        if self.is_multi_label:
+            is_one = not isinstance(threshold, Mapping)
+            least = dict.fromkeys(self.labels, threshold) if is_one else threshold  # type: ignore
+        return [prediction_of(row, self.labels, least) for row in logits]

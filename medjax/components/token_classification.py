@@ -22,6 +22,7 @@ from medjax.components.documents import (
     find_all_unreachable,
     window_example,
 )
+from medjax.components.folders import open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.prediction import predict_entities
@@ -30,13 +31,10 @@ from medjax.components.unreachable import Unreachable
 from medjax.config import Options
 from medjax.metrics import GOLD, IGNORED, Mean
 from medjax.models import (
+    TOKEN_CLASSIFICATION,
     TokenClassifier,
     Tokenizer,
-    load_tokenizer,
-    prove_folder,
-    read_config,
     read_params,
-    resolve_model,
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
@@ -159,26 +157,20 @@ class TokenClassification:
             the weights, configuration and tokenizer of the model do not belong together.
         """
         check_implementation(attention_implementation)
-        folder = resolve_model(name_or_folder)
-        config = read_config(folder)
-        tokenizer = load_tokenizer(folder)
-        prove_folder(folder, config, tokenizer)
-        tags, tagging_scheme = choose_tags(folder, labels, tagging_scheme)
-        if max_length is not None and not 2 < max_length <= config.max_length:
-            msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
-            raise ValueError(msg)
+        opened = open_folder(name_or_folder, TOKEN_CLASSIFICATION, max_length)
+        tags, tagging_scheme = choose_tags(opened.folder, labels, tagging_scheme)
         return cls(
             model=TokenClassifier(
-                config, len(tags), gradient_checkpointing, attention_implementation
+                opened.config, len(tags), gradient_checkpointing, attention_implementation
             ),
-            tokenizer=tokenizer,
+            tokenizer=opened.tokenizer,
             tags=tags,
             tagging_scheme=tagging_scheme,
             tag_subtokens=tag_subtokens,
-            max_length=max_length or min(config.max_length, 512),
+            max_length=opened.max_length,
             optimizer=optimizer,
             loss=loss,
-            folder=folder,
+            folder=opened.folder,
         )
 
     @property

@@ -260,3 +260,17 @@ def test_a_tagger_is_no_classifier_of_texts(tiny_folder, classifier, tmp_path):
     assert medjax.models.read_labels(tmp_path) is None
     with pytest.raises(ValueError, match=r"expected the classes \['no', 'yes'\], in this order"):
         TextClassification.from_pretrained(tiny_folder, ["no", "yes"]).load(tmp_path)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_a_row_without_tokens_has_finite_logits(tiny_folder, pooling):
+    classifier = TextClassification.from_pretrained(
+        tiny_folder, LABELS, max_length=12, pooling=pooling
+    )
+    ids = np.zeros((2, 24), np.int32)
+    mask = np.stack([np.ones(24), np.zeros(24)]).astype(np.int32)
+    batch = medjax.BatchData(input_ids=ids, attention_mask=mask)
+    outputs, _, _ = classifier.forward(
+        variables_of(classifier), batch, jax.random.key(0), return_loss=False, eval_mode=True
+    )
+    assert np.isfinite(outputs["logits"]).all()

@@ -1,0 +1,83 @@
+"""Predict the classes of new texts with a classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from medjax.batch import BatchData
+from medjax.component import Collate, Variables
+from medjax.components.rows import prediction_ladder
+from medjax.data.ladder import fix_shape
+
+__all__ = ["TextPrediction", "predict_logits", "prediction_of"]
+
+
+class TextPrediction(NamedTuple):
+    """What a classifier says of a text.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        The most probable class; if texts may have several, those whose probability reaches the
+        threshold.
+    probabilities : dict of str to float
+        Probability of each class.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+
+
+def predict_logits(
+    predict_step: Callable[[Variables, BatchData], BatchData],
+    variables: Variables,
+    examples: Sequence[dict[str, Any]],
+    *,
+    collate: Collate,
+    max_length: int,
+    batch_size: int,
+) -> list[np.ndarray]:
+    """Return the logits of each text; see `TextClassification.predict`."""
+    logits: dict[int, np.ndarray] = {}
+    # Sorted by length, so that the texts of a batch need little padding.
+    order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        batch = collate([examples[row] for row in chosen])
+        fixed = fix_shape(batch, prediction_ladder(max_length), batch_size)
+        outputs: Any = jax.device_get(predict_step(variables, fixed)["logits"])
+        logits.update(zip(chosen, outputs, strict=False))  # padding rows come last
+    return [logits[row] for row in range(len(examples))]
+
+
+def prediction_of(
+    logits: np.ndarray, labels: Sequence[str], least: Mapping[str, float] | None
+) -> TextPrediction:
+    """Return the classes of a text.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        Shape (classes,).
+    labels : sequence of str
+        Names of the classes.
+    least : mapping of str to float, optional
+        Least probability of each class; None if a text has exactly one.
+
+    Examples
+    --------
+    >>> prediction_of(np.array([0.0, 2.0]), ("no", "yes"), None).labels
+    ('yes',)
+    >>> prediction_of(np.array([0.0, 2.0]), ("no", "yes"), {"no": 0.5, "yes": 0.9}).labels
+    ('no',)
+    """
+    squash = jax.nn.softmax if least is None else jax.nn.sigmoid
+    probabilities = dict(zip(labels, np.asarray(squash(logits)).tolist(), strict=True))
+    if least is None:
+        return TextPrediction((labels[int(logits.argmax())],), probabilities)
+    reached = tuple(label for label, p in probabilities.items() if p >= least[label])
+    return TextPrediction(reached, probabilities)
