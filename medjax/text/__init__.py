@@ -1,6 +1,6 @@
 """Annotated text: documents, their entities, their sentences and words."""
 
-from medjax.text.document import Document, Entity, LabelledText, without_overlaps
+from medjax.text.document import Document, Entity, LabelledText, Relation, without_overlaps
 from medjax.text.sentences import ABBREVIATIONS, split_sentences
 from medjax.text.words import find_words
 
@@ -9,6 +9,7 @@ __all__ = [
     "Document",
     "Entity",
     "LabelledText",
+    "Relation",
     "find_words",
     "split_sentences",
     "without_overlaps",

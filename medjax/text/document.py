@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Document", "Entity", "LabelledText", "without_overlaps"]
+__all__ = ["Document", "Entity", "LabelledText", "Relation", "without_overlaps"]
 
-# Characters of a text and entities of a document that a repr shows.
+# Characters of a text, and entities and relations of a document, that a repr shows.
 _SHOWN_TEXT = 80
-_SHOWN_ENTITIES = 3
+_SHOWN_ANNOTATIONS = 3
 
 
 class Entity(NamedTuple):
@@ -37,17 +37,44 @@ class Entity(NamedTuple):
     score: float | None = None
 
 
+class Relation(NamedTuple):
+    """A labelled, directed link between two entities of a document.
+
+    Attributes
+    ----------
+    label : str
+        Kind of relation, for instance ``"Treats"``.
+    head, tail : int
+        Places of the entities it goes from and to, in the `entities` of their document.
+    score : float or None
+        Probability between 0 and 1 if a model predicted the relation, None if it was annotated.
+
+    Examples
+    --------
+    >>> Relation("Treats", head=0, tail=2)
+    Relation(label='Treats', head=0, tail=2, score=None)
+    """
+
+    label: str
+    head: int
+    tail: int
+    score: float | None = None
+
+
 class Document(NamedTuple):
-    """A text and its entities, which are sorted by their start and do not overlap.
+    """A text with its entities and the relations between them.
 
     Attributes
     ----------
     text : str
         The text that the offsets of the entities refer to.
     entities : tuple of Entity
-        The annotations.
+        The annotations, sorted by their start. They do not overlap, unless a reader was asked to
+        keep overlaps.
     name : str
         Where the document comes from, for messages: the name of a file, maybe with a line.
+    relations : tuple of Relation
+        Links between the entities.
 
     Examples
     --------
@@ -58,16 +85,22 @@ class Document(NamedTuple):
     text: str
     entities: tuple[Entity, ...] = ()
     name: str = ""
+    relations: tuple[Relation, ...] = ()
 
     def __repr__(self) -> str:
-        """Return the beginning of the text and of the list of entities."""
+        """Return the beginning of the text and of the lists of entities and relations."""
         text = repr(self.text[:_SHOWN_TEXT])
         if len(self.text) > _SHOWN_TEXT:
             text += f"... ({len(self.text):,} characters)"
-        entities = repr(self.entities[:_SHOWN_ENTITIES])
-        if len(self.entities) > _SHOWN_ENTITIES:
-            entities = f"{entities[:-1]}, ... {len(self.entities) - _SHOWN_ENTITIES:,} more)"
-        return f"Document(text={text}, entities={entities}, name={self.name!r})"
+        entities = f"entities={_beginning_of(self.entities)}"
+        relations = f", relations={_beginning_of(self.relations)}" if self.relations else ""
+        return f"Document(text={text}, {entities}, name={self.name!r}{relations})"
+
+
+def _beginning_of(annotations: tuple[NamedTuple, ...]) -> str:
+    shown = repr(annotations[:_SHOWN_ANNOTATIONS])
+    nb_more = len(annotations) - _SHOWN_ANNOTATIONS
+    return shown if nb_more <= 0 else f"{shown[:-1]}, ... {nb_more:,} more)"
 
 
 class LabelledText(NamedTuple):
