@@ -27,7 +27,7 @@ import overhead
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.models import EncoderConfig, TokenClassifier
+from medjax.models import BertConfig, TokenClassifier
 
 TAGS = ("O", "B-problem", "I-problem")
 BATCH = 32  # rows of a batch of the MLP
@@ -138,7 +138,7 @@ def step(
     checkpointing: bool = False,
 ) -> Row:
     """Compile a training step of an encoder and time it."""
-    encoder = EncoderConfig(
+    encoder = BertConfig(
         vocab_size=30522,
         hidden_size=384,
         num_hidden_layers=layers,

@@ -22,7 +22,7 @@ import numpy as np
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.models import EncoderConfig, TokenClassifier
+from medjax.models import BertConfig, TokenClassifier
 
 TAGS = ("O", "B-problem", "I-problem")
 ROWS, LENGTH = 16, 40
@@ -76,7 +76,7 @@ def fit(costs: list[Cost]) -> tuple[float, float]:
 def measure(size: str, precision: Any) -> dict[str, Cost]:
     """Compile and time a training and an evaluation step."""
     layers, width = SIZES[size]
-    encoder = EncoderConfig(
+    encoder = BertConfig(
         vocab_size=30522,
         hidden_size=width,
         num_hidden_layers=layers,

@@ -12,14 +12,14 @@ from overhead import Durations
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.models import EncoderConfig, TokenClassifier
+from medjax.models import BertConfig, TokenClassifier
 from on_device.work import LABELS, Work
 
 
 def train(name: str, work: Work) -> list[float]:
     """Return the seconds of each epoch of `medjax.train` or of a loop of its steps."""
     attention = "cudnn" if work.option == "cudnn" else "xla"
-    model = TokenClassifier(EncoderConfig(**work.sizes), LABELS, attention_implementation=attention)
+    model = TokenClassifier(BertConfig(**work.sizes), LABELS, attention_implementation=attention)
     tags = ("O", *(f"B-{number}" for number in range(1, LABELS)))
     tagger = TokenClassification(model, None, tags)  # type: ignore[arg-type]
     component = tagger.component._replace(

@@ -24,7 +24,7 @@ FROZEN = "frozen"
 """Name of the collection with the weights that are not trained."""
 
 _ADAPTERS, _TRAINED = "lora", "trained"
-_HEADS = ("classifier", "pooler")
+_HEADS = ("classifier", "head")
 
 _Names = tuple[str, ...]
 
@@ -50,7 +50,7 @@ class Lora:
         Ends of the paths of the modules whose kernels are changed, such as ``"attention/query"``.
     trained : tuple of str, optional
         Beginnings of the paths of parameters that are trained as a whole. By default the heads
-        of ready components, ``"classifier"`` and ``"pooler"``, if there are such.
+        of ready components, ``"classifier"`` and ``"head"``, if there are such.
 
     References
     ----------

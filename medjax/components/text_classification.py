@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,15 +184,7 @@ class TextClassification:
         params = read_params(self.folder, self.model.config, TEXT_CLASSIFICATION)
         if read_labels(self.folder, TEXT_CLASSIFICATION) != self.labels:
             params.pop("classifier", None)
-        size = self.model.config.hidden_size
-        initial = nn.initializers.normal(self.model.config.initializer_range)
-        for number, (name, width) in enumerate(
-            (("pooler", size), ("classifier", len(self.labels)))
-        ):
-            if name not in params:
-                kernel = initial(jax.random.fold_in(key, number), (size, width))
-                params[name] = {"kernel": kernel, "bias": np.zeros(width, np.float32)}
-        return {"params": params}
+        return {"params": {**self.model.init_head(key), **params}}
 
     def expand(self, texts: Any, *, training: bool = True) -> ExpandedData:
         """Check all texts and labels; `medjax.train` and `medjax.evaluate` call it.

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
@@ -79,12 +77,12 @@ class TokenClassification:
     Examples
     --------
     >>> import tokenizers
-    >>> from medjax.models import EncoderConfig
+    >>> from medjax.models import BertConfig
     >>> vocabulary = {"[PAD]": 0, "[UNK]": 1, "no": 2, "fever": 3}
     >>> backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     >>> backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     >>> tokenizer = Tokenizer(backend, pad_token_id=0, unknown_token_id=1, files={})
-    >>> config = EncoderConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1,
+    >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1,
     ...     num_attention_heads=2, intermediate_size=16)
     >>> tagger = TokenClassification(
     ...     TokenClassifier(config, num_labels=3), tokenizer, ("O", "B-Sign", "I-Sign"))
@@ -146,9 +144,9 @@ class TokenClassification:
             Whether the backward pass recomputes the activations inside each layer instead of
             keeping them. This takes less memory and more time, and gives the same numbers.
         attention_implementation : {"xla", "cudnn"}
-            "cudnn" uses NVIDIA's fused attention where it applies (see `medjax.models.Encoder`):
-            with ``precision="bfloat16"``, in evaluation, and in training if
-            ``attention_probs_dropout_prob`` is 0 in the checkpoint's configuration.
+            "cudnn" uses NVIDIA's fused attention where it applies: with ``precision="bfloat16"``,
+            in evaluation, and in training if the checkpoint's configuration drops no attention
+            probabilities; see `medjax.models.make_encoder`.
 
         Raises
         ------
@@ -199,11 +197,8 @@ class TokenClassification:
             return dict(self.model.init(key, tokens, tokens, deterministic=True))
         params = read_params(self.folder, self.model.config)
         if known_tags(self.folder) != self.tags:
-            size = (self.model.config.hidden_size, len(self.tags))
-            scale = self.model.config.initializer_range
-            kernel = nn.initializers.normal(scale)(key, size)
-            params["classifier"] = {"kernel": kernel, "bias": np.zeros(len(self.tags), np.float32)}
-        return {"params": params}
+            params.pop("classifier", None)
+        return {"params": {**self.model.init_head(key), **params}}
 
     @property
     def _reader(self) -> DocumentReader:

@@ -3,7 +3,8 @@
 from medjax.models.adapters import Adapter
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import read_config
-from medjax.models.encoder import Encoder
+from medjax.models.encoder import make_encoder
+from medjax.models.families import BertConfig
 from medjax.models.heads import TextClassifier, TokenClassifier
 from medjax.models.huggingface import read_labels, read_params, write_checkpoint
 from medjax.models.proof import prove_folder
@@ -15,13 +16,14 @@ __all__ = [
     "TEXT_CLASSIFICATION",
     "TOKEN_CLASSIFICATION",
     "Adapter",
-    "Encoder",
+    "BertConfig",
     "EncoderConfig",
     "Task",
     "TextClassifier",
     "TokenClassifier",
     "Tokenizer",
     "load_tokenizer",
+    "make_encoder",
     "prove_folder",
     "read_config",
     "read_labels",

@@ -1,12 +1,15 @@
-"""Activation functions that cost less than those of JAX."""
+"""Activation functions by the names that configurations have for them."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import numpy as np
 from jax import lax
 
-__all__ = ["gelu"]
+__all__ = ["ACTIVATIONS", "gelu"]
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -27,3 +30,14 @@ def gelu(x: jax.Array) -> jax.Array:
     0.8413
     """
     return 0.5 * x * (1.0 + lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jax.numpy.tanh,
+}
+"""The activation functions by name."""

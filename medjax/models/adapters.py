@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from medjax.models.config import EncoderConfig
-from medjax.models.families import FAMILIES, TensorName, encoder_tensors
+from medjax.models.families import TensorName, family_of
 from medjax.models.files import read_json
 from medjax.models.tasks import TEXT_CLASSIFICATION, Task
 
@@ -147,7 +147,7 @@ class Adapter(NamedTuple):
 
 
 def _full_name(tensor: TensorName, config: EncoderConfig) -> str:
-    prefix = FAMILIES[config.model_type].prefix
+    prefix = family_of(config).prefix
     return f"{prefix}.{tensor.name}" if tensor.is_of_encoder else tensor.name
 
 
@@ -155,7 +155,7 @@ def _modules(config: EncoderConfig, task: Task) -> dict[tuple[str, ...], str]:
     """Return the names of the modules with a matrix, by path."""
     return {
         tensor.path[:-1]: _full_name(tensor, config).removesuffix(".weight")
-        for tensor in encoder_tensors(config) + task.head_tensors(config)
+        for tensor in family_of(config).tensors(config) + task.head_tensors(config)
         if tensor.path[-1] == "kernel"
     }
 
@@ -164,7 +164,7 @@ def _trained_names(config: EncoderConfig, task: Task) -> dict[tuple[str, ...], t
     """Return name and transposition of all parameters, by path."""
     return {
         tensor.path: (_full_name(tensor, config), tensor.transposed)
-        for tensor in encoder_tensors(config) + task.head_tensors(config)
+        for tensor in family_of(config).tensors(config) + task.head_tensors(config)
     }
 
 

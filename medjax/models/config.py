@@ -1,68 +1,33 @@
-"""EncoderConfig: the sizes and settings of an encoder, with Hugging Face's names."""
+"""EncoderConfig: what the configurations of all families of encoders have in common."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import numbers
+from typing import ClassVar
 
-__all__ = ["ACTIVATION_NAMES", "MODEL_TYPES", "ROBERTA_TYPES", "EncoderConfig"]
+from medjax.models.activations import ACTIVATIONS
 
-ROBERTA_TYPES = frozenset({"roberta", "camembert", "xlm-roberta"})
-"""Model types that number positions from `pad_token_id + 1` and skip padding."""
+__all__ = ["EncoderConfig"]
 
-MODEL_TYPES = frozenset({"bert", "distilbert", "electra"}) | ROBERTA_TYPES
-"""Values of `model_type` in config.json that the encoder implements."""
-
-ACTIVATION_NAMES = frozenset({"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu"})
-"""Values of `hidden_act` that the encoder implements."""
-
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
-_DROPOUTS = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "classifier_dropout",
-    "seq_classif_dropout",
-)
-_OPTIONAL = ("classifier_dropout", "seq_classif_dropout")
+_LARGEST = 2**31 - 1  # arrays are indexed by int32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Sizes and settings of an encoder, named like the fields of Hugging Face's `BertConfig`.
+    """Sizes and settings that every encoder has, named as in transformers.
+
+    Each family of encoders has a class of its own, which adds to this one, such as `BertConfig`.
 
     Attributes
     ----------
     model_type : str
-        Family of models, one of `MODEL_TYPES`.
+        Name of the model, as config.json has it.
     vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size : int
         Sizes; `hidden_size` is a multiple of `num_attention_heads`.
     max_position_embeddings : int
-        Rows of the position table. The longest input has `max_length` tokens, which is less for
-        the RoBERTa family.
-    type_vocab_size : int
-        Number of token types; 0 for DistilBERT, which has none.
-    embedding_size : int or None
-        Size of the embeddings, from which a dense layer goes to `hidden_size` if it is another
-        one. Only ELECTRA has it; None means `hidden_size`.
-    hidden_act : str
-        Activation function of the feed-forward layers, one of `ACTIVATION_NAMES`.
-    layer_norm_eps : float
-        Added to the variance in LayerNorm.
-    hidden_dropout_prob, attention_probs_dropout_prob : float
-        Probabilities of dropping a hidden value and an attention probability.
-    classifier_dropout : float or None
-        Probability of dropping an input of the classifier; `hidden_dropout_prob` if None.
-    seq_classif_dropout : float or None
-        Probability of dropping an input of a text classifier; None for that of any classifier.
-        Only DistilBERT has it.
+        Number of positions that the model was made for.
     pad_token_id : int
         Token that short rows are padded with.
     initializer_range : float
@@ -72,77 +37,71 @@ class EncoderConfig:
     ------
     ValueError
         If a field is out of range or two fields contradict each other.
-
-    Examples
-    --------
-    >>> config = EncoderConfig(model_type="roberta", vocab_size=100, hidden_size=32,
-    ...     num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-    ...     max_position_embeddings=40, type_vocab_size=1, pad_token_id=1)
-    >>> config.max_length
-    38
     """
 
-    model_type: str = "bert"
+    model_type: str
     vocab_size: int
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
     intermediate_size: int
     max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    embedding_size: int | None = None
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    classifier_dropout: float | None = None
-    seq_classif_dropout: float | None = None
     pad_token_id: int = 0
     initializer_range: float = 0.02
 
+    model_types: ClassVar[frozenset[str]] = frozenset()
+    """The values of `model_type` that a family has."""
+    sizes: ClassVar[tuple[str, ...]] = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    )
+    """Names of the fields that are positive integers."""
+    rates: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that are probabilities of dropping something, or None."""
+    scales: ClassVar[tuple[str, ...]] = ("initializer_range",)
+    """Names of the fields that are positive numbers."""
+    activations: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that name an activation function."""
+
     def __post_init__(self) -> None:
         """Check every field."""
-        for name, allowed in (("model_type", MODEL_TYPES), ("hidden_act", ACTIVATION_NAMES)):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in allowed:
-                msg = f"{name} is {value!r}; this encoder supports {', '.join(sorted(allowed))}"
-                raise ValueError(msg)
-        for name in (*_SIZES, "type_vocab_size", "pad_token_id"):
-            self._require(name, _is_number(getattr(self, name), numbers.Integral), "an integer")
-        for name in (*_DROPOUTS, "layer_norm_eps", "initializer_range"):
-            value = getattr(self, name)
-            is_left_out = name in _OPTIONAL and value is None
-            self._require(name, is_left_out or _is_number(value, numbers.Real), "a number")
-        if self.embedding_size is not None:
-            is_size = _is_number(self.embedding_size, numbers.Integral) and self.embedding_size >= 1
-            self._require("embedding_size", is_size, "a positive integer")
-            self._require("embedding_size", self.model_type == "electra", "None, but for electra")
-        for name in _SIZES:
-            self._require(name, getattr(self, name) >= 1, "a positive integer")
-        for name in _DROPOUTS:
+        self._require_one_of("model_type", self.model_types)
+        for name in self.activations:
+            self._require_one_of(name, ACTIVATIONS)
+        for name in self.sizes:
+            self._require_integer(name, 1, "a positive integer")
+            self._require(name, getattr(self, name) <= _LARGEST, f"at most {_LARGEST:,}")
+        for name in self.rates:
             rate = getattr(self, name)
-            self._require(name, rate is None or 0 <= rate < 1, "a probability in [0, 1)")
-        self._require("layer_norm_eps", 0 < self.layer_norm_eps < math.inf, "a positive number")
-        self._require(
-            "initializer_range", 0 < self.initializer_range < math.inf, "a positive number"
-        )
-        self._require(
-            "pad_token_id",
-            0 <= self.pad_token_id < self.vocab_size,
-            f"a token below vocab_size, {self.vocab_size}",
-        )
+            is_rate = rate is None or (_is_number(rate, numbers.Real) and 0 <= rate < 1)
+            self._require(name, is_rate, "a probability in [0, 1)")
+        for name in self.scales:
+            scale = getattr(self, name)
+            is_scale = _is_number(scale, numbers.Real) and 0 < scale < math.inf
+            self._require(name, is_scale, "a positive number")
+        below = f"a token below vocab_size, {self.vocab_size}"
+        self._require_integer("pad_token_id", 0, below)
+        self._require("pad_token_id", self.pad_token_id < self.vocab_size, below)
         self._require(
             "hidden_size",
             self.hidden_size % self.num_attention_heads == 0,
             f"a multiple of num_attention_heads, {self.num_attention_heads}",
         )
-        if self.model_type == "distilbert":
-            self._require("type_vocab_size", self.type_vocab_size == 0, "0 for distilbert")
-        else:
-            self._require("type_vocab_size", self.type_vocab_size >= 1, "a positive integer")
-        self._require(
-            "max_position_embeddings", self.max_length >= 1, f"more than {self.first_position}"
-        )
+
+    def _require_one_of(self, name: str, allowed: object) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, str) or value not in allowed:  # type: ignore[operator]
+            names = ", ".join(sorted(allowed))  # type: ignore[call-overload]
+            msg = f"{name} is {value!r}; this encoder supports {names}"
+            raise ValueError(msg)
+
+    def _require_integer(self, name: str, least: int, expected: str) -> None:
+        value = getattr(self, name)
+        self._require(name, _is_number(value, numbers.Integral) and value >= least, expected)
 
     def _require(self, name: str, is_valid: bool, expected: str) -> None:
         if not is_valid:
@@ -150,39 +109,24 @@ class EncoderConfig:
             raise ValueError(msg)
 
     @property
-    def embedded_size(self) -> int:
-        """Size of the embeddings."""
-        return self.embedding_size or self.hidden_size
-
-    @property
-    def first_position(self) -> int:
-        """Row of the position table for the first token of a text."""
-        return self.pad_token_id + 1 if self.model_type in ROBERTA_TYPES else 0
+    def head_size(self) -> int:
+        """Size of an attention head."""
+        return self.hidden_size // self.num_attention_heads
 
     @property
     def max_length(self) -> int:
         """Longest input in tokens, special tokens included."""
-        return self.max_position_embeddings - self.first_position
+        return self.max_position_embeddings
 
     @property
-    def attention_output_dropout(self) -> float:
-        """Probability of dropping a value of the attention block's output; 0 for DistilBERT.
-
-        Source: `DistilBertSelfAttention.forward` in transformers 5.
-        """
-        return 0.0 if self.model_type == "distilbert" else self.hidden_dropout_prob
+    def has_token_types(self) -> bool:
+        """Whether tokens have types."""
+        return False
 
     @property
-    def head_dropout(self) -> float:
-        """Probability of dropping an input of the classifier."""
-        if self.classifier_dropout is None:
-            return self.hidden_dropout_prob
-        return self.classifier_dropout
-
-    @property
-    def text_head_dropout(self) -> float:
-        """Probability of dropping an input of a text classifier."""
-        return self.head_dropout if self.seq_classif_dropout is None else self.seq_classif_dropout
+    def numbers_positions_by_padding(self) -> bool:
+        """Whether the position of a token depends on what `pad_token_id` is."""
+        return False
 
 
 def _is_number(value: object, kind: type) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medjax.models.config import EncoderConfig
-from medjax.models.families import FAMILIES
+from medjax.models.families import FAMILIES, family_of
 from medjax.models.files import read_json
 
 __all__ = ["CONFIG_FILE", "class_names", "read_config", "write_config"]
@@ -31,8 +31,8 @@ def read_config(folder: Path | str) -> EncoderConfig:
     Raises
     ------
     ValueError
-        If there is no config.json, it lacks a size, or it describes a model that `Encoder`
-        does not implement.
+        If there is no config.json, it lacks a size, or it describes a model that no family
+        implements.
 
     Examples
     --------
@@ -51,14 +51,13 @@ def read_config(folder: Path | str) -> EncoderConfig:
     if model_type not in FAMILIES:
         msg = f"{file}: model_type is {model_type!r}; supported are {', '.join(sorted(FAMILIES))}"
         raise ValueError(msg)
-    for name, supported in (("position_embedding_type", "absolute"), ("is_decoder", False)):
+    family = FAMILIES[model_type]
+    for name, supported in family.required.items():
         if content.get(name, supported) != supported:
             msg = f"{file}: {name} is {content[name]!r}; only {supported!r} is supported"
             raise ValueError(msg)
-
-    family = FAMILIES[model_type]
     values: dict[str, Any] = dict(family.fixed_fields)
-    for field in dataclasses.fields(EncoderConfig):
+    for field in dataclasses.fields(family.config):
         name = family.renamed_fields.get(field.name, field.name)
         if field.name not in family.fixed_fields and name in content:
             values[field.name] = content[name]
@@ -69,7 +68,7 @@ def read_config(folder: Path | str) -> EncoderConfig:
         if values.get(name) is None:
             values[name] = default
     try:
-        return EncoderConfig(**values)
+        return family.config(**values)
     except ValueError as error:
         msg = f"{file}: {error}"
         raise ValueError(msg) from error
@@ -136,7 +135,7 @@ def write_config(
     """
     original = {} if original_folder is None else read_json(Path(original_folder) / CONFIG_FILE)
     original = {name: value for name, value in original.items() if name not in _OWN_FIELDS}
-    family = FAMILIES[config.model_type]
+    family = family_of(config)
     fields = {
         family.renamed_fields.get(name, name): value
         for name, value in dataclasses.asdict(config).items()

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from medjax.models.activations import gelu
 from medjax.models.attention import AttentionImplementation
-from medjax.models.config import ROBERTA_TYPES, EncoderConfig
-from medjax.models.dropout import Dropout
-from medjax.models.encoder import Encoder
+from medjax.models.config import EncoderConfig
+from medjax.models.encoder import make_encoder
+from medjax.models.families import Family, family_of
+from medjax.models.layers import HeadFactory, normal
 
-__all__ = ["TextClassifier", "TokenClassifier"]
+__all__ = ["Classifier", "TextClassifier", "TokenClassifier"]
 
 
-class TokenClassifier(nn.Module):
-    """An encoder with a linear classifier of each token.
+class _Head(nn.Module):
+    """The head and the linear classifier of a model."""
 
-    Its parameters are ``{"encoder": ..., "classifier": {"kernel": ..., "bias": ...}}``.
+    config: EncoderConfig
+    num_labels: int
+    head: HeadFactory
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, mask: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Return the logits, float32, of each token or row."""
+        head = self.head(self.config, name="head")
+        features = head(hidden, mask, deterministic=deterministic)
+        kernel_init = normal(self.config)
+        classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
+        return classifier(features).astype(jnp.float32)
+
+
+class Classifier(nn.Module):
+    """An encoder with a head and a linear classifier.
+
+    Its parameters are ``{"encoder": ..., "head": ..., "classifier": {"kernel": ..., "bias":
+    ...}}``, without ``"head"`` where the family's head has none.
 
     Attributes
     ----------
@@ -27,11 +47,80 @@ class TokenClassifier(nn.Module):
     num_labels : int
         Number of classes.
     gradient_checkpointing, attention_implementation
-        See `Encoder`.
+        See `make_encoder`.
+    """
+
+    config: EncoderConfig
+    num_labels: int
+    gradient_checkpointing: bool = False
+    attention_implementation: AttentionImplementation = "xla"
+
+    @staticmethod
+    def head_of(family: Family) -> HeadFactory:
+        """Return what a family has between the encoder and the classifier."""
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        """Make the encoder and the head, whose two parts stand beside the encoder."""
+        self.encoder = make_encoder(
+            self.config, self.gradient_checkpointing, self.attention_implementation
+        )
+        self.top = self._top()
+        nn.share_scope(self, self.top)
+
+    def _top(self) -> _Head:
+        head = self.head_of(family_of(self.config))
+        return _Head(self.config, self.num_labels, head, parent=None)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array,
+        token_type_ids: jax.Array | None = None,
+        *,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Return the logits of a batch.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids : jax.Array
+            As for `make_encoder`, shape (rows, length).
+        deterministic : bool
+            False in training: dropout is applied, with the random stream ``"dropout"``.
+
+        Returns
+        -------
+        jax.Array
+            Logits, shape (rows, length, num_labels) or (rows, num_labels). They are float32 even if
+            the parameters are not, so that the loss is computed in float32.
+        """
+        hidden = self.encoder(
+            input_ids, attention_mask, token_type_ids, deterministic=deterministic
+        )
+        logits: jax.Array = self.top(hidden, attention_mask, deterministic=deterministic)
+        return logits
+
+    def init_head(self, key: jax.Array) -> dict[str, Any]:
+        """Return new parameters of all but the encoder.
+
+        Parameters
+        ----------
+        key : jax.Array
+            Random key.
+        """
+        hidden = jnp.zeros((1, 1, self.config.hidden_size))
+        mask = jnp.ones((1, 1), jnp.int32)
+        return dict(self._top().init(key, hidden, mask, deterministic=True)["params"])
+
+
+class TokenClassifier(Classifier):
+    """An encoder with a classifier of each token; see `Classifier`.
 
     Examples
     --------
-    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    >>> from medjax.models import BertConfig
+    >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
     ...     num_attention_heads=2, intermediate_size=16)
     >>> model, ids = TokenClassifier(config, num_labels=3), jnp.ones((2, 5), jnp.int32)
     >>> variables = model.init(jax.random.key(0), ids, ids, deterministic=True)
@@ -39,65 +128,22 @@ class TokenClassifier(nn.Module):
     (2, 5, 3)
     """
 
-    config: EncoderConfig
-    num_labels: int
-    gradient_checkpointing: bool = False
-    attention_implementation: AttentionImplementation = "xla"
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Return the logits of the tokens of a batch.
-
-        Parameters
-        ----------
-        input_ids, attention_mask, token_type_ids : jax.Array
-            As for `Encoder`, shape (rows, length).
-        deterministic : bool
-            False in training: dropout is applied, with the random stream ``"dropout"``.
-
-        Returns
-        -------
-        jax.Array
-            Logits, shape (rows, length, num_labels). They are float32 even if the parameters are
-            not, so that the loss is computed in float32.
-        """
-        encoder = Encoder(
-            self.config, self.gradient_checkpointing, self.attention_implementation, name="encoder"
-        )
-        hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
-        hidden = Dropout(self.config.head_dropout)(hidden, deterministic=deterministic)
-        kernel_init = nn.initializers.normal(self.config.initializer_range)
-        classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
-        return classifier(hidden).astype(jnp.float32)
+    @staticmethod
+    def head_of(family: Family) -> HeadFactory:
+        """Return what a family has between the encoder and the classifier."""
+        return family.token_head
 
 
-class TextClassifier(nn.Module):
-    """An encoder with a classifier of the whole text, which reads the first token.
+class TextClassifier(Classifier):
+    """An encoder with a classifier of the whole text; see `Classifier`.
 
-    As in transformers, a dense layer, tanh (relu for DistilBERT, gelu for ELECTRA) and dropout
-    precede the linear classifier; the RoBERTa family and ELECTRA also drop inputs of the dense
-    layer. Its parameters are
-    ``{"encoder": ..., "pooler": {"kernel": ..., "bias": ...}, "classifier": ...}``.
-
-    Attributes
-    ----------
-    config : EncoderConfig
-        Sizes and settings of the encoder.
-    num_labels : int
-        Number of classes.
-    gradient_checkpointing, attention_implementation
-        See `Encoder`.
+    What it reads of the text, and which layers precede the classifier, depends on the family, as in
+    transformers: usually the first token.
 
     Examples
     --------
-    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    >>> from medjax.models import BertConfig
+    >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
     ...     num_attention_heads=2, intermediate_size=16)
     >>> model, ids = TextClassifier(config, num_labels=3), jnp.ones((2, 5), jnp.int32)
     >>> variables = model.init(jax.random.key(0), ids, ids, deterministic=True)
@@ -105,44 +151,7 @@ class TextClassifier(nn.Module):
     (2, 3)
     """
 
-    config: EncoderConfig
-    num_labels: int
-    gradient_checkpointing: bool = False
-    attention_implementation: AttentionImplementation = "xla"
-
-    @nn.compact
-    def __call__(
-        self,
-        input_ids: jax.Array,
-        attention_mask: jax.Array,
-        token_type_ids: jax.Array | None = None,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Return the logits of the texts of a batch.
-
-        Parameters
-        ----------
-        input_ids, attention_mask, token_type_ids, deterministic
-            As for `TokenClassifier`.
-
-        Returns
-        -------
-        jax.Array
-            Logits, float32, shape (rows, num_labels).
-        """
-        config = self.config
-        encoder = Encoder(
-            config, self.gradient_checkpointing, self.attention_implementation, name="encoder"
-        )
-        hidden = encoder(input_ids, attention_mask, token_type_ids, deterministic=deterministic)
-        dropout = Dropout(config.text_head_dropout)
-        first = hidden[:, 0]
-        if config.model_type in ROBERTA_TYPES | {"electra"}:
-            first = dropout(first, deterministic=deterministic)
-        kernel_init = nn.initializers.normal(config.initializer_range)
-        pooler = nn.Dense(config.hidden_size, kernel_init=kernel_init, name="pooler")
-        activate = {"distilbert": nn.relu, "electra": gelu}.get(config.model_type, nn.tanh)
-        pooled = dropout(activate(pooler(first)), deterministic=deterministic)
-        classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
-        return classifier(pooled).astype(jnp.float32)
+    @staticmethod
+    def head_of(family: Family) -> HeadFactory:
+        """Return what a family has between the encoder and the classifier."""
+        return family.text_head

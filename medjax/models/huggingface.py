@@ -5,7 +5,6 @@ Pickled weights (`pytorch_model.bin`) are never loaded, as unpickling a file run
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save_file
 
 from medjax.models.config import EncoderConfig
-from medjax.models.config_json import CONFIG_FILE, class_names, write_config
-from medjax.models.families import FAMILIES, TensorName, encoder_tensors
+from medjax.models.config_json import CONFIG_FILE, class_names, read_config, write_config
+from medjax.models.families import TensorName, family_of
 from medjax.models.files import read_json
 from medjax.models.tasks import TEXT_CLASSIFICATION, TOKEN_CLASSIFICATION, Task
 from medjax.models.weights import WEIGHTS_FILE, StoredTensors
@@ -43,11 +42,11 @@ def _parameter_shapes(
 def read_labels(folder: Path | str, task: Task = TOKEN_CLASSIFICATION) -> tuple[str, ...] | None:
     """Read the names of a classifier's classes, in the order of its logits.
 
-    A checkpoint is a token classifier if its weights have a linear ``classifier`` directly on the
-    hidden states. If they also have a pooler, it may be an old token classifier or a text
-    classifier: then ``architectures`` in config.json decides, or, if that names no classifier,
-    whether the classes look like tags. It is a text classifier if its weights have the head of
-    one, and it is neither a token classifier nor named otherwise in ``architectures``.
+    A checkpoint is a token classifier if its weights have the head of one, with a linear
+    classifier of vectors of the hidden size. If they also have that of a text classifier, it may be
+    either: then ``architectures`` in config.json decides, or, if that names no classifier, whether
+    the classes look like tags. It is a text classifier if its weights have the head of one, and it
+    is neither a token classifier nor named otherwise in ``architectures``.
 
     Parameters
     ----------
@@ -70,53 +69,41 @@ def read_labels(folder: Path | str, task: Task = TOKEN_CLASSIFICATION) -> tuple[
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
+    >>> config = {"model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
+    ...     "num_attention_heads": 2, "intermediate_size": 16,
+    ...     "id2label": {"0": "O", "1": "I-Sign"}}
     >>> sizes = {"classifier.weight": (2, 8), "classifier.bias": (2,)}
     >>> tensors = {name: np.zeros(shape, np.float32) for name, shape in sizes.items()}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save_file(tensors, Path(folder, WEIGHTS_FILE))
-    ...     _ = Path(folder, CONFIG_FILE).write_text('{"id2label": {"0": "O", "1": "I-Sign"}}')
+    ...     _ = Path(folder, CONFIG_FILE).write_text(json.dumps(config))
     ...     read_labels(folder)
     ('O', 'I-Sign')
     """
     file = Path(folder) / CONFIG_FILE
-    content = read_json(file)
-    if task is TEXT_CLASSIFICATION:
-        return _text_labels(Path(folder), content, file)
+    content, config = read_json(file), read_config(folder)
     with StoredTensors.open(Path(folder)) as stored:
-        shape = stored.shape_of("classifier.weight")
-        has_bias = stored.shape_of("classifier.bias") is not None
-        embeddings = stored.shape_of("embeddings.word_embeddings.weight")
-        projected = stored.shape_of("embeddings_project.weight")
-        has_pooler = stored.shape_of("pooler.dense.weight") is not None
-        is_deeper = stored.shape_of("pre_classifier.weight") is not None
-    if shape is None or len(shape) != 2 or is_deeper or not has_bias:
+        shapes = [stored.shape_of(tensor.name) for tensor in task.head_tensors(config)]
+        has_other = all(
+            stored.shape_of(tensor.name) is not None
+            for tensor in TEXT_CLASSIFICATION.head_tensors(config)
+        )
+    *_, kernel, _ = shapes
+    if None in shapes or kernel is None or kernel[1:] != (config.hidden_size,):
         return None
-    hidden_size = projected[:1] if projected is not None else (embeddings or shape)[1:]
-    if shape[1:] != hidden_size:
-        return None  # its input is not the hidden state of a token
-    if has_pooler and not _is_token_classifier(content):
-        return None
-    return class_names(content, file, shape[0])
+    if task is TEXT_CLASSIFICATION:
+        is_for_task = _is_text_classifier(content)
+    else:
+        is_for_task = not has_other or _is_token_classifier(content)
+    return class_names(content, file, kernel[0]) if is_for_task else None
 
 
-def _text_labels(folder: Path, content: Mapping[str, Any], file: Path) -> tuple[str, ...] | None:
-    """Return the classes of a text classifier, or None if the checkpoint is none."""
-    family = FAMILIES.get(str(content.get("model_type")))
-    if family is None:
-        return None
+def _is_text_classifier(content: Mapping[str, Any]) -> bool:
     named = content.get("architectures")
     if isinstance(named, list) and named:
-        of_texts = any(str(name).endswith(f"For{TEXT_CLASSIFICATION.name}") for name in named)
-    else:
-        of_texts = not _is_token_classifier(content)
-    head = family.text_head
-    with StoredTensors.open(folder) as stored:
-        has_pooler = stored.shape_of(f"{head.pooler}.weight") is not None
-        shape = stored.shape_of(f"{head.classifier}.weight")
-    if not of_texts or not has_pooler or shape is None or len(shape) != 2:
-        return None
-    return class_names(content, file, shape[0])
+        return any(str(name).endswith(f"For{TEXT_CLASSIFICATION.name}") for name in named)
+    return not _is_token_classifier(content)
 
 
 _TEXT_TASKS = ("SequenceClassification", "MultipleChoice", "NextSentencePrediction")
@@ -142,30 +129,21 @@ def check_params(
     """Raise the errors of `read_params` without reading the values of the weights."""
     labels = read_labels(folder, task)
     with StoredTensors.open(Path(folder)) as stored:
-        _check_sizes(stored, config, folder)
+        _check_layers(stored, config, folder)
         shapes = _parameter_shapes(config, len(labels or ("any",)), task)
         for tensor in _tensors(stored, config, labels, task):
             stored.check(tensor, shapes[tensor.path])
 
 
-def _check_sizes(stored: StoredTensors, config: EncoderConfig, folder: Path | str) -> None:
-    """Raise ValueError if the weights have other sizes, before memory of these sizes is used."""
-    nb_layers = stored.nb_layers(FAMILIES[config.model_type].layers)
+def _check_layers(stored: StoredTensors, config: EncoderConfig, folder: Path | str) -> None:
+    """Raise ValueError if the weights have fewer layers, before as many are traced."""
+    nb_layers = stored.nb_layers(family_of(config).layers)
     if config.num_hidden_layers > nb_layers:
         msg = (
             f"{Path(folder) / CONFIG_FILE}: num_hidden_layers is {config.num_hidden_layers:,}; the "
             f"weights have {nb_layers} layers: use config.json and weights from the same checkpoint"
         )
         raise ValueError(msg)
-    rows = {
-        "word_embeddings": (config.vocab_size, config.embedded_size),
-        "position_embeddings": (config.max_position_embeddings, config.embedded_size),
-        "token_type_embeddings": (config.type_vocab_size, config.embedded_size),
-        "intermediate": (config.hidden_size, config.intermediate_size),
-    }
-    for tensor in encoder_tensors(dataclasses.replace(config, num_hidden_layers=1)):
-        if tensor.path[-2] in rows and tensor.path[-1] != "bias":
-            stored.check(tensor, rows[tensor.path[-2]])
 
 
 def _tensors(
@@ -179,7 +157,7 @@ def _tensors(
             for tensor in head
             if tensor.is_of_encoder and stored.shape_of(tensor.name) is not None
         ]
-    return encoder_tensors(config) + head
+    return family_of(config).tensors(config) + head
 
 
 def read_params(
@@ -203,7 +181,7 @@ def read_params(
     -------
     dict
         ``{"encoder": ...}``, with ``"classifier"`` if the checkpoint is a classifier for the task,
-        whose classes `read_labels` returns, and for texts with ``"pooler"`` if it has one. The
+        whose classes `read_labels` returns, and with ``"head"`` if it has all or part of one. The
         leaves are float32 numpy arrays; float16 and bfloat16 are converted.
 
     Raises
@@ -219,7 +197,7 @@ def read_params(
     folder = Path(folder)
     labels = read_labels(folder, task)
     with StoredTensors.open(folder) as stored:
-        _check_sizes(stored, config, folder)
+        _check_layers(stored, config, folder)
         tensors = _tensors(stored, config, labels, task)
         shapes = _parameter_shapes(config, len(labels or ("any",)), task)
         flat = {tensor.path: stored.read(tensor, shapes[tensor.path]) for tensor in tensors}
@@ -266,8 +244,8 @@ def write_checkpoint(
     Examples
     --------
     >>> import tempfile
-    >>> from medjax.models import TokenClassifier, read_config
-    >>> config = EncoderConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
+    >>> from medjax.models import BertConfig, TokenClassifier
+    >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,
     ...     num_attention_heads=2, intermediate_size=16)
     >>> ids = jnp.ones((1, 2), jnp.int32)
     >>> model = TokenClassifier(config, num_labels=3)
@@ -291,11 +269,10 @@ def write_checkpoint(
             )
             raise ValueError(msg)
 
-    prefix = FAMILIES[config.model_type].prefix
-    tensors = {}
-    for tensor in encoder_tensors(config) + task.head_tensors(config):
+    family, tensors = family_of(config), {}
+    for tensor in family.tensors(config) + task.head_tensors(config):
         values = np.asarray(flat[tensor.path], dtype=np.float32)
-        name = f"{prefix}.{tensor.name}" if tensor.is_of_encoder else tensor.name
+        name = f"{family.prefix}.{tensor.name}" if tensor.is_of_encoder else tensor.name
         tensors[name] = np.ascontiguousarray(values.T if tensor.transposed else values)
 
     folder = Path(folder)

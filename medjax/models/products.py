@@ -139,6 +139,8 @@ class Dense(nn.Module):
     ----------
     features : int
         Size of the result's last axis.
+    use_bias : bool
+        Whether a bias is added.
     kernel_init : callable
         Initialises the kernel, shape (inputs, features).
 
@@ -150,6 +152,7 @@ class Dense(nn.Module):
     """
 
     features: int
+    use_bias: bool = True
     kernel_init: Any = nn.initializers.lecun_normal()
 
     @nn.compact
@@ -157,6 +160,7 @@ class Dense(nn.Module):
         """Return the result, shape (..., features)."""
         size = inputs.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (size, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
         flat = matmul(inputs.reshape(-1, size), kernel, kernel.dtype)
-        return (flat + bias).reshape(*inputs.shape[:-1], self.features)
+        if self.use_bias:
+            flat = flat + self.param("bias", nn.initializers.zeros, (self.features,))
+        return flat.reshape(*inputs.shape[:-1], self.features)

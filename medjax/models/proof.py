@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from medjax.models.config import ROBERTA_TYPES, EncoderConfig
+from medjax.models.config import EncoderConfig
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.models.huggingface import check_params
@@ -72,7 +72,7 @@ def prove_folder(
     """
     check_params(folder, config, task)
     nb_tokens = _check_vocabulary(folder, config, tokenizer)
-    if config.model_type in ROBERTA_TYPES and tokenizer.pad_token_id != config.pad_token_id:
+    if config.numbers_positions_by_padding and tokenizer.pad_token_id != config.pad_token_id:
         msg = (
             f"the tokenizer of {folder} pads with token {tokenizer.pad_token_id}, "
             f"{CONFIG_FILE} says pad_token_id {config.pad_token_id}; expected the same, since a "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from medjax.models.config import EncoderConfig
-from medjax.models.families import TensorName, text_head_tensors, token_head_tensors
-from medjax.models.heads import TextClassifier, TokenClassifier
+from medjax.models.families import Family, TensorName, family_of
+from medjax.models.heads import Classifier, TextClassifier, TokenClassifier
 
 __all__ = ["TEXT_CLASSIFICATION", "TOKEN_CLASSIFICATION", "Task"]
 
@@ -21,14 +21,22 @@ class Task(NamedTuple):
         What the names of its classes in transformers end with, after ``For``.
     model : type
         The Flax module.
-    head_tensors : callable
-        ``head_tensors(config)`` returns the names of the head's parameters.
+    tensors_of : callable
+        ``tensors_of(family)(config)`` returns the names of the parameters of its head.
     """
 
     name: str
-    model: Callable[..., Any]
-    head_tensors: Callable[[EncoderConfig], list[TensorName]]
+    model: type[Classifier]
+    tensors_of: Callable[[Family], Callable[[EncoderConfig], list[TensorName]]]
+
+    def head_tensors(self, config: EncoderConfig) -> list[TensorName]:
+        """Return the names of the parameters of the head, with its classifier."""
+        return self.tensors_of(family_of(config))(config)
 
 
-TOKEN_CLASSIFICATION = Task("TokenClassification", TokenClassifier, token_head_tensors)
-TEXT_CLASSIFICATION = Task("SequenceClassification", TextClassifier, text_head_tensors)
+TOKEN_CLASSIFICATION = Task(
+    "TokenClassification", TokenClassifier, lambda family: family.token_tensors
+)
+TEXT_CLASSIFICATION = Task(
+    "SequenceClassification", TextClassifier, lambda family: family.text_tensors
+)

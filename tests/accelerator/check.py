@@ -88,9 +88,9 @@ def taggers() -> str:
     import numpy as np
 
     from medjax import Mean
-    from medjax.models import EncoderConfig, TokenClassifier
+    from medjax.models import BertConfig, TokenClassifier
 
-    sizes = EncoderConfig(
+    sizes = BertConfig(
         vocab_size=999,
         hidden_size=256,
         num_hidden_layers=4,

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
-from medjax.models import EncoderConfig, TokenClassifier, write_checkpoint
+from medjax.models import BertConfig, TokenClassifier, write_checkpoint
 from medjax.text.readers import read_documents
 from medjax.text.tagging import tag_names
 
@@ -44,7 +44,7 @@ def corpus():
 def tiny_folder(tmp_path_factory, corpus):
     """The folder of a random BERT tagger with hidden size 32, for up to 64 tokens."""
     folder = tmp_path_factory.mktemp("tiny-bert")
-    config = EncoderConfig(
+    config = BertConfig(
         model_type="bert",
         vocab_size=write_tokenizer(folder, [document.text for document in corpus]),
         hidden_size=32,

@@ -11,9 +11,9 @@ from tiny import one_device, same_bits, state_and_step
 import medjax
 from medjax import sharding
 from medjax.components import TokenClassification
-from medjax.models import EncoderConfig, TokenClassifier
+from medjax.models import BertConfig, TokenClassifier
 
-DEEP = EncoderConfig(
+DEEP = BertConfig(
     vocab_size=50,
     hidden_size=16,
     num_hidden_layers=6,

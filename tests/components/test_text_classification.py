@@ -217,7 +217,8 @@ def test_a_new_classifier_keeps_the_pooler_of_the_encoder(tmp_path, tiny_folder,
         assert (tmp_path / name).is_file()
     other = TextClassification.from_pretrained(tmp_path, ["no", "yes"])
     params = variables_of(other)["params"]
-    np.testing.assert_array_equal(params["pooler"]["kernel"], trained["params"]["pooler"]["kernel"])
+    kept = trained["params"]["head"]["dense"]["kernel"]
+    np.testing.assert_array_equal(params["head"]["dense"]["kernel"], kept)
     assert params["classifier"]["kernel"].shape == (32, 2)
 
 

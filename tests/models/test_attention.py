@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.models import EncoderConfig, TokenClassifier, attention
+from medjax.models import BertConfig, TokenClassifier, attention
 from medjax.target import tracing_for
 
-CONFIG = EncoderConfig(
+CONFIG = BertConfig(
     vocab_size=99,
     hidden_size=32,
     num_hidden_layers=2,

@@ -11,8 +11,8 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from medjax.models import (
-    Encoder,
     TokenClassifier,
+    make_encoder,
     read_config,
     read_labels,
     read_params,
@@ -38,7 +38,7 @@ def medjax_outputs(folder, *inputs):
     """Return hidden states and logits of a checkpoint read by medjax."""
     config = read_config(folder)
     params = read_params(folder, config)
-    encoder, classifier = Encoder(config), TokenClassifier(config, len(read_labels(folder)))
+    encoder, classifier = make_encoder(config), TokenClassifier(config, len(read_labels(folder)))
 
     @jax.jit
     def run(params):

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from medjax.models import Encoder, EncoderConfig
+from medjax.models import BertConfig, make_encoder
 from medjax.optimizer import decays
 
 X = jnp.ones((2, 5, 8))
@@ -155,7 +155,7 @@ def test_all_matrices_of_the_encoders_decay(family):
     sizes |= {"intermediate_size": 16, "max_position_embeddings": 16}
     if family == "distilbert":
         sizes["type_vocab_size"] = 0
-    module = Encoder(EncoderConfig(model_type=family, **sizes))
+    module = make_encoder(BertConfig(model_type=family, **sizes))
     ids = jnp.ones((1, 4), jnp.int32)
     init = functools.partial(module.init, deterministic=True)
     variables = jax.eval_shape(init, jax.random.key(0), ids, ids)

@@ -1,0 +1,18 @@
+"""The families of encoders, a folder for each; no family knows another."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from medjax.models.config import EncoderConfig
+from medjax.models.families.base import Family, TensorName
+from medjax.models.families.bert import BERT_FAMILIES, BertConfig
+
+__all__ = ["FAMILIES", "BertConfig", "Family", "TensorName", "family_of"]
+
+FAMILIES: Mapping[str, Family] = MappingProxyType({**BERT_FAMILIES})
+"""The families by `model_type`."""
+
+
+def family_of(config: EncoderConfig) -> Family:
+    """Return the family that a configuration belongs to."""
+    return FAMILIES[config.model_type]

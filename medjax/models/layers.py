@@ -1,0 +1,155 @@
+"""What the encoders of all families are built from."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from medjax.models.attention import (
+    AttentionImplementation,
+    attend_to_first,
+    check_implementation,
+    cudnn_applies,
+)
+from medjax.models.config import EncoderConfig
+from medjax.models.dropout import Dropout
+from medjax.models.products import Dense, matmul
+
+__all__ = [
+    "HeadFactory",
+    "attend",
+    "attention_bias",
+    "check_input",
+    "dense",
+    "embed",
+    "layer_norm",
+    "normal",
+]
+
+
+class HeadFactory(Protocol):
+    """Makes what stands between an encoder and its classifier.
+
+    The module that it returns takes the hidden states of a batch, shape (rows, length,
+    hidden_size), and its mask, shape (rows, length), and returns the features that are classified.
+    """
+
+    def __call__(self, config: Any, *, name: str) -> nn.Module:
+        """Return the module."""
+
+
+def normal(config: EncoderConfig) -> Any:
+    """Return the initialiser of kernels and embeddings."""
+    return nn.initializers.normal(config.initializer_range)
+
+
+def dense(config: EncoderConfig, features: int, name: str, *, use_bias: bool = True) -> Dense:
+    """Return a dense layer that multiplies in the dtype of its kernel."""
+    return Dense(features, use_bias=use_bias, kernel_init=normal(config), name=name)
+
+
+def embed(config: EncoderConfig, rows: int, features: int, name: str) -> nn.Embed:
+    """Return a table with a vector for each of `rows` numbers."""
+    return nn.Embed(rows, features, embedding_init=normal(config), name=name)
+
+
+def layer_norm(epsilon: float, name: str, *, use_bias: bool = True) -> nn.LayerNorm:
+    """Return a LayerNorm whose statistics are computed in float32."""
+    # The fast variance, E[x^2] - E[x]^2, cancels badly when the mean is large.
+    return nn.LayerNorm(epsilon=epsilon, use_bias=use_bias, use_fast_variance=False, name=name)
+
+
+def check_input(
+    config: EncoderConfig,
+    input_ids: jax.Array,
+    token_type_ids: jax.Array | None,
+    attention_implementation: AttentionImplementation,
+) -> None:
+    """Raise ValueError if an encoder cannot read a batch.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+        The encoder's configuration.
+    input_ids, token_type_ids : jax.Array
+        As for `make_encoder`.
+    attention_implementation : {"xla", "cudnn"}
+        What computes attention.
+    """
+    check_implementation(attention_implementation)
+    if input_ids.shape[1] > config.max_length:
+        msg = (
+            f"found rows of {input_ids.shape[1]} tokens; this {config.model_type} model takes at "
+            f"most {config.max_length}: split or truncate the texts"
+        )
+        raise ValueError(msg)
+    if token_type_ids is not None and not config.has_token_types:
+        msg = f"{config.model_type} has no token types; call it without token_type_ids"
+        raise ValueError(msg)
+
+
+def attention_bias(attention_mask: jax.Array) -> jax.Array:
+    """Return the bias that a mask of tokens adds to attention scores.
+
+    The bias of padding is the most negative float32 rather than minus infinity, so that a row
+    without any real token stays finite: its tokens attend equally to all. In other rows, the
+    probabilities of padding are exactly zero.
+
+    Parameters
+    ----------
+    attention_mask : jax.Array
+        Nonzero for real tokens, zero for padding, shape (rows, length).
+
+    Returns
+    -------
+    jax.Array
+        float32 of shape (rows, 1, 1, length), to broadcast over heads and queries.
+    """
+    bias = jnp.where(attention_mask != 0, 0.0, jnp.finfo(jnp.float32).min)
+    return bias.astype(jnp.float32)[:, None, None, :]
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array,
+    *,
+    rate: float,
+    dtype: Any,
+    implementation: AttentionImplementation,
+) -> jax.Array:
+    """Return the attended values of each head.
+
+    Parameters
+    ----------
+    query, key, value : jax.Array
+        Shape (rows, length, heads, head size).
+    bias : jax.Array
+        From `attention_bias`.
+    rate : float
+        Probability of dropping an attention probability, with the random stream ``"dropout"``.
+    dtype : dtype
+        Type in which scores and values are computed.
+    implementation : {"xla", "cudnn"}
+        See `make_encoder`.
+
+    Returns
+    -------
+    jax.Array
+        Shape of `query`.
+    """
+    if implementation == "cudnn" and rate == 0:
+        cast = query.astype(dtype), key.astype(dtype), value.astype(dtype)
+        if cudnn_applies(cast[0]):
+            return attend_to_first(*cast, real=bias[:, 0, 0] == 0)
+    # With heads before length, the batched products are contiguous, which is faster on CPU.
+    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+    query = query * query.shape[-1] ** -0.5
+    scores = matmul(query, jnp.swapaxes(key, -1, -2), dtype)
+    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
+    weights = Dropout(rate)(weights, deterministic=rate == 0)
+    return matmul(weights, value, dtype).transpose(0, 2, 1, 3)
