@@ -119,6 +119,11 @@ class EncoderConfig:
         return self.max_position_embeddings
 
     @property
+    def classifier_range(self) -> float:
+        """Standard deviation of a new classifier's kernel."""
+        return self.initializer_range
+
+    @property
     def has_token_types(self) -> bool:
         """Whether tokens have types."""
         return False

@@ -12,7 +12,7 @@ from medjax.models.attention import AttentionImplementation
 from medjax.models.config import EncoderConfig
 from medjax.models.encoder import make_encoder
 from medjax.models.families import Family, family_of
-from medjax.models.layers import HeadFactory, normal
+from medjax.models.layers import HeadFactory
 
 __all__ = ["Classifier", "TextClassifier", "TokenClassifier"]
 
@@ -29,7 +29,7 @@ class _Head(nn.Module):
         """Return the logits, float32, of each token or row."""
         head = self.head(self.config, name="head")
         features = head(hidden, mask, deterministic=deterministic)
-        kernel_init = normal(self.config)
+        kernel_init = nn.initializers.normal(self.config.classifier_range)
         classifier = nn.Dense(self.num_labels, kernel_init=kernel_init, name="classifier")
         return classifier(features).astype(jnp.float32)
 

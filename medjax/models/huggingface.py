@@ -149,14 +149,15 @@ def _check_layers(stored: StoredTensors, config: EncoderConfig, folder: Path | s
 def _tensors(
     stored: StoredTensors, config: EncoderConfig, labels: tuple[str, ...] | None, task: Task
 ) -> list[TensorName]:
-    """Return the tensors to read: of the head, without labels, only what base models have."""
+    """Return the tensors to read; without labels, no classifier, and the rest if it is there.
+
+    So does transformers: for instance, ModernBERT's language model has the same head.
+    """
     head = task.head_tensors(config)
     if not labels:
-        head = [
-            tensor
-            for tensor in head
-            if tensor.is_of_encoder and stored.shape_of(tensor.name) is not None
-        ]
+        head = [tensor for tensor in head if tensor.path[0] != "classifier"]
+        if any(stored.shape_of(tensor.name) is None for tensor in head):
+            head = []
     return family_of(config).tensors(config) + head
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from medjax.models.attention import (
     AttentionImplementation,
@@ -21,6 +22,7 @@ from medjax.models.products import Dense, matmul
 __all__ = [
     "HeadFactory",
     "attend",
+    "attend_nearby",
     "attention_bias",
     "check_input",
     "dense",
@@ -28,6 +30,9 @@ __all__ = [
     "layer_norm",
     "normal",
 ]
+
+
+_SMALLEST_BLOCK = 32  # tokens; the products of smaller blocks are slow
 
 
 class HeadFactory(Protocol):
@@ -148,8 +153,71 @@ def attend(
             return attend_to_first(*cast, real=bias[:, 0, 0] == 0)
     # With heads before length, the batched products are contiguous, which is faster on CPU.
     query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+    return _attend(query, key, value, bias, rate, dtype).transpose(0, 2, 1, 3)
+
+
+def _attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, rate: float, dtype: Any
+) -> jax.Array:
+    """Attend with arrays of shape (..., length, head size)."""
     query = query * query.shape[-1] ** -0.5
     scores = matmul(query, jnp.swapaxes(key, -1, -2), dtype)
     weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
     weights = Dropout(rate)(weights, deterministic=rate == 0)
-    return matmul(weights, value, dtype).transpose(0, 2, 1, 3)
+    return matmul(weights, value, dtype)
+
+
+def attend_nearby(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array,
+    *,
+    reach: int,
+    rate: float,
+    dtype: Any,
+) -> jax.Array:
+    """Return the attended values of each head, where tokens attend to those nearby.
+
+    The row is cut into blocks, and the tokens of a block attend to three blocks, those beside it
+    and itself. So time and memory are proportional to the length.
+
+    Parameters
+    ----------
+    query, key, value, bias, rate, dtype
+        As for `attend`.
+    reach : int
+        Largest distance of tokens that attend to each other.
+
+    Returns
+    -------
+    jax.Array
+        Shape of `query`.
+    """
+    length, block = query.shape[1], max(reach, _SMALLEST_BLOCK)
+    if length <= 3 * block:
+        far = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) > reach
+        near = jnp.where(far, jnp.finfo(jnp.float32).min, bias)
+        query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+        return _attend(query, key, value, near, rate, dtype).transpose(0, 2, 1, 3)
+    nb_blocks = -(-length // block)
+    fill = nb_blocks * block - length
+
+    def blocks(array: jax.Array, beside: int) -> jax.Array:
+        """Cut an array of shape (rows, heads, length, n), with blocks of zeros at both ends."""
+        padded = jnp.pad(array, ((0, 0), (0, 0), (beside * block, beside * block + fill), (0, 0)))
+        return padded.reshape(*array.shape[:2], nb_blocks + 2 * beside, block, array.shape[-1])
+
+    def three(array: jax.Array) -> jax.Array:
+        """Return each block with those beside it, shape (rows, heads, blocks, 3 x block, n)."""
+        cut = blocks(array, 1)
+        return jnp.concatenate((cut[:, :, :-2], cut[:, :, 1:-1], cut[:, :, 2:]), axis=3)
+
+    query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
+    distance = np.subtract.outer(np.arange(block) + block, np.arange(3 * block))
+    real = three((bias == 0).astype(jnp.int8).transpose(0, 1, 3, 2))[..., 0] != 0
+    seen = real[:, :, :, None, :] & (np.abs(distance) <= reach)
+    near = jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)
+    attended = _attend(blocks(query, 0), three(key), three(value), near, rate, dtype)
+    attended = attended.reshape(*query.shape[:2], nb_blocks * block, -1)[:, :, :length]
+    return attended.transpose(0, 2, 1, 3)

@@ -96,6 +96,15 @@ def _byte_level(*, trim, prefix):
     return make
 
 
+def _modernbert():
+    """Return ModernBERT's: composed characters, untrimmed offsets, tokens for runs of spaces."""
+    backend, trainer = _byte_level(trim=False, prefix=False)()
+    backend.normalizer = normalizers.NFC()
+    backend.post_processor = None
+    backend.add_tokens([tokenizers.AddedToken(" " * count, normalized=False) for count in (2, 3)])
+    return backend, trainer
+
+
 def _metaspace_bpe(prepend):
     def make():
         backend = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN))
@@ -125,6 +134,7 @@ FAMILIES = {
     "byte-level BPE, prefix space": _byte_level(trim=True, prefix=True),
     "byte-level BPE, not trimmed": _byte_level(trim=False, prefix=False),
     "byte-level BPE, not trimmed, prefix space": _byte_level(trim=False, prefix=True),
+    "byte-level BPE of ModernBERT": _modernbert,
     "Metaspace BPE": _metaspace_bpe("never"),
     "Metaspace BPE, prefix space": _metaspace_bpe("always"),
     "Metaspace Unigram": _metaspace_unigram("never"),

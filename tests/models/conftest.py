@@ -11,13 +11,19 @@ SIZES = {
     "num_attention_heads": 4,
     "intermediate_size": 64,
 }
+MODERNBERT_SIZES = {**SIZES, "pad_token_id": 0}
 ELECTRA_SIZES = {**SIZES, "embedding_size": 24}
 DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+OTHER_SIZES = {
+    "distilbert": DISTILBERT_SIZES,
+    "electra": ELECTRA_SIZES,
+    "modernbert": MODERNBERT_SIZES,
+}
 
 
 def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
     """Return a random token classifier of transformers, in evaluation mode."""
-    sizes = {"distilbert": DISTILBERT_SIZES, "electra": ELECTRA_SIZES}.get(model_type, SIZES)
+    sizes = OTHER_SIZES.get(model_type, SIZES)
     fields = {"vocab_size": 99, "max_position_embeddings": 40, **sizes, **fields}
     config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **fields)
     torch.manual_seed(0)
@@ -35,7 +41,9 @@ def torch_classifier():
     return make_torch_classifier
 
 
-@pytest.fixture(params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra"])
+@pytest.fixture(
+    params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra", "modernbert"]
+)
 def checkpoint(request, tmp_path):
     """A token classifier of transformers of each family, and the folder it was saved to."""
     model = make_torch_classifier(request.param)
