@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Dropout", "keep_mask"]
+__all__ = ["Dropout", "DropoutKey", "dropped", "keep_mask"]
 
 
 def _mix(bits: jax.Array) -> jax.Array:
@@ -59,6 +59,27 @@ def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     return bits >= np.uint32(round(rate * 2**32))
 
 
+def dropped(values: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zero each element with probability `rate` and scale the others by 1 / (1 - rate).
+
+    Parameters
+    ----------
+    values : jax.Array
+        Any shape and float dtype.
+    rate : float
+        Probability of dropping an element, in [0, 1).
+    key : jax.Array
+        Random key.
+
+    Examples
+    --------
+    >>> dropped(jnp.ones(3), 0.0, jax.random.key(0)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    keep = keep_mask(key, rate, values.shape)
+    return jnp.where(keep, values * (1 / (1 - rate)), 0)
+
+
 class Dropout(nn.Module):
     """Zero each element with probability `rate` and scale the others by 1 / (1 - rate).
 
@@ -88,5 +109,13 @@ class Dropout(nn.Module):
         """
         if deterministic or self.rate == 0:
             return values
-        keep = keep_mask(self.make_rng("dropout"), self.rate, values.shape)
-        return jnp.where(keep, values * (1 / (1 - self.rate)), 0)
+        return dropped(values, self.rate, self.make_rng("dropout"))
+
+
+class DropoutKey(nn.Module):
+    """Returns a key of the random stream ``"dropout"``, for functions that are no modules."""
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        """Return a key."""
+        return self.make_rng("dropout")

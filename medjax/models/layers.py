@@ -16,7 +16,7 @@ from medjax.models.attention import (
     cudnn_applies,
 )
 from medjax.models.config import EncoderConfig
-from medjax.models.dropout import Dropout
+from medjax.models.dropout import Dropout, DropoutKey, dropped
 from medjax.models.products import Dense, matmul
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 
+_LONG = 512  # tokens; longer rows are attended to in blocks of so many queries
 _SMALLEST_BLOCK = 32  # tokens; the products of smaller blocks are slow
 
 
@@ -153,7 +154,38 @@ def attend(
             return attend_to_first(*cast, real=bias[:, 0, 0] == 0)
     # With heads before length, the batched products are contiguous, which is faster on CPU.
     query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
-    return _attend(query, key, value, bias, rate, dtype).transpose(0, 2, 1, 3)
+    function = _attend if query.shape[2] <= _LONG else _attend_in_blocks
+    return function(query, key, value, bias, rate, dtype).transpose(0, 2, 1, 3)
+
+
+def _attend_in_blocks(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array, rate: float, dtype: Any
+) -> jax.Array:
+    """Attend block by block of queries, and again in the backward pass, which keeps no scores.
+
+    So memory is proportional to the length, and not to its square.
+    """
+    rows, heads, length, size = query.shape
+    nb_blocks = -(-length // _LONG)
+    fill = ((0, 0), (0, 0), (0, nb_blocks * _LONG - length), (0, 0))
+    blocks = jnp.pad(query * size**-0.5, fill).reshape(rows, heads, nb_blocks, _LONG, size)
+    random = DropoutKey()() if rate > 0 else None
+
+    @jax.checkpoint
+    def attended(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+        number, queries = numbered
+        weights = _weights(queries, key, bias, dtype).astype(value.dtype)
+        if random is not None:
+            weights = dropped(weights, rate, jax.random.fold_in(random, number))
+        return matmul(weights, value, dtype)
+
+    result = jax.lax.map(attended, (jnp.arange(nb_blocks), jnp.moveaxis(blocks, 2, 0)))
+    return jnp.moveaxis(result, 0, 2).reshape(rows, heads, -1, size)[:, :, :length]
+
+
+def _weights(query: jax.Array, key: jax.Array, bias: jax.Array, dtype: Any) -> jax.Array:
+    scores = matmul(query, jnp.swapaxes(key, -1, -2), dtype)
+    return jax.nn.softmax(scores + bias, axis=-1)
 
 
 def _attend(
@@ -161,8 +193,7 @@ def _attend(
 ) -> jax.Array:
     """Attend with arrays of shape (..., length, head size)."""
     query = query * query.shape[-1] ** -0.5
-    scores = matmul(query, jnp.swapaxes(key, -1, -2), dtype)
-    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
+    weights = _weights(query, key, bias, dtype).astype(value.dtype)
     weights = Dropout(rate)(weights, deterministic=rate == 0)
     return matmul(weights, value, dtype)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from medjax.models import (
     TEXT_CLASSIFICATION,
     TOKEN_CLASSIFICATION,
     ModernBertConfig,
+    layers,
     read_config,
     read_labels,
     read_params,
@@ -229,3 +231,39 @@ def test_attention_dropout_in_blocks_depends_on_the_key():
     np.testing.assert_array_equal(run(1), run(1))
     assert np.isfinite(run(1)).all()
     assert np.abs(run(1) - run(2)).max() > 1e-3
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_attention_in_blocks_of_queries(rate, monkeypatch):
+    rng = np.random.default_rng(0)
+    query, key, value = rng.normal(size=(3, 2, 37, 2, 4)).astype(np.float32)
+    bias = layers.attention_bias(np.arange(37) < np.array([[37], [20]]))
+
+    class Attention(nn.Module):
+        @nn.compact
+        def __call__(self, query, key, value):
+            arrays = (query, key, value, bias)
+            return layers.attend(*arrays, rate=rate, dtype="float32", implementation="xla")
+
+    def results(limit, seed=1):
+        monkeypatch.setattr(layers, "_LONG", limit)
+
+        def loss(*arrays):
+            attended = Attention().apply({}, *arrays, rngs={"dropout": jax.random.key(seed)})
+            return (attended**2).sum(), attended
+
+        return jax.value_and_grad(loss, (0, 1, 2), has_aux=True)(query, key, value)
+
+    actual = results(8)
+    if rate == 0:
+        for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(results(64)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+        return
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(actual))
+    (_, first), (_, same), (_, others) = actual[0], results(8)[0], results(8, seed=2)[0]
+    np.testing.assert_array_equal(first, same)
+    assert np.abs(first - others).max() > 0.1
+    # Blocks have masks of their own: equal queries of two blocks attend to different tokens.
+    query[:] = query[:, :1]
+    (_, repeated), _ = results(8)
+    assert np.abs(repeated[:, :8] - repeated[:, 8:16]).max() > 0.1
