@@ -20,7 +20,7 @@ def test_reads_the_documents_that_medkit_saved(caplog):
     (message,) = caplog.messages
     for left_out in (
         "segments: 1",
-        "relations of entities left out: 1",
+        "relations of entities that were left out: 1",
         "entities overlapping a longer one: 1",
         "entities with no original span: 1",
     ):

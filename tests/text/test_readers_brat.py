@@ -160,11 +160,11 @@ def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
         Dropped(str(ann), "discontinuous entities cut to their longest fragment", 1),
         Dropped(str(ann), "events", 1),
         Dropped(str(ann), "entities overlapping a longer one", 1),
-        Dropped(str(ann), "relations of entities left out", 2),
+        Dropped(str(ann), "relations of entities that were left out", 2),
     ]
     (message,) = caplog.messages
     assert message.startswith(f"BRAT: left out texts without an .ann file: 1 ({alone}); ")
-    assert message.endswith(f"; relations of entities left out: 2 ({ann})")
+    assert message.endswith(f"; relations of entities that were left out: 2 ({ann})")
     assert read_documents(tmp_path) == corpus.documents
     assert read_brat([ann]).documents == corpus.documents[1:]
 

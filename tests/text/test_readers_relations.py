@@ -17,7 +17,7 @@ LINES = {
     "T4": "Body 29 33\thand",
     "T5": "Sign 12 16\tpain",
 }
-LOST, UNCLEAR = "relations of entities left out", "relations without two entities"
+LOST, UNCLEAR = "relations of entities that were left out", "relations without two entities"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ LOGGER = logging.getLogger("medjax")
 
 OVERLAPPING = "entities overlapping a longer one"
 DISCONTINUOUS = "discontinuous entities cut to their longest fragment"
-LOST_RELATIONS = "relations of entities left out"
+LOST_RELATIONS = "relations of entities that were left out"
 UNCLEAR_RELATIONS = "relations without two entities"
 ATTRIBUTES = "attributes"
 

@@ -202,8 +202,8 @@ def _add(
     tally.add(file, ATTRIBUTES, nb_attributes)
     label = _field(ann, "label", str, where)
     if kind == "Relation":
-        ends = (_field(ann, f"{end}_id", str, where) for end in ("source", "target"))
-        annotations.add_relation(label, *ends, score)
+        head = _field(ann, "source_id", str, where)
+        annotations.add_relation(label, head, _field(ann, "target_id", str, where), score)
         return
     uid = _field(ann, "uid", str, where, "") or None
     place = _place(ann, label, text, where)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from medjax.text.document import Document
+from medjax.text.document import Document, Entity, Relation
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def checked(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
                     f"{len(document.entities)} entities"
                 )
                 raise ValueError(msg)
-        annotations = (*document.entities, *document.relations)
+        annotations: tuple[Entity | Relation, ...] = (*document.entities, *document.relations)
         for annotation in annotations:
             if annotation.score is not None and not 0 <= annotation.score <= 1:
                 msg = f"{where}: found {annotation}, expected a score from 0 to 1, or None"

@@ -78,7 +78,8 @@ def write_brat(documents: Iterable[Document], folder: str | os.PathLike[str]) ->
 
 
 def _refuse(document: Document, where: str) -> None:
-    for label in (each.label for each in (*document.entities, *document.relations)):
+    labels = [*(e.label for e in document.entities), *(r.label for r in document.relations)]
+    for label in labels:
         if label.split() != [label]:
             msg = f"{where}: found the label {label!r}, expected one without white space for BRAT"
             raise ValueError(msg)

@@ -64,6 +64,7 @@ def write_doccano(
     identifiers = count(1), count(1)
     with replacing(path) as file:
         for number, document in checked(documents):
+            fields: dict[str, Any]
             if relations:
                 fields = _linked(document, *identifiers)
             else:
