@@ -81,7 +81,10 @@ def _refuse(document: Document, where: str) -> None:
     labels = [*(e.label for e in document.entities), *(r.label for r in document.relations)]
     for label in labels:
         if label.split() != [label]:
-            msg = f"{where}: found the label {label!r}, expected one without white space for BRAT"
+            msg = (
+                f"{where}: found the label {label!r}, expected one without white space, as BRAT "
+                f"separates fields by it; rename it, for instance to {'_'.join(label.split())!r}"
+            )
             raise ValueError(msg)
     if document.text.startswith(_BYTE_ORDER_MARK):
         msg = (
