@@ -144,7 +144,9 @@ def test_documents_that_no_file_can_hold_are_refused(write_to, bad, message, tmp
 def test_brat_labels_with_white_space_are_refused(label, tmp_path):
     entity, relation = Entity("Sign", 0, 4), Relation(label, 0, 0)
     for annotations in (((entity._replace(label=label),),), ((entity,), "", (relation,))):
-        with pytest.raises(ValueError, match=r"document 1: found the label .* white space, .*; rename"):
+        with pytest.raises(
+            ValueError, match=r"document 1: found the label .* white space, .*; rename"
+        ):
             write_brat([Document("pain", *annotations)], tmp_path)
     assert names_in(tmp_path) == []
 
