@@ -74,7 +74,7 @@ def test_medkit_omissions_are_logged(write, caplog):
         {**entity, "spans": [{"length": 4, "replaced_spans": []}]},
         {"_class_name": "x.Segment", "label": "sentence"},
         {"_class_name": "x.Segment", "label": "sentence"},
-        {"_class_name": "x.Relation", "label": "of", "attrs": []},
+        {"_class_name": "x.Relation", "label": "of", "source_id": "e", "target_id": "f"},
         {"_class_name": "mine.Note"},
     ]
     record = {"text": "pain", "anns": anns, "attrs": [{"label": "date"}]}
@@ -83,7 +83,8 @@ def test_medkit_omissions_are_logged(write, caplog):
     assert document.entities == (Entity("a", 0, 4),)
     assert [message.replace(f" ({path})", "") for message in caplog.messages] == [
         "medkit JSON: left out attributes: 2; entities with no original span: 1; segments: 2; "
-        "relations: 1; annotations of the class Note: 1; entities overlapping a longer one: 1"
+        "annotations of the class Note: 1; entities overlapping a longer one: 1; "
+        "relations without two entities: 1"
     ]
 
 

@@ -95,7 +95,9 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     raise _unsupported(path, f"the suffix {path.suffix!r} and no columns")
 
 
-def read_documents(path: str | os.PathLike[str], encoding: str | None = None) -> list[Document]:
+def read_documents(
+    path: str | os.PathLike[str], encoding: str | None = None, *, overlapping: bool = False
+) -> list[Document]:
     r"""Read a corpus in the format that `format_of` detects.
 
     Parameters
@@ -106,11 +108,14 @@ def read_documents(path: str | os.PathLike[str], encoding: str | None = None) ->
         (medkit).
     encoding : str, optional
         Encoding of the files. The default is UTF-8, with or without a byte order mark.
+    overlapping : bool
+        Keep all entities, rather than the longest of those that overlap. CoNLL columns have none
+        that overlap.
 
     Returns
     -------
     list of Document
-        What `read_brat`, `read_conll` or `read_medkit_json` returns with its default arguments.
+        What `read_brat`, `read_conll` or `read_medkit_json` returns.
 
     Raises
     ------
@@ -131,11 +136,11 @@ def read_documents(path: str | os.PathLike[str], encoding: str | None = None) ->
     encoding = "utf-8" if encoding is None else encoding
     match format_of(path):
         case "brat":
-            return read_brat(path, encoding=encoding).documents
+            return read_brat(path, encoding=encoding, overlapping=overlapping).documents
         case "conll":
             return read_conll(path, encoding=encoding)
         case _:
-            return read_medkit_json(path, encoding=encoding)
+            return read_medkit_json(path, encoding=encoding, overlapping=overlapping)
 
 
 def _top(path: Path) -> str:
