@@ -3,14 +3,17 @@
 from medjax.components.documents import DocumentWindow
 from medjax.components.lora import Lora
 from medjax.components.losses import ClassificationLoss, balanced_weights
+from medjax.components.relation_classification import NO_RELATION, RelationClassification
 from medjax.components.text_classification import TextClassification, TextPrediction
 from medjax.components.token_classification import TokenClassification
 from medjax.components.unreachable import Unreachable
 
 __all__ = [
+    "NO_RELATION",
     "ClassificationLoss",
     "DocumentWindow",
     "Lora",
+    "RelationClassification",
     "TextClassification",
     "TextPrediction",
     "TokenClassification",

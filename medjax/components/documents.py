@@ -19,8 +19,10 @@ __all__ = [
     "DocumentReader",
     "DocumentWindow",
     "Reading",
+    "check_document",
     "expand_documents",
     "find_all_unreachable",
+    "name_of",
     "window_example",
 ]
 
@@ -117,7 +119,7 @@ def _readings(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any
         positions = range(first, min(first + _BATCH, len(documents)))
         batch = [documents[position] for position in positions]
         for document in batch:
-            _check_document(document)
+            check_document(document)
         readings = reader.read([document.text for document in batch])
         yield from zip(positions, batch, readings, strict=True)
 
@@ -176,7 +178,7 @@ def find_all_unreachable(
     ]
 
 
-def _check_document(document: Any) -> None:
+def check_document(document: Any) -> None:
     """Raise ValueError unless it is a document with entities inside its text."""
     if not isinstance(getattr(document, "text", None), str) or not hasattr(document, "entities"):
         msg = (
@@ -187,7 +189,7 @@ def _check_document(document: Any) -> None:
     for entity in document.entities:
         if not 0 <= entity.start < entity.end <= len(document.text):
             msg = (
-                f"{_name_of(document)} has {entity.label} at {entity.start} to {entity.end}; "
+                f"{name_of(document)} has {entity.label} at {entity.start} to {entity.end}; "
                 f"expected 0 <= start < end <= {len(document.text)}, the length of its text"
             )
             raise ValueError(msg)
@@ -198,13 +200,14 @@ def _check_labels(document: Any, labels: Sequence[str]) -> None:
     for entity in document.entities:
         if entity.label not in labels:
             msg = (
-                f"{_name_of(document)} has the label {entity.label!r}; expected one of "
+                f"{name_of(document)} has the label {entity.label!r}; expected one of "
                 f"{list(labels)}"
             )
             raise ValueError(msg)
 
 
-def _name_of(document: Any) -> str:
+def name_of(document: Any) -> str:
+    """Return how a message names a document."""
     return f"the document {getattr(document, 'name', '') or document.text[:40]!r}"
 
 
@@ -216,7 +219,7 @@ def window_example(
     document: Any = item
     if isinstance(item, DocumentWindow):
         document, position, number = item.documents[item.position], item.position, item.number
-    _check_document(document)
+    check_document(document)
     known_labels = labels_of(tags)
     if position is None:
         _check_labels(document, known_labels)

@@ -7,6 +7,7 @@ from medjax.metrics.classification import ClassificationMetrics
 from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.confusion import Confusion, entity_confusion, label_confusion
 from medjax.metrics.mean import Mean
+from medjax.metrics.relation_metrics import PAIR, PairGold, RelationMetrics
 from medjax.metrics.span_metrics import GOLD, Gold, SpanMetrics
 from medjax.metrics.spans import entity_scores, span_scores
 from medjax.metrics.tables import format_confusion, format_scores
@@ -18,6 +19,7 @@ __all__ = [
     "DOCUMENT",
     "GOLD",
     "IGNORED",
+    "PAIR",
     "Accuracy",
     "ClassificationMetrics",
     "Confusion",
@@ -26,6 +28,8 @@ __all__ = [
     "Interval",
     "Mean",
     "MetricsComputer",
+    "PairGold",
+    "RelationMetrics",
     "SpanMetrics",
     "UnitMetrics",
     "Units",

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Document", "Entity", "LabelledText", "Relation", "without_overlaps"]
+__all__ = ["Document", "Entity", "LabelledText", "Relation", "relation_kinds", "without_overlaps"]
 
 # Characters of a text, and entities and relations of a document, that a repr shows.
 _SHOWN_TEXT = 80
@@ -188,3 +188,35 @@ def places_without_overlaps(entities: Sequence[Entity]) -> list[int]:
             kept.insert(index, place)
             starts.insert(index, entity.start)
     return kept
+
+
+def relation_kinds(documents: Iterable[Document]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return which relations a corpus has, and between which entities.
+
+    Parameters
+    ----------
+    documents : iterable of Document
+        Annotated documents.
+
+    Returns
+    -------
+    labels : list of str
+        Labels of the relations, sorted.
+    kinds : list of (str, str)
+        Labels of the entities that they go from and to, sorted.
+
+    Examples
+    --------
+    >>> entities = (Entity("Drug", 0, 7), Entity("Sign", 17, 25))
+    >>> relieved = Relation("Relieves", head=0, tail=1)
+    >>> relation_kinds([Document("Aspirin relieved headache", entities, relations=(relieved,))])
+    (['Relieves'], [('Drug', 'Sign')])
+    """
+    labels: set[str] = set()
+    kinds: set[tuple[str, str]] = set()
+    for document in documents:
+        for relation in document.relations:
+            labels.add(relation.label)
+            ends = (document.entities[relation.head], document.entities[relation.tail])
+            kinds.add((ends[0].label, ends[1].label))
+    return sorted(labels), sorted(kinds)

@@ -1,0 +1,243 @@
+"""RelationClassification: candidates, marks, draws of negatives, scores of all relations."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+import transformers
+from tiny import config
+
+import medjax
+from medjax import Options
+from medjax.components import NO_RELATION, RelationClassification
+from medjax.components.relation_data import Stratum, choose_marks, marked_text
+from medjax.metrics import PairGold, RelationMetrics, bootstrap, entity_scores
+from medjax.models import Tokenizer
+from medjax.text import Document, Entity, Relation, relation_kinds
+
+KINDS = [("Drug", "Sign")]
+
+
+def document(number=0, gap=" relieved her "):
+    """Return a document with a drug and two signs, the first of which it relieved."""
+    text = f"Note {number}. Aspirin{gap}headache, not the cough."
+    drug, first, second = text.index("Aspirin"), text.index("headache"), text.index("cough")
+    entities = (
+        Entity("Drug", drug, drug + 7),
+        Entity("Sign", first, first + 8),
+        Entity("Sign", second, second + 5),
+    )
+    return Document(text, entities, f"note {number}", (Relation("Relieves", 0, 1),))
+
+
+DOCUMENTS = [document(number) for number in range(6)]
+
+
+@pytest.fixture
+def classifier(tiny_folder):
+    return RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], KINDS, max_length=64, context=20
+    )
+
+
+def pairs_of(expanded):
+    return [(pair.position, pair.head, pair.tail, pair.label) for pair in expanded.items]
+
+
+def test_candidates_are_pairs_of_the_kinds_that_are_near(classifier):
+    far = document(1, gap=" " * 400)
+    expanded = classifier.expand([DOCUMENTS[0], far], training=False)
+    assert pairs_of(expanded) == [(0, 0, 1, "Relieves"), (0, 0, 2, None), (1, None, None, None)]
+    assert list(expanded.origins) == [0, 0, 1]
+    (note,) = expanded.notes
+    assert note.startswith("1 of 2 annotated relations (50.0%) in 2 documents are no candidates")
+    assert "too far apart: 1" in note
+    assert len(classifier.expand([DOCUMENTS[0], far], training=True)) == 2
+
+
+@pytest.mark.parametrize(
+    ("relations", "reason"),
+    [
+        ((Relation("Relieves", 1, 0),), "another kind of pair"),
+        ((Relation("Causes", 0, 1),), "an unknown label"),
+        ((Relation("Relieves", 0, 1), Relation("Prevents", 0, 1)), "another relation of the same"),
+    ],
+)
+def test_relations_that_are_no_candidates_count_as_missed(relations, reason, tiny_folder):
+    classifier = RelationClassification.from_pretrained(
+        tiny_folder, ["Prevents", "Relieves"], KINDS, max_length=64
+    )
+    expanded = classifier.expand([DOCUMENTS[0]._replace(relations=relations)], training=False)
+    assert f"{reason}" in expanded.notes[0]
+    metrics, columns = RelationMetrics(classifier.classes), {"pair": [], "y_pred": []}
+    for pair in expanded.items:
+        columns["pair"].append(classifier.preprocess(pair)["pair"])
+        columns["y_pred"].append(pair.label or NO_RELATION)
+    scores = metrics.compute(columns)
+    assert scores["support"] == len(relations)
+    assert scores["micro_recall"] == (len(relations) - 1) / len(relations)
+    assert scores["micro_precision"] == (1.0 if len(relations) > 1 else 0.0)
+
+
+def test_in_training_unknown_relations_are_refused(classifier):
+    unknown = DOCUMENTS[0]._replace(relations=(Relation("Causes", 0, 1),))
+    with pytest.raises(ValueError, match=r"note 0' has the relation 'Causes'; expected one of"):
+        classifier.expand([unknown])
+    outside = DOCUMENTS[0]._replace(relations=(Relation("Relieves", 0, 3),))
+    with pytest.raises(ValueError, match="expected places below 3"):
+        classifier.expand([outside])
+    with pytest.raises(ValueError, match="no two entities of 1 documents are a candidate"):
+        classifier.expand([Document("Nothing.")])
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "context", "expected"),
+    [
+        ((0, 7), (21, 29), 99, "@ * A * Aspirin @ relieved her # ^ B ^ headache # today."),
+        ((21, 29), (0, 7), 99, "# ^ B ^ Aspirin # relieved her @ * A * headache @ today."),
+        ((8, 16), (17, 20), 1, "Aspirin @ * A * relieved @ # ^ B ^ her # headache …"),
+        ((0, 7), (21, 29), 2, "@ * A * Aspirin @ r … r # ^ B ^ headache # today."),
+        ((0, 16), (8, 16), 1, "@ * A * Aspirin # ^ B ^ relieved # @ her …"),
+        ((8, 16), (0, 16), 1, "# ^ B ^ Aspirin @ * A * relieved @ # her …"),
+        ((0, 7), (0, 7), 1, "@ * A * # ^ B ^ Aspirin # @ relieved …"),
+        ((0, 16), (8, 20), 1, "@ * A * Aspirin # ^ B ^ relieved @ her # headache …"),
+    ],
+)
+def test_marks(head, tail, context, expected):
+    text = "Aspirin relieved her headache today."
+    assert marked_text(text, Entity("A", *head), Entity("B", *tail), context) == expected
+
+
+def test_rows_that_are_too_long_get_less_context(tiny_folder):
+    words = " word" * 300
+    long = document(0)
+    shift = len(words) + 1
+    text = f"{words} {long.text}{words}"
+    entities = tuple(e._replace(start=e.start + shift, end=e.end + shift) for e in long.entities)
+    moved = long._replace(text=text, entities=entities)
+    classifier = RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], KINDS, max_length=40, context=1000
+    )
+    (first, _) = classifier.expand([moved]).items
+    ids = classifier.preprocess(first)["input_ids"]
+    assert len(ids) <= 40
+    head, of_head, tail, of_tail = classifier.marks
+    read = classifier.tokenizer.backend.decode(ids).replace(" ##", "")
+    assert f"{head} {of_head} drug {of_head} aspirin {head}" in read
+    assert f"{tail} {of_tail} sign {of_tail} headache {tail}" in read
+
+
+def test_marks_are_characters_that_the_tokenizer_tells_apart(classifier):
+    backend = classifier.tokenizer.backend
+    assert len(set(classifier.marks)) == 4
+    assert all(backend.token_to_id(mark) is not None for mark in classifier.marks)
+    few = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0, "@": 1, "x": 2}, "[UNK]"))
+    few.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    with pytest.raises(ValueError, match=r"knows only 1 of the characters .*expected at least 4"):
+        choose_marks(Tokenizer(few, 0, 0, {}))
+
+
+def test_negatives_depend_on_seed_epoch_and_item(tiny_folder):
+    made = RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], [*KINDS, ("Sign", "Sign")], negatives=1.0, max_length=64
+    )
+    expanded = made.expand(DOCUMENTS)
+    strata = [item for item in expanded.items if isinstance(item, Stratum)]
+    assert len(expanded) == 2 * len(strata) == 12  # of 3 candidates without a relation each
+    assert sorted(pair.position for s in strata for pair in s.pairs) == sorted([*range(6)] * 3)
+
+    def drawn(seed, epoch):
+        settings = config("unused", batch_size=4)
+        loader = medjax.get_dataloader(
+            DOCUMENTS, made.component, settings, shuffle=True, seed=seed, options=Options()
+        )
+        rows = [row for batch in loader.batches(epoch) for row in batch.host["pair"]]
+        return sorted(row[:2] for row in rows if row[2] is None)
+
+    assert drawn(1, 1) == drawn(1, 1)
+    assert len({str(drawn(seed, epoch)) for seed in (1, 2) for epoch in (1, 2, 3)}) > 3
+    assert len(made.expand(DOCUMENTS, training=False)) == 24
+
+
+def test_training_saving_and_prediction(tiny_folder, tmp_path):
+    # Which pair is related can be told from the marked label.
+    documents = [
+        each._replace(entities=(*each.entities[:2], each.entities[2]._replace(label="Test")))
+        for each in DOCUMENTS
+    ]
+    classifier = RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], [*KINDS, ("Drug", "Test")], max_length=64, context=20
+    )
+    metrics = RelationMetrics(classifier.classes)
+    settings = config(tmp_path, nb_training_epochs=10, learning_rate=5e-3, batch_size=4)
+    result = medjax.train(
+        classifier.component, settings, documents, documents[:2], metrics_computer=metrics
+    )
+    assert result.history[-1]["eval"]["micro_f1-score"] == 1.0
+    assert result.history[-1]["eval"]["support"] == 2
+    folder = result.last_checkpoint
+    loaded = RelationClassification.from_pretrained(folder)
+    assert (loaded.labels, loaded.kinds) == (classifier.labels, classifier.kinds)
+    assert (loaded.reach, loaded.context) == (300, 20)
+    found = loaded.predict(loaded.load(folder), documents[3:5])
+    assert [[r[:3] for r in relations] for relations in found] == [[("Relieves", 0, 1)]] * 2
+    assert all(0.5 < r.score <= 1 for relations in found for r in relations)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert list(model.config.id2label.values()) == [NO_RELATION, "Relieves"]
+    (row, *_) = loaded.expand(documents[:1]).items
+    ids = np.array([loaded.preprocess(row)["input_ids"]])
+    expected = model(torch.tensor(ids)).logits
+    actual = loaded.model.apply(
+        {"params": loaded.load(folder)["params"]}, ids, np.ones_like(ids), deterministic=True
+    )
+    np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=0, atol=1e-5)
+
+
+def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
+    metrics = RelationMetrics((NO_RELATION, "a", "b"))
+    rng = np.random.default_rng(0)
+    columns = {"pair": [], "y_pred": []}
+    true, predicted = [], []
+    for document_number in rng.permutation(20):
+        true.append([])
+        predicted.append([])
+        for tail in range(3):
+            label, guess = rng.choice([NO_RELATION, "a", "b"], 2)
+            missed = [("a", (0, 1), (90, 91))] if tail == 0 and document_number % 4 == 0 else []
+            pair = ((0, 1), (tail + 2, tail + 3))
+            gold = PairGold(
+                int(document_number), pair, None if label == NO_RELATION else str(label), missed
+            )
+            columns["pair"].append(gold)
+            columns["y_pred"].append(str(guess))
+            true[-1] += [("a", 0, 90)] * len(missed)
+            true[-1] += [(label, 0, tail)] if label != NO_RELATION else []
+            predicted[-1] += [(guess, 0, tail)] if guess != NO_RELATION else []
+    scores = metrics.compute(columns)
+    assert scores == entity_scores(true, predicted)
+    # As they come back from a checkpoint.
+    assert metrics.compute(json.loads(json.dumps(columns))) == scores
+    interval = bootstrap(metrics, columns, nb_resamples=200)["micro_f1-score"]
+    assert interval.low < scores["micro_f1-score"] == interval.value < interval.high
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labels": [NO_RELATION]}, "labels contain 'no relation'"),
+        ({"kinds": ["ab", "c"]}, "kinds is .*expected pairs of labels"),
+        ({"reach": -1}, "reach is -1"),
+        ({"negatives": -0.5}, "negatives is -0.5"),
+        ({"labels": None, "kinds": None}, "is not a classifier of relations; pass labels"),
+    ],
+)
+def test_bad_settings_are_named(wrong, message, tiny_folder):
+    arguments = {"labels": ["Relieves"], "kinds": KINDS, "max_length": 64, **wrong}
+    with pytest.raises(ValueError, match=message):
+        RelationClassification.from_pretrained(tiny_folder, **arguments)
+
+
+def test_the_kinds_of_a_corpus():
+    assert relation_kinds(DOCUMENTS) == (["Relieves"], KINDS)
