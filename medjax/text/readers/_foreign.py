@@ -74,7 +74,10 @@ _XML_KINDS: tuple[tuple[str, Foreign], ...] = (
     ("", Foreign("XML", _OWN_TOOL)),
 )
 _LINES: tuple[tuple[re.Pattern[str], Foreign], ...] = (
-    (re.compile(r"\s*\w+\|t\|.*\s+\w+\|a\|"), Foreign("PubTator", "medjax.text.readers.read_pubtator reads it")),
+    (
+        re.compile(r"\s*\w+\|t\|.*\s+\w+\|a\|"),
+        Foreign("PubTator", "medjax.text.readers.read_pubtator reads it"),
+    ),
     (re.compile(r"#FORMAT=WebAnno TSV"), Foreign("WebAnno TSV", _INCEPTION)),
 )
 
@@ -102,11 +105,17 @@ _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
     (_has("text", "denotations"), Foreign("PubAnnotation JSON", _BCONV)),
     (_has_any("passages", "documents", "PubTator3"), Foreign("BioC JSON", _BIOC)),
     (_has_any("%TYPES", "%FEATURE_STRUCTURES"), Foreign("UIMA CAS JSON", _INCEPTION)),
-    (_is_label_studio, Foreign("a Label Studio export", "medjax.text.readers.read_label_studio reads it")),
-    (_has("tokenized_text", "ner"), Foreign(
+    (
+        _is_label_studio,
+        Foreign("a Label Studio export", "medjax.text.readers.read_label_studio reads it"),
+    ),
+    (
+        _has("tokenized_text", "ner"),
+        Foreign(
             "GLiNER training data",
             "write a line with token and tag for each token and a blank line after each sentence",
-        )),
+        ),
+    ),
     (_has_any("paragraphs", "ents"), Foreign("spaCy JSON", _SPACY)),
     (
         _has_any("_input_hash", "_task_hash"),
@@ -170,9 +179,7 @@ def kind_of_json(text: str) -> Foreign | None:
     return None
 
 
-def refuse_other_json(
-    path: Path, text: str, expected: str, others: Container[str] = ()
-) -> None:
+def refuse_other_json(path: Path, text: str, expected: str, others: Container[str] = ()) -> None:
     """Raise ValueError if the first record of JSON or JSON lines is that of a known other tool.
 
     Parameters

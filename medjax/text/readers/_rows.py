@@ -125,7 +125,9 @@ def _dataset(source: Any, split: str | None, name: str) -> Table:
         msg = f"{name}: found no columns, expected a path, a datasets.Dataset or a DatasetDict"
         raise ValueError(msg)
     if split is not None:
-        msg = f"{name}: found a dataset without splits, expected some for split={split!r}; pass none"
+        msg = (
+            f"{name}: found a dataset without splits, expected some for split={split!r}; pass none"
+        )
         raise ValueError(msg)
     rows = ((f"{name}, row {number}", row) for number, row in enumerate(source, start=1))
     return Table(name, rows, features)
