@@ -74,8 +74,8 @@ def open_table(source: Any, split: str | None, encoding: str) -> Table:
         return _parquet(path)
     if suffix not in JSON_LINES:
         msg = (
-            f"{path}: found the ending {path.suffix!r}, expected {PARQUET}, {', '.join(JSON_LINES)} "
-            "or a folder that save_to_disk has written"
+            f"{path}: found the ending {path.suffix!r}, expected "
+            f"{', '.join((PARQUET, *JSON_LINES))} or a folder that save_to_disk has written"
         )
         raise ValueError(msg)
     with Texts(encoding) as texts:
@@ -117,7 +117,7 @@ def _dataset(source: Any, split: str | None, name: str) -> Table:
         if split is None and len(source) == 1:
             split = next(iter(source))
         if split not in source:
-            msg = f"{name}: found the splits {[*source]}, expected one of them as split, not {split!r}"
+            msg = f"{name}: found the splits {[*source]}, expected one of them, not split={split!r}"
             raise ValueError(msg)
         return _dataset(source[split], None, f"{name}[{split!r}]")
     features = getattr(source, "features", None)
@@ -172,8 +172,8 @@ def named(value: Any, names: Sequence[str] | None, where: str, column: str) -> s
         raise ValueError(msg)
     if names is None:
         msg = (
-            f"{where}: found the number {value} in {column!r}, expected a name, as the numbers have "
-            "no names in the data; pass them in their order, as in tag_names=['O', 'B-Drug']"
+            f"{where}: found the number {value} in {column!r}, expected a name, as the data have "
+            "no names for numbers; pass them in their order, as in tag_names=['O', 'B-Drug']"
         )
         raise ValueError(msg)
     if not 0 <= value < len(names):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from medjax.text.document import Document, Entity
@@ -41,8 +40,8 @@ def read_dataset(
     with them; they are read as `read_conll` does.
 
     With `entities`, each row has a text and its entities: a list of objects with ``start``, ``end``
-    and ``label``, a list of ``[start, end, label]``, or an object with a list for each of the three.
-    Offsets count characters; where there is a ``text`` next to them, it is compared.
+    and ``label``, a list of ``[start, end, label]``, or an object with a list for each of the
+    three. Offsets count characters; where there is a ``text`` next to them, it is compared.
 
     Parameters
     ----------
@@ -81,6 +80,7 @@ def read_dataset(
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder, "notes.jsonl")
     ...     _ = file.write_text('{"tokens": ["No", "fever"], "ner_tags": [0, 1]}')
