@@ -1,4 +1,4 @@
-"""Parse BioC XML into what BioC JSON contains, with the number of each element's line.
+"""Parse BioC XML into what BioC JSON contains, with the line of each element.
 
 Entities, which can expand to gigabytes or name other files, are refused. The document type is not
 read.
@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
-
-LINE = "line"
-"""Name of the field with the number of the line in the XML file."""
 
 _LISTS = {
     "document": "documents",
@@ -29,6 +26,12 @@ _ATTRIBUTES = ("id", "offset", "length", "refid", "role")
 _NUMBERS = ("offset", "length")
 
 
+class XmlRecord(dict[str, Any]):
+    """The object that stands for an element, with its file and line."""
+
+    where: str
+
+
 class _Element(Element):
     line: int
 
@@ -37,7 +40,7 @@ class _EntityError(ValueError):
     pass
 
 
-def parse_bioc_xml(content: bytes | str, path: Path) -> dict[str, Any]:
+def parse_bioc_xml(content: bytes | str, path: Path) -> XmlRecord:
     r"""Return the content of a collection.
 
     Parameters
@@ -56,11 +59,12 @@ def parse_bioc_xml(content: bytes | str, path: Path) -> dict[str, Any]:
     Examples
     --------
     >>> parse_bioc_xml("<collection>\n<document><id>7</id></document></collection>", Path("a.xml"))
-    {'line': 1, 'infons': {}, 'documents': [{'line': 2, 'infons': {}, 'id': '7'}]}
+    {'infons': {}, 'documents': [{'infons': {}, 'id': '7'}]}
     """
     root = _tree(content, path)
     if root.tag != "collection":
-        raise ValueError(f"{path}:{root.line}: found <{root.tag:.40}>, expected <collection>")
+        msg = f"{path}:{root.line}: found <{root.tag:.40}>, expected <collection>; pass BioC XML"
+        raise ValueError(msg)
     return _record(root, path)
 
 
@@ -98,10 +102,11 @@ def _tree(content: bytes | str, path: Path) -> _Element:
     return root
 
 
-def _record(element: Element, path: Path) -> dict[str, Any]:
+def _record(element: Element, path: Path) -> XmlRecord:
     """Return an element as the object that stands for it in JSON."""
     assert isinstance(element, _Element)
-    record: dict[str, Any] = {LINE: element.line, "infons": {}}
+    record = XmlRecord(infons={})
+    record.where = f"{path}:{element.line}"
     record |= {name: element.attrib[name] for name in _ATTRIBUTES if name in element.attrib}
     for child in element:
         assert isinstance(child, _Element)

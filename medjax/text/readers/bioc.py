@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from medjax.text.document import Document
 from medjax.text.readers._bioc_graph import Graph
-from medjax.text.readers._bioc_xml import LINE, parse_bioc_xml
+from medjax.text.readers._bioc_xml import XmlRecord, parse_bioc_xml
 from medjax.text.readers._dropped import Tally
 from medjax.text.readers._files import Texts
 from medjax.text.readers._foreign import refuse_binary, refuse_other_json, refuse_other_text
@@ -25,7 +25,7 @@ __all__ = ["read_bioc"]
 UNLOCATED = "annotations without a location"
 OUTSIDE = "annotations outside the passages"
 
-_XML, _JSON = "BioC XML", "BioC JSON"
+_JSON = "BioC JSON"
 
 
 class Block(NamedTuple):
@@ -139,7 +139,6 @@ def _records(path: Path, encoding: str | None) -> Iterator[tuple[str, Any]]:
         with Texts(encoding or "utf-8") as texts:
             text, markup = texts.read(path), b""
     if markup or text.lstrip().startswith("<"):
-        refuse_other_text(path, text or markup[:4000].decode("latin-1"), _XML)
         collections = [(str(path), parse_bioc_xml(text or markup, path))]
     else:
         refuse_other_text(path, text, _JSON)
@@ -152,7 +151,7 @@ def _records(path: Path, encoding: str | None) -> Iterator[tuple[str, Any]]:
                 break
         else:
             records = [collection]
-            if isinstance(collection, dict) and LINE in collection:
+            if isinstance(collection, XmlRecord):
                 records = []  # a collection without documents
         for record in records:
             yield _where(record, where, "document"), record
@@ -160,8 +159,8 @@ def _records(path: Path, encoding: str | None) -> Iterator[tuple[str, Any]]:
 
 def _where(record: Any, where: str, kind: str) -> str:
     """Return where a record is: its line in XML, or its place in a larger record with its name."""
-    if isinstance(record, dict) and LINE in record:
-        return f"{where.rpartition(':')[0] or where}:{record[LINE]}"
+    if isinstance(record, XmlRecord):
+        return record.where
     name = record.get("id") if isinstance(record, dict) else None
     return where if name is None else f"{where}, {kind} {name}"
 
