@@ -16,6 +16,7 @@ from medjax.text.readers._linked import (
 )
 from medjax.text.readers._places import Mark
 
+INFONS = "infons of annotations other than the label"
 OTHER_ARITY = "relations of other than two nodes"
 NESTED = "relations of relations"
 
@@ -52,6 +53,7 @@ class Graph:
         self._places.setdefault(_name(annotation), []).append(place)
         for key, value in annotation["infons"].items():
             if key != self._label:
+                self._tally.add(self._file, INFONS)
                 for concept in concepts_of(str(value)):
                     mentions = self._concepts.setdefault(concept, [])
                     if place not in mentions[-1:]:
