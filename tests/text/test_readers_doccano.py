@@ -88,6 +88,7 @@ def test_equal_entities_are_told_apart(write):
         ({"text": "a", "label": [[0, 2, "x"]]}, "1: found 0 2, expected 0 <= START < END <= 1"),
         ({"text": "a", "label": [[-1, 1, "x"]]}, "1: found -1 1, expected 0 <= START < END <= 1"),
         ({**LINKED, "entities": [entity("8", 3, 8, "a")]}, "1: found '8' as 'id', expected an int"),
+        ({**LINKED, "entities": [entity(True, 3, 8, "a")]}, "1: found True as 'id', expected an "),
         ({**LINKED, "entities": [entity(8, 3, 3, "a")]}, "1: found 3 3, expected 0 <= START < END"),
         (
             {**LINKED, "entities": LINKED["entities"] * 2},

@@ -55,9 +55,7 @@ class Graph:
             if key != self._label:
                 self._tally.add(self._file, INFONS)
                 for concept in concepts_of(str(value)):
-                    mentions = self._concepts.setdefault(concept, [])
-                    if place not in mentions[-1:]:
-                        mentions.append(place)
+                    self._concepts.setdefault(concept, []).append(place)
 
     def add_lost(self, annotation: Any) -> None:
         """Add an annotation that was left out, so that relations may refer to it."""
