@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = ["Document", "Entity", "LabelledText", "Relation", "without_overlaps"]
@@ -69,8 +69,8 @@ class Document(NamedTuple):
     text : str
         The text that the offsets of the entities refer to.
     entities : tuple of Entity
-        The annotations, sorted by their start. They do not overlap, unless a reader was asked to
-        keep overlaps.
+        The annotations, sorted by start, end and label. They do not overlap, unless a reader was
+        asked to keep overlaps.
     name : str
         Where the document comes from, for messages: the name of a file, maybe with a line.
     relations : tuple of Relation
@@ -154,14 +154,37 @@ def without_overlaps(entities: Iterable[Entity]) -> tuple[tuple[Entity, ...], in
     >>> without_overlaps([Entity("Body", 5, 9), Entity("Disease", 0, 9)])
     ((Entity(label='Disease', start=0, end=9, score=None),), 1)
     """
-    longest_first = sorted(entities, key=lambda entity: (entity.start - entity.end, entity.start))
-    kept: list[Entity] = []
+    listed = list(entities)
+    kept = places_without_overlaps(listed)
+    return tuple(listed[place] for place in kept), len(listed) - len(kept)
+
+
+def places_without_overlaps(entities: Sequence[Entity]) -> list[int]:
+    """Return the places of the entities that `without_overlaps` keeps, in the order of the text.
+
+    Parameters
+    ----------
+    entities : sequence of Entity
+        Entities in any order, each with ``start < end``.
+
+    Examples
+    --------
+    >>> places_without_overlaps([Entity("Body", 5, 9), Entity("Disease", 0, 9)])
+    [1]
+    """
+
+    def longest_first(place: int) -> tuple[int, int]:
+        entity = entities[place]
+        return entity.start - entity.end, entity.start
+
+    kept: list[int] = []
     starts: list[int] = []  # those of the kept entities, in the same order
-    for entity in longest_first:
-        place = bisect_left(starts, entity.start)
-        before_is_free = place == 0 or kept[place - 1].end <= entity.start
-        after_is_free = place == len(kept) or entity.end <= kept[place].start
+    for place in sorted(range(len(entities)), key=longest_first):
+        entity = entities[place]
+        index = bisect_left(starts, entity.start)
+        before_is_free = index == 0 or entities[kept[index - 1]].end <= entity.start
+        after_is_free = index == len(kept) or entity.end <= starts[index]
         if before_is_free and after_is_free:
-            kept.insert(place, entity)
-            starts.insert(place, entity.start)
-    return tuple(kept), len(longest_first) - len(kept)
+            kept.insert(index, place)
+            starts.insert(index, entity.start)
+    return kept

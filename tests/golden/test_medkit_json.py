@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from medjax.text import Entity
+from medjax.text import Entity, Relation
 from medjax.text.readers import read_documents, read_medkit_json
 
 FOLDER = Path(__file__).parent
@@ -20,7 +20,7 @@ def test_reads_the_documents_that_medkit_saved(caplog):
     (message,) = caplog.messages
     for left_out in (
         "segments: 1",
-        "relations: 1",
+        "relations of entities that were left out: 1",
         "entities overlapping a longer one: 1",
         "entities with no original span: 1",
     ):
@@ -38,3 +38,9 @@ def test_reads_a_single_document_that_medkit_saved(paths):
 def test_a_split_document_without_its_annotations_has_no_entities():
     (document,) = read_medkit_json(FOLDER / "medkit_split.json")
     assert document.entities == ()
+
+
+def test_reads_overlapping_entities_and_the_relation_of_one_of_them():
+    first, *_ = read_documents(FOLDER / "medkit_documents.jsonl", overlapping=True)
+    assert first.entities == (Entity("Problem", 0, 6), *FIRST)
+    assert first.relations == (Relation("treats", head=2, tail=0),)

@@ -70,7 +70,16 @@ def test_encoder_configurations(times, tmp_path):
     attempts(times, json_files(ENCODER), attempt, ValueError)
 
 
+def check_relations(documents):
+    for document in documents:
+        assert list(document.entities) == sorted(document.entities, key=lambda e: (*e[1:3], e[0]))
+        for relation in document.relations:
+            assert 0 <= relation.head < len(document.entities)
+            assert 0 <= relation.tail < len(document.entities)
+
+
 def check_documents(documents):
+    check_relations(documents)
     for document in documents:
         assert not document.text.startswith("\ufeff")
         ends = [0]
@@ -111,9 +120,15 @@ def test_columns(times, tmp_path):
 TEXT = "Fever and a rash\nof the left\u2028and right hand\r\n\U0001f642 cut"
 NUMBER = st.one_of(st.integers(-2, 50).map(str), st.sampled_from(["", "x", "\u0664", "9" * 5000]))
 FRAGMENT = st.builds(lambda start, end: f"{start} {end}", NUMBER, NUMBER)
+END = st.sampled_from(["Arg1:T1", "Arg2:T2", "Theme:E1", "T2", ":", "a::b", "Theme:T9"])
 ANNOTATIONS = st.lists(
     st.one_of(
         st.text(max_size=12),
+        st.builds(
+            lambda start, ends: " ".join([start, *ends]),
+            st.sampled_from(["R1\tof", "R2\tof Arg1:T1", "E1\tSign:T2", "E1\tSign", "*\tEquiv"]),
+            st.lists(END, max_size=4),
+        ),
         st.builds(
             lambda label, places, text: f"T1\t{label} {';'.join(places)}\t{text}",
             st.sampled_from(["Sign", "", "a b", "é"]),
@@ -136,8 +151,9 @@ def test_standoff(times, tmp_path):
         (tmp_path / "note.txt").write_bytes(TEXT.encode("utf-8-sig"))
         (tmp_path / "note.ann").write_bytes(content)
         check_documents(read_brat(tmp_path).documents)
+        check_relations(read_brat(tmp_path, overlapping=True).documents)
 
-    valid = b"T1\tSign 0 5\tFever\nT2\tSign 12 16;36 40\trash hand\n"
+    valid = b"T1\tSign 0 5\tFever\nT2\tSign 12 16;36 40\trash hand\nR1\tof Arg1:T1 Arg2:T2\n"
     attempts(times, st.one_of(ANNOTATIONS, ANNOTATIONS, damaged(valid)), attempt, ValueError)
 
 
@@ -151,6 +167,7 @@ def test_medkit_json(name, times, tmp_path):
     def attempt(content):
         (tmp_path / name).write_bytes(content)
         check_documents(read_medkit_json(tmp_path / name))
+        check_relations(read_medkit_json(tmp_path / name, overlapping=True))
 
     attempts(times, json_files(valid, lines=lines), attempt, ValueError)
 

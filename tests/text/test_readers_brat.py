@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from medjax.text import Document, Entity
+from medjax.text import Document, Entity, Relation
 from medjax.text.readers import Dropped, read_brat, read_documents
 
 TEXT = "Fièvre à 39 °C 🙂 le 3 mai.\r\nPas de toux;\r\ninsuline lente, œdème.\r\n"
@@ -111,10 +111,14 @@ def test_brat_carriage_returns_within_entities(write):
 
 def test_brat_files_with_carriage_returns_only(write):
     write("a.txt", "toux\rrash\r")
-    corpus = read_brat(write("a.ann", "T1\tSign 0 4\ttoux\r\rT2\tSign 5 9\trash\rR1\tof x\r"))
+    ann = "T1\tSign 0 4\ttoux\r\rT2\tSign 5 9\trash\rR1\tof x\rR2\tof Arg1:T1 Arg2:T2\r"
+    corpus = read_brat(write("a.ann", ann))
     entities = (Entity("Sign", 0, 4), Entity("Sign", 5, 9))
-    assert corpus.documents == [Document("toux\rrash\r", entities, "a")]
-    assert [(kind, count) for _, kind, count in map(tuple, corpus.dropped)] == [("relations", 1)]
+    expected = Document("toux\rrash\r", entities, "a", (Relation("of", 0, 1),))
+    assert corpus.documents == [expected]
+    assert [(kind, count) for _, kind, count in map(tuple, corpus.dropped)] == [
+        ("relations without two entities", 1)
+    ]
 
 
 def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
@@ -128,6 +132,7 @@ def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
         "#1\tAnnotatorNotes T1\tsure\n"
         "N1\tReference T1 UMLS:C0030193\tpain\n"
         "E1\tProblem:T1\n"
+        "E2\tProblem:T9\n"
         "*\tEquiv T1 T2\n"
         "\n"
         "nothing known\n"
@@ -150,16 +155,16 @@ def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
     assert corpus.dropped == [
         Dropped(str(alone), "texts without an .ann file", 1),
         Dropped(str(ann), "attributes", 2),
-        Dropped(str(ann), "relations", 2),
         Dropped(str(ann), "notes and normalisations", 2),
-        Dropped(str(ann), "events", 1),
         Dropped(str(ann), "lines of unknown kind", 2),
         Dropped(str(ann), "discontinuous entities cut to their longest fragment", 1),
+        Dropped(str(ann), "events", 1),
         Dropped(str(ann), "entities overlapping a longer one", 1),
+        Dropped(str(ann), "relations of entities that were left out", 2),
     ]
     (message,) = caplog.messages
     assert message.startswith(f"BRAT: left out texts without an .ann file: 1 ({alone}); ")
-    assert f"; relations: 2 ({ann}); " in message
+    assert message.endswith(f"; relations of entities that were left out: 2 ({ann})")
     assert read_documents(tmp_path) == corpus.documents
     assert read_brat([ann]).documents == corpus.documents[1:]
 
@@ -167,9 +172,9 @@ def test_brat_omissions_are_counted_by_file_and_logged(write, tmp_path, caplog):
 def test_brat_the_warning_names_the_first_files_and_counts_the_others(write, tmp_path, caplog):
     for number in range(15):
         write(f"{number:02}.txt", "")
-        write(f"{number:02}.ann", "R1\tof Arg1:T1 Arg2:T2\n" * (number + 1))
+        write(f"{number:02}.ann", "A1\tNegated T1\n" * (number + 1))
     assert len(read_brat(tmp_path).dropped) == 15
-    expected = "BRAT: left out relations: 120 (00.ann, 01.ann, 02.ann and 12 more files)"
+    expected = "BRAT: left out attributes: 120 (00.ann, 01.ann, 02.ann and 12 more files)"
     assert [message.replace(f"{tmp_path}/", "") for message in caplog.messages] == [expected]
 
 
@@ -243,7 +248,7 @@ def test_brat_the_error_shows_no_line_ends(write):
 def test_brat_the_corpus_has_a_short_repr(write, tmp_path):
     for number in range(50):
         write(f"{number}.txt", "pain " * 100)
-        write(f"{number}.ann", "T1\tSign 0 4\tpain\nR1\tof Arg1:T1 Arg2:T1\n")
+        write(f"{number}.ann", "T1\tSign 0 4\tpain\nA1\tNegated T1\n")
     assert repr(read_brat(tmp_path)) == (
         "BratCorpus(50 documents, nb_dropped=0, nb_shortened=0, dropped=50 kinds in files)"
     )

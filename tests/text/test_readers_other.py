@@ -74,7 +74,7 @@ def test_medkit_omissions_are_logged(write, caplog):
         {**entity, "spans": [{"length": 4, "replaced_spans": []}]},
         {"_class_name": "x.Segment", "label": "sentence"},
         {"_class_name": "x.Segment", "label": "sentence"},
-        {"_class_name": "x.Relation", "label": "of", "attrs": []},
+        {"_class_name": "x.Relation", "label": "of", "source_id": "e", "target_id": "f"},
         {"_class_name": "mine.Note"},
     ]
     record = {"text": "pain", "anns": anns, "attrs": [{"label": "date"}]}
@@ -83,7 +83,8 @@ def test_medkit_omissions_are_logged(write, caplog):
     assert document.entities == (Entity("a", 0, 4),)
     assert [message.replace(f" ({path})", "") for message in caplog.messages] == [
         "medkit JSON: left out attributes: 2; entities with no original span: 1; segments: 2; "
-        "relations: 1; annotations of the class Note: 1; entities overlapping a longer one: 1"
+        "annotations of the class Note: 1; entities overlapping a longer one: 1; "
+        "relations without two entities: 1"
     ]
 
 
@@ -237,3 +238,11 @@ def test_the_error_lists_the_supported_formats(write, tmp_path, content):
         read_documents(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_documents(tmp_path / "absent.tsv")
+
+
+def test_overlaps_are_kept_on_request_in_every_format(write):
+    text = "12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\n12\t1\t4\tain\tPart\n"
+    path = write("a.txt", text)
+    (document,) = read_documents(path, overlapping=True)
+    assert [entity.label for entity in document.entities] == ["Sign", "Part"]
+    assert len(read_documents(path)[0].entities) == 1

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from medjax.text.document import Entity, Relation
-from medjax.text.readers._dropped import Tally
+from medjax.text.readers._dropped import LOST_RELATIONS, Tally
 from medjax.text.readers._json import field
 from medjax.text.readers._linked import (
-    LOST,
     UNMENTIONED,
     UNNAMED_RELATION,
     between_mentions,
@@ -105,7 +104,7 @@ class Graph:
             return []
         head, tail = (self._places[name][0] for name in names)
         if head is None or tail is None:
-            self._tally.add(self._file, LOST)
+            self._tally.add(self._file, LOST_RELATIONS)
             return []
         return [Relation(label, head, tail)]
 

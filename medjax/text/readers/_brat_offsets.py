@@ -20,14 +20,15 @@ class TextBound(NamedTuple):
 
     Attributes
     ----------
-    label, text : str
-        Label and covered text, as written in the line.
+    identifier, label, text : str
+        Identifier, label and covered text, as written in the line.
     fragments : list of (int, int)
         Start and end of each fragment, as written in the line.
     where : str
         File and number of the line.
     """
 
+    identifier: str
     label: str
     fragments: list[tuple[int, int]]
     text: str

@@ -11,7 +11,8 @@ LOGGER = logging.getLogger("medjax")
 
 OVERLAPPING = "entities overlapping a longer one"
 DISCONTINUOUS = "discontinuous entities cut to their longest fragment"
-RELATIONS = "relations"
+LOST_RELATIONS = "relations of entities that were left out"
+UNCLEAR_RELATIONS = "relations without two entities"
 ATTRIBUTES = "attributes"
 
 _SHOWN = 3  # number of files named in a message
@@ -25,14 +26,14 @@ class Dropped(NamedTuple):
     file : str
         The file.
     kind : str
-        What was left out, for instance ``"relations"``.
+        What was left out, for instance ``"segments"``.
     count : int
         How many of them.
 
     Examples
     --------
-    >>> Dropped("note.ann", "relations", 2).kind
-    'relations'
+    >>> Dropped("note.ann", "segments", 2).kind
+    'segments'
     """
 
     file: str
@@ -46,12 +47,12 @@ class Tally:
     Examples
     --------
     >>> tally = Tally()
-    >>> tally.add("a.ann", RELATIONS)
-    >>> tally.add("a.ann", RELATIONS, 2)
-    >>> tally.total(RELATIONS)
+    >>> tally.add("a.ann", ATTRIBUTES)
+    >>> tally.add("a.ann", ATTRIBUTES, 2)
+    >>> tally.total(ATTRIBUTES)
     3
     >>> tally.dropped()
-    [Dropped(file='a.ann', kind='relations', count=3)]
+    [Dropped(file='a.ann', kind='attributes', count=3)]
     """
 
     def __init__(self) -> None:

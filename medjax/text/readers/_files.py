@@ -1,4 +1,4 @@
-"""Functions shared by the readers: find and open files, build documents."""
+"""Functions shared by the readers: find and open files, join fragments of entities."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from medjax.text.document import Document, Entity, without_overlaps
 from medjax.text.readers._dropped import LOGGER, some_of
 from medjax.text.readers._encoding import decode, mistaken_for_8_bit
 from medjax.text.readers._foreign import refuse_binary
@@ -127,19 +126,3 @@ def merge_fragments(fragments: Iterable[tuple[int, int]], text: str) -> list[tup
         else:
             merged.append((start, end))
     return merged
-
-
-def build_document(text: str, entities: Iterable[Entity], name: str) -> tuple[Document, int]:
-    """Return a document without overlapping entities, and the number of dropped entities.
-
-    Parameters
-    ----------
-    text : str
-        Text of the document.
-    entities : iterable of Entity
-        Annotations, in any order.
-    name : str
-        Name of the document.
-    """
-    kept, nb_dropped = without_overlaps(entities)
-    return Document(text, kept, name), nb_dropped

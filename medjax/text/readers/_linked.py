@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from medjax.text.document import Document, Entity, Relation, without_overlaps
-from medjax.text.readers._dropped import OVERLAPPING, Tally
+from medjax.text.document import Document, Entity, Relation, places_without_overlaps
+from medjax.text.readers._dropped import LOST_RELATIONS, OVERLAPPING, Tally
 
-LOST = "relations of entities that were left out"
 UNMENTIONED = "relations of concepts without a mention"
 REFLEXIVE = "relations of an entity with itself"
 UNNAMED_RELATION = "related"
@@ -55,23 +54,26 @@ def linked_document(
     (Relation(label='Causes', head=1, tail=0, score=None),)
     """
     if overlapping:
-        kept = tuple(sorted(entities, key=lambda entity: (entity.start, entity.end, entity.label)))
+        kept = sorted(range(len(entities)), key=lambda place: _order(entities[place]))
     else:
-        kept, nb_overlaps = without_overlaps(entities)
-        tally.add(file, OVERLAPPING, nb_overlaps)
-    # By identity, as two annotations may be equal.
-    places = {id(entity): place for place, entity in enumerate(kept)}
+        kept = places_without_overlaps(entities)
+    tally.add(file, OVERLAPPING, len(entities) - len(kept))
+    places = {old: new for new, old in enumerate(kept)}
     linked = []
     for relation in relations:
-        head = places.get(id(entities[relation.head]))
-        tail = places.get(id(entities[relation.tail]))
+        head = places.get(relation.head)
+        tail = places.get(relation.tail)
         if head is None or tail is None:
-            tally.add(file, LOST)
+            tally.add(file, LOST_RELATIONS)
         elif head == tail:
             tally.add(file, REFLEXIVE)
         else:
             linked.append(relation._replace(head=head, tail=tail))
-    return Document(text, kept, name, tuple(linked))
+    return Document(text, tuple(entities[place] for place in kept), name, tuple(linked))
+
+
+def _order(entity: Entity) -> tuple[int, int, str]:
+    return entity.start, entity.end, entity.label
 
 
 def concepts_of(identifier: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ class Places:
                 )
                 raise ValueError(msg)
         checked = [mark for mark in marks if mark.text is not None]
-        lines = [TextBound(m.label, m.fragments, m.text or "", m.where) for m in checked]
+        lines = [TextBound("", m.label, m.fragments, m.text or "", m.where) for m in checked]
         found, convention = locate(lines, text)
         if convention.is_unusual:
             self._unusual.setdefault(str(convention), {})[file] = None

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medjax.text.document import Document, Entity
+from medjax.text.readers._annotations import Annotations
 from medjax.text.readers._brat_offsets import TextBound, locate
+from medjax.text.readers._brat_relations import add_relations
 from medjax.text.readers._dropped import (
     ATTRIBUTES,
     DISCONTINUOUS,
     LOGGER,
     OVERLAPPING,
-    RELATIONS,
+    UNCLEAR_RELATIONS,
     Dropped,
     Tally,
     some_of,
@@ -26,7 +28,6 @@ from medjax.text.readers._dropped import (
 from medjax.text.readers._files import (
     BYTE_ORDER_MARK,
     Texts,
-    build_document,
     merge_fragments,
     visible_files,
 )
@@ -36,18 +37,19 @@ __all__ = ["BratCorpus", "has_annotations", "read_brat"]
 _SUFFIX = ".ann"
 # Numbers of more digits are not offsets, and Python refuses to convert thousands of digits.
 _TEXT_BOUND = re.compile(
-    r"T\S*\t(?P<label>\S+) (?P<fragments>[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*)"
-    r"\t(?P<text>.*)"
+    r"(?P<id>T\S*)\t(?P<label>\S+) "
+    r"(?P<fragments>[0-9]{1,12} [0-9]{1,12}(?:;[0-9]{1,12} [0-9]{1,12})*)\t(?P<text>.*)"
 )
 _KINDS = {
-    "R": RELATIONS,
-    "*": RELATIONS,
+    "R": UNCLEAR_RELATIONS,
+    "*": UNCLEAR_RELATIONS,
+    "E": "events",
     "A": ATTRIBUTES,
     "M": ATTRIBUTES,
-    "E": "events",
     "#": "notes and normalisations",
     "N": "notes and normalisations",
 }
+_LINKS = ("R", "*", "E")
 _UNKNOWN = "lines of unknown kind"
 _NOT_ANNOTATED = "texts without an .ann file"
 _OTHER_LINE = re.compile(r"(\*|[RAMEN#]\S*)\t.*")
@@ -66,8 +68,9 @@ class BratCorpus(NamedTuple):
     nb_shortened : int
         Number of discontinuous entities reduced to their longest fragment.
     dropped : list of Dropped
-        Everything that was left out, by file and kind: those entities, relations, attributes,
-        events, notes and normalisations, other lines, and texts without annotations.
+        Everything that was left out, by file and kind: those entities and relations of them,
+        relations and events that lack an entity, attributes, notes and normalisations, other lines,
+        and texts without annotations.
 
     Examples
     --------
@@ -90,15 +93,22 @@ class BratCorpus(NamedTuple):
 
 
 def read_brat(
-    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, encoding: str = "utf-8"
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    encoding: str = "utf-8",
+    overlapping: bool = False,
 ) -> BratCorpus:
-    r"""Read entities from BRAT standoff files.
+    r"""Read entities and relations from BRAT standoff files.
 
-    Only text-bound annotations (``T`` lines) are read. As token classification supports neither
-    discontinuous nor overlapping entities, a discontinuous entity is first reduced to its longest
-    fragment, where fragments separated only by white space count as one (BRAT itself splits an
-    entity at a line break). Then the longest of overlapping entities is kept. A warning to the
-    logger ``medjax`` says what was left out.
+    A discontinuous entity is reduced to its longest fragment, where fragments separated only by
+    white space count as one (BRAT itself splits an entity at a line break). Then the longest of
+    overlapping entities is kept, unless `overlapping`.
+
+    A relation (``R`` line) goes from its first argument to its second. An event (``E`` line) gives
+    a relation from its trigger to each argument, labelled with the role; an argument that is an
+    event stands for its trigger, and events of one trigger are not told apart. An equivalence
+    (``*`` line) gives a relation from each of its entities to each later one. Relations of entities
+    that are left out are left out, too. A warning to the logger ``medjax`` says what was left out.
 
     Offsets count the characters of the text, including line ends. If this does not fit the ``T``
     lines of a file, but another convention fits all of them, it is used and a warning says so:
@@ -111,6 +121,8 @@ def read_brat(
         files. In a folder, names that start with a full stop are ignored.
     encoding : str
         Encoding of the files. A byte order mark is not part of the text; line ends are unchanged.
+    overlapping : bool
+        Keep all entities, sorted by start, end and label.
 
     Returns
     -------
@@ -136,7 +148,8 @@ def read_brat(
     unusual: dict[str, list[Path]] = {}
     with Texts(encoding) as texts:
         documents = [
-            _document(ann, name, texts, tally, unusual) for ann, name in _named(source, tally)
+            _document(ann, name, texts, tally, unusual, overlapping=overlapping)
+            for ann, name in _named(source, tally)
         ]
     for unit, files in unusual.items():
         LOGGER.warning(
@@ -149,23 +162,29 @@ def read_brat(
 
 
 def _document(
-    ann: Path, name: str, texts: Texts, tally: Tally, unusual: dict[str, list[Path]]
+    ann: Path,
+    name: str,
+    texts: Texts,
+    tally: Tally,
+    unusual: dict[str, list[Path]],
+    *,
+    overlapping: bool,
 ) -> Document:
     raw = texts.raw(_text_file(ann))
     text = raw.lstrip(BYTE_ORDER_MARK)
-    lines = _text_bound(_lines(texts.read(ann)), ann, tally)
+    annotations = Annotations(str(ann), tally)
+    lines, links = _sorted_lines(_lines(texts.read(ann)), ann, tally)
     positions, convention = locate(lines, raw)
     if convention.is_unusual:
         unusual.setdefault(str(convention), []).append(ann)
-    entities = []
     for line, fragments in zip(lines, positions, strict=True):
         merged = merge_fragments(fragments, text)
         tally.add(str(ann), DISCONTINUOUS, len(merged) > 1)
         start, end = max(merged, key=lambda fragment: fragment[1] - fragment[0])
-        entities.append(Entity(line.label, start, end))
-    document, nb_overlaps = build_document(text, entities, name)
-    tally.add(str(ann), OVERLAPPING, nb_overlaps)
-    return document
+        annotations.add_entity(line.identifier, Entity(line.label, start, end))
+    for malformed in add_relations(links, annotations):
+        tally.add(str(ann), _KINDS[malformed[0]])
+    return annotations.document(text, name, overlapping=overlapping)
 
 
 def has_annotations(folder: Path) -> bool:
@@ -231,16 +250,20 @@ def _lines(text: str) -> list[str]:
     return re.split(r"\r(?=\r|\S+\t|$)", text)
 
 
-def _text_bound(lines: list[str], ann: Path, tally: Tally) -> list[TextBound]:
-    """Return the ``T`` lines and count the others."""
-    text_bound = []
+def _sorted_lines(lines: list[str], ann: Path, tally: Tally) -> tuple[list[TextBound], list[str]]:
+    """Return the ``T`` lines and those that link entities, and count the others."""
+    text_bound, links = [], []
     for number, line in enumerate(lines, start=1):
         if line.startswith("T"):
             text_bound.append(_parse(line, f"{ann}:{number}"))
+        elif _OTHER_LINE.fullmatch(line):
+            if line[0] in _LINKS:
+                links.append(line)
+            else:
+                tally.add(str(ann), _KINDS[line[0]])
         elif line.strip():
-            kind = _KINDS[line[0]] if _OTHER_LINE.fullmatch(line) else _UNKNOWN
-            tally.add(str(ann), kind)
-    return text_bound
+            tally.add(str(ann), _UNKNOWN)
+    return text_bound, links
 
 
 def _parse(line: str, where: str) -> TextBound:
@@ -254,4 +277,4 @@ def _parse(line: str, where: str) -> TextBound:
     for fragment in match["fragments"].split(";"):
         start, end = map(int, fragment.split(" "))
         fragments.append((start, end))
-    return TextBound(match["label"], fragments, match["text"], where)
+    return TextBound(match["id"], match["label"], fragments, match["text"], where)

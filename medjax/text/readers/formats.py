@@ -141,7 +141,9 @@ def _format_of_json(path: Path, top: str) -> Format:
     return "medkit" if kind is None else _BY_KIND.get(kind.name, "medkit")
 
 
-def read_documents(path: str | os.PathLike[str], encoding: str | None = None) -> list[Document]:
+def read_documents(
+    path: str | os.PathLike[str], encoding: str | None = None, *, overlapping: bool = False
+) -> list[Document]:
     r"""Read a corpus in the format that `format_of` detects.
 
     Parameters
@@ -153,12 +155,15 @@ def read_documents(path: str | os.PathLike[str], encoding: str | None = None) ->
         ``.parquet`` file, or a folder of Hugging Face's datasets, with tokens and tags.
     encoding : str, optional
         Encoding of the files. The default is UTF-8, with or without a byte order mark.
+    overlapping : bool
+        Keep all entities, rather than the longest of those that overlap. CoNLL columns have none
+        that overlap.
 
     Returns
     -------
     list of Document
         What the reader of the format (`read_brat`, `read_conll`, `read_medkit_json` and so on)
-        returns with its default arguments.
+        returns.
 
     Raises
     ------
@@ -178,17 +183,18 @@ def read_documents(path: str | os.PathLike[str], encoding: str | None = None) ->
     """
     kind = format_of(path)
     if kind == "bioc":
-        return read_bioc(path, encoding=encoding)
+        return read_bioc(path, encoding=encoding, overlapping=overlapping)
     if kind == "docbin":
-        return read_docbin(path)
+        return read_docbin(path, overlapping=overlapping)
     encoding = "utf-8" if encoding is None else encoding
     if kind == "brat":
-        return read_brat(path, encoding=encoding).documents
-    return _READERS[kind](path, encoding=encoding)
+        return read_brat(path, encoding=encoding, overlapping=overlapping).documents
+    if kind == "conll":
+        return read_conll(path, encoding=encoding)
+    return _READERS[kind](path, encoding=encoding, overlapping=overlapping)
 
 
 _READERS: dict[Format, Callable[..., list[Document]]] = {
-    "conll": read_conll,
     "medkit": read_medkit_json,
     "pubtator": read_pubtator,
     "doccano": read_doccano,

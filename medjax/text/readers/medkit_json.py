@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from medjax.text.document import Document, Entity
-from medjax.text.readers._dropped import ATTRIBUTES, OVERLAPPING, RELATIONS, Tally
-from medjax.text.readers._files import Texts, build_document, merge_fragments, split_lines
+from medjax.text.readers._annotations import Annotations
+from medjax.text.readers._dropped import ATTRIBUTES, Tally
+from medjax.text.readers._files import Texts, merge_fragments, split_lines
 from medjax.text.readers._foreign import refuse_other_json, refuse_other_text
 
 __all__ = ["read_medkit_json"]
 
 _VERSION = "0.2"
 _ONE, _MANY, _ANNOTATIONS = "text_document", "text_document_list", "text_annotation_list"
-_KINDS = {"Segment": "segments", "Relation": RELATIONS}
+_SEGMENTS = "segments"
+_SCORE = "score"  # the attribute of medkit's own matchers
 _INSERTED = "entities with no original span"
 _JSON_NAMES = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 
@@ -29,13 +31,16 @@ def read_medkit_json(
     anns_path: str | os.PathLike[str] | None = None,
     *,
     encoding: str = "utf-8",
+    overlapping: bool = False,
 ) -> list[Document]:
-    r"""Read the entities of documents saved by medkit.
+    r"""Read the entities and relations of documents saved by medkit.
 
-    Segments, relations and attributes are left out. An entity reaches from the start of its first
-    original span to the end of its last, as in medkit's own training; an entity without any
-    original span (inserted text) is left out. The longest of overlapping entities is kept. A
-    warning to the logger ``medjax`` says what was left out.
+    An entity reaches from the start of its first original span to the end of its last, as in
+    medkit's own training; an entity without any original span (inserted text) is left out. The
+    longest of overlapping entities is kept, unless `overlapping`. An attribute ``"score"`` with a
+    decimal number from 0 to 1, as medkit's matchers add it, is the score of its entity or relation.
+    Left out are segments, other attributes, and relations of segments or of entities that are left
+    out. A warning to the logger ``medjax`` says what was left out.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def read_medkit_json(
         The annotations of a single document, if they were saved separately (``split_anns=True``).
     encoding : str
         Encoding of the files, which may have a byte order mark.
+    overlapping : bool
+        Keep all entities, sorted by start, end and label.
 
     Returns
     -------
@@ -82,15 +89,13 @@ def read_medkit_json(
     documents = []
     for where, record in records:
         text = _field(record, "text", str, where)
-        tally.add(str(path), ATTRIBUTES, _nb_attributes(record))
+        tally.add(str(path), ATTRIBUTES, len(_attributes(record)))
+        annotations = Annotations(str(path), tally)
         anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + separate
-        entities = [
-            entity for at, ann in anns if (entity := _entity(ann, text, at, str(path), tally))
-        ]
+        for at, ann in anns:
+            _add(ann, text, at, annotations, str(path), tally)
         name = where.removeprefix(f"{path.parent}{os.sep}")
-        document, nb_overlaps = build_document(text, entities, name)
-        tally.add(str(path), OVERLAPPING, nb_overlaps)
-        documents.append(document)
+        documents.append(annotations.document(text, name, overlapping=overlapping))
     tally.warn("medkit JSON")
     return documents
 
@@ -164,29 +169,60 @@ def _field(record: Any, name: str, kind: type, where: str, default: Any = None) 
     return value
 
 
-def _nb_attributes(record: Any) -> int:
+def _attributes(record: Any) -> list[Any]:
     attributes = record.get("attrs") if isinstance(record, dict) else None
-    return len(attributes) if isinstance(attributes, list) else 0
+    return attributes if isinstance(attributes, list) else []
 
 
-def _entity(ann: Any, text: str, where: str, file: str, tally: Tally) -> Entity | None:
-    """Return an entity; count other annotations in `tally` and return None for them."""
+def _score(ann: Any) -> tuple[float | None, int]:
+    """Return the score of an annotation, and the number of its other attributes."""
+    attributes = _attributes(ann)
+    scores = [
+        attribute["value"]
+        for attribute in attributes
+        if isinstance(attribute, dict)
+        and attribute.get("label") == _SCORE
+        and isinstance(attribute.get("value"), float)
+        and 0 <= attribute["value"] <= 1
+    ]
+    # Of several scores, none is the one.
+    return (scores[0], len(attributes) - 1) if len(scores) == 1 else (None, len(attributes))
+
+
+def _add(
+    ann: Any, text: str, where: str, annotations: Annotations, file: str, tally: Tally
+) -> None:
+    """Add an entity or a relation; count other annotations and what is left out of these."""
     kind = _field(ann, "_class_name", str, where).rpartition(".")[2]
-    tally.add(file, ATTRIBUTES, _nb_attributes(ann))
-    if kind != "Entity":
-        tally.add(file, _KINDS.get(kind, f"annotations of the class {kind}"))
-        return None
+    if kind not in ("Entity", "Relation"):
+        tally.add(file, ATTRIBUTES, len(_attributes(ann)))
+        tally.add(file, _SEGMENTS if kind == "Segment" else f"annotations of the class {kind}")
+        return
+    score, nb_attributes = _score(ann)
+    tally.add(file, ATTRIBUTES, nb_attributes)
     label = _field(ann, "label", str, where)
+    if kind == "Relation":
+        head = _field(ann, "source_id", str, where)
+        annotations.add_relation(label, head, _field(ann, "target_id", str, where), score)
+        return
+    uid = _field(ann, "uid", str, where, "") or None
+    place = _place(ann, label, text, where)
+    if place is None:
+        tally.add(file, _INSERTED)
+        annotations.leave_out(uid)
+    else:
+        annotations.add_entity(uid, Entity(label, *place, score))
+
+
+def _place(ann: Any, label: str, text: str, where: str) -> tuple[int, int] | None:
+    """Return start and end of an entity, or None if no part of it is in the text."""
     fragments, is_original = _fragments(ann, label, text, where)
     covered = "".join(text[start:end] for start, end in fragments)
     if is_original and covered != _field(ann, "text", str, where):
         msg = f"{where}: found the text {ann['text']!r}, expected {covered!r}, at its offsets"
         raise ValueError(msg)
     merged = merge_fragments([(start, end) for start, end in fragments if start < end], text)
-    if not merged:
-        tally.add(file, _INSERTED)
-        return None
-    return Entity(label, merged[0][0], merged[-1][1])
+    return (merged[0][0], merged[-1][1]) if merged else None
 
 
 def _fragments(ann: Any, label: str, text: str, where: str) -> tuple[list[tuple[int, int]], bool]:
