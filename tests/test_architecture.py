@@ -17,6 +17,7 @@ RANKS = {
         "target": 0,  # the platform that a program is traced for
         "config": 1,  # what a run is asked to do
         "batch": 1,  # columns with one entry per row
+        "audio": 1,  # turns of speakers; knows no other room
         "text": 1,  # documents, entities as tags, readers
         "schedules": 1,  # learning rates
         "distributed": 1,  # many processes: found, agreed, ended together; knows no other room

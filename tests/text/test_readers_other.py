@@ -91,40 +91,62 @@ def test_medkit_omissions_are_logged(write, caplog):
 # Files of other tools
 
 SPAN = {"start": 0, "end": 4, "label": "Sign"}
+READ = [  # by another reader
+    ("a Doccano export", {"id": 1, "text": "pain", "label": [[0, 4, "Sign"]]}, "read_doccano"),
+    ("a Doccano export", {"text": "pain", "entities": [], "relations": []}, "read_doccano"),
+    ("a Label Studio export", {"id": 1, "data": {}, "annotations": []}, "read_label_studio"),
+    ("a Label Studio export", {"text": "pain", "label": [{"labels": ["Sign"]}]}, "read_label_stud"),
+    ("a Hugging Face dataset", {"tokens": ["pain"], "ner_tags": [1]}, "read_dataset"),
+    ("BioC JSON", {"source": "", "documents": []}, "read_bioc"),
+    ("BioC JSON", {"id": "1", "passages": []}, "read_bioc"),
+]
 JSON = [
-    ("a Doccano export", {"id": 1, "text": "pain", "label": [[0, 4, "Sign"]]}, "DoccanoInput"),
-    ("a Doccano export", {"text": "pain", "entities": [], "relations": []}, "DoccanoInput"),
-    ("a Label Studio export", {"id": 1, "data": {}, "annotations": []}, "as CONLL2003"),
-    ("a Label Studio export", {"text": "pain", "label": [{"labels": ["Sign"]}]}, "as CONLL2003"),
-    ("a Hugging Face dataset", {"tokens": ["pain"], "ner_tags": [1]}, "names of the tags are in"),
     ("spaCy JSON", {"text": "pain", "ents": [SPAN], "tokens": []}, "SpacyInputConverter"),
     ("spaCy JSON", {"id": 0, "paragraphs": []}, "SpacyInputConverter"),
     ("spaCy training data", ["pain", {"entities": [[0, 4, "Sign"]]}], "SpacyInputConverter"),
     ("Prodigy JSON", {"text": "pain", "_input_hash": 1, "spans": [SPAN]}, "data-to-spacy"),
     ("spaCy or Prodigy JSON", {"text": "pain", "spans": [SPAN]}, "SpacyInputConverter"),
-    ("BioC JSON", {"source": "", "documents": []}, "bconv"),
-    ("BioC JSON", {"id": "1", "passages": []}, "bconv"),
     ("PubAnnotation JSON", {"text": "pain", "denotations": []}, "bconv"),
     ("UIMA CAS JSON", {"%TYPES": {}, "%VIEWS": {}}, "CoNLL 2002"),
     ("GLiNER training data", {"tokenized_text": ["pain"], "ner": []}, "a blank line"),
 ]
 
 
-@pytest.mark.parametrize("shape", ["record", "list", "lines", "indented"])
-@pytest.mark.parametrize(("name", "record", "remedy"), JSON, ids=[name for name, *_ in JSON])
-def test_the_error_names_the_json_of_another_tool(write, name, record, remedy, shape):
-    text = {
+def shaped(record, shape):
+    return {
         "record": json.dumps(record),
         "list": json.dumps([record, record]),
         "lines": "\ufeff" + 2 * (json.dumps(record) + "\n"),
         "indented": json.dumps([record], indent=1),
     }[shape]
+
+
+@pytest.mark.parametrize("shape", ["record", "list", "lines", "indented"])
+@pytest.mark.parametrize(
+    ("name", "record", "remedy"), [*READ, *JSON], ids=[name for name, *_ in [*READ, *JSON]]
+)
+def test_the_error_names_the_json_of_another_tool(write, name, record, remedy, shape):
+    text = shaped(record, shape)
     message = f"found {re.escape(name)}, expected medkit JSON; .*{re.escape(remedy)}"
-    for file in ("x.json", "x.unknown", "x.train"):
-        with pytest.raises(ValueError, match=message):
-            read_documents(write(file, text))
+    with pytest.raises(ValueError, match=message):
+        read_medkit_json(write("x.json", text))
     with pytest.raises(ValueError, match=message.replace("medkit JSON", "CoNLL columns")):
         read_conll(write("x.tsv", text))
+    for file in ("x.json", "x.unknown", "x.train") if (name, record, remedy) in JSON else ():
+        with pytest.raises(ValueError, match=message):
+            read_documents(write(file, text))
+
+
+@pytest.mark.parametrize("shape", ["record", "list", "lines", "indented"])
+@pytest.mark.parametrize("padding", [0, 1 << 17], ids=["short", "long"])
+def test_json_is_recognised_by_its_first_record(write, shape, padding):
+    formats = {format_of(write("x.conll", "a O\n"))}
+    for name, record, _ in READ:
+        text = shaped({**record, "note": "x" * padding}, shape)
+        (found,) = {format_of(write(file, text)) for file in ("x.json", "x.jsonl", "x.other")}
+        assert found in name.lower().replace(" ", "_").replace("hugging_face_", "")
+        formats.add(found)
+    assert formats == {"conll", "doccano", "label_studio", "dataset", "bioc"}
 
 
 def zip_archive(name):
@@ -145,11 +167,8 @@ def zip_archive(name):
         (zip_archive("xl/workbook.xml"), "an Excel workbook"),
         (zip_archive("TypeSystem.xml"), "a UIMA CAS archive"),
         (b'<?xml version="1.0"?>\n<xmi:XMI xmlns:cas="x">', "UIMA CAS XMI"),
-        (b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE collection SYSTEM "BioC.dtd">', "BioC XML"),
-        (b'<?xml version="1.0"?>\n<collection><source/>', "BioC XML"),
         (b'<?xml version="1.0"?>\n<GateDocument>', "GATE XML"),
         (b'<?xml version="1.0"?>\n<note/>', "XML"),
-        (b"12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\tD1\n", "PubTator"),
         (b"#FORMAT=WebAnno TSV 3.3\n\n\n#Text=No\n1-1\t0-2\tNo\t_\n", "WebAnno TSV"),
     ],
 )
@@ -157,6 +176,26 @@ def test_the_error_names_the_file_of_another_tool(write, content, name):
     for file in ("x.tsv", "x.jsonl", "x.other", "x"):
         with pytest.raises(ValueError, match=f"{file}: found {name}.*, expected "):
             read_documents(write(file, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "kind"),
+    [
+        (
+            b'\xef\xbb\xbf<?xml version="1.0"?>\n<!DOCTYPE collection SYSTEM "BioC.dtd">',
+            "BioC",
+            "bioc",
+        ),
+        (b'<?xml version="1.0"?>\n<collection><source/>', "BioC XML", "bioc"),
+        (b"12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\tD1\n", "PubTator", "pubtator"),
+    ],
+)
+def test_lines_and_xml_are_recognised_by_content(write, content, name, kind):
+    for file in ("x.tsv", "x.jsonl", "x.other", "x.txt", "x.xml", "x"):
+        assert format_of(write(file, content)) == kind
+        for reader in (read_conll, read_medkit_json):
+            with pytest.raises(ValueError, match=f"{file}: found {name}.*; .*read_{kind} reads"):
+                reader(write(file, content))
 
 
 def test_the_error_names_a_binary_file_in_place_of_a_brat_text(write):
@@ -199,3 +238,11 @@ def test_the_error_lists_the_supported_formats(write, tmp_path, content):
         read_documents(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_documents(tmp_path / "absent.tsv")
+
+
+def test_overlaps_are_kept_on_request_in_every_format(write):
+    text = "12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\n12\t1\t4\tain\tPart\n"
+    path = write("a.txt", text)
+    (document,) = read_documents(path, overlapping=True)
+    assert [entity.label for entity in document.entities] == ["Sign", "Part"]
+    assert len(read_documents(path)[0].entities) == 1

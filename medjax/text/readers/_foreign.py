@@ -1,13 +1,13 @@
 """Recognise files of other tools, to raise errors that say what they are and what to do.
 
-Each entry of the tables is a name and a remedy. The recognised formats are not read.
+Each entry of the tables is a name and a remedy, which is another reader where there is one.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,10 +21,9 @@ _COLUMNS = "export one token per line with its tag, as CSV or with tabs"
 _INCEPTION = (
     'export the layer "Named entity" as "CoNLL 2002" in INCEpTION or WebAnno, or convert to BRAT'
 )
-_DATASETS = (
-    "write a line with token and tag for each token and a blank line after each sentence; the "
-    'names of the tags are in dataset.features["ner_tags"].feature.names'
-)
+_DATASETS = "medjax.text.readers.read_dataset reads its columns"
+_ARROW = "pass the folder that save_to_disk wrote to medjax.text.readers.read_dataset"
+_BIOC = "medjax.text.readers.read_bioc reads it"
 _SPACY = (
     "load it with spaCy, convert it with medkit.io.spacy.SpacyInputConverter and save it with "
     "medkit.io.medkit_json.save_text_documents"
@@ -32,7 +31,7 @@ _SPACY = (
 
 
 class Foreign(NamedTuple):
-    """A format that is recognised but not read.
+    """A format that is recognised.
 
     Attributes
     ----------
@@ -48,8 +47,8 @@ class Foreign(NamedTuple):
 
 _MAGIC: tuple[tuple[bytes, Foreign], ...] = (
     (b"PAR1", Foreign("a Parquet table", _DATASETS)),
-    (b"ARROW1", Foreign("an Arrow table", _DATASETS)),
-    (b"\xff\xff\xff\xff", Foreign("an Arrow stream", _DATASETS)),
+    (b"ARROW1", Foreign("an Arrow table", _ARROW)),
+    (b"\xff\xff\xff\xff", Foreign("an Arrow stream", _ARROW)),
     (b"\x1f\x8b", Foreign("a gzip archive", _UNPACK)),
     (b"BZh", Foreign("a bzip2 archive", _UNPACK)),
     (b"\xfd7zXZ", Foreign("an xz archive", _UNPACK)),
@@ -70,14 +69,20 @@ _XML = re.compile(r"\s*<(\?xml|!DOCTYPE|collection>|xmi:XMI|GateDocument)")
 _XML_KINDS: tuple[tuple[str, Foreign], ...] = (
     ("xmi:XMI", Foreign("UIMA CAS XMI, as INCEpTION exports it", _INCEPTION)),
     ("GateDocument", Foreign("GATE XML", _OWN_TOOL)),
-    ("<collection>", Foreign("BioC XML", _BCONV)),
-    ("BioC.dtd", Foreign("BioC XML", _BCONV)),
+    ("<collection>", Foreign("BioC XML", _BIOC)),
+    ("BioC.dtd", Foreign("BioC XML", _BIOC)),
     ("", Foreign("XML", _OWN_TOOL)),
 )
 _LINES: tuple[tuple[re.Pattern[str], Foreign], ...] = (
-    (re.compile(r"\s*\w+\|t\|.*\s+\w+\|a\|"), Foreign("PubTator", _BCONV)),
+    (
+        re.compile(r"\s*\w+\|t\|.*\s+\w+\|a\|"),
+        Foreign("PubTator", "medjax.text.readers.read_pubtator reads it"),
+    ),
     (re.compile(r"#FORMAT=WebAnno TSV"), Foreign("WebAnno TSV", _INCEPTION)),
 )
+
+
+_TOP = 4000  # number of characters by which XML and lines are recognised
 
 
 def _has(*names: str) -> Callable[[dict[str, Any]], bool]:
@@ -98,10 +103,19 @@ def _is_label_studio(record: dict[str, Any]) -> bool:
 _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
     (_has("content_type"), Foreign("medkit JSON", "medjax.text.readers.read_medkit_json reads it")),
     (_has("text", "denotations"), Foreign("PubAnnotation JSON", _BCONV)),
-    (_has_any("passages", "documents", "PubTator3"), Foreign("BioC JSON", _BCONV)),
+    (_has_any("passages", "documents", "PubTator3"), Foreign("BioC JSON", _BIOC)),
     (_has_any("%TYPES", "%FEATURE_STRUCTURES"), Foreign("UIMA CAS JSON", _INCEPTION)),
-    (_is_label_studio, Foreign("a Label Studio export", "export it there as CONLL2003")),
-    (_has("tokenized_text", "ner"), Foreign("GLiNER training data", _DATASETS.partition(";")[0])),
+    (
+        _is_label_studio,
+        Foreign("a Label Studio export", "medjax.text.readers.read_label_studio reads it"),
+    ),
+    (
+        _has("tokenized_text", "ner"),
+        Foreign(
+            "GLiNER training data",
+            "write a line with token and tag for each token and a blank line after each sentence",
+        ),
+    ),
     (_has_any("paragraphs", "ents"), Foreign("spaCy JSON", _SPACY)),
     (
         _has_any("_input_hash", "_task_hash"),
@@ -112,8 +126,7 @@ _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
         lambda record: "text" in record and _has_any("label", "labels", "entities")(record),
         Foreign(
             "a Doccano export",
-            "read it with medkit.io.doccano.DoccanoInputConverter and save it with "
-            "medkit.io.medkit_json.save_text_documents",
+            "medjax.text.readers.read_doccano reads it, read_texts if the labels are classes",
         ),
     ),
     (_has_any("tokens", "ner_tags"), Foreign("a Hugging Face dataset", _DATASETS)),
@@ -129,6 +142,14 @@ def refuse_binary(path: Path, content: bytes) -> None:
             _refuse(path, foreign, "text")
 
 
+def kind_of_text(text: str) -> Foreign | None:
+    """Return the format of a text that begins like XML, PubTator or WebAnno TSV, otherwise None."""
+    top = text[:_TOP]
+    if _XML.match(top):
+        return next(foreign for part, foreign in _XML_KINDS if part in top)
+    return next((foreign for pattern, foreign in _LINES if pattern.match(top)), None)
+
+
 def refuse_other_text(path: Path, text: str, expected: str) -> None:
     """Raise ValueError if a text begins like XML, PubTator or WebAnno TSV.
 
@@ -139,17 +160,26 @@ def refuse_other_text(path: Path, text: str, expected: str) -> None:
     text : str
         Its content.
     expected : str
-        The expected format, for the message.
+        The expected format, which is accepted.
     """
-    top = text[:4000]
-    if _XML.match(top):
-        _refuse(path, next(foreign for part, foreign in _XML_KINDS if part in top), expected)
-    for pattern, foreign in _LINES:
-        if pattern.match(top):
-            _refuse(path, foreign, expected)
+    foreign = kind_of_text(text)
+    if foreign is not None and foreign.name != expected:
+        _refuse(path, foreign, expected)
 
 
-def refuse_other_json(path: Path, text: str, expected: str) -> None:
+def kind_of_json(text: str) -> Foreign | None:
+    """Return the format of the first record of JSON or JSON lines, None if it is unknown."""
+    if not looks_like_json(text):
+        return None
+    record = _first_record(text)
+    if isinstance(record, list) and len(record) == 2 and isinstance(record[1], dict):
+        return Foreign("spaCy training data", _SPACY)
+    if isinstance(record, dict):
+        return next((foreign for matches, foreign in _RECORDS if matches(record)), None)
+    return None
+
+
+def refuse_other_json(path: Path, text: str, expected: str, others: Container[str] = ()) -> None:
     """Raise ValueError if the first record of JSON or JSON lines is that of a known other tool.
 
     Parameters
@@ -160,18 +190,12 @@ def refuse_other_json(path: Path, text: str, expected: str) -> None:
         Its content.
     expected : str
         The expected format, which is accepted.
+    others : container of str
+        Other formats that are accepted.
     """
-    if not looks_like_json(text):
-        return
-    record = _first_record(text)
-    if isinstance(record, list) and len(record) == 2 and isinstance(record[1], dict):
-        _refuse(path, Foreign("spaCy training data", _SPACY), expected)
-    if isinstance(record, dict):
-        for matches, foreign in _RECORDS:
-            if matches(record):
-                if foreign.name != expected:
-                    _refuse(path, foreign, expected)
-                return
+    foreign = kind_of_json(text)
+    if foreign is not None and foreign.name != expected and foreign.name not in others:
+        _refuse(path, foreign, expected)
 
 
 def looks_like_json(text: str) -> bool:

@@ -97,7 +97,7 @@ def read_conll(
     for sentence in sentences:
         tokens = [_token(path, row, token_column, tag_column) for row in sentence]
         tags = [standard[row.cells[tag_column].strip()] for row in sentence]
-        documents.append(_document(tokens, tags, joiner, f"{path.name}:{sentence[0].number}"))
+        documents.append(sentence_of(tokens, tags, joiner, f"{path.name}:{sentence[0].number}"))
     _warn_of_assumptions(path, sentences, standard)
     return documents
 
@@ -237,7 +237,8 @@ def _warn_of_assumptions(
         LOGGER.warning("%s: the tags have no label; %r is used", path, UNNAMED_LABEL)
 
 
-def _document(tokens: list[str], tags: list[str], joiner: str, name: str) -> Document:
+def sentence_of(tokens: list[str], tags: list[str], joiner: str, name: str) -> Document:
+    """Return the document of a sentence, its tokens joined, its tags in standard notation."""
     starts = list(_starts(tokens, joiner))
     entities = tuple(
         Entity(label, starts[first], starts[stop - 1] + len(tokens[stop - 1]))

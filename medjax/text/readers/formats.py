@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,14 +13,23 @@ from medjax.text.readers._columns import split_rows
 from medjax.text.readers._encoding import likely_encoding
 from medjax.text.readers._files import BYTE_ORDER_MARK
 from medjax.text.readers._foreign import (
+    kind_of_json,
+    kind_of_text,
     looks_like_json,
     refuse_binary,
     refuse_other_json,
     refuse_other_text,
 )
+from medjax.text.readers._rows import PARQUET, is_dataset_folder
+from medjax.text.readers.bioc import read_bioc
 from medjax.text.readers.brat import has_annotations, read_brat
 from medjax.text.readers.conll import read_conll
+from medjax.text.readers.dataset import read_dataset
+from medjax.text.readers.docbin import read_docbin
+from medjax.text.readers.doccano import read_doccano
+from medjax.text.readers.label_studio import read_label_studio
 from medjax.text.readers.medkit_json import read_medkit_json
+from medjax.text.readers.pubtator import read_pubtator
 
 __all__ = ["CONLL_SUFFIXES", "Format", "format_of", "read_documents"]
 
@@ -31,15 +41,33 @@ CONLL_SUFFIXES = (
 )  # fmt: skip
 """Suffixes of files in CoNLL columns; their documents are single sentences."""
 
-_MEDKIT = (".json", ".jsonl")
+_JSON = (".json", ".jsonl", ".ndjson")
 _SUPPORTED = (
     "a folder with .ann files (BRAT), CoNLL columns (.conll, .tsv, .txt, .iob, .bio, .csv and the "
-    "like) or medkit JSON (.json, .jsonl)"
+    "like) or medkit JSON (.json, .jsonl), or for read_pubtator, read_bioc, read_doccano, "
+    "read_label_studio, read_docbin or read_dataset of medjax.text.readers"
 )
 _PREFIXES = ("B-", "I-", "b-", "i-", "B_", "I_")
 _TOP = 1 << 16  # number of bytes by which the format of a file is detected
 
-Format = Literal["brat", "conll", "medkit"]
+Format = Literal[
+    "brat", "conll", "medkit", "pubtator", "bioc", "doccano", "label_studio", "docbin", "dataset"
+]
+_BY_SUFFIX: dict[str, Format] = {
+    ".ann": "brat",
+    ".pubtator": "pubtator",
+    ".spacy": "docbin",
+    PARQUET: "dataset",
+}
+_BY_KIND: dict[str, Format] = {
+    "medkit JSON": "medkit",
+    "PubTator": "pubtator",
+    "BioC XML": "bioc",
+    "BioC JSON": "bioc",
+    "a Doccano export": "doccano",
+    "a Label Studio export": "label_studio",
+    "a Hugging Face dataset": "dataset",
+}
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
@@ -52,8 +80,9 @@ def format_of(path: str | os.PathLike[str]) -> Format:
 
     Returns
     -------
-    {"brat", "conll", "medkit"}
-        For ``"conll"``, `read_documents` returns sentences; for the others, whole documents.
+    {"brat", "conll", "medkit", "pubtator", "bioc", "doccano", "label_studio", "docbin", "dataset"}
+        For ``"conll"``, `read_documents` returns sentences, and so it does for most datasets; for
+        the others, whole documents.
 
     Raises
     ------
@@ -78,21 +107,38 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     if path.is_dir():
         if has_annotations(path):
             return "brat"
+        if is_dataset_folder(path):
+            return "dataset"
         raise _unsupported(path, "a folder without .ann files")
     suffix = path.suffix.lower()
-    if suffix == ".ann":
-        return "brat"
-    if suffix in _MEDKIT:
-        return "medkit"
+    if suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[suffix]
+    if suffix == ".rttm":
+        raise _unsupported(path, "turns of speakers, which medjax.audio.read_rttm reads")
     text = _top(path)
+    kind = kind_of_text(text)
+    if kind is not None and kind.name in _BY_KIND:
+        return _BY_KIND[kind.name]
+    if suffix in _JSON:
+        return _format_of_json(path, text)
     in_columns = _looks_like_columns(text)
     if looks_like_json(text) and not in_columns:
-        refuse_other_json(path, text, "medkit JSON")
-        return "medkit"
+        refuse_other_json(path, text, "medkit JSON", _BY_KIND)
+        return _format_of_json(path, text)
     if suffix in CONLL_SUFFIXES or in_columns:
         return "conll"
     refuse_other_text(path, text, _SUPPORTED)
     raise _unsupported(path, f"the suffix {path.suffix!r} and no columns")
+
+
+def _format_of_json(path: Path, top: str) -> Format:
+    """Return the format of JSON; medkit's if it is unknown, whose reader says what is wrong."""
+    kind = kind_of_json(top)
+    if kind is None and path.stat().st_size > _TOP:  # the first record may be longer
+        content = path.read_bytes()
+        text = content.decode(likely_encoding(content) or "latin-1", "replace")
+        kind = kind_of_json(text.lstrip(BYTE_ORDER_MARK))
+    return "medkit" if kind is None else _BY_KIND.get(kind.name, "medkit")
 
 
 def read_documents(
@@ -104,8 +150,9 @@ def read_documents(
     ----------
     path : path
         A folder with ``.ann`` files (also in subfolders) or one such file (BRAT); a file in CoNLL
-        columns, such as ``.tsv``, ``.conll`` or ``.csv``; or a ``.json`` or ``.jsonl`` file
-        (medkit).
+        columns, such as ``.tsv``, ``.conll`` or ``.csv``; a ``.json`` or ``.jsonl`` file (medkit,
+        Doccano, Label Studio, BioC, tokens with tags); PubTator; BioC XML; a ``.spacy`` file; a
+        ``.parquet`` file, or a folder of Hugging Face's datasets, with tokens and tags.
     encoding : str, optional
         Encoding of the files. The default is UTF-8, with or without a byte order mark.
     overlapping : bool
@@ -115,7 +162,8 @@ def read_documents(
     Returns
     -------
     list of Document
-        What `read_brat`, `read_conll` or `read_medkit_json` returns.
+        What the reader of the format (`read_brat`, `read_conll`, `read_medkit_json` and so on)
+        returns.
 
     Raises
     ------
@@ -133,14 +181,26 @@ def read_documents(
     ...     read_documents(file)[0].text
     'No fever'
     """
+    kind = format_of(path)
+    if kind == "bioc":
+        return read_bioc(path, encoding=encoding, overlapping=overlapping)
+    if kind == "docbin":
+        return read_docbin(path, overlapping=overlapping)
     encoding = "utf-8" if encoding is None else encoding
-    match format_of(path):
-        case "brat":
-            return read_brat(path, encoding=encoding, overlapping=overlapping).documents
-        case "conll":
-            return read_conll(path, encoding=encoding)
-        case _:
-            return read_medkit_json(path, encoding=encoding, overlapping=overlapping)
+    if kind == "brat":
+        return read_brat(path, encoding=encoding, overlapping=overlapping).documents
+    if kind == "conll":
+        return read_conll(path, encoding=encoding)
+    return _READERS[kind](path, encoding=encoding, overlapping=overlapping)
+
+
+_READERS: dict[Format, Callable[..., list[Document]]] = {
+    "medkit": read_medkit_json,
+    "pubtator": read_pubtator,
+    "doccano": read_doccano,
+    "label_studio": read_label_studio,
+    "dataset": read_dataset,
+}
 
 
 def _top(path: Path) -> str:

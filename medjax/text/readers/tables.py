@@ -13,19 +13,20 @@ from typing import Any
 
 from medjax.text.document import LabelledText
 from medjax.text.readers._files import Texts
+from medjax.text.readers._rows import PARQUET, Table, named, open_table
 
 __all__ = ["TABLE_SUFFIXES", "read_texts"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
-_PARQUET = ".parquet"
-TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, _PARQUET)
+TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, PARQUET)
 """Endings of the files that `read_texts` reads."""
 
 
 def read_texts(
-    path: str | os.PathLike[str],
+    path: Any,
     *,
+    split: str | None = None,
     text: str = "text",
     label: str = "label",
     group: str | None = None,
@@ -36,12 +37,16 @@ def read_texts(
 
     Parameters
     ----------
-    path : path
+    path : path, datasets.Dataset or datasets.DatasetDict
         A file ending in ``.csv`` or ``.tsv``, whose first row names the columns; ``.jsonl``, with
-        an object on each line; or ``.parquet``, which needs pyarrow.
+        an object on each line; or ``.parquet``, which needs pyarrow. Or a dataset of Hugging Face,
+        or the folder that its ``save_to_disk`` has written, which needs datasets.
+    split : str, optional
+        Name of the split of a dataset to read, where there are several.
     text, label : str
         Names of the columns. A label may be a string, a whole number or, in JSON and Parquet, a
-        list of them; an empty one means that the text has none.
+        list of them; an empty one means that the text has none. If the data have names for the
+        numbers, as those of Hugging Face do, the names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient.
     separator : str, optional
@@ -69,14 +74,10 @@ def read_texts(
     ...     read_texts(file)[0][:2]
     ('No fever.', ('other',))
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in TABLE_SUFFIXES:
-        msg = f"{path} ends in {path.suffix!r}; expected {', '.join(TABLE_SUFFIXES)}"
-        raise ValueError(msg)
-    rows = _parquet(path) if suffix == _PARQUET else _text_rows(path, suffix, encoding)
+    table = _table(path, split, encoding)
+    names = table.class_names(label)
     texts = []
-    for where, row in rows:
+    for where, row in table.rows:
         cells = {}
         for name in filter(None, (text, label, group)):
             if name not in row:
@@ -86,12 +87,35 @@ def read_texts(
         if not isinstance(cells[text], str):
             msg = f"{where}: the column {text!r} is {cells[text]!r:.60}; expected a text"
             raise ValueError(msg)
-        labels = _labels(cells[label], separator, where, label)
+        cell = _with_names(cells[label], names, where, label)
+        labels = _labels(cell, separator, where, label)
         of_group = "" if group is None else str(cells[group])
         texts.append(LabelledText(cells[text], labels, where, of_group))
     if not texts:
-        raise ValueError(f"{path} has no rows; expected labelled texts")
+        raise ValueError(f"{table.name} has no rows; expected labelled texts")
     return texts
+
+
+def _table(path: Any, split: str | None, encoding: str) -> Table:
+    if not isinstance(path, str | os.PathLike) or Path(path).is_dir():
+        return open_table(path, split, encoding)
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in TABLE_SUFFIXES:
+        msg = f"{path} ends in {path.suffix!r}; expected {', '.join(TABLE_SUFFIXES)}"
+        raise ValueError(msg)
+    if suffix == PARQUET or split is not None:
+        return open_table(path, split, encoding)
+    return Table(str(path), _text_rows(path, suffix, encoding), {})
+
+
+def _with_names(cell: Any, names: list[str] | None, where: str, column: str) -> Any:
+    """Return a cell with the names of its classes for their numbers, if they have names."""
+    if names is None:
+        return cell
+    if isinstance(cell, list):
+        return [named(part, names, where, column) for part in cell]
+    return None if cell is None else named(cell, names, where, column)
 
 
 def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[str, ...]:
@@ -148,17 +172,3 @@ def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, 
             msg = f"{where} is {row!r:.200}; expected one cell for each of {names}"
             raise ValueError(msg)
         yield where, row
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        msg = f'{path} is a Parquet file, which needs pyarrow: pip install "medjax[parquet]"'
-        raise ValueError(msg) from error
-    try:
-        table = parquet.read_table(path)
-    except ArrowInvalid as error:
-        raise ValueError(f"{path}: {error}; expected a Parquet file") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path}, row {number}", row
