@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medjax.models import read_labels
-from medjax.text.tagging import TagError, labels_of, scheme_of, standard_tags, tag_names
+from medjax.text.tagging import (
+    TagError,
+    labels_of,
+    layered_tag_names,
+    scheme_of,
+    standard_tags,
+    tag_layers,
+    tag_names,
+)
 
 __all__ = ["choose_tags", "known_tags"]
 
@@ -15,7 +23,7 @@ _LOGGER = logging.getLogger("medjax")
 
 
 def choose_tags(
-    folder: Path, labels: Sequence[str] | None, scheme: str
+    folder: Path, labels: Sequence[str] | None, scheme: str, *, overlapping: bool = False
 ) -> tuple[tuple[str, ...], str]:
     """Return the tags and the tagging scheme of a tagger that starts from a checkpoint.
 
@@ -27,6 +35,8 @@ def choose_tags(
         Kinds of entities; None for those of the checkpoint.
     scheme : str
         Tagging scheme; ignored if `labels` is None.
+    overlapping : bool
+        Whether each label has a sequence of tags; ignored if `labels` is None.
 
     Raises
     ------
@@ -38,7 +48,7 @@ def choose_tags(
         raise ValueError(msg)
     if labels is None:
         return _readable_tags(folder)
-    tags = tag_names(labels, scheme)
+    tags = (layered_tag_names if overlapping else tag_names)(labels, scheme)
     known = known_tags(folder)
     if sorted(known) == sorted(tags):
         return known, scheme
@@ -53,6 +63,8 @@ def choose_tags(
 def known_tags(folder: Path) -> tuple[str, ...]:
     """Return a checkpoint's classes, as standard tags if they are tags; () if it has none."""
     names = read_labels(folder) or ()
+    if _is_layered(names):
+        return names
     try:
         standard = standard_tags(names)
     except TagError:
@@ -71,6 +83,8 @@ def _readable_tags(folder: Path) -> tuple[tuple[str, ...], str]:
         )
         raise ValueError(msg)
     where = f"{folder / 'config.json'}: id2label"
+    if _is_layered(names):
+        return names, scheme_of(tag_layers(names)[0])
     advice = "name the classes there as tags, or pass labels=[...] to train a new classifier"
     try:
         standard = standard_tags(names)
@@ -85,3 +99,12 @@ def _readable_tags(folder: Path) -> tuple[tuple[str, ...], str]:
         return tags, scheme_of(tags)
     except ValueError as error:
         raise ValueError(f"{where}: {error}; {advice}") from None
+
+
+def _is_layered(names: Sequence[str]) -> bool:
+    """Return whether there is a sequence of tags for each label."""
+    try:
+        layers = tag_layers(names)
+    except ValueError:
+        return False
+    return len(names) > 0 and layers[0] != tuple(names)

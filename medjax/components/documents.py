@@ -19,12 +19,16 @@ __all__ = [
     "DocumentReader",
     "DocumentWindow",
     "Reading",
+    "TagLayers",
     "check_document",
     "expand_documents",
     "find_all_unreachable",
     "name_of",
     "window_example",
 ]
+
+TagLayers = Sequence[Sequence[str]]
+"""The tags of each sequence of tags that a text has; see `medjax.text.tagging.tag_layers`."""
 
 _BATCH = 256  # number of documents that the tokenizer encodes at once, in threads
 _UNKNOWN = 0.1  # share of unknown tokens above which the user is warned
@@ -127,7 +131,7 @@ def _readings(documents: Any, reader: DocumentReader) -> Iterator[tuple[int, Any
 def expand_documents(
     documents: Any,
     reader: DocumentReader,
-    tags: Sequence[str],
+    layers: TagLayers,
     scheme: str,
     *,
     training: bool,
@@ -137,20 +141,22 @@ def expand_documents(
     unreachable: list[Unreachable] = []
     nb_entities = nb_tokens = nb_unknown = 0
     used_labels: set[str] = set()
-    labels = labels_of(tags)
+    of_layers = [labels_of(tags) for tags in layers]
+    labels = [label for of_layer in of_layers for label in of_layer]
     for position, document, reading in _readings(documents, reader):
         if training:
             _check_labels(document, labels)
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
-        unreachable += find_unreachable(position, document, reading.words, labels, scheme)
+        unreachable += find_unreachable(position, document, reading.words, of_layers, scheme)
         used_labels.update(entity.label for entity in document.entities)
         nb_entities += len(document.entities)
         nb_tokens += reading.nb_tokens
         nb_unknown += reading.nb_unknown
-    if training and (missing := set(tag_names(sorted(used_labels), scheme)) - set(tags)):
+    known_tags = {tag for tags in layers for tag in tags}
+    if training and (missing := set(tag_names(sorted(used_labels), scheme)) - known_tags):
         msg = (
             f"the data needs the tags {sorted(missing)}, which the classifier of this checkpoint "
-            f"lacks; it has {list(tags)}. Pass labels=[...] to train a new classifier"
+            f"lacks; it has {sorted(known_tags)}. Pass labels=[...] to train a new classifier"
         )
         raise ValueError(msg)
     notes = []
@@ -168,13 +174,14 @@ def expand_documents(
 
 
 def find_all_unreachable(
-    documents: Any, reader: DocumentReader, labels: Sequence[str], scheme: str
+    documents: Any, reader: DocumentReader, layers: TagLayers, scheme: str
 ) -> list[Unreachable]:
     """Return the entities of a dataset that no tags can represent."""
+    of_layers = [labels_of(tags) for tags in layers]
     return [
         entity
         for position, document, reading in _readings(documents, reader)
-        for entity in find_unreachable(position, document, reading.words, labels, scheme)
+        for entity in find_unreachable(position, document, reading.words, of_layers, scheme)
     ]
 
 
@@ -212,7 +219,7 @@ def name_of(document: Any) -> str:
 
 
 def window_example(
-    item: Document | DocumentWindow, reader: DocumentReader, tags: Sequence[str], scheme: str
+    item: Document | DocumentWindow, reader: DocumentReader, layers: TagLayers, scheme: str
 ) -> dict[str, Any]:
     """Return token ids, labels and annotation of a window; see `TokenClassification.preprocess`."""
     position, number = None, 0
@@ -220,7 +227,7 @@ def window_example(
     if isinstance(item, DocumentWindow):
         document, position, number = item.documents[item.position], item.position, item.number
     check_document(document)
-    known_labels = labels_of(tags)
+    known_labels = [label for tags in layers for label in labels_of(tags)]
     if position is None:
         _check_labels(document, known_labels)
     (reading,) = reader.read([document.text])
@@ -238,18 +245,23 @@ def window_example(
         raise ValueError(msg)
     window = reading.windows[number]
     offsets = [(word.start, word.end) for word in reading.words]
-    # Tags of the whole document, as an entity may start in one window and end in the next.
-    known = [entity for entity in document.entities if entity.label in known_labels]
-    names = entities_to_tags(known, offsets, scheme)
-    ids = {tag: number for number, tag in enumerate(tags)}
-    labels = [IGNORED] * len(window.ids)
     tagged = slice(window.first_word, window.stop_word)
-    for token, name in zip(window.positions, names[tagged], strict=True):
-        labels[token] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation, a tag may be unknown
+    of_layers = []
+    for tags in layers:
+        # Tags of the whole document, as an entity may start in one window and end in the next.
+        labels_here = labels_of(tags)
+        known = [entity for entity in document.entities if entity.label in labels_here]
+        names = entities_to_tags(known, offsets, scheme)[tagged]
+        ids = {tag: number for number, tag in enumerate(tags)}
+        labels = [IGNORED] * len(window.ids)
+        for token, name in zip(window.positions, names, strict=True):
+            labels[token] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation, one may be unknown
+        of_layers.append(labels)
     begin, stop = _text_range(reading, number, len(document.text))
     entities = [(e.label, e.start, e.end) for e in document.entities if begin <= e.start < stop]
     gold = Gold(position, offsets[tagged], entities)
-    return {"input_ids": window.ids, "labels": labels, GOLD: gold}
+    labels_of_tokens: Any = of_layers[0] if len(layers) == 1 else list(zip(*of_layers, strict=True))
+    return {"input_ids": window.ids, "labels": labels_of_tokens, GOLD: gold}
 
 
 def _text_range(reading: Reading, number: int, length: int) -> tuple[int, int]:

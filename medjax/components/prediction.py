@@ -10,7 +10,7 @@ import numpy as np
 
 from medjax.batch import BatchData
 from medjax.component import Collate, Variables
-from medjax.components.documents import DocumentReader
+from medjax.components.documents import DocumentReader, TagLayers
 from medjax.components.rows import prediction_ladder
 from medjax.components.windows import Window
 from medjax.data.ladder import fix_shape
@@ -29,44 +29,51 @@ def predict_entities(
     *,
     reader: DocumentReader,
     collate: Collate,
-    tags: Sequence[str],
+    layers: TagLayers,
     batch_size: int,
     rule: str,
 ) -> list[tuple[Entity, ...]]:
     """Return the entities of each text; see `TokenClassification.predict`."""
     readings, ladder = reader.read(texts), prediction_ladder(reader.max_length)
-    probabilities = [np.zeros((len(r.words), len(tags)), np.float32) for r in readings]
+    shape = (len(layers), len(layers[0]))
+    probabilities = [np.zeros((len(r.words), *shape), np.float32) for r in readings]
     windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
     # Sorted by length, so that the windows of a batch need little padding.
     windows.sort(key=lambda pair: len(pair[1].ids))
     for first in range(0, len(windows), batch_size):
         group = windows[first : first + batch_size]
-        batch = collate([_unlabelled(window) for _, window in group])
+        batch = collate([_unlabelled(window, len(layers)) for _, window in group])
         outputs = predict_step(variables, fix_shape(batch, ladder, batch_size))
         logits: Any = jax.device_get(outputs["logits"])
         for (number, window), scores in zip(group, logits, strict=False):
             words = slice(window.first_word, window.stop_word)
-            probabilities[number][words] = jax.nn.softmax(scores[window.positions])
+            of_layers = scores[window.positions].reshape(-1, *shape)
+            probabilities[number][words] = jax.nn.softmax(of_layers)
     return [
-        _entities(reading.words, of_words, tags, rule)
+        _entities(reading.words, of_words, layers, rule)
         for reading, of_words in zip(readings, probabilities, strict=True)
     ]
 
 
-def _unlabelled(window: Window) -> dict[str, Any]:
-    return {"input_ids": window.ids, "labels": [IGNORED] * len(window.ids), GOLD: None}
+def _unlabelled(window: Window, nb_layers: int) -> dict[str, Any]:
+    ignored: Any = IGNORED if nb_layers == 1 else (IGNORED,) * nb_layers
+    return {"input_ids": window.ids, "labels": [ignored] * len(window.ids), GOLD: None}
 
 
 def _entities(
-    words: Sequence[Word], probabilities: np.ndarray, tags: Sequence[str], rule: str
+    words: Sequence[Word], probabilities: np.ndarray, layers: TagLayers, rule: str
 ) -> tuple[Entity, ...]:
-    best = [tags[number] for number in probabilities.argmax(-1)]
-    return tuple(
+    """Return the entities in the probabilities of tags, shape (words, layers, tags)."""
+    entities = [
         Entity(
             label,
             words[first].start,
             words[stop - 1].end,
-            float(probabilities[first:stop].max(-1).mean()),
+            float(probabilities[first:stop, layer].max(-1).mean()),
         )
-        for label, first, stop in tags_to_spans(best, rule)
-    )
+        for layer, tags in enumerate(layers)
+        for label, first, stop in tags_to_spans(
+            [tags[number] for number in probabilities[:, layer].argmax(-1)], rule
+        )
+    ]
+    return tuple(sorted(entities, key=lambda entity: (entity.start, entity.end, entity.label)))

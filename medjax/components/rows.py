@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +13,13 @@ from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder
 __all__ = ["padded", "prediction_ladder"]
 
 
-def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
-    """Return rows of different lengths as one array, int32, shape (rows, longest).
+def padded(rows: Sequence[Sequence[Any]], fill: int) -> np.ndarray:
+    """Return rows of different lengths as one array, int32, shape (rows, longest, ...).
 
     Parameters
     ----------
     rows : sequence of sequences of int
-        At least one row.
+        At least one row; entries may also be tuples of the same length.
     fill : int
         Value that short rows end with.
 
@@ -27,7 +28,8 @@ def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     >>> padded([[1], [2, 3]], 0).tolist()
     [[1, 0], [2, 3]]
     """
-    result = np.full((len(rows), max(map(len, rows))), fill, np.int32)
+    shape = (len(rows), max(map(len, rows)), *np.shape(next(filter(None, rows), [0])[0]))
+    result = np.full(shape, fill, np.int32)
     for number, row in enumerate(rows):
         result[number, : len(row)] = row
     return result

@@ -38,7 +38,7 @@ from medjax.models import (
 from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.step import make_predict_step
 from medjax.text import Document, Entity
-from medjax.text.tagging import labels_of
+from medjax.text.tagging import labels_of, tag_layers
 
 __all__ = ["TokenClassification"]
 
@@ -113,6 +113,7 @@ class TokenClassification:
         *,
         tagging_scheme: str = "iob2",
         tag_subtokens: bool = False,
+        overlapping: bool = False,
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
         loss: ClassificationLoss = CROSS_ENTROPY,
@@ -133,6 +134,11 @@ class TokenClassification:
         tag_subtokens : bool
             Whether each token gets a tag of its own, so that entities may start and end inside
             words. By default each word gets one tag.
+        overlapping : bool
+            Whether entities of different labels may overlap: each label gets a sequence of tags of
+            its own, on the same encoder. Read the documents with ``overlapping=True``, too. Of
+            entities with the same label that overlap, one is learned, and the others count as
+            missed. If `labels` is None, it is that of the checkpoint.
         max_length : int, optional
             Tokens of a window. By default the longest input of the model, but at most 512.
         optimizer : callable
@@ -156,7 +162,9 @@ class TokenClassification:
         """
         check_implementation(attention_implementation)
         opened = open_folder(name_or_folder, TOKEN_CLASSIFICATION, max_length)
-        tags, tagging_scheme = choose_tags(opened.folder, labels, tagging_scheme)
+        tags, tagging_scheme = choose_tags(
+            opened.folder, labels, tagging_scheme, overlapping=overlapping
+        )
         return cls(
             model=TokenClassifier(
                 opened.config, len(tags), gradient_checkpointing, attention_implementation
@@ -188,7 +196,12 @@ class TokenClassification:
     @property
     def labels(self) -> list[str]:
         """Kinds of entities, in the order of their tags."""
-        return labels_of(self.tags)
+        return [label for tags in self.layers for label in labels_of(tags)]
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """Tags of each sequence: one for all entities or, if these overlap, one for each label."""
+        return tag_layers(self.tags)
 
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights, with a random classifier if they have none for `tags`."""
@@ -227,7 +240,7 @@ class TokenClassification:
             needs a tag that is not among the classes.
         """
         return expand_documents(
-            documents, self._reader, self.tags, self.tagging_scheme, training=training
+            documents, self._reader, self.layers, self.tagging_scheme, training=training
         )
 
     def unreachable(self, documents: Any) -> list[Unreachable]:
@@ -242,7 +255,7 @@ class TokenClassification:
         documents : Dataset
             Annotated documents.
         """
-        return find_all_unreachable(documents, self._reader, self.labels, self.tagging_scheme)
+        return find_all_unreachable(documents, self._reader, self.layers, self.tagging_scheme)
 
     def preprocess(self, item: Document | DocumentWindow) -> dict[str, Any]:
         """Return the token ids, labels and annotation of a window of a document.
@@ -264,7 +277,7 @@ class TokenClassification:
         ValueError
             If a document does not fit in one window, or has become shorter since it was expanded.
         """
-        return window_example(item, self._reader, self.tags, self.tagging_scheme)
+        return window_example(item, self._reader, self.layers, self.tagging_scheme)
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
         """Return a batch padded to its longest example.
@@ -272,8 +285,9 @@ class TokenClassification:
         Returns
         -------
         BatchData
-            ``input_ids``, ``attention_mask`` and ``labels``, int32, shape (rows, length), and
-            ``gold``, a list that stays on the host.
+            ``input_ids``, ``attention_mask`` and ``labels``, int32, shape (rows, length), if
+            entities may overlap labels of shape (rows, length, labels); and ``gold``, a list that
+            stays on the host.
         """
         ids = [example["input_ids"] for example in examples]
         return BatchData(
@@ -294,7 +308,9 @@ class TokenClassification:
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return ``logits`` and ``predictions`` of each token, and the loss.
 
-        It is the mean over all labelled tokens; without class weights, each has weight 1.
+        It is the mean over all labelled tokens and, if entities may overlap, over labels; without
+        class weights, each has weight 1. Then ``predictions`` have the shape (rows, length, labels)
+        and ``logits`` the shape (rows, length, labels x tags of a label).
         """
         logits: Any = self.model.apply(
             {"params": variables["params"]},
@@ -303,12 +319,23 @@ class TokenClassification:
             deterministic=eval_mode,
             rngs={"dropout": key},
         )
-        outputs = BatchData(logits=logits, predictions=logits.argmax(-1).astype(jnp.int32))
+        layers = self.layers
+        of_layers = logits.reshape(*logits.shape[:2], len(layers), -1)
+        predictions = of_layers.argmax(-1).astype(jnp.int32)
+        if len(layers) == 1:
+            predictions = predictions[..., 0]
+        outputs = BatchData(logits=logits, predictions=predictions)
         if not return_loss:
             return outputs, None, {}
-        labels = input_batch["labels"]
-        counts = (labels != IGNORED) & (input_batch[ROW_MASK][:, None] > 0)
-        return outputs, self.loss.of_labels(logits, labels, counts, self.tags), {}
+        labels = input_batch["labels"].reshape(of_layers.shape[:3])
+        counts = (labels != IGNORED) & (input_batch[ROW_MASK][:, None, None] > 0)
+        counts = jnp.broadcast_to(counts, labels.shape)
+        loss, size = Mean.empty(), len(layers[0])
+        for number in range(len(layers)):
+            classes = self.tags[number * size : (number + 1) * size]
+            of_layer, here = of_layers[:, :, number], (..., number)
+            loss = loss.merge(self.loss.of_labels(of_layer, labels[here], counts[here], classes))
+        return outputs, loss, {}
 
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers`, medkit and `from_pretrained` can load."""
@@ -377,7 +404,7 @@ class TokenClassification:
             texts,
             reader=self._reader,
             collate=self.collate,
-            tags=self.tags,
+            layers=self.layers,
             batch_size=batch_size,
             rule=rule,
         )

@@ -53,23 +53,40 @@ def find_unreachable(
     position: int,
     document: Document,
     words: Sequence[Word],
-    labels: Sequence[str],
+    layers: Sequence[Sequence[str]],
     scheme: str,
 ) -> list[Unreachable]:
-    """Return the entities of a document that cannot be recovered from their own tags."""
+    """Return the entities of a document that cannot be recovered from their own tags.
+
+    Parameters
+    ----------
+    position : int
+        Position of the document.
+    document : Document
+        The document.
+    words : sequence of Word
+        Its words.
+    layers : sequence of sequence of str
+        Labels of the entities in each sequence of tags.
+    scheme : str
+        Tagging scheme.
+    """
     if not document.entities:
         return []
     offsets = [(word.start, word.end) for word in words]
-    known = [entity for entity in document.entities if entity.label in labels]
-    tags = spans_to_tags(entities_to_spans(known, offsets), len(words), scheme)
-    recovered = Counter(e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets))
+    recovered: Counter[tuple[str, int, int]] = Counter()
+    for labels in layers:
+        known = [entity for entity in document.entities if entity.label in labels]
+        tags = spans_to_tags(entities_to_spans(known, offsets), len(words), scheme)
+        recovered.update(e[:3] for e in spans_to_entities(tags_to_spans(tags), offsets))
+    all_labels = {label for labels in layers for label in labels}
     name = getattr(document, "name", "") or f"document {position}"
     unreachable = []
     for entity in document.entities:
         key = (entity.label, entity.start, entity.end)
         if recovered[key] == 0:
             text = document.text[entity.start : entity.end]
-            reason = _reason(entity, offsets) if entity.label in labels else _UNKNOWN
+            reason = _reason(entity, offsets) if entity.label in all_labels else _UNKNOWN
             unreachable.append(Unreachable(position, name, entity, text, reason))
         recovered[key] -= 1  # an entity that is annotated twice is recovered only once
     return unreachable

@@ -16,7 +16,7 @@ from medjax.metrics.spans import (
     with_accuracy,
 )
 from medjax.metrics.units import Units
-from medjax.text.tagging import check_rule, split_tag, tags_to_spans
+from medjax.text.tagging import check_rule, split_tag, tag_layers, tags_to_spans
 
 __all__ = ["GOLD", "Gold", "SpanMetrics"]
 
@@ -60,7 +60,9 @@ class SpanMetrics:
     Parameters
     ----------
     tags : sequence of str
-        Name of each tag id, as `medjax.text.tagging.tag_names` returns them.
+        Name of each tag id, as `medjax.text.tagging.tag_names` returns them, or for entities that
+        may overlap `medjax.text.tagging.layered_tag_names`. Then each label has a sequence of tags,
+        and labels and predictions have one more axis.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags. medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
         ``"bilou"``.
@@ -83,8 +85,10 @@ class SpanMetrics:
 
     def __init__(self, tags: Sequence[str], rule: str = "conlleval") -> None:
         check_rule(rule)
-        for tag in tags:
-            split_tag(tag, rule)
+        self.layers = tag_layers(tags)
+        for layer in self.layers:
+            for tag in layer:
+                split_tag(tag, rule)
         self.tags = tuple(tags)
         self.rule = rule
 
@@ -114,9 +118,12 @@ class SpanMetrics:
             If a column is missing, shapes differ, or an id is not that of a tag.
         """
         labels, predictions = labels_and_predictions(model_output, input_batch)
-        if labels.ndim != 2:
-            msg = f"labels have shape {labels.shape}; expected (rows, length)"
-            raise ValueError(msg)
+        nb_layers = len(self.layers)
+        is_layered = nb_layers > 1 or self.layers[0] != self.tags
+        expected = (*labels.shape[:2], nb_layers) if is_layered else labels.shape[:2]
+        if labels.ndim < 2 or labels.shape != expected:
+            of = f"(rows, length, {nb_layers})" if is_layered else "(rows, length)"
+            raise ValueError(f"labels have shape {labels.shape}; expected {of}")
         counts = labels != IGNORED
         prepared: dict[str, list[Any]] = {
             "y_true": self._names(labels, counts),
@@ -125,25 +132,33 @@ class SpanMetrics:
         if GOLD in input_batch:
             prepared[GOLD] = real_rows(input_batch[GOLD], input_batch)
             for gold, tags in zip(prepared[GOLD], prepared["y_true"], strict=True):
-                if len(gold[1]) != len(tags):
+                nb_tags = len(tags[0]) if is_layered else len(tags)
+                if len(gold[1]) != nb_tags:
                     msg = (
-                        f"a row has {len(tags)} labels for {len(gold[1])} words; expected one "
+                        f"a row has {nb_tags} labels for {len(gold[1])} words; expected one "
                         "label per word"
                     )
                     raise ValueError(msg)
         return prepared
 
-    def _names(self, ids: np.ndarray, counts: np.ndarray) -> list[list[str]]:
-        counted = ids[counts]
-        if counted.size and not 0 <= counted.min() <= counted.max() < len(self.tags):
+    def _names(self, ids: np.ndarray, counts: np.ndarray) -> list[Any]:
+        """Return the tags of each row or, of entities that may overlap, a list for each label."""
+        counted, tags = ids[counts], self.layers[0]
+        if counted.size and not 0 <= counted.min() <= counted.max() < len(tags):
             msg = (
                 f"found tag ids from {counted.min()} to {counted.max()}; expected 0 to "
-                f"{len(self.tags) - 1}, the positions in {self.tags}"
+                f"{len(tags) - 1}, the positions in {tags}"
             )
             raise ValueError(msg)
+        pairs = zip(ids, counts, strict=True)
+        if ids.ndim == 2:
+            return [[tags[tag_id] for tag_id in row[mask].tolist()] for row, mask in pairs]
         return [
-            [self.tags[tag_id] for tag_id in row[mask].tolist()]
-            for row, mask in zip(ids, counts, strict=True)
+            [
+                [names[tag_id] for tag_id in row[mask[:, number], number].tolist()]
+                for number, names in enumerate(self.layers)
+            ]
+            for row, mask in pairs
         ]
 
     def compute(self, all_data: Mapping[str, list[Any]]) -> dict[str, float]:
@@ -159,7 +174,10 @@ class SpanMetrics:
         dict of str to float
             The scores that `span_scores` describes; ``accuracy`` is that of the tags.
         """
-        y_true, y_pred = all_data["y_true"], all_data["y_pred"]
+        y_true, y_pred = (
+            [tags for row in all_data[name] for tags in sequences_of(row)]
+            for name in ("y_true", "y_pred")
+        )
         return with_accuracy(entity_scores(*self.entities(all_data)), y_true, y_pred)
 
     def entities(
@@ -191,8 +209,7 @@ class SpanMetrics:
         ([[('Sign', 3, 8)]], [[('Sign', 0, 2)]])
         """
         if GOLD not in all_data:
-            pairs = span_pairs(all_data["y_true"], all_data["y_pred"], self.rule)
-            return [list(true) for true, _ in pairs], [list(predicted) for _, predicted in pairs]
+            return self._of_rows(all_data)
         if len(all_data[GOLD]) != len(all_data["y_pred"]):
             msg = (
                 f"found annotations for {len(all_data[GOLD])} rows and tags for "
@@ -203,16 +220,32 @@ class SpanMetrics:
         y_true: list[list[Any]] = []
         y_pred: list[list[Any]] = []
         for rows in _by_document(all_data[GOLD]):
-            tags = [tag for row in rows for tag in all_data["y_pred"][row]]
+            of_rows = [sequences_of(all_data["y_pred"][row]) for row in rows]
             words = [word for row in rows for word in all_data[GOLD][row][1]]
             y_true.append([tuple(e) for row in rows for e in all_data[GOLD][row][2]])
             y_pred.append(
                 [
                     (label, words[first][0], words[stop - 1][1])
-                    for label, first, stop in tags_to_spans(tags, self.rule)
+                    for sequences in zip(*of_rows, strict=True)
+                    for label, first, stop in tags_to_spans(
+                        [tag for tags in sequences for tag in tags], self.rule
+                    )
                 ]
             )
         return y_true, y_pred
+
+    def _of_rows(
+        self, all_data: Mapping[str, list[Any]]
+    ) -> tuple[list[list[Any]], list[list[Any]]]:
+        """Return the spans of the tags of each row."""
+        of_rows = [
+            span_pairs(sequences_of(true), sequences_of(predicted), self.rule)
+            for true, predicted in zip(all_data["y_true"], all_data["y_pred"], strict=True)
+        ]
+        return (
+            [[span for true, _ in pairs for span in true] for pairs in of_rows],
+            [[span for _, predicted in pairs for span in predicted] for pairs in of_rows],
+        )
 
     def units(self, all_data: Mapping[str, list[Any]]) -> Units:
         """Return the documents as units to resample, for `medjax.metrics.bootstrap`.
@@ -247,13 +280,22 @@ class SpanMetrics:
         return Units([sorted(entities) for entities in y_true], weigh)
 
 
+def sequences_of(row: Sequence[Any]) -> list[Sequence[str]]:
+    """Return the sequences of tags of a row: itself, or its own if entities may overlap."""
+    return [row] if not row or isinstance(row[0], str) else list(row)
+
+
 def _tag_counts(all_data: Mapping[str, list[Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the numbers of correct tags and of all tags of each document."""
+    true_rows, pred_rows = (
+        [[tag for tags in sequences_of(row) for tag in tags] for row in all_data[name]]
+        for name in ("y_true", "y_pred")
+    )
     correct = [
         sum(true == predicted for true, predicted in zip(true_tags, pred_tags, strict=True))
-        for true_tags, pred_tags in zip(all_data["y_true"], all_data["y_pred"], strict=True)
+        for true_tags, pred_tags in zip(true_rows, pred_rows, strict=True)
     ]
-    lengths = [len(tags) for tags in all_data["y_true"]]
+    lengths = [len(tags) for tags in true_rows]
     documents = (
         _by_document(all_data[GOLD]) if GOLD in all_data else [[row] for row in range(len(lengths))]
     )
