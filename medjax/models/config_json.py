@@ -56,6 +56,10 @@ def read_config(folder: Path | str) -> EncoderConfig:
         if content.get(name, supported) != supported:
             msg = f"{file}: {name} is {content[name]!r}; only {supported!r} is supported"
             raise ValueError(msg)
+    try:
+        content = family.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     values: dict[str, Any] = dict(family.fixed_fields)
     for field in dataclasses.fields(family.config):
         name = family.renamed_fields.get(field.name, field.name)
@@ -143,7 +147,7 @@ def write_config(
     }
     content = {
         **original,
-        **fields,
+        **family.to_json(fields),
         **more,
         "architectures": [f"{family.stem}For{task}"],
         "dtype": "float32",

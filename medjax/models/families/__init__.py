@@ -6,10 +6,11 @@ from types import MappingProxyType
 from medjax.models.config import EncoderConfig
 from medjax.models.families.base import Family, TensorName
 from medjax.models.families.bert import BERT_FAMILIES, BertConfig
+from medjax.models.families.deberta import DEBERTA_FAMILIES, DebertaV2Config
 
-__all__ = ["FAMILIES", "BertConfig", "Family", "TensorName", "family_of"]
+__all__ = ["FAMILIES", "BertConfig", "DebertaV2Config", "Family", "TensorName", "family_of"]
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({**BERT_FAMILIES})
+FAMILIES: Mapping[str, Family] = MappingProxyType({**BERT_FAMILIES, **DEBERTA_FAMILIES})
 """The families by `model_type`."""
 
 
