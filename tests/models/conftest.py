@@ -13,11 +13,26 @@ SIZES = {
 }
 ELECTRA_SIZES = {**SIZES, "embedding_size": 24}
 DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+# As in v3, with fewer buckets.
+DEBERTA_SIZES = {
+    **SIZES,
+    "relative_attention": True,
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+SIZES_OF_TYPE = {
+    "distilbert": DISTILBERT_SIZES,
+    "electra": ELECTRA_SIZES,
+    "deberta-v2": DEBERTA_SIZES,
+}
 
 
 def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
     """Return a random token classifier of transformers, in evaluation mode."""
-    sizes = {"distilbert": DISTILBERT_SIZES, "electra": ELECTRA_SIZES}.get(model_type, SIZES)
+    sizes = SIZES_OF_TYPE.get(model_type, SIZES)
     fields = {"vocab_size": 99, "max_position_embeddings": 40, **sizes, **fields}
     config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **fields)
     torch.manual_seed(0)
@@ -35,7 +50,9 @@ def torch_classifier():
     return make_torch_classifier
 
 
-@pytest.fixture(params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra"])
+@pytest.fixture(
+    params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra", "deberta-v2"]
+)
 def checkpoint(request, tmp_path):
     """A token classifier of transformers of each family, and the folder it was saved to."""
     model = make_torch_classifier(request.param)
