@@ -118,13 +118,13 @@ class _Attention(nn.Module):
         scores = jnp.zeros((), jnp.float32)
         if C2P in config.pos_att_type:
             keys = self._by_head(self._projection("key", project)(table))
-            scores = scores + shift(self._products(query, keys[:, rows]))
+            scores = scores + shift(self._products(query, keys, rows))
         if P2C in config.pos_att_type:
             scale = (config.head_size * (1 + len(config.pos_att_type))) ** -0.5
             queries = self._by_head(self._projection("query", project)(table)) * scale
             # The rows of these scores are keys, for which distances go the other way.
             backwards = np.roll(rows[::-1], -1)
-            scores = scores + jnp.swapaxes(shift(self._products(key, queries[:, backwards])), 2, 3)
+            scores = scores + jnp.swapaxes(shift(self._products(key, queries, backwards)), 2, 3)
         return scores
 
     def _projection(self, name: str, project: dict[str, Dense]) -> Dense:
@@ -133,15 +133,15 @@ class _Attention(nn.Module):
             return project[name]
         return dense(self.config, self.config.hidden_size, f"position_{name}")
 
-    def _products(self, contents: jax.Array, positions: jax.Array) -> jax.Array:
-        """Return the products of contents, (heads, rows, n, size), and positions, (heads, m, size).
+    def _products(self, contents: jax.Array, positions: jax.Array, rows: np.ndarray) -> jax.Array:
+        """Return the products of contents, (heads, rows, n, size), and of some rows of positions.
 
-        The result has the shape (heads, rows, n, m).
+        The result has the shape (heads, rows, n, number of rows).
         """
         heads, *others, size = contents.shape
         contents = contents.reshape(heads, -1, size)
-        products = matmul(contents, jnp.swapaxes(positions, 1, 2), self.dtype)
-        return products.reshape(heads, *others, -1)
+        columns = jnp.swapaxes(positions[:, rows], 1, 2)
+        return matmul(contents, columns, self.dtype).reshape(heads, *others, -1)
 
 
 class _EncoderLayer(nn.Module):
