@@ -62,7 +62,8 @@ def rows_of_distances(config: DebertaV2Config, length: int) -> np.ndarray:
     positive = buckets(config, length)
     signed = np.concatenate((positive[::-1], -positive[1:], -positive[-1:]))
     span = config.position_span
-    return np.clip(signed + span, 0, 2 * span - 1).astype(np.int32)
+    rows: np.ndarray = np.clip(signed + span, 0, 2 * span - 1).astype(np.int32)
+    return rows
 
 
 def used_rows(config: DebertaV2Config, length: int) -> slice:
