@@ -25,7 +25,7 @@ from medjax.models.families import family_of
 from medjax.models.families.deberta.positions import rows_of_distances
 
 LENGTH = 30
-OWN = {"share_att_key": False, "norm_rel_ebd": "none"}
+OWN = {"share_att_key": False, "norm_rel_ebd": "none", "num_hidden_layers": 1}
 FORMS = {
     "v3": {},
     "v2 with convolution": {"conv_kernel_size": 3, "conv_act": "gelu"},
@@ -40,7 +40,7 @@ FORMS = {
     "positions to contents": {
         **OWN, "pos_att_type": ["p2c"], "pooler_hidden_act": "tanh", "type_vocab_size": 3,
     },
-    "no kind of relative positions": {"pos_att_type": None},
+    "no kind of relative positions": {"pos_att_type": None, "num_hidden_layers": 1},
     "absolute positions": {
         **OWN, "relative_attention": False, "position_biased_input": True, "type_vocab_size": 2,
     },
@@ -154,7 +154,8 @@ def test_logits_gradients_and_files_are_those_of_transformers(
 @pytest.fixture
 def convolved(torch_classifier, tmp_path):
     """Configuration and parameters of a DeBERTa-v2 with a convolution."""
-    torch_classifier("deberta-v2", **FORMS["v2 with convolution"]).save_pretrained(tmp_path)
+    fields = {**FORMS["v2 with convolution"], "num_hidden_layers": 1}
+    torch_classifier("deberta-v2", **fields).save_pretrained(tmp_path)
     config = read_config(tmp_path)
     return config, read_params(tmp_path, config)
 
