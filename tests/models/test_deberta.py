@@ -279,6 +279,8 @@ def test_the_configuration_of_v3_base_is_read(tmp_path):
         ({"attention_head_size": 16}, "attention_head_size is 16; expected 8 or none"),
         ({"pooler_hidden_size": 16}, "pooler_hidden_size is 16; expected 32 or none"),
         ({"conv_kernel_size": 4}, "conv_kernel_size is 4; expected 0 or an odd number"),
+        ({"conv_kernel_size": 10**9 + 1}, "expected 0 or an odd number below 256"),
+        ({"max_relative_positions": 2**40}, "expected at most 1,073,741,823"),
         ({"conv_groups": 5}, "conv_groups is 5; expected a number that hidden_size, 32"),
         ({"conv_act": "mish"}, "conv_act is 'mish'; this encoder supports gelu"),
         ({"norm_rel_ebd": "batch_norm"}, "norm_rel_ebd is 'batch_norm'; this encoder supports"),
@@ -292,5 +294,5 @@ def test_what_is_not_supported_is_refused_by_name(fields, message, torch_classif
     torch_classifier("deberta-v2").config.save_pretrained(tmp_path)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
-    with pytest.raises(ValueError, match=rf"config\.json: {message}"):
+    with pytest.raises(ValueError, match=rf"config\.json: .*{message}"):
         read_config(tmp_path)

@@ -13,6 +13,9 @@ __all__ = ["C2P", "P2C", "DebertaV2Config", "from_json", "to_json"]
 C2P, P2C = "c2p", "p2c"
 """Attention of contents to relative positions, and of positions to contents."""
 
+_FURTHEST = 2**30 - 1  # distance; there are twice as many embeddings, which int32 numbers
+_WIDEST = 255  # tokens of a convolution
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DebertaV2Config(EncoderConfig):
@@ -132,7 +135,11 @@ class DebertaV2Config(EncoderConfig):
         is_supported = is_supported and set(kinds) <= {C2P, P2C}
         self._require("pos_att_type", is_supported, f"some of {C2P!r} and {P2C!r}, each once")
         for name in ("max_relative_positions", "position_buckets"):
-            self._require_integer(name, -(2**31), "an integer")
+            self._require_integer(name, -_FURTHEST, "an integer")
+        if self.relative_attention:
+            is_given = self.max_relative_positions > 0
+            limited = "max_relative_positions" if is_given else "max_position_embeddings"
+            self._require(limited, self.furthest <= _FURTHEST, f"at most {_FURTHEST:,}")
         self._require_one_of("norm_rel_ebd", {"none", "layer_norm"})
         if self.norm_rel_ebd != "none":
             # transformers makes a LayerNorm that nothing uses.
@@ -143,10 +150,11 @@ class DebertaV2Config(EncoderConfig):
             self._require("position_buckets", is_between, f"-1 for none, or from 2 to {most - 1}")
 
     def _check_convolution(self) -> None:
-        self._require_integer("conv_kernel_size", 0, "0 or an odd number")
+        expected = f"0 or an odd number below {_WIDEST + 1}"
+        self._require_integer("conv_kernel_size", 0, expected)
         # With an even one, the convolution of transformers is a token shorter than its input.
         is_odd = self.conv_kernel_size % 2 == 1 or self.conv_kernel_size == 0
-        self._require("conv_kernel_size", is_odd, "0 or an odd number")
+        self._require("conv_kernel_size", is_odd and self.conv_kernel_size <= _WIDEST, expected)
         expected = f"a number that hidden_size, {self.hidden_size}, is a multiple of"
         self._require_integer("conv_groups", 1, expected)
         self._require("conv_groups", self.hidden_size % self.conv_groups == 0, expected)
