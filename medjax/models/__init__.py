@@ -4,7 +4,7 @@ from medjax.models.adapters import Adapter
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import read_config
 from medjax.models.encoder import make_encoder
-from medjax.models.families import BertConfig, ModernBertConfig
+from medjax.models.families import BertConfig, DebertaV2Config, ModernBertConfig
 from medjax.models.heads import TextClassifier, TokenClassifier
 from medjax.models.huggingface import read_labels, read_params, write_checkpoint
 from medjax.models.proof import prove_folder
@@ -17,6 +17,7 @@ __all__ = [
     "TOKEN_CLASSIFICATION",
     "Adapter",
     "BertConfig",
+    "DebertaV2Config",
     "EncoderConfig",
     "ModernBertConfig",
     "Task",

@@ -50,7 +50,8 @@ def make_encoder(
         "cudnn" uses NVIDIA's fused attention where it applies: with bfloat16 parameters, on a GPU
         of compute capability 8.0 or later, if no attention weights are dropped, that is, in
         evaluation and in training with ``attention_probs_dropout_prob`` 0. Padding must then follow
-        the real tokens of a row; otherwise the row becomes NaN. XLA's attention is used elsewhere.
+        the real tokens of a row; otherwise the row becomes NaN. XLA's attention is used elsewhere,
+        and always for DeBERTa, whose scores depend on positions.
     name : str, optional
         Name of the module in the one that contains it.
 

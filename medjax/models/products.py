@@ -114,13 +114,18 @@ def product(
     >>> product(jnp.ones((2, 3)), jnp.ones((4, 3)), transposed=True).shape
     (2, 4)
     """
-    if x.dtype == jnp.bfloat16 and _on_cpu():
-        if transposed and x.ndim > 2:
+    is_laid_out = x.dtype == jnp.bfloat16 and _on_cpu()
+    is_stack = x.ndim > 2
+    if is_laid_out:
+        if transposed and is_stack:
             y, transposed = jnp.swapaxes(y, -1, -2), False
         x, y = _row_major(x), _row_major(y)
     last, leading = x.ndim - 1, tuple(range(x.ndim - 2))
     axes = (((last,), (last if transposed else last - 1,)), (leading, leading))
-    return lax.dot_general(x, y, axes, precision, preferred_element_type=result_dtype)
+    result = lax.dot_general(x, y, axes, precision, preferred_element_type=result_dtype)
+    # Otherwise XLA may turn the transpose of a product into a product of transposes, which XLA's
+    # CPU backend has not for stacks of bfloat16 matrices: it raises an error when it runs.
+    return _row_major(result) if is_laid_out and is_stack else result
 
 
 def _row_major(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from medjax.models.config import EncoderConfig
 from medjax.models.config_json import CONFIG_FILE
@@ -90,6 +91,8 @@ def prove_folder(
     _check_special_tokens(folder, kind, encodings)
     if kind is not None and TOKENIZER_CLASSES[kind].model == "WordPiece":
         _check_letters(folder, tokenizer)
+    if kind == "DebertaV2Tokenizer":
+        _check_case(folder, tokenizer)
 
 
 def _check_class(folder: Path, tokenizer: Tokenizer) -> str | None:
@@ -176,15 +179,13 @@ def _check_letters(folder: Path, tokenizer: Tokenizer) -> None:
     """
     from tokenizers.normalizers import BertNormalizer
 
-    file = folder / SETTINGS_FILE
-    settings = read_json(file) if file.is_file() else {}
+    file, settings = _settings(folder)
     lowers, strips = settings.get("do_lower_case", True), settings.get("strip_accents")
     by_settings = BertNormalizer(
         lowercase=bool(lowers), strip_accents=None if strips is None else bool(strips)
     )
     expected = by_settings.normalize_str(_CASES)
-    normalizer = tokenizer.backend.normalizer
-    normalized = _CASES if normalizer is None else normalizer.normalize_str(_CASES)
+    normalized = _normalized(tokenizer)
     if normalized != expected:
         msg = (
             f"{_source(folder)} reads {_CASES!r} as {normalized!r}, but by {file}, which "
@@ -194,3 +195,36 @@ def _check_letters(folder: Path, tokenizer: Tokenizer) -> None:
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
         raise ValueError(msg)
+
+
+def _settings(folder: Path) -> tuple[Path, dict[str, Any]]:
+    file = folder / SETTINGS_FILE
+    return file, read_json(file) if file.is_file() else {}
+
+
+def _normalized(tokenizer: Tokenizer) -> str:
+    normalizer = tokenizer.backend.normalizer
+    return _CASES if normalizer is None else str(normalizer.normalize_str(_CASES))
+
+
+def _check_case(folder: Path, tokenizer: Tokenizer) -> None:
+    """Raise ValueError if the setting of case contradicts DeBERTa's tokenizer itself.
+
+    Source: `DebertaV2Tokenizer` in transformers 5, which follows the setting, keeps the case if
+    there is none, and never has the character map of a SentencePiece model.
+    """
+    file, settings = _settings(folder)
+    lowers, normalized = bool(settings.get("do_lower_case", False)), _normalized(tokenizer)
+    if normalized.islower() != lowers:
+        msg = (
+            f"{_source(folder)} reads {_CASES!r} as {normalized!r}, but by {file}, which "
+            f"transformers follows, do_lower_case is {lowers}; expected the same: if "
+            f"{TOKENIZER_FILE} is right, set it in {SETTINGS_FILE}"
+        )
+        raise ValueError(msg)
+    if not (folder / TOKENIZER_FILE).is_file():
+        _LOGGER.warning(
+            f"transformers has made the tokenizer of {folder} from spm.model, without its map of "
+            "characters (such as ½, ² and µ to others); the model may know them by those only. A "
+            f"{TOKENIZER_FILE} that transformers 4 has written has the map"
+        )

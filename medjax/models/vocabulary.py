@@ -31,6 +31,7 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spm.model",
 )
 """All files that a tokenizer of a supported family may consist of."""
 
@@ -53,6 +54,7 @@ class TokenizerClass(NamedTuple):
 _WORD_PIECE = TokenizerClass(("vocab.txt",), "WordPiece")
 _BYTE_LEVEL = TokenizerClass(("vocab.json", "merges.txt"), "BPE")
 _SENTENCE_PIECE = TokenizerClass(("sentencepiece.bpe.model",), "Unigram")
+_DEBERTA = TokenizerClass(("spm.model",), "Unigram")
 
 TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "BertTokenizer": _WORD_PIECE,
@@ -61,6 +63,7 @@ TOKENIZER_CLASSES: Mapping[str, TokenizerClass] = {
     "RobertaTokenizer": _BYTE_LEVEL,
     "CamembertTokenizer": _SENTENCE_PIECE,
     "XLMRobertaTokenizer": _SENTENCE_PIECE,
+    "DebertaV2Tokenizer": _DEBERTA,
 }
 """The tokenizer classes of the supported families."""
 
@@ -71,6 +74,7 @@ _CLASS_OF_TYPE = {
     "roberta": "RobertaTokenizer",
     "camembert": "CamembertTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
 }
 
 
@@ -132,7 +136,8 @@ def _check_vocabulary_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Raise ValueError if transformers would make a tokenizer that knows no words."""
     name = tokenizer_class(folder)
     kind = TOKENIZER_CLASSES.get(name or "")
-    kinds = (_WORD_PIECE, _BYTE_LEVEL, _SENTENCE_PIECE) if kind is None else (kind,)
+    known = (_WORD_PIECE, _BYTE_LEVEL, _SENTENCE_PIECE, _DEBERTA)
+    kinds = known if kind is None else (kind,)
     usable = [kind.vocabulary for kind in kinds]
     if not any(set(names) <= files.keys() for names in usable):
         present = sorted({*files, *(path.name for path in folder.glob("*.model"))})

@@ -12,6 +12,7 @@ from medjax.components import (
     TextClassification,
     TokenClassification,
 )
+from medjax.models import DebertaV2Config, TokenClassifier
 from medjax.text import LabelledText
 
 
@@ -39,9 +40,29 @@ def adapted(folder, documents):
     return Lora(component).component, items
 
 
+def deberta(folder, documents):
+    tokenizer = TokenClassification.from_pretrained(folder).tokenizer
+    config = DebertaV2Config(
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        relative_attention=True,
+        pos_att_type=("c2p", "p2c"),
+        conv_kernel_size=3,
+        conv_groups=2,
+    )
+    tags = (
+        "O",
+        *(f"{part}-{label}" for label in ("Problem", "Test", "Treatment") for part in "BI"),
+    )
+    return TokenClassification(TokenClassifier(config, 7), tokenizer, tags).component, documents[:4]
+
+
 @pytest.mark.parametrize("platform", ["tpu", "gpu"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("made", [tagger, classifier, adapted])
+@pytest.mark.parametrize("made", [tagger, classifier, adapted, deberta])
 def test_the_steps_of_a_component_lower_for(
     made, platform, precision, tiny_folder, corpus, tmp_path
 ):

@@ -48,7 +48,7 @@ def run(classifier, variables, texts, **how):
     return outputs, loss
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "distilbert", "electra", "deberta-v2"])
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
 def test_transformers_computes_the_same(tmp_path, tiny_folder, model_type, problem):
     tagger_folder = tiny_folder
@@ -58,6 +58,8 @@ def test_transformers_computes_the_same(tmp_path, tiny_folder, model_type, probl
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, **encoder}
     if model_type == "electra":
         sizes["embedding_size"] = 16
+    if model_type == "deberta-v2":
+        sizes |= {"relative_attention": True, "pos_att_type": "p2c|c2p", "position_buckets": 8}
     if model_type == "distilbert":
         sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, **encoder}
     settings = transformers.AutoConfig.for_model(

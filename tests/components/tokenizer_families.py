@@ -128,6 +128,26 @@ def _metaspace_unigram(prepend):
     return make
 
 
+def _deberta(*, split_by_punct, older=False):
+    """Make what `DebertaV2Tokenizer` of transformers 5 has, or what version 4 had."""
+
+    def make():
+        backend = tokenizers.Tokenizer(models.Unigram())
+        spaces = normalizers.Replace(Regex(" {2,}" if older else r"\s{2,}|[\n\r\t]"), " ")
+        steps = [normalizers.Strip(), normalizers.NFKC(), spaces] if older else [
+            spaces, normalizers.NFC(), normalizers.Strip(left=False, right=True)
+        ]  # fmt: skip
+        backend.normalizer = normalizers.Sequence(steps)
+        cuts = [pre_tokenizers.Punctuation(behavior="isolated")] if split_by_punct else []
+        cuts.append(pre_tokenizers.Metaspace(prepend_scheme="always"))
+        backend.pre_tokenizer = pre_tokenizers.Sequence(cuts)
+        return backend, trainers.UnigramTrainer(
+            vocab_size=250, special_tokens=SPECIAL, unk_token=UNKNOWN, show_progress=False
+        )
+
+    return make
+
+
 FAMILIES = {
     "WordPiece": _word_piece,
     "byte-level BPE": _byte_level(trim=True, prefix=False),
@@ -140,6 +160,9 @@ FAMILIES = {
     "Metaspace Unigram": _metaspace_unigram("never"),
     "Metaspace Unigram, prefix space": _metaspace_unigram("always"),
     "Metaspace Unigram, first prefix space": _metaspace_unigram("first"),
+    "Metaspace Unigram of DeBERTa": _deberta(split_by_punct=False),
+    "Metaspace Unigram of DeBERTa, punctuation split": _deberta(split_by_punct=True),
+    "Metaspace Unigram of DeBERTa, older": _deberta(split_by_punct=False, older=True),
 }
 
 

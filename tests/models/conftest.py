@@ -14,16 +14,27 @@ SIZES = {
 MODERNBERT_SIZES = {**SIZES, "pad_token_id": 0}
 ELECTRA_SIZES = {**SIZES, "embedding_size": 24}
 DISTILBERT_SIZES = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-OTHER_SIZES = {
+# As in v3, with fewer buckets.
+DEBERTA_SIZES = {
+    **SIZES,
+    "relative_attention": True,
+    "position_buckets": 4,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": "p2c|c2p",
+    "position_biased_input": False,
+}
+SIZES_OF_TYPE = {
     "distilbert": DISTILBERT_SIZES,
     "electra": ELECTRA_SIZES,
+    "deberta-v2": DEBERTA_SIZES,
     "modernbert": MODERNBERT_SIZES,
 }
 
 
 def make_torch_classifier(model_type: str, num_labels: int = 3, **fields):
     """Return a random token classifier of transformers, in evaluation mode."""
-    sizes = OTHER_SIZES.get(model_type, SIZES)
+    sizes = SIZES_OF_TYPE.get(model_type, SIZES)
     fields = {"vocab_size": 99, "max_position_embeddings": 40, **sizes, **fields}
     config = transformers.AutoConfig.for_model(model_type, num_labels=num_labels, **fields)
     torch.manual_seed(0)
@@ -42,7 +53,16 @@ def torch_classifier():
 
 
 @pytest.fixture(
-    params=["bert", "roberta", "camembert", "xlm-roberta", "distilbert", "electra", "modernbert"]
+    params=[
+        "bert",
+        "roberta",
+        "camembert",
+        "xlm-roberta",
+        "distilbert",
+        "electra",
+        "deberta-v2",
+        "modernbert",
+    ]
 )
 def checkpoint(request, tmp_path):
     """A token classifier of transformers of each family, and the folder it was saved to."""

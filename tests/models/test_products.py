@@ -73,3 +73,17 @@ def test_a_transposed_second_operand_gives_the_same_product(leading, dtype):
     x, y, _ = operands(leading, dtype)
     actual = jax.jit(lambda x, y: product(x, y, transposed=True))(x, jnp.swapaxes(y, -1, -2))
     np.testing.assert_allclose(actual, product(x, y), rtol=1e-5, atol=1e-6)
+
+
+def test_a_transposed_gradient_in_bfloat16_is_computed_on_a_cpu():
+    # XLA would make a product of transposes of it, for which the backend has no kernel.
+    rng = np.random.default_rng(0)
+    x, y = (jnp.asarray(rng.normal(size=(4, 3, 30, 8)), jnp.float32) for _ in range(2))
+
+    def loss(y, dtype):
+        return jnp.sum(matmul(x, jnp.swapaxes(y, -1, -2), dtype) ** 2) + jnp.sum(y**2)
+
+    gradient = jax.jit(jax.grad(loss), static_argnums=1)
+    expected = gradient(y, jnp.float32)
+    actual = gradient(y, jnp.bfloat16)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=0.02 * np.abs(expected).max())

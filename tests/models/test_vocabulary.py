@@ -33,6 +33,7 @@ def set_type(folder, model_type):
         ("roberta", ["vocab.txt"], "vocab.json with merges.txt, from which a RobertaTokenizer"),
         ("camembert", ["vocab.txt"], "sentencepiece.bpe.model, from which a CamembertTokenizer"),
         ("xlm-roberta", ["spiece.model"], "sentencepiece.bpe.model, from which a XLMRobertaToken"),
+        ("deberta-v2", ["vocab.txt"], "spm.model, from which a DebertaV2Tokenizer"),
     ],
 )
 def test_a_vocabulary_of_another_family_is_refused(model_type, files, expected, tmp_path):

@@ -6,11 +6,22 @@ from types import MappingProxyType
 from medjax.models.config import EncoderConfig
 from medjax.models.families.base import Family, TensorName
 from medjax.models.families.bert import BERT_FAMILIES, BertConfig
+from medjax.models.families.deberta import DEBERTA_FAMILIES, DebertaV2Config
 from medjax.models.families.modernbert import MODERNBERT_FAMILIES, ModernBertConfig
 
-__all__ = ["FAMILIES", "BertConfig", "Family", "ModernBertConfig", "TensorName", "family_of"]
+__all__ = [
+    "FAMILIES",
+    "BertConfig",
+    "DebertaV2Config",
+    "Family",
+    "ModernBertConfig",
+    "TensorName",
+    "family_of",
+]
 
-FAMILIES: Mapping[str, Family] = MappingProxyType({**BERT_FAMILIES, **MODERNBERT_FAMILIES})
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {**BERT_FAMILIES, **DEBERTA_FAMILIES, **MODERNBERT_FAMILIES}
+)
 """The families by `model_type`."""
 
 
