@@ -1,4 +1,4 @@
-"""Settings of the documentation: Sphinx, with pages in Markdown and the reference from docstrings."""
+"""Settings of the documentation: pages in Markdown, and the reference from docstrings."""
 
 from __future__ import annotations
 
