@@ -74,14 +74,20 @@ def set_up(
     programs = assembly.programs(parts, state)
     session = Session(preparation.converted, assembly, parts.link, programs, state, progress)
     several = WatchedStep(session, several=True)
+    groups = None if _steps_by_update(trainer) else groups_of(request, several)
     eval_step = preparation.eval_step(with_outputs=trainer.metrics_computer is not None)
     run = Run(
         request=request,
         plan=plan,
-        train_loader=Feed(trainer.train_dataloader, preparation, train=True),
+        train_loader=Feed(
+            trainer.train_dataloader,
+            preparation,
+            train=True,
+            compile_ahead=WatchedStep(session).compile_ahead if groups is None else None,
+        ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),
-        groups=None if _steps_by_update(trainer) else groups_of(request, several),
+        groups=groups,
         eval_step=WatchedEvalStep(eval_step, session),
         unpad=preparation.unpad,
         store=store,
