@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from medjax import sharding
 from medjax.batch import BatchData
 from medjax.component import Variables
 from medjax.metrics.mean import Mean
 from medjax.state import TrainState
-from medjax.step import (
-    UPDATE_DUE,
-    CollectingEvalStep,
-    SeparateUpdate,
-    StepStats,
-    TrainStep,
-    with_update_due,
-)
+from medjax.step import UPDATE_DUE, CollectingEvalStep, StepStats, TrainStep
 from medjax_torch.conversion import WrappedStep
 from medjax_torch.optimizers.schedulers import Scheduler
 from medjax_torch.session.session import Session
@@ -47,14 +37,6 @@ class WatchedStep(WrappedStep[TrainStep]):
         state, stats = self._step(state, batch)
         session.has_run(state)
         return state, stats
-
-    def compile_ahead(self, batch: BatchData) -> None:
-        """Begin to compile for a batch, if the programs are large enough to be worth it."""
-        session = self._session
-        step = session.programs.one
-        if isinstance(step, SeparateUpdate) and not self._several:
-            mark = sharding.put(np.asarray(False), session.state.learning_rate.sharding)
-            step.compile_ahead(session.state, with_update_due(batch, mark))
 
 
 class ScheduledStep(WrappedStep[TrainStep]):
