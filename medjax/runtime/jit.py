@@ -16,7 +16,14 @@ import jax
 from medjax.runtime.allocator import give_back_memory
 from medjax.target import tracing_for
 
-__all__ = ["Compilation", "Compiled", "CompiledStep", "OutOfMemoryError", "explaining_memory"]
+__all__ = [
+    "Compilation",
+    "Compiled",
+    "CompiledStep",
+    "OutOfMemoryError",
+    "compile_aside",
+    "explaining_memory",
+]
 
 logger = logging.getLogger("medjax")
 
@@ -81,6 +88,36 @@ class _Begun(NamedTuple):
     number: int
     began: float
     done: Future[float]
+
+
+def compile_aside(lowered: jax.stages.Lowered) -> Future[float]:
+    """Compile in another thread; XLA needs Python for none of it.
+
+    Parameters
+    ----------
+    lowered : jax.stages.Lowered
+        From ``jax.jit(function).lower``. JAX keeps the program with it, where later calls of the
+        function find it.
+
+    Returns
+    -------
+    Future
+        Gives the time of `time.perf_counter` when it was done.
+
+    Examples
+    --------
+    >>> double = jax.jit(lambda x: 2 * x)
+    >>> compiled = compile_aside(double.lower(1.0))
+    >>> _ = compiled.result()
+    >>> float(double(1.0))
+    2.0
+    """
+
+    def compile_it() -> float:
+        lowered.compile()
+        return time.perf_counter()
+
+    return _threads().submit(compile_it)
 
 
 @functools.cache
@@ -244,14 +281,9 @@ class CompiledStep(Generic[P, R]):
         began = time.perf_counter()
         lowered = self._jitted.lower(*args, **kwargs)
 
-        def compiled() -> float:
-            # JAX keeps the program with what it lowered, where the call finds it.
-            lowered.compile()
-            return time.perf_counter()
-
         if len(self.compilations) > nb_before:
             number = len(self.compilations) - 1
-            self._begun.append(_Begun(number, began, _threads().submit(compiled)))
+            self._begun.append(_Begun(number, began, compile_aside(lowered)))
         return lowered.out_info
 
     def _await_begun(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from torch.utils.data import DataLoader
 
@@ -60,7 +61,8 @@ class Ahead:
         """
         session = self._session
         step = session.programs.one
-        if not self._is_due or not isinstance(step, SeparateUpdate):
+        # Several processes have to compile in the same order.
+        if not self._is_due or not isinstance(step, SeparateUpdate) or jax.process_count() > 1:
             return
         self._is_due = False
         mark = sharding.put(np.asarray(False), session.state.learning_rate.sharding)
