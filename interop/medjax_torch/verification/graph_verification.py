@@ -158,7 +158,8 @@ def _exactly() -> AbstractContextManager[Any]:
 
     They are a choice of the step, not an error.
     """
-    return jax.default_matmul_precision("highest")
+    context: AbstractContextManager[Any] = jax.default_matmul_precision("highest")
+    return context
 
 
 def _coarsest(graph: Graph) -> torch.dtype:
