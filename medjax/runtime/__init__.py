@@ -6,3 +6,4 @@ from medjax.runtime.jit import Compilation as Compilation
 from medjax.runtime.jit import Compiled as Compiled
 from medjax.runtime.jit import CompiledStep as CompiledStep
 from medjax.runtime.jit import OutOfMemoryError as OutOfMemoryError
+from medjax.runtime.jit import compile_aside as compile_aside

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
@@ -15,7 +16,14 @@ import jax
 from medjax.runtime.allocator import give_back_memory
 from medjax.target import tracing_for
 
-__all__ = ["Compilation", "Compiled", "CompiledStep", "OutOfMemoryError", "explaining_memory"]
+__all__ = [
+    "Compilation",
+    "Compiled",
+    "CompiledStep",
+    "OutOfMemoryError",
+    "compile_aside",
+    "explaining_memory",
+]
 
 logger = logging.getLogger("medjax")
 
@@ -62,6 +70,60 @@ class Compilation(NamedTuple):
     batch: str
     size: int
     seconds: float
+
+
+class _Begun(NamedTuple):
+    """A compilation in another thread.
+
+    Attributes
+    ----------
+    number : int
+        Its number among the step's compilations.
+    began : float
+        When it was begun.
+    done : Future
+        Gives the time when it was done.
+    """
+
+    number: int
+    began: float
+    done: Future[float]
+
+
+def compile_aside(lowered: jax.stages.Lowered) -> Future[float]:
+    """Compile in another thread; XLA needs Python for none of it.
+
+    Parameters
+    ----------
+    lowered : jax.stages.Lowered
+        From ``jax.jit(function).lower``. JAX keeps the program with it, where later calls of the
+        function find it.
+
+    Returns
+    -------
+    Future
+        Gives the time of `time.perf_counter` when it was done.
+
+    Examples
+    --------
+    >>> double = jax.jit(lambda x: 2 * x)
+    >>> compiled = compile_aside(double.lower(1.0))
+    >>> _ = compiled.result()
+    >>> float(double(1.0))
+    2.0
+    """
+
+    def compile_it() -> float:
+        lowered.compile()
+        return time.perf_counter()
+
+    return _threads().submit(compile_it)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """Return the threads that compile ahead; two, as compiling takes hundreds of megabytes."""
+    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="medjax-compile")
 
 
 class Compiled(Protocol):
@@ -156,6 +218,7 @@ class CompiledStep(Generic[P, R]):
         self._subject = subject
         self._hides = frozenset(hides)
         self._keeps = keeps
+        self._begun: list[_Begun] = []
 
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -180,6 +243,7 @@ class CompiledStep(Generic[P, R]):
             If the device immediately notices that it lacks memory; `explaining_memory` handles the
             case that it notices later.
         """
+        self._await_begun()
         nb_before = len(self.compilations)
         began = time.perf_counter()
         try:
@@ -189,11 +253,50 @@ class CompiledStep(Generic[P, R]):
                 raise
             raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
         if len(self.compilations) > nb_before:
-            made = self.compilations[-1]._replace(seconds=time.perf_counter() - began)
-            self.compilations[-1] = made
-            logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
+            self._record(len(self.compilations) - 1, time.perf_counter() - began)
             give_back_memory(sum(leaf.nbytes for leaf in jax.tree.leaves(result)))
         return result
+
+    def compile_ahead(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Begin to compile the step for arguments that it is about to be called with.
+
+        It is traced in this thread and compiled in another. The next call waits until everything
+        that was begun is compiled, so results do not depend on how long that takes.
+
+        Returns
+        -------
+        pytree of jax.ShapeDtypeStruct
+            The results, with the shardings that are known before it is compiled.
+
+        Examples
+        --------
+        >>> step = CompiledStep(lambda state, batch: state + batch["x"].sum(), "training")
+        >>> batch = {"x": jax.numpy.ones((2, 3))}
+        >>> step.compile_ahead(1.0, batch).dtype
+        dtype('float32')
+        >>> float(step(1.0, batch)), step.nb_compilations
+        (7.0, 1)
+        """
+        nb_before = len(self.compilations)
+        began = time.perf_counter()
+        lowered = self._jitted.lower(*args, **kwargs)
+
+        if len(self.compilations) > nb_before:
+            number = len(self.compilations) - 1
+            self._begun.append(_Begun(number, began, compile_aside(lowered)))
+        return lowered.out_info
+
+    def _await_begun(self) -> None:
+        """Wait for what `compile_ahead` began; where that fails, the call says why."""
+        begun, self._begun = self._begun, []
+        for each in begun:
+            if each.done.exception() is None:
+                self._record(each.number, each.done.result() - each.began)
+
+    def _record(self, number: int, seconds: float) -> None:
+        made = self.compilations[number]._replace(seconds=seconds)
+        self.compilations[number] = made
+        logger.info("Compiled %s for %s in %.1f s", self.phase, made.batch, made.seconds)
 
     def lower(self, *args: P.args, **kwargs: P.kwargs) -> jax.stages.Lowered:
         """Lower the step for arguments, or their abstract values, without running it.

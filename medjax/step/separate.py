@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+
 from medjax.batch import BatchData
 from medjax.runtime import Compilation, CompiledStep
 from medjax.state import TrainState
@@ -34,6 +36,7 @@ class SeparateUpdate:
         self._gradients = gradients
         self._update = update
         self._accumulates = accumulates
+        self._is_ahead = False
 
     @property
     def compilations(self) -> list[Compilation]:
@@ -51,3 +54,17 @@ class SeparateUpdate:
         gradients, outputs = self._gradients(state, columns)
         state, stats = self._update(state, gradients, due)
         return state, stats._replace(outputs=outputs)
+
+    def compile_ahead(self, state: TrainState, batch: BatchData) -> None:
+        """Begin to compile both programs for a batch; see `CompiledStep.compile_ahead`."""
+        columns, due = split_update_due(batch, accumulates=self._accumulates)
+        gradients, _ = self._gradients.compile_ahead(state, columns)
+        # Where XLA places the collections is known only once the first program is compiled.
+        if not self._is_ahead and not gradients.collections:
+            self._is_ahead = True
+            known = jax.tree.map(_without_layout, gradients)
+            self._update.compile_ahead(state, known, due)
+
+
+def _without_layout(result: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(result.shape, result.dtype, sharding=result.sharding)

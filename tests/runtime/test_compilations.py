@@ -1,5 +1,6 @@
 """Compilations are bounded: one for each rung of the ladder, none after the first epoch."""
 
+import jax
 from tiny import config, sentences, tagger
 
 import medjax
@@ -38,3 +39,18 @@ def test_the_second_epoch_compiles_nothing(tmp_path, monkeypatch):
     assert after[0] == after[1] == after[2]
     assert all(1 < count <= len(rungs) for count in after[2])
     assert result.nb_compilations == sum(after[2]) <= 2 * len(rungs)
+
+
+def test_a_program_that_cannot_be_compiled_ahead_fails_in_its_call(monkeypatch):
+    step = CompiledStep(lambda state, batch: state + batch["x"].sum(), "training")
+    batch = {"x": jax.numpy.ones(3)}
+
+    def fails(lowered):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.stages.Lowered, "compile", fails)
+        assert step.compile_ahead(1.0, batch).shape == ()
+        step._await_begun()
+    assert float(step(1.0, batch)) == 4
+    assert step.nb_compilations == 1

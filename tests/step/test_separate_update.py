@@ -101,3 +101,21 @@ def test_models_from_a_size_on_get_two_programs(tmp_path, monkeypatch, large):
     result = medjax.train(component, config(tmp_path), points(20), callback=[])
     updates = [made for made in result.compilations if made.batch == "the update of any batch"]
     assert len(updates) == large
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again():
+    component = mlp(dropout=0.3, optimizer=optax.adamw)
+    inputs = [on_device(component, POINTS[:n], n) for n in (4, 8)]
+    results = []
+    for is_ahead in (False, True):
+        state = start_state(component)
+        step = make_train_step(state, mesh=one_device(), separate_update=True)
+        for batch in inputs if is_ahead else ():
+            step.compile_ahead(state, batch)
+        assert step.nb_compilations == (3 if is_ahead else 0)
+        for batch in inputs:
+            state, stats = step(state, batch)
+        assert step.nb_compilations == 3
+        assert all(made.seconds > 0 for made in step.compilations)
+        results.append(jax.device_get((params(state), stats)))
+    jax.tree.map(np.testing.assert_array_equal, *results)

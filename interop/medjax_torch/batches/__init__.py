@@ -14,5 +14,6 @@ from medjax_torch.batches.reading import check_length as check_length
 from medjax_torch.batches.reading import close_workers as close_workers
 from medjax_torch.batches.reading import epoch_batches as epoch_batches
 from medjax_torch.batches.reading import first_batch as first_batch
+from medjax_torch.batches.reading import first_of_shapes as first_of_shapes
 from medjax_torch.batches.reading import reseed as reseed
 from medjax_torch.batches.shapes import ShapeCount as ShapeCount

@@ -230,20 +230,46 @@ class GroupedSampler(EpochSampler):
         self._window = window
         self._shuffle = shuffle
 
+    def first_of_shapes(self, epoch: int, start: int) -> dict[int, list[int]]:
+        """Return the first batch of each shape from number `start` to the end of its window.
+
+        Returns
+        -------
+        dict of int to list of int
+            The indices of each such batch, by its number in the epoch.
+        """
+        number, skipped = divmod(start, self._window)
+        order = self._order(self.position.seed, epoch)
+        indices, rungs, batches = self._grouped(order, epoch, number)
+        shapes = [(len(batch), rungs[batch].max()) for batch in batches[skipped:]]
+        firsts = {shape: place for place, shape in reversed([*enumerate(shapes)])}
+        return {
+            start + place: indices[batches[skipped + place]].tolist()
+            for place in sorted(firsts.values())
+        }
+
     def _batches(self, epoch: int, start: int) -> Iterator[list[int]]:
         order = self._order(self.position.seed, epoch)
         first, skipped = divmod(start, self._window)
-        size = self._window * self.batch_size
-        ladder = Ladder(self._ladder.lengths, {})
-        for number, begin in enumerate(range(first * size, len(order), size), first):
-            indices = order[begin : begin + size]
-            batches = batches_by_rung(
-                ladder.rungs(self._lengths(indices)),
-                self.batch_size,
-                seed=self.position.seed,
-                epoch=epoch,
-                window=number,
-                shuffle=self._shuffle,
-            )
+        nb_windows = -(-len(order) // (self._window * self.batch_size))
+        for number in range(first, nb_windows):
+            indices, _, batches = self._grouped(order, epoch, number)
             for batch in batches[skipped if number == first else 0 :]:
                 yield indices[batch].tolist()
+
+    def _grouped(
+        self, order: np.ndarray, epoch: int, window: int
+    ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Return the items of a window, their padded lengths, and the batches of positions."""
+        size = self._window * self.batch_size
+        indices = order[window * size : (window + 1) * size]
+        rungs = Ladder(self._ladder.lengths, {}).rungs(self._lengths(indices))
+        batches = batches_by_rung(
+            rungs,
+            self.batch_size,
+            seed=self.position.seed,
+            epoch=epoch,
+            window=window,
+            shuffle=self._shuffle,
+        )
+        return indices, rungs, batches

@@ -13,7 +13,8 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from medjax.data.source import ItemError, WorkerError
 from medjax_torch.batches.items import ItemDataset, StreamDataset
-from medjax_torch.batches.order import EpochSampler
+from medjax_torch.batches.order import EpochSampler, GroupedSampler
+from medjax_torch.graph import host_random
 
 EpochBatch = tuple[np.ndarray | None, Mapping[str, Any]]
 
@@ -106,6 +107,43 @@ def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
         )
     with torch.random.fork_rng(devices=[]):
         return _checked(next(iter(loader)))
+
+
+def first_of_shapes(
+    loader: DataLoader[Any], epoch: int, start: int
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the first batch of each shape that comes next, made in this process, with its number.
+
+    There are none for a loader that does not group its items by length, nor where the preprocessing
+    is random. The loader is not advanced.
+
+    Parameters
+    ----------
+    loader, epoch, start
+        As for `epoch_batches`.
+
+    Raises
+    ------
+    ItemError
+        If an item cannot be read or preprocessed.
+    TypeError
+        If `collate` does not return a mapping.
+    """
+    sampler, dataset = loader.sampler, loader.dataset
+    if not isinstance(sampler, GroupedSampler) or not isinstance(dataset, ItemDataset):
+        return
+    if dataset.is_random:
+        return
+    dataset.position.epoch = epoch
+    work = dataset.work
+    # Preprocessing may draw from global generators, whose order training keeps.
+    with host_random.watched({}):
+        firsts = sampler.first_of_shapes(epoch, start)
+        batches = {
+            number: _checked(work.collate(work.examples(epoch, indices)))
+            for number, indices in firsts.items()
+        }
+    yield from batches.items()
 
 
 def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:

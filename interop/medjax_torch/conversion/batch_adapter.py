@@ -99,7 +99,7 @@ class BatchAdapter:
         self._eval_steps: dict[bool, EvaluationStep] = {}
         self._evaluates_outputs = False
         self._on_host = ""
-        self._evaluators: dict[GraphKey, Callable[..., Any]] = {}
+        self._evaluators: dict[GraphKey, jax.stages.Wrapped] = {}
         self._trainable: tuple[Any, TrainableComponent] | None = None
         self._comparing = 0.0
         self.steps: list[Compiled] = []

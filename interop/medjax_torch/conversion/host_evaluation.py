@@ -16,7 +16,8 @@ from medjax import sharding
 from medjax.batch import BatchData
 from medjax.component import Variables
 from medjax.metrics.mean import Mean
-from medjax.step import CollectingEvalStep, weighed
+from medjax.runtime import CompiledStep
+from medjax.step import weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import swapped, to_torch
 from medjax_torch.conversion.component import WEIGHT, ConvertedComponent
@@ -27,16 +28,18 @@ from medjax_torch.options import Options
 
 logger = logging.getLogger("medjax")
 
+_EvalStep = CompiledStep[[Variables, BatchData], tuple[Mean, BatchData | None, Variables]]
+
 HOST = "host"
 """Key of a batch for the host; its value holds the collated batch itself."""
 
 
-class EvaluationStep(WrappedStep[CollectingEvalStep]):
+class EvaluationStep(WrappedStep[_EvalStep]):
     """Evaluates a batch in JAX, or in torch if the batch is marked for the host.
 
     Parameters
     ----------
-    step : CollectingEvalStep
+    step : CompiledStep
         The step in JAX.
     converted : ConvertedComponent
         The component to evaluate.
@@ -48,7 +51,7 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
 
     def __init__(
         self,
-        step: CollectingEvalStep,
+        step: _EvalStep,
         converted: ConvertedComponent,
         options: Options,
         *,
@@ -84,6 +87,11 @@ class EvaluationStep(WrappedStep[CollectingEvalStep]):
         weight = batch[WEIGHT]
         mean = Mean(np.float32(loss.item()) * weight, weight)
         return weighed(mean, self._options), outputs if self._with_outputs else None, {}
+
+    def compile_ahead(self, variables: Variables, batch: BatchData) -> None:
+        """Begin to compile for a batch, unless it is evaluated in torch."""
+        if HOST not in batch:
+            self._step.compile_ahead(variables, batch)
 
 
 def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> dict[str, Tensor]:

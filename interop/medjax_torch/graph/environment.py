@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from medjax_torch.graph.errors import TraceError, at, inside_forward, line_here
+from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
 from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
@@ -154,17 +154,36 @@ def _switched_off(get: Callable[[], bool], set_to: Callable[[bool], Any]) -> Ite
 
 @contextmanager
 def _lines_of_the_component() -> Iterator[None]:
-    """Make torch record every line of the component, not only those in functions named forward."""
+    """Make torch record every line of the component, not only those in functions named forward.
+
+    torch would look up the source of all frames on the stack for each operation, which takes a
+    quarter of the time of a recording.
+    """
     name = "_filter_traceback_frames"
-    if not hasattr(fx.proxy.TracerBase, name):
+    module: Any = fx.proxy
+    if not hasattr(module.TracerBase, name):
         yield
         return
 
     def keep(_: Any, summary: traceback.StackSummary) -> traceback.StackSummary:
-        return traceback.StackSummary.from_list(inside_forward(summary))
+        return summary
 
-    with replaced(fx.proxy.TracerBase, name, keep):
+    with replaced(module.TracerBase, name, keep), replaced(module, "CapturedTraceback", _Frames):
         yield
+
+
+class _Frames:
+    """Replaces torch's `CapturedTraceback` by the frames of the component's forward."""
+
+    @staticmethod
+    def extract() -> type[_Frames]:
+        """Return the class itself, as its summary is made at once."""
+        return _Frames
+
+    @staticmethod
+    def summary() -> traceback.StackSummary:
+        """Return the frames, the outermost first."""
+        return traceback.StackSummary.from_list(frames_here())
 
 
 def _dense(function: Callable[..., Any], position: int) -> Callable[..., Any]:

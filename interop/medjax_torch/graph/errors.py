@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,20 @@ def line_of_stack(stack_trace: str | None) -> str:
 def line_here() -> str:
     """Return the line of the component that is currently running, ``""`` if none is."""
     return _line(inside_forward(traceback.extract_stack()))
+
+
+def frames_here() -> list[traceback.FrameSummary]:
+    """Return the frames of the component's forward that is currently running, outermost first."""
+    frames: list[traceback.FrameSummary] = []
+    for frame, line in traceback.walk_stack(sys._getframe()):
+        code = frame.f_code
+        if code.co_filename == _JOINT:
+            return frames[::-1]
+        if is_of_component(code.co_filename):
+            frames.append(
+                traceback.FrameSummary(code.co_filename, line, code.co_name, lookup_line=False)
+            )
+    return []
 
 
 def is_of_component(file: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,22 @@ class Feed:
         Converts them to device batches.
     train : bool
         Whether gradients are computed.
+    before : callable, optional
+        Called with the epoch and the number of its first batch, before that is prepared.
     """
 
-    def __init__(self, loader: DataLoader[Any], preparation: BatchAdapter, *, train: bool) -> None:
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        preparation: BatchAdapter,
+        *,
+        train: bool,
+        before: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.loader = loader
         self._preparation = preparation
         self._train = train
+        self._before = before
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -42,6 +52,8 @@ class Feed:
     def batches(self, epoch: int, start: int = 0) -> Generator[Batch]:
         """Yield the batches of an epoch, beginning with number `start`."""
         check_length(self.loader)
+        if self._before is not None:
+            self._before(epoch, start)
         generator = self.loader.generator
         seed = 0 if generator is None else generator.initial_seed()
         for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):

@@ -21,6 +21,7 @@ from medjax_torch.batches import first_batch, reseed
 from medjax_torch.conversion import BatchAdapter
 from medjax_torch.conversion.host_evaluation import check_outputs
 from medjax_torch.optimizers.horizon import warn_of_interval
+from medjax_torch.session.ahead import Ahead
 from medjax_torch.session.assembly import Assembly, Parts
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
@@ -75,13 +76,22 @@ def set_up(
     session = Session(preparation.converted, assembly, parts.link, programs, state, progress)
     several = WatchedStep(session, several=True)
     eval_step = preparation.eval_step(with_outputs=trainer.metrics_computer is not None)
+    groups = None if _steps_by_update(trainer) else groups_of(request, several)
+    ahead = Ahead(
+        session, preparation, trainer.train_dataloader, trainer.eval_dataloader, eval_step
+    )
     run = Run(
         request=request,
         plan=plan,
-        train_loader=Feed(trainer.train_dataloader, preparation, train=True),
+        train_loader=Feed(
+            trainer.train_dataloader,
+            preparation,
+            train=True,
+            before=ahead if groups is None else None,
+        ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),
-        groups=None if _steps_by_update(trainer) else groups_of(request, several),
+        groups=groups,
         eval_step=WatchedEvalStep(eval_step, session),
         unpad=preparation.unpad,
         store=store,

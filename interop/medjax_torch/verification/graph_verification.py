@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medjax.data.ladder import narrow
+from medjax.runtime import compile_aside
 from medjax_torch.component_state import Inventory, to_numpy
 from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.joint import Call
@@ -60,7 +62,7 @@ def verify(
     batch: Mapping[str, Any],
     graph: Graph,
     constants: Mapping[str, Any],
-    evaluate: Callable[..., Any] | None = None,
+    evaluate: jax.stages.Wrapped | None = None,
 ) -> Verified:
     """Compare a graph in JAX with the component in torch on one batch.
 
@@ -80,7 +82,7 @@ def verify(
         The graph that will be trained or evaluated.
     constants : mapping of str to array
         The graph's constants, as the step will get them.
-    evaluate : callable, optional
+    evaluate : jax.stages.Wrapped, optional
         The result of `evaluator(graph)`, if the graph is compared more than once.
 
     Raises
@@ -90,8 +92,7 @@ def verify(
         nor by how much torch's own result changes with roundings. The message names the cause; see
         `diagnosis`.
     """
-    expected = reference(call, inventory, batch, train=graph.train, leave_out=graph.left_out)
-    actual = _on_jax(inventory, batch, graph, constants, evaluate or evaluator(graph))
+    expected, actual = _in_both(call, inventory, batch, graph, constants, evaluate)
     listing = differences(actual, expected, ("JAX", "torch"), rounded_outputs(graph))
     tolerance = _TOLERANCES[_coarsest(graph)]
     wrong = [one for one in listing if one.relative > tolerance]
@@ -102,13 +103,31 @@ def verify(
     return Verified(listing[0].relative, listing[0].name, len(listing))
 
 
-def evaluator(graph: Graph) -> Callable[..., Any]:
+def evaluator(graph: Graph) -> jax.stages.Wrapped:
     """Return a function that runs a graph in JAX; it is compiled at its first call."""
 
     def evaluate(arguments: list[jax.Array], constants: Mapping[str, jax.Array]) -> Any:
         return run(graph.device.module, arguments, None, constants)
 
     return jax.jit(evaluate, compiler_options=_QUICKLY)
+
+
+def _in_both(
+    call: Call,
+    inventory: Inventory,
+    batch: Mapping[str, Any],
+    graph: Graph,
+    constants: Mapping[str, Any],
+    evaluate: jax.stages.Wrapped | None,
+) -> tuple[Outcome, Outcome]:
+    """Return what torch computes, and what JAX does; XLA compiles while torch computes."""
+    evaluate = evaluate or evaluator(graph)
+    # Lowered as it is going to be called: by the same arguments, with the same precision.
+    with _exactly():
+        compiled = compile_aside(evaluate.lower(_arguments(inventory, batch, graph), constants))
+    expected = reference(call, inventory, batch, train=graph.train, leave_out=graph.left_out)
+    compiled.result()
+    return expected, _on_jax(inventory, batch, graph, constants, evaluate)
 
 
 def _on_jax(
@@ -118,17 +137,29 @@ def _on_jax(
     constants: Mapping[str, Any],
     evaluate: Callable[..., Any],
 ) -> Outcome:
+    with _exactly():
+        values = jax.device_get(evaluate(_arguments(inventory, batch, graph), constants))
+    return outcome_of(graph, inventory, [np.asarray(value) for value in values])
+
+
+def _arguments(inventory: Inventory, batch: Mapping[str, Any], graph: Graph) -> list[jax.Array]:
+    """Return the inputs of a graph as JAX takes them."""
     tensors = graph.completed(graph.tensors_of(batch))
     named = {name: name for name in (*inventory.tensors, *tensors)}
     values = graph.device.inputs(inventory.tensors, tensors)
-    arguments = [
+    return [
         jnp.array(narrow(name, to_numpy(value)))
         for name, value in zip(graph.device.inputs(named, named), values, strict=True)
     ]
-    # A faster, coarser matrix product on an accelerator is a choice of the step, not an error.
-    with jax.default_matmul_precision("highest"):
-        values = jax.device_get(evaluate(arguments, constants))
-    return outcome_of(graph, inventory, [np.asarray(value) for value in values])
+
+
+def _exactly() -> AbstractContextManager[Any]:
+    """Return a context without the faster, coarser matrix products of an accelerator.
+
+    They are a choice of the step, not an error.
+    """
+    context: AbstractContextManager[Any] = jax.default_matmul_precision("highest")
+    return context
 
 
 def _coarsest(graph: Graph) -> torch.dtype:

@@ -11,7 +11,12 @@ from tiny import mlp, one_device
 from torch.utils.data import DataLoader
 
 from medjax import BatchData, Options, TrainerConfig, epoch_order, get_dataloader
-from medjax_torch.batches import epoch_batches, make_dataloader, medkit_order
+from medjax_torch.batches import (
+    epoch_batches,
+    first_of_shapes,
+    make_dataloader,
+    medkit_order,
+)
 
 
 def loader_of(component=None, data=SENTENCES, *, batch_size=4, shuffle=True, seed=3, **options):
@@ -207,3 +212,29 @@ def test_drop_last_drops_the_short_batch():
     assert flat(rows(loader, 1)) == epoch_order(3, 1, 23).tolist()[:20]
     with pytest.raises(ValueError, match=r"23 items, fewer than batch_size=24, so drop_last=True"):
         loader_of(drop_last=True, batch_size=24)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_the_first_batches_of_all_shapes_are_those_of_the_epoch(start):
+    ladder = (4, 8, 16)
+    loader = loader_of(length_window=3, length_ladder=ladder)
+    torch_state = torch.get_rng_state()
+    firsts = dict(first_of_shapes(loader, 2, start))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+
+    def shape(batch):
+        rows, length = batch["input_ids"].shape
+        return rows, next(rung for rung in ladder if rung >= length)
+
+    window = 3 - start % 3
+    batches = [batch for _, batch in itertools.islice(epoch_batches(loader, 2, start), window)]
+    shapes = [shape(batch) for batch in batches]
+    assert [*firsts] == [start + shapes.index(each) for each in dict.fromkeys(shapes)]
+    for number, batch in firsts.items():
+        assert torch.equal(batch["input_ids"], batches[number - start]["input_ids"])
+
+
+def test_no_first_batches_of_random_items_or_without_groups():
+    random = loader_of(RandomComponent(), length_window=3)
+    assert [*first_of_shapes(random, 1, 0)] == []
+    assert [*first_of_shapes(loader_of(length_window=0), 1, 0)] == []
