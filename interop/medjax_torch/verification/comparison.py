@@ -95,7 +95,8 @@ def differences(
         Integer and boolean outputs that depend on floating-point numbers, by default all of them.
         A few of their elements may differ; all other integer and boolean outputs must be equal.
     """
-    total = math.sqrt(sum(_norm(gradient) ** 2 for gradient in expected.gradients.values()))
+    # With an infinite gradient in the norm, any difference of the others would count as nothing.
+    total = math.hypot(*(_norm(_finite(each)) for each in expected.gradients.values()))
     gradients = _each(actual.gradients, expected.gradients, "the gradient of {}", sides, total)
     outputs = _each(actual.outputs, expected.outputs, "output {}", sides, rounded=rounded)
     state = _each(actual.state, expected.state, "{} after the step", sides, rounded=())
@@ -269,6 +270,13 @@ def wide(values: np.ndarray) -> np.ndarray:
     if _is_exact(values):
         return values.astype(np.int64)
     return values.astype(np.complex128 if values.dtype.kind == "c" else np.float64)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Return values with 0 in place of what is not finite."""
+    if _is_exact(values) or np.isfinite(values).all():
+        return values
+    return np.where(np.isfinite(values), values, 0)
 
 
 def _norm(values: np.ndarray) -> float:

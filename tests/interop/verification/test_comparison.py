@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from medjax_torch.verification.comparison import apart
+from medjax_torch.verification.comparison import apart, differences
+from medjax_torch.verification.reference import Outcome
 
 
 def test_what_is_zero_on_both_sides_counts_in_the_size_only():
@@ -28,3 +29,15 @@ def test_one_wrong_row_of_a_large_gradient_is_seen():
     actual = expected.copy()
     actual[900] = 0.5
     assert apart(actual, expected, norm=float(np.linalg.norm(expected))) > 0.04
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_broken_gradient_hides_no_other(broken):
+    def outcome(gradient):
+        gradients = {"a": np.float32([broken]), "b": np.float32([gradient])}
+        return Outcome(loss=np.float32(1), gradients=gradients, outputs={}, state={})
+
+    first, *others = differences(outcome(2), outcome(1), ("JAX", "torch"))
+    assert first.name == "the gradient of b"
+    assert first.relative > 0.05
+    assert all(each.relative == 0 for each in others)
