@@ -195,6 +195,27 @@ def test_training_saving_and_prediction(tiny_folder, tmp_path):
     np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=0, atol=1e-5)
 
 
+def test_cross_validation_scores_each_document_by_its_own_relations(classifier, tmp_path):
+    # Documents of the same place in two folds have different relations, at the same offsets.
+    documents = [
+        each._replace(relations=each.relations[: n % 2]) for n, each in enumerate(DOCUMENTS)
+    ]
+    result = medjax.cross_validate(
+        classifier.component,
+        config(tmp_path, nb_training_epochs=1, batch_size=4, seed=0),
+        documents,
+        RelationMetrics(classifier.classes),
+        nb_folds=3,
+        groups=[n // 2 for n in range(6)],
+        callback=[],
+    )
+    assert [len(fold) for fold in result.folds] == [2, 2, 2]
+    assert [row[0] for row in result.columns["pair"]] != sorted([*range(2)] * 6)
+    y_true, _ = RelationMetrics(classifier.classes).relations(result.columns)
+    assert [len(relations) for relations in y_true] == [0, 1] * 3
+    assert result.intervals["support"].value == 3
+
+
 def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
     metrics = RelationMetrics((NO_RELATION, "a", "b"))
     rng = np.random.default_rng(0)
