@@ -43,14 +43,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="continue from the last checkpoint in --output")
     add("--epochs", type=int, default=5)
     add("--batch-size", type=int, default=16)
-    add("--learning-rate", type=float, default=1e-4)
+    add("--learning-rate", type=float, default=3e-4)
     add("--warmup", type=float, default=0.1, help="as a fraction of the updates")
     add("--seed", type=int, default=0)
-    add("--reach", type=int, default=150, help="most characters between two related entities")
-    add("--context", type=int, default=80, help="characters to read before and after them")
+    add("--reach", type=int, default=100, help="most characters between two related entities")
+    add("--context", type=int, default=60, help="characters to read before and after them")
     add("--max-length", type=int, default=256, help="maximum number of tokens of a pair")
-    add("--negatives", type=float, default=None, help="pairs without a relation that are drawn in "
-        "each epoch, for each with one; by default all")  # fmt: skip
+    add("--negatives", type=float, default=2.0, help="pairs without a relation that are drawn in "
+        "each epoch, for each with one; -1 for all")  # fmt: skip
     add("--precision", choices=("float32", "bfloat16"), default="float32")
     return parser.parse_args(arguments)
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         kinds,
         reach=args.reach,
         context=args.context,
-        negatives=args.negatives,
+        negatives=args.negatives if args.negatives >= 0 else None,
         max_length=args.max_length,
         optimizer=optax.adam,
     )
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_grad_norm=1.0,
         warmup_steps=args.warmup,
         precision=args.precision,
-        cache_preprocessed=args.negatives is None,  # otherwise each epoch draws anew
+        cache_preprocessed=classifier.negatives is None,  # otherwise each epoch draws anew
         log_dir=args.output,
     )
     nb_updates = -(-len(classifier.expand(train)) // args.batch_size) * args.epochs
