@@ -225,16 +225,8 @@ def _with_strata(pairs: list[Pair], negatives: float) -> list[Pair | Stratum]:
 
 def gold_of(pair: Pair) -> PairGold:
     """Return what a pair is scored against."""
-    entities = pair.documents[pair.position].entities
-
-    def offsets(place: int) -> tuple[int, int]:
-        return entities[place].start, entities[place].end
-
-    missed = [(label, offsets(head), offsets(tail)) for label, head, tail in pair.missed]
-    if pair.head is None or pair.tail is None:
-        return PairGold(pair.position, None, None, missed)
-    between = (offsets(pair.head), offsets(pair.tail))
-    return PairGold(pair.position, between, pair.label, missed)
+    between = None if pair.head is None or pair.tail is None else (pair.head, pair.tail)
+    return PairGold(pair.position, between, pair.label, pair.missed)
 
 
 def choose_marks(tokenizer: Tokenizer) -> str:

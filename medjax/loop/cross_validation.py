@@ -23,7 +23,7 @@ from medjax.data.fitting import lengths_beyond
 from medjax.loop.evaluate import evaluate
 from medjax.loop.scores import Columns
 from medjax.loop.train import train
-from medjax.metrics import DOCUMENT, GOLD, Interval, MetricsComputer, bootstrap
+from medjax.metrics import DOCUMENT, GOLD, PAIR, Interval, MetricsComputer, bootstrap
 from medjax.schedules import Schedule, as_schedule
 from medjax.target import platform_of
 
@@ -46,11 +46,14 @@ class CrossValidation(NamedTuple):
         columns name the documents.
     intervals : dict of str to Interval
         Scores of all items together, each predicted by the model of its fold, with 95 % intervals.
+    folds : sequence of sequence of int
+        Positions of the items that each fold held out, to train another model on the same folds.
     """
 
     scores: list[dict[str, float]]
     columns: Columns
     intervals: dict[str, Interval]
+    folds: Sequence[Sequence[int]] = ()
 
     def mean(self, name: str) -> tuple[float, float]:
         """Return mean and standard deviation of a score over the folds.
@@ -161,13 +164,14 @@ def cross_validate(
         scores.append(metrics_computer.compute(fold))
         columns.append(fold)
     pooled = _in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
-    if groups is not None and not {DOCUMENT, GOLD} & pooled.keys():
+    if groups is not None and not {DOCUMENT, GOLD, PAIR} & pooled.keys():
         msg = (
             f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
             f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
         )
         raise ValueError(msg)
-    return CrossValidation(scores, pooled, bootstrap(metrics_computer, pooled, groups=groups))
+    intervals = bootstrap(metrics_computer, pooled, groups=groups)
+    return CrossValidation(scores, pooled, intervals, [fold.tolist() for fold in folds])
 
 
 def _folds(
@@ -275,6 +279,8 @@ def _numbered(columns: Columns, held_out: np.ndarray) -> Columns:
             (int(held_out[document]), words, entities)
             for document, words, entities in columns[GOLD]
         ]
+    if PAIR in columns:
+        renumbered[PAIR] = [(int(held_out[document]), *rest) for document, *rest in columns[PAIR]]
     return renumbered
 
 

@@ -24,24 +24,24 @@ class PairGold(NamedTuple):
     ----------
     document : int
         Position of the document in its dataset.
-    pair : ((int, int), (int, int)) or None
-        Start and end of the two entities; None for a row without a pair, whose prediction does not
-        count.
+    pair : (int, int) or None
+        Places of head and tail among the entities of the document, which tell entities of the same
+        offsets apart; None for a row without a pair, whose prediction does not count.
     label : str or None
         Annotated relation of the pair, or None.
-    missed : sequence of (str, (int, int), (int, int))
-        Further relations of the document, which are no candidates.
+    missed : sequence of (str, int, int)
+        Label, head and tail of further relations of the document, which are no candidates.
 
     Examples
     --------
-    >>> PairGold(0, ((0, 7), (21, 29)), "Treats", ()).label
+    >>> PairGold(0, (0, 1), "Treats", ()).label
     'Treats'
     """
 
     document: int
-    pair: tuple[tuple[int, int], tuple[int, int]] | None
+    pair: tuple[int, int] | None
     label: str | None
-    missed: Sequence[tuple[str, tuple[int, int], tuple[int, int]]]
+    missed: Sequence[tuple[str, int, int]]
 
 
 class RelationMetrics:
@@ -59,7 +59,7 @@ class RelationMetrics:
     Examples
     --------
     >>> metrics = RelationMetrics(("none", "Treats"))
-    >>> gold = [PairGold(0, ((0, 7), (21, 29)), "Treats", [("Causes", (0, 7), (900, 905))])]
+    >>> gold = [PairGold(0, (0, 1), "Treats", [("Causes", 0, 5)])]
     >>> batch = {"labels": np.array([1]), PAIR: gold}
     >>> columns = metrics.prepare_batch({"predictions": np.array([1])}, batch)
     >>> scores = metrics.compute(columns)
@@ -112,20 +112,21 @@ class RelationMetrics:
         Returns
         -------
         y_true, y_pred : list of list of tuple
-            Label, and start and end of head and tail, of the documents that have a row.
+            Label, head and tail, of the documents that have a row.
         """
         y_true: dict[int, list[Any]] = {}
         y_pred: dict[int, list[Any]] = {}
         for row, name in zip(all_data[PAIR], all_data["y_pred"], strict=True):
             document, pair, label, missed = row
             true, predicted = y_true.setdefault(document, []), y_pred.setdefault(document, [])
-            true += [(kind, *_as_tuples(head, tail)) for kind, head, tail in missed]
+            # Columns that a checkpoint has kept come back as lists.
+            true += [tuple(relation) for relation in missed]
             if pair is None:
                 continue
             if label is not None:
-                true.append((label, *_as_tuples(*pair)))
+                true.append((label, *pair))
             if name != self.classes[0]:
-                predicted.append((name, *_as_tuples(*pair)))
+                predicted.append((name, *pair))
         order = sorted(y_true)
         return [y_true[document] for document in order], [y_pred[document] for document in order]
 
@@ -161,8 +162,3 @@ class RelationMetrics:
             return count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
 
         return Units([sorted(relations) for relations in y_true], weigh)
-
-
-def _as_tuples(*pairs: Sequence[int]) -> list[tuple[int, ...]]:
-    # Columns that a checkpoint has kept come back as lists.
-    return [tuple(pair) for pair in pairs]

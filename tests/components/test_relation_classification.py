@@ -195,6 +195,44 @@ def test_training_saving_and_prediction(tiny_folder, tmp_path):
     np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=0, atol=1e-5)
 
 
+def test_entities_of_the_same_offsets_are_told_apart(tiny_folder):
+    twice = (Entity("Chemical", 0, 7), Entity("Drug", 0, 7), Entity("Sign", 17, 21))
+    related = Document("Aspirin relieved pain", twice, "", (Relation("Relieves", 1, 2),))
+    classifier = RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], [*KINDS, ("Chemical", "Sign")], max_length=64
+    )
+    gold = [
+        classifier.preprocess(pair)["pair"]
+        for pair in classifier.expand([related], training=False).items
+    ]
+    metrics = RelationMetrics(classifier.classes)
+    wrong = metrics.compute({"pair": gold, "y_pred": ["Relieves", NO_RELATION]})
+    both = metrics.compute({"pair": gold, "y_pred": ["Relieves", "Relieves"]})
+    assert (wrong["micro_precision"], wrong["micro_recall"]) == (0.0, 0.0)
+    assert (both["micro_precision"], both["micro_recall"]) == (0.5, 1.0)
+
+
+def test_cross_validation_scores_each_document_by_its_own_relations(classifier, tmp_path):
+    # Documents of the same place in two folds have different relations, at the same offsets.
+    documents = [
+        each._replace(relations=each.relations[: n % 2]) for n, each in enumerate(DOCUMENTS)
+    ]
+    result = medjax.cross_validate(
+        classifier.component,
+        config(tmp_path, nb_training_epochs=1, batch_size=4, seed=0),
+        documents,
+        RelationMetrics(classifier.classes),
+        nb_folds=3,
+        groups=[n // 2 for n in range(6)],
+        callback=[],
+    )
+    assert [len(fold) for fold in result.folds] == [2, 2, 2]
+    assert [row[0] for row in result.columns["pair"]] != sorted([*range(2)] * 6)
+    y_true, _ = RelationMetrics(classifier.classes).relations(result.columns)
+    assert [len(relations) for relations in y_true] == [0, 1] * 3
+    assert result.intervals["support"].value == 3
+
+
 def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
     metrics = RelationMetrics((NO_RELATION, "a", "b"))
     rng = np.random.default_rng(0)
@@ -205,11 +243,9 @@ def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
         predicted.append([])
         for tail in range(3):
             label, guess = rng.choice([NO_RELATION, "a", "b"], 2)
-            missed = [("a", (0, 1), (90, 91))] if tail == 0 and document_number % 4 == 0 else []
-            pair = ((0, 1), (tail + 2, tail + 3))
-            gold = PairGold(
-                int(document_number), pair, None if label == NO_RELATION else str(label), missed
-            )
+            missed = [("a", 0, 90)] if tail == 0 and document_number % 4 == 0 else []
+            annotated = None if label == NO_RELATION else str(label)
+            gold = PairGold(int(document_number), (0, tail), annotated, missed)
             columns["pair"].append(gold)
             columns["y_pred"].append(str(guess))
             true[-1] += [("a", 0, 90)] * len(missed)

@@ -11,7 +11,7 @@ from tiny import collate_points, config, mlp, points, sentences, tagger
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
 from medjax.loop.cross_validation import _folds, _in_order, _numbered
-from medjax.metrics import DOCUMENT, GOLD
+from medjax.metrics import DOCUMENT, GOLD, PAIR, PairGold
 
 LABELS = ("a", "b", "c")
 DATA = [{**point, "document": n} for n, point in enumerate(points(45))]
@@ -63,6 +63,11 @@ def test_every_item_is_scored_once_in_the_order_of_the_data(tmp_path):
     assert result.columns[DOCUMENT] == list(range(45))
     assert result.columns["labels"] == [point["label"] for point in DATA]
     assert len(result.scores) == 3
+    assert sorted(number for fold in result.folds for number in fold) == list(range(45))
+    assert all(
+        {*fold} == {n for n in range(45) if n // 3 in {m // 3 for m in fold}}
+        for fold in result.folds
+    )
     for name in ("accuracy", "macro_f1-score", "macro_auroc"):
         value, low, high = result.intervals[name]
         assert low <= value <= high
@@ -163,6 +168,8 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
     held_out = np.array([4, 7])
     columns = {"x": [1, 2], GOLD: [(1, [], []), (0, [], [])], DOCUMENT: [1, 0]}
     assert _numbered(columns, held_out)[GOLD] == [(7, [], []), (4, [], [])]
+    pairs = {PAIR: [PairGold(1, None, None, []), PairGold(0, None, "a", [])]}
+    assert _numbered(pairs, held_out)[PAIR] == [(7, None, None, []), (4, None, "a", [])]
     assert _in_order(_numbered(columns, held_out))["x"] == [2, 1]
 
 
