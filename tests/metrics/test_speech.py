@@ -57,6 +57,7 @@ def test_recordings_are_scored_apart_and_none_is_dropped():
         (TRUTH, {"collar": -1.0}, "collar is -1.0"),
         ([Turn("a", math.nan, 1.0, "x")], {}, "start=nan.*expected a start and a duration"),
         ([Turn("a", 1.0, -1.0, "x")], {}, "duration=-1.0.*expected a start and a duration"),
+        ([Turn("a", -1.0, 2.0, "x")], {}, "start=-1.0.*expected a start and a duration"),
     ],
 )
 def test_diarization_without_speech_or_with_impossible_times_is_refused(truth, options, message):
