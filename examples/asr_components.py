@@ -132,8 +132,13 @@ def spelled(path: torch.Tensor, ends: torch.Tensor, blank: int) -> torch.Tensor:
     return letters.scatter(1, places, path)[:, :MAX_LETTERS]
 
 
-def tiny_wav2vec2(letters: str, folder: Path, batch_type: Callable[..., Any]) -> CTCComponent:
-    """Return a component with a tiny model; its vocabulary is written into a folder."""
+def tiny_wav2vec2(
+    letters: str, folder: Path, batch_type: Callable[..., Any], **changes: Any
+) -> CTCComponent:
+    """Return a component with a tiny model; its vocabulary is written into a folder.
+
+    `changes` are fields of the model's configuration.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {token: id for id, token in enumerate(("<pad>", "<unk>", "|", *letters))}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -143,28 +148,132 @@ def tiny_wav2vec2(letters: str, folder: Path, batch_type: Callable[..., Any]) ->
             str(folder / "vocab.json"), bos_token=None, eos_token=None
         ),
     )
-    config = transformers.Wav2Vec2Config(
-        vocab_size=len(vocabulary),
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        conv_dim=(64, 64, 64),
-        conv_kernel=(64, 5, 3),
-        conv_stride=(32, 5, 2),
-        num_feat_extract_layers=3,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        hidden_dropout=0.0,
-        attention_dropout=0.0,
-        feat_proj_dropout=0.0,
-        layerdrop=0.0,
-        mask_time_prob=0.02,
-        mask_time_length=2,
-        ctc_loss_reduction="mean",
-        ctc_zero_infinity=True,
-        pad_token_id=vocabulary["<pad>"],
-    )
+    sizes = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "conv_dim": (64, 64, 64),
+        "conv_kernel": (64, 5, 3),
+        "conv_stride": (32, 5, 2),
+        "num_feat_extract_layers": 3,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    without_dropout = {
+        "hidden_dropout": 0.0,
+        "attention_dropout": 0.0,
+        "feat_proj_dropout": 0.0,
+        "layerdrop": 0.0,
+    }
+    others = {
+        "vocab_size": len(vocabulary),
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+        "mask_time_prob": 0.02,
+        "mask_time_length": 2,
+        "ctc_loss_reduction": "mean",
+        "ctc_zero_infinity": True,
+        "pad_token_id": vocabulary["<pad>"],
+    }
+    config = transformers.Wav2Vec2Config(**{**sizes, **without_dropout, **others, **changes})
     return CTCComponent(transformers.Wav2Vec2ForCTC(config), processor, batch_type)
+
+
+class WhisperComponent(SpeechComponent):
+    """Trains Whisper to write what it hears.
+
+    Every recording is padded to the model's input, as Whisper demands, so only labels are ragged.
+    """
+
+    def preprocess(self, data_item: Any) -> dict[str, Any]:
+        """Return the log-mel spectrogram of a recording, and the ids of its text."""
+        rate = self.processor.feature_extractor.sampling_rate
+        heard = self.processor.feature_extractor(
+            data_item.samples / np.float32(2**15), sampling_rate=rate
+        )
+        # The model itself puts the first token before them.
+        labels = self.processor.tokenizer(data_item.text).input_ids[1:]
+        return {"input_features": heard.input_features[0], "labels": labels}
+
+    def collate(self, batch: list[dict[str, Any]]) -> Any:
+        """Join spectrograms and ids."""
+        features = np.stack([example["input_features"] for example in batch])
+        return self.batch_type(input_features=torch.as_tensor(features), labels=self._labels(batch))
+
+    def forward(
+        self, input_batch: Any, return_loss: bool, eval_mode: bool
+    ) -> tuple[Any, torch.Tensor | None]:
+        """Return the loss and, in evaluation, what the model writes on its own."""
+        self.model.train(not eval_mode)
+        features = input_batch["input_features"]
+        output = self.model(features, labels=input_batch["labels"], use_cache=False)
+        if not eval_mode:
+            return self.batch_type(), output.loss
+        return self.batch_type(predictions=self._written(features)), output.loss
+
+    def _written(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the most probable token after each other, shape (rows, `max_length`).
+
+        Unlike `generate`, it takes the same number of steps for any recording, so that it can be
+        traced; tokens after the end are those of padding.
+        """
+        config = self.model.config
+        heard = self.model.get_encoder()(features).last_hidden_state
+        written = torch.full((len(features), 1), config.decoder_start_token_id)
+        for _ in range(self.model.generation_config.max_length - 1):
+            hidden = self.model.model.decoder(
+                input_ids=written, encoder_hidden_states=heard, use_cache=False
+            ).last_hidden_state
+            following = self.model.proj_out(hidden[:, -1:]).argmax(-1)
+            is_over = (written[:, 1:] == config.eos_token_id).any(1, keepdim=True)
+            written = torch.cat([written, following.where(~is_over, config.eos_token_id)], 1)
+        return written
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text of ids, predicted ones or labels."""
+        return self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def tiny_whisper(
+    letters: str, batch_type: Callable[..., Any], *, seconds: int = 2, max_length: int = 20
+) -> WhisperComponent:
+    """Return a component with a tiny model for recordings of a duration and texts of a length."""
+    end, *special = (
+        "<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|translate|>",
+        "<|startoflm|>", "<|startofprev|>", "<|nospeech|>", "<|notimestamps|>",
+    )  # fmt: skip
+    tokenizer = transformers.WhisperTokenizer(
+        vocab={token: id for id, token in enumerate((*letters, "\u0120", end))},  # \u0120: a space
+        merges=[],
+        pad_token=end,
+        additional_special_tokens=special,
+    )
+    processor = transformers.WhisperProcessor(
+        transformers.WhisperFeatureExtractor(feature_size=40, chunk_length=seconds), tokenizer
+    )
+    last = tokenizer.convert_tokens_to_ids(end)
+    config = transformers.WhisperConfig(
+        vocab_size=len(tokenizer),
+        num_mel_bins=40,
+        d_model=64,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
+        max_source_positions=50 * seconds,
+        max_target_positions=max_length,
+        bos_token_id=last,
+        eos_token_id=last,
+        pad_token_id=last,
+        decoder_start_token_id=tokenizer.convert_tokens_to_ids(special[0]),
+    )
+    model = transformers.WhisperForConditionalGeneration(config)
+    model.generation_config.update(
+        max_length=max_length,
+        is_multilingual=False,
+        no_timestamps_token_id=tokenizer.convert_tokens_to_ids(special[-1]),
+    )
+    return WhisperComponent(model, processor, batch_type)
