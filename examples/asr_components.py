@@ -204,35 +204,47 @@ class WhisperComponent(SpeechComponent):
     def forward(
         self, input_batch: Any, return_loss: bool, eval_mode: bool
     ) -> tuple[Any, torch.Tensor | None]:
-        """Return the loss and, in evaluation, what the model writes on its own."""
+        """Return the loss; `Written` is about what the model writes on its own."""
         self.model.train(not eval_mode)
-        features = input_batch["input_features"]
-        output = self.model(features, labels=input_batch["labels"], use_cache=False)
-        if not eval_mode:
-            return self.batch_type(), output.loss
-        return self.batch_type(predictions=self._written(features)), output.loss
-
-    def _written(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the most probable token after each other, shape (rows, `max_length`).
-
-        Unlike `generate`, it takes the same number of steps for any recording, so that it can be
-        traced; tokens after the end are those of padding.
-        """
-        config = self.model.config
-        heard = self.model.get_encoder()(features).last_hidden_state
-        written = torch.full((len(features), 1), config.decoder_start_token_id)
-        for _ in range(self.model.generation_config.max_length - 1):
-            hidden = self.model.model.decoder(
-                input_ids=written, encoder_hidden_states=heard, use_cache=False
-            ).last_hidden_state
-            following = self.model.proj_out(hidden[:, -1:]).argmax(-1)
-            is_over = (written[:, 1:] == config.eos_token_id).any(1, keepdim=True)
-            written = torch.cat([written, following.where(~is_over, config.eos_token_id)], 1)
-        return written
+        output = self.model(
+            input_batch["input_features"], labels=input_batch["labels"], use_cache=False
+        )
+        return self.batch_type(logits=output.logits), output.loss
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of ids, predicted ones or labels."""
         return self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+class Written:
+    """Scores what Whisper writes by ``generate``, as a MetricsComputer around another.
+
+    ``generate`` decides in Python when to stop, so it cannot be part of a graph. Here torch runs it
+    on the host with the current weights, under either trainer.
+
+    Parameters
+    ----------
+    component : WhisperComponent
+        The component that is evaluated.
+    metrics : MetricsComputer
+        Takes the ids as ``"predictions"``.
+    """
+
+    def __init__(self, component: WhisperComponent, metrics: Any) -> None:
+        self._component = component
+        self._metrics = metrics
+
+    def prepare_batch(self, model_output: Any, input_batch: Any) -> dict[str, list[Any]]:
+        """Return what the other computer needs of what the model writes for a batch."""
+        model = self._component.model
+        model.eval()
+        with torch.no_grad():
+            predictions = model.generate(torch.as_tensor(input_batch["input_features"]))
+        return self._metrics.prepare_batch({"predictions": predictions}, input_batch)
+
+    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
+        """Return the scores."""
+        return self._metrics.compute(all_data)
 
 
 def tiny_whisper(

@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from asr_components import SpeechComponent, tiny_wav2vec2, tiny_whisper
+from asr_components import SpeechComponent, WhisperComponent, Written, tiny_wav2vec2, tiny_whisper
 
 from medjax.metrics import TranscriptionMetrics
 
@@ -84,6 +84,9 @@ def make_trainer(args: argparse.Namespace, devel: Sequence[Utterance]) -> Any:
         checkpoint_metric="character_error_rate",
         minimize_checkpoint_metric=True,
     )
+    metrics: Any = TranscriptionMetrics(component.decode)
+    if isinstance(component, WhisperComponent):
+        metrics = Written(component, metrics)
     beyond_medkit = {}
     if args.trainer == "medjax" and args.model == "wav2vec2":
         options = training.Options(length_ladder=LADDER, padding={"input_values": 0.0})
@@ -93,7 +96,7 @@ def make_trainer(args: argparse.Namespace, devel: Sequence[Utterance]) -> Any:
         config,
         Recordings(utterances(args.size, args.seed, max_words=2)),
         Recordings(devel),
-        metrics_computer=TranscriptionMetrics(component.decode),
+        metrics_computer=metrics,
         **beyond_medkit,
     )
 

@@ -117,6 +117,22 @@ def test_audio_is_padded_to_a_ladder_and_nothing_compiles_after_the_first_epoch(
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
 
 
+def test_whisper_is_scored_on_what_it_writes_with_the_current_weights(example, speech):
+    torch.manual_seed(0)
+    whisper = example.tiny_whisper(speech.LETTERS, BatchData, max_length=8)
+    recordings = speech.utterances(2, seed=5, max_words=1)
+    batch = whisper.collate([whisper.preprocess(each) for each in recordings])
+    metrics = example.Written(whisper, TranscriptionMetrics(whisper.decode))
+    with torch.no_grad():
+        _, loss = whisper.forward(batch, return_loss=True, eval_mode=True)
+        assert loss > 0
+        whisper.model.proj_out.weight.zero_()  # tied: the first token of all is the most probable
+    prepared = metrics.prepare_batch({}, batch)
+    assert prepared["references"] == [each.text for each in recordings]
+    assert {*"".join(prepared["hypotheses"])} == {speech.LETTERS[0]}
+    assert metrics.compute(prepared)["word_error_rate"] == 1.0
+
+
 @pytest.mark.parametrize("name", ["wav2vec2", "whisper"])
 def test_medkit_transcribes_with_a_saved_component(name, ctc, example, speech, tmp_path):
     pytest.importorskip("medkit.audio.transcription.hf_transcriber")
