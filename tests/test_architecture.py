@@ -23,7 +23,7 @@ RANKS = {
         "distributed": 1,  # many processes: found, agreed, ended together; knows no other room
         "runtime": 1,  # compiler, process, allocator; knows no other room
         "models": 1,  # encoders; know parameters and no training
-        "metrics": 2,  # Mean and scores: batch, text
+        "metrics": 2,  # Mean and scores: batch, text, audio
         "optimizer": 2,  # any optimizer of optax with the options around it: config, runtime
         "sharding": 2,  # where arrays are stored: runtime
         "checkpoint": 2,  # any pytree, and where a run is: distributed, schedules

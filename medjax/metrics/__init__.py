@@ -6,12 +6,18 @@ from medjax.metrics.bootstrap import Difference, Interval, bootstrap, paired_boo
 from medjax.metrics.classification import ClassificationMetrics
 from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.confusion import Confusion, entity_confusion, label_confusion
+from medjax.metrics.diarization import (
+    DiarizationErrors,
+    diarization_error_rate,
+    diarization_errors,
+)
 from medjax.metrics.mean import Mean
 from medjax.metrics.relation_metrics import PAIR, PairGold, RelationMetrics
 from medjax.metrics.span_metrics import GOLD, Gold, SpanMetrics
 from medjax.metrics.spans import entity_scores, span_scores
 from medjax.metrics.tables import format_confusion, format_scores
 from medjax.metrics.thresholds import choose_thresholds
+from medjax.metrics.transcription import TranscriptionMetrics
 from medjax.metrics.units import UnitMetrics, Units
 from medjax.metrics.wer import character_error_rate, word_error_rate
 
@@ -23,6 +29,7 @@ __all__ = [
     "Accuracy",
     "ClassificationMetrics",
     "Confusion",
+    "DiarizationErrors",
     "Difference",
     "Gold",
     "Interval",
@@ -31,11 +38,14 @@ __all__ = [
     "PairGold",
     "RelationMetrics",
     "SpanMetrics",
+    "TranscriptionMetrics",
     "UnitMetrics",
     "Units",
     "bootstrap",
     "character_error_rate",
     "choose_thresholds",
+    "diarization_error_rate",
+    "diarization_errors",
     "entity_confusion",
     "entity_scores",
     "format_confusion",

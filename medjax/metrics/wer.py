@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["character_error_rate", "word_error_rate"]
+__all__ = ["character_error_rate", "edit_distance", "word_error_rate"]
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
@@ -19,6 +19,8 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
         WER = (S + D + I) / N
 
     Words are separated by white space. Case and punctuation count, so normalise the texts first.
+    On texts whose words are separated by spaces this is ``jiwer.wer``; an utterance without words
+    in the reference is allowed, and all words recognised there are insertions.
 
     Parameters
     ----------
@@ -48,8 +50,8 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> flo
 def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Return the character error rate of a corpus.
 
-    The formula is that of `word_error_rate`, with characters (code points) instead of words;
-    white space counts.
+    The formula is that of `word_error_rate`, with characters (code points) instead of words. White
+    space counts, except at the beginning and the end of a text. This is ``jiwer.cer``.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
     Raises
     ------
     ValueError
-        If the numbers of hypotheses and references differ, or all references are empty.
+        If the numbers of hypotheses and references differ, or no reference has a character.
 
     Examples
     --------
@@ -72,7 +74,9 @@ def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -
     0.2
     """
     return _error_rate(
-        [list(text) for text in references], [list(text) for text in hypotheses], "character"
+        [list(text.strip()) for text in references],
+        [list(text.strip()) for text in hypotheses],
+        "character",
     )
 
 
@@ -84,10 +88,17 @@ def _error_rate(references: list[list[str]], hypotheses: list[list[str]], unit: 
     if total == 0:
         msg = f"found no {unit} in {len(references)} references; expected at least one"
         raise ValueError(msg)
-    return sum(map(_edit_distance, references, hypotheses)) / total
+    return sum(map(edit_distance, references, hypotheses)) / total
 
 
-def _edit_distance(reference: list[str], hypothesis: list[str]) -> int:
+def edit_distance(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """Return the least number of substitutions, deletions and insertions between two sequences.
+
+    Examples
+    --------
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
     ids: dict[str, int] = {}
     first = [ids.setdefault(unit, len(ids)) for unit in reference]
     second = np.array([ids.setdefault(unit, len(ids)) for unit in hypothesis], dtype=np.int64)

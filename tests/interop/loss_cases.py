@@ -164,3 +164,15 @@ idiom(
     lengths(4, 4),
     lengths(3, 2),
 )
+for _targets in (
+    torch.tensor([1, 2, 1, 2, 1, 2, 2]),
+    torch.tensor([[1, 2, 1, 2, 1], [2, 2, 0, 0, 0]]),
+):
+    idiom(
+        f"CTC with more labels than frames, {_targets.ndim} axes",
+        ctc(zero_infinity=True, reduction="none"),
+        lambda: f(4, 2, 3),
+        lambda targets=_targets: targets,
+        lengths(4, 4),
+        lengths(5, 2),
+    )

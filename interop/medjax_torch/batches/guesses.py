@@ -72,12 +72,14 @@ class Guesses:
     ) -> Iterator[Ragged]:
         """Yield ways to pad axes whose sizes vary together.
 
-        First axes are padded to `ROWS`, others to the lengths of the ladder and beyond.
+        First axes are padded to `ROWS`, others to the lengths of the ladder, beyond it and, if
+        they are much shorter than all its lengths, as labels of audio are, far below it.
         """
         if self._left & {name for name, _ in column_axes}:
             return
         first = any(axis == 0 for _, axis in column_axes)
-        ladder = ROWS if first else self._lengths + _beyond(self._lengths[-1])
+        sizes = _far_below(self._lengths[0]) + self._lengths + _beyond(self._lengths[-1])
+        ladder = ROWS if first else sizes
         # Padded labels are ignored, so their size is a poor measure; put them last.
         column_axes = sorted(
             column_axes, key=lambda column_axis: bool(_LABEL.search(column_axis[0]))
@@ -147,6 +149,11 @@ def _subsets(sure: list[ColumnAxis], doubtful: list[ColumnAxis]) -> Iterator[lis
 
 def _has_axes(column: Any) -> bool:
     return isinstance(column, Tensor) and column.ndim >= 2
+
+
+def _far_below(first: int) -> tuple[int, ...]:
+    """Return the numbers 2^n from 32 to an eighth of `first`."""
+    return tuple(2**power for power in range(5, 30) if 8 * 2**power <= first)
 
 
 def _beyond(last: int) -> tuple[int, ...]:

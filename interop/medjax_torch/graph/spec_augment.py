@@ -9,6 +9,7 @@ the host runs it before each step (see `long_integers`).
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -99,6 +100,9 @@ def drawn_as_an_operator() -> Iterator[None]:
         if name.startswith("transformers.models.") and FUNCTION in vars(module)
     ]
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # The models copy what the function returns, which is a tensor here and not an array.
+        warnings.filterwarnings("ignore", message="To copy construct from a tensor")
         for name in names:
             module = sys.modules[name]
             function = getattr(module, FUNCTION)

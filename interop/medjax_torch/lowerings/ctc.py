@@ -16,15 +16,16 @@ _IMPOSSIBLE = -1e30
 """Log-probability of an impossible event; finite, so that derivatives of sums stay finite."""
 
 
-def _padded(targets: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Return padded or concatenated targets as ``(batch, longest)``.
+def _padded(targets: jax.Array, lengths: jax.Array, most: int) -> jax.Array:
+    """Return the first labels of padded or concatenated targets as ``(batch, longest)``.
 
-    The longest length depends on values; all the space available is always enough.
+    The longest length depends on values; `most`, or all the space available, is always enough.
     """
     if targets.ndim == 2:
-        return targets
+        return targets[:, :most]
     starts = jnp.cumsum(lengths) - lengths
-    return jnp.take(targets, starts[:, None] + jnp.arange(targets.shape[0]), mode="clip")
+    longest = jnp.arange(min(most, targets.shape[0]))
+    return jnp.take(targets, starts[:, None] + longest, mode="clip")
 
 
 def _shifted(alpha: jax.Array, by: int) -> jax.Array:
@@ -64,7 +65,8 @@ def negative_log_likelihood(
         Float ``(batch,)``.
     """
     time, batch, _ = log_probs.shape
-    labels = _padded(targets, target_lengths)
+    # A target that is longer than the input has probability 0, whatever its last labels are.
+    labels = _padded(targets, target_lengths, time)
     states = 2 * labels.shape[1] + 1
     symbols = jnp.full((batch, states), blank).at[:, 1::2].set(labels)
     # A blank between two labels may be skipped unless they are equal.
@@ -87,10 +89,11 @@ def negative_log_likelihood(
     alpha, _ = lax.scan(step, begun, (log_probs[1:], jnp.arange(1, time)))
 
     def ending(state: jax.Array) -> jax.Array:
-        return jnp.take_along_axis(alpha, jnp.maximum(state, 0)[:, None], 1)[:, 0]
+        return jnp.take_along_axis(alpha, jnp.clip(state, 0, states - 1)[:, None], 1)[:, 0]
 
     last = jnp.where(target_lengths > 0, ending(2 * target_lengths - 1), _IMPOSSIBLE)
     loss = -jnp.logaddexp(ending(2 * target_lengths), last)
+    loss = jnp.where(target_lengths > time, -_IMPOSSIBLE, loss)
     return jnp.where(loss > -_IMPOSSIBLE / 10, 0.0 if zero_infinity else jnp.inf, loss)
 
 

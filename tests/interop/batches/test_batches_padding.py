@@ -207,6 +207,13 @@ def test_axes_that_vary_together_are_padded_by_constants_or_repeated():
     assert list(Guesses({"pairs": None}, (4,)).of_group(batch, [("pairs", 0)])) == []
 
 
+def test_labels_of_audio_are_not_padded_to_the_lengths_of_audio():
+    batch = {"labels": torch.ones(2, 3, dtype=torch.int64)}
+    guess = next(Guesses({}, (16_000, 32_000)).of_group(batch, [("labels", 1)]))
+    assert guess.ladder[:8] == (32, 64, 128, 256, 512, 1024, 16_000, 32_000)
+    assert guess.rung(3) == 32
+
+
 def test_shapes_are_counted_and_many_shapes_warn():
     count = ShapeCount(limit=6, warn_after=2, seconds=lambda: 5.0)
     with warnings.catch_warnings():

@@ -218,7 +218,6 @@ class Masks:
         return {}
 
 
-@pytest.mark.filterwarnings("ignore:To copy construct")
 def test_masks_are_those_of_the_models_own_function(tmp_path, speech):
     components, masks = [], []
     for number in range(2):
