@@ -2,6 +2,7 @@
 
 from medjax.components.documents import DocumentWindow
 from medjax.components.lora import Lora
+from medjax.components.loading import LoadedComponent, ReadyComponent, load_component
 from medjax.components.losses import ClassificationLoss, balanced_weights
 from medjax.components.relation_classification import NO_RELATION, RelationClassification
 from medjax.components.text_classification import TextClassification, TextPrediction
@@ -12,11 +13,14 @@ __all__ = [
     "NO_RELATION",
     "ClassificationLoss",
     "DocumentWindow",
+    "LoadedComponent",
     "Lora",
+    "ReadyComponent",
     "RelationClassification",
     "TextClassification",
     "TextPrediction",
     "TokenClassification",
     "Unreachable",
     "balanced_weights",
+    "load_component",
 ]

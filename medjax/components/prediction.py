@@ -21,6 +21,8 @@ from medjax.text.tagging import tags_to_spans
 
 __all__ = ["predict_entities"]
 
+_softmax = jax.jit(jax.nn.softmax)  # one program for each shape, where each operation has its own
+
 
 def predict_entities(
     predict_step: Callable[[Variables, BatchData], BatchData],
@@ -33,7 +35,7 @@ def predict_entities(
     batch_size: int,
     rule: str,
 ) -> list[tuple[Entity, ...]]:
-    """Return the entities of each text; see `TokenClassification.predict`."""
+    """Return the entities of each text; see `TokenClassification.predictor`."""
     readings, ladder = reader.read(texts), prediction_ladder(reader.max_length)
     probabilities = [np.zeros((len(r.words), len(tags)), np.float32) for r in readings]
     windows = [(number, w) for number, reading in enumerate(readings) for w in reading.windows]
@@ -43,10 +45,10 @@ def predict_entities(
         group = windows[first : first + batch_size]
         batch = collate([_unlabelled(window) for _, window in group])
         outputs = predict_step(variables, fix_shape(batch, ladder, batch_size))
-        logits: Any = jax.device_get(outputs["logits"])
-        for (number, window), scores in zip(group, logits, strict=False):
+        tokens = np.asarray(_softmax(outputs["logits"]))
+        for (number, window), of_tokens in zip(group, tokens, strict=False):
             words = slice(window.first_word, window.stop_word)
-            probabilities[number][words] = jax.nn.softmax(scores[window.positions])
+            probabilities[number][words] = of_tokens[window.positions]
     return [
         _entities(reading.words, of_words, tags, rule)
         for reading, of_words in zip(readings, probabilities, strict=True)
