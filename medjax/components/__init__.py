@@ -1,8 +1,8 @@
 """Ready-made components: models with their data preparation, to be trained as they are."""
 
 from medjax.components.documents import DocumentWindow
-from medjax.components.lora import Lora
 from medjax.components.loading import LoadedComponent, ReadyComponent, load_component
+from medjax.components.lora import Lora
 from medjax.components.losses import ClassificationLoss, balanced_weights
 from medjax.components.relation_classification import NO_RELATION, RelationClassification
 from medjax.components.text_classification import TextClassification, TextPrediction
