@@ -144,6 +144,9 @@ class Output(Protocol):
     def commit(self, notes: Sequence[Note]) -> None:
         """Note that these notes, the next of `remaining`, are written or skipped."""
 
+    def close(self) -> None:
+        """Close the files."""
+
 
 class BratOutput:
     """A ``.txt`` and an ``.ann`` file for each note; it is complete if they are of this note.
@@ -199,6 +202,10 @@ class BratOutput:
         """Make the list of skipped notes complete."""
         del notes
         self.skipped.lines.flush()
+
+    def close(self) -> None:
+        """Close the list of skipped notes."""
+        self.skipped.lines.close()
 
 
 class FileOutput:
@@ -288,6 +295,11 @@ class FileOutput:
             json.dump(self._done._asdict(), journal)
             journal.flush()
             os.fsync(journal.fileno())
+
+    def close(self) -> None:
+        """Close the file and the list of skipped notes."""
+        self._records.close()
+        self.skipped.lines.close()
 
 
 class _Progress(NamedTuple):

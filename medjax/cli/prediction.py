@@ -87,9 +87,10 @@ def predict_notes(arguments: argparse.Namespace) -> Done:
             }
             claim(arguments.output, settings)
             predict = _predictor(component, variables, arguments, threshold)
-            output = _output(component, chosen, arguments.output, notes)
             with_entities = isinstance(component, RelationClassification)
-            return _run(notes, output, predict, with_entities=with_entities)
+            output = _output(component, chosen, arguments.output, notes)
+            with contextlib.closing(output):
+                return _run(notes, output, predict, with_entities=with_entities)
 
 
 @contextlib.contextmanager
