@@ -1,4 +1,4 @@
-"""Time ``python -m medjax predict`` beside the pipeline of transformers, on the same model and notes.
+"""Time ``python -m medjax predict`` beside the pipeline of transformers, on the same model.
 
 Each contender runs in a process of its own, start and compilation included, and writes what it
 found. The notes are generated; their lengths are lognormal and none has more than 512 tokens, which
@@ -26,64 +26,12 @@ from medjax.components import TokenClassification
 from medjax.models import BertConfig, TokenClassifier, resolve_model, write_checkpoint
 
 LABELS = ("Problem", "Test", "Treatment")
-WORDS = [
-    "patient",
-    "denies",
-    "chest",
-    "pain",
-    "fever",
-    "cough",
-    "and",
-    "shortness",
-    "of",
-    "breath",
-    "since",
-    "admission",
-    "blood",
-    "pressure",
-    "was",
-    "stable",
-    "on",
-    "lisinopril",
-    "10",
-    "mg",
-    "daily",
-    "CT",
-    "abdomen",
-    "showed",
-    "acute",
-    "pancreatitis",
-    "so",
-    "he",
-    "kept",
-    "intravenous",
-    "fluids",
-    "creatinine",
-    "rose",
-    "after",
-    "ibuprofen",
-    "for",
-    "chronic",
-    "back",
-    "pain",
-    "discharged",
-    "home",
-    "with",
-    "follow",
-    "up",
-    "in",
-    "two",
-    "weeks",
-    "no",
-    "known",
-    "allergies",
-    "history",
-    "hypertension",
-    "diabetes",
-    "mellitus",
-    "type",
-    "2",
-]
+TEXT = """
+patient denies chest pain fever cough and shortness of breath since admission blood pressure was
+stable on lisinopril 10 mg daily CT abdomen showed acute pancreatitis so he kept intravenous fluids
+creatinine rose after ibuprofen for chronic back pain discharged home with follow up in two weeks
+no known allergies history hypertension diabetes mellitus type 2
+"""
 LONGEST = 350  # words, which are at most 512 tokens
 
 PIPELINE = """
@@ -193,7 +141,7 @@ def write_notes(folder: Path, count: int, median: int) -> None:
     draw = random.Random(0)
     for number in range(count):
         words = min(max(int(draw.lognormvariate(0, 0.8) * median), 1), LONGEST)
-        text = " ".join(draw.choices(WORDS, k=words))
+        text = " ".join(draw.choices(TEXT.split(), k=words))
         (folder / f"{number:07}.txt").write_text(f"{text}.\n")
 
 

@@ -1,8 +1,10 @@
 """Tiny components with random weights, saved in folders as trained ones are."""
 
+import functools
 import json
 
 import jax
+import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
@@ -12,6 +14,7 @@ from medjax.models import BertConfig, TokenClassifier, write_checkpoint
 WORDS = "no fever chest pain aspirin relieved her headache since the stent drug sign cough and"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 KINDS = [("Drug", "Sign")]
+SCALE = 0.5
 
 
 def write_encoder(folder, **fields):
@@ -36,20 +39,32 @@ def write_encoder(folder, **fields):
         "num_attention_heads": 2,
         "intermediate_size": 16,
         "max_position_embeddings": 64,
-        "initializer_range": 0.7,  # so that predictions differ
     }
     config = BertConfig(**{**sizes, **fields})
     ids = jax.numpy.ones((1, 3), "int32")
-    model = TokenClassifier(config, 2)
-    params = model.init(jax.random.key(0), ids, ids, deterministic=True)["params"]
-    write_checkpoint(folder, config, params, labels=("O", "I-x"))
+    init = functools.partial(TokenClassifier(config, 2).init, deterministic=True)
+    variables = random_like(jax.eval_shape(init, jax.random.key(0), ids, ids), seed=20)
+    write_checkpoint(folder, config, variables["params"], labels=("O", "I-x"))
     return folder
+
+
+def random_like(shapes, seed):
+    """Return random arrays, so large that predictions differ."""
+    draw = np.random.default_rng(seed)
+
+    def like(path, leaf):
+        if leaf.ndim == 1:
+            return np.full(leaf.shape, path[-1].key == "scale", np.float32)
+        return draw.normal(0, SCALE, leaf.shape).astype(np.float32)
+
+    return jax.tree.map_with_path(like, shapes)
 
 
 def save(component, folder):
     """Save a component with random weights, and return the folder."""
     folder.mkdir()
-    component.save(folder, component.init(jax.random.key(1)))
+    shapes = jax.eval_shape(component.init, jax.random.key(1))
+    component.save(folder, random_like(shapes, seed=21))
     return folder
 
 
