@@ -310,6 +310,7 @@ class TextClassification:
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers` and `from_pretrained` can load."""
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
+        own: dict[str, Any] = {POOLING: self.pooling, WINDOW_LENGTH: self.max_length}
         write_checkpoint(
             path,
             self.model.config,
@@ -317,11 +318,7 @@ class TextClassification:
             labels=self.labels,
             original_folder=original,
             task=TEXT_CLASSIFICATION,
-            more={
-                "problem_type": self.problem_type,
-                POOLING: self.pooling,
-                WINDOW_LENGTH: self.max_length,
-            },
+            more={"problem_type": self.problem_type, **own},
         )
         self.tokenizer.save(path)
 
