@@ -58,6 +58,7 @@ QUICKLY = {
     "tests",
     "callbacks",
     "checkpoint",
+    "cli",
     "data",
     "distributed",
     "loop",

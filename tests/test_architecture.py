@@ -34,7 +34,10 @@ RANKS = {
         "step": 5,  # the steps: state
         "loop": 6,  # the order of events
         "components": 6,  # ready components; know the contract and no loop
-        "__init__": 7,  # the facade; nothing imports it
+        "export": 7,  # a trained component for processes without medjax
+        "cli": 7,  # commands over all rooms
+        "__main__": 8,  # the command line
+        "__init__": 9,  # the facade; nothing imports it
     },
     "medjax_torch": {
         "torch_internals": 0,  # the private parts of torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medjax.models import (
     EncoderConfig,
@@ -14,8 +14,13 @@ from medjax.models import (
     read_config,
     resolve_model,
 )
+from medjax.models.config_json import CONFIG_FILE
+from medjax.models.files import read_json
 
-__all__ = ["OpenedFolder", "open_folder"]
+__all__ = ["WINDOW_LENGTH", "OpenedFolder", "open_folder"]
+
+WINDOW_LENGTH = "window_length"
+"""Field of config.json that medjax adds: tokens of a window."""
 
 _LONGEST = 512  # tokens of a window where nothing is asked for
 
@@ -33,12 +38,15 @@ class OpenedFolder(NamedTuple):
         Its tokenizer.
     max_length : int
         Tokens of a window.
+    content : dict
+        All fields of its config.json.
     """
 
     folder: Path
     config: EncoderConfig
     tokenizer: Tokenizer
     max_length: int
+    content: dict[str, Any]
 
 
 def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) -> OpenedFolder:
@@ -51,7 +59,8 @@ def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) 
     task : Task
         What its weights are read for.
     max_length : int, optional
-        Tokens of a window; by default the longest input of the model, but at most 512.
+        Tokens of a window; by default those of the checkpoint if medjax wrote it, otherwise the
+        longest input of the model, but at most 512.
 
     Raises
     ------
@@ -62,8 +71,13 @@ def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) 
     config = read_config(folder)
     tokenizer = load_tokenizer(folder)
     prove_folder(folder, config, tokenizer, task)
-    if max_length is not None and not 2 < max_length <= config.max_length:
-        msg = f"max_length is {max_length}; expected 3 to {config.max_length} for this model"
+    content = read_json(folder / CONFIG_FILE)
+    name, length = "max_length", max_length
+    if length is None and WINDOW_LENGTH in content:
+        name, length = f"{folder / CONFIG_FILE}: {WINDOW_LENGTH}", content[WINDOW_LENGTH]
+    if length is None:
+        length = min(config.max_length, _LONGEST)
+    elif type(length) is not int or not 2 < length <= config.max_length:
+        msg = f"{name} is {length!r}; expected 3 to {config.max_length} for this model"
         raise ValueError(msg)
-    longest = max_length or min(config.max_length, _LONGEST)
-    return OpenedFolder(folder, config, tokenizer, longest)
+    return OpenedFolder(folder, config, tokenizer, length, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,12 @@ from medjax.text.tagging import tags_to_spans
 __all__ = ["predict_entities"]
 
 
+@functools.partial(jax.jit, static_argnums=1)  # otherwise each operation is a program of its own
+def _softmax(logits: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Return probabilities, shape (rows, length, layers, tags of a layer)."""
+    return jax.nn.softmax(logits.reshape(*logits.shape[:2], *shape))
+
+
 def predict_entities(
     predict_step: Callable[[Variables, BatchData], BatchData],
     variables: Variables,
@@ -33,7 +40,7 @@ def predict_entities(
     batch_size: int,
     rule: str,
 ) -> list[tuple[Entity, ...]]:
-    """Return the entities of each text; see `TokenClassification.predict`."""
+    """Return the entities of each text; see `TokenClassification.predictor`."""
     readings, ladder = reader.read(texts), prediction_ladder(reader.max_length)
     shape = (len(layers), len(layers[0]))
     probabilities = [np.zeros((len(r.words), *shape), np.float32) for r in readings]
@@ -44,11 +51,10 @@ def predict_entities(
         group = windows[first : first + batch_size]
         batch = collate([_unlabelled(window, len(layers)) for _, window in group])
         outputs = predict_step(variables, fix_shape(batch, ladder, batch_size))
-        logits: Any = jax.device_get(outputs["logits"])
-        for (number, window), scores in zip(group, logits, strict=False):
+        tokens = np.asarray(_softmax(outputs["logits"], shape))
+        for (number, window), of_tokens in zip(group, tokens, strict=False):
             words = slice(window.first_word, window.stop_word)
-            of_layers = scores[window.positions].reshape(-1, *shape)
-            probabilities[number][words] = jax.nn.softmax(of_layers)
+            probabilities[number][words] = of_tokens[window.positions]
     return [
         _entities(reading.words, of_words, layers, rule)
         for reading, of_words in zip(readings, probabilities, strict=True)

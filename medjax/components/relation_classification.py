@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import open_folder
+from medjax.components.folders import WINDOW_LENGTH, open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.relation_data import (
@@ -40,17 +41,15 @@ from medjax.models import (
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
-from medjax.models.config_json import CONFIG_FILE
-from medjax.models.files import read_json
 from medjax.step import make_predict_step
 from medjax.text import Relation
 
-__all__ = ["NO_RELATION", "RelationClassification"]
+__all__ = ["NO_RELATION", "RELATION_SETTINGS", "RelationClassification"]
 
 NO_RELATION = "no relation"
 """Name of the class of pairs that are not related."""
 
-_SETTINGS = "relation_candidates"
+RELATION_SETTINGS = "relation_candidates"
 """Field of config.json that medjax adds: kinds of pairs, reach, context and marks."""
 
 
@@ -151,7 +150,8 @@ class RelationClassification:
         reach, context : int, optional
             By default those of the checkpoint, or 300 and 200 characters.
         max_length : int, optional
-            Tokens of a row. By default the longest input of the model, but at most 512.
+            Tokens of a row. By default those of the checkpoint, or the most the model takes, up to
+            512.
         negatives, optimizer, loss
             See the class.
         gradient_checkpointing, attention_implementation
@@ -165,7 +165,7 @@ class RelationClassification:
         """
         check_implementation(attention_implementation)
         opened = open_folder(name_or_folder, TEXT_CLASSIFICATION, max_length)
-        stored = read_json(opened.folder / CONFIG_FILE).get(_SETTINGS) or {}
+        stored = opened.content.get(RELATION_SETTINGS) or {}
         if kinds is None and "kinds" not in stored:
             msg = (
                 f"{opened.folder} is not a classifier of relations; pass labels=[...] and "
@@ -357,7 +357,11 @@ class RelationClassification:
             labels=self.classes,
             original_folder=original,
             task=TEXT_CLASSIFICATION,
-            more={"problem_type": "single_label_classification", _SETTINGS: settings},
+            more={
+                "problem_type": "single_label_classification",
+                WINDOW_LENGTH: self.max_length,
+                RELATION_SETTINGS: settings,
+            },
         )
         self.tokenizer.save(path)
 
@@ -379,6 +383,40 @@ class RelationClassification:
             raise ValueError(msg)
         return {"params": read_params(path, self.model.config, TEXT_CLASSIFICATION)}
 
+    def predictor(
+        self,
+        variables: Variables,
+        *,
+        batch_size: int = 16,
+        options: Options | None = None,
+    ) -> Callable[[Sequence[Any]], list[tuple[Relation, ...]]]:
+        """Return a function that finds relations, for many calls: it keeps its compiled programs.
+
+        Parameters
+        ----------
+        variables : dict
+            Trained weights, from ``result.state.variables`` or `load`.
+        batch_size : int
+            Number of pairs that are passed to the model at once.
+        options : Options, optional
+            Only `precision` is used.
+
+        Returns
+        -------
+        callable
+            It takes documents with entities, ignores their relations, and returns a list with the
+            relations of each, with their probabilities.
+        """
+        classify = functools.partial(
+            predict_logits,
+            make_predict_step(self.forward, options or Options()),
+            jax.device_put(variables),
+            collate=self.collate,
+            max_length=self.max_length,
+            batch_size=batch_size,
+        )
+        return functools.partial(self._find, classify)
+
     def predict(
         self,
         variables: Variables,
@@ -387,37 +425,18 @@ class RelationClassification:
         batch_size: int = 16,
         options: Options | None = None,
     ) -> list[tuple[Relation, ...]]:
-        """Return the relations between the entities of documents.
+        """Return the relations between the entities of documents; see `predictor`."""
+        return self.predictor(variables, batch_size=batch_size, options=options)(documents)
 
-        Parameters
-        ----------
-        variables : dict
-            Trained weights, from ``result.state.variables`` or `load`.
-        documents : sequence of Document
-            Documents with entities; their relations are ignored.
-        batch_size : int
-            Number of pairs that are passed to the model at once.
-        options : Options, optional
-            Only `precision` is used.
-
-        Returns
-        -------
-        list of tuple of Relation
-            The relations of each document, with their probabilities.
-        """
+    def _find(
+        self, classify: Callable[[list[dict[str, Any]]], list[Any]], documents: Sequence[Any]
+    ) -> list[tuple[Relation, ...]]:
         pairs = [
             Pair(documents, position, head, tail)
             for position, document in enumerate(documents)
             for head, tail in self._reader.candidates(document)
         ]
-        logits = predict_logits(
-            make_predict_step(self.forward, options or Options()),
-            variables,
-            [self.preprocess(pair) for pair in pairs],
-            collate=self.collate,
-            max_length=self.max_length,
-            batch_size=batch_size,
-        )
+        logits = classify([self.preprocess(pair) for pair in pairs])
         found: list[list[Relation]] = [[] for _ in documents]
         for pair, row in zip(pairs, logits, strict=True):
             best = int(row.argmax())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import open_folder
+from medjax.components.folders import WINDOW_LENGTH, open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.rows import padded
@@ -26,7 +27,7 @@ from medjax.components.text_data import (
     windowed,
 )
 from medjax.components.text_labels import POOLING, choose_classes, read_problem
-from medjax.components.text_prediction import TextPrediction, predict_logits, prediction_of
+from medjax.components.text_prediction import TextPrediction, predict_classes
 from medjax.config import Options
 from medjax.metrics import DOCUMENT, Mean
 from medjax.models import (
@@ -125,7 +126,8 @@ class TextClassification:
         pooling : {"mean", "max"}, optional
             How windows are joined. By default that of the checkpoint if medjax wrote it, or "mean".
         max_length : int, optional
-            Tokens of a window. By default the longest input of the model, but at most 512.
+            Tokens of a window. By default those of the checkpoint, or the most the model takes, up
+            to 512.
         optimizer : callable
             Returns an optax transformation for a learning rate; medkit's AdamW by default.
         loss : ClassificationLoss
@@ -308,6 +310,7 @@ class TextClassification:
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers` and `from_pretrained` can load."""
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
+        own: dict[str, Any] = {POOLING: self.pooling, WINDOW_LENGTH: self.max_length}
         write_checkpoint(
             path,
             self.model.config,
@@ -315,7 +318,7 @@ class TextClassification:
             labels=self.labels,
             original_folder=original,
             task=TEXT_CLASSIFICATION,
-            more={"problem_type": self.problem_type, POOLING: self.pooling},
+            more={"problem_type": self.problem_type, **own},
         )
         self.tokenizer.save(path)
 
@@ -337,6 +340,50 @@ class TextClassification:
             raise ValueError(msg)
         return {"params": read_params(path, self.model.config, TEXT_CLASSIFICATION)}
 
+    def predictor(
+        self,
+        variables: Variables,
+        *,
+        batch_size: int = 16,
+        threshold: float | Mapping[str, float] = 0.5,
+        options: Options | None = None,
+    ) -> Callable[[Sequence[str]], list[TextPrediction]]:
+        """Return a function that classifies texts, for many calls: it keeps its compiled programs.
+
+        Parameters
+        ----------
+        variables : dict
+            Trained weights, from ``result.state.variables`` or `load`.
+        batch_size : int
+            Number of windows that are passed to the model at once.
+        threshold : float or mapping of str to float
+            Least probability of a class, or of each class by name, where texts may have several.
+        options : Options, optional
+            Only `precision` is used.
+
+        Returns
+        -------
+        callable
+            It takes texts of any length and returns a list with a `TextPrediction` for each.
+        """
+        least: Mapping[str, float] | None = None
+        if self.is_multi_label:
+            is_one = not isinstance(threshold, Mapping)
+            least = dict.fromkeys(self.labels, threshold) if is_one else threshold  # type: ignore
+        return functools.partial(
+            predict_classes,
+            make_predict_step(self.forward, options or Options()),
+            jax.device_put(variables),
+            tokenizer=self.tokenizer,
+            collate=self.collate,
+            unlabelled={DOCUMENT: None, "label": 0, TARGETS: [0] * len(self.labels)},
+            labels=self.labels,
+            least=least,
+            pooling=self.pooling,
+            max_length=self.max_length,
+            batch_size=batch_size,
+        )
+
     def predict(
         self,
         variables: Variables,
@@ -346,32 +393,8 @@ class TextClassification:
         threshold: float | Mapping[str, float] = 0.5,
         options: Options | None = None,
     ) -> list[TextPrediction]:
-        """Return the classes of new texts, with the probabilities of all classes.
-
-        Parameters
-        ----------
-        variables : dict
-            Trained weights, from ``result.state.variables`` or `load`.
-        texts : sequence of str
-            Texts of any length.
-        batch_size : int
-            Number of texts that are passed to the model at once.
-        threshold : float or mapping of str to float
-            Least probability of a class, or of each class by name, where texts may have several.
-        options : Options, optional
-            Only `precision` is used.
-        """
-        labels = () if self.is_multi_label else self.labels[:1]  # any, as the loss is not computed
-        logits = predict_logits(
-            make_predict_step(self.forward, options or Options()),
-            variables,
-            [self.preprocess(LabelledText(text, labels)) for text in texts],
-            collate=self.collate,
-            max_length=self.max_length,
-            batch_size=batch_size,
+        """Return the classes of new texts; see `predictor`."""
+        classify = self.predictor(
+            variables, batch_size=batch_size, threshold=threshold, options=options
         )
-        least: Mapping[str, float] | None = None
-        if self.is_multi_label:
-            is_one = not isinstance(threshold, Mapping)
-            least = dict.fromkeys(self.labels, threshold) if is_one else threshold  # type: ignore
-        return [prediction_of(row, self.labels, least) for row in logits]
+        return classify(texts)

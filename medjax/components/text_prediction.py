@@ -11,9 +11,16 @@ import numpy as np
 from medjax.batch import BatchData
 from medjax.component import Collate, Variables
 from medjax.components.rows import prediction_ladder
+from medjax.components.windows import split_windows
 from medjax.data.ladder import fix_shape
+from medjax.models import Tokenizer
 
-__all__ = ["TextPrediction", "predict_logits", "prediction_of"]
+__all__ = ["TextPrediction", "predict_classes", "predict_logits", "prediction_of"]
+
+_POOLED: Mapping[str, Callable[[Any], Any]] = {
+    "mean": lambda logits: np.mean(logits, axis=0),
+    "max": lambda logits: np.max(logits, axis=0),
+}
 
 
 class TextPrediction(NamedTuple):
@@ -32,6 +39,41 @@ class TextPrediction(NamedTuple):
     probabilities: dict[str, float]
 
 
+def predict_classes(
+    predict_step: Callable[[Variables, BatchData], BatchData],
+    variables: Variables,
+    texts: Sequence[str],
+    *,
+    tokenizer: Tokenizer,
+    collate: Collate,
+    unlabelled: Mapping[str, Any],
+    labels: Sequence[str],
+    least: Mapping[str, float] | None,
+    pooling: str,
+    max_length: int,
+    batch_size: int,
+) -> list[TextPrediction]:
+    """Return the classes of each text; see `TextClassification.predictor`.
+
+    Each window is a row of its own, and pooled as in training. So batches of long texts need no
+    more memory, and no more programs, than those of short ones.
+    """
+    windows = [split_windows(each, (), max_length) for each in tokenizer.encode(texts)]
+    rows = [{"input_ids": window.ids, **unlabelled} for each in windows for window in each]
+    logits = iter(
+        predict_logits(
+            predict_step,
+            variables,
+            rows,
+            collate=collate,
+            max_length=max_length,
+            batch_size=batch_size,
+        )
+    )
+    pooled = [_POOLED[pooling]([next(logits) for _ in each]) for each in windows]
+    return [prediction_of(row, labels, least) for row in pooled]
+
+
 def predict_logits(
     predict_step: Callable[[Variables, BatchData], BatchData],
     variables: Variables,
@@ -41,14 +83,15 @@ def predict_logits(
     max_length: int,
     batch_size: int,
 ) -> list[np.ndarray]:
-    """Return the logits of each text; see `TextClassification.predict`."""
+    """Return the logits of each example, which has one row of tokens."""
     logits: dict[int, np.ndarray] = {}
-    # Sorted by length, so that the texts of a batch need little padding.
+    ladder = prediction_ladder(max_length)
+    # Sorted by length, so that the rows of a batch need little padding.
     order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = collate([examples[row] for row in chosen])
-        fixed = fix_shape(batch, prediction_ladder(max_length), batch_size)
+        fixed = fix_shape(batch, ladder, batch_size)
         outputs: Any = jax.device_get(predict_step(variables, fixed)["logits"])
         logits.update(zip(chosen, outputs, strict=False))  # padding rows come last
     return [logits[row] for row in range(len(examples))]

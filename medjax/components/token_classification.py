@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from medjax.components.documents import (
     find_all_unreachable,
     window_example,
 )
-from medjax.components.folders import open_folder
+from medjax.components.folders import WINDOW_LENGTH, open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.prediction import predict_entities
@@ -41,6 +42,9 @@ from medjax.text import Document, Entity
 from medjax.text.tagging import labels_of, tag_layers
 
 __all__ = ["TokenClassification"]
+
+_SUBTOKENS = "tag_subtokens"
+"""Field of config.json that medjax adds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +116,7 @@ class TokenClassification:
         labels: Sequence[str] | None = None,
         *,
         tagging_scheme: str = "iob2",
-        tag_subtokens: bool = False,
+        tag_subtokens: bool | None = None,
         overlapping: bool = False,
         max_length: int | None = None,
         optimizer: Optimizer = adamw,
@@ -131,16 +135,17 @@ class TokenClassification:
             Kinds of entities. By default those of the checkpoint, which must be a tagger.
         tagging_scheme : {"iob2", "bilou", "iobes", "io"}
             How entities are written as tags. If `labels` is None, it is that of the checkpoint.
-        tag_subtokens : bool
+        tag_subtokens : bool, optional
             Whether each token gets a tag of its own, so that entities may start and end inside
-            words. By default each word gets one tag.
+            words. By default as in the checkpoint; if medjax did not write it, each word gets one.
         overlapping : bool
             Whether entities of different labels may overlap: each label gets a sequence of tags of
             its own, on the same encoder. Read the documents with ``overlapping=True``, too. Of
             entities with the same label that overlap, one is learned, and the others count as
             missed. If `labels` is None, it is that of the checkpoint.
         max_length : int, optional
-            Tokens of a window. By default the longest input of the model, but at most 512.
+            Tokens of a window. By default those of the checkpoint, or the most the model takes, up
+            to 512.
         optimizer : callable
             Returns an optax transformation for a learning rate; medkit's AdamW by default. If you
             set `Options.weight_decay`, pass one without weight decay, such as `optax.adam`.
@@ -165,6 +170,7 @@ class TokenClassification:
         tags, tagging_scheme = choose_tags(
             opened.folder, labels, tagging_scheme, overlapping=overlapping
         )
+        stored = opened.content.get(_SUBTOKENS) is True
         return cls(
             model=TokenClassifier(
                 opened.config, len(tags), gradient_checkpointing, attention_implementation
@@ -172,7 +178,7 @@ class TokenClassification:
             tokenizer=opened.tokenizer,
             tags=tags,
             tagging_scheme=tagging_scheme,
-            tag_subtokens=tag_subtokens,
+            tag_subtokens=tag_subtokens or (tag_subtokens is None and stored),
             max_length=opened.max_length,
             optimizer=optimizer,
             loss=loss,
@@ -346,6 +352,7 @@ class TokenClassification:
             variables["params"],
             labels=self.tags,
             original_folder=original,
+            more={_SUBTOKENS: self.tag_subtokens, WINDOW_LENGTH: self.max_length},
         )
         self.tokenizer.save(path)
 
@@ -366,23 +373,20 @@ class TokenClassification:
             raise ValueError(msg)
         return {"params": read_params(path, self.model.config)}
 
-    def predict(
+    def predictor(
         self,
         variables: Variables,
-        texts: Sequence[str],
         *,
         batch_size: int = 16,
         rule: str = "conlleval",
         options: Options | None = None,
-    ) -> list[tuple[Entity, ...]]:
-        """Return the entities that the tagger finds in new texts.
+    ) -> Callable[[Sequence[str]], list[tuple[Entity, ...]]]:
+        """Return a function that finds entities, for many calls: it keeps its compiled programs.
 
         Parameters
         ----------
         variables : dict
             Trained weights, from ``result.state.variables`` or `load`.
-        texts : sequence of str
-            Texts of any length.
         batch_size : int
             Number of windows that are passed to the model at once.
         rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
@@ -394,17 +398,30 @@ class TokenClassification:
 
         Returns
         -------
-        list of tuple of Entity
-            The entities of each text. The score of an entity is the mean, over its words, of the
-            probability of the predicted tag.
+        callable
+            It takes texts of any length and returns a list with a tuple of entities for each. The
+            score of an entity is the mean, over its words, of the probability of the predicted tag.
         """
-        return predict_entities(
+        return functools.partial(
+            predict_entities,
             make_predict_step(self.forward, options or Options()),
-            variables,
-            texts,
+            jax.device_put(variables),
             reader=self._reader,
             collate=self.collate,
             layers=self.layers,
             batch_size=batch_size,
             rule=rule,
         )
+
+    def predict(
+        self,
+        variables: Variables,
+        texts: Sequence[str],
+        *,
+        batch_size: int = 16,
+        rule: str = "conlleval",
+        options: Options | None = None,
+    ) -> list[tuple[Entity, ...]]:
+        """Return the entities that the tagger finds in new texts; see `predictor`."""
+        find = self.predictor(variables, batch_size=batch_size, rule=rule, options=options)
+        return find(texts)

@@ -60,30 +60,34 @@ def checked(documents: Iterable[Document]) -> Iterator[tuple[int, Document]]:
     [(1, Document(text='No fever', entities=(), name=''))]
     """
     for number, document in enumerate(documents, start=1):
-        where = described(number, document)
-        size = len(document.text)
-        for entity in document.entities:
-            if not 0 <= entity.start < entity.end <= size:
-                msg = (
-                    f"{where}: found {entity.label} at {entity.start} to {entity.end}, expected "
-                    f"0 <= start < end <= {size}, the length of the text"
-                )
-                raise ValueError(msg)
-        for relation in document.relations:
-            if not all(0 <= end < len(document.entities) for end in (relation.head, relation.tail)):
-                msg = (
-                    f"{where}: found {relation}, expected head and tail to be places in its "
-                    f"{len(document.entities)} entities"
-                )
-                raise ValueError(msg)
-        annotations: tuple[Entity | Relation, ...] = (*document.entities, *document.relations)
-        for annotation in annotations:
-            if annotation.score is not None and not 0 <= annotation.score <= 1:
-                msg = f"{where}: found {annotation}, expected a score from 0 to 1, or None"
-                raise ValueError(msg)
-        for string in (document.text, document.name, *(each.label for each in annotations)):
-            _refuse_surrogates(string, where)
+        check(document, described(number, document))
         yield number, document
+
+
+def check(document: Document, where: str) -> None:
+    """Raise the errors of `checked`, which begin with `where`."""
+    size = len(document.text)
+    for entity in document.entities:
+        if not 0 <= entity.start < entity.end <= size:
+            msg = (
+                f"{where}: found {entity.label} at {entity.start} to {entity.end}, expected "
+                f"0 <= start < end <= {size}, the length of the text"
+            )
+            raise ValueError(msg)
+    for relation in document.relations:
+        if not all(0 <= end < len(document.entities) for end in (relation.head, relation.tail)):
+            msg = (
+                f"{where}: found {relation}, expected head and tail to be places in its "
+                f"{len(document.entities)} entities"
+            )
+            raise ValueError(msg)
+    annotations: tuple[Entity | Relation, ...] = (*document.entities, *document.relations)
+    for annotation in annotations:
+        if annotation.score is not None and not 0 <= annotation.score <= 1:
+            msg = f"{where}: found {annotation}, expected a score from 0 to 1, or None"
+            raise ValueError(msg)
+    for string in (document.text, document.name, *(each.label for each in annotations)):
+        _refuse_surrogates(string, where)
 
 
 def _refuse_surrogates(string: str, where: str) -> None:

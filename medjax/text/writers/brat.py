@@ -15,7 +15,7 @@ from medjax.text.document import Document, Entity
 from medjax.text.writers._files import checked, described, replacing
 from medjax.text.writers._names import FileNames
 
-__all__ = ["write_brat"]
+__all__ = ["annotation_lines", "check_labels", "write_brat", "write_brat_document"]
 
 LOGGER = logging.getLogger("medjax")
 # White space that would end a line or a field of an .ann file, for BRAT or for another reader.
@@ -64,11 +64,7 @@ def write_brat(documents: Iterable[Document], folder: str | os.PathLike[str]) ->
     names, nb_documents = FileNames(), 0
     for number, document in checked(documents):
         _refuse(document, described(number, document))
-        file = Path(folder, names.name_for(document.name, number))
-        with replacing(f"{file}.txt") as text:
-            text.write(document.text)
-        with replacing(f"{file}.ann") as ann:  # last: a text alone is no annotated document
-            ann.writelines(f"{line}\n" for line in _lines(document))
+        write_brat_document(document, Path(folder, names.name_for(document.name, number)))
         nb_documents = number
     if names.nb_changed:
         LOGGER.warning(
@@ -77,15 +73,17 @@ def write_brat(documents: Iterable[Document], folder: str | os.PathLike[str]) ->
     return nb_documents
 
 
+def write_brat_document(document: Document, file: Path) -> None:
+    """Write a document that `write_brat` accepts as the two files of a path without suffix."""
+    with replacing(f"{file}.txt") as text:
+        text.write(document.text)
+    with replacing(f"{file}.ann") as ann:  # last: a text alone is no annotated document
+        ann.writelines(annotation_lines(document))
+
+
 def _refuse(document: Document, where: str) -> None:
     labels = [*(e.label for e in document.entities), *(r.label for r in document.relations)]
-    for label in labels:
-        if label.split() != [label]:
-            msg = (
-                f"{where}: found the label {label!r}, expected one without white space, as BRAT "
-                f"separates fields by it; rename it, for instance to {'_'.join(label.split())!r}"
-            )
-            raise ValueError(msg)
+    check_labels(labels, where)
     if document.text.startswith(_BYTE_ORDER_MARK):
         msg = (
             f"{where}: found a byte order mark at the beginning of the text, expected none, as "
@@ -94,15 +92,33 @@ def _refuse(document: Document, where: str) -> None:
         raise ValueError(msg)
 
 
-def _lines(document: Document) -> Iterator[str]:
+def check_labels(labels: Iterable[str], where: str) -> None:
+    """Raise ValueError if BRAT cannot hold a label; the message begins with `where`."""
+    for label in labels:
+        if label.split() != [label]:
+            msg = (
+                f"{where}: found the label {label!r}, expected one without white space, as BRAT "
+                f"separates fields by it; rename it, for instance to {'_'.join(label.split())!r}"
+            )
+            raise ValueError(msg)
+
+
+def annotation_lines(document: Document) -> Iterator[str]:
+    r"""Yield the lines of an ``.ann`` file, those of entities first.
+
+    Examples
+    --------
+    >>> list(annotation_lines(Document("No fever.", (Entity("Sign", 3, 8),))))
+    ['T1\tSign 3 8\tfever\n']
+    """
     for number, entity in enumerate(document.entities, start=1):
         fragments = list(_fragments(entity, document.text))
         offsets = ";".join(f"{start} {end}" for start, end in fragments)
         covered = " ".join(document.text[start:end] for start, end in fragments)
-        yield f"T{number}\t{entity.label} {offsets}\t{_BREAKS.sub(' ', covered)}"
+        yield f"T{number}\t{entity.label} {offsets}\t{_BREAKS.sub(' ', covered)}\n"
     for number, relation in enumerate(document.relations, start=1):
         ends = f"Arg1:T{relation.head + 1} Arg2:T{relation.tail + 1}"
-        yield f"R{number}\t{relation.label} {ends}"
+        yield f"R{number}\t{relation.label} {ends}\n"
 
 
 def _fragments(entity: Entity, text: str) -> Iterator[tuple[int, int]]:

@@ -6,13 +6,13 @@ import json
 import logging
 import os
 from collections.abc import Iterable
-from itertools import count
 from typing import Any
 
 from medjax.text.document import Document
 from medjax.text.writers._files import checked, replacing
+from medjax.text.writers.records import RecordFormat, Written
 
-__all__ = ["write_doccano"]
+__all__ = ["DOCCANO_RECORDS", "LINKED_DOCCANO_RECORDS", "write_doccano"]
 
 LOGGER = logging.getLogger("medjax")
 
@@ -60,48 +60,57 @@ def write_doccano(
     ...     file.read_text()
     '{"text": "No fever", "label": [[3, 8, "Sign"]]}\n'
     """
-    nb_documents, nb_left_out = 0, 0
-    identifiers = count(1), count(1)
+    written = Written()
+    record = (LINKED_DOCCANO_RECORDS if relations else DOCCANO_RECORDS).record
     with replacing(path) as file:
-        for number, document in checked(documents):
-            fields: dict[str, Any]
-            if relations:
-                fields = _linked(document, *identifiers)
-            else:
-                fields = {"label": [[int(e.start), int(e.end), e.label] for e in document.entities]}
-                nb_left_out += len(document.relations)
-            name = {"name": document.name} if document.name else {}
-            record = {"text": document.text, **fields, **name}
-            file.write(f"{json.dumps(record, ensure_ascii=False)}\n")
-            nb_documents = number
-    if nb_left_out:
+        for _, document in checked(documents):
+            file.write(record(document, written))
+            written = written.after(document)
+    if written.relations and not relations:
         LOGGER.warning(
             "Doccano: left out relations: %d (%s); pass relations=True to write them",
-            nb_left_out,
+            written.relations,
             path,
         )
-    return nb_documents
+    return written.documents
 
 
-def _linked(
-    document: Document, entity_ids: count[int], relation_ids: count[int]
-) -> dict[str, list[dict[str, Any]]]:
+def _labelled(document: Document, written: Written) -> str:
+    del written
+    spans = [[int(e.start), int(e.end), e.label] for e in document.entities]
+    return _line(document, {"label": spans})
+
+
+def _line(document: Document, fields: dict[str, Any]) -> str:
+    name = {"name": document.name} if document.name else {}
+    record = {"text": document.text, **fields, **name}
+    return f"{json.dumps(record, ensure_ascii=False)}\n"
+
+
+def _linked(document: Document, written: Written) -> str:
     entities = [
         {
-            "id": next(entity_ids),
+            "id": number,
             "label": entity.label,
             "start_offset": int(entity.start),
             "end_offset": int(entity.end),
         }
-        for entity in document.entities
+        for number, entity in enumerate(document.entities, written.entities + 1)
     ]
     relations = [
         {
-            "id": next(relation_ids),
+            "id": number,
             "from_id": entities[relation.head]["id"],
             "to_id": entities[relation.tail]["id"],
             "type": relation.label,
         }
-        for relation in document.relations
+        for number, relation in enumerate(document.relations, written.relations + 1)
     ]
-    return {"entities": entities, "relations": relations}
+    return _line(document, {"entities": entities, "relations": relations})
+
+
+DOCCANO_RECORDS = RecordFormat("", _labelled)
+"""The lines of a file for sequence labelling."""
+
+LINKED_DOCCANO_RECORDS = RecordFormat("", _linked)
+"""The lines of a file for projects whose entities have relations."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from medjax.text.document import Document, Entity
 from medjax.text.writers._files import checked, replacing
+from medjax.text.writers.records import RecordFormat, Written
 
-__all__ = ["write_medkit_json"]
+__all__ = ["MEDKIT_RECORDS", "write_medkit_json"]
 
 _HEADER = {"version": "0.2", "content_type": "text_document_list"}
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://medkit-lib.org/medkit_json")
@@ -56,13 +57,22 @@ def write_medkit_json(documents: Iterable[Document], path: str | os.PathLike[str
     ...     read_medkit_json(file)[0].entities
     (Entity(label='Sign', start=3, end=8, score=0.9),)
     """
-    number = 0
+    written = Written()
     with replacing(path) as file:
-        file.write(f"{json.dumps(_HEADER)}\n")
-        for number, document in checked(documents):
-            record = _record(document, number)
-            file.write(f"{json.dumps(record, ensure_ascii=False)}\n")
-    return number
+        file.write(MEDKIT_RECORDS.header)
+        for _, document in checked(documents):
+            file.write(MEDKIT_RECORDS.record(document, written))
+            written = written.after(document)
+    return written.documents
+
+
+def _line(document: Document, written: Written) -> str:
+    record = _record(document, written.documents + 1)
+    return f"{json.dumps(record, ensure_ascii=False)}\n"
+
+
+MEDKIT_RECORDS = RecordFormat(f"{json.dumps(_HEADER)}\n", _line)
+"""The lines of the file."""
 
 
 def _record(document: Document, number: int) -> dict[str, Any]:

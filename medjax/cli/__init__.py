@@ -1,0 +1,54 @@
+"""The command line, ``python -m medjax COMMAND``, with a module for each command.
+
+A command's module imports what the command needs only when it runs, so that ``--help`` is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from medjax.cli import predict
+
+__all__ = ["main"]
+
+_COMMANDS: dict[str, ModuleType] = {"predict": predict}
+"""Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
+
+_INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    It is 2 for an error that is not about a single note: it is printed without a traceback if it
+    is a ValueError, as those say what to do, or an error of the file system.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Arguments; by default those of the process.
+
+    Examples
+    --------
+    >>> main(["predict", "--model", "no/such", "--input", "a.txt", "--output", "out"])
+    2
+    """
+    parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        module.add_arguments(command)
+    parsed = parser.parse_args(arguments)
+    try:
+        status: int = _COMMANDS[parsed.command].run(parsed)
+    except (ValueError, OSError) as error:
+        print(f"medjax {parsed.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"medjax {parsed.command}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
+    return status

@@ -1,0 +1,325 @@
+"""What a command writes, so that a later start knows what is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Protocol
+
+from medjax.cli.notes import Note, Notes
+from medjax.components import TextPrediction
+from medjax.text import Document
+from medjax.text.writers._files import check, replacing
+from medjax.text.writers._names import FileNames
+from medjax.text.writers.brat import annotation_lines, write_brat_document
+from medjax.text.writers.records import Written
+
+__all__ = ["BratOutput", "FileOutput", "Output", "Predicted", "Skipped", "claim"]
+
+SETTINGS, JOURNAL, SKIPPED = "settings.json", "progress.json", "skipped.tsv"
+"""Files in the folder besides the predictions."""
+
+_SHOWN = 5  # skipped notes that are listed at the end
+
+
+def claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Create the folder of predictions, or make sure that it is one of an earlier, equal start.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    settings : dict
+        What predictions depend on.
+
+    Raises
+    ------
+    ValueError
+        If the folder has other files, or predictions with other settings.
+    """
+    file = folder / SETTINGS
+    if file.is_file():
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        names = sorted(stored.keys() | settings.keys())
+        differing = [
+            f"{name} was {stored.get(name)!r} and is {settings.get(name)!r}"
+            for name in names
+            if stored.get(name) != settings.get(name)
+        ]
+        if differing:
+            msg = (
+                f"{folder} has predictions with other settings: {'; '.join(differing)}; use "
+                "another folder, or remove this one"
+            )
+            raise ValueError(msg)
+        return
+    if folder.is_dir() and any(not name.startswith(".") for name in os.listdir(folder)):
+        msg = f"{folder} has other files; expected a new or empty folder for the predictions"
+        raise ValueError(msg)
+    with replacing(file) as content:
+        json.dump(settings, content, indent=2, ensure_ascii=False)
+
+
+class Skipped:
+    """The notes that could not be read, listed in a file.
+
+    Parameters
+    ----------
+    file : Path
+        The file, with name and reason of a note in each line.
+    size, count : int
+        Bytes and lines of it that an earlier start wrote.
+    """
+
+    def __init__(self, file: Path, size: int = 0, count: int = 0) -> None:
+        self.file, self.count = file, count
+        self.first: list[str] = []
+        self.lines = _continued(file, size)
+
+    def add(self, note: Note, error: Exception) -> None:
+        """List a note and the reason."""
+        reason = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
+        self.count += 1
+        line = f"{note.name}\t{reason}"
+        if len(self.first) < _SHOWN:
+            self.first.append(line.replace("\t", ": "))
+        self.lines.write(os.fsencode(f"{line}\n"))
+
+
+def _continued(file: Path, size: int) -> IO[bytes]:
+    """Open a file to write after its first bytes; raise ValueError if it is shorter."""
+    opened = file.open("r+b" if file.exists() else "w+b")
+    found = os.fstat(opened.fileno()).st_size
+    if found < size:
+        opened.close()
+        msg = f"{file} has {found} bytes, expected at least {size}; remove its folder, start again"
+        raise ValueError(msg)
+    opened.truncate(size)
+    opened.seek(size)
+    return opened
+
+
+class Predicted(NamedTuple):
+    """A note with what was predicted.
+
+    Attributes
+    ----------
+    document : Document
+        The note, with its entities and relations.
+    classes : TextPrediction or None
+        Its classes, if these were predicted.
+    """
+
+    document: Document
+    classes: TextPrediction | None = None
+
+
+class Output(Protocol):
+    """Where predictions go.
+
+    Attributes
+    ----------
+    skipped : Skipped
+        The notes that were left out.
+    nb_complete : int
+        Number of notes that an earlier start has written.
+    """
+
+    skipped: Skipped
+    nb_complete: int
+
+    def remaining(self, notes: Notes) -> Iterator[Note]:
+        """Yield the notes that no earlier start is known to have written."""
+
+    def place_for(self, document: Document) -> Path | None:
+        """Return where a note goes, None if it is there; called once for each, in order."""
+
+    def write(self, place: Path, predicted: Predicted) -> None:
+        """Write a note."""
+
+    def commit(self, notes: Sequence[Note]) -> None:
+        """Note that these notes, the next of `remaining`, are written or skipped."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+class BratOutput:
+    """A ``.txt`` and an ``.ann`` file for each note; it is complete if they are of this note.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    are_files : bool
+        Whether the names are those of files, which are fit and different.
+    keeps_entities : bool
+        Whether the entities are given, and relations predicted.
+    """
+
+    def __init__(self, folder: Path, *, are_files: bool, keeps_entities: bool) -> None:
+        self._folder, self._keeps_entities = folder, keeps_entities
+        self._names = None if are_files else FileNames()
+        self._number = 0
+        self.skipped = Skipped(folder / SKIPPED)
+        self.nb_complete = 0
+
+    def remaining(self, notes: Notes) -> Iterator[Note]:
+        """Yield all notes, as their files tell what is complete."""
+        yield from notes
+
+    def place_for(self, document: Document) -> Path | None:
+        """Return the path of its two files without suffix, None if they are complete."""
+        self._number += 1
+        name = document.name
+        chosen = name if self._names is None else self._names.name_for(name, self._number)
+        file = self._folder / chosen
+        if self._has(file, document):
+            self.nb_complete += 1
+            return None
+        return file
+
+    def _has(self, file: Path, document: Document) -> bool:
+        try:
+            text = Path(f"{file}.txt").read_bytes().decode()
+            lines = Path(f"{file}.ann").read_bytes().decode()
+        except (OSError, ValueError):
+            return False
+        given = "".join(annotation_lines(document))
+        has_others = lines[len(given) :].startswith("T")
+        is_of_note = text == document.text and lines.startswith(given)
+        return is_of_note and not (self._keeps_entities and has_others)
+
+    def write(self, place: Path, predicted: Predicted) -> None:
+        """Write the two files, ``.ann`` last."""
+        write_brat_document(predicted.document, place)
+
+    def commit(self, notes: Sequence[Note]) -> None:
+        """Make the list of skipped notes complete."""
+        del notes
+        self.skipped.lines.flush()
+
+    def close(self) -> None:
+        """Close the list of skipped notes."""
+        self.skipped.lines.close()
+
+
+class FileOutput:
+    """One file with a record for each note, and a journal of how far it is complete.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    name : str
+        Name of the file.
+    header : str
+        What it begins with.
+    record : callable
+        ``record(predicted, written)`` returns what is written of a note.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        header: str,
+        record: Callable[[Predicted, Written], str],
+    ) -> None:
+        self._record = record
+        self._journal = folder / JOURNAL
+        done = _Progress.read(self._journal)
+        self._file = folder / name
+        self._records = _continued(self._file, done.size)
+        if done.size == 0:
+            self._records.write(header.encode())
+        self.skipped = Skipped(folder / SKIPPED, done.skipped_size, done.nb_skipped)
+        self._done, self._written = done, Written(*done.written)
+        self._keys = hashlib.sha256()
+        self.nb_complete = self._written.documents
+
+    def remaining(self, notes: Notes) -> Iterator[Note]:
+        """Yield the notes after those in the journal.
+
+        Raises
+        ------
+        ValueError
+            If the notes in the journal are not the first ones.
+        """
+        following = iter(notes)
+        for note in itertools.islice(following, self._done.nb_notes):
+            self._add_key(note)
+        if self._done.nb_notes and self._keys.hexdigest() != self._done.keys:
+            msg = (
+                f"{self._file} has predictions of the first {self._done.nb_notes:,} notes, but "
+                "these are others now; use another folder for the notes that are there now"
+            )
+            raise ValueError(msg)
+        yield from following
+
+    def _add_key(self, note: Note) -> None:
+        self._keys.update(hashlib.sha256(note.key).digest())
+
+    def place_for(self, document: Document) -> Path | None:
+        """Return the file."""
+        del document
+        return self._file
+
+    def write(self, place: Path, predicted: Predicted) -> None:
+        """Append the record of a note."""
+        del place
+        check(predicted.document, predicted.document.name)
+        self._records.write(self._record(predicted, self._written).encode())
+        self._written = self._written.after(predicted.document)
+
+    def commit(self, notes: Sequence[Note]) -> None:
+        """Write the journal, after what it tells of is on the disk."""
+        for note in notes:
+            self._add_key(note)
+        for file in (self._records, self.skipped.lines):
+            file.flush()
+            os.fsync(file.fileno())
+        self._done = _Progress(
+            nb_notes=self._done.nb_notes + len(notes),
+            keys=self._keys.hexdigest(),
+            written=self._written,
+            size=self._records.tell(),
+            nb_skipped=self.skipped.count,
+            skipped_size=self.skipped.lines.tell(),
+        )
+        with replacing(self._journal) as journal:
+            json.dump(self._done._asdict(), journal)
+            journal.flush()
+            os.fsync(journal.fileno())
+
+    def close(self) -> None:
+        """Close the file and the list of skipped notes."""
+        self._records.close()
+        self.skipped.lines.close()
+
+
+class _Progress(NamedTuple):
+    """How far a file is complete: the journal."""
+
+    nb_notes: int = 0
+    keys: str = ""
+    written: Sequence[int] = (0, 0, 0)
+    size: int = 0
+    nb_skipped: int = 0
+    skipped_size: int = 0
+
+    @classmethod
+    def read(cls, file: Path) -> _Progress:
+        """Return the content of a journal, or that of none."""
+        if not file.exists():
+            return cls()
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{file} is damaged ({error}); remove its folder, start again"
+            ) from error

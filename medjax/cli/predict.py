@@ -1,0 +1,81 @@
+"""Predict the entities, classes or relations of notes with a trained component.
+
+Notes are read, predicted and written in chunks, so memory does not grow with their number. A second
+start with the same arguments goes on where the first one ended. Notes that cannot be read are
+skipped, listed at the end and in OUTPUT/skipped.tsv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+__all__ = ["add_arguments", "run"]
+
+FORMATS = ("brat", "jsonl", "doccano", "csv")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to a parser."""
+    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+    add = parser.add_argument
+    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
+    add(
+        "--input",
+        required=True,
+        type=Path,
+        metavar="NOTES",
+        help="a folder of .txt files (BRAT, with .ann files, for relations), a .txt file, or JSON "
+        "lines with the field text and maybe name or id",
+    )
+    add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the predictions")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="brat: .txt and .ann for each note; jsonl: medkit's JSON lines, or labels and "
+        "probabilities of texts; doccano; csv. Default: brat, or csv for classes of texts",
+    )
+    add("--batch-size", type=_positive, default=16, help="rows of a batch (default: 16)")
+    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add(
+        "--threshold",
+        type=_probability,
+        help="least probability of a class where texts may have several (default: 0.5)",
+    )
+    add("--max-length", type=_positive, help="tokens of a window (default: as in training)")
+    add(
+        "--compilation-cache",
+        default="auto",
+        metavar="FOLDER",
+        help="where compiled programs are kept for the next start; 'none' for nowhere (default: "
+        "auto, a folder in your home)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predict all notes; return 0, or 1 if there are notes but none could be read."""
+    from medjax.cli.prediction import predict_notes
+
+    done = predict_notes(arguments)
+    told = [f"{done.nb_predicted:,} notes predicted into {arguments.output}"]
+    if done.nb_complete:
+        told.append(f"{done.nb_complete:,} were there from an earlier start")
+    if done.skipped.count:
+        told.append(f"{done.skipped.count:,} skipped, listed in {done.skipped.file}")
+    print("; ".join(told), *done.skipped.first, sep="\n  ", file=sys.stderr)
+    return 0 if done.nb_predicted or done.nb_complete else 1
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def _probability(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number

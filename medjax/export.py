@@ -1,0 +1,153 @@
+"""Export a trained component as StableHLO, which runs without medjax: with JAX and numpy alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import save_file
+
+from medjax.component import Variables
+from medjax.components import ReadyComponent, TextClassification, TokenClassification
+from medjax.target import tracing_for
+
+__all__ = ["PLATFORMS", "export_component"]
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+"""Where an exported program runs, by the names of `jax.export`."""
+
+_DESCRIPTION, _WEIGHTS = "export.json", "weights.safetensors"
+_INPUTS = ("input_ids", "attention_mask")
+
+
+def export_component(
+    component: ReadyComponent,
+    variables: Variables,
+    folder: str | os.PathLike[str],
+    *,
+    platforms: Sequence[str] = PLATFORMS,
+    lengths: Sequence[int] | None = None,
+) -> None:
+    """Write what computes the logits of a component, for processes without medjax.
+
+    The folder gets ``model.stablehlo``, a program of `jax.export` that is called with the weights,
+    ``input_ids`` and ``attention_mask`` (int32, any number of rows, any length up to that of a
+    window) and returns float32 logits; ``weights.safetensors``; ``export.json`` with the classes
+    and shapes; and the files of the tokenizer. See docs/predicting.md for how to call it. Rows are
+    windows: reading long texts in windows, and entities from tags, is left to the caller.
+
+    Parameters
+    ----------
+    component : TokenClassification, TextClassification or RelationClassification
+        The component.
+    variables : dict
+        Its weights.
+    folder : path
+        Folder to write to, created if it is missing.
+    platforms : sequence of {"cpu", "cuda", "tpu"}
+        Where the program is to run.
+    lengths : sequence of int, optional
+        Export a program for each of these lengths, ``model-LENGTH.stablehlo``, instead of one for
+        all: for encoders whose programs depend on the length, as those of ModernBERT do.
+
+    Raises
+    ------
+    ValueError
+        If a platform or a length is unknown, or no program can be made for all lengths.
+
+    Examples
+    --------
+    >>> from medjax.components import load_component
+    >>> export_component(*load_component("checkpoint"), "exported")  # doctest: +SKIP
+    """
+    unknown = [name for name in platforms if name not in PLATFORMS]
+    if unknown or not platforms:
+        raise ValueError(f"platforms are {list(platforms)}; expected some of {list(PLATFORMS)}")
+    longest = component.max_length
+    if lengths is not None and not all(0 < length <= longest for length in lengths):
+        raise ValueError(f"lengths are {list(lengths)}; expected 1 to {longest} for this component")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = flatten_dict(variables["params"], sep="/")
+    weights = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in flat.items()}
+    programs = []
+    for length in [None] if lengths is None else lengths:
+        exported = _exported(component, weights, platforms, length)
+        name = "model.stablehlo" if length is None else f"model-{length}.stablehlo"
+        (folder / name).write_bytes(exported.serialize())
+        programs.append({"file": name, "length": length})
+    save_file(weights, folder / _WEIGHTS)
+    component.tokenizer.save(folder)
+    description = {**_description(component), "platforms": list(platforms), "programs": programs}
+    text = json.dumps(description, indent=2, ensure_ascii=False)
+    (folder / _DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _logits_of(component: ReadyComponent) -> Callable[..., jax.Array]:
+    def logits(weights: dict[str, Any], input_ids: Any, attention_mask: Any) -> jax.Array:
+        params = unflatten_dict(weights, sep="/")
+        with jax.default_matmul_precision("highest"), tracing_for("cpu"):
+            result: Any = component.model.apply(
+                {"params": params}, input_ids, attention_mask, deterministic=True
+            )
+        return jnp.asarray(result, jnp.float32)
+
+    return logits
+
+
+def _exported(
+    component: ReadyComponent,
+    weights: dict[str, np.ndarray],
+    platforms: Sequence[str],
+    length: int | None,
+) -> jax.export.Exported:
+    size: Any = "length" if length is None else length
+    limits = [f"length <= {component.max_length}"] if length is None else []
+    shape = jax.export.symbolic_shape(f"batch, {size}", constraints=limits)
+    tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
+    make = jax.export.export(jax.jit(_logits_of(component)), platforms=tuple(platforms))
+    try:
+        return make(abstract, tokens, tokens)
+    except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
+        raise ValueError(
+            f"no single program for all lengths up to {component.max_length} can be made of this "
+            f"{component.model.config.model_type} encoder, whose computation depends on the length "
+            "of the rows; pass lengths=[...], for instance lengths=[64, 128, 256, 512], and pad "
+            "to these"
+        ) from error
+
+
+def _description(component: ReadyComponent) -> dict[str, Any]:
+    """Return what a caller has to know of a component."""
+    is_tagger = isinstance(component, TokenClassification)
+    description: dict[str, Any] = {
+        "component": type(component).__name__,
+        "inputs": [
+            {"name": name, "dtype": "int32", "shape": ["batch", "length"]} for name in _INPUTS
+        ],
+        "output": {
+            "name": "logits",
+            "dtype": "float32",
+            "shape": ["batch", "length", "classes"] if is_tagger else ["batch", "classes"],
+        },
+        "max_length": component.max_length,
+        "pad_token_id": component.tokenizer.pad_token_id,
+        "weights": _WEIGHTS,
+        "jax_version": jax.__version__,
+    }
+    if isinstance(component, TokenClassification):
+        names = {"classes": component.tags, "tagging_scheme": component.tagging_scheme}
+        return {**description, **names, "tag_subtokens": component.tag_subtokens}
+    if isinstance(component, TextClassification):
+        problem = {"problem_type": component.problem_type, "pooling": component.pooling}
+        return {**description, "classes": component.labels, **problem}
+    candidates = {"kinds": component.kinds, "reach": component.reach, "context": component.context}
+    return {**description, "classes": component.classes, **candidates, "marks": component.marks}

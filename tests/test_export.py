@@ -1,0 +1,145 @@
+"""Exported components compute the same without medjax, at any shape and for all platforms."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import trained
+from safetensors.numpy import load_file
+
+from medjax.components import TokenClassification, load_component
+from medjax.export import export_component
+from medjax.models import ModernBertConfig, TokenClassifier
+
+pytest.importorskip("flatbuffers")
+
+WITHOUT_MEDJAX = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("medjax", "flax", "optax", "orbax", "tokenizers"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+"""
+WRITE = """
+found = {}
+for name, shape in about["shapes"].items():
+    ids = np.random.RandomState(0).randint(5, 40, shape).astype(np.int32)
+    mask = (np.arange(shape[1]) < 1 + shape[1] // 2).astype(np.int32) * np.ones_like(ids)
+    found[name] = np.asarray(logits_of(weights, ids, mask))
+np.savez("found.npz", **found)
+"""
+SHAPES = {"one": (1, 1), "odd": (3, 17), "full": (4, 64)}
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return trained.write_encoder(tmp_path_factory.mktemp("export") / "encoder")
+
+
+def snippet():
+    """Return the documented code that calls a program."""
+    text = Path(__file__).parents[1].joinpath("docs", "predicting.md").read_text()
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[-1]
+
+
+def inputs(shape):
+    ids = np.random.RandomState(0).randint(5, 40, shape).astype(np.int32)
+    mask = (np.arange(shape[1]) < 1 + shape[1] // 2).astype(np.int32) * np.ones_like(ids)
+    return ids, mask
+
+
+def logits(component, variables, shape):
+    ids, mask = inputs(shape)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    how = {"return_loss": False, "eval_mode": True}
+    forward = jax.jit(lambda v: component.forward(v, batch, jax.random.key(0), **how)[0]["logits"])
+    return np.asarray(forward(variables))
+
+
+@pytest.mark.parametrize(
+    "write", [trained.write_tagger, trained.write_classifier, trained.write_relations]
+)
+def test_a_program_for_all_lengths_computes_the_logits(write, encoder, tmp_path):
+    component, variables = load_component(write(tmp_path / "model", encoder))
+    export_component(component, variables, tmp_path / "exported")
+    content = (tmp_path / "exported" / "model.stablehlo").read_bytes()
+    program = jax.export.deserialize(bytearray(content))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    weights = load_file(tmp_path / "exported" / "weights.safetensors")
+    for shape in SHAPES.values():
+        expected = logits(component, variables, shape)
+        found = program.call(weights, *inputs(shape))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    about = json.loads((tmp_path / "exported" / "export.json").read_text())
+    assert len(about["classes"]) == expected.shape[-1]
+    assert about["max_length"] == 64
+    with pytest.raises(ValueError, match="length|refining shapes"):
+        program.call(weights, *inputs((1, 65)))
+
+
+def test_the_documented_snippet_runs_without_medjax(encoder, tmp_path):
+    component, variables = load_component(trained.write_tagger(tmp_path / "model", encoder))
+    export_component(component, variables, tmp_path / "exported")
+    file = tmp_path / "exported" / "export.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "shapes": SHAPES}))
+    code = WITHOUT_MEDJAX + snippet() + WRITE
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[[")
+    with np.load(tmp_path / "found.npz") as found:
+        for name, shape in SHAPES.items():
+            expected = logits(component, variables, shape)
+            np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-5)
+
+
+def test_an_encoder_that_depends_on_the_length_is_exported_for_some(encoder, tmp_path):
+    tokenizer = TokenClassification.from_pretrained(encoder, ["Sign"]).tokenizer
+    config = ModernBertConfig(
+        vocab_size=120,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
+    )
+    model = TokenClassifier(config, 3)
+    component = TokenClassification(model, tokenizer, ("O", "B-Sign", "I-Sign"), max_length=64)
+    shapes = jax.eval_shape(component.init, jax.random.key(0))
+    variables = trained.random_like(shapes, seed=0)
+    with pytest.raises(ValueError, match=r"of this modernbert encoder.*pass lengths=\[\.\.\.\]"):
+        export_component(component, variables, tmp_path / "all")
+    export_component(component, variables, tmp_path / "some", lengths=[8, 32], platforms=["cpu"])
+    about = json.loads((tmp_path / "some" / "export.json").read_text())
+    weights = load_file(tmp_path / "some" / about["weights"])
+    assert [each["length"] for each in about["programs"]] == [8, 32]
+    for each in about["programs"]:
+        content = (tmp_path / "some" / each["file"]).read_bytes()
+        shape = (3, each["length"])
+        found = jax.export.deserialize(bytearray(content)).call(weights, *inputs(shape))
+        expected = logits(component, variables, shape)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"platforms": ["gpu"]}, r"platforms are \['gpu'\]; expected some of \['cpu', 'cuda'"),
+        ({"platforms": []}, r"platforms are \[\]"),
+        ({"lengths": [65]}, r"lengths are \[65\]; expected 1 to 64"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(arguments, message, encoder, tmp_path):
+    component = TokenClassification.from_pretrained(encoder, ["Sign"])
+    with pytest.raises(ValueError, match=message):
+        export_component(component, {"params": {}}, tmp_path / "exported", **arguments)
+    assert not (tmp_path / "exported").exists()
