@@ -81,7 +81,7 @@ def test_a_program_for_all_lengths_computes_the_logits(write, encoder, tmp_path)
     about = json.loads((tmp_path / "exported" / "export.json").read_text())
     assert len(about["classes"]) == expected.shape[-1]
     assert about["max_length"] == 64
-    with pytest.raises(ValueError, match="length|refining shapes"):
+    with pytest.raises(ValueError, match=r"length|refining shapes"):
         program.call(weights, *inputs((1, 65)))
 
 
