@@ -6,7 +6,7 @@ same shares of the classes. Both train the same encoder on the same marked texts
 AdamW with a learning rate that falls to 0 linearly, weight decay of matrices, gradients clipped to
 norm 1; torch draws batches at random, medjax groups them by length. The F1 is that of the
 association over the pairs of all folds, with 95 % intervals by article. ``all related`` calls every
-pair related.
+pair related. The seconds of medjax include compilation and checkpoints.
 
     pip install "medjax[bench]"
     python benchmarks/relations.py --data FOLDER_WITH_TSV_FILES
@@ -73,19 +73,22 @@ def main() -> None:
         optimizer=optax.adam,
     )
     metrics = RelationMetrics(classifier.classes)
+    print(f"{'':12}{'  '.join(f'{score:22}' for score in SCORES)}  seconds")
+
+    def show(name: str, columns: dict[str, list[Any]], seconds: float) -> None:
+        intervals = bootstrap(metrics, columns, groups=articles)
+        cells = "  ".join(f"{intervals[score]!s:22}" for score in SCORES)
+        print(f"{name:12}{cells}  {seconds:7.0f}", flush=True)
+
     began = time.monotonic()
     result = with_medjax(args, classifier, metrics, documents)
-    took = [time.monotonic() - began]
+    show("medjax", result.columns, time.monotonic() - began)
+    began = time.monotonic()
     theirs = with_torch(args, classifier, documents, result.folds)
-    took.append(time.monotonic() - began - took[0])
-    always = {**theirs, "y_pred": [LABEL] * len(documents)}
-    print(f"{'':12}{'  '.join(f'{score:22}' for score in SCORES)}")
-    for name, columns in (("medjax", result.columns), ("torch", theirs), ("all related", always)):
-        intervals = bootstrap(metrics, columns, groups=articles)
-        print(f"{name:12}{'  '.join(f'{intervals[score]!s:22}' for score in SCORES)}")
+    show("torch", theirs, time.monotonic() - began)
+    show("all related", {**theirs, "y_pred": [LABEL] * len(documents)}, 0)
     differences = paired_bootstrap(metrics, result.columns, theirs, groups=articles)
     print(f"medjax - torch, F1: {differences[SCORES[-1]]}")
-    print(f"seconds: medjax {took[0]:.0f} with compilation and checkpoints, torch {took[1]:.0f}")
 
 
 def read_pairs(folder: Path, encoding: str) -> tuple[list[Document], list[tuple[str, str]]]:
@@ -159,11 +162,9 @@ def with_torch(
         raise ValueError(f"found {len(rows)} pairs in {len(documents)} rows; expected one each")
     predictions = np.zeros(len(rows), int)
     for number, fold in enumerate(folds, start=1):
-        began = time.monotonic()
         train = np.setdiff1d(np.arange(len(rows)), fold)
         model = _trained(args, classifier, [rows[place] for place in train], args.seed + number)
         predictions[list(fold)] = _predicted(args, classifier, model, [rows[p] for p in fold])
-        print(f"torch, fold {number}: {time.monotonic() - began:.0f} s", flush=True)
     names = [classifier.classes[number] for number in predictions]
     return {PAIR: [row[PAIR] for row in rows], "y_pred": names}
 
