@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from make_synthetic_speech import LETTERS, SAMPLING_RATE, Utterance, utterances
 
 MODULES = {"medjax": "medjax_torch", "medkit": "medkit.training"}
-LADDER = (SAMPLING_RATE, 3 * SAMPLING_RATE // 2, 2 * SAMPLING_RATE, 3 * SAMPLING_RATE)
-"""Lengths of recordings in samples: 1, 1.5, 2 and 3 seconds."""
+LADDER = (SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 4, SAMPLING_RATE)
+"""Lengths of recordings in samples: 0.5, 0.75 and 1 second."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
