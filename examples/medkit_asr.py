@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("runs/medkit_asr"), help="folder for the checkpoints")
     add("--trainer", choices=tuple(MODULES), default="medjax")
     add("--size", type=int, default=320, help="number of recordings to train on")
-    add("--epochs", type=int, default=20)
+    add("--epochs", type=int, default=25)
     add("--batch-size", type=int, default=16)
     add("--learning-rate", type=float, default=3e-3)
     add("--seed", type=int, default=0)

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from trained import BatchData, Classifier, make
 
+from medjax_torch.component_state import find
+from medjax_torch.component_state.watch.reads import AttributeReads
 from medjax_torch.conversion import graph_cache
 
 
@@ -49,3 +51,14 @@ def test_computed_weights_are_not_traced_again_at_every_step(name, tmp_path, mon
     history = make(tmp_path, COMPONENTS[name]()).train()
     assert sorted(traced) == [False] * 2 + [True] * 2  # whole batches and the last one
     assert history[-1]["train"]["loss"] < history[0]["train"]["loss"]
+
+
+def test_a_parametrized_weight_is_not_computed_to_see_whether_it_has_changed():
+    # Spectral normalisation moves its buffers each time that the weight is read.
+    component = Parametrized(parametrizations.spectral_norm)
+    reads = AttributeReads(find(component).content)
+    with reads.recording():
+        component.model(torch.ones(1, 6))
+    paths = {place.path for place in reads.places}
+    assert "model.3.weight" not in paths
+    assert any(path.startswith("model.3.parametrizations") for path in paths), paths
