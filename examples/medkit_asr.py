@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from make_synthetic_speech import LETTERS, SAMPLING_RATE, Utterance, utterances
 
 MODULES = {"medjax": "medjax_torch", "medkit": "medkit.training"}
-LADDER = (SAMPLING_RATE, 3 * SAMPLING_RATE // 2, 2 * SAMPLING_RATE, 3 * SAMPLING_RATE)
-"""Lengths of recordings in samples: 1, 1.5, 2 and 3 seconds."""
+LADDER = (SAMPLING_RATE // 2, 3 * SAMPLING_RATE // 4, SAMPLING_RATE)
+"""Lengths of recordings in samples: 0.5, 0.75 and 1 second."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("runs/medkit_asr"), help="folder for the checkpoints")
     add("--trainer", choices=tuple(MODULES), default="medjax")
     add("--size", type=int, default=320, help="number of recordings to train on")
-    add("--epochs", type=int, default=20)
+    add("--epochs", type=int, default=25)
     add("--batch-size", type=int, default=16)
     add("--learning-rate", type=float, default=3e-3)
     add("--seed", type=int, default=0)

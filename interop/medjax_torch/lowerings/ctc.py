@@ -65,7 +65,8 @@ def negative_log_likelihood(
         Float ``(batch,)``.
     """
     time, batch, _ = log_probs.shape
-    # A target that is longer than the input has probability 0, whatever its last labels are.
+    # A target that is longer than the input has probability 0, as has its end, which is clipped to
+    # the blank after as many labels as there are frames.
     labels = _padded(targets, target_lengths, time)
     states = 2 * labels.shape[1] + 1
     symbols = jnp.full((batch, states), blank).at[:, 1::2].set(labels)
@@ -93,7 +94,6 @@ def negative_log_likelihood(
 
     last = jnp.where(target_lengths > 0, ending(2 * target_lengths - 1), _IMPOSSIBLE)
     loss = -jnp.logaddexp(ending(2 * target_lengths), last)
-    loss = jnp.where(target_lengths > time, -_IMPOSSIBLE, loss)
     return jnp.where(loss > -_IMPOSSIBLE / 10, 0.0 if zero_infinity else jnp.inf, loss)
 
 

@@ -97,6 +97,8 @@ class Places:
 
     def _add(self, place: Place) -> None:
         location, value = place.location, place.location.get()
+        if isinstance(value, torch.Tensor) and location.get() is not value:
+            return  # a property computes it each time, from what forward is seen to read
         if isinstance(location, Entry):
             key = (id(location.holder), location.key)
             if key in self._seen:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from medjax_torch.component_state.locations import Cell, Entry, Inherited, Member
 from medjax_torch.component_state.walk import REGISTRIES, Walk, is_of_library
@@ -145,6 +146,8 @@ def _location_of(holder: Any, name: str) -> Any:
             member = vars(kind)[name]
             if is_value(member):
                 return Inherited(holder, name)
+            if isinstance(holder, nn.Module) and parametrize.is_parametrized(holder, name):
+                return None  # computed anew, for some with effects, from parameters of its own
             if not isinstance(member, FunctionType) and hasattr(type(member), "__get__"):
                 return Member(holder, name) if hasattr(type(member), "__set__") else None
             break
