@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import trained
+import trained_folders
 from safetensors.numpy import load_file
 
 from medjax.components import TokenClassification, load_component
@@ -41,7 +41,7 @@ SHAPES = {"one": (1, 1), "odd": (3, 17), "full": (4, 64)}
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-    return trained.write_encoder(tmp_path_factory.mktemp("export") / "encoder")
+    return trained_folders.write_encoder(tmp_path_factory.mktemp("export") / "encoder")
 
 
 def snippet():
@@ -65,7 +65,12 @@ def logits(component, variables, shape):
 
 
 @pytest.mark.parametrize(
-    "write", [trained.write_tagger, trained.write_classifier, trained.write_relations]
+    "write",
+    [
+        trained_folders.write_tagger,
+        trained_folders.write_classifier,
+        trained_folders.write_relations,
+    ],
 )
 def test_a_program_for_all_lengths_computes_the_logits(write, encoder, tmp_path):
     component, variables = load_component(write(tmp_path / "model", encoder))
@@ -86,7 +91,7 @@ def test_a_program_for_all_lengths_computes_the_logits(write, encoder, tmp_path)
 
 
 def test_the_documented_snippet_runs_without_medjax(encoder, tmp_path):
-    component, variables = load_component(trained.write_tagger(tmp_path / "model", encoder))
+    component, variables = load_component(trained_folders.write_tagger(tmp_path / "model", encoder))
     export_component(component, variables, tmp_path / "exported")
     file = tmp_path / "exported" / "export.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "shapes": SHAPES}))
@@ -115,7 +120,7 @@ def test_an_encoder_that_depends_on_the_length_is_exported_for_some(encoder, tmp
     model = TokenClassifier(config, 3)
     component = TokenClassification(model, tokenizer, ("O", "B-Sign", "I-Sign"), max_length=64)
     shapes = jax.eval_shape(component.init, jax.random.key(0))
-    variables = trained.random_like(shapes, seed=0)
+    variables = trained_folders.random_like(shapes, seed=0)
     with pytest.raises(ValueError, match=r"of this modernbert encoder.*pass lengths=\[\.\.\.\]"):
         export_component(component, variables, tmp_path / "all")
     export_component(component, variables, tmp_path / "some", lengths=[8, 32], platforms=["cpu"])

@@ -150,7 +150,17 @@ SCRIPTS = sorted(
 )
 ROOTS = {"medjax": REPOSITORY, "medjax_torch": REPOSITORY / "interop"}
 PUBLIC_MODULES = {
-    "medjax": ("components", "metrics", "models", "sharding", "text", "text.readers"),
+    "medjax": (
+        "audio",
+        "components",
+        "export",
+        "metrics",
+        "models",
+        "sharding",
+        "text",
+        "text.readers",
+        "text.writers",
+    ),
     "medjax_torch": (
         "callbacks",
         "checkpoints",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
-import trained
+import trained_folders
 from safetensors.numpy import load_file, save_file
 
 from medjax.cli import main, outputs, prediction
@@ -21,7 +21,7 @@ from medjax.text.readers import read_brat, read_doccano, read_medkit_json
 from medjax.text.writers import write_brat, write_csv, write_doccano, write_medkit_json
 
 LOADED = functools.cache(load_component)
-WORDS = trained.WORDS.split()
+WORDS = trained_folders.WORDS.split()
 MULTI = {"problem_type": "multi_label_classification"}
 TEXTS = {
     "a": "no fever since the stent",
@@ -36,11 +36,11 @@ TEXTS = {
 def models(tmp_path_factory):
     """Folders of a component of each kind."""
     root = tmp_path_factory.mktemp("models")
-    encoder = trained.write_encoder(root / "encoder")
-    trained.write_tagger(root / "tagger", encoder)
-    trained.write_classifier(root / "classifier", encoder, max_length=32)
-    trained.write_classifier(root / "several", encoder, **MULTI)
-    trained.write_relations(root / "relations", encoder)
+    encoder = trained_folders.write_encoder(root / "encoder")
+    trained_folders.write_tagger(root / "tagger", encoder)
+    trained_folders.write_classifier(root / "classifier", encoder, max_length=32)
+    trained_folders.write_classifier(root / "several", encoder, **MULTI)
+    trained_folders.write_relations(root / "relations", encoder)
     return root
 
 
@@ -320,7 +320,7 @@ def test_what_does_not_fit_the_model_is_refused(predict, model, arguments, told,
 
 
 def test_a_model_without_a_head_is_refused(models, tmp_path):
-    folder = trained.write_encoder(tmp_path / "headless")
+    folder = trained_folders.write_encoder(tmp_path / "headless")
     tensors = load_file(folder / "model.safetensors")
     kept = {name: leaf for name, leaf in tensors.items() if not name.startswith("classifier")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
@@ -342,7 +342,7 @@ def test_the_output_is_neither_among_the_notes_nor_among_other_files(predict, no
 def test_labels_that_brat_cannot_hold_are_refused_at_the_start(predict, models, tmp_path, capsys):
     folder = tmp_path / "spaced"
     encoder = models / "encoder"
-    trained.save(TokenClassification.from_pretrained(encoder, ["Adverse event"]), folder)
+    trained_folders.save(TokenClassification.from_pretrained(encoder, ["Adverse event"]), folder)
     assert predict(folder)[0] == 2
     assert "found the label 'Adverse event'" in capsys.readouterr().err
     assert predict(folder, "--format", "csv", output="table")[0] == 0
@@ -362,18 +362,18 @@ def test_programs_are_compiled_once_for_all_chunks(predict, notes, monkeypatch, 
 
 def test_settings_of_training_are_used_in_prediction(tmp_path, models):
     encoder = models / "encoder"
-    folder = trained.write_tagger(
+    folder = trained_folders.write_tagger(
         tmp_path / "tagger", encoder, max_length=24, tag_subtokens=True, tagging_scheme="bilou"
     )
     tagger, _ = load_component(folder)
     assert (tagger.max_length, tagger.tag_subtokens, tagger.tagging_scheme) == (24, True, "bilou")
     assert load_component(folder, max_length=48).component.max_length == 48
-    relations = trained.write_relations(tmp_path / "rel", encoder, max_length=40, reach=7)
+    relations = trained_folders.write_relations(tmp_path / "rel", encoder, max_length=40, reach=7)
     component, _ = load_component(relations)
     assert isinstance(component, RelationClassification)
     assert (component.max_length, component.reach) == (40, 7)
     # A classifier that starts from one of relations is one of texts, though it has its fields.
-    texts = trained.write_classifier(tmp_path / "texts", relations)
+    texts = trained_folders.write_classifier(tmp_path / "texts", relations)
     assert not isinstance(load_component(texts).component, RelationClassification)
 
 
