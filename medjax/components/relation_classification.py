@@ -13,7 +13,13 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import WINDOW_LENGTH, open_folder
+from medjax.components.documents import name_of
+from medjax.components.folders import (
+    WINDOW_LENGTH,
+    initial_variables,
+    load_variables,
+    open_folder,
+)
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.relation_data import (
@@ -36,8 +42,6 @@ from medjax.models import (
     TEXT_CLASSIFICATION,
     TextClassifier,
     Tokenizer,
-    read_labels,
-    read_params,
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
@@ -217,13 +221,7 @@ class RelationClassification:
 
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights; what they lack of the head is random."""
-        tokens = np.ones((1, 3), np.int32)
-        if self.folder is None:
-            return dict(self.model.init(key, tokens, tokens, deterministic=True))
-        params = read_params(self.folder, self.model.config, TEXT_CLASSIFICATION)
-        if read_labels(self.folder, TEXT_CLASSIFICATION) != self.classes:
-            params.pop("classifier", None)
-        return {"params": {**self.model.init_head(key), **params}}
+        return initial_variables(self.model, self.folder, TEXT_CLASSIFICATION, self.classes, key)
 
     @property
     def _reader(self) -> PairReader:
@@ -296,9 +294,15 @@ class RelationClassification:
             if len(ids) <= self.max_length or context == 0:
                 break
             context //= 2
-        if len(ids) <= self.max_length:
-            return ids
-        return self.tokenizer.encode([text], self.max_length)[0].ids
+        if len(ids) > self.max_length:
+            msg = (
+                f"{name_of(document)} has {head.label} at {head.start} to {head.end} and "
+                f"{tail.label} at {tail.start} to {tail.end}, which take {len(ids)} tokens with "
+                f"their marks; expected at most max_length, {self.max_length}: increase it, or "
+                "leave out entities that are so long"
+            )
+            raise ValueError(msg)
+        return ids
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> BatchData:
         """Return a batch padded to its longest example.
@@ -373,15 +377,9 @@ class RelationClassification:
         ValueError
             If the classes there are not those of this classifier, or the weights cannot be read.
         """
-        classes = read_labels(path, TEXT_CLASSIFICATION)
-        if classes != self.classes:
-            found = "no classifier of texts" if classes is None else f"the classes {list(classes)}"
-            msg = (
-                f"{path} has {found}; expected the classes {list(self.classes)}, in this order; "
-                "load another classifier with RelationClassification.from_pretrained"
-            )
-            raise ValueError(msg)
-        return {"params": read_params(path, self.model.config, TEXT_CLASSIFICATION)}
+        return load_variables(
+            path, self.model, TEXT_CLASSIFICATION, self.classes, type(self).__name__
+        )
 
     def predictor(
         self,

@@ -28,6 +28,8 @@ __all__ = [
     "marked_text",
 ]
 
+_LONGEST_WORD = 40  # characters
+
 MARKS = "@*#^"
 """The characters that mark a pair where the tokenizer knows them."""
 
@@ -265,8 +267,8 @@ def marked_text(text: str, head: Entity, tail: Entity, context: int, marks: str 
     head, tail : Entity
         The entities.
     context : int
-        Number of characters that are kept on both sides; words are not cut. Of the text between the
-        entities, as much is kept beside each of them.
+        Number of characters that are kept on both sides; words of up to 40 characters are not cut.
+        Of the text between the entities, as much is kept beside each of them.
     marks : str
         Four characters, for head, its label, tail and its label.
 
@@ -302,12 +304,19 @@ def marked_text(text: str, head: Entity, tail: Entity, context: int, marks: str 
 
 
 def _at_spaces(text: str, begin: int, stop: int) -> tuple[int, int]:
-    """Move both ends of a range outwards to white space or the ends of the text."""
+    """Move both ends of a range outwards to white space or the ends of the text.
+
+    In a script without spaces there may be none for thousands of characters; then they stay.
+    """
     begin, stop = max(begin, 0), min(stop, len(text))
-    while begin > 0 and not text[begin - 1].isspace():
-        begin -= 1
-    while stop < len(text) and not text[stop].isspace():
-        stop += 1
+    before, after = text[max(begin - _LONGEST_WORD, 0) : begin], text[stop : stop + _LONGEST_WORD]
+    in_word = len(before) - len(before.rstrip()) == 0
+    start = max((place for place, each in enumerate(before) if each.isspace()), default=-1) + 1
+    if in_word and (start > 0 or len(before) == begin):
+        begin -= len(before) - start
+    end = next((place for place, each in enumerate(after) if each.isspace()), len(after))
+    if end < _LONGEST_WORD or stop + end == len(text):
+        stop += end
     return begin, stop
 
 

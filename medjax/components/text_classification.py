@@ -14,7 +14,12 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import WINDOW_LENGTH, open_folder
+from medjax.components.folders import (
+    WINDOW_LENGTH,
+    initial_variables,
+    load_variables,
+    open_folder,
+)
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.rows import padded
@@ -34,8 +39,6 @@ from medjax.models import (
     TEXT_CLASSIFICATION,
     TextClassifier,
     Tokenizer,
-    read_labels,
-    read_params,
     write_checkpoint,
 )
 from medjax.models.attention import AttentionImplementation, check_implementation
@@ -180,13 +183,7 @@ class TextClassification:
 
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights; what they lack of the head is random."""
-        tokens = jnp.ones((1, 3), jnp.int32)
-        if self.folder is None:
-            return dict(self.model.init(key, tokens, tokens, deterministic=True))
-        params = read_params(self.folder, self.model.config, TEXT_CLASSIFICATION)
-        if read_labels(self.folder, TEXT_CLASSIFICATION) != self.labels:
-            params.pop("classifier", None)
-        return {"params": {**self.model.init_head(key), **params}}
+        return initial_variables(self.model, self.folder, TEXT_CLASSIFICATION, self.labels, key)
 
     def expand(self, texts: Any, *, training: bool = True) -> ExpandedData:
         """Check all texts and labels; `medjax.train` and `medjax.evaluate` call it.
@@ -330,15 +327,9 @@ class TextClassification:
         ValueError
             If the classes there are not those of this classifier, or the weights cannot be read.
         """
-        classes = read_labels(path, TEXT_CLASSIFICATION)
-        if classes != self.labels:
-            found = "no classifier of texts" if classes is None else f"the classes {list(classes)}"
-            msg = (
-                f"{path} has {found}; expected the classes {list(self.labels)}, in this order; "
-                "load another classifier with TextClassification.from_pretrained"
-            )
-            raise ValueError(msg)
-        return {"params": read_params(path, self.model.config, TEXT_CLASSIFICATION)}
+        return load_variables(
+            path, self.model, TEXT_CLASSIFICATION, self.labels, type(self).__name__
+        )
 
     def predictor(
         self,

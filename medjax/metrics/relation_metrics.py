@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from medjax.metrics._columns import labels_and_predictions, real_rows
-from medjax.metrics.spans import count_scores, entity_counts, entity_scores
+from medjax.metrics.spans import entity_scores, weighed_scores
 from medjax.metrics.units import Units
 
 __all__ = ["PAIR", "PairGold", "RelationMetrics"]
@@ -154,11 +152,4 @@ class RelationMetrics:
             The columns that `prepare_batch` returned for all batches, concatenated.
         """
         y_true, y_pred = self.relations(all_data)
-        labels, counts = entity_counts(y_true, y_pred)
-
-        def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
-            flat = weights @ counts.reshape(len(counts), -1).astype(np.float64)
-            totals = flat.reshape(len(weights), 3, len(labels))
-            return count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
-
-        return Units([sorted(relations) for relations in y_true], weigh)
+        return Units([sorted(relations) for relations in y_true], weighed_scores(y_true, y_pred))

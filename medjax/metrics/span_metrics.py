@@ -9,10 +9,9 @@ import numpy as np
 
 from medjax.metrics._columns import IGNORED, labels_and_predictions, real_rows
 from medjax.metrics.spans import (
-    count_scores,
-    entity_counts,
     entity_scores,
     span_pairs,
+    weighed_scores,
     with_accuracy,
 )
 from medjax.metrics.units import Units
@@ -267,13 +266,11 @@ class SpanMetrics:
             If only some of the rows have an annotation.
         """
         y_true, y_pred = self.entities(all_data)
-        labels, counts = entity_counts(y_true, y_pred)
+        of_entities = weighed_scores(y_true, y_pred)
         nb_correct_tags, nb_tags = _tag_counts(all_data)
 
         def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
-            flat = weights @ counts.reshape(len(counts), -1).astype(np.float64)
-            totals = flat.reshape(len(weights), 3, len(labels))
-            scores = count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
+            scores = of_entities(weights)
             scores["accuracy"] = weights @ nb_correct_tags / np.maximum(weights @ nb_tags, 1)
             return scores
 

@@ -8,7 +8,7 @@ those of its default mode for the rule ``"conlleval"``, those of ``mode="strict"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,31 @@ def entity_counts(y_true: Spans, y_pred: Spans) -> tuple[list[str], np.ndarray]:
             for label, count in counter.items():
                 counts[document, kind, columns[label]] = count
     return labels, counts
+
+
+def weighed_scores(y_true: Spans, y_pred: Spans) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return what scores documents that occur several times, or not at all.
+
+    Parameters
+    ----------
+    y_true, y_pred
+        As for `entity_scores`.
+
+    Returns
+    -------
+    callable
+        It takes weights, float64 whole numbers, shape (resamples, documents), and returns what
+        `entity_scores` does, shape (resamples,). The scores of a label that no entity of a
+        resample has are NaN.
+    """
+    labels, counts = entity_counts(y_true, y_pred)
+
+    def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
+        flat = weights @ counts.reshape(len(counts), -1).astype(np.float64)
+        totals = flat.reshape(len(weights), 3, len(labels))
+        return count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
+
+    return weigh
 
 
 def count_scores(

@@ -277,3 +277,22 @@ def test_bad_settings_are_named(wrong, message, tiny_folder):
 
 def test_the_kinds_of_a_corpus():
     assert relation_kinds(DOCUMENTS) == (["Relieves"], KINDS)
+
+
+def test_text_without_spaces_is_cut_to_the_context():
+    text = "字" * 3000 + "薬" + "字" * 20 + "熱" + "字" * 3000
+    drug, sign = Entity("A", 3000, 3001), Entity("B", 3021, 3022)
+    marked = marked_text(text, drug, sign, context=100)
+    assert marked.startswith("… 字")
+    assert marked.endswith("字 …")
+    assert 240 < len(marked) < 280
+
+
+def test_a_pair_that_does_not_fit_is_refused(tiny_folder):
+    classifier = RelationClassification.from_pretrained(
+        tiny_folder, ["Relieves"], KINDS, max_length=12
+    )
+    (first, *_) = classifier.expand(DOCUMENTS).items
+    message = r"note 0' has Drug at 8 to 15 and Sign at 29 to 37, which take \d+ tokens .*at most"
+    with pytest.raises(ValueError, match=message):
+        classifier.preprocess(first)
