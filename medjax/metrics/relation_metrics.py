@@ -56,6 +56,7 @@ class RelationMetrics:
 
     Examples
     --------
+    >>> import numpy as np
     >>> metrics = RelationMetrics(("none", "Treats"))
     >>> gold = [PairGold(0, (0, 1), "Treats", [("Causes", 0, 5)])]
     >>> batch = {"labels": np.array([1]), PAIR: gold}
