@@ -310,9 +310,8 @@ def _at_spaces(text: str, begin: int, stop: int) -> tuple[int, int]:
     """
     begin, stop = max(begin, 0), min(stop, len(text))
     before, after = text[max(begin - _LONGEST_WORD, 0) : begin], text[stop : stop + _LONGEST_WORD]
-    in_word = len(before) - len(before.rstrip()) == 0
     start = max((place for place, each in enumerate(before) if each.isspace()), default=-1) + 1
-    if in_word and (start > 0 or len(before) == begin):
+    if start > 0 or len(before) == begin:
         begin -= len(before) - start
     end = next((place for place, each in enumerate(after) if each.isspace()), len(after))
     if end < _LONGEST_WORD or stop + end == len(text):
