@@ -20,6 +20,7 @@ from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.checkpoint.restore import free_path
 from medjax.loop.train import open_run, train_epochs
+from medjax.runtime import telling, waiting_for
 from medjax.runtime.preemption import ends_briefly
 from medjax_torch.batches import close_workers, make_dataloader
 from medjax_torch.callbacks import DefaultPrinterCallback
@@ -77,7 +78,8 @@ class Trainer:
         A function that takes the optimizer and returns a torch scheduler, or an optax schedule,
         which gives the learning rate of each update.
     callback : TrainerCallback or sequence of them, optional
-        Callbacks; by default, `DefaultPrinterCallback`.
+        Callbacks; by default, `DefaultPrinterCallback`. As in medkit, others take its place; to see
+        progress as well, list it among them.
     options : Options, optional
         Options that `config` has no field for.
     mesh : jax.sharding.Mesh, optional
@@ -287,8 +289,12 @@ class Trainer:
             resume = None
         if type(self).evaluation_epoch is Trainer.evaluation_epoch:
             check_metrics(self)
-        with open_run(self.config, self.options) as (store, preemption):
-            run = set_up(self, store, preemption, resume)
+        with (
+            open_run(self.config, self.options) as (store, preemption),
+            telling(as_callback_list(self.callback).on_wait),
+        ):
+            with waiting_for("preparing model and data"):
+                run = set_up(self, store, preemption, resume)
             with self._during(run):
                 session = run.session
                 _, progress = train_epochs(run.parts, run.phases, session.state, session.progress)

@@ -123,6 +123,17 @@ class TrainerCallback:
             device.
         """
 
+    def on_wait(self, reason: str | None) -> None:
+        """Event called when something other than a batch takes a while.
+
+        It may come before `on_train_begin`, and while JAX traces, so it must not compute with JAX.
+
+        Parameters
+        ----------
+        reason : str or None
+            What is waited for, such as ``"compiling 16 x 24"``; None when that is over.
+        """
+
     def on_save(self, checkpoint_dir: str) -> None:
         """Event called before a checkpoint is saved to `checkpoint_dir`."""
 
@@ -145,6 +156,7 @@ _EVENTS = (
     "on_epoch_end",
     "on_step_begin",
     "on_step_end",
+    "on_wait",
     "on_save",
     "on_exception",
 )

@@ -15,7 +15,7 @@ from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.loop.request import RunRequest
 from medjax.loop.scores import Scores, Unpadder
 from medjax.metrics.computer import MetricsComputer
-from medjax.runtime import keep_memory
+from medjax.runtime import keep_memory, telling
 from medjax.step import make_eval_step
 
 
@@ -44,7 +44,7 @@ def evaluate(
     metrics_computer : MetricsComputer, optional
         Computes the scores.
     callback : TrainerCallback or sequence of them, optional
-        Gets on_step_begin and on_step_end.
+        Gets on_step_begin, on_step_end and on_wait.
     options : Options, optional
         Precision, loss arithmetic and data options.
 
@@ -62,7 +62,12 @@ def evaluate(
         callback=as_callback_list(callback),
         metrics_computer=metrics_computer,
     )
-    with keep_memory(), distributed.Together(), contextlib.ExitStack() as at_end:
+    with (
+        keep_memory(),
+        distributed.Together(),
+        contextlib.ExitStack() as at_end,
+        telling(request.callback.on_wait),
+    ):
         return _evaluate(request, variables, data, at_end)
 
 

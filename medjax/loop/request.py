@@ -14,6 +14,7 @@ from medjax.callbacks import (
     MetricsWriter,
     as_callback_list,
 )
+from medjax.callbacks.printer import tell_if_silent
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.metrics.computer import MetricsComputer
@@ -62,6 +63,7 @@ class RunRequest:
 def all_callbacks(callback: object, config: TrainerConfig, options: Options) -> CallbackList:
     """Collect the user's callbacks, or the printer, and those that options ask for."""
     chosen = as_callback_list(DefaultPrinterCallback() if callback is None else callback)
+    tell_if_silent(chosen.callbacks)
     callbacks = list(chosen.callbacks)
     if options.log_dir is not None:
         callbacks.append(MetricsWriter(options.log_dir))

@@ -33,7 +33,7 @@ from medjax.loop.request import RunRequest, all_callbacks
 from medjax.loop.run import Run
 from medjax.loop.setup import set_up
 from medjax.metrics.computer import MetricsComputer
-from medjax.runtime import Compilation, keep_memory
+from medjax.runtime import Compilation, keep_memory, telling, waiting_for
 from medjax.runtime.compilation_cache import cached
 from medjax.runtime.preemption import Preemption, ends_briefly
 from medjax.schedules import Schedule, as_schedule
@@ -102,7 +102,8 @@ def train(
     schedule : Schedule or optax schedule, optional
         Learning rate; an optax schedule gives the rate of each update. Constant by default.
     callback : TrainerCallback or sequence of them, optional
-        By default `DefaultPrinterCallback`.
+        By default `DefaultPrinterCallback`. As in medkit, others take its place; to see progress as
+        well, list it among them. ``[]`` shows nothing.
     options : Options, optional
         What `config` has no field for.
     mesh : jax.sharding.Mesh, optional
@@ -144,8 +145,13 @@ def train(
         metrics_computer=metrics_computer,
         resume=resume,
     )
-    with open_run(config, options) as (store, preemption), contextlib.ExitStack() as at_end:
-        run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
+    with (
+        open_run(config, options) as (store, preemption),
+        contextlib.ExitStack() as at_end,
+        telling(request.callback.on_wait),
+    ):
+        with waiting_for("preparing model and data"):
+            run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
         owners = state.owners
         state, progress = train_epochs(run, RunPhases(run), state, progress)
         return TrainResult(

@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 import jax
 
 from medjax.runtime.allocator import give_back_memory
+from medjax.runtime.waiting import size_of, tell_wait, waiting_for
 from medjax.target import tracing_for
 
 __all__ = [
@@ -81,12 +82,15 @@ class _Begun(NamedTuple):
         Its number among the step's compilations.
     began : float
         When it was begun.
+    reason : str
+        What is said while it is waited for.
     done : Future
         Gives the time when it was done.
     """
 
     number: int
     began: float
+    reason: str
     done: Future[float]
 
 
@@ -223,6 +227,7 @@ class CompiledStep(Generic[P, R]):
         @functools.wraps(function)
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             self.compilations.append(Compilation(*self._described(args), seconds=0.0))
+            tell_wait(self._reason(args))
             with tracing_for(platform, deterministic=deterministic):
                 return function(*args, **kwargs)
 
@@ -255,6 +260,7 @@ class CompiledStep(Generic[P, R]):
         if len(self.compilations) > nb_before:
             self._record(len(self.compilations) - 1, time.perf_counter() - began)
             give_back_memory(sum(leaf.nbytes for leaf in jax.tree.leaves(result)))
+            tell_wait(None)
         return result
 
     def compile_ahead(self, *args: P.args, **kwargs: P.kwargs) -> Any:
@@ -283,13 +289,16 @@ class CompiledStep(Generic[P, R]):
 
         if len(self.compilations) > nb_before:
             number = len(self.compilations) - 1
-            self._begun.append(_Begun(number, began, compile_aside(lowered)))
+            self._begun.append(_Begun(number, began, self._reason(args), compile_aside(lowered)))
+            tell_wait(None)
         return lowered.out_info
 
     def _await_begun(self) -> None:
         """Wait for what `compile_ahead` began; where that fails, the call says why."""
         begun, self._begun = self._begun, []
         for each in begun:
+            with waiting_for(each.reason):
+                each.done.exception()
             if each.done.exception() is None:
                 self._record(each.number, each.done.result() - each.began)
 
@@ -332,6 +341,10 @@ class CompiledStep(Generic[P, R]):
 
     def _described(self, args: Sequence[Any]) -> tuple[str, int]:
         return _described(args[1], self._hides) if self._subject is None else (self._subject, 0)
+
+    def _reason(self, args: Sequence[Any]) -> str:
+        """Return what is told while it is compiled."""
+        return f"compiling {self._subject or size_of(args[1])}"
 
 
 @contextlib.contextmanager

@@ -2,15 +2,12 @@
 
 import csv
 import json
-import logging
 import math
 import sys
 
 import pytest
-from tiny import config
 
 from medjax import (
-    DefaultPrinterCallback,
     EarlyStopping,
     MetricsWriter,
     StopTraining,
@@ -196,94 +193,6 @@ def test_early_stopping_says_why():
     callback.on_epoch_end(metrics(1.0), 1, 0.5)
     with pytest.raises(StopTraining, match="has not improved on 1 for 1 evaluations, at epoch 2"):
         callback.on_epoch_end(metrics(1.0), 2, 0.5)
-
-
-class FakeBar:
-    def __init__(self, **options):
-        self.options, self.updates, self.closed, self.postfix = options, 0, False, ""
-        BARS.append(self)
-
-    def update(self):
-        assert not self.closed
-        self.updates += 1
-
-    def set_postfix_str(self, text, refresh):
-        self.postfix = text
-
-    def close(self):
-        self.closed = True
-
-
-BARS = []
-
-
-@pytest.fixture
-def printer(monkeypatch):
-    """Return a printer, its bars and the lines it logs."""
-    BARS.clear()
-    monkeypatch.setattr(sys.modules["medjax.callbacks.printer"], "tqdm", FakeBar)
-    callback = DefaultPrinterCallback()
-    lines = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    monkeypatch.setattr(callback.logger, "handlers", [handler])
-    return callback, BARS, lines
-
-
-def steps(callback, phase, count, stop=None):
-    for step in range(count if stop is None else stop):
-        callback.on_step_begin(step, nb_batches=count, phase=phase)
-        callback.on_step_end(step, nb_batches=count, phase=phase, loss=0.25)
-
-
-def test_the_printer_shows_a_bar_per_phase_and_a_row_per_epoch(printer, tmp_path):
-    callback, bars, lines = printer
-    callback.on_train_begin(config=config(tmp_path))
-    for epoch in (1, 2):
-        callback.on_epoch_begin(epoch=epoch)
-        steps(callback, "train", 3)
-        steps(callback, "eval", 2)
-        callback.on_epoch_end(metrics(0.5, f1=0.75), epoch, 1.5)
-        callback.on_save(checkpoint_dir="runs/checkpoint")
-    callback.on_train_end()
-    assert [(bar.options["desc"], bar.updates, bar.closed) for bar in bars] == [
-        ("train", 3, True),
-        ("eval", 2, True),
-    ] * 2
-    assert [bar.options["total"] for bar in bars[:2]] == [3, 2]
-    assert "0.25" in bars[0].postfix
-    rows = [line.split() for line in lines]
-    assert sum(row[0] == "epoch" for row in rows) == 1  # the heading is printed once
-    assert [row[:2] for row in rows if row[0] in "12"] == [["1", "1.5"], ["2", "1.5"]]
-    assert rows[2] == ["1", "1.5", "1", "0.5", "0.75"]
-    assert lines.count("Saving checkpoint in runs/checkpoint") == 2
-
-
-def test_the_printer_closes_the_bar_of_an_interrupted_run(printer, tmp_path):
-    callback, bars, _ = printer
-    callback.on_train_begin(config=config(tmp_path))
-    steps(callback, "train", 5, stop=2)
-    callback.on_exception(RuntimeError())
-    assert bars[0].closed
-    steps(callback, "train", 5, stop=2)  # a second run, interrupted without a word
-    callback.on_train_begin(config=config(tmp_path))
-    assert bars[1].closed
-    steps(callback, "train", 5, stop=2)  # the evaluation follows immediately
-    steps(callback, "eval", 1)
-    assert [bar.closed for bar in bars] == [True] * 4
-
-
-def test_every_line_is_printed_once_to_the_current_standard_error(capsys, tmp_path):
-    printers = [DefaultPrinterCallback() for _ in range(3)]
-    printers[0].on_train_begin(config=config(tmp_path))
-    assert capsys.readouterr().err.count("Running training: 2 epochs, batch size 4") == 1
-    assert not printers[0].logger.propagate
-
-
-def test_the_printer_shows_a_bounded_number_of_scores(printer):
-    callback, _, lines = printer
-    callback.on_epoch_end(metrics(0.5, **{f"s{i}": 0.1 for i in range(50)}), 1, 0.1)
-    assert len(lines[0].split("  ")) < 20
 
 
 def test_the_writer_writes_csv_and_json_lines(tmp_path):

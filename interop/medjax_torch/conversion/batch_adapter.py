@@ -20,7 +20,7 @@ from medjax.batch import BatchData
 from medjax.component import TrainableComponent
 from medjax.data import Batch
 from medjax.data.ladder import narrow
-from medjax.runtime import give_back_memory
+from medjax.runtime import give_back_memory, waiting_for
 from medjax.runtime.jit import Compiled
 from medjax.step import make_collecting_eval_step
 from medjax_torch.batches import ShapeCount, rebuilt, to_arrays, to_tensors
@@ -273,7 +273,8 @@ class BatchAdapter:
     @contextlib.contextmanager
     def _comparison(self) -> Iterator[None]:
         began = time.perf_counter()
-        yield
+        with waiting_for("comparing with torch"):
+            yield
         self._comparing += time.perf_counter() - began
 
     def _arrays(self, tensors: Mapping[str, Tensor], key: GraphKey) -> dict[str, np.ndarray]:

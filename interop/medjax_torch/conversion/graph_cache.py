@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from medjax.runtime import give_back_memory
+from medjax.runtime import give_back_memory, size_of, waiting_for
 from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.watch import TensorWatch, outer_places
 from medjax_torch.conversion.column_reads import ColumnReads
@@ -218,15 +218,16 @@ class GraphCache:
         numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
 
         def record() -> Graph:
-            return trace(
-                call,
-                self.inventory,
-                batch,
-                train=train,
-                rules=self._rules,
-                numbers=numbers,
-                changing=self._changing(),
-            )
+            with waiting_for(f"tracing {size_of(dict(batch))}"):
+                return trace(
+                    call,
+                    self.inventory,
+                    batch,
+                    train=train,
+                    rules=self._rules,
+                    numbers=numbers,
+                    changing=self._changing(),
+                )
 
         graph = record()
         self.seconds += graph.seconds
