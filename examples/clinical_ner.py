@@ -2,7 +2,8 @@
 
 By default it trains MiniLM on a small synthetic corpus; ``--data`` and ``--model`` choose others.
 Everything it writes goes to ``--output``: checkpoints, metrics as CSV and JSON lines, learning
-curves and a report. A run that was killed at any moment continues with ``--resume``.
+curves and a report, as text and as a page for a browser. A run that was killed at any moment
+continues with ``--resume``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from typing import Any, NamedTuple
 import optax
 
 import medjax
+from medjax.callbacks import ErrorExample, write_report
 from medjax.components import TokenClassification
-from medjax.metrics import entity_confusion, format_confusion, format_scores
+from medjax.metrics import (
+    confusion_rows,
+    entity_confusion,
+    format_confusion,
+    format_scores,
+    score_rows,
+)
 from medjax.text import Document, Entity, split_sentences
 from medjax.text.readers import format_of, read_documents
 
@@ -64,6 +72,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=None,
         help="batches between checkpoints within an epoch",
+    )
+    add(
+        "--no-texts",
+        action="store_true",
+        help="leave out of report.html the test sentences with errors",
     )
     return parser.parse_args(arguments)
 
@@ -153,28 +166,52 @@ def report(
     variables: dict[str, Any],
     config: medjax.TrainerConfig,
     documents: list[Document],
-) -> str:
-    """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion."""
+) -> tuple[str, dict[str, Any]]:
+    """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion.
+
+    They are returned as a text, and as the arguments of `write_report`.
+    """
     collector = Collector(tagger.tags)
     medjax.evaluate(tagger.component, variables, config, documents, metrics_computer=collector)
     strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme)
-    return "\n\n".join(
+    scores = with_intervals(collector, collector.columns)
+    strict_scores = with_intervals(strict, collector.columns)
+    confusion = entity_confusion(*collector.entities(collector.columns))
+    text = "\n\n".join(
         (
             f"Test split, {len(documents)} sentences, rule of conlleval:",
-            table(collector, collector.columns),
+            format_scores(scores),
             f"The same, strict {tagger.tagging_scheme}:",
-            table(strict, collector.columns),
+            format_scores(strict_scores),
             "Confusion, rule of conlleval:",
-            format_confusion(entity_confusion(*collector.entities(collector.columns))),
+            format_confusion(confusion),
         )
     )
+    tables = {
+        f"Test split, {len(documents)} sentences": score_rows(scores),
+        f"The same, strict {tagger.tagging_scheme}": score_rows(strict_scores),
+    }
+    return text, {"tables": tables, "confusion": confusion_rows(confusion)}
 
 
-def table(metrics: medjax.SpanMetrics, columns: dict[str, list[Any]]) -> str:
+def with_intervals(
+    metrics: medjax.SpanMetrics, columns: dict[str, list[Any]]
+) -> dict[str, medjax.metrics.Interval] | dict[str, float]:
     """Return the scores with their intervals, which need more than one sentence."""
     if len(columns["y_true"]) < 2:
-        return format_scores(metrics.compute(columns))
-    return format_scores(medjax.bootstrap(metrics, columns))
+        return metrics.compute(columns)
+    return medjax.bootstrap(metrics, columns)
+
+
+def examples_of(
+    tagger: TokenClassification, variables: dict[str, Any], documents: list[Document]
+) -> list[ErrorExample]:
+    """Return the documents with their annotated and their predicted entities."""
+    predicted = tagger.predict(variables, [document.text for document in documents])
+    return [
+        ErrorExample(document.text, document.entities, entities, document.name)
+        for document, entities in zip(documents, predicted, strict=True)
+    ]
 
 
 def marked(text: str, entities: Sequence[Entity]) -> str:
@@ -235,8 +272,20 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history, args.output / "learning_curves.png", metrics=("loss", "micro_f1-score")
     )
     variables = tagger.load(result.best_checkpoint)
-    text = report(tagger, variables, config, corpus.test)
+    text, tables = report(tagger, variables, config, corpus.test)
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
+    write_report(
+        args.output / "report.html",
+        result.history,
+        config,
+        options,
+        title="Clinical entities",
+        metrics=("loss", "micro_f1-score"),
+        errors=examples_of(tagger, variables, corpus.test),
+        max_errors=0 if args.no_texts else 20,
+        settings={"model": args.model, "data": " ".join(map(str, args.data)), "labels": labels},
+        **tables,
+    )
     print(f"\n{text}\n\nThree sentences:\n")
     for sentence, entities in zip(SENTENCES, tagger.predict(variables, SENTENCES), strict=True):
         print(marked(sentence, entities))

@@ -3,7 +3,8 @@
 By default it learns the specialty of synthetic clinic letters; ``--data`` and the names of columns
 choose others, ``--separator`` classes that occur together. Everything it writes goes to
 ``--output``: checkpoints, metrics as CSV and JSON lines, learning curves, a calibration plot and a
-report with 95 % intervals. A run that was killed at any moment continues with ``--resume``.
+report with 95 % intervals, as text and as a page for a browser. A run that was killed at any moment
+continues with ``--resume``.
 """
 
 from __future__ import annotations
@@ -24,8 +25,15 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 import medjax
+from medjax.callbacks import ErrorExample, write_report
 from medjax.components import TextClassification
-from medjax.metrics import ClassificationMetrics, bootstrap, choose_thresholds, format_scores
+from medjax.metrics import (
+    ClassificationMetrics,
+    bootstrap,
+    choose_thresholds,
+    format_scores,
+    score_rows,
+)
 from medjax.text import LabelledText
 from medjax.text.readers import read_texts
 
@@ -60,6 +68,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--max-length", type=int, default=256, help="tokens of a window; longer texts have several")
     add("--pooling", choices=("mean", "max"), default="mean", help="how windows are joined")
     add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add(
+        "--no-texts",
+        action="store_true",
+        help="leave out of report.html the test texts with errors",
+    )
     return parser.parse_args(arguments)
 
 
@@ -110,30 +123,65 @@ def report(
     columns: dict[str, list[Any]],
     thresholds: Any,
     texts: list[LabelledText],
-) -> str:
-    """Return all scores with their intervals, and the confusion of single classes."""
+) -> tuple[str, dict[str, Any]]:
+    """Return all scores with their intervals, and the confusion of single classes.
+
+    They are returned as a text, and as the arguments of `write_report`.
+    """
     metrics = ClassificationMetrics(
         classifier.labels, multi_label=classifier.is_multi_label, threshold=thresholds
     )
     groups = [text.group for text in texts] if texts[0].group else None
     intervals = bootstrap(metrics, columns, groups=groups)
-    unit = "patient" if groups else "text"
-    lines = [f"Test, {len(texts)} texts; 95 % intervals by {unit}:", format_scores(intervals)]
-    width = max(map(len, classifier.labels))
+    heading = f"Test, {len(texts)} texts; 95 % intervals by {'patient' if groups else 'text'}"
+    lines = [f"{heading}:", format_scores(intervals)]
+    tables: dict[str, Any] = {heading: score_rows(intervals)}
     if classifier.is_multi_label:
-        lines += ["", "Thresholds, chosen on devel:"]
-        lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in thresholds.items()]
-        return "\n".join(lines)
+        name = "Thresholds, chosen on devel"
+        values = [(label, f"{value:.3f}") for label, value in thresholds.items()]
+        width = max(map(len, classifier.labels))
+        lines += ["", f"{name}:", *(f"{label.ljust(width)}  {value}" for label, value in values)]
+        tables[name] = [("class", "threshold"), *values]
+        return "\n".join(lines), {"tables": tables}
     predicted = np.argmax(columns["probabilities"], axis=1)
     table = confusion_matrix(columns["labels"], predicted, labels=range(len(classifier.labels)))
-    lines += ["", "Confusion, true by row and predicted by column:"]
+    lines += ["", "Confusion, true by row and predicted by column:", *formatted(classifier, table)]
+    rows = [[label, *row] for label, row in zip(classifier.labels, table.tolist(), strict=True)]
+    confusion = [["true / predicted", *classifier.labels], *rows]
+    return "\n".join(lines), {"tables": tables, "confusion": confusion}
+
+
+def formatted(classifier: TextClassification, table: Any) -> list[str]:
+    """Return the lines of a confusion."""
+    width = max(map(len, classifier.labels))
     widths = [max(len(label), 5) for label in classifier.labels]
     names = [label.rjust(w) for label, w in zip(classifier.labels, widths, strict=True)]
-    lines.append("  ".join(["".ljust(width), *names]))
+    lines = ["  ".join(["".ljust(width), *names])]
     for label, row in zip(classifier.labels, table, strict=True):
         cells = [str(cell).rjust(w) for cell, w in zip(row, widths, strict=True)]
         lines.append("  ".join([label.ljust(width), *cells]))
-    return "\n".join(lines)
+    return lines
+
+
+def errors_of(
+    classifier: TextClassification,
+    columns: dict[str, list[Any]],
+    thresholds: Any,
+    texts: list[LabelledText],
+) -> list[ErrorExample]:
+    """Return the texts whose classes were not predicted."""
+    errors = []
+    for text, probabilities in zip(texts, columns["probabilities"], strict=True):
+        by_class = dict(zip(classifier.labels, probabilities, strict=True))
+        if classifier.is_multi_label:
+            predicted = [label for label, p in by_class.items() if p >= thresholds[label]]
+        else:
+            predicted = [max(by_class, key=by_class.__getitem__)]
+        if set(predicted) != set(text.labels):
+            found = ", ".join(f"{label} ({by_class[label]:.2f})" for label in predicted) or "none"
+            caption = f"{text.name}: {', '.join(text.labels) or 'none'}; predicted: {found}"
+            errors.append(ErrorExample(text.text, caption=caption.removeprefix(": ")))
+    return errors
 
 
 def plot_calibration(
@@ -207,9 +255,21 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         chosen = columns_of(classifier, variables, config, devel)
         thresholds = choose_thresholds(chosen, classifier.labels)
     columns = columns_of(classifier, variables, config, test)
-    text = report(classifier, columns, thresholds, test)
+    text, tables = report(classifier, columns, thresholds, test)
     plot_calibration(classifier, columns, args.output / "calibration.png")
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
+    write_report(
+        args.output / "report.html",
+        result.history,
+        config,
+        options,
+        title="Classes of documents",
+        metrics=("loss", "macro_f1-score"),
+        errors=errors_of(classifier, columns, thresholds, test),
+        max_errors=0 if args.no_texts else 20,
+        settings={"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
+        **tables,
+    )
     print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}")
     return result
 

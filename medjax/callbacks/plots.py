@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["plot_history"]
+__all__ = ["curve_as_svg", "plot_history"]
+
+_INK = "#010203"  # stands for the colour of the page's text
 
 
 def plot_history(
@@ -43,12 +48,7 @@ def plot_history(
     >>> history = [{"train": {"loss": 0.5}}, {"train": {"loss": 0.4}}]
     >>> figure = plot_history(history)  # doctest: +SKIP
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_history needs matplotlib: pip install 'medjax[plots]'") from error
-    # A Figure of its own instead of pyplot: no global state and no display.
-    figure = Figure(figsize=(5 * len(metrics), 3.5), layout="constrained")
+    figure = _new_figure(width=5 * len(metrics), height=3.5)
     for panel, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
     ):
@@ -58,7 +58,51 @@ def plot_history(
     return figure
 
 
-def _draw(panel: Any, history: Sequence[dict[str, dict[str, float]]], metric: str) -> None:
+def curve_as_svg(history: Sequence[Mapping[str, Mapping[str, float]]], metric: str) -> str:
+    """Return the curve of a metric as an SVG element for a page, in the colour of its text.
+
+    Parameters
+    ----------
+    history, metric
+        As for `plot_history`.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the metric is missing.
+    """
+    figure = _new_figure(width=4.6, height=3.0)
+    import matplotlib
+
+    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    inks = dict.fromkeys((*names, "grid.color"), _INK)
+    # The salt makes the identifiers within the pictures of a page differ.
+    settings = {"svg.fonttype": "none", "svg.hashsalt": metric, "legend.frameon": False, **inks}
+    text = io.StringIO()
+    with matplotlib.rc_context(settings):
+        _draw(figure.subplots(), history, metric)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)  # every picture has the same
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")', r"<svg \1", svg).replace("\n", " ")
+    label = html.escape(f"{metric} by epoch", quote=True)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def _new_figure(*, width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("curves need matplotlib: pip install 'medjax[plots]'") from error
+    # A Figure of its own instead of pyplot: no global state and no display.
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw(panel: Any, history: Sequence[Mapping[str, Mapping[str, float]]], metric: str) -> None:
     lines = {
         phase: [
             (epoch, row[phase][metric])

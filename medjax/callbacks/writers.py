@@ -12,7 +12,7 @@ from typing import Any
 
 from medjax.callbacks.base import TrainerCallback
 
-__all__ = ["MetricsWriter", "TensorBoardWriter"]
+__all__ = ["MetricsWriter", "TensorBoardWriter", "replace_text"]
 
 _Row = dict[str, Any]
 
@@ -59,8 +59,8 @@ class MetricsWriter(TrainerCallback):
         self._rows.append(row)
         self.log_dir.mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(each) + "\n" for each in self._rows)
-        _replace(self.log_dir / "metrics.jsonl", lines)
-        _replace(self.log_dir / "metrics.csv", _as_csv(self._rows))
+        replace_text(self.log_dir / "metrics.jsonl", lines)
+        replace_text(self.log_dir / "metrics.csv", _as_csv(self._rows))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far."""
@@ -88,7 +88,8 @@ def _as_csv(rows: list[_Row]) -> str:
     return text.getvalue()
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a file so that it is complete at any time."""
     staging = path.with_name(f".{path.name}.new")
     staging.write_text(text, encoding="utf-8")
     os.replace(staging, path)

@@ -15,7 +15,7 @@ from medjax.metrics.mean import Mean
 from medjax.metrics.relation_metrics import PAIR, PairGold, RelationMetrics
 from medjax.metrics.span_metrics import GOLD, Gold, SpanMetrics
 from medjax.metrics.spans import entity_scores, span_scores
-from medjax.metrics.tables import format_confusion, format_scores
+from medjax.metrics.tables import confusion_rows, format_confusion, format_scores, score_rows
 from medjax.metrics.thresholds import choose_thresholds
 from medjax.metrics.transcription import TranscriptionMetrics
 from medjax.metrics.units import UnitMetrics, Units
@@ -44,6 +44,7 @@ __all__ = [
     "bootstrap",
     "character_error_rate",
     "choose_thresholds",
+    "confusion_rows",
     "diarization_error_rate",
     "diarization_errors",
     "entity_confusion",
@@ -52,6 +53,7 @@ __all__ = [
     "format_scores",
     "label_confusion",
     "paired_bootstrap",
+    "score_rows",
     "span_scores",
     "word_error_rate",
 ]

@@ -8,7 +8,7 @@ from medjax.metrics.bootstrap import Interval
 from medjax.metrics.confusion import Confusion
 from medjax.metrics.spans import AVERAGES, MEASURES
 
-__all__ = ["format_confusion", "format_scores"]
+__all__ = ["confusion_rows", "format_confusion", "format_scores", "score_rows"]
 
 _RANKING_MEASURES = ("auroc", "auprc")
 _WHOLE_MEASURES = ("accuracy", "brier-score", "calibration-error", "cohen-kappa")
@@ -39,6 +39,27 @@ def format_scores(scores: Mapping[str, float | Interval]) -> str:
     macro        0.5000  0.5000    0.5000        2
     weighted     0.5000  0.5000    0.5000        2
     """
+    table = _table(score_rows(scores))
+    if "brier-score" not in scores:
+        return table
+    others = [[name, _cell(scores[name])] for name in _WHOLE_MEASURES if name in scores]
+    return f"{table}\n\n{_table(others)}"
+
+
+def score_rows(scores: Mapping[str, float | Interval]) -> list[list[str]]:
+    """Return scores as rows of text, labels first, then averages; the first is the heading.
+
+    Parameters
+    ----------
+    scores : mapping of str to float or Interval
+        As for `format_scores`.
+
+    Examples
+    --------
+    >>> from medjax.metrics.spans import span_scores
+    >>> score_rows(span_scores([["B-Drug"]], [["B-Drug"]]))[1]
+    ['Drug', '1.0000', '1.0000', '1.0000', '1']
+    """
     labels = [name.removesuffix("_support") for name in scores if name.endswith("_support")]
     measures = [*MEASURES, *(m for m in _RANKING_MEASURES if f"macro_{m}" in scores)]
     rows = [["", *measures, "support"]]
@@ -47,11 +68,7 @@ def format_scores(scores: Mapping[str, float | Interval]) -> str:
         support = scores.get(f"{name}_support", scores["support"])
         count = support.value if isinstance(support, Interval) else support
         rows.append([name, *values, f"{count:.0f}"])
-    table = _table(rows)
-    if "brier-score" not in scores:
-        return table
-    others = [[name, _cell(scores[name])] for name in _WHOLE_MEASURES if name in scores]
-    return f"{table}\n\n{_table(others)}"
+    return rows
 
 
 def format_confusion(confusion: Confusion) -> str:
@@ -77,6 +94,23 @@ def format_confusion(confusion: Confusion) -> str:
     Test                 0     0        0       1
     spurious             1     0        -       -
     """
+    return _table(confusion_rows(confusion))
+
+
+def confusion_rows(confusion: Confusion) -> list[list[str]]:
+    """Return a confusion as rows of text, one for each true label; the first is the heading.
+
+    Parameters
+    ----------
+    confusion : Confusion
+        As for `format_confusion`.
+
+    Examples
+    --------
+    >>> from medjax.metrics.confusion import label_confusion
+    >>> confusion_rows(label_confusion([["B-Drug"]], [["B-Drug"]]))[1]
+    ['Drug', '1', '0', '0']
+    """
     rows = [["true / predicted", *confusion.labels, "partial", "missed"]]
     for label in confusion.labels:
         same = [str(confusion.same_span.get((label, other), 0)) for other in confusion.labels]
@@ -84,7 +118,7 @@ def format_confusion(confusion: Confusion) -> str:
         rows.append([label, *same, *rest])
     spurious = [str(confusion.spurious.get(label, 0)) for label in confusion.labels]
     rows.append(["spurious", *spurious, "-", "-"])
-    return _table(rows)
+    return rows
 
 
 def _cell(score: float | Interval | None) -> str:

@@ -59,6 +59,7 @@ def test_it_writes_its_files_prints_a_report_and_resumes(run, columns, tmp_path,
         "metrics.csv",
         "metrics.jsonl",
         "learning_curves.png",
+        "report.html",
         "report.txt",
     }
     printed = capsys.readouterr().out
