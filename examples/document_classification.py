@@ -180,7 +180,8 @@ def errors_of(
         if set(predicted) != set(text.labels):
             found = ", ".join(f"{label} ({by_class[label]:.2f})" for label in predicted) or "none"
             caption = f"{text.name}: {', '.join(text.labels) or 'none'}; predicted: {found}"
-            errors.append(ErrorExample(text.text, caption=caption.removeprefix(": ")))
+            caption = caption.removeprefix(": ")
+            errors.append(ErrorExample(text.text, caption=caption, is_wrong=True))
     return errors
 
 

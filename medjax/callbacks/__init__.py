@@ -5,6 +5,7 @@ from medjax.callbacks.early_stopping import EarlyStopping
 from medjax.callbacks.highlight import ErrorExample
 from medjax.callbacks.printer import DefaultPrinterCallback
 from medjax.callbacks.report import write_report
+from medjax.callbacks.trackers import MLflowTracker, TrackioTracker, WandbTracker
 from medjax.callbacks.writers import MetricsWriter, TensorBoardWriter
 
 __all__ = [
@@ -12,10 +13,13 @@ __all__ = [
     "DefaultPrinterCallback",
     "EarlyStopping",
     "ErrorExample",
+    "MLflowTracker",
     "MetricsWriter",
     "StopTraining",
     "TensorBoardWriter",
+    "TrackioTracker",
     "TrainerCallback",
+    "WandbTracker",
     "as_callback_list",
     "write_report",
 ]

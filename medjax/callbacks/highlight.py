@@ -25,6 +25,8 @@ class ErrorExample(NamedTuple):
         The annotated and the predicted entities.
     caption : str
         What is said above the text, such as the true and the predicted class.
+    is_wrong : bool, optional
+        Whether the model was wrong; by default, whether true and predicted entities differ.
 
     Examples
     --------
@@ -36,10 +38,11 @@ class ErrorExample(NamedTuple):
     true: Sequence[Entity] = ()
     predicted: Sequence[Entity] = ()
     caption: str = ""
+    is_wrong: bool | None = None
 
 
 def has_error(example: ErrorExample) -> bool:
-    """Tell whether true and predicted entities differ; a caption alone counts as an error.
+    """Return whether the model was wrong on a text; the scores of entities do not matter.
 
     Examples
     --------
@@ -47,8 +50,8 @@ def has_error(example: ErrorExample) -> bool:
     >>> has_error(ErrorExample("No fever", [fever], [fever._replace(score=0.9)]))
     False
     """
-    if not example.true and not example.predicted:
-        return bool(example.caption)
+    if example.is_wrong is not None:
+        return example.is_wrong
     return {entity[:3] for entity in example.true} != {entity[:3] for entity in example.predicted}
 
 

@@ -114,9 +114,9 @@ def _draw(panel: Any, history: Sequence[Mapping[str, Mapping[str, float]]], metr
     if not any(lines.values()):
         names = sorted({name for row in history for scores in row.values() for name in scores})
         raise ValueError(f"the history has no metric {metric!r}; choose among {names}")
-    for phase, points in lines.items():
+    for color, (phase, points) in zip(("C0", "C1"), lines.items(), strict=True):
         if points:
-            panel.plot(*zip(*points, strict=True), marker="o", label=phase)
+            panel.plot(*zip(*points, strict=True), marker="o", label=phase, color=color)
     panel.set(xlabel="epoch", ylabel=metric)
     panel.xaxis.get_major_locator().set_params(integer=True)
     panel.grid(alpha=0.3)

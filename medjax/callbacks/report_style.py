@@ -36,5 +36,6 @@ mark.spurious { background: var(--spurious); text-decoration: underline dotted; 
 mark.missed { background: var(--missed); text-decoration: underline dashed; }
 mark small { margin-left: 0.35em; font-size: 0.7em; font-weight: 600;
   display: inline-block; text-decoration: none; }
+mark small + small::before { content: "\\00b7\\00a0"; }
 @media print { details { display: block; } body { max-width: none; } }
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from medjax.callbacks.base import TrainerCallback
 
-__all__ = ["MetricsWriter", "TensorBoardWriter", "replace_text"]
+__all__ = ["MetricsWriter", "TensorBoardWriter", "plain", "replace_text"]
 
 _Row = dict[str, Any]
 
@@ -52,7 +52,7 @@ class MetricsWriter(TrainerCallback):
         """Add the row of the epoch."""
         row: _Row = {"epoch": epoch, "seconds": round(epoch_duration, 3)}
         row |= {
-            f"{phase}/{name}": _plain(value)
+            f"{phase}/{name}": plain(value)
             for phase, scores in metrics.items()
             for name, value in scores.items()
         }
@@ -71,7 +71,7 @@ class MetricsWriter(TrainerCallback):
         self._rows = list(state["rows"])
 
 
-def _plain(value: Any) -> float | str:
+def plain(value: Any) -> float | str:
     """Return a metric as a float, or as a string if it is not a number."""
     try:
         return float(value)
@@ -131,7 +131,7 @@ class TensorBoardWriter(TrainerCallback):
         self._writer = self._writer or self._make()
         for phase, scores in metrics.items():
             for name, value in scores.items():
-                number = _plain(value)
+                number = plain(value)
                 if isinstance(number, float):
                     self._writer.add_scalar(f"{phase}/{name}", number, epoch)
         self._writer.add_scalar("seconds", epoch_duration, epoch)

@@ -119,11 +119,20 @@ def test_texts_can_be_left_out(tmp_path):
 
 def test_only_the_first_texts_with_errors_are_shown(tmp_path):
     right = ErrorExample("right here", [Entity("A", 0, 5)], [Entity("A", 0, 5, 0.9)])
+    without = ErrorExample("no entities", caption="letter")
     wrong = [ErrorExample(f"wrong {n}", [Entity("A", 0, 5)]) for n in range(5)]
-    page, _ = report(tmp_path, errors=[right, *wrong], max_errors=2)
+    page, _ = report(tmp_path, errors=[right, without, *wrong], max_errors=2)
     assert "2 of 5 texts with errors." in page.text
     assert "right here" not in page.text
+    assert "no entities" not in page.text
     assert page.tags.count("blockquote") == 2
+
+
+def test_a_text_without_entities_may_be_wrong(tmp_path):
+    example = ErrorExample("a letter", caption="cardiology; predicted: none", is_wrong=True)
+    page, _ = report(tmp_path, errors=[example])
+    assert "cardiology; predicted: none a letter" in page.text
+    assert "annotated only" not in page.text
 
 
 def test_settings_that_are_not_the_default_are_bold(tmp_path):

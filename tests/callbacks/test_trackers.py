@@ -1,0 +1,203 @@
+"""Trackers: what the real packages record, resumed runs, and that nothing leaves the machine."""
+
+import json
+import math
+import socket
+import sys
+import warnings
+
+import pytest
+from tiny import config, mlp, points
+
+import medjax
+from medjax.callbacks import MLflowTracker, TrackioTracker, TrainerCallback, WandbTracker
+
+TRACKERS = {"mlflow": MLflowTracker, "wandb": WandbTracker, "trackio": TrackioTracker}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Refuse connections to other machines, and look-ups of their names."""
+    connect = socket.socket.connect
+
+    def local_only(self, address):
+        assert self.family == socket.AF_UNIX, f"connects to {address}"
+        return connect(self, address)
+
+    def no_look_up(host, *args, **kwargs):
+        raise AssertionError(f"looks up {host}")
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(socket, "getaddrinfo", no_look_up)
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """Return a function that imports a package, whose own warnings are not ours."""
+
+    def load(name, *parts):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for part in (name, *parts):
+                module = pytest.importorskip(part)
+        return module
+
+    return load
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the packages
+
+
+class StopsIn(TrainerCallback):
+    """Interrupts a run in an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def train(folder, tracker, *more, resume=None):
+    settings = config(folder / "checkpoints", nb_training_epochs=3)
+    return medjax.train(
+        mlp(), settings, points(8), points(4), callback=[tracker, *more], resume=resume
+    )
+
+
+def interrupted_and_resumed(folder, make):
+    """Train with a tracker, interrupted in the third epoch and resumed with a new tracker."""
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, make(), StopsIn(3))
+    return train(folder, make(), resume="auto")
+
+
+def losses(result):
+    return [(epoch, row["eval"]["loss"]) for epoch, row in enumerate(result.history, 1)]
+
+
+def test_mlflow_gets_settings_and_metrics_and_continues_its_run(tmp_path, package):
+    package("mlflow", "sqlalchemy", "alembic")
+    from mlflow.tracking import MlflowClient
+
+    result = interrupted_and_resumed(
+        tmp_path, lambda: MLflowTracker(tmp_path / "log", settings={"model": "mlp"})
+    )
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'log' / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("medjax")
+    assert experiment.artifact_location == (tmp_path / "log" / "mlflow").as_uri()
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["batch_size"] == "4"
+    assert run.data.params["model"] == "mlp"
+    history = client.get_metric_history(run.info.run_id, "eval/loss")
+    assert [(metric.step, metric.value) for metric in history] == losses(result)
+
+
+def test_mlflow_is_told_of_a_failure(tmp_path, package):
+    package("mlflow", "sqlalchemy", "alembic")
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mine.db'}"
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, MLflowTracker(tmp_path, tracking_uri=uri, experiment="e"), StopsIn(2))
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("e").experiment_id])
+    assert run.info.status == "FAILED"
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def records_of(path):
+    """Return the metrics in a file of an offline run of wandb."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store, rows, settings = DataStore(), [], {}
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        items = {"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
+        if items:
+            rows.append({name: json.loads(value) for name, value in items.items()})
+        for update in record.run.config.update:
+            settings[update.key] = json.loads(update.value_json)
+    return rows, settings
+
+
+def test_wandb_writes_offline_and_continues_its_run(tmp_path, package):
+    package("wandb")
+    result = interrupted_and_resumed(
+        tmp_path, lambda: WandbTracker(tmp_path / "log", settings={"model": "mlp"})
+    )
+    files = sorted((tmp_path / "log" / "wandb").glob("offline-run-*/*.wandb"))
+    assert files
+    assert len({path.name for path in files}) == 1  # of one run, which has a part after the resume
+    rows = [row for path in files for row in records_of(path)[0]]
+    assert [(row["epoch"], row["eval/loss"]) for row in rows] == losses(result)
+    assert records_of(files[0])[1]["batch_size"] == 4
+    assert records_of(files[0])[1]["model"] == "mlp"
+
+
+def test_wandb_refuses_another_mode(tmp_path, package):
+    package("wandb")
+    with pytest.raises(ValueError, match="mode is 'shared'; expected 'offline' or 'online'"):
+        WandbTracker(tmp_path, mode="shared")
+
+
+def test_trackio_keeps_metrics_here_and_continues_its_run(tmp_path, package, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    package("trackio")
+    from trackio import utils
+    from trackio.sqlite_storage import SQLiteStorage
+
+    if tmp_path / "trackio" != utils.TRACKIO_DIR:
+        pytest.skip("Trackio was imported before, with another folder")
+    result = interrupted_and_resumed(tmp_path, lambda: TrackioTracker("tests"))
+    (run,) = SQLiteStorage.get_runs("tests")
+    rows = SQLiteStorage.get_logs("tests", run)
+    assert [(row["step"], row["eval/loss"]) for row in rows] == losses(result)
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_says_what_to_install(name, monkeypatch, tmp_path):
+    for module in (name, "mlflow.tracking"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"pip install 'medjax\[{name}\]'"):
+        TRACKERS[name](tmp_path)
+
+
+def test_a_tracker_gets_numbers_only_and_ends_once():
+    class Recorder(MLflowTracker.__mro__[1]):
+        events = ()
+
+        def _begin(self, run, settings):
+            self.events += ("begin", run)
+            return run or "new"
+
+        def _log(self, numbers, epoch):
+            self.events += (numbers, epoch)
+
+        def _end(self, *, failed):
+            self.events += ("end", failed)
+
+    tracker = Recorder(None)
+    tracker.on_train_begin(config("unused"))
+    assert tracker.state_dict() == {"run": "new"}
+    tracker.on_epoch_end({"eval": {"loss": math.inf, "table": "a b"}}, 1, 0.5)
+    tracker.on_train_end()
+    tracker.on_exception(RuntimeError())
+    assert tracker.events == (
+        "begin",
+        None,
+        {"eval/loss": math.inf, "seconds": 0.5},
+        1,
+        "end",
+        False,
+    )
+    resumed = Recorder(None)
+    resumed.load_state_dict({"run": "old"})
+    resumed.on_train_begin(config("unused"))
+    assert resumed.events == ("begin", "old")
+    assert tracker.of_process_0
