@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import optax
 
 import medjax
-from medjax.callbacks import ErrorExample, write_report
 from medjax.components import TokenClassification
 from medjax.metrics import (
     confusion_rows,
@@ -169,7 +168,7 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion.
 
-    They are returned as a text, and as the arguments of `write_report`.
+    They are returned as a text, and as the arguments of `medjax.write_report`.
     """
     collector = Collector(tagger.tags)
     medjax.evaluate(tagger.component, variables, config, documents, metrics_computer=collector)
@@ -205,11 +204,11 @@ def with_intervals(
 
 def examples_of(
     tagger: TokenClassification, variables: dict[str, Any], documents: list[Document]
-) -> list[ErrorExample]:
+) -> list[medjax.ErrorExample]:
     """Return the documents with their annotated and their predicted entities."""
     predicted = tagger.predict(variables, [document.text for document in documents])
     return [
-        ErrorExample(document.text, document.entities, entities, document.name)
+        medjax.ErrorExample(document.text, document.entities, entities, document.name)
         for document, entities in zip(documents, predicted, strict=True)
     ]
 
@@ -274,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     variables = tagger.load(result.best_checkpoint)
     text, tables = report(tagger, variables, config, corpus.test)
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
-    write_report(
+    medjax.write_report(
         args.output / "report.html",
         result.history,
         config,

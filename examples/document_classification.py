@@ -25,7 +25,6 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import confusion_matrix
 
 import medjax
-from medjax.callbacks import ErrorExample, write_report
 from medjax.components import TextClassification
 from medjax.metrics import (
     ClassificationMetrics,
@@ -126,7 +125,7 @@ def report(
 ) -> tuple[str, dict[str, Any]]:
     """Return all scores with their intervals, and the confusion of single classes.
 
-    They are returned as a text, and as the arguments of `write_report`.
+    They are returned as a text, and as the arguments of `medjax.write_report`.
     """
     metrics = ClassificationMetrics(
         classifier.labels, multi_label=classifier.is_multi_label, threshold=thresholds
@@ -168,7 +167,7 @@ def errors_of(
     columns: dict[str, list[Any]],
     thresholds: Any,
     texts: list[LabelledText],
-) -> list[ErrorExample]:
+) -> list[medjax.ErrorExample]:
     """Return the texts whose classes were not predicted."""
     errors = []
     for text, probabilities in zip(texts, columns["probabilities"], strict=True):
@@ -181,7 +180,7 @@ def errors_of(
             found = ", ".join(f"{label} ({by_class[label]:.2f})" for label in predicted) or "none"
             caption = f"{text.name}: {', '.join(text.labels) or 'none'}; predicted: {found}"
             caption = caption.removeprefix(": ")
-            errors.append(ErrorExample(text.text, caption=caption, is_wrong=True))
+            errors.append(medjax.ErrorExample(text.text, caption=caption, is_wrong=True))
     return errors
 
 
@@ -259,7 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     text, tables = report(classifier, columns, thresholds, test)
     plot_calibration(classifier, columns, args.output / "calibration.png")
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
-    write_report(
+    medjax.write_report(
         args.output / "report.html",
         result.history,
         config,

@@ -9,10 +9,15 @@ from medjax.callbacks import (
     CallbackList,
     DefaultPrinterCallback,
     EarlyStopping,
+    ErrorExample,
     MetricsWriter,
+    MLflowTracker,
     StopTraining,
     TensorBoardWriter,
+    TrackioTracker,
     TrainerCallback,
+    WandbTracker,
+    write_report,
 )
 from medjax.callbacks.plots import plot_history
 from medjax.checkpoint import (
@@ -121,6 +126,7 @@ __all__ = [
     "Difference",
     "Differentiate",
     "EarlyStopping",
+    "ErrorExample",
     "EvalStep",
     "ExpandedData",
     "Forward",
@@ -128,6 +134,7 @@ __all__ = [
     "Groups",
     "Interval",
     "ItemError",
+    "MLflowTracker",
     "Mean",
     "MetricsComputer",
     "MetricsWriter",
@@ -148,6 +155,7 @@ __all__ = [
     "StepStats",
     "StopTraining",
     "TensorBoardWriter",
+    "TrackioTracker",
     "TrainResult",
     "TrainState",
     "TrainStep",
@@ -158,6 +166,7 @@ __all__ = [
     "Units",
     "Unpadder",
     "Variables",
+    "WandbTracker",
     "WorkerError",
     "as_schedule",
     "best_checkpoint",
@@ -195,4 +204,5 @@ __all__ = [
     "update_learning_rate",
     "with_update_due",
     "with_warmup",
+    "write_report",
 ]

@@ -160,11 +160,10 @@ class _Shown(tqdm):  # type: ignore[type-arg]
         self._show = show
         super().__init__(file=io.StringIO(), miniters=1, **options)
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         del pos
         if msg is None:  # it is "" when the bar is removed
             self._show(str(self))
-        return True
 
 
 def screen_of(say: Callable[[str], None], interval: float) -> Screen:

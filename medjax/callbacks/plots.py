@@ -79,7 +79,12 @@ def curve_as_svg(history: Sequence[Mapping[str, Mapping[str, float]]], metric: s
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     inks = dict.fromkeys((*names, "grid.color"), _INK)
     # The salt makes the identifiers within the pictures of a page differ.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": metric, "legend.frameon": False, **inks}
+    settings: Any = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": metric,
+        "legend.frameon": False,
+        **inks,
+    }
     text = io.StringIO()
     with matplotlib.rc_context(settings):
         _draw(figure.subplots(), history, metric)

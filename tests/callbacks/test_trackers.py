@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import struct
 import sys
 import warnings
 
@@ -108,14 +109,27 @@ def test_mlflow_is_told_of_a_failure(tmp_path, package):
     assert not (tmp_path / "mlflow.db").exists()
 
 
-def records_of(path):
-    """Return the metrics in a file of an offline run of wandb."""
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+def chunks_of(data):
+    """Yield the records of a log in the format of LevelDB, which begins with 7 bytes of wandb's."""
+    place, record = 7, b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # the end of a block is padded
+            place += 32768 - place % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
 
-    store, rows, settings = DataStore(), [], {}
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
+
+def records_of(path):
+    """Return the metrics and the settings in a file of an offline run of wandb."""
+    from wandb.proto import wandb_internal_pb2
+
+    rows, settings = [], {}
+    for data in chunks_of(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         items = {"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
