@@ -206,11 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     if classifier.is_multi_label:
         chosen = columns_of(classifier, variables, config, devel)
         thresholds = choose_thresholds(chosen, classifier.labels)
+        classifier = classifier.with_thresholds(thresholds)
+    model = args.output / "model"
+    classifier.save(model, variables)
     columns = columns_of(classifier, variables, config, test)
     text = report(classifier, columns, thresholds, test)
     plot_calibration(classifier, columns, args.output / "calibration.png")
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}")
+    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}\nModel: {model}")
     return result
 
 
