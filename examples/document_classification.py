@@ -254,6 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     if classifier.is_multi_label:
         chosen = columns_of(classifier, variables, config, devel)
         thresholds = choose_thresholds(chosen, classifier.labels)
+        classifier = classifier.with_thresholds(thresholds)
+    model = args.output / "model"
+    classifier.save(model, variables)
     columns = columns_of(classifier, variables, config, test)
     text, tables = report(classifier, columns, thresholds, test)
     plot_calibration(classifier, columns, args.output / "calibration.png")
@@ -270,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         settings={"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
         **tables,
     )
-    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}")
+    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}\nModel: {model}")
     return result
 
 

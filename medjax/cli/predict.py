@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--threshold",
         type=_probability,
-        help="least probability of a class where texts may have several (default: 0.5)",
+        help="least probability of a class where texts may have several (default: those saved "
+        "with the model, or 0.5)",
     )
     add("--max-length", type=_positive, help="tokens of a window (default: as in training)")
     add(

@@ -39,7 +39,6 @@ __all__ = ["Done", "predict_notes"]
 _CHUNK_NOTES, _CHUNK_CHARACTERS = 256, 1 << 20
 """Notes are read until there are as many, or they have as many characters."""
 
-_THRESHOLD = 0.5
 _WEIGHTS = ("config.json", "tokenizer*.json", "*.safetensors")
 
 Predict = Callable[[Sequence[Document]], list[Predicted]]
@@ -236,12 +235,10 @@ def _format_of(component: ReadyComponent, asked: str | None) -> str:
 
 
 def _threshold_of(component: ReadyComponent, asked: float | None) -> float | None:
-    if isinstance(component, TextClassification) and component.is_multi_label:
-        return _THRESHOLD if asked is None else asked
-    if asked is not None:
+    if asked is not None and not getattr(component, "is_multi_label", False):
         msg = f"--threshold is {asked}; the model does not give texts several classes, leave it out"
         raise ValueError(msg)
-    return None
+    return asked
 
 
 def _refuse_output_among(notes: Path, output: Path) -> None:
