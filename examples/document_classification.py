@@ -178,7 +178,9 @@ def errors_of(
             predicted = [max(by_class, key=by_class.__getitem__)]
         if set(predicted) != set(text.labels):
             found = ", ".join(f"{label} ({by_class[label]:.2f})" for label in predicted) or "none"
-            caption = f"{text.name}: {', '.join(text.labels) or 'none'}; predicted: {found}"
+            caption = (
+                f"{Path(text.name).name}: {', '.join(text.labels) or 'none'}; predicted: {found}"
+            )
             caption = caption.removeprefix(": ")
             errors.append(medjax.ErrorExample(text.text, caption=caption, is_wrong=True))
     return errors

@@ -124,5 +124,7 @@ def _draw(panel: Any, history: Sequence[Mapping[str, Mapping[str, float]]], metr
             panel.plot(*zip(*points, strict=True), marker="o", label=phase, color=color)
     panel.set(xlabel="epoch", ylabel=metric)
     panel.xaxis.get_major_locator().set_params(integer=True)
+    if len(history) == 1:  # else its neighbours are fractions of an epoch
+        panel.set_xticks([1])
     panel.grid(alpha=0.3)
     panel.legend()

@@ -124,7 +124,8 @@ class DefaultPrinterCallback(TrainerCallback):
     def on_train_end(self) -> None:
         """Print that training is completed."""
         seconds = time.monotonic() - self._began
-        self.screen.end(f"{self._nb_epochs} epochs in {seconds:.1f} s")
+        unit = "epoch" if self._nb_epochs == 1 else "epochs"
+        self.screen.end(f"{self._nb_epochs} {unit} in {seconds:.1f} s")
         self._screen = None
         self.logger.info("Training is completed")
 

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import html
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ __all__ = ["Rows", "write_report"]
 
 Rows = Sequence[Sequence[object]]
 """A table: the heading, then the lines. The first cell of each names it."""
+
+_INTERVAL = re.compile(r"\[[^\]]*\]$")
+_UNBROKEN = r"<span>\g<0></span>"
 
 History = Sequence[Mapping[str, Mapping[str, Any]]]
 
@@ -130,7 +134,8 @@ def _section(name: str, content: str, *, is_open: bool = True) -> str:
 def _summary(history: History, config: TrainerConfig) -> str:
     """Return how long the run was and which epoch was the best."""
     written = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    said = [f"{len(history)} epochs; written {written}."]
+    nb_epochs = f"{len(history)} epoch{'' if len(history) == 1 else 's'}"
+    said = [f"{nb_epochs}; written {written}."]
     name = config.checkpoint_metric
     values = [
         (float(scores["eval"][name]), epoch)
@@ -166,7 +171,7 @@ def _table(rows: Rows, *, is_shaded: bool = False) -> str:
         for value in values:
             count = _count(value) if is_shaded else None
             style = "" if not count else f' style="--share:{100 * count / total:.0f}%"'
-            cells += f"<td{style}>{_text(value)}</td>"
+            cells += f"<td{style}>{_INTERVAL.sub(_UNBROKEN, _text(value))}</td>"
         parts.append(f"<tr>{cells}</tr>")
     return f'<div class="table"><table>{"".join(parts)}</table></div>'
 

@@ -20,11 +20,11 @@ figure { flex: 1 1 20rem; max-width: 30rem; margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right;
-  white-space: nowrap; }
+th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid var(--line); text-align: right; }
+th, td span { white-space: nowrap; }
+td span { display: inline-block; color: var(--faint); }
 th { font-weight: 600; }
 th[scope=row], th:first-child, .texts th, .texts td { text-align: left; }
-.texts td { white-space: normal; }
 td[style] { background: color-mix(in srgb, var(--shade) calc(var(--share) * 0.55), transparent); }
 blockquote { margin: 0.25rem 0 0.75rem; padding: 0.5rem 0.75rem; border-left: 3px solid var(--line);
   white-space: pre-wrap; max-height: 20rem; overflow-y: auto; line-height: 2; }

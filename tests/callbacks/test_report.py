@@ -9,6 +9,7 @@ from medjax import Options, TrainerConfig
 from medjax.callbacks import ErrorExample, write_report
 from medjax.callbacks.highlight import has_error, highlighted
 from medjax.metrics import (
+    Interval,
     confusion_rows,
     entity_confusion,
     entity_scores,
@@ -141,6 +142,12 @@ def test_settings_that_are_not_the_default_are_bold(tmp_path):
     assert {"TrainerConfig.batch_size", "Options.max_grad_norm"} <= set(bold)
     assert "TrainerConfig.learning_rate" not in bold
     assert "Options.padding" not in bold
+
+
+def test_an_interval_is_not_broken_and_other_cells_are_as_they_are(tmp_path):
+    _, text = report(tmp_path, tables={"Scores": [["", "f1"], ["a", Interval(0.5, 0.25, 0.75)]]})
+    assert "<td>0.500 <span>[0.250, 0.750]</span></td>" in text
+    assert "3 epochs; written" in text
 
 
 def test_shades_are_shares_of_a_row(tmp_path):
