@@ -190,8 +190,9 @@ class FolderLock:
         return _is_at(descriptor, self._path)
 
     def _busy(self) -> CheckpointError:
+        holder = _signed_by(self._path)
         return CheckpointError(
-            f"{self._path.parent} is in use by another run ({_signed_by(self._path)}), and two runs cannot write "
+            f"{self._path.parent} is in use by another run ({holder}), and two runs cannot write "
             "to the same output_dir. Choose another output_dir, or wait until the other run ends"
         )
 

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from medjax.cli import predict
+from medjax.cli import inspect, predict
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, ModuleType] = {"predict": predict}
+_COMMANDS: dict[str, ModuleType] = {"predict": predict, "inspect": inspect}
 """Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
 
 _INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it

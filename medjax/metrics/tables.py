@@ -8,7 +8,7 @@ from medjax.metrics.bootstrap import Interval
 from medjax.metrics.confusion import Confusion
 from medjax.metrics.spans import AVERAGES, MEASURES
 
-__all__ = ["format_confusion", "format_scores"]
+__all__ = ["format_confusion", "format_scores", "format_table"]
 
 _RANKING_MEASURES = ("auroc", "auprc")
 _WHOLE_MEASURES = ("accuracy", "brier-score", "calibration-error", "cohen-kappa")
@@ -47,11 +47,11 @@ def format_scores(scores: Mapping[str, float | Interval]) -> str:
         support = scores.get(f"{name}_support", scores["support"])
         count = support.value if isinstance(support, Interval) else support
         rows.append([name, *values, f"{count:.0f}"])
-    table = _table(rows)
+    table = format_table(rows)
     if "brier-score" not in scores:
         return table
     others = [[name, _cell(scores[name])] for name in _WHOLE_MEASURES if name in scores]
-    return f"{table}\n\n{_table(others)}"
+    return f"{table}\n\n{format_table(others)}"
 
 
 def format_confusion(confusion: Confusion) -> str:
@@ -84,7 +84,7 @@ def format_confusion(confusion: Confusion) -> str:
         rows.append([label, *same, *rest])
     spurious = [str(confusion.spurious.get(label, 0)) for label in confusion.labels]
     rows.append(["spurious", *spurious, "-", "-"])
-    return _table(rows)
+    return format_table(rows)
 
 
 def _cell(score: float | Interval | None) -> str:
@@ -93,7 +93,16 @@ def _cell(score: float | Interval | None) -> str:
     return str(score) if isinstance(score, Interval) else f"{score:.4f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines, with the first column to the left and the others to the right.
+
+    Examples
+    --------
+    >>> print(format_table([["", "bytes"], ["params", "24"], ["step", "4"]]))
+            bytes
+    params     24
+    step        4
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
