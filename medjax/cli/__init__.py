@@ -10,11 +10,16 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from medjax.cli import inspect, predict
+from medjax.cli import doctor, evaluate, inspect, predict
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, ModuleType] = {"predict": predict, "inspect": inspect}
+_COMMANDS: dict[str, ModuleType] = {
+    "predict": predict,
+    "evaluate": evaluate,
+    "inspect": inspect,
+    "doctor": doctor,
+}
 """Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
 
 _INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it
@@ -24,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     It is 2 for an error that is not about a single note: it is printed without a traceback if it
-    is a ValueError, as those say what to do, or an error of the file system.
+    is a ValueError or ImportError, as those say what to do, or an error of the file system.
 
     Parameters
     ----------
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         status: int = _COMMANDS[parsed.command].run(parsed)
-    except (ValueError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"medjax {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

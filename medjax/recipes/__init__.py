@@ -1,0 +1,21 @@
+"""What the examples and the command line have in common: corpora in parts, and reports."""
+
+from medjax.recipes.corpora import Parts, find_split, split_parts
+from medjax.recipes.reports import (
+    Report,
+    evaluated,
+    report_entities,
+    report_relations,
+    report_texts,
+)
+
+__all__ = [
+    "Parts",
+    "Report",
+    "evaluated",
+    "find_split",
+    "report_entities",
+    "report_relations",
+    "report_texts",
+    "split_parts",
+]
