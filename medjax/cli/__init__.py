@@ -10,13 +10,15 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from medjax.cli import doctor, evaluate, inspect, predict
+from medjax.checkpoint.errors import CheckpointError
+from medjax.cli import doctor, evaluate, inspect, predict, train
 
 __all__ = ["main"]
 
 _COMMANDS: dict[str, ModuleType] = {
-    "predict": predict,
+    "train": train,
     "evaluate": evaluate,
+    "predict": predict,
     "inspect": inspect,
     "doctor": doctor,
 }
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
     It is 2 for an error that is not about a single note: it is printed without a traceback if it
-    is a ValueError or ImportError, as those say what to do, or an error of the file system.
+    is a ValueError, ImportError or CheckpointError, as those say what to do, or an error of the
+    file system.
 
     Parameters
     ----------
@@ -50,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         status: int = _COMMANDS[parsed.command].run(parsed)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, ImportError, CheckpointError, OSError) as error:
         print(f"medjax {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _PREFIXES = (
     "OMP_", "MKL_", "OPENBLAS_", "GOMP_", "KMP_", "XLA_", "JAX_", "CUDA_VISIBLE", "NVIDIA_VISIBLE",
-    "TPU_VISIBLE", "TPU_PROCESS", "MALLOC_", "GLIBC_TUNABLES", "NPROC", "SLURM_CPUS", "SLURM_JOB_ID", "SLURM_NTASKS",
+    "TPU_VISIBLE", "TPU_PROCESS", "MALLOC_", "GLIBC_TUNABLES", "NPROC", "SLURM_CPUS",
+    "SLURM_JOB_ID", "SLURM_NTASKS",
 )  # fmt: skip
 """How the environment variables begin that change how fast or where JAX computes."""
 
@@ -51,6 +52,8 @@ def diagnose(folder: Path) -> Found:
     problems += [package.problem for package in packages if package.problem]
     problems += filter(None, [problem_of_python()])
     devices = _noting(problems, _devices)
+    products = _noting(problems, check_products)
+    problems += [product["problem"] for product in products if product["problem"]]
     found = {
         "platform": platform.platform(),
         "Python": platform.python_version(),
@@ -62,10 +65,9 @@ def diagnose(folder: Path) -> Found:
         },
         "disk": _disk(folder, problems),
         "compilation cache": _cache(),
-        "products": _noting(problems, check_products),
+        "products": products,
         "notes": list(_notes(devices)),
     }
-    problems += [product["problem"] for product in found["products"] if product["problem"]]
     return {"sound": not problems, "problems": problems, **found}
 
 

@@ -200,7 +200,7 @@ def _inspect_run(folder: Path) -> Found:
     best, last = best_checkpoint(folder), last_checkpoint(folder)
     rows = []
     for path in newest_first(folder):
-        row = {"name": path.name, "bytes": bytes_in(path), "damage": problems_of(path)}
+        row: Found = {"name": path.name, "bytes": bytes_in(path), "damage": problems_of(path)}
         try:
             record = read_record(path)
             progress = read_progress(record["progress"])

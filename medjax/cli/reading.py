@@ -11,7 +11,7 @@ from medjax.recipes import find_split
 from medjax.text import Document, LabelledText, split_sentences
 from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
 
-__all__ = ["Task", "read_annotated"]
+__all__ = ["Task", "check_annotated", "read_annotated"]
 
 Task = Literal["entities", "documents", "relations"]
 
@@ -62,7 +62,7 @@ def read_annotated(
         items: list[Any] = _texts(path, split, arguments)
     else:
         items = _documents(path, task, split, arguments, overlapping=overlapping)
-    _check_annotated(path, task, items)
+    check_annotated(str(path), task, items)
     return items
 
 
@@ -102,12 +102,23 @@ def _documents(
     return documents
 
 
-def _check_annotated(path: Path, task: Task, items: Sequence[Any]) -> None:
+def check_annotated(where: str, task: Task, items: Sequence[Any]) -> None:
+    """Raise ValueError unless an item is annotated: scores of none would say nothing.
+
+    Parameters
+    ----------
+    where : str
+        What the message calls the items.
+    task : {"entities", "documents", "relations"}
+        What is to be annotated.
+    items : sequence
+        `LabelledText` or `Document` items.
+    """
     kinds = {"entities": "entities", "documents": "labels", "relations": "relations"}
     if any(getattr(item, kinds[task]) for item in items):
         return
     msg = (
-        f"{path} has {len(items)} items without a single {_ANNOTATIONS[task]}; expected annotated "
+        f"{where} has {len(items)} items without a single {_ANNOTATIONS[task]}; expected annotated "
         "data"
     )
     raise ValueError(msg)

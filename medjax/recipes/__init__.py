@@ -1,6 +1,6 @@
 """What the examples and the command line have in common: corpora in parts, and reports."""
 
-from medjax.recipes.corpora import Parts, find_split, split_parts
+from medjax.recipes.corpora import Parts, find_split, locate_parts, split_parts
 from medjax.recipes.reports import (
     Report,
     evaluated,
@@ -14,6 +14,7 @@ __all__ = [
     "Report",
     "evaluated",
     "find_split",
+    "locate_parts",
     "report_entities",
     "report_relations",
     "report_texts",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from medjax.data import epoch_order
 
-__all__ = ["SPLITS", "Parts", "find_split", "split_parts"]
+__all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "split_parts"]
 
 SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
 """How files and folders of each part may be named."""
@@ -67,9 +67,38 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     sizes = " / ".join(str(len(part)) for part in parts)
     for name, part in zip(Parts._fields, parts, strict=True):
         if not part:
-            msg = f"--data gives {sizes} items to train, choose and report on; {name} has none"
+            msg = (
+                f"--data gives {sizes} items to train, to choose the best epoch and to report on; "
+                f"there is none in {name}"
+            )
             raise ValueError(msg)
     return Parts(*parts)
+
+
+def locate_parts(paths: Sequence[Path]) -> list[Path]:
+    """Return the files or folders of a corpus, for train, devel and test as far as they are apart.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        One to three files or folders. A single folder has entries for all three parts, see
+        `find_split`, or is a corpus in BRAT without any.
+
+    Raises
+    ------
+    ValueError
+        If a single folder has some of the parts only, or nothing that can be read.
+    """
+    if len(paths) != 1 or not paths[0].is_dir():
+        return list(paths)
+    folder = paths[0]
+    found = [find_split(folder, name) for name in SPLITS]
+    if found[0] is None and any(file.suffix.lower() == ".ann" for file in folder.rglob("*")):
+        return [folder]
+    for path, names in zip(found, SPLITS.values(), strict=True):
+        if path is None:
+            raise _not_one(folder, [], names)
+    return [path for path in found if path is not None]
 
 
 def find_split(folder: Path, name: str) -> Path | None:
@@ -101,9 +130,13 @@ def find_split(folder: Path, name: str) -> Path | None:
         if {path.stem.lower(), path.suffix[1:].lower()} & set(names) and path not in texts
     ]
     if len(found) > 1:
-        msg = (
-            f"{folder} has {len(found)} files or folders named {' or '.join(names)} "
-            f"({', '.join(path.name for path in found)}); expected one"
-        )
-        raise ValueError(msg)
+        raise _not_one(folder, found, names)
     return found[0] if found else None
+
+
+def _not_one(folder: Path, found: Sequence[Path], names: Sequence[str]) -> ValueError:
+    which = f" ({', '.join(path.name for path in found)})" if found else ""
+    named = " or ".join(names)
+    return ValueError(
+        f"{folder} has {len(found)} files or folders named {named}{which}; expected one"
+    )

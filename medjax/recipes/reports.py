@@ -177,6 +177,10 @@ def report_texts(
     scores = _with_intervals(metrics, columns, nb_units, groups)
     unit = "text" if groups is None else "group"
     lines = [f"{len(texts)} texts{_intervals_by(unit, nb_units)}:", format_scores(scores)]
+    if isinstance(threshold, Mapping):
+        width = max(map(len, classifier.labels))
+        lines += ["", "Thresholds:"]
+        lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in threshold.items()]
     if not classifier.is_multi_label:
         lines += ["", "Confusion, true by row and predicted by column:"]
         lines.append(_confusion(classifier.labels, columns))
