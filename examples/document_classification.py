@@ -140,16 +140,16 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     )
     variables = classifier.load(result.best_checkpoint)
     metrics = ClassificationMetrics(labels, multi_label=classifier.is_multi_label)
-    thresholds: Any = 0.5
     if classifier.is_multi_label:
         _, chosen = evaluated(classifier.component, variables, devel, metrics)
-        thresholds = choose_thresholds(chosen, classifier.labels)
-    report = report_texts(classifier, variables, test, threshold=thresholds)
-    text = f"Test: {report.text}"
+        classifier = classifier.with_thresholds(choose_thresholds(chosen, classifier.labels))
+    model = args.output / "model"
+    classifier.save(model, variables)
+    text = f"Test: {report_texts(classifier, variables, test).text}"
     _, columns = evaluated(classifier.component, variables, test, metrics)
     plot_calibration(classifier, columns, args.output / "calibration.png")
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}")
+    print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}\nModel: {model}")
     return result
 
 

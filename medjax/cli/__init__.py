@@ -10,8 +10,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from medjax.checkpoint.errors import CheckpointError
+from medjax.checkpoint import CheckpointError
 from medjax.cli import doctor, evaluate, inspect, predict, train
+from medjax.data import ItemError
+from medjax.loop.monitor import NonFiniteError
+from medjax.runtime import OutOfMemoryError
 
 __all__ = ["main"]
 
@@ -24,15 +27,25 @@ _COMMANDS: dict[str, ModuleType] = {
 }
 """Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
 
+_TOLD = (
+    ValueError,
+    ImportError,
+    OSError,
+    CheckpointError,
+    ItemError,
+    NonFiniteError,
+    OutOfMemoryError,
+)
+"""Errors whose messages say what to do, so that a traceback would only hide it."""
+
 _INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    It is 2 for an error that is not about a single note: it is printed without a traceback if it
-    is a ValueError, ImportError or CheckpointError, as those say what to do, or an error of the
-    file system.
+    It is 2 for an error, other than of a single note, whose message says what to do; that is
+    printed without a traceback.
 
     Parameters
     ----------
@@ -48,12 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=summary)
+        escaped = summary.replace("%", "%%")  # as argparse formats help, but no description
+        command = commands.add_parser(name, help=escaped, description=summary)
         module.add_arguments(command)
     parsed = parser.parse_args(arguments)
     try:
         status: int = _COMMANDS[parsed.command].run(parsed)
-    except (ValueError, ImportError, CheckpointError, OSError) as error:
+    except _TOLD as error:
         print(f"medjax {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,7 +7,6 @@ does not start or multiplies wrongly, a folder that cannot be written to.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 __all__ = ["add_arguments", "run"]
@@ -29,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0, or 1 if something is known to be bad."""
     from medjax.cli.diagnosis import as_text, diagnose
+    from medjax.cli.printing import as_json
 
     found = diagnose(arguments.folder)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else as_text(found))
+    print(as_json(found) if arguments.json else as_text(found))
     return 0 if found["sound"] else 1

@@ -8,7 +8,6 @@ model cannot find, as those with a label that it does not know, count as missed.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from medjax.cli.arguments import add_computation, add_reading, positive, probability
@@ -34,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--threshold",
         type=probability,
-        help="least probability of a class where texts may have several (default: 0.5)",
+        help="least probability of a class where texts may have several (default: those saved "
+        "with the model, or 0.5)",
     )
     add("--max-length", type=positive, help="tokens of a window (default: as in training)")
     add("--json", action="store_true", help="print the scores as one object of JSON")
@@ -42,9 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the scores; return 0."""
-    from medjax.cli.evaluation import as_json, evaluate_model
+    from medjax.cli.evaluation import evaluate_model, numbers_of
+    from medjax.cli.printing import as_json
 
     report = evaluate_model(arguments)
-    text = json.dumps(as_json(report), indent=1, ensure_ascii=False)
+    text = as_json(numbers_of(report))
     print(text if arguments.json else f"{report.text}\n\nloss  {report.loss:.4f}")
     return 0

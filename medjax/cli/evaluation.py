@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
 from medjax.cli.arguments import cache_of
@@ -14,9 +13,7 @@ from medjax.metrics import Interval
 from medjax.recipes import Report, report_entities, report_relations, report_texts
 from medjax.runtime.compilation_cache import cached
 
-__all__ = ["as_json", "evaluate_model", "threshold_of"]
-
-_THRESHOLD = 0.5
+__all__ = ["checked_threshold", "evaluate_model", "numbers_of"]
 
 
 def evaluate_model(arguments: argparse.Namespace) -> Report:
@@ -35,13 +32,11 @@ def evaluate_model(arguments: argparse.Namespace) -> Report:
     component, variables = load_component(arguments.model, max_length=arguments.max_length)
     options = Options(precision=arguments.precision)
     chosen: dict[str, Any] = {"batch_size": arguments.batch_size, "options": options}
-    threshold = threshold_of(component, arguments.threshold)
+    threshold = checked_threshold(component, arguments.threshold)
     with cached(cache_of(arguments)):
         if isinstance(component, TextClassification):
             texts = read_annotated(arguments.data, "documents", arguments, split=arguments.split)
-            if threshold is not None:
-                chosen["threshold"] = threshold
-            return report_texts(component, variables, texts, **chosen)
+            return report_texts(component, variables, texts, threshold=threshold, **chosen)
         if isinstance(component, RelationClassification):
             notes = read_annotated(arguments.data, "relations", arguments, split=arguments.split)
             return report_relations(component, variables, notes, **chosen)
@@ -56,32 +51,24 @@ def evaluate_model(arguments: argparse.Namespace) -> Report:
         return report_entities(component, variables, documents, unit=unit, **chosen)
 
 
-def threshold_of(component: object, asked: float | None) -> float | None:
-    """Return the least probability of a class, None for a model that gives texts one class.
+def checked_threshold(component: object, asked: float | None) -> float | None:
+    """Return the least probability of a class that is asked for, if any.
 
     Raises
     ------
     ValueError
-        If one is asked for that the model has no use for.
+        If the model has no use for one.
     """
-    if isinstance(component, TextClassification) and component.is_multi_label:
-        return _THRESHOLD if asked is None else asked
-    if asked is not None:
+    if asked is not None and not getattr(component, "is_multi_label", False):
         msg = f"--threshold is {asked}; the model does not give texts several classes, leave it out"
         raise ValueError(msg)
-    return None
+    return asked
 
 
-def as_json(report: Report) -> dict[str, Any]:
-    """Return the numbers of a report; what is undefined (NaN) is null, as JSON has no NaN."""
+def numbers_of(report: Report) -> dict[str, Any]:
+    """Return the numbers of a report: a value for each score and, if it has one, its interval."""
     scores = {
-        name: {field: _number(value) for field, value in score._asdict().items()}
-        if isinstance(score, Interval)
-        else {"value": _number(score)}
+        name: score._asdict() if isinstance(score, Interval) else {"value": score}
         for name, score in report.scores.items()
     }
-    return {"loss": _number(report.loss), "scores": scores}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return {"loss": report.loss, "scores": scores}

@@ -7,7 +7,6 @@ nothing is changed. The exit status is 1 if something is damaged.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 __all__ = ["add_arguments", "run"]
@@ -30,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0, or 1 if something is damaged."""
     from medjax.cli.inspection import inspect
     from medjax.cli.inspection_text import as_text
+    from medjax.cli.printing import as_json
 
     found = inspect(arguments.path)
-    print(json.dumps(found, indent=1, ensure_ascii=False) if arguments.json else as_text(found))
+    print(as_json(found) if arguments.json else as_text(found))
     return 0 if found["sound"] else 1

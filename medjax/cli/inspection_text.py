@@ -23,7 +23,7 @@ _FEW = 100_000  # bytes, below which megabytes say nothing
 def as_text(found: Found) -> str:
     """Return the findings of `medjax.cli.inspection.inspect` in lines for a terminal."""
     lines = _of_run(found) if found["kind"] == "run" else _of_checkpoint(found)
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for part in lines for line in part.split("\n"))
 
 
 def _of_run(found: Found) -> Iterator[str]:
@@ -147,7 +147,8 @@ def _resume_rows(found: Found) -> Iterator[str]:
     if "problem" in resume:
         yield _row("resuming", f"is refused or not possible: {resume['problem']}")
         return
-    yield _row("resuming", _position(resume))
+    refused = "is refused, as it is damaged; it stands at: " if found["damage"] else ""
+    yield _row("resuming", f"{refused}{_position(resume)}")
     auto = resume["auto"]
     if auto is None:
         yield _row("", 'only by its path: resume="auto" sees no folder of this name')

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--threshold",
         type=probability,
-        help="least probability of a class where texts may have several (default: 0.5)",
+        help="least probability of a class where texts may have several (default: those saved "
+        "with the model, or 0.5)",
     )
     add("--max-length", type=positive, help="tokens of a window (default: as in training)")
 

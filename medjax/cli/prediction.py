@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
 from medjax.cli.arguments import cache_of
-from medjax.cli.evaluation import threshold_of
+from medjax.cli.evaluation import checked_threshold
 from medjax.cli.notes import Note, Notes, find_notes
 from medjax.cli.outputs import BratOutput, FileOutput, Output, Predicted, Skipped, claim
 from medjax.component import Variables
@@ -75,7 +75,7 @@ def predict_notes(arguments: argparse.Namespace) -> Done:
         _refuse_output_among(arguments.input, arguments.output)
         component, variables = load_component(arguments.model, max_length=arguments.max_length)
         chosen = _format_of(component, arguments.format)
-        threshold = threshold_of(component, arguments.threshold)
+        threshold = checked_threshold(component, arguments.threshold)
         with _locked(arguments.output):
             settings = {
                 "component": type(component).__name__,

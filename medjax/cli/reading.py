@@ -5,21 +5,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from medjax.cli.tasks import ANNOTATIONS, Task
 from medjax.recipes import find_split
 from medjax.text import Document, LabelledText, split_sentences
 from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
 
-__all__ = ["Task", "check_annotated", "read_annotated"]
+__all__ = ["check_annotated", "read_annotated"]
 
-Task = Literal["entities", "documents", "relations"]
-
-_ANNOTATIONS: dict[Task, str] = {
-    "entities": "entity",
-    "documents": "label",
-    "relations": "relation",
-}
 _DATASET, _UTF_8 = "dataset", "utf-8"
 
 
@@ -114,11 +108,8 @@ def check_annotated(where: str, task: Task, items: Sequence[Any]) -> None:
     items : sequence
         `LabelledText` or `Document` items.
     """
-    kinds = {"entities": "entities", "documents": "labels", "relations": "relations"}
-    if any(getattr(item, kinds[task]) for item in items):
+    attribute, name = ANNOTATIONS[task]
+    if any(getattr(item, attribute) for item in items):
         return
-    msg = (
-        f"{where} has {len(items)} items without a single {_ANNOTATIONS[task]}; expected annotated "
-        "data"
-    )
+    msg = f"{where} has {len(items)} items without a single {name}; expected annotated data"
     raise ValueError(msg)

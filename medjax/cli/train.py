@@ -1,32 +1,19 @@
 """Fine-tune a pretrained encoder on annotated documents, and report on those it has not seen.
 
-OUTPUT gets the checkpoints, the scores of every epoch, learning curves and a report. A run that was
-interrupted or killed goes on with --resume. `python -m medjax inspect OUTPUT` tells where it is.
+OUTPUT gets the checkpoints, the scores of every epoch, learning curves, a report and, in the folder
+model, the component of the best epoch. A run that was interrupted or killed goes on with --resume;
+`python -m medjax inspect OUTPUT` tells where it is.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from medjax.cli.arguments import add_computation, add_reading, positive
+from medjax.cli.tasks import DEFAULTS, MODEL
 
 __all__ = ["add_arguments", "run"]
-
-
-class _Defaults(NamedTuple):
-    learning_rate: float
-    nb_epochs: int
-
-
-DEFAULTS = {
-    "entities": _Defaults(3e-4, 5),
-    "documents": _Defaults(1e-4, 4),
-    "relations": _Defaults(3e-4, 5),
-}
-"""Learning rate and number of epochs of each task, as in the examples."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,5 +89,5 @@ def run(arguments: argparse.Namespace) -> int:
 
     trained = train_model(arguments)
     print(f"\n{trained.text}")
-    print(f"\nBest checkpoint: {trained.result.best_checkpoint}", file=sys.stderr)
+    print(f"\nModel: {arguments.output / MODEL}")
     return 0

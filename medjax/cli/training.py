@@ -12,7 +12,7 @@ import optax
 from medjax.callbacks.plots import plot_history
 from medjax.cli.arguments import cache_of
 from medjax.cli.reading import check_annotated, read_annotated
-from medjax.cli.train import DEFAULTS
+from medjax.cli.tasks import DEFAULTS, MODEL, Task
 from medjax.component import Variables
 from medjax.components import (
     ReadyComponent,
@@ -44,6 +44,10 @@ from medjax.text import relation_kinds
 __all__ = ["Trained", "train_model"]
 
 
+Finished = tuple[ReadyComponent, Report]
+"""The component as it is saved, and its scores on test."""
+
+
 class Trained(NamedTuple):
     """What the command has done.
 
@@ -65,7 +69,7 @@ class _Recipe(NamedTuple):
     component: ReadyComponent
     metrics: MetricsComputer
     checkpoint_metric: str
-    report: Callable[[Variables, dict[str, Any]], Report]
+    finish: Callable[[Variables, dict[str, Any]], Finished]
 
 
 def train_model(arguments: argparse.Namespace) -> Trained:
@@ -100,7 +104,8 @@ def train_model(arguments: argparse.Namespace) -> Trained:
         "batch_size": arguments.batch_size,
         "options": Options(precision=options.precision),
     }
-    report = recipe.report(variables, evaluation)
+    component, report = recipe.finish(variables, evaluation)
+    component.save(arguments.output / MODEL, variables)
     text = f"Test: {report.text}"
     (arguments.output / "report.txt").write_text(f"{text}\n", encoding="utf-8")
     return Trained(result, text)
@@ -180,7 +185,10 @@ def _of_entities(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
         tagger,
         SpanMetrics(tagger.tags),
         "micro_f1-score",
-        lambda variables, how: report_entities(tagger, variables, parts.test, unit=unit, **how),
+        lambda variables, how: (
+            tagger,
+            report_entities(tagger, variables, parts.test, unit=unit, **how),
+        ),
     )
 
 
@@ -197,14 +205,14 @@ def _of_documents(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
     )
     metrics = ClassificationMetrics(classifier.labels, multi_label=is_multi_label)
 
-    def report(variables: Variables, how: dict[str, Any]) -> Report:
-        chosen: dict[str, Any] = {}
+    def finish(variables: Variables, how: dict[str, Any]) -> Finished:
+        tuned = classifier
         if is_multi_label:  # a threshold for each class, which is not to be chosen on test
             _, columns = evaluated(classifier.component, variables, parts.devel, metrics, **how)
-            chosen["threshold"] = choose_thresholds(columns, classifier.labels)
-        return report_texts(classifier, variables, parts.test, **chosen, **how)
+            tuned = classifier.with_thresholds(choose_thresholds(columns, classifier.labels))
+        return tuned, report_texts(tuned, variables, parts.test, **how)
 
-    return _Recipe(classifier, metrics, "macro_f1-score", report)
+    return _Recipe(classifier, metrics, "macro_f1-score", finish)
 
 
 def _of_relations(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
@@ -223,7 +231,10 @@ def _of_relations(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
         classifier,
         RelationMetrics(classifier.classes),
         "micro_f1-score",
-        lambda variables, how: report_relations(classifier, variables, parts.test, **how),
+        lambda variables, how: (
+            classifier,
+            report_relations(classifier, variables, parts.test, **how),
+        ),
     )
 
 
@@ -233,7 +244,7 @@ def _labels(found: Any) -> Sequence[str]:
     return labels
 
 
-_RECIPES: dict[str, Callable[[Parts, argparse.Namespace], _Recipe]] = {
+_RECIPES: dict[Task, Callable[[Parts, argparse.Namespace], _Recipe]] = {
     "entities": _of_entities,
     "documents": _of_documents,
     "relations": _of_relations,

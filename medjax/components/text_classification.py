@@ -31,10 +31,17 @@ from medjax.components.text_data import (
     target_of,
     windowed,
 )
-from medjax.components.text_labels import POOLING, choose_classes, read_problem
+from medjax.components.text_labels import (
+    POOLING,
+    THRESHOLDS,
+    choose_classes,
+    read_problem,
+    read_thresholds,
+)
 from medjax.components.text_prediction import TextPrediction, predict_classes
 from medjax.config import Options
 from medjax.metrics import DOCUMENT, Mean
+from medjax.metrics.thresholds import check_thresholds
 from medjax.models import (
     TEXT_CLASSIFICATION,
     TextClassifier,
@@ -81,6 +88,9 @@ class TextClassification:
         Returns an optax transformation for a learning rate.
     loss : ClassificationLoss
         Cross-entropy by default.
+    thresholds : mapping of str to float, optional
+        Least probability of each class where texts may have several; by default 0.5. They are
+        saved with the weights.
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
     """
@@ -93,11 +103,17 @@ class TextClassification:
     max_length: int = 512
     optimizer: Optimizer = adamw
     loss: ClassificationLoss = CROSS_ENTROPY
+    thresholds: Mapping[str, float] | None = None
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check that the loss fits the classes."""
+        """Check that the loss and the thresholds fit the classes."""
         self.loss.check(self.labels, multi_label=self.is_multi_label)
+        if self.thresholds is not None:
+            if not self.is_multi_label:
+                msg = f"found thresholds={dict(self.thresholds)} for one class per text"
+                raise ValueError(f"{msg}; they need problem_type='multi_label_classification'")
+            check_thresholds(self.thresholds, self.labels)
 
     @classmethod
     def from_pretrained(
@@ -159,19 +175,22 @@ class TextClassification:
             max_length=opened.max_length,
             optimizer=optimizer,
             loss=loss,
+            thresholds=read_thresholds(opened.folder, chosen, classes),
             folder=opened.folder,
         )
 
     @property
     def component(self) -> TrainableComponent:
         """The record of functions that `medjax.train` and `medjax.evaluate` take."""
+        # Thresholds belong to the weights that they were chosen for, which training changes.
+        untuned = dataclasses.replace(self, thresholds=None)
         return TrainableComponent(
             init=self.init,
             preprocess=self.preprocess,
             collate=self.collate,
             forward=self.forward,
             configure_optimizer=self.optimizer,
-            save=self.save,
+            save=untuned.save,
             load=self.load,
             expand=self.expand,
         )
@@ -180,6 +199,23 @@ class TextClassification:
     def is_multi_label(self) -> bool:
         """Whether texts may have any number of classes."""
         return self.problem_type == "multi_label_classification"
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> Self:
+        """Return the classifier with thresholds, which `save` writes and `predict` follows.
+
+        The checkpoints of training do not have them, since they are chosen for trained weights.
+
+        Parameters
+        ----------
+        thresholds : mapping of str to float
+            Least probability of each class, from `medjax.choose_thresholds`.
+
+        Raises
+        ------
+        ValueError
+            If they are not those of the classes, or a text has exactly one class.
+        """
+        return dataclasses.replace(self, thresholds=dict(thresholds))
 
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights; what they lack of the head is random."""
@@ -307,7 +343,12 @@ class TextClassification:
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers` and `from_pretrained` can load."""
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
-        own: dict[str, Any] = {POOLING: self.pooling, WINDOW_LENGTH: self.max_length}
+        thresholds = None if self.thresholds is None else dict(self.thresholds)
+        own: dict[str, Any] = {
+            POOLING: self.pooling,
+            WINDOW_LENGTH: self.max_length,
+            THRESHOLDS: thresholds,
+        }
         write_checkpoint(
             path,
             self.model.config,
@@ -336,7 +377,7 @@ class TextClassification:
         variables: Variables,
         *,
         batch_size: int = 16,
-        threshold: float | Mapping[str, float] = 0.5,
+        threshold: float | Mapping[str, float] | None = None,
         options: Options | None = None,
     ) -> Callable[[Sequence[str]], list[TextPrediction]]:
         """Return a function that classifies texts, for many calls: it keeps its compiled programs.
@@ -347,8 +388,9 @@ class TextClassification:
             Trained weights, from ``result.state.variables`` or `load`.
         batch_size : int
             Number of windows that are passed to the model at once.
-        threshold : float or mapping of str to float
-            Least probability of a class, or of each class by name, where texts may have several.
+        threshold : float or mapping of str to float, optional
+            Least probability of a class, or of each class by name, where texts may have several;
+            by default `thresholds`, or 0.5.
         options : Options, optional
             Only `precision` is used.
 
@@ -359,8 +401,9 @@ class TextClassification:
         """
         least: Mapping[str, float] | None = None
         if self.is_multi_label:
-            is_one = not isinstance(threshold, Mapping)
-            least = dict.fromkeys(self.labels, threshold) if is_one else threshold  # type: ignore
+            wanted = self.thresholds or 0.5 if threshold is None else threshold
+            numbers = check_thresholds(wanted, self.labels).tolist()
+            least = dict(zip(self.labels, numbers, strict=True))
         return functools.partial(
             predict_classes,
             make_predict_step(self.forward, options or Options()),
@@ -381,7 +424,7 @@ class TextClassification:
         texts: Sequence[str],
         *,
         batch_size: int = 16,
-        threshold: float | Mapping[str, float] = 0.5,
+        threshold: float | Mapping[str, float] | None = None,
         options: Options | None = None,
     ) -> list[TextPrediction]:
         """Return the classes of new texts; see `predictor`."""

@@ -6,14 +6,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from medjax.metrics.thresholds import check_thresholds
 from medjax.models import TEXT_CLASSIFICATION, read_labels
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 
-__all__ = ["POOLING", "choose_classes", "read_problem"]
+__all__ = ["POOLING", "THRESHOLDS", "choose_classes", "read_problem", "read_thresholds"]
 
 POOLING = "window_pooling"
 """Field of config.json that medjax adds."""
+
+THRESHOLDS = "label_thresholds"
+"""Field of config.json that medjax adds: least probability of each class."""
 
 _PROBLEMS = ("single_label_classification", "multi_label_classification")
 _POOLINGS = ("mean", "max")
@@ -96,3 +100,36 @@ def read_problem(
         )
         raise ValueError(msg)
     return problem, pooling
+
+
+def read_thresholds(folder: Path, problem: str, classes: Sequence[str]) -> dict[str, float] | None:
+    """Return the thresholds of the classes that a checkpoint was saved with, or None.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint.
+    problem : str
+        The kind of problem.
+    classes : sequence of str
+        Names of the classes; a checkpoint of others has no thresholds for them.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be used.
+    """
+    stored = read_json(folder / CONFIG_FILE).get(THRESHOLDS)
+    if stored is None or problem == _PROBLEMS[0]:
+        return None
+    if read_labels(folder, TEXT_CLASSIFICATION) != tuple(classes):
+        return None
+    numbers = (int, float)
+    if not isinstance(stored, dict) or not all(type(v) in numbers for v in stored.values()):
+        msg = f"found {stored!r:.80}, expected an object with a number for each class"
+        raise ValueError(f"{folder / CONFIG_FILE}: {THRESHOLDS}: {msg}")
+    try:
+        check_thresholds(stored, classes)
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG_FILE}: {THRESHOLDS}: {error}") from error
+    return {name: float(value) for name, value in stored.items()}

@@ -6,8 +6,8 @@ import collections
 import itertools
 import logging
 import threading
-from collections.abc import Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +35,22 @@ logger = logging.getLogger("medjax")
 
 _RAGGED = 4
 """Number of distinct lengths after which a warning names a column that is not padded."""
+
+
+class _WindowRead(NamedTuple):
+    """The examples of a window that was read before its epoch began.
+
+    Attributes
+    ----------
+    epoch, number : int
+        The epoch, and the number of the window in it.
+    examples : list of dict
+        Its examples.
+    """
+
+    epoch: int
+    number: int
+    examples: list[Example]
 
 
 class DataLoader:
@@ -98,6 +114,7 @@ class DataLoader:
         self._shapes = ShapeLimit(options.max_shapes)
         self._named: set[str] = set()
         self._nb_rows = sharding.rows_per_batch(batch_size, mesh)
+        self._window_read: _WindowRead | None = None
         self._shares: ShareReader | None = None
         if jax.process_count() > 1:
             self._shares = ShareReader(
@@ -161,6 +178,36 @@ class DataLoader:
             return prefetch(self._prepare(epoch, start), self._options.prefetch)
         return self._shared(self._shares, epoch, start)
 
+    def first_of_shapes(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the first batch of each shape in the window of batch `start`, from that one on.
+
+        The examples of the window are kept for `batches`, so that they are preprocessed once.
+        There are none where items are not grouped by length, nor with several processes.
+
+        Parameters
+        ----------
+        epoch, start
+            As for `batches`.
+
+        Raises
+        ------
+        ItemError, WorkerError, ValueError
+            As for `batches`.
+        """
+        if not self._window or self._shares is not None:
+            return
+        windows, skipped = self._windows(epoch, start)
+        number, indices = windows[0]
+        examples = self._source.submit(epoch, indices)()
+        self._window_read = _WindowRead(epoch, number, examples)
+        seen: set[int] = set()
+        cut = self._cut_examples(epoch, number, indices, examples)
+        for items, batch in itertools.islice(cut, skipped, None):
+            rungs = self._ladder.rungs([self._ladder.length_of(example) for example in batch])
+            if rungs.max() not in seen:
+                seen.add(rungs.max())
+                yield self._on_device(items, batch)
+
     def indices(self, epoch: int, batch: int) -> list[int]:
         """Return the positions in the dataset of the items of one batch."""
         indices, _ = next(self._examples(epoch, batch))
@@ -172,10 +219,13 @@ class DataLoader:
 
     def _prepare(self, epoch: int, start: int) -> Iterator[Batch]:
         for indices, examples in self._examples(epoch, start):
-            host = self._collated(examples)
-            fixed = fix_shape(host, self._ladder, self._nb_rows)
-            self._count_shape(fixed)
-            yield Batch(sharding.put_batch(fixed, self._mesh), host, indices)
+            yield self._on_device(indices, examples)
+
+    def _on_device(self, indices: np.ndarray, examples: list[Example]) -> Batch:
+        host = self._collated(examples)
+        fixed = fix_shape(host, self._ladder, self._nb_rows)
+        self._count_shape(fixed)
+        return Batch(sharding.put_batch(fixed, self._mesh), host, indices)
 
     def _shared(self, shares: ShareReader, epoch: int, start: int) -> Generator[Batch]:
         """Yield batches of which each process reads a share; closing the generator ends that."""
@@ -238,13 +288,20 @@ class DataLoader:
         nb_ahead = 1 if self._window else self._options.prefetch
         submitted: collections.deque[Any] = collections.deque()
         for number, indices in windows:
-            submitted.append((number, indices, self._source.submit(epoch, indices)))
+            submitted.append((number, indices, self._submit(epoch, number, indices)))
             if len(submitted) > nb_ahead:
                 first, first_indices, result = submitted.popleft()
                 yield first, first_indices, result()
         while submitted:
             first, first_indices, result = submitted.popleft()
             yield first, first_indices, result()
+
+    def _submit(self, epoch: int, window: int, indices: np.ndarray) -> Callable[[], list[Example]]:
+        """Start reading a window, unless `first_of_shapes` has."""
+        read, self._window_read = self._window_read, None
+        if read is not None and (read.epoch, read.number) == (epoch, window):
+            return lambda: read.examples
+        return self._source.submit(epoch, indices)
 
     def _cut_examples(
         self, epoch: int, window: int, indices: np.ndarray, examples: list[Example]

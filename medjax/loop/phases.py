@@ -10,6 +10,7 @@ import numpy as np
 from medjax import sharding
 from medjax.checkpoint.progress import Progress
 from medjax.data import Batches
+from medjax.loop.ahead import compile_ahead
 from medjax.loop.epochs import (
     Metrics,
     Span,
@@ -87,9 +88,13 @@ class RunPhases:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._is_ahead = False
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Train for the rest of the epoch, saving meanwhile when that is due."""
+        if not self._is_ahead:
+            self._is_ahead = True
+            compile_ahead(self._run, state, progress)
         return train_rest(self._run, state, progress, self.save)
 
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:

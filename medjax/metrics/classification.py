@@ -12,6 +12,7 @@ from medjax.metrics._classified import Classified, classification_scores
 from medjax.metrics._columns import DOCUMENT, IGNORED, which_rows_are_real
 from medjax.metrics._weighed import weigher
 from medjax.metrics.spans import AVERAGES
+from medjax.metrics.thresholds import check_thresholds
 from medjax.metrics.units import Units
 
 __all__ = ["ClassificationMetrics"]
@@ -66,7 +67,7 @@ class ClassificationMetrics:
             raise ImportError(msg)
         self.labels = _checked_labels(labels, least=1 if multi_label else 2)
         self.multi_label = multi_label
-        self.thresholds = _checked_thresholds(threshold, self.labels)
+        self.thresholds = check_thresholds(threshold, self.labels)
         if not multi_label and (self.thresholds != 0.5).any():
             msg = f"found threshold={threshold} for one label per document; it needs multi_label"
             raise ValueError(msg)
@@ -294,23 +295,3 @@ def _checked_labels(labels: Sequence[str], least: int) -> tuple[str, ...]:
         msg = f"label {min(clash)!r} has the name of an average; rename it: {AVERAGES} are reserved"
         raise ValueError(msg)
     return names
-
-
-def _checked_thresholds(
-    threshold: float | Sequence[float] | np.ndarray | Mapping[str, float], labels: tuple[str, ...]
-) -> np.ndarray:
-    """Return a threshold for each label, float64."""
-    if isinstance(threshold, Mapping):
-        if set(threshold) != set(labels):
-            msg = f"found thresholds for {sorted(threshold)}; expected one for each of {labels}"
-            raise ValueError(msg)
-        threshold = [threshold[label] for label in labels]
-    thresholds = np.asarray(threshold, np.float64)
-    if thresholds.ndim == 0:
-        thresholds = np.full(len(labels), thresholds)
-    if thresholds.shape != (len(labels),):
-        msg = f"thresholds have shape {thresholds.shape}; expected one for each of {labels}"
-        raise ValueError(msg)
-    if not ((thresholds >= 0) & (thresholds <= 1)).all():
-        raise ValueError(f"thresholds are {thresholds}; expected numbers between 0 and 1")
-    return thresholds

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["choose_thresholds"]
+__all__ = ["check_thresholds", "choose_thresholds"]
 
 
 def choose_thresholds(
@@ -58,6 +58,45 @@ def choose_thresholds(
         label: _best_threshold(truth[:, column], probabilities[:, column])
         for column, label in enumerate(labels)
     }
+
+
+def check_thresholds(
+    threshold: float | Sequence[float] | np.ndarray | Mapping[str, float], labels: Sequence[str]
+) -> np.ndarray:
+    """Return a threshold for each label, float64.
+
+    Parameters
+    ----------
+    threshold : float, sequence of float or mapping of str to float
+        One for all labels, or one for each in the order of `labels` or by name.
+    labels : sequence of str
+        Names of the labels.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of the labels, or not between 0 and 1.
+
+    Examples
+    --------
+    >>> check_thresholds({"cough": 0.25, "fever": 0.5}, ["fever", "cough"]).tolist()
+    [0.5, 0.25]
+    """
+    if isinstance(threshold, Mapping):
+        if set(threshold) != set(labels):
+            expected = tuple(labels)
+            msg = f"found thresholds for {sorted(threshold)}; expected one for each of {expected}"
+            raise ValueError(msg)
+        threshold = [threshold[label] for label in labels]
+    thresholds = np.asarray(threshold, np.float64)
+    if thresholds.ndim == 0:
+        thresholds = np.full(len(labels), thresholds)
+    if thresholds.shape != (len(labels),):
+        msg = f"thresholds have shape {thresholds.shape}; expected one for each of {tuple(labels)}"
+        raise ValueError(msg)
+    if not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(f"thresholds are {thresholds}; expected numbers between 0 and 1")
+    return thresholds
 
 
 def _best_threshold(true: np.ndarray, probabilities: np.ndarray) -> float:

@@ -30,6 +30,8 @@ __all__ = ["Report", "evaluated", "report_entities", "report_relations", "report
 Columns = dict[str, list[Any]]
 Thresholds = float | Mapping[str, float]
 
+_HALF = 0.5
+
 
 class Report(NamedTuple):
     """The scores of a component.
@@ -146,7 +148,7 @@ def report_texts(
     variables: Variables,
     texts: Sequence[LabelledText],
     *,
-    threshold: Thresholds = 0.5,
+    threshold: Thresholds | None = None,
     batch_size: int = 16,
     options: Options | None = None,
 ) -> Report:
@@ -158,15 +160,17 @@ def report_texts(
         The component and its weights.
     texts : sequence of LabelledText
         Annotated texts.
-    threshold : float or mapping of str to float
-        Least probability of a class, where texts may have several.
+    threshold : float or mapping of str to float, optional
+        Least probability of a class, where texts may have several; by default those of the
+        classifier, or 0.5.
     batch_size : int
         Rows of a batch.
     options : Options, optional
         As for `medjax.evaluate`.
     """
+    least = (classifier.thresholds or _HALF) if threshold is None else threshold
     metrics = ClassificationMetrics(
-        classifier.labels, multi_label=classifier.is_multi_label, threshold=threshold
+        classifier.labels, multi_label=classifier.is_multi_label, threshold=least
     )
     found, columns = evaluated(
         classifier.component, variables, texts, metrics, batch_size=batch_size, options=options
@@ -177,10 +181,10 @@ def report_texts(
     scores = _with_intervals(metrics, columns, nb_units, groups)
     unit = "text" if groups is None else "group"
     lines = [f"{len(texts)} texts{_intervals_by(unit, nb_units)}:", format_scores(scores)]
-    if isinstance(threshold, Mapping):
+    if isinstance(least, Mapping):
         width = max(map(len, classifier.labels))
         lines += ["", "Thresholds:"]
-        lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in threshold.items()]
+        lines += [f"{label.ljust(width)}  {value:.3f}" for label, value in least.items()]
     if not classifier.is_multi_label:
         lines += ["", "Confusion, true by row and predicted by column:"]
         lines.append(_confusion(classifier.labels, columns))

@@ -154,6 +154,11 @@ def test_every_damage_is_named_and_the_one_before_it_chosen(inspect, run):
 def test_damage_is_printed(run, capsys):
     (newest,) = run.glob("*_batch_*")
     flip(newest / "training_state.json")
+    (other,) = run.glob("checkpoint_001_2*")
+    flip(other / "model.pt")
+    assert main(["inspect", str(other)]) == 1
+    assert "is refused, as it is damaged; it stands at: from the begin" in capsys.readouterr().out
+    flip(other / "model.pt")
     assert main(["inspect", str(newest)]) == 1
     text = capsys.readouterr().out
     assert f"{newest}: DAMAGED" in text

@@ -5,7 +5,7 @@ import json
 import pytest
 import trained_folders
 
-from medjax import best_checkpoint, last_checkpoint
+from medjax import last_checkpoint
 from medjax.cli import main
 from medjax.components import load_component
 from medjax.text import Document, Entity, Relation
@@ -70,10 +70,10 @@ def train(encoder, tmp_path):
 
 
 def evaluated(folder, data, capsys, *arguments):
-    """Return what ``evaluate`` says of the best checkpoint."""
-    model = str(best_checkpoint(folder / "checkpoints"))
+    """Return what ``evaluate`` says of the model."""
     capsys.readouterr()
-    assert main(["evaluate", "--model", model, "--data", str(data), *arguments]) == 0
+    fixed = ["--model", str(folder / "model"), "--data", str(data)]
+    assert main(["evaluate", *fixed, *arguments]) == 0
     return capsys.readouterr().out
 
 
@@ -86,6 +86,7 @@ def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
         "learning_curves.png",
         "metrics.csv",
         "metrics.jsonl",
+        "model",
         "report.txt",
     }
     assert "8 / 2 / 6 to train, choose and report on" in capsys.readouterr().out
@@ -101,10 +102,13 @@ def test_classes_of_texts_have_thresholds_from_devel(train, letters, capsys):
     assert status == 0
     assert "19 / 2 / 3 to train" in capsys.readouterr().out
     assert "Thresholds:\nhead " in (folder / "report.txt").read_text()
-    component, _ = load_component(best_checkpoint(folder / "checkpoints"))
+    component, _ = load_component(folder / "model")
     assert component.is_multi_label
     assert component.labels == ("head", "heart", "ward")
     assert component.max_length == 16
+    assert set(component.thresholds) == {"head", "heart", "ward"}
+    # They are those of the model wherever it is used.
+    assert "Thresholds:\nhead " in evaluated(folder, letters, capsys, *columns)
 
 
 def test_a_run_goes_on_with_resume(train, brat, capsys):

@@ -53,6 +53,7 @@ def test_it_writes_its_files_and_resumes(
         "learning_curves.png",
         "metrics.csv",
         "metrics.jsonl",
+        "model",
         "report.txt",
     }
     report = (tmp_path / "report.txt").read_text()

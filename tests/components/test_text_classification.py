@@ -1,6 +1,7 @@
 """TextClassification: windows, both kinds of problem, files that transformers opens."""
 
 import functools
+import json
 import re
 
 import jax
@@ -277,3 +278,43 @@ def test_a_row_without_tokens_has_finite_logits(tiny_folder, pooling):
         variables_of(classifier), batch, jax.random.key(0), return_loss=False, eval_mode=True
     )
     assert np.isfinite(outputs["logits"]).all()
+
+
+def test_thresholds_are_saved_followed_and_not_trained_with(tiny_folder, tmp_path):
+    plain = TextClassification.from_pretrained(tiny_folder, LABELS, **MULTI)
+    variables = plain.init(jax.random.key(0))
+    text = TEXTS[0].text
+    probabilities = plain.predict(variables, [text])[0].probabilities
+    first, *others = LABELS
+    thresholds = {first: probabilities[first] + 1e-3, **dict.fromkeys(others, 0.0)}
+    tuned = plain.with_thresholds(thresholds)
+    tuned.save(tmp_path / "tuned", variables)
+    again = TextClassification.from_pretrained(tmp_path / "tuned")
+    assert again.thresholds == thresholds
+    weights = again.load(tmp_path / "tuned")
+    assert set(again.predict(weights, [text])[0].labels) == set(others)
+    assert again.predict(weights, [text], threshold=0.0)[0].labels == plain.labels
+    with pytest.raises(ValueError, match=r"found thresholds for .*; expected one for each"):
+        again.predict(weights, [text], threshold={first: 0.5})
+
+    again.component.save(tmp_path / "trained", variables)
+    assert TextClassification.from_pretrained(tmp_path / "trained").thresholds is None
+    replaced = TextClassification.from_pretrained(tmp_path / "tuned", ["a", "b"], **MULTI)
+    assert replaced.thresholds is None
+    with pytest.raises(ValueError, match="for one class per text"):
+        TextClassification.from_pretrained(tiny_folder, LABELS).with_thresholds(thresholds)
+
+
+def test_thresholds_that_cannot_be_used_are_refused(tiny_folder, tmp_path):
+    plain = TextClassification.from_pretrained(tiny_folder, LABELS, **MULTI)
+    plain.save(tmp_path, plain.init(jax.random.key(0)))
+    file = tmp_path / "config.json"
+    content = json.loads(file.read_text())
+    for stored, message in (
+        ({LABELS[0]: 0.5}, "label_thresholds: found thresholds for"),
+        (dict.fromkeys(LABELS, 2), "expected numbers between 0 and 1"),
+        ("high", "found 'high', expected an object with a number for each class"),
+    ):
+        file.write_text(json.dumps({**content, "label_thresholds": stored}))
+        with pytest.raises(ValueError, match=message):
+            TextClassification.from_pretrained(tmp_path)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from medjax.text.document import Document, Entity, Relation, places_without_overlaps
-from medjax.text.readers._dropped import (
-    LOST_RELATIONS,
-    OVERLAPPING,
-    UNCLEAR_RELATIONS,
-    Tally,
-)
+from collections.abc import Iterator
+
+from medjax.text.document import Document, Entity, Relation
+from medjax.text.readers._dropped import UNCLEAR_RELATIONS, Tally
+from medjax.text.readers._linked import linked_document
 
 _LEFT_OUT = -1  # the place of an entity that is not in the document
 
@@ -80,27 +78,20 @@ class Annotations:
         overlapping : bool
             Keep all entities, rather than the longest of those that overlap.
         """
-        entities = self._entities
-        if overlapping:
-            kept = sorted(range(len(entities)), key=lambda place: _order(entities[place]))
-        else:
-            kept = places_without_overlaps(entities)
-        self._tally.add(self._file, OVERLAPPING, len(entities) - len(kept))
-        relations = self._relations({old: new for new, old in enumerate(kept)})
-        return Document(text, tuple(entities[place] for place in kept), name, relations)
+        return linked_document(
+            text,
+            self._entities,
+            self._relations(),
+            name,
+            overlapping=overlapping,
+            file=self._file,
+            tally=self._tally,
+        )
 
-    def _relations(self, new_places: dict[int, int]) -> tuple[Relation, ...]:
-        relations = []
+    def _relations(self) -> Iterator[Relation]:
         for label, *ends, score in self._links:
             head, tail = (self._places.get(end) for end in ends)
             if head is None or tail is None:
                 self._tally.add(self._file, UNCLEAR_RELATIONS)
-            elif head not in new_places or tail not in new_places:
-                self._tally.add(self._file, LOST_RELATIONS)
             else:
-                relations.append(Relation(label, new_places[head], new_places[tail], score))
-        return tuple(relations)
-
-
-def _order(entity: Entity) -> tuple[int, int, str]:
-    return entity.start, entity.end, entity.label
+                yield Relation(label, head, tail, score)

@@ -116,7 +116,7 @@ class Graph:
         if len(mentions) != 2 or not all(mentions):
             self._tally.add(self._file, UNMENTIONED)
             return []
-        return between_mentions(label, mentions[0], mentions[1])
+        return between_mentions(label, mentions[0], mentions[1], self._file, self._tally)
 
 
 def _name(record: Any) -> str:

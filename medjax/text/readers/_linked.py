@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -65,8 +66,6 @@ def linked_document(
         tail = places.get(relation.tail)
         if head is None or tail is None:
             tally.add(file, LOST_RELATIONS)
-        elif head == tail:
-            tally.add(file, REFLEXIVE)
         else:
             linked.append(relation._replace(head=head, tail=tail))
     return Document(text, tuple(entities[place] for place in kept), name, tuple(linked))
@@ -88,14 +87,20 @@ def concepts_of(identifier: str) -> Iterator[str]:
     yield from dict.fromkeys(part for part in (identifier, *parts) if part not in _NO_CONCEPT)
 
 
-def between_mentions(label: str, heads: Sequence[int], tails: Sequence[int]) -> list[Relation]:
+def between_mentions(
+    label: str, heads: Sequence[int], tails: Sequence[int], file: str, tally: Tally
+) -> list[Relation]:
     """Return the relations between all mentions of two concepts.
 
-    A mention of both has one with itself, which `linked_document` counts and leaves out.
+    A mention of both would have one with itself, which is counted and left out.
 
     Examples
     --------
-    >>> [relation[1:3] for relation in between_mentions("CID", [0, 3], [1])]
+    >>> relations = between_mentions("CID", [0, 3], [1], "", Tally())
+    >>> [relation[1:3] for relation in relations]
     [(0, 1), (3, 1)]
     """
-    return [Relation(label, head, tail) for head in heads for tail in tails]
+    pairs = list(itertools.product(heads, tails))
+    relations = [Relation(label, head, tail) for head, tail in pairs if head != tail]
+    tally.add(file, REFLEXIVE, len(pairs) - len(relations))
+    return relations

@@ -15,6 +15,7 @@ from medjax.text.readers._annotations import Annotations
 from medjax.text.readers._dropped import ATTRIBUTES, Tally
 from medjax.text.readers._files import Texts, merge_fragments, split_lines
 from medjax.text.readers._foreign import refuse_other_json, refuse_other_text
+from medjax.text.readers._json import field, parse_json
 
 __all__ = ["read_medkit_json"]
 
@@ -23,7 +24,6 @@ _ONE, _MANY, _ANNOTATIONS = "text_document", "text_document_list", "text_annotat
 _SEGMENTS = "segments"
 _SCORE = "score"  # the attribute of medkit's own matchers
 _INSERTED = "entities with no original span"
-_JSON_NAMES = {str: "a string", int: "an integer", list: "a list", dict: "an object"}
 
 
 def read_medkit_json(
@@ -88,10 +88,10 @@ def read_medkit_json(
         raise ValueError(msg)
     documents = []
     for where, record in records:
-        text = _field(record, "text", str, where)
+        text = field(record, "text", where, str)
         tally.add(str(path), ATTRIBUTES, len(_attributes(record)))
         annotations = Annotations(str(path), tally)
-        anns = [(where, ann) for ann in _field(record, "anns", list, where, [])] + separate
+        anns = [(where, ann) for ann in field(record, "anns", where, list, default=[])] + separate
         for at, ann in anns:
             _add(ann, text, at, annotations, str(path), tally)
         name = where.removeprefix(f"{path.parent}{os.sep}")
@@ -110,34 +110,19 @@ def _records(path: Path, text: str) -> list[tuple[str, Any]]:
     if isinstance(header, dict) and "content" not in header:
         return _lines(path, text, _MANY)
     where = f"{path}:1"
-    record = _parse(text, path, 1)
+    record = parse_json(text, path, "medkit JSON")
     _check_header(record, _ONE, where)
-    return [(where, _field(record, "content", dict, where))]
+    return [(where, field(record, "content", where, dict))]
 
 
 def _lines(path: Path, text: str, content_type: str) -> list[tuple[str, Any]]:
     header, *lines = split_lines(text)
-    _check_header(_parse(header, path, 1), content_type, f"{path}:1")
+    _check_header(parse_json(header, path, "medkit JSON"), content_type, f"{path}:1")
     return [
-        (f"{path}:{number}", _parse(line, path, number))
+        (f"{path}:{number}", parse_json(line, path, "medkit JSON", number))
         for number, line in enumerate(lines, start=2)
         if line.strip()
     ]
-
-
-def _parse(text: str, path: Path, number: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = number + error.lineno - 1
-        msg = (
-            f"{path}:{line}: found invalid JSON ({error.msg}, column {error.colno}), expected "
-            "medkit JSON"
-        )
-        raise ValueError(msg) from error
-    except (ValueError, RecursionError) as error:  # numbers too long, brackets nested too deeply
-        msg = f"{path}:{number}: found unreadable JSON ({error}), expected medkit JSON"
-        raise ValueError(msg) from error
 
 
 def _check_header(header: Any, content_type: str, where: str) -> None:
@@ -147,8 +132,8 @@ def _check_header(header: Any, content_type: str, where: str) -> None:
             f'{{"version": "{_VERSION}", "content_type": "{content_type}"}}'
         )
         raise ValueError(msg)
-    version = _field(header, "version", str, where)
-    kind = _field(header, "content_type", str, where)
+    version = field(header, "version", where, str)
+    kind = field(header, "content_type", where, str)
     if (version, kind) != (_VERSION, content_type):
         msg = (
             f"{where}: found version and content {(version, kind)}, expected "
@@ -159,14 +144,6 @@ def _check_header(header: Any, content_type: str, where: str) -> None:
         elif kind == _ANNOTATIONS:
             msg += "; pass the document as path and these annotations as anns_path"
         raise ValueError(msg)
-
-
-def _field(record: Any, name: str, kind: type, where: str, default: Any = None) -> Any:
-    value = record.get(name, default) if isinstance(record, dict) else None
-    if not isinstance(value, kind):
-        msg = f"{where}: found {value!r:.60} as {name!r}, expected {_JSON_NAMES[kind]}"
-        raise ValueError(msg)
-    return value
 
 
 def _attributes(record: Any) -> list[Any]:
@@ -193,19 +170,19 @@ def _add(
     ann: Any, text: str, where: str, annotations: Annotations, file: str, tally: Tally
 ) -> None:
     """Add an entity or a relation; count other annotations and what is left out of these."""
-    kind = _field(ann, "_class_name", str, where).rpartition(".")[2]
+    kind = field(ann, "_class_name", where, str).rpartition(".")[2]
     if kind not in ("Entity", "Relation"):
         tally.add(file, ATTRIBUTES, len(_attributes(ann)))
         tally.add(file, _SEGMENTS if kind == "Segment" else f"annotations of the class {kind}")
         return
     score, nb_attributes = _score(ann)
     tally.add(file, ATTRIBUTES, nb_attributes)
-    label = _field(ann, "label", str, where)
+    label = field(ann, "label", where, str)
     if kind == "Relation":
-        head = _field(ann, "source_id", str, where)
-        annotations.add_relation(label, head, _field(ann, "target_id", str, where), score)
+        head = field(ann, "source_id", where, str)
+        annotations.add_relation(label, head, field(ann, "target_id", where, str), score)
         return
-    uid = _field(ann, "uid", str, where, "") or None
+    uid = field(ann, "uid", where, str, default="") or None
     place = _place(ann, label, text, where)
     if place is None:
         tally.add(file, _INSERTED)
@@ -218,7 +195,7 @@ def _place(ann: Any, label: str, text: str, where: str) -> tuple[int, int] | Non
     """Return start and end of an entity, or None if no part of it is in the text."""
     fragments, is_original = _fragments(ann, label, text, where)
     covered = "".join(text[start:end] for start, end in fragments)
-    if is_original and covered != _field(ann, "text", str, where):
+    if is_original and covered != field(ann, "text", where, str):
         msg = f"{where}: found the text {ann['text']!r}, expected {covered!r}, at its offsets"
         raise ValueError(msg)
     merged = merge_fragments([(start, end) for start, end in fragments if start < end], text)
@@ -228,15 +205,15 @@ def _place(ann: Any, label: str, text: str, where: str) -> tuple[int, int] | Non
 def _fragments(ann: Any, label: str, text: str, where: str) -> tuple[list[tuple[int, int]], bool]:
     """Return the original spans of an entity, and whether its text is unchanged."""
     fragments, is_original = [], True
-    for span in _field(ann, "spans", list, where):
+    for span in field(ann, "spans", where, list):
         # A ModifiedSpan is text that replaces some of the original.
         if isinstance(span, dict) and "replaced_spans" in span:
             is_original = False
-            replaced = _field(span, "replaced_spans", list, where)
+            replaced = field(span, "replaced_spans", where, list)
         else:
             replaced = [span]
         for piece in replaced:
-            start, end = _field(piece, "start", int, where), _field(piece, "end", int, where)
+            start, end = field(piece, "start", where, int), field(piece, "end", where, int)
             if not 0 <= start <= end <= len(text):
                 msg = f"{where}: found {label} at {start} to {end}, expected it in 0 to {len(text)}"
                 raise ValueError(msg)

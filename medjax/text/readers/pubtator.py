@@ -138,7 +138,7 @@ class _Article:
         for label, head, tail in self.relations:
             heads, tails = self.concepts.get(head, []), self.concepts.get(tail, [])
             tally.add(file, UNMENTIONED, not (heads and tails))
-            relations |= dict.fromkeys(between_mentions(label, heads, tails))
+            relations |= dict.fromkeys(between_mentions(label, heads, tails, file, tally))
         return linked_document(
             text, entities, relations, self.name, overlapping=overlapping, file=file, tally=tally
         )
