@@ -16,7 +16,7 @@ from medjax.data import ItemError
 from medjax.loop.monitor import NonFiniteError
 from medjax.runtime import OutOfMemoryError
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 _COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -57,14 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["predict", "--model", "no/such", "--input", "a.txt", "--output", "out"])
     2
     """
-    parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in _COMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        escaped = summary.replace("%", "%%")  # as argparse formats help, but no description
-        command = commands.add_parser(name, help=escaped, description=summary)
-        module.add_arguments(command)
-    parsed = parser.parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     try:
         status: int = _COMMANDS[parsed.command].run(parsed)
     except _TOLD as error:
@@ -74,3 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"medjax {parsed.command}: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands and their arguments."""
+    parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        escaped = summary.replace("%", "%%")  # as argparse formats help, but no description
+        command = commands.add_parser(name, help=escaped, description=summary)
+        module.add_arguments(command)
+    return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ __all__ = ["as_text"]
 
 Found = dict[str, Any]
 
-_LABEL_WIDTH = 14
+_LABEL_WIDTH, _WIDTH = 14, 110
 _LAST_EPOCHS = 5
 _AVERAGES = ("micro_f1-score", "macro_f1-score")
 _FEW = 100_000  # bytes, below which megabytes say nothing
@@ -92,7 +93,14 @@ def _damage(found: Found) -> Iterator[str]:
 
 
 def _row(label: str, text: str) -> str:
-    return f"{label.ljust(_LABEL_WIDTH)}{text}"
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=label.ljust(_LABEL_WIDTH),
+        subsequent_indent=" " * _LABEL_WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _component_rows(component: Found) -> Iterator[str]:
@@ -117,7 +125,7 @@ def _training_rows(found: Found) -> Iterator[str]:
     items = found["data"].get("items")
     yield _row("data", f"{items} items to train on, seed {found['seed']}")
     rate = found["schedule"].get("learning_rate")
-    yield _row("learning rate", f"{rate:g}, as set by the host")
+    yield _row("learning rate", f"{rate:g}, before any schedule by update")
     moments = [
         f"{group['name'].removeprefix('opt_state ')} ({_size(group['nb_bytes'])})"
         for group in found["arrays"]

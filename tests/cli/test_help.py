@@ -1,8 +1,11 @@
-"""The help of ``python -m medjax`` and of each of its commands."""
+"""The help of ``python -m medjax`` and its commands, and how the documentation calls them."""
+
+import re
+from pathlib import Path
 
 import pytest
 
-from medjax.cli import main
+from medjax.cli import main, make_parser
 
 COMMANDS = ["train", "evaluate", "predict", "inspect", "doctor"]
 
@@ -26,3 +29,10 @@ def test_a_command_explains_its_arguments_and_itself(name, capsys):
     assert f"python -m medjax {name}" in text
     assert "%" not in text.replace("95 %", "")  # what argparse was to fill in
     assert "`" not in text
+
+
+def test_the_commands_of_the_documentation_have_their_arguments():
+    page = Path(__file__).parents[2].joinpath("docs", "command-line.md").read_text()
+    lines = re.findall(r"^python -m medjax (.*)$", page.replace("\\\n", " "), flags=re.MULTILINE)
+    called = [make_parser().parse_args(line.split()).command for line in lines]
+    assert set(called) == {"train", "evaluate", "inspect", "doctor"}
