@@ -117,8 +117,11 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     capsys.readouterr()
-    assert main(["inspect", str(folder)]) == 0
-    assert "all 2 epochs are done" in capsys.readouterr().out
+    assert main(["inspect", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len({row["run"] for row in found["checkpoints"]}) == 1  # a new run would leave the old
+    assert found["chosen"]["resume"]["finished"]
+    assert len(found["chosen"]["history"]) == 2
 
 
 def test_the_settings_reach_the_run(train, brat, capsys):
