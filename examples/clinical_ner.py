@@ -11,37 +11,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import optax
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.metrics import (
-    confusion_rows,
-    entity_confusion,
-    format_confusion,
-    format_scores,
-    score_rows,
-)
+from medjax.recipes import Parts, locate_parts, report_entities, split_parts
 from medjax.text import Document, Entity, split_sentences
 from medjax.text.readers import format_of, read_documents
 
 SYNTHETIC = Path(__file__).parent / "data" / "synthetic_clinical"
-SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
 SENTENCES = (
     "No chest pain since the stent; aspirin 100 mg daily was continued.",
     "CT of the abdomen showed acute pancreatitis, so he was kept on intravenous fluids.",
     "She denies fever, but her creatinine rose after ibuprofen for chronic back pain.",
 )
-
-
-class Corpus(NamedTuple):
-    """Documents to train on, to choose the best epoch with, and to report on."""
-
-    train: list[Document]
-    devel: list[Document]
-    test: list[Document]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -80,8 +64,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Corpus:
-    """Read the corpus and, if it has no splits of its own, split it 80 / 10 / 10.
+def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Parts:
+    """Read the corpus as sentences and, as far as it has no parts of its own, split it.
 
     A folder with an entry for the train split is read as splits; any other folder is read as BRAT.
 
@@ -90,27 +74,11 @@ def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -
     ValueError
         If there are more than three files, or a folder contains nothing readable.
     """
-    if len(paths) == 1 and paths[0].is_dir():
-        splits = [_find_split(paths[0], names) for names in SPLITS.values()]
-        if splits[0] or not any(file.suffix.lower() == ".ann" for file in paths[0].rglob("*")):
-            paths = [_only(paths[0], *both) for both in zip(splits, SPLITS.values(), strict=True)]
-    if len(paths) > 3:
-        raise ValueError(f"--data got {len(paths)} files; expected 1, 2 or 3: train, devel, test")
-    parts = [_read_sentences(path, encoding) for path in paths]
-    if len(parts) == 1:
-        shuffled = [parts[0][index] for index in medjax.epoch_order(seed, 0, len(parts[0]))]
-        first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
-        parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
-    return Corpus(parts[0], parts[1], parts[-1])
+    return split_parts([_read_sentences(path, encoding) for path in locate_parts(paths)], seed)
 
 
-def check(corpus: Corpus) -> None:
-    """Refuse an empty split and a corpus without entities; print labels that training lacks."""
-    for name, sentences in corpus._asdict().items():
-        if not sentences:
-            sizes = " / ".join(str(len(part)) for part in corpus)
-            msg = f"--data gives {sizes} sentences; expected some to train, choose and report on"
-            raise ValueError(f"{msg}, but there is none in {name}")
+def check(corpus: Parts) -> None:
+    """Refuse a corpus without entities; print labels that training lacks."""
     known = labels_in(corpus.train)
     if not known:
         raise ValueError("--data has no entity in its train split; expected annotated sentences")
@@ -129,77 +97,6 @@ def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
     if format_of(path) == "conll":
         return documents
     return [sentence for document in documents for sentence in split_sentences(document)]
-
-
-def _find_split(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return the entries named after a split: ``dev.tsv``, ``corpus.dev`` or a folder ``dev``."""
-    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    texts = {path.with_suffix(".txt") for path in entries if path.suffix.lower() == ".ann"}
-    return [
-        path
-        for path in entries
-        if {path.stem.lower(), path.suffix[1:].lower()} & set(names) and path not in texts
-    ]
-
-
-def _only(folder: Path, entries: Sequence[Path], names: Sequence[str]) -> Path:
-    if len(entries) != 1:
-        msg = (
-            f"{folder} has {len(entries)} files or folders named {' or '.join(names)}; expected one"
-        )
-        raise ValueError(msg)
-    return entries[0]
-
-
-class Collector(medjax.SpanMetrics):
-    """Span scores that keep the columns they were computed from, for other rules and tables."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
-def report(
-    tagger: TokenClassification,
-    variables: dict[str, Any],
-    config: medjax.TrainerConfig,
-    documents: list[Document],
-) -> tuple[str, dict[str, Any]]:
-    """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion.
-
-    They are returned as a text, and as the arguments of `medjax.write_report`.
-    """
-    collector = Collector(tagger.tags)
-    medjax.evaluate(tagger.component, variables, config, documents, metrics_computer=collector)
-    strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme)
-    scores = with_intervals(collector, collector.columns)
-    strict_scores = with_intervals(strict, collector.columns)
-    confusion = entity_confusion(*collector.entities(collector.columns))
-    text = "\n\n".join(
-        (
-            f"Test split, {len(documents)} sentences, rule of conlleval:",
-            format_scores(scores),
-            f"The same, strict {tagger.tagging_scheme}:",
-            format_scores(strict_scores),
-            "Confusion, rule of conlleval:",
-            format_confusion(confusion),
-        )
-    )
-    tables = {
-        f"Test split, {len(documents)} sentences": score_rows(scores),
-        f"The same, strict {tagger.tagging_scheme}": score_rows(strict_scores),
-    }
-    return text, {"tables": tables, "confusion": confusion_rows(confusion)}
-
-
-def with_intervals(
-    metrics: medjax.SpanMetrics, columns: dict[str, list[Any]]
-) -> dict[str, medjax.metrics.Interval] | dict[str, float]:
-    """Return the scores with their intervals, which need more than one sentence."""
-    if len(columns["y_true"]) < 2:
-        return metrics.compute(columns)
-    return medjax.bootstrap(metrics, columns)
 
 
 def examples_of(
@@ -271,7 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history, args.output / "learning_curves.png", metrics=("loss", "micro_f1-score")
     )
     variables = tagger.load(result.best_checkpoint)
-    text, tables = report(tagger, variables, config, corpus.test)
+    report = report_entities(tagger, variables, corpus.test, unit="sentence")
+    text = f"Test split: {report.text}"
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
     medjax.write_report(
         args.output / "report.html",
@@ -283,7 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         errors=examples_of(tagger, variables, corpus.test),
         max_errors=0 if args.no_texts else 20,
         settings={"model": args.model, "data": " ".join(map(str, args.data)), "labels": labels},
-        **tables,
+        tables=report.tables,
+        confusion=report.confusion,
     )
     print(f"\n{text}\n\nThree sentences:\n")
     for sentence, entities in zip(SENTENCES, tagger.predict(variables, SENTENCES), strict=True):

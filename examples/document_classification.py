@@ -22,17 +22,11 @@ import numpy as np
 import optax
 from matplotlib import pyplot
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import confusion_matrix
 
 import medjax
 from medjax.components import TextClassification
-from medjax.metrics import (
-    ClassificationMetrics,
-    bootstrap,
-    choose_thresholds,
-    format_scores,
-    score_rows,
-)
+from medjax.metrics import ClassificationMetrics, choose_thresholds
+from medjax.recipes import Parts, evaluated, locate_parts, report_texts, split_parts
 from medjax.text import LabelledText
 from medjax.text.readers import read_texts
 
@@ -75,105 +69,28 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load(args: argparse.Namespace) -> list[list[LabelledText]]:
-    """Read train, devel and test; a single file is split 80 / 10 / 10."""
-    if not 1 <= len(args.data) <= 3:
-        raise ValueError(f"--data got {len(args.data)} files; expected 1, 2 or 3")
+def load(args: argparse.Namespace) -> Parts:
+    """Read train, devel and test; what is missing is split off."""
     parts = [
         read_texts(
             path, text=args.text, label=args.label, group=args.group, separator=args.separator
         )
-        for path in args.data
+        for path in locate_parts(args.data)
     ]
-    if len(parts) == 1:
-        shuffled = [parts[0][index] for index in medjax.epoch_order(args.seed, 0, len(parts[0]))]
-        first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
-        parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
-    if len(parts) == 2:  # the second file is for the report; the best epoch is not chosen by it
-        shuffled = [parts[0][index] for index in medjax.epoch_order(args.seed, 0, len(parts[0]))]
-        cut = int(len(shuffled) * 0.9)
-        parts = [shuffled[:cut], shuffled[cut:], parts[1]]
-    for name, part in zip(("train", "devel", "test"), parts, strict=True):
-        if not part:
-            raise ValueError(f"--data leaves no text for {name}; expected some in each part")
-    return parts
-
-
-class Collector(ClassificationMetrics):
-    """Scores that keep the columns they were computed from, for thresholds and tables."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
-def columns_of(
-    classifier: TextClassification, variables: Any, config: Any, texts: list[LabelledText]
-) -> dict[str, list[Any]]:
-    """Return labels and probabilities of texts, in their order."""
-    collector = Collector(classifier.labels, multi_label=classifier.is_multi_label)
-    medjax.evaluate(classifier.component, variables, config, texts, metrics_computer=collector)
-    return collector.in_order(collector.columns)
-
-
-def report(
-    classifier: TextClassification,
-    columns: dict[str, list[Any]],
-    thresholds: Any,
-    texts: list[LabelledText],
-) -> tuple[str, dict[str, Any]]:
-    """Return all scores with their intervals, and the confusion of single classes.
-
-    They are returned as a text, and as the arguments of `medjax.write_report`.
-    """
-    metrics = ClassificationMetrics(
-        classifier.labels, multi_label=classifier.is_multi_label, threshold=thresholds
-    )
-    groups = [text.group for text in texts] if texts[0].group else None
-    intervals = bootstrap(metrics, columns, groups=groups)
-    heading = f"Test, {len(texts)} texts; 95 % intervals by {'patient' if groups else 'text'}"
-    lines = [f"{heading}:", format_scores(intervals)]
-    tables: dict[str, Any] = {heading: score_rows(intervals)}
-    if classifier.is_multi_label:
-        name = "Thresholds, chosen on devel"
-        values = [(label, f"{value:.3f}") for label, value in thresholds.items()]
-        width = max(map(len, classifier.labels))
-        lines += ["", f"{name}:", *(f"{label.ljust(width)}  {value}" for label, value in values)]
-        tables[name] = [("class", "threshold"), *values]
-        return "\n".join(lines), {"tables": tables}
-    predicted = np.argmax(columns["probabilities"], axis=1)
-    table = confusion_matrix(columns["labels"], predicted, labels=range(len(classifier.labels)))
-    lines += ["", "Confusion, true by row and predicted by column:", *formatted(classifier, table)]
-    rows = [[label, *row] for label, row in zip(classifier.labels, table.tolist(), strict=True)]
-    confusion = [["true / predicted", *classifier.labels], *rows]
-    return "\n".join(lines), {"tables": tables, "confusion": confusion}
-
-
-def formatted(classifier: TextClassification, table: Any) -> list[str]:
-    """Return the lines of a confusion."""
-    width = max(map(len, classifier.labels))
-    widths = [max(len(label), 5) for label in classifier.labels]
-    names = [label.rjust(w) for label, w in zip(classifier.labels, widths, strict=True)]
-    lines = ["  ".join(["".ljust(width), *names])]
-    for label, row in zip(classifier.labels, table, strict=True):
-        cells = [str(cell).rjust(w) for cell, w in zip(row, widths, strict=True)]
-        lines.append("  ".join([label.ljust(width), *cells]))
-    return lines
+    return split_parts(parts, args.seed)
 
 
 def errors_of(
     classifier: TextClassification,
     columns: dict[str, list[Any]],
-    thresholds: Any,
     texts: list[LabelledText],
 ) -> list[medjax.ErrorExample]:
     """Return the texts whose classes were not predicted."""
-    errors = []
+    errors, least = [], classifier.thresholds or {}
     for text, probabilities in zip(texts, columns["probabilities"], strict=True):
         by_class = dict(zip(classifier.labels, probabilities, strict=True))
         if classifier.is_multi_label:
-            predicted = [label for label, p in by_class.items() if p >= thresholds[label]]
+            predicted = [label for label, p in by_class.items() if p >= least[label]]
         else:
             predicted = [max(by_class, key=by_class.__getitem__)]
         if set(predicted) != set(text.labels):
@@ -252,16 +169,15 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history, args.output / "learning_curves.png", metrics=("loss", "macro_f1-score")
     )
     variables = classifier.load(result.best_checkpoint)
-    thresholds: Any = 0.5
+    metrics = ClassificationMetrics(labels, multi_label=classifier.is_multi_label)
     if classifier.is_multi_label:
-        chosen = columns_of(classifier, variables, config, devel)
-        thresholds = choose_thresholds(chosen, classifier.labels)
-        classifier = classifier.with_thresholds(thresholds)
+        _, chosen = evaluated(classifier.component, variables, devel, metrics)
+        classifier = classifier.with_thresholds(choose_thresholds(chosen, classifier.labels))
     model = args.output / "model"
     classifier.save(model, variables)
-    columns = columns_of(classifier, variables, config, test)
-    text, tables = report(classifier, columns, thresholds, test)
-    plot_calibration(classifier, columns, args.output / "calibration.png")
+    report = report_texts(classifier, variables, test)
+    text = f"Test: {report.text}"
+    plot_calibration(classifier, report.columns, args.output / "calibration.png")
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
     medjax.write_report(
         args.output / "report.html",
@@ -270,10 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         options,
         title="Classes of documents",
         metrics=("loss", "macro_f1-score"),
-        errors=errors_of(classifier, columns, thresholds, test),
+        errors=errors_of(classifier, report.columns, test),
         max_errors=0 if args.no_texts else 20,
         settings={"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
-        **tables,
+        tables=report.tables,
+        confusion=report.confusion,
     )
     print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}\nModel: {model}")
     return result

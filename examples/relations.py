@@ -19,7 +19,8 @@ import optax
 
 import medjax
 from medjax.components import RelationClassification
-from medjax.metrics import RelationMetrics, bootstrap, format_scores
+from medjax.metrics import RelationMetrics
+from medjax.recipes import Parts, locate_parts, report_relations, split_parts
 from medjax.text import Document, relation_kinds
 from medjax.text.readers import read_documents
 from medjax.text.writers import write_brat
@@ -55,20 +56,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def load(args: argparse.Namespace) -> list[list[Document]]:
-    """Read train, devel and test; a single file or folder is split 80 / 10 / 10."""
-    if not 1 <= len(args.data) <= 3:
-        raise ValueError(f"--data got {len(args.data)} files or folders; expected 1, 2 or 3")
-    parts = [read_documents(path, args.encoding, overlapping=True) for path in args.data]
-    if len(parts) < 3:  # the second of two is for the report; the best epoch is not chosen by it
-        order = medjax.epoch_order(args.seed, 0, len(parts[0]))
-        shuffled = [parts[0][index] for index in order]
-        first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
-        if len(parts) == 1:
-            parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
-        else:
-            parts = [shuffled[:second], shuffled[second:], parts[1]]
-    for name, part in zip(PARTS, parts, strict=True):
+def load(args: argparse.Namespace) -> Parts:
+    """Read train, devel and test; what is missing is split off."""
+    read = [
+        read_documents(path, args.encoding, overlapping=True) for path in locate_parts(args.data)
+    ]
+    parts = split_parts(read, args.seed)
+    for name, part in parts._asdict().items():
         if not any(document.relations for document in part):
             msg = (
                 f"--data has no relation in the {len(part)} documents of {name}; expected some in "
@@ -76,40 +70,6 @@ def load(args: argparse.Namespace) -> list[list[Document]]:
             )
             raise ValueError(msg)
     return parts
-
-
-class Collector(RelationMetrics):
-    """Scores that keep the columns they were computed from, for their intervals."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
-def report(
-    classifier: RelationClassification,
-    variables: Any,
-    config: medjax.TrainerConfig,
-    options: medjax.Options,
-    documents: list[Document],
-) -> str:
-    """Return all scores with their intervals, and how many relations were no candidates."""
-    collector = Collector(classifier.classes)
-    scores = medjax.evaluate(
-        classifier.component, variables, config, documents, metrics_computer=collector,
-        options=options,
-    )  # fmt: skip
-    intervals: Any = bootstrap(collector, collector.columns) if len(documents) > 1 else scores
-    nb_relations = sum(len(set(document.relations)) for document in documents)
-    notes = classifier.expand(documents, training=False).notes
-    lines = [
-        f"Test, {len(documents)} documents, {nb_relations} relations; 95 % intervals by document:",
-        format_scores(intervals),
-        "",
-        *(notes or ["All annotated relations are candidates."]),
-    ]
-    return "\n".join(lines)
 
 
 def found_in(
@@ -181,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history, args.output / "learning_curves.png", metrics=("loss", "micro_f1-score")
     )
     variables = classifier.load(result.best_checkpoint)
-    text = report(classifier, variables, config, options, test)
+    text = f"Test: {report_relations(classifier, variables, test, options=options).text}"
     (args.output / "report.txt").write_text(text + "\n", encoding="utf-8")
     write_brat(found_in(classifier, variables, options, test), args.output / "predictions")
     print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}")

@@ -35,9 +35,10 @@ RANKS = {
         "loop": 6,  # the order of events
         "components": 6,  # ready components; know the contract and no loop
         "export": 7,  # a trained component for processes without medjax
-        "cli": 7,  # commands over all rooms
-        "__main__": 8,  # the command line
-        "__init__": 9,  # the facade; nothing imports it
+        "recipes": 7,  # what examples and commands share: parts of corpora, reports
+        "cli": 8,  # commands over all rooms
+        "__main__": 9,  # the command line
+        "__init__": 10,  # the facade; nothing imports it
     },
     "medjax_torch": {
         "torch_internals": 0,  # the private parts of torch

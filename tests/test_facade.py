@@ -156,6 +156,7 @@ PUBLIC_MODULES = {
         "export",
         "metrics",
         "models",
+        "recipes",
         "sharding",
         "text",
         "text.readers",

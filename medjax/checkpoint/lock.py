@@ -22,7 +22,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-__all__ = ["LOCK", "FolderLock"]
+__all__ = ["LOCK", "FolderLock", "holder_of"]
 
 logger = logging.getLogger("medjax")
 
@@ -32,6 +32,7 @@ LOCK = ".lock"
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
 _NO_FOLLOW_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _SIGNATURE = b"process "
+_UNKNOWN = "another process"
 _UNREAD_BYTE = 2**30  # Windows locks bytes, not files: lock one that is never read
 
 
@@ -189,13 +190,48 @@ class FolderLock:
         return _is_at(descriptor, self._path)
 
     def _busy(self) -> CheckpointError:
-        holder = "another process"
-        with contextlib.suppress(OSError):
-            holder = self._path.read_text(encoding="utf-8", errors="replace")[:200] or holder
+        holder = _signed_by(self._path)
         return CheckpointError(
             f"{self._path.parent} is in use by another run ({holder}), and two runs cannot write "
             "to the same output_dir. Choose another output_dir, or wait until the other run ends"
         )
+
+
+def holder_of(folder: Path) -> str | None:
+    """Return who holds the lock of a folder, such as "process 71 on ward3", or None if nobody does.
+
+    The lock is tried for an instant and nothing is written. A lock file that may not be opened is
+    taken for a lock that is held.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     print(holder_of(Path(folder)))
+    None
+    """
+    path = folder / LOCK
+    if not path.is_file() or path.is_symlink():
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDWR | _NO_FOLLOW_NO_WAIT)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"another process, it seems: {path} cannot be opened ({error.strerror})"
+    try:
+        _lock(descriptor)
+    except OSError as error:
+        return _signed_by(path) if error.errno in _BUSY else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _signed_by(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")[:200] or _UNKNOWN
+    return _UNKNOWN
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

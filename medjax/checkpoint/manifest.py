@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = [
     "MANIFEST",
     "MAX_JSON",
     "UNREADABLE",
+    "damages",
     "fsync",
     "read_json",
     "verify",
@@ -124,7 +126,13 @@ def fsync(path: Path) -> None:
 
 
 def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
-    """Raise CorruptCheckpointError unless `folder` holds what its manifest says.
+    """Raise CorruptCheckpointError unless `folder` holds what its manifest says; see `damages`."""
+    for damage in damages(folder, owned):
+        raise CorruptCheckpointError(damage)
+
+
+def damages(folder: Path, owned: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield in words how `folder` differs from what its manifest says.
 
     Users may add files, a README for instance, but none whose name starts with one of `owned`:
     every file that medjax reads must be listed. Names from the manifest are only compared, never
@@ -135,25 +143,33 @@ def verify(folder: Path, owned: tuple[str, ...] = ()) -> None:
         entries = read_json(folder / MANIFEST)
         expected = {str(name): (int(size), str(digest)) for name, (size, digest) in entries.items()}
     except UNREADABLE as error:
-        msg = f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
-        raise CorruptCheckpointError(msg) from error
-    for name, kind in _special_files(folder).items():
-        if name in expected or f"{name}/".startswith(owned):
-            msg = f"{folder / name} is a {kind}; expected the file or folder that was saved"
-            raise CorruptCheckpointError(msg)
+        yield f"{folder} has no readable {MANIFEST} ({type(error).__name__}: {error})"
+        return
+    special = {
+        name: kind
+        for name, kind in _special_files(folder).items()
+        if name in expected or f"{name}/".startswith(owned)
+    }
+    for name, kind in special.items():
+        yield f"{folder / name} is a {kind}; expected the file or folder that was saved"
     files = _files(folder)
     for name in files:
         if name not in expected and name.startswith(owned):
-            raise CorruptCheckpointError(f"{folder / name} is not listed in {MANIFEST}")
+            yield f"{folder / name} is not listed in {MANIFEST}"
     for name, (size, digest) in expected.items():
-        if name not in files:
-            raise CorruptCheckpointError(f"{folder} lacks the file {name}")
-        try:
-            actual_size, actual_digest = files[name].stat().st_size, _sha256(files[name])
-        except OSError as error:
-            raise CorruptCheckpointError(f"{folder / name} cannot be read ({error})") from error
-        if actual_size != size:
-            msg = f"{folder / name} has {actual_size} bytes; expected {size}"
-            raise CorruptCheckpointError(msg)
-        if actual_digest != digest:
-            raise CorruptCheckpointError(f"{folder / name} differs from what was saved (SHA-256)")
+        if name in files and name not in special:
+            yield from _differences(files[name], size, digest)
+        elif name not in files:
+            yield f"{folder} lacks the file {name}"
+
+
+def _differences(file: Path, size: int, digest: str) -> Iterator[str]:
+    try:
+        actual_size, actual_digest = file.stat().st_size, _sha256(file)
+    except OSError as error:
+        yield f"{file} cannot be read ({error})"
+        return
+    if actual_size != size:
+        yield f"{file} has {actual_size} bytes; expected {size}"
+    elif actual_digest != digest:
+        yield f"{file} differs from what was saved (SHA-256)"

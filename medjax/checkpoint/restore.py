@@ -14,12 +14,15 @@ from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from medjax.checkpoint.manifest import verify
 from medjax.checkpoint.records import RECORD, newest_first, read_record
 
-__all__ = ["choose", "free_path"]
+__all__ = ["CORRUPT", "OWNED", "choose", "free_path", "newest_intact"]
 
 logger = logging.getLogger("medjax")
 
-_CORRUPT = "corrupt_"
-_OWNED = (RECORD, f"{ARRAYS}/")
+CORRUPT = "corrupt_"
+"""Prefix of a damaged checkpoint that was set aside."""
+
+OWNED = (RECORD, f"{ARRAYS}/")
+"""What medjax itself reads in a checkpoint, so that the manifest must list it."""
 
 
 def choose(folder: Path, resume: str | Path) -> Path | None:
@@ -60,31 +63,47 @@ def _choose(folder: Path, resume: str | Path) -> Path | None:
     chosen = Path(resume).absolute()
     if not chosen.is_dir():
         raise CheckpointError(f"resume is {str(resume)!r}, but there is no such folder")
-    verify(chosen, _OWNED)
+    verify(chosen, OWNED)
     return chosen
 
 
 def _newest_intact(folder: Path) -> Path | None:
-    damaged: list[tuple[Path, CorruptCheckpointError]] = []
+    chosen, damaged = newest_intact(folder)
+    if chosen is None:
+        if not damaged:
+            return None
+        reasons = "; ".join(str(reason) for reason in damaged.values())
+        msg = f"every checkpoint in {folder} is damaged; nothing was changed: {reasons}"
+        raise CorruptCheckpointError(msg)
+    for bad, reason in damaged.items():
+        aside = free_path(bad.with_name(CORRUPT + bad.name))
+        bad.rename(aside)
+        logger.warning("%s; set aside as %s", reason, aside.name)
+    if damaged:
+        logger.warning("Resuming from the previous checkpoint, which is intact: %s", chosen)
+    return chosen
+
+
+def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, CorruptCheckpointError]]:
+    """Return the newest intact checkpoint in a folder, if any, and the damage of newer ones.
+
+    Nothing is changed.
+
+    Raises
+    ------
+    MismatchError
+        If a checkpoint that would be chosen was written by a newer version of medjax.
+    """
+    damaged: dict[Path, CorruptCheckpointError] = {}
     for path in newest_first(folder):
         try:
             read_record(path)
-            verify(path, _OWNED)
+            verify(path, OWNED)
         except CorruptCheckpointError as error:
-            damaged.append((path, error))
-            continue
-        for bad, reason in damaged:
-            aside = free_path(bad.with_name(_CORRUPT + bad.name))
-            bad.rename(aside)
-            logger.warning("%s; set aside as %s", reason, aside.name)
-        if damaged:
-            logger.warning("Resuming from the previous checkpoint, which is intact: %s", path)
-        return path
-    if damaged:
-        reasons = "; ".join(str(reason) for _, reason in damaged)
-        msg = f"every checkpoint in {folder} is damaged; nothing was changed: {reasons}"
-        raise CorruptCheckpointError(msg)
-    return None
+            damaged[path] = error
+        else:
+            return path, damaged
+    return None, damaged
 
 
 def free_path(path: Path) -> Path:

@@ -10,12 +10,33 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from medjax.cli import predict
+from medjax.checkpoint import CheckpointError
+from medjax.cli import doctor, evaluate, inspect, predict, train
+from medjax.data import ItemError
+from medjax.loop.monitor import NonFiniteError
+from medjax.runtime import OutOfMemoryError
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
-_COMMANDS: dict[str, ModuleType] = {"predict": predict}
+_COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "inspect": inspect,
+    "doctor": doctor,
+}
 """Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
+
+_TOLD = (
+    ValueError,
+    ImportError,
+    OSError,
+    CheckpointError,
+    ItemError,
+    NonFiniteError,
+    OutOfMemoryError,
+)
+"""Errors whose messages say what to do, so that a traceback would only hide it."""
 
 _INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it
 
@@ -23,8 +44,8 @@ _INTERRUPTED = 130  # of a process that Ctrl-C ended, as shells report it
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    It is 2 for an error that is not about a single note: it is printed without a traceback if it
-    is a ValueError, as those say what to do, or an error of the file system.
+    It is 2 for an error, other than of a single note, whose message says what to do; that is
+    printed without a traceback.
 
     Parameters
     ----------
@@ -36,19 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["predict", "--model", "no/such", "--input", "a.txt", "--output", "out"])
     2
     """
-    parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, module in _COMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
-        command = commands.add_parser(name, help=summary, description=summary)
-        module.add_arguments(command)
-    parsed = parser.parse_args(arguments)
+    parsed = make_parser().parse_args(arguments)
     try:
         status: int = _COMMANDS[parsed.command].run(parsed)
-    except (ValueError, OSError) as error:
+    except _TOLD as error:
         print(f"medjax {parsed.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"medjax {parsed.command}: interrupted", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands and their arguments."""
+    parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module in _COMMANDS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        escaped = summary.replace("%", "%%")  # as argparse formats help, but no description
+        command = commands.add_parser(name, help=escaped, description=summary)
+        module.add_arguments(command)
+    return parser

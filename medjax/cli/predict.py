@@ -11,6 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from medjax.cli.arguments import add_computation, positive, probability
+
 __all__ = ["add_arguments", "run"]
 
 FORMATS = ("brat", "jsonl", "doccano", "csv")
@@ -36,22 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="brat: .txt and .ann for each note; jsonl: medkit's JSON lines, or labels and "
         "probabilities of texts; doccano; csv. Default: brat, or csv for classes of texts",
     )
-    add("--batch-size", type=_positive, default=16, help="rows of a batch (default: 16)")
-    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add_computation(parser)
     add(
         "--threshold",
-        type=_probability,
+        type=probability,
         help="least probability of a class where texts may have several (default: those saved "
         "with the model, or 0.5)",
     )
-    add("--max-length", type=_positive, help="tokens of a window (default: as in training)")
-    add(
-        "--compilation-cache",
-        default="auto",
-        metavar="FOLDER",
-        help="where compiled programs are kept for the next start; 'none' for nowhere (default: "
-        "auto, a folder in your home)",
-    )
+    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,17 +60,3 @@ def run(arguments: argparse.Namespace) -> int:
         told.append(f"{done.skipped.count:,} skipped, listed in {done.skipped.file}")
     print("; ".join(told), *done.skipped.first, sep="\n  ", file=sys.stderr)
     return 0 if done.nb_predicted or done.nb_complete else 1
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
-
-
-def _probability(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return number

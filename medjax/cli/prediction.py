@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
+from medjax.cli.arguments import cache_of
+from medjax.cli.evaluation import checked_threshold
 from medjax.cli.notes import Note, Notes, find_notes
 from medjax.cli.outputs import BratOutput, FileOutput, Output, Predicted, Skipped, claim
 from medjax.component import Variables
@@ -68,13 +70,12 @@ def predict_notes(arguments: argparse.Namespace) -> Done:
     ValueError, OSError
         If the model, the notes or the folder cannot be used.
     """
-    cache = None if arguments.compilation_cache == "none" else arguments.compilation_cache
-    with keep_memory(), cached(cache):
+    with keep_memory(), cached(cache_of(arguments)):
         notes = find_notes(arguments.input)
         _refuse_output_among(arguments.input, arguments.output)
         component, variables = load_component(arguments.model, max_length=arguments.max_length)
         chosen = _format_of(component, arguments.format)
-        threshold = _threshold_of(component, arguments.threshold)
+        threshold = checked_threshold(component, arguments.threshold)
         with _locked(arguments.output):
             settings = {
                 "component": type(component).__name__,
@@ -232,13 +233,6 @@ def _format_of(component: ReadyComponent, asked: str | None) -> str:
         msg = f"--format is {asked}; expected csv or jsonl for a model that classifies texts"
         raise ValueError(msg)
     return asked or "csv"
-
-
-def _threshold_of(component: ReadyComponent, asked: float | None) -> float | None:
-    if asked is not None and not getattr(component, "is_multi_label", False):
-        msg = f"--threshold is {asked}; the model does not give texts several classes, leave it out"
-        raise ValueError(msg)
-    return asked
 
 
 def _refuse_output_among(notes: Path, output: Path) -> None:

@@ -17,7 +17,7 @@ from medjax.models import TEXT_CLASSIFICATION, TOKEN_CLASSIFICATION, read_labels
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 
-__all__ = ["LoadedComponent", "ReadyComponent", "load_component"]
+__all__ = ["LoadedComponent", "ReadyComponent", "component_kind", "load_component"]
 
 ReadyComponent = TokenClassification | TextClassification | RelationClassification
 
@@ -57,12 +57,19 @@ def load_component(name_or_folder: str | Path, *, max_length: int | None = None)
         If it is neither a tagger nor a classifier of texts or relations, or cannot be read.
     """
     folder = resolve_model(name_or_folder)
-    kind = _kind_of(folder)
+    kind = component_kind(folder)
     component = kind.from_pretrained(folder, max_length=max_length)
     return LoadedComponent(component, component.load(folder))
 
 
-def _kind_of(folder: Path) -> type[ReadyComponent]:
+def component_kind(folder: Path) -> type[ReadyComponent]:
+    """Return the class of the trained component in a folder, without loading its weights.
+
+    Raises
+    ------
+    ValueError
+        If it is none of medjax's.
+    """
     if read_labels(folder, TOKEN_CLASSIFICATION) is not None:
         return TokenClassification
     classes = read_labels(folder, TEXT_CLASSIFICATION)

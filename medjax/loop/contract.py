@@ -28,18 +28,19 @@ from medjax.metrics.mean import Mean
 
 logger = logging.getLogger("medjax")
 
-_UNSOUND = {
+UNSOUND = {
     "0.10.2": "it gives wrong results on CPUs (jax issue 39103)",
     "0.11.0": "it crashes on CPUs (jax issues 39257 and 40412)",
     "0.11.1": "its loops take quadratic time on CPUs",
 }
+"""Why releases of jaxlib are excluded in pyproject.toml."""
 
 
 def warn_of_versions(installed: str = jaxlib.__version__) -> None:
     """Warn about a release of jaxlib that is known to be unsound."""
-    if installed in _UNSOUND:
+    if installed in UNSOUND:
         logger.warning(
-            "jaxlib %s is installed: %s; install another release", installed, _UNSOUND[installed]
+            "jaxlib %s is installed: %s; install another release", installed, UNSOUND[installed]
         )
 
 

@@ -8,7 +8,7 @@ from medjax.metrics.bootstrap import Interval
 from medjax.metrics.confusion import Confusion
 from medjax.metrics.spans import AVERAGES, MEASURES
 
-__all__ = ["confusion_rows", "format_confusion", "format_scores", "score_rows"]
+__all__ = ["confusion_rows", "format_confusion", "format_scores", "format_table", "score_rows"]
 
 _RANKING_MEASURES = ("auroc", "auprc")
 _WHOLE_MEASURES = ("accuracy", "brier-score", "calibration-error", "cohen-kappa")
@@ -39,11 +39,11 @@ def format_scores(scores: Mapping[str, float | Interval]) -> str:
     macro        0.5000  0.5000    0.5000        2
     weighted     0.5000  0.5000    0.5000        2
     """
-    table = _table(score_rows(scores))
+    table = format_table(score_rows(scores))
     if "brier-score" not in scores:
         return table
     others = [[name, _cell(scores[name])] for name in _WHOLE_MEASURES if name in scores]
-    return f"{table}\n\n{_table(others)}"
+    return f"{table}\n\n{format_table(others)}"
 
 
 def score_rows(scores: Mapping[str, float | Interval]) -> list[list[str]]:
@@ -94,7 +94,7 @@ def format_confusion(confusion: Confusion) -> str:
     Test                 0     0        0       1
     spurious             1     0        -       -
     """
-    return _table(confusion_rows(confusion))
+    return format_table(confusion_rows(confusion))
 
 
 def confusion_rows(confusion: Confusion) -> list[list[str]]:
@@ -127,7 +127,16 @@ def _cell(score: float | Interval | None) -> str:
     return str(score) if isinstance(score, Interval) else f"{score:.4f}"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as lines, with the first column to the left and the others to the right.
+
+    Examples
+    --------
+    >>> print(format_table([["", "bytes"], ["params", "24"], ["step", "4"]]))
+            bytes
+    params     24
+    step        4
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

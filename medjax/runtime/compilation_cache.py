@@ -13,7 +13,7 @@ import jaxlib
 
 from medjax.jax_internals import compilation_cache
 
-__all__ = ["DEFAULT", "NOISY", "cached"]
+__all__ = ["DEFAULT", "NOISY", "cache_folder", "cached"]
 
 DEFAULT = Path(".cache", "medjax", "xla")
 """Folder of the cache within the user's home."""
@@ -44,12 +44,10 @@ def cached(folder: str | Path | None) -> Iterator[None]:
     ...     pass  # train
     """
     config: Any = jax.config  # which lists none of its attributes
-    own = config.jax_compilation_cache_dir is not None
-    noisy = folder == "auto" and jaxlib.__version__ in NOISY and jax.default_backend() == "cpu"
-    if folder is None or noisy or own or not config.jax_enable_compilation_cache:
+    path = None if config.jax_compilation_cache_dir is not None else cache_folder(folder)
+    if path is None:
         yield
         return
-    path = (Path.home() / DEFAULT if folder == "auto" else Path(folder)) / _processor()
     settings = {
         "jax_compilation_cache_dir": str(path),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -60,6 +58,30 @@ def cached(folder: str | Path | None) -> Iterator[None]:
         yield
     finally:
         _configure(before)
+
+
+def cache_folder(folder: str | Path | None = "auto") -> Path | None:
+    """Return where programs are stored, as `cached` says, or None for nowhere.
+
+    Parameters
+    ----------
+    folder : str, Path or None
+        As for `cached`; what the user has configured in JAX itself comes first.
+
+    Examples
+    --------
+    >>> cache_folder(None) is None or jax.config.jax_compilation_cache_dir is not None
+    True
+    """
+    config: Any = jax.config
+    if not config.jax_enable_compilation_cache:
+        return None
+    if config.jax_compilation_cache_dir is not None:
+        return Path(config.jax_compilation_cache_dir)
+    noisy = folder == "auto" and jaxlib.__version__ in NOISY and jax.default_backend() == "cpu"
+    if folder is None or noisy:
+        return None
+    return (Path.home() / DEFAULT if folder == "auto" else Path(folder)) / _processor()
 
 
 def _configure(settings: dict[str, object]) -> None:

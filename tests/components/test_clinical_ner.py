@@ -153,14 +153,14 @@ def test_labels_missing_from_training_are_reported_and_count_as_missed(run, tmp_
     printed = capsys.readouterr().out
     assert "devel has labels that train lacks, which count as missed: ['Drug']" in printed
     report = (tmp_path / "out" / "report.txt").read_text().splitlines()
-    (drug,) = (line.split() for line in report[:6] if line.startswith("Drug"))
+    (drug,) = (line.split() for line in report[:8] if line.startswith("Drug"))
     assert drug == ["Drug", "0.0000", "0.0000", "0.0000", "1"]
 
 
 @pytest.mark.parametrize(
     ("train", "test", "message"),
     [
-        (TRAIN, "", "8 / 0 / 0 sentences; .* there is none in devel"),
+        (TRAIN, "", "8 / 0 / 0 items .* there is none in devel"),
         ("No\tO\npain\tO\n\n" * 8, TRAIN, "no entity in its train split"),
     ],
 )
@@ -173,5 +173,5 @@ def test_an_unusable_corpus_is_refused_before_training(train, test, message, run
 def test_five_sentences_are_too_few_for_three_splits(run, tmp_path):
     path = tmp_path / "five.tsv"
     path.write_text("pain\tB-Problem\n\n" * 5)
-    with pytest.raises(ValueError, match=r"4 / 0 / 1 sentences; .* there is none in devel"):
+    with pytest.raises(ValueError, match=r"4 / 0 / 1 items .* there is none in devel"):
         run("--data", str(path))

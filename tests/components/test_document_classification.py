@@ -32,7 +32,7 @@ def letters(tmp_path_factory):
         (["--pooling", "max"], ["Confusion, true by row", "rheumatology", "by text"]),
         (
             ["--label", "topics", "--separator", ";", "--group", "patient"],
-            ["Thresholds, chosen on devel", "by patient"],
+            ["Thresholds:", "by group"],
         ),
     ],
 )

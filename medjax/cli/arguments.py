@@ -1,0 +1,73 @@
+"""Arguments that several commands have, and what is checked of them at once."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_computation", "add_reading", "batch_size", "cache_of", "positive", "probability"]
+
+
+def batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add the number of rows of a batch."""
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, help="rows of a batch (default: 16)"
+    )
+
+
+def add_computation(parser: argparse.ArgumentParser) -> None:
+    """Add how a command computes; none of it changes results beyond rounding."""
+    batch_size(parser)
+    add = parser.add_argument
+    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    add(
+        "--compilation-cache",
+        default="auto",
+        metavar="FOLDER",
+        help="where compiled programs are kept for the next start; 'none' for nowhere (default: "
+        "auto, a folder in your home)",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add how annotated data are read."""
+    add = parser.add_argument
+    add("--encoding", help="encoding of the data, such as cp1252 (default: utf-8)")
+    add(
+        "--sentences",
+        action="store_true",
+        help="entities: split documents into sentences, instead of windows of the model's length",
+    )
+    add("--text", default="text", metavar="COLUMN", help="classes of texts: column of the texts")
+    add("--label", default="label", metavar="COLUMN", help="classes of texts: column of the labels")
+    add(
+        "--separator",
+        help="classes of texts: what separates the labels of a text that may have several",
+    )
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="classes of texts: column of the patient, whose texts are resampled together",
+    )
+
+
+def cache_of(arguments: argparse.Namespace) -> str | Path | None:
+    """Return the folder of compiled programs as `medjax.Options` takes it."""
+    folder: str = arguments.compilation_cache
+    return None if folder == "none" else folder
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
+def probability(text: str) -> float:
+    """Read a number between 0 and 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return number

@@ -1,0 +1,51 @@
+"""Score a trained component on annotated data, with 95 % intervals.
+
+Whether the model finds entities, classes of texts or relations is told from its folder. Intervals
+are by document or, for classes of texts with --group, by group. Entities and relations that the
+model cannot find, as those with a label that it does not know, count as missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medjax.cli.arguments import add_computation, add_reading, positive, probability
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command to a parser."""
+    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+    add = parser.add_argument
+    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
+    add(
+        "--data",
+        required=True,
+        type=Path,
+        help="annotated data in any format that medjax reads, told from name and content; for "
+        "classes of texts, a table",
+    )
+    add("--split", help="part of the data: a file or folder in --data, or part of a dataset")
+    add_reading(parser)
+    add_computation(parser)
+    add(
+        "--threshold",
+        type=probability,
+        help="least probability of a class where texts may have several (default: those saved "
+        "with the model, or 0.5)",
+    )
+    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
+    add("--json", action="store_true", help="print the scores as one object of JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the scores; return 0."""
+    from medjax.cli.evaluation import evaluate_model, numbers_of
+    from medjax.cli.printing import as_json
+
+    report = evaluate_model(arguments)
+    text = as_json(numbers_of(report))
+    print(text if arguments.json else f"{report.text}\n\nloss  {report.loss:.4f}")
+    return 0

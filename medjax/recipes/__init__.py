@@ -1,0 +1,22 @@
+"""What the examples and the command line have in common: corpora in parts, and reports."""
+
+from medjax.recipes.corpora import Parts, find_split, locate_parts, split_parts
+from medjax.recipes.reports import (
+    Report,
+    evaluated,
+    report_entities,
+    report_relations,
+    report_texts,
+)
+
+__all__ = [
+    "Parts",
+    "Report",
+    "evaluated",
+    "find_split",
+    "locate_parts",
+    "report_entities",
+    "report_relations",
+    "report_texts",
+    "split_parts",
+]

@@ -1,0 +1,161 @@
+"""``python -m medjax train``: a run for each task, its report, resuming, and what is refused."""
+
+import json
+
+import pytest
+import trained_folders
+
+from medjax import last_checkpoint
+from medjax.cli import main
+from medjax.components import load_component
+from medjax.text import Document, Entity, Relation
+from medjax.text.writers import write_brat
+
+SIGNS, DRUGS = ["fever", "headache", "cough"], ["aspirin", "drug"]
+PAIRS = [(drug, sign) for drug in DRUGS for sign in SIGNS] * 2
+
+
+def note(number, drug, sign):
+    text = f"her {drug} relieved her {sign}"
+    start = text.index(sign, 10)
+    drug_at = Entity("Drug", 4, 4 + len(drug))
+    sign_at = Entity("Sign", start, start + len(sign))
+    return Document(
+        text, (drug_at, sign_at), f"note{number}", relations=(Relation("Relieves", 0, 1),)
+    )
+
+
+NOTES = [note(number, *pair) for number, pair in enumerate(PAIRS)]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    return trained_folders.write_encoder(tmp_path_factory.mktemp("models") / "encoder")
+
+
+@pytest.fixture(scope="module")
+def brat(tmp_path_factory):
+    """A folder with BRAT files for each part."""
+    root = tmp_path_factory.mktemp("corpus")
+    for name, notes in (("train", NOTES[:8]), ("dev", NOTES[8:10]), ("test", NOTES[6:])):
+        write_brat(notes, root / name)
+    return root
+
+
+@pytest.fixture
+def letters(tmp_path):
+    file = tmp_path / "letters.csv"
+    rows = [f"{n.text},{'heart' if 'drug' in n.text else 'head'};ward" for n in NOTES * 2]
+    file.write_text("\n".join(["letter,topics", *rows]))
+    return file
+
+
+@pytest.fixture
+def train(encoder, tmp_path):
+    """Return a function that runs the command and returns its exit status and folder."""
+
+    def run(task, data, *arguments, output="out"):
+        fixed = ["--task", task, "--data", str(data), "--model", str(encoder), "--epochs", "2"]
+        fixed += [
+            "--output",
+            str(tmp_path / output),
+            "--batch-size",
+            "4",
+            "--learning-rate",
+            "0.01",
+        ]
+        return main(["train", *fixed, *arguments]), tmp_path / output
+
+    return run
+
+
+def evaluated(folder, data, capsys, *arguments):
+    """Return what ``evaluate`` says of the model."""
+    capsys.readouterr()
+    fixed = ["--model", str(folder / "model"), "--data", str(data)]
+    assert main(["evaluate", *fixed, *arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["entities", "relations"])
+def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
+    status, folder = train(task, brat)
+    assert status == 0
+    assert {path.name for path in folder.iterdir()} == {
+        "checkpoints",
+        "learning_curves.png",
+        "metrics.csv",
+        "metrics.jsonl",
+        "model",
+        "report.txt",
+    }
+    assert "8 / 2 / 6 to train, choose and report on" in capsys.readouterr().out
+    report = (folder / "report.txt").read_text()
+    assert report.startswith("Test: 6 documents")
+    told = evaluated(folder, brat, capsys, "--split", "test")
+    assert told.rpartition("\n\nloss")[0] == report.removeprefix("Test: ").rstrip("\n")
+
+
+def test_classes_of_texts_have_thresholds_from_devel(train, letters, capsys):
+    columns = ["--text", "letter", "--label", "topics", "--separator", ";"]
+    status, folder = train("documents", letters, *columns, "--max-length", "16")
+    assert status == 0
+    assert "19 / 2 / 3 to train" in capsys.readouterr().out
+    assert "Thresholds:\nhead " in (folder / "report.txt").read_text()
+    component, _ = load_component(folder / "model")
+    assert component.is_multi_label
+    assert component.labels == ("head", "heart", "ward")
+    assert component.max_length == 16
+    assert set(component.thresholds) == {"head", "heart", "ward"}
+    # They are those of the model wherever it is used.
+    assert "Thresholds:\nhead " in evaluated(folder, letters, capsys, *columns)
+
+
+def test_a_run_goes_on_with_resume(train, brat, capsys):
+    train("entities", brat, "--epochs", "1")
+    _, folder = train("entities", brat, "--epochs", "2", "--resume")
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    capsys.readouterr()
+    assert main(["inspect", str(folder), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len({row["run"] for row in found["checkpoints"]}) == 1  # a new run would leave the old
+    assert found["chosen"]["resume"]["finished"]
+    assert len(found["chosen"]["history"]) == 2
+
+
+def test_the_settings_reach_the_run(train, brat, capsys):
+    more = ["--precision", "bfloat16", "--seed", "5", "--scheme", "bilou", "--save-interval", "1"]
+    _, folder = train("entities", brat, *more, "--weight-decay", "0", "--warmup", "0.5")
+    capsys.readouterr()
+    main(["inspect", str(last_checkpoint(folder / "checkpoints")), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    settings = found["settings"]
+    assert (settings["precision"], settings["save_interval_steps"]) == ("bfloat16", 1)
+    assert (settings["weight_decay"], settings["warmup_steps"]) == (0, 0.5)
+    assert (settings["learning_rate"], settings["batch_size"]) == (0.01, 4)
+    assert found["seed"] == 5
+    assert "L-Drug" in found["component"]["classes"]
+
+
+def test_labels_that_training_lacks_are_told(train, tmp_path, capsys):
+    other = NOTES[0]._replace(entities=(Entity("Device", 0, 3),), relations=())
+    for name, notes in (("train", NOTES[:6]), ("devel", NOTES[6:8]), ("test", [other, NOTES[9]])):
+        write_brat(notes, tmp_path / "notes" / name)
+    assert train("entities", tmp_path / "notes", "--epochs", "1")[0] == 0
+    assert "test has labels that train lacks, which count as missed: ['Device']" in (
+        capsys.readouterr().out
+    )
+
+
+def test_data_that_cannot_be_used_are_refused(train, tmp_path, capsys):
+    bare = [document._replace(relations=()) for document in NOTES[:4]]
+    for name, notes in (("train", NOTES), ("devel", bare), ("test", NOTES)):
+        write_brat(notes, tmp_path / "notes" / name)
+    assert train("relations", tmp_path / "notes")[0] == 2
+    assert "devel has 4 items without a single relation" in capsys.readouterr().err
+    assert train("entities", tmp_path / "nothing")[0] == 2
+    write_brat(NOTES[:3], tmp_path / "few")
+    assert train("entities", tmp_path / "few")[0] == 2
+    assert "there is none in devel" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
