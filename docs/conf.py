@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "medjax"
 author = "the medjax developers"
@@ -13,8 +17,9 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "mathml",
+    "table_bars",
 ]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
@@ -23,6 +28,7 @@ html_theme = "sphinx_book_theme"
 html_title = "medjax"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False}
 html_show_sourcelink = False
+html_math_renderer = "mathml"  # MathJax would be loaded from the network
 
 # Pages without code cells are only read; notebooks are executed and kept by their content.
 nb_execution_mode = "cache"
@@ -36,9 +42,7 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-default_role = "py:obj"
 napoleon_use_ivar = True
-# The names of fields are looked up as if they were references, and many records have a path.
-suppress_warnings = ["ref.python"]
+default_role = "py:obj"
 # The names of fields are looked up as if they were references, and many records have a path.
 suppress_warnings = ["ref.python"]
