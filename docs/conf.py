@@ -28,6 +28,7 @@ html_theme = "sphinx_book_theme"
 html_title = "medjax"
 html_theme_options = {"show_toc_level": 2, "use_download_button": False}
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_math_renderer = "mathml"  # MathJax would be loaded from the network
 
 # Pages without code cells are only read; notebooks are executed and kept by their content.
