@@ -26,7 +26,13 @@ templates_path: list[str] = []
 
 html_theme = "sphinx_book_theme"
 html_title = "medjax"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "navbar_persistent": [],  # the side bar has the search
+}
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_math_renderer = "mathml"  # MathJax would be loaded from the network

@@ -54,11 +54,11 @@ class TableBars(SphinxDirective):
 
 
 def tables(source: str) -> list[list[list[str]]]:
-    """Return the tables of a page in Markdown: rows of cells, the heading first.
+    r"""Return the tables of a page in Markdown: rows of cells, the heading first.
 
     Examples
     --------
-    >>> tables("text\\n\\n| a | b |\\n|---|---|\\n| x | 1 |\\n")
+    >>> tables("text\n\n| a | b |\n|---|---|\n| x | 1 |\n")
     [[['a', 'b'], ['x', '1']]]
     """
     found: list[list[list[str]]] = []

@@ -13,7 +13,9 @@ SENTENCES = (
     ("Aspirin 100 mg daily for the heart.", "cardiology"),
 )
 ENTITIES = {"Aspirin": "Drug", "headache": "Sign", "chest pain": "Sign", "Fever": "Sign"}
-LETTERS = "a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 - ( ) / ' : ; % + é"
+LETTERS = (
+    "a b c d e f g h i j k l m n o p q r s t u v w x y z 0 1 2 3 4 5 6 7 8 9 - ( ) / ' : ; % + é"
+)
 PUBTATOR = """1|t|Aspirin and headache
 1|a|Aspirin relieved it.
 1\t0\t7\tAspirin\tChemical\tD001241

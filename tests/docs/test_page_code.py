@@ -46,5 +46,7 @@ def test_a_block_that_is_not_run_gives_a_reason():
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_scripts_that_a_page_runs_are_there(page):
-    named = re.findall(r"python (?:-m pytest )?((?:examples|benchmarks|tests)/[\w/]+\.py)", page.read_text())
+    named = re.findall(
+        r"python (?:-m pytest )?((?:examples|benchmarks|tests)/[\w/]+\.py)", page.read_text()
+    )
     assert [path for path in named if not (ROOT / path).is_file()] == []

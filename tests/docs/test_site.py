@@ -40,11 +40,12 @@ pytestmark = [
 ]
 
 
+LOADED = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src"}
+NOT_LOADED = {"canonical", "next", "prev", "search", "index", "author", "copyright"}
+
+
 class Page(html.parser.HTMLParser):
     """Collects what a page loads, where it links to, and what may be linked to in it."""
-
-    LOADED = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src"}
-    NOT_LOADED = {"canonical", "next", "prev", "search", "index", "author", "copyright"}
 
     def __init__(self, path):
         super().__init__()
@@ -54,8 +55,8 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
         self.ids |= {found[name] for name in ("id", "name") if found.get(name)}
-        address = found.get(self.LOADED.get(tag, ""))
-        if address and found.get("rel") not in self.NOT_LOADED:
+        address = found.get(LOADED.get(tag, ""))
+        if address and found.get("rel") not in NOT_LOADED:
             self.loads.append(address)
         if tag == "a" and found.get("href"):
             self.links.append(found["href"])
@@ -63,7 +64,9 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def pages():
-    return {path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts}
+    return {
+        path: Page(path) for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts
+    }
 
 
 def written(pages):
@@ -96,8 +99,8 @@ def test_every_file_that_is_loaded_is_there(pages):
 def test_every_internal_link_has_its_target(pages):
     known = {path.resolve(): page for path, page in pages.items()}
     dead = []
-    for path, page in pages.items():
-        for link in page.links:
+    for path in written(pages):  # viewcode links sources to names that are documented elsewhere
+        for link in pages[path].links:
             parts = urllib.parse.urlsplit(link)
             if parts.scheme or parts.netloc:
                 continue
