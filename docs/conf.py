@@ -34,6 +34,7 @@ html_theme_options = {
     "navbar_persistent": [],  # the side bar has the search
 }
 html_show_sourcelink = False
+html_domain_indices = False  # the reference lists its few modules
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_math_renderer = "mathml"  # MathJax would be loaded from the network
 
@@ -51,5 +52,13 @@ napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 default_role = "py:obj"
+# Docstrings name types and fields in words, and modules that are not public; all other names of
+# medjax must be found.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!medjax).*"),
+    (r"py:obj", r"medjax\.(checkpoint|data|optimizer|runtime|state|target|text\.tagging)(\..*)?"),
+    (r"py:obj", r"medjax\.(components|ROW_MASK)"),
+]
 # The names of fields are looked up as if they were references, and many records have a path.
 suppress_warnings = ["ref.python"]
