@@ -58,7 +58,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!medjax).*"),
     (r"py:obj", r"medjax\.(checkpoint|data|optimizer|runtime|state|target|text\.tagging)(\..*)?"),
-    (r"py:obj", r"medjax\.(components|ROW_MASK)"),
+    (r"py:obj", r"medjax\.(components\.relation_data\..*|ROW_MASK)"),
 ]
 # The names of fields are looked up as if they were references, and many records have a path.
 suppress_warnings = ["ref.python"]
