@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "medjax"
 author = "the medjax developers"
@@ -13,16 +17,26 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "mathml",
+    "table_bars",
 ]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 
 html_theme = "sphinx_book_theme"
 html_title = "medjax"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_toc_level": 2,
+    "use_download_button": False,
+    "navbar_persistent": [],  # the side bar has the search
+}
 html_show_sourcelink = False
+html_domain_indices = False  # the reference lists its few modules
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_math_renderer = "mathml"  # MathJax would be loaded from the network
 
 # Pages without code cells are only read; notebooks are executed and kept by their content.
 nb_execution_mode = "cache"
@@ -36,9 +50,15 @@ autodoc_member_order = "bysource"
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False
-default_role = "py:obj"
 napoleon_use_ivar = True
-# The names of fields are looked up as if they were references, and many records have a path.
-suppress_warnings = ["ref.python"]
+default_role = "py:obj"
+# Docstrings name types and fields in words, and modules that are not public; all other names of
+# medjax must be found.
+nitpicky = True
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!medjax).*"),
+    (r"py:obj", r"medjax\.(checkpoint|data|optimizer|runtime|state|target|text\.tagging)(\..*)?"),
+    (r"py:obj", r"medjax\.(components\.relation_data\..*|ROW_MASK)"),
+]
 # The names of fields are looked up as if they were references, and many records have a path.
 suppress_warnings = ["ref.python"]

@@ -17,8 +17,8 @@ KINDS = [("Drug", "Sign")]
 SCALE = 0.5
 
 
-def write_encoder(folder, **fields):
-    """Write a random encoder for up to 64 tokens, with a tokenizer."""
+def write_encoder(folder, words=(WORDS, "@ * # ^ . , x"), **fields):
+    """Write a random encoder for up to 64 tokens, with a tokenizer made of the words."""
     folder.mkdir()
     backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -26,7 +26,7 @@ def write_encoder(folder, **fields):
     trainer = trainers.WordPieceTrainer(
         vocab_size=120, special_tokens=SPECIAL, continuing_subword_prefix="##", show_progress=False
     )
-    backend.train_from_iterator([WORDS, "@ * # ^ . , x"], trainer)
+    backend.train_from_iterator(words, trainer)
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     backend.save(str(folder / "tokenizer.json"))
     settings = {"tokenizer_class": "BertTokenizer", "pad_token": "[PAD]", "unk_token": "[UNK]"}

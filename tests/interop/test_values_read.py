@@ -219,7 +219,7 @@ def test_leaving_out_batches_loses_no_decision(tmp_path):
         options=skipping,
     )
     assert all(math.isfinite(row["train"]["loss"]) for row in trainer.train())
-    with pytest.raises(TraceError, match=LINE + r"deciding.*on_non_finite='raise'"):
+    with pytest.raises(TraceError, match=LINE + r"deciding.*on_non_finite='stop'"):
         make(tmp_path / "decision", reading(deciding), options=skipping).train()
 
 

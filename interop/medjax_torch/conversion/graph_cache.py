@@ -310,7 +310,7 @@ class GraphCache:
                     f"forward branches on a value{at(condition.line)} that changes in training. "
                     "Where it takes the other branch the graph is not valid, and "
                     "Options(on_non_finite='skip') would skip such a batch silently. Use "
-                    "torch.where with both results, or on_non_finite='raise'."
+                    "torch.where with both results, or on_non_finite='stop'."
                 )
 
     def _warn_of_reports(self, graph: Graph) -> None:
