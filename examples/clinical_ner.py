@@ -139,15 +139,6 @@ def _only(folder: Path, entries: Sequence[Path], names: Sequence[str]) -> Path:
     return entries[0]
 
 
-class Collector(medjax.SpanMetrics):
-    """Span scores that keep the columns they were computed from, for other rules and tables."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
 def report(
     tagger: TokenClassification,
     variables: dict[str, Any],
@@ -155,17 +146,19 @@ def report(
     documents: list[Document],
 ) -> str:
     """Return tables of the scores by label, with 95 % intervals by sentence, and the confusion."""
-    collector = Collector(tagger.tags)
-    medjax.evaluate(tagger.component, variables, config, documents, metrics_computer=collector)
+    lenient = medjax.SpanMetrics(tagger.tags)
+    columns = medjax.evaluation_columns(
+        tagger.component, variables, config, documents, metrics_computer=lenient
+    )
     strict = medjax.SpanMetrics(tagger.tags, tagger.tagging_scheme)
     return "\n\n".join(
         (
             f"Test split, {len(documents)} sentences, rule of conlleval:",
-            table(collector, collector.columns),
+            table(lenient, columns),
             f"The same, strict {tagger.tagging_scheme}:",
-            table(strict, collector.columns),
+            table(strict, columns),
             "Confusion, rule of conlleval:",
-            format_confusion(entity_confusion(*collector.entities(collector.columns))),
+            format_confusion(entity_confusion(*lenient.entities(columns))),
         )
     )
 

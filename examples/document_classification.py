@@ -87,22 +87,14 @@ def load(args: argparse.Namespace) -> list[list[LabelledText]]:
     return parts
 
 
-class Collector(ClassificationMetrics):
-    """Scores that keep the columns they were computed from, for thresholds and tables."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
 def columns_of(
     classifier: TextClassification, variables: Any, config: Any, texts: list[LabelledText]
 ) -> dict[str, list[Any]]:
     """Return labels and probabilities of texts, in their order."""
-    collector = Collector(classifier.labels, multi_label=classifier.is_multi_label)
-    medjax.evaluate(classifier.component, variables, config, texts, metrics_computer=collector)
-    return collector.in_order(collector.columns)
+    metrics = ClassificationMetrics(classifier.labels, multi_label=classifier.is_multi_label)
+    return medjax.evaluation_columns(
+        classifier.component, variables, config, texts, metrics_computer=metrics
+    )
 
 
 def report(

@@ -78,15 +78,6 @@ def load(args: argparse.Namespace) -> list[list[Document]]:
     return parts
 
 
-class Collector(RelationMetrics):
-    """Scores that keep the columns they were computed from, for their intervals."""
-
-    def compute(self, all_data: dict[str, list[Any]]) -> dict[str, float]:
-        """Keep the columns and score them."""
-        self.columns = all_data
-        return super().compute(all_data)
-
-
 def report(
     classifier: RelationClassification,
     variables: Any,
@@ -95,17 +86,17 @@ def report(
     documents: list[Document],
 ) -> str:
     """Return all scores with their intervals, and how many relations were no candidates."""
-    collector = Collector(classifier.classes)
-    scores = medjax.evaluate(
-        classifier.component, variables, config, documents, metrics_computer=collector,
+    metrics = RelationMetrics(classifier.classes)
+    columns = medjax.evaluation_columns(
+        classifier.component, variables, config, documents, metrics_computer=metrics,
         options=options,
     )  # fmt: skip
-    intervals: Any = bootstrap(collector, collector.columns) if len(documents) > 1 else scores
+    scores: Any = bootstrap(metrics, columns) if len(documents) > 1 else metrics.compute(columns)
     nb_relations = sum(len(set(document.relations)) for document in documents)
     notes = classifier.expand(documents, training=False).notes
     lines = [
         f"Test, {len(documents)} documents, {nb_relations} relations; 95 % intervals by document:",
-        format_scores(intervals),
+        format_scores(scores),
         "",
         *(notes or ["All annotated relations are candidates."]),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def plot_history(
     Returns
     -------
     matplotlib.figure.Figure
-        The figure.
+        The figure; a notebook shows it.
 
     Raises
     ------
@@ -43,12 +44,7 @@ def plot_history(
     >>> history = [{"train": {"loss": 0.5}}, {"train": {"loss": 0.4}}]
     >>> figure = plot_history(history)  # doctest: +SKIP
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_history needs matplotlib: pip install 'medjax[plots]'") from error
-    # A Figure of its own instead of pyplot: no global state and no display.
-    figure = Figure(figsize=(5 * len(metrics), 3.5), layout="constrained")
+    figure = _figure_class()(figsize=(5 * len(metrics), 3.5), layout="constrained")
     for panel, metric in zip(
         figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
     ):
@@ -56,6 +52,24 @@ def plot_history(
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
+
+
+def _figure_class() -> Any:
+    """Return a figure of its own instead of one of pyplot, which has global state and a display."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_history needs matplotlib: pip install 'medjax[plots]'") from error
+
+    class ShownFigure(Figure):
+        """Notebooks show figures of pyplot by themselves, others only if they can be asked."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=100)
+            return content.getvalue()
+
+    return ShownFigure
 
 
 def _draw(panel: Any, history: Sequence[dict[str, dict[str, float]]], metric: str) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation on its own: trained weights on any dataset."""
+"""Evaluation on its own: trained weights on any dataset, as scores or as what they come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medjax.data import Dataset, get_dataloader
 from medjax.loop.contract import check_arguments
 from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.loop.request import RunRequest
-from medjax.loop.scores import Scores, Unpadder
+from medjax.loop.scores import Columns, Scores, Unpadder, in_order
 from medjax.metrics.computer import MetricsComputer
 from medjax.runtime import keep_memory
 from medjax.step import make_eval_step
@@ -54,7 +54,67 @@ def evaluate(
         If the data is empty or cannot be batched.
     """
     check_arguments(component, config, options, metrics_computer)
-    request = RunRequest(
+    request = _request(component, config, metrics_computer, callback, options)
+    with keep_memory(), distributed.Together(), contextlib.ExitStack() as at_end:
+        return _evaluate(request, variables, data, at_end)[0]
+
+
+def evaluation_columns(
+    component: TrainableComponent,
+    variables: Variables,
+    config: TrainerConfig,
+    data: Dataset,
+    *,
+    metrics_computer: MetricsComputer,
+    callback: object = None,
+    options: Options | None = None,
+) -> Columns:
+    """Return what the scores of `evaluate` are computed from, for `bootstrap` and for thresholds.
+
+    Parameters
+    ----------
+    component, variables, config, data, callback, options
+        As for `evaluate`.
+    metrics_computer : MetricsComputer
+        Its `prepare_batch` says what is kept of each batch.
+
+    Returns
+    -------
+    dict of str to list
+        The columns that ``metrics_computer.compute`` takes. An evaluation reads short items first;
+        if one of the columns is `medjax.metrics.DOCUMENT`, the rows are in the order of `data`.
+
+    Raises
+    ------
+    ValueError
+        If the data is empty or cannot be batched.
+
+    Examples
+    --------
+    ::
+
+        metrics = medjax.SpanMetrics(tagger.tags)
+        columns = medjax.evaluation_columns(
+            tagger.component, variables, config, documents, metrics_computer=metrics
+        )
+        print(medjax.bootstrap(metrics, columns)["micro_f1-score"])
+    """
+    check_arguments(component, config, options, metrics_computer)
+    request = _request(component, config, metrics_computer, callback, options)
+    with keep_memory(), distributed.Together(), contextlib.ExitStack() as at_end:
+        scores = _evaluate(request, variables, data, at_end)[1]
+    assert scores is not None
+    return in_order(scores.columns())
+
+
+def _request(
+    component: TrainableComponent,
+    config: TrainerConfig,
+    metrics_computer: MetricsComputer | None,
+    callback: object,
+    options: Options | None,
+) -> RunRequest:
+    return RunRequest(
         component=component,
         config=config,
         options=options or Options(),
@@ -62,13 +122,11 @@ def evaluate(
         callback=as_callback_list(callback),
         metrics_computer=metrics_computer,
     )
-    with keep_memory(), distributed.Together(), contextlib.ExitStack() as at_end:
-        return _evaluate(request, variables, data, at_end)
 
 
 def _evaluate(
     request: RunRequest, variables: Variables, data: Dataset, at_end: contextlib.ExitStack
-) -> Metrics:
+) -> tuple[Metrics, Scores | None]:
     component, options, mesh = request.component, request.options, request.mesh
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     once = dataclasses.replace(request.config, nb_training_epochs=1)
@@ -89,4 +147,7 @@ def _evaluate(
     eval_step = make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=scores is not None
     )
-    return evaluation_epoch(variables, loader, eval_step, callback=request.callback, scores=scores)
+    metrics = evaluation_epoch(
+        variables, loader, eval_step, callback=request.callback, scores=scores
+    )
+    return metrics, scores
