@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version as version_of
 
 project = "medjax"
@@ -28,6 +29,9 @@ html_show_sourcelink = False
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+# The kernels inherit these: pages show no progress bars, and do not depend on the builder's GPU.
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
