@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -42,6 +43,9 @@ html_math_renderer = "mathml"  # MathJax would be loaded from the network
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+# The kernels inherit these: pages show no progress bars, and do not depend on the builder's GPU.
+os.environ["TQDM_DISABLE"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 

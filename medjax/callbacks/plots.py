@@ -34,7 +34,7 @@ def plot_history(
     Returns
     -------
     matplotlib.figure.Figure
-        The figure.
+        The figure; a notebook shows it.
 
     Raises
     ------
@@ -103,8 +103,17 @@ def _new_figure(*, width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("curves need matplotlib: pip install 'medjax[plots]'") from error
-    # A Figure of its own instead of pyplot: no global state and no display.
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class ShownFigure(Figure):
+        """Notebooks show figures of pyplot by themselves, others only if they can be asked."""
+
+        def _repr_png_(self) -> bytes:
+            content = io.BytesIO()
+            self.savefig(content, format="png", dpi=100)
+            return content.getvalue()
+
+    # A figure of its own instead of one of pyplot: no global state and no display.
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def _draw(panel: Any, history: Sequence[Mapping[str, Mapping[str, float]]], metric: str) -> None:

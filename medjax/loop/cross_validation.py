@@ -21,7 +21,7 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.data.fitting import lengths_beyond
 from medjax.loop.evaluate import evaluate
-from medjax.loop.scores import Columns
+from medjax.loop.scores import Columns, in_order
 from medjax.loop.train import train
 from medjax.metrics import DOCUMENT, GOLD, PAIR, Interval, MetricsComputer, bootstrap
 from medjax.schedules import Schedule, as_schedule
@@ -163,7 +163,7 @@ def cross_validate(
             _write(folder, identity, fold)
         scores.append(metrics_computer.compute(fold))
         columns.append(fold)
-    pooled = _in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
+    pooled = in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
     if groups is not None and not {DOCUMENT, GOLD, PAIR} & pooled.keys():
         msg = (
             f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
@@ -282,14 +282,6 @@ def _numbered(columns: Columns, held_out: np.ndarray) -> Columns:
     if PAIR in columns:
         renumbered[PAIR] = [(int(held_out[document]), *rest) for document, *rest in columns[PAIR]]
     return renumbered
-
-
-def _in_order(columns: Columns) -> Columns:
-    """Return rows in the order of their documents, where a column has them."""
-    if DOCUMENT not in columns:
-        return columns
-    order = np.argsort(columns[DOCUMENT], kind="stable")
-    return {name: [values[row] for row in order] for name, values in columns.items()}
 
 
 def _write(folder: Path, identity: str, columns: Columns) -> None:

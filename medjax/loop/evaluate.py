@@ -1,4 +1,4 @@
-"""Evaluation on its own: trained weights on any dataset."""
+"""Evaluation on its own: trained weights on any dataset, as scores or as what they come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medjax.data import Dataset, get_dataloader
 from medjax.loop.contract import check_arguments
 from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.loop.request import RunRequest
-from medjax.loop.scores import Scores, Unpadder
+from medjax.loop.scores import Columns, Scores, Unpadder, in_order
 from medjax.metrics.computer import MetricsComputer
 from medjax.runtime import keep_memory, telling
 from medjax.step import make_eval_step
@@ -53,6 +53,68 @@ def evaluate(
     ValueError
         If the data is empty or cannot be batched.
     """
+    found, _ = evaluate_with_columns(
+        component, variables, config, data, metrics_computer, callback, options
+    )
+    return found
+
+
+def evaluation_columns(
+    component: TrainableComponent,
+    variables: Variables,
+    config: TrainerConfig,
+    data: Dataset,
+    *,
+    metrics_computer: MetricsComputer,
+    callback: object = None,
+    options: Options | None = None,
+) -> Columns:
+    """Return what the scores of `evaluate` are computed from, for `bootstrap` and for thresholds.
+
+    Parameters
+    ----------
+    component, variables, config, data, callback, options
+        As for `evaluate`.
+    metrics_computer : MetricsComputer
+        Its `prepare_batch` says what is kept of each batch.
+
+    Returns
+    -------
+    dict of str to list
+        The columns that ``metrics_computer.compute`` takes. An evaluation reads short items first;
+        if one of the columns is `medjax.metrics.DOCUMENT`, the rows are in the order of `data`.
+
+    Raises
+    ------
+    ValueError
+        If the data is empty or cannot be batched.
+
+    Examples
+    --------
+    ::
+
+        metrics = medjax.SpanMetrics(tagger.tags)
+        columns = medjax.evaluation_columns(
+            tagger.component, variables, config, documents, metrics_computer=metrics
+        )
+        print(medjax.bootstrap(metrics, columns)["micro_f1-score"])
+    """
+    _, columns = evaluate_with_columns(
+        component, variables, config, data, metrics_computer, callback, options
+    )
+    return columns
+
+
+def evaluate_with_columns(
+    component: TrainableComponent,
+    variables: Variables,
+    config: TrainerConfig,
+    data: Dataset,
+    metrics_computer: MetricsComputer | None = None,
+    callback: object = None,
+    options: Options | None = None,
+) -> tuple[Metrics, Columns]:
+    """Return loss and scores, as `evaluate`, and what they come from, as `evaluation_columns`."""
     check_arguments(component, config, options, metrics_computer)
     request = RunRequest(
         component=component,
@@ -68,12 +130,13 @@ def evaluate(
         contextlib.ExitStack() as at_end,
         telling(request.callback.on_wait),
     ):
-        return _evaluate(request, variables, data, at_end)
+        found, scores = _evaluate(request, variables, data, at_end)
+    return found, {} if scores is None else in_order(scores.columns())
 
 
 def _evaluate(
     request: RunRequest, variables: Variables, data: Dataset, at_end: contextlib.ExitStack
-) -> Metrics:
+) -> tuple[Metrics, Scores | None]:
     component, options, mesh = request.component, request.options, request.mesh
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     once = dataclasses.replace(request.config, nb_training_epochs=1)
@@ -94,4 +157,7 @@ def _evaluate(
     eval_step = make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=scores is not None
     )
-    return evaluation_epoch(variables, loader, eval_step, callback=request.callback, scores=scores)
+    metrics = evaluation_epoch(
+        variables, loader, eval_step, callback=request.callback, scores=scores
+    )
+    return metrics, scores

@@ -14,6 +14,7 @@ from medjax.batch import BatchData
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import Forward, Variables
 from medjax.data import Batch
+from medjax.metrics import DOCUMENT
 from medjax.metrics.computer import MetricsComputer
 
 LengthAxes = dict[str, tuple[int, ...]]
@@ -24,6 +25,14 @@ KnownAxes = dict[tuple[object, ...], LengthAxes]
 
 Columns = dict[str, list[Any]]
 """What a metrics computer keeps, by name: one entry for each row or more."""
+
+
+def in_order(columns: Columns) -> Columns:
+    """Return rows in the order of their documents, where a column has them."""
+    if DOCUMENT not in columns:
+        return columns
+    order = np.argsort(columns[DOCUMENT], kind="stable")
+    return {name: [values[row] for row in order] for name, values in columns.items()}
 
 
 def length_axes(

@@ -10,7 +10,7 @@ import numpy as np
 from medjax.component import TrainableComponent, Variables
 from medjax.components import RelationClassification, TextClassification, TokenClassification
 from medjax.config import Options, TrainerConfig
-from medjax.loop import evaluate
+from medjax.loop.evaluate import evaluate_with_columns
 from medjax.metrics import (
     ClassificationMetrics,
     Interval,
@@ -63,27 +63,6 @@ class Report(NamedTuple):
     confusion: Rows | None = None
 
 
-class _Kept:
-    """A metrics computer that keeps the columns it scores.
-
-    Parameters
-    ----------
-    metrics : MetricsComputer
-        Computes the scores.
-    """
-
-    def __init__(self, metrics: MetricsComputer) -> None:
-        self._metrics = metrics
-        self.columns: Columns = {}
-
-    def prepare_batch(self, model_output: Any, input_batch: Any) -> Columns:
-        return self._metrics.prepare_batch(model_output, input_batch)
-
-    def compute(self, all_data: Columns) -> dict[str, float]:
-        self.columns = all_data
-        return self._metrics.compute(all_data)
-
-
 def evaluated(
     component: TrainableComponent,
     variables: Variables,
@@ -106,10 +85,10 @@ def evaluated(
     batch_size : int
         Rows of a batch.
     """
-    kept = _Kept(metrics)
     config = TrainerConfig(output_dir="unused", batch_size=batch_size)
-    scores = evaluate(component, variables, config, data, metrics_computer=kept, options=options)
-    return scores, kept.columns
+    return evaluate_with_columns(
+        component, variables, config, data, metrics_computer=metrics, options=options
+    )
 
 
 def report_entities(
@@ -197,7 +176,6 @@ def report_texts(
     found, columns = evaluated(
         classifier.component, variables, texts, metrics, batch_size=batch_size, options=options
     )
-    columns = metrics.in_order(columns)
     groups = [text.group for text in texts] if texts[0].group else None
     nb_units = len(texts) if groups is None else len(set(groups))
     scores = _with_intervals(metrics, columns, nb_units, groups)

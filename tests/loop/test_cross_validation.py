@@ -10,7 +10,8 @@ from tiny import collate_points, config, mlp, points, sentences, tagger
 
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
-from medjax.loop.cross_validation import _folds, _in_order, _numbered
+from medjax.loop.cross_validation import _folds, _numbered
+from medjax.loop.scores import in_order
 from medjax.metrics import DOCUMENT, GOLD, PAIR, PairGold
 
 LABELS = ("a", "b", "c")
@@ -170,7 +171,7 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
     assert _numbered(columns, held_out)[GOLD] == [(7, [], []), (4, [], [])]
     pairs = {PAIR: [PairGold(1, None, None, []), PairGold(0, None, "a", [])]}
     assert _numbered(pairs, held_out)[PAIR] == [(7, None, None, []), (4, None, "a", [])]
-    assert _in_order(_numbered(columns, held_out))["x"] == [2, 1]
+    assert in_order(_numbered(columns, held_out))["x"] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """What a metrics computer receives; scores do not depend on batches or padding."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import config, mlp, one_device, points, sentences, start_state, tagger
+from tiny import collate_sentences, config, mlp, one_device, points, sentences, start_state, tagger
 
 import medjax
 from medjax import BatchData, Options, get_dataloader
+from medjax.metrics import DOCUMENT
 
 DATA = sentences(23, longest=20)
 
@@ -223,3 +225,45 @@ def test_a_loader_may_be_evaluated_alone():
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-6)
     assert step.nb_compilations == 3
     assert np.isfinite(losses[0])
+
+
+def test_evaluation_columns_are_those_that_evaluate_scores(tmp_path):
+    keeper = Keeper()
+    trained = run(tmp_path, tagger(), keeper)
+    columns = medjax.evaluation_columns(
+        tagger(), trained.state.variables, config(tmp_path), DATA, metrics_computer=keeper
+    )
+    scored = keeper.computed[-2:]
+    assert scored[0] == scored[1]  # of `train`, and of the evaluation just done
+    assert columns == scored[1]
+
+
+class Numbers:
+    """Keeps the positions of rows, which the batches have in another order."""
+
+    def prepare_batch(self, model_output, input_batch):
+        return {DOCUMENT: input_batch["number"], "length": input_batch["length"]}
+
+    def compute(self, all_data):
+        return {}
+
+
+def test_evaluation_columns_are_in_the_order_of_the_data(tmp_path):
+    def collate(examples):
+        batch = collate_sentences(examples)
+        batch["number"] = [example["number"] for example in examples]
+        return batch
+
+    data = [{**item, "number": number} for number, item in enumerate(DATA)]
+    component = tagger(collate=collate)
+    variables = component.init(jax.random.key(0))
+    options = Options(length_window=50, length_ladder=(8, 16, 32))
+    read = []
+    computer = Numbers()
+    computer.compute = lambda columns: read.append(columns) or {}
+    columns = medjax.evaluation_columns(
+        component, variables, config(tmp_path), data, metrics_computer=computer, options=options
+    )
+    assert read[0][DOCUMENT] != sorted(read[0][DOCUMENT])  # short ones first
+    assert columns[DOCUMENT] == list(range(23))
+    assert columns["length"] == [len(item["input_ids"]) for item in data]
