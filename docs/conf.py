@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "medjax"
-author = "the medjax developers"
+author = "The medjax authors"
 version = release = version_of("medjax")
 
 extensions = [

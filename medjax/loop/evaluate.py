@@ -82,7 +82,7 @@ def evaluation_columns(
     -------
     dict of str to list
         The columns that ``metrics_computer.compute`` takes. An evaluation reads short items first;
-        if one of the columns is `medjax.metrics.DOCUMENT`, the rows are in the order of `data`.
+        if one of the columns is ``"document"``, the rows are in the order of `data`.
 
     Raises
     ------
