@@ -33,7 +33,7 @@ def notes(tmp_path):
 def test_it_writes_its_files(example, notes, tiny_folder, tmp_path, capsys):
     output = tmp_path / "output"
     arguments = ["--data", str(notes), "--model", str(tiny_folder), "--output", str(output)]
-    arguments += ["--epochs", "1", "--max-length", "40", "--reach", "20", "--context", "10"]
+    arguments += ["--epochs", "1", "--max-length", "48", "--reach", "20", "--context", "10"]
     result = example["main"]([*arguments, "--resume"])
     assert {path.name for path in output.iterdir()} == {
         "checkpoints",
