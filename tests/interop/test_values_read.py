@@ -113,6 +113,11 @@ def test_one_warning_says_what_is_logged(tmp_path, caplog):
     assert "not from every step" in warning.getMessage()
 
 
+def test_a_number_that_the_graph_computes_with_is_not_called_irrelevant(tmp_path, caplog):
+    by_jax(tmp_path, reading(scaled))
+    assert not any("forward reads values at" in r.getMessage() for r in caplog.records)
+
+
 def outputs(self, batch, logits, loss):
     if torch.isnan(loss):
         raise ValueError

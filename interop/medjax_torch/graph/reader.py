@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -101,7 +101,9 @@ class Reader(TorchFunctionMode):
             if func is Tensor.fill_ and isinstance(args[1], ReadNumber):
                 return func(args[0], as_tensor(args[1], args[0]))
             if getattr(func, "__name__", "") in _ARITHMETIC:
-                args = _as_tensors(args)
+                numbers, args = args, _as_tensors(args)
+                if args is not numbers:
+                    self._follow(*(v.expression for v in numbers if isinstance(v, ReadNumber)))
             args, kwargs = _without_reads(args), _without_reads(kwargs)
         return func(*args, **kwargs)
 
@@ -127,10 +129,17 @@ class Reader(TorchFunctionMode):
                 f"{place.dim}, which has size {tensor.shape[place.dim]}, in "
                 f"forward{at(line_here())}"
             )
-        for source in place.sources:
+        self._follow_all(place.sources)
+        return place.write(tensor, *value) if value else place.read(tensor)
+
+    def _follow(self, *expressions: Expression) -> None:
+        """Note that the graph computes with the tensors of these numbers."""
+        self._follow_all(source for each in expressions for source in each.tensors())
+
+    def _follow_all(self, sources: Iterable[Tensor]) -> None:
+        for source in sources:
             position = self._positions[id(source)]
             self.reads[position] = self.reads[position]._replace(is_followed=True)
-        return place.write(tensor, *value) if value else place.read(tensor)
 
     def _truth(self, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if func is Tensor.__bool__ and tensor.dtype != torch.bool:
