@@ -178,16 +178,18 @@ class DataLoader:
             return prefetch(self._prepare(epoch, start), self._options.prefetch)
         return self._shared(self._shares, epoch, start)
 
-    def first_of_shapes(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def first_of_shapes(self, epoch: int, start: int = 0, *, keep: bool = False) -> Iterator[Batch]:
         """Yield the first batch of each shape in the window of batch `start`, from that one on.
 
-        The examples of the window are kept for `batches`, so that they are preprocessed once.
         There are none where items are not grouped by length, nor with several processes.
 
         Parameters
         ----------
         epoch, start
             As for `batches`.
+        keep : bool
+            Whether the next call of `batches` takes over the examples of the window instead of
+            reading its items again.
 
         Raises
         ------
@@ -199,7 +201,8 @@ class DataLoader:
         windows, skipped = self._windows(epoch, start)
         number, indices = windows[0]
         examples = self._source.submit(epoch, indices)()
-        self._window_read = _WindowRead(epoch, number, examples)
+        if keep:
+            self._window_read = _WindowRead(epoch, number, examples)
         seen: set[int] = set()
         cut = self._cut_examples(epoch, number, indices, examples)
         for items, batch in itertools.islice(cut, skipped, None):

@@ -35,8 +35,9 @@ def compile_ahead(run: Run, state: TrainState, progress: Progress) -> None:
     if not isinstance(train_loader, DataLoader):
         return
     mark = sharding.put(np.asarray(False), state.learning_rate.sharding)
-    for batch in train_loader.first_of_shapes(progress.epoch, progress.batch):
+    for batch in train_loader.first_of_shapes(progress.epoch, progress.batch, keep=True):
         step.compile_ahead(state, with_update_due(batch.device, mark))
     if isinstance(eval_loader, DataLoader) and isinstance(evaluate, CompiledStep):
+        # Read again when it is evaluated: a callback may have changed what its items are.
         for batch in eval_loader.first_of_shapes(epoch=0):
             evaluate.compile_ahead(state.variables, batch.device)

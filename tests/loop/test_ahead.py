@@ -64,6 +64,27 @@ def test_all_shapes_are_begun_before_the_first_step_and_train_alike(tmp_path, mo
     assert all(jax.tree.leaves(equal))
 
 
+def test_an_evaluation_reads_items_as_they_are_by_then(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "LARGE", 1)
+
+    class Changes(medjax.TrainerCallback):
+        def on_step_end(self, step_idx, nb_batches, phase, **kwargs):
+            for item in evaluated:
+                item["labels"] = np.zeros_like(item["labels"])
+
+    def evaluation():
+        nonlocal evaluated
+        evaluated = sentences(20, longest=14, seed=1)
+        config = medjax.TrainerConfig(tmp_path, 0.1, 1, batch_size=4, seed=0)
+        run = medjax.train(tagger(), config, DATA, evaluated, callback=Changes(), options=LADDER)
+        return run.history[-1]["eval"]["loss"]
+
+    evaluated = []
+    ahead = evaluation()
+    monkeypatch.setattr(phases, "compile_ahead", lambda *args: None)
+    assert evaluation() == ahead
+
+
 def test_a_small_model_is_not_compiled_ahead(tmp_path, begun):
     _, counts = trained(tmp_path, begun)
     assert set(counts) == {0}
@@ -79,7 +100,7 @@ def test_the_batches_ahead_are_those_of_the_epoch_and_read_once(start):
 
     component = tagger(preprocess=preprocess)
     loader = loader_of(DATA, component, length_window=5, length_ladder=(4, 8, 16))
-    ahead = [batch.indices.tolist() for batch in loader.first_of_shapes(2, start)]
+    ahead = [batch.indices.tolist() for batch in loader.first_of_shapes(2, start, keep=True)]
     batches = [*loader.batches(2, start)]
     assert set(read.values()) == {1}
     firsts = {}

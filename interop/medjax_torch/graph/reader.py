@@ -103,7 +103,8 @@ class Reader(TorchFunctionMode):
             if getattr(func, "__name__", "") in _ARITHMETIC:
                 numbers, args = args, _as_tensors(args)
                 if args is not numbers:
-                    self._follow(*(v.expression for v in numbers if isinstance(v, ReadNumber)))
+                    for number in filter(_is_read, numbers):
+                        self._follow(number.expression.tensors())
             args, kwargs = _without_reads(args), _without_reads(kwargs)
         return func(*args, **kwargs)
 
@@ -129,14 +130,11 @@ class Reader(TorchFunctionMode):
                 f"{place.dim}, which has size {tensor.shape[place.dim]}, in "
                 f"forward{at(line_here())}"
             )
-        self._follow_all(place.sources)
+        self._follow(place.sources)
         return place.write(tensor, *value) if value else place.read(tensor)
 
-    def _follow(self, *expressions: Expression) -> None:
-        """Note that the graph computes with the tensors of these numbers."""
-        self._follow_all(source for each in expressions for source in each.tensors())
-
-    def _follow_all(self, sources: Iterable[Tensor]) -> None:
+    def _follow(self, sources: Iterable[Tensor]) -> None:
+        """Note that the graph computes with these tensors where Python used their numbers."""
         for source in sources:
             position = self._positions[id(source)]
             self.reads[position] = self.reads[position]._replace(is_followed=True)
@@ -299,6 +297,10 @@ def _as_tensors(args: tuple[Any, ...]) -> tuple[Any, ...]:
         return value.expression.on_tensors().to(dtype)
 
     return (*map(convert, args[:2]), *args[2:])
+
+
+def _is_read(value: Any) -> bool:
+    return isinstance(value, ReadNumber)
 
 
 def _holds_reads(*values: Any) -> bool:
