@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.joint import Call
 from medjax_torch.torch_internals import pytree
 from medjax_torch.verification.comparison import differences
+from medjax_torch.verification.fewer_rows import fewer_rows
 from medjax_torch.verification.moved_weights import moved
 from medjax_torch.verification.reference import Outcome, reference
 
@@ -92,8 +95,9 @@ class Prover:
     def prove(self, ragged: Ragged, known: Sequence[PaddingProof] = ()) -> PaddingProof | str:
         """Compare the batch with padded versions, at the component's weights and at others.
 
-        At other weights, shortened batches are padded if forward accepts them, since the effect of
-        padding may only show in short ones: a maximum over many entries hides a padded one.
+        At other weights, a few rows are shortened, if forward accepts them, and padded, since the
+        effect of padding may only show in little content: a maximum over many entries hides a
+        padded one. Other weights have other rows; all rows are taken where few say nothing.
 
         Parameters
         ----------
@@ -119,43 +123,17 @@ class Prover:
         longer = next((rung for rung in ragged.ladder if rung > size), size + 1)
         while (size, longer) in taken:
             longer += 1
-        pair = _Pair(ragged, longer, others)
-        first = self._compared(self._base, self._inventory, self._batch, pair)
+        longest = _Pair(ragged, longer, others)
+        first = self._compared(self._base, self._inventory, self._batch, longest)
         if isinstance(first, _Harm) and not first.is_raised:
             return first.reason
         done = [first] if isinstance(first, PaddingProof) else []
-        gradients = dict(self._base.gradients)
-        draws = 0
-        for shorter in self._shorter(ragged, size):
-            if draws == _DRAWS:
-                break
-            batch = resized(self._batch, [(ragged, shorter)])
-            drawn = moved(self._inventory, gradients, draws)
-            try:
-                expected = self._run(drawn, batch)
-            except Exception:  # other columns, such as positions, may not fit a shortened one
-                continue
-            if not _says_something(expected):
-                continue
-            judged = self._compared(expected, drawn, batch, _Pair(ragged, size, others))
+        pairs = [(shorter, longest._replace(size=size)) for shorter in self._shorter(ragged, size)]
+        pairs += [(size, longest)] * (_DRAWS * len(done))
+        for judged in itertools.islice(self._at_other_weights(pairs), _DRAWS):
             if isinstance(judged, _Harm):
                 return judged.reason
             done.append(judged)
-            gradients = _either(gradients, expected.gradients)
-            draws += 1
-        while isinstance(first, PaddingProof) and draws < _DRAWS:
-            drawn = moved(self._inventory, gradients, draws)
-            try:
-                expected = self._run(drawn, self._batch)
-            except Exception as error:
-                return f"forward raises {type(error).__name__} with other weights: {error}"
-            if not _says_something(expected):
-                return "forward returns no finite number with other weights, so it cannot be tested"
-            judged = self._compared(expected, drawn, self._batch, pair)
-            if isinstance(judged, _Harm):
-                return judged.reason
-            done.append(judged)
-            draws += 1
         if not done:
             assert isinstance(first, _Harm)
             return first.reason
@@ -165,12 +143,59 @@ class Prover:
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
         """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
 
-        Only loss, outputs and state are compared, at the component's own weights.
+        Only loss, outputs and state of a few rows are compared, at the component's own weights.
         """
-        expected = self._run(self._inventory, self._batch, train=False)
         pair = _Pair(None, 0, known)
-        judged = self._compared(expected, self._inventory, self._batch, pair, train=False)
+        batch, expected = self._few(self._inventory, self._batch, pair, train=False)
+        judged = self._compared(expected, self._inventory, batch, pair, train=False)
         return judged.reason if isinstance(judged, _Harm) else ""
+
+    def _at_other_weights(
+        self, pairs: Iterable[tuple[int, _Pair]]
+    ) -> Iterator[PaddingProof | _Harm]:
+        """Compare a few rows that are cut to a size with the sizes to which they are padded.
+
+        Each comparison has other weights and rows. A size that forward does not take is left out,
+        unless it is that of the batch.
+        """
+        gradients, draws = dict(self._base.gradients), 0
+        for size, pair in pairs:
+            ragged = pair.ragged
+            assert ragged is not None
+            drawn = moved(self._inventory, gradients, draws)
+            problem = ""
+            try:
+                cut = resized(self._batch, [(ragged, size)])
+                batch, expected = self._few(drawn, cut, pair, turn=draws)
+            except Exception as error:  # other columns, such as positions, may not fit a cut one
+                problem = f"forward raises {type(error).__name__} with other weights: {error}"
+            else:
+                if not _says_something(expected):
+                    problem = "forward returns no finite number with other weights"
+            if not problem:
+                yield self._compared(expected, drawn, batch, pair)
+                gradients = _either(gradients, expected.gradients)
+                draws += 1
+            elif size == ragged.size(self._batch):
+                yield _Harm(f"{problem}, so it cannot be tested")
+
+    def _few(
+        self,
+        inventory: Inventory,
+        batch: Mapping[str, Any],
+        pair: _Pair,
+        turn: int = 0,
+        train: bool | None = None,
+    ) -> tuple[Any, Outcome]:
+        """Return a few rows of a batch and their outcome; all rows if that says more."""
+        axes = [proof.ragged for proof, _ in pair.known]
+        few = fewer_rows(batch, axes if pair.ragged is None else [pair.ragged, *axes], turn)
+        if few is not batch:
+            with contextlib.suppress(Exception):  # forward may need all of its rows
+                outcome = self._run(inventory, few, train)
+                if _is_telling(outcome):
+                    return few, outcome
+        return batch, self._run(inventory, batch, train)
 
     @property
     def _base(self) -> Outcome:
@@ -320,6 +345,17 @@ def _says_something(outcome: Outcome) -> bool:
     """Return whether any number is finite; at impossible weights, none is."""
     arrays = [outcome.loss, *outcome.gradients.values(), *outcome.outputs.values()]
     return any(array.size and np.isfinite(array).any() for array in arrays)
+
+
+def _is_telling(outcome: Outcome) -> bool:
+    """Return whether the loss is a number that depends on weights, as far as they were asked for.
+
+    It is neither if none of the rows has a label.
+    """
+    gradients = outcome.gradients.values()
+    return bool(np.isfinite(outcome.loss).all()) and (
+        not gradients or any(gradient.any() for gradient in gradients)
+    )
 
 
 def _either(
