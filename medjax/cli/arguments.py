@@ -31,7 +31,16 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add how annotated data are read."""
+    from medjax.text.readers import FORMATS, TABLE_FORMATS
+
     add = parser.add_argument
+    add(
+        "--input-format",
+        choices=(*FORMATS, *TABLE_FORMATS),
+        metavar="FORMAT",
+        help=f"format of the data, one of {', '.join(FORMATS)}; classes of texts: one of "
+        f"{', '.join(TABLE_FORMATS)} (default: told from name and content)",
+    )
     add("--encoding", help="encoding of the data, such as cp1252 (default: utf-8)")
     add(
         "--sentences",

@@ -15,6 +15,7 @@ from medjax.cli.arguments import add_computation, positive, probability
 
 __all__ = ["add_arguments", "run"]
 
+INPUT_FORMATS = ("text", "jsonl")
 FORMATS = ("brat", "jsonl", "doccano", "csv")
 
 
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NOTES",
         help="a folder of .txt files (BRAT, with .ann files, for relations), a .txt file, or JSON "
         "lines with the field text and maybe name or id",
+    )
+    add(
+        "--input-format",
+        choices=INPUT_FORMATS,
+        help="text: a folder of .txt files, or a file that is one note; jsonl: JSON lines "
+        "(default: told from the name)",
     )
     add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the predictions")
     add(
