@@ -98,6 +98,8 @@ def replace_text(path: Path, text: str) -> None:
 class TensorBoardWriter(TrainerCallback):
     """Writes the metrics of each epoch as TensorBoard scalars, using ``tensorboardX``.
 
+    Where a run is resumed, TensorBoard hides what was written of epochs that are trained again.
+
     Parameters
     ----------
     log_dir : str or Path
@@ -123,6 +125,13 @@ class TensorBoardWriter(TrainerCallback):
             raise ImportError(msg) from error
         self._make = functools.partial(SummaryWriter, str(log_dir))
         self._writer: Any = None  # opened at the first event: some processes get no events
+
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Begin a file whose first record tells TensorBoard to forget this epoch and later ones."""
+        del checkpoint_dir, step_idx, nb_batches, nb_epochs
+        self._writer = self._make(purge_step=epoch)
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from medjax.cli.arguments import add_computation, positive, probability
+from medjax.cli.arguments import add_computation, add_trained
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,9 +21,8 @@ FORMATS = ("brat", "jsonl", "doccano", "csv")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+    add_trained(parser)
     add = parser.add_argument
-    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
     add(
         "--input",
         required=True,
@@ -46,13 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "probabilities of texts; doccano; csv. Default: brat, or csv for classes of texts",
     )
     add_computation(parser)
-    add(
-        "--threshold",
-        type=probability,
-        help="least probability of a class where texts may have several (default: those saved "
-        "with the model, or 0.5)",
-    )
-    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
 
 
 def run(arguments: argparse.Namespace) -> int:

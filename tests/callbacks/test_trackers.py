@@ -1,4 +1,4 @@
-"""Trackers: what the real packages record, resumed runs, and that nothing leaves the machine."""
+"""Trackers and TensorBoard: what the real packages record, resumed, and that nothing is sent."""
 
 import json
 import math
@@ -11,7 +11,13 @@ import pytest
 from tiny import config, mlp, points
 
 import medjax
-from medjax.callbacks import MLflowTracker, TrackioTracker, TrainerCallback, WandbTracker
+from medjax.callbacks import (
+    MLflowTracker,
+    TensorBoardWriter,
+    TrackioTracker,
+    TrainerCallback,
+    WandbTracker,
+)
 from medjax.callbacks.trackers import _Tracker
 
 TRACKERS = {"mlflow": MLflowTracker, "wandb": WandbTracker, "trackio": TrackioTracker}
@@ -268,6 +274,14 @@ def test_trackio_keeps_metrics_here_and_continues_its_run(tmp_path, trackio_rows
 def test_trackio_has_no_epoch_twice(tmp_path, trackio_rows):
     result = resumed_from_epoch_1(tmp_path, lambda: TrackioTracker("again"))
     assert [(row["step"], row["eval/loss"]) for row in trackio_rows("again")] == losses(result)
+
+
+def test_tensorboard_shows_no_epoch_twice(tmp_path, package):
+    package("tensorboardX")
+    events = package("tensorboard.backend.event_processing.event_accumulator")
+    result = resumed_from_epoch_1(tmp_path, lambda: TensorBoardWriter(tmp_path / "log"))
+    shown = events.EventAccumulator(str(tmp_path / "log")).Reload().Scalars("eval/loss")
+    assert [(event.step, pytest.approx(event.value)) for event in shown] == losses(result)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
