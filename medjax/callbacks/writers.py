@@ -131,7 +131,8 @@ class TensorBoardWriter(TrainerCallback):
     ) -> None:
         """Begin a file whose first record tells TensorBoard to forget this epoch and later ones."""
         del checkpoint_dir, step_idx, nb_batches, nb_epochs
-        self._writer = self._make(purge_step=epoch)
+        # A file is named after the second in which it is begun, and replaces one of the same name.
+        self._writer = self._make(purge_step=epoch, filename_suffix=f".{epoch}")
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
@@ -145,3 +146,17 @@ class TensorBoardWriter(TrainerCallback):
                     self._writer.add_scalar(f"{phase}/{name}", number, epoch)
         self._writer.add_scalar("seconds", epoch_duration, epoch)
         self._writer.flush()
+
+    def on_train_end(self) -> None:
+        """Close the file; until then tensorboardX may hold back what was written last."""
+        self._close()
+
+    def on_exception(self, error: BaseException) -> None:
+        """Close the file."""
+        del error
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

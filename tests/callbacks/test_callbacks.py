@@ -242,6 +242,9 @@ def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
             def flush(self):
                 written.append("flush")
 
+            def close(self):
+                written.append("close")
+
     monkeypatch.setitem(sys.modules, "tensorboardX", Module)
     end_epoch(TensorBoardWriter(tmp_path), 0.5, epoch=3)
     assert written == [
@@ -253,6 +256,9 @@ def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
     ]
     resumed = TensorBoardWriter(tmp_path)
     resumed.on_resume("checkpoint", epoch=2, step_idx=0, nb_batches=1, nb_epochs=3)
-    assert written[5:] == [(str(tmp_path), {"purge_step": 2})]
+    assert written[5:] == [(str(tmp_path), {"purge_step": 2, "filename_suffix": ".2"})]
     end_epoch(resumed, 0.5, epoch=2)
     assert written[6] == ("train/loss", 1.0, 2)
+    resumed.on_train_end()
+    resumed.on_exception(RuntimeError())
+    assert written[9:] == ["flush", "close"]
