@@ -124,6 +124,7 @@ def test_a_terminal_keeps_the_table_and_no_bar(terminal, tmp_path):
 def test_a_terminal_without_a_size_has_a_bar(standard_error, monkeypatch, size):
     """The size is in rows and columns; a new terminal has none, as with ``stty rows 0 cols 0``."""
     screen, keyboard = pty.openpty()
+    os.set_blocking(screen, False)  # nothing to read is an error
     termios.tcsetwinsize(keyboard, size)
     with open(keyboard, "w") as stream:
         standard_error(stream)
