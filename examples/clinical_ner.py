@@ -153,6 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         save_interval_steps=args.save_interval,
         log_dir=args.output,
     )
+    page = {
+        "title": "Clinical entities",
+        "metrics": ("loss", "micro_f1-score"),
+        "settings": {"model": args.model, "data": " ".join(map(str, args.data)), "labels": labels},
+    }
     nb_updates = -(-len(corpus.train) // args.batch_size) * args.epochs
     falling = optax.linear_schedule(args.learning_rate, 0, nb_updates)
     result = medjax.train(
@@ -162,12 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         corpus.devel,
         metrics_computer=medjax.SpanMetrics(tagger.tags),
         schedule=None if args.constant_rate else falling,
+        callback=[
+            medjax.DefaultPrinterCallback(),
+            medjax.ReportWriter(args.output, options, **page),
+        ],
         options=options,
         resume="auto" if args.resume else None,
     )
-    medjax.plot_history(
-        result.history, args.output / "learning_curves.png", metrics=("loss", "micro_f1-score")
-    )
+    curves = args.output / "learning_curves.png"
+    medjax.plot_history(result.history, curves, metrics=page["metrics"])
     variables = tagger.load(result.best_checkpoint)
     report = report_entities(tagger, variables, corpus.test, unit="sentence")
     text = f"Test split: {report.text}"
@@ -177,13 +185,11 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history,
         config,
         options,
-        title="Clinical entities",
-        metrics=("loss", "micro_f1-score"),
         errors=examples_of(tagger, variables, corpus.test),
         max_errors=0 if args.no_texts else 20,
-        settings={"model": args.model, "data": " ".join(map(str, args.data)), "labels": labels},
         tables=report.tables,
         confusion=report.confusion,
+        **page,
     )
     print(f"\n{text}\n\nThree sentences:\n")
     for sentence, entities in zip(SENTENCES, tagger.predict(variables, SENTENCES), strict=True):

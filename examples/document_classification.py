@@ -154,6 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         cache_preprocessed=True,
         log_dir=args.output,
     )
+    page = {
+        "title": "Classes of documents",
+        "metrics": ("loss", "macro_f1-score"),
+        "settings": {"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
+    }
     nb_updates = -(-len(train) // args.batch_size) * args.epochs
     result = medjax.train(
         classifier.component,
@@ -162,12 +167,15 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         devel,
         metrics_computer=ClassificationMetrics(labels, multi_label=classifier.is_multi_label),
         schedule=optax.linear_schedule(args.learning_rate, 0, nb_updates),
+        callback=[
+            medjax.DefaultPrinterCallback(),
+            medjax.ReportWriter(args.output, options, **page),
+        ],
         options=options,
         resume="auto" if args.resume else None,
     )
-    medjax.plot_history(
-        result.history, args.output / "learning_curves.png", metrics=("loss", "macro_f1-score")
-    )
+    curves = args.output / "learning_curves.png"
+    medjax.plot_history(result.history, curves, metrics=page["metrics"])
     variables = classifier.load(result.best_checkpoint)
     metrics = ClassificationMetrics(labels, multi_label=classifier.is_multi_label)
     if classifier.is_multi_label:
@@ -184,13 +192,11 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         result.history,
         config,
         options,
-        title="Classes of documents",
-        metrics=("loss", "macro_f1-score"),
         errors=errors_of(classifier, report.columns, test),
         max_errors=0 if args.no_texts else 20,
-        settings={"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
         tables=report.tables,
         confusion=report.confusion,
+        **page,
     )
     print(f"\n{text}\n\nBest checkpoint: {result.best_checkpoint}\nModel: {model}")
     return result

@@ -5,6 +5,7 @@ from medjax.callbacks.early_stopping import EarlyStopping
 from medjax.callbacks.highlight import ErrorExample
 from medjax.callbacks.printer import DefaultPrinterCallback
 from medjax.callbacks.report import write_report
+from medjax.callbacks.report_writer import ReportWriter
 from medjax.callbacks.trackers import MLflowTracker, TrackioTracker, WandbTracker
 from medjax.callbacks.writers import MetricsWriter, TensorBoardWriter
 
@@ -15,6 +16,7 @@ __all__ = [
     "ErrorExample",
     "MLflowTracker",
     "MetricsWriter",
+    "ReportWriter",
     "StopTraining",
     "TensorBoardWriter",
     "TrackioTracker",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 from tqdm.std import tqdm
 
-__all__ = ["Screen", "screen_of"]
+__all__ = ["Screen", "fitting", "screen_of"]
 
 _LINE = (
     "{desc} {n_fmt}/{total_fmt} batches, {elapsed} elapsed, {remaining} left, {rate_fmt}{postfix}"
@@ -85,7 +86,7 @@ class Screen:
         self.close()
 
     def _make(self, **options: Any) -> Any:
-        return tqdm(leave=False, dynamic_ncols=True, file=sys.stderr, **options)
+        return tqdm(leave=False, file=sys.stderr, **fitting(sys.stderr), **options)
 
 
 class _NotebookScreen(Screen):
@@ -164,6 +165,32 @@ class _Shown(tqdm):  # type: ignore[type-arg]
         del pos
         if msg is None:  # it is "" when the bar is removed
             self._show(str(self))
+
+
+def fitting(stream: Any) -> dict[str, Any]:
+    """Return what tqdm must be told of the size of a terminal.
+
+    tqdm follows the size that the terminal has. Where that has none, as some of CI do, it is as for
+    `shutil.get_terminal_size`: that of ``COLUMNS`` and ``LINES``, or 80 x 24.
+
+    Parameters
+    ----------
+    stream : file
+        Where the bar is drawn.
+
+    Returns
+    -------
+    dict
+        Keyword arguments for a bar.
+    """
+    try:
+        has_size = all(os.get_terminal_size(stream.fileno()))
+    except (AttributeError, OSError, ValueError):  # no terminal, which tqdm knows itself
+        has_size = True
+    if has_size:
+        return {"dynamic_ncols": True}
+    size = shutil.get_terminal_size()
+    return {"ncols": size.columns - 1, "nrows": size.lines - 1}  # as tqdm counts them
 
 
 def screen_of(say: Callable[[str], None], interval: float) -> Screen:

@@ -20,7 +20,7 @@ from medjax.callbacks.report_style import STYLE
 from medjax.callbacks.writers import replace_text
 from medjax.config import Options, TrainerConfig
 
-__all__ = ["Rows", "write_report"]
+__all__ = ["History", "Rows", "write_page", "write_report"]
 
 Rows = Sequence[Sequence[object]]
 """A table: the heading, then the lines. The first cell of each names it."""
@@ -107,13 +107,48 @@ def write_report(
     """
     if jax.process_index():
         return
-    options = options or Options()
-    sections = [_summary(history, config), _curves(history, metrics)]
-    sections += [_section(name, _table(rows)) for name, rows in (tables or {}).items()]
+    results = [_section(name, _table(rows)) for name, rows in (tables or {}).items()]
     if confusion is not None:
-        sections.append(_section("Confusion", _table(confusion, is_shaded=True)))
-    sections += [
-        _errors(errors, max_errors),
+        results.append(_section("Confusion", _table(confusion, is_shaded=True)))
+    results.append(_errors(errors, max_errors))
+    write_page(
+        path,
+        history,
+        config,
+        options or Options(),
+        title=title,
+        metrics=metrics,
+        settings=settings,
+        results=results,
+    )
+
+
+def write_page(
+    path: str | Path,
+    history: History,
+    config: TrainerConfig,
+    options: Options | None,
+    *,
+    title: str,
+    metrics: Sequence[str],
+    settings: Mapping[str, object] | None,
+    results: Sequence[str] = (),
+) -> None:
+    """Write a page with what is known of every run, and with sections of results in its middle.
+
+    Parameters
+    ----------
+    path, history, config, title, metrics, settings
+        As for `write_report`.
+    options : Options or None
+        Options of the run; None if they are not known, and left out.
+    results : sequence of str
+        Sections as HTML.
+    """
+    sections = [
+        _summary(history, config),
+        _curves(history, metrics),
+        *results,
         _section("Epochs", _table(_epochs(history)), is_open=False),
         _section("Settings", _settings(config, options, settings or {}), is_open=False),
         _section("Versions", _table([("", "version"), *_versions().items()]), is_open=False),
@@ -135,6 +170,8 @@ def _summary(history: History, config: TrainerConfig) -> str:
     """Return how long the run was and which epoch was the best."""
     written = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
     nb_epochs = f"{len(history)} epoch{'' if len(history) == 1 else 's'}"
+    if len(history) < config.nb_training_epochs:
+        nb_epochs = f"{len(history)} of {config.nb_training_epochs} epochs"
     said = [f"{nb_epochs}; written {written}."]
     name = config.checkpoint_metric
     values = [
@@ -225,12 +262,13 @@ def _epochs(history: History) -> Rows:
     return rows
 
 
-def _settings(config: TrainerConfig, options: Options, more: Mapping[str, object]) -> str:
+def _settings(config: TrainerConfig, options: Options | None, more: Mapping[str, object]) -> str:
     """Return the settings; a field that is not the default is set in bold."""
+    records: list[TrainerConfig | Options] = [config] if options is None else [config, options]
     lines = [
         f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in more.items()
     ]
-    for record in (config, options):
+    for record in records:
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
             name, text = f"{type(record).__name__}.{field.name}", _text(value)

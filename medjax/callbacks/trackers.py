@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import abc
+import importlib
+import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,15 @@ from medjax.config import TrainerConfig
 __all__ = ["MLflowTracker", "TrackioTracker", "WandbTracker"]
 
 
+logger = logging.getLogger("medjax")
+
+
 class _Tracker(TrainerCallback, abc.ABC):
     """Tells a tracker the settings once and the metrics of every epoch.
 
     The run of the tracker is begun with that of medjax, and continued when that is resumed. What is
-    trained again after the checkpoint of a resume is told again.
+    trained again after the checkpoint of a resume is not told again, where the tracker tells what
+    it has.
     """
 
     of_process_0 = True
@@ -29,6 +36,16 @@ class _Tracker(TrainerCallback, abc.ABC):
         self._settings = dict(settings or {})
         self._id: str | None = None
         self._is_open = False
+        self._nb_recorded = 0
+
+    def _imported(self, module: str) -> Any:
+        """Return a module of the tracker's package, whose extra has the name of the package."""
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:
+            package = module.partition(".")[0]
+            msg = f"{type(self).__name__} needs {package}: pip install 'medjax[{package}]'"
+            raise ImportError(msg) from error
 
     def on_train_begin(self, config: TrainerConfig) -> None:
         """Begin a run, or continue that of the checkpoint."""
@@ -36,11 +53,19 @@ class _Tracker(TrainerCallback, abc.ABC):
         is_new = self._id is None
         self._id = self._begin(self._id, settings if is_new else {})
         self._is_open = True
+        self._nb_recorded = 0 if is_new else self._last_epoch()
 
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
         """Tell the metrics of the epoch, which are called ``eval/loss`` and so on."""
+        if epoch <= self._nb_recorded:
+            if epoch == self._nb_recorded:
+                logger.warning(
+                    f"{type(self).__name__}: the run {self._id} had the epochs to {epoch} before "
+                    "training was resumed; those that were trained again are not recorded again"
+                )
+            return
         named = {
             f"{phase}/{name}": v for phase, scores in metrics.items() for name, v in scores.items()
         }
@@ -75,6 +100,10 @@ class _Tracker(TrainerCallback, abc.ABC):
     def _begin(self, run: str | None, settings: Mapping[str, Any]) -> str:
         """Begin a run with settings, or continue one, and return by what it can be continued."""
 
+    def _last_epoch(self) -> int:
+        """Return the last epoch that the run has, as it is continued; 0 if that is not known."""
+        return 0
+
     @abc.abstractmethod
     def _log(self, numbers: Mapping[str, float], epoch: int) -> None:
         """Tell the metrics of an epoch."""
@@ -89,7 +118,7 @@ class MLflowTracker(_Tracker):
 
     Nothing is sent over the network unless `tracking_uri` is the address of a server; the telemetry
     of MLflow is switched off. ``mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`` shows
-    the runs.
+    the runs. A resumed run is continued; epochs that it has already are not recorded again.
 
     Parameters
     ----------
@@ -125,11 +154,8 @@ class MLflowTracker(_Tracker):
     ) -> None:
         super().__init__(settings)
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
-        try:
-            import mlflow.tracking
-        except ImportError as error:
-            raise ImportError(_missing("MLflowTracker", "mlflow")) from error
-        self._make_client = mlflow.tracking.MlflowClient
+        self._make_client = self._imported("mlflow.tracking").MlflowClient
+        self._make_metric = self._imported("mlflow.entities").Metric
         self._folder = Path(folder).absolute()
         self._uri = tracking_uri
         self._experiment, self._name = experiment, name
@@ -155,9 +181,15 @@ class MLflowTracker(_Tracker):
             self._client.log_param(made, name, value)
         return made
 
+    def _last_epoch(self) -> int:
+        told = self._client.get_metric_history(self._id, "seconds")  # of every epoch
+        return max((metric.step for metric in told), default=0)
+
     def _log(self, numbers: Mapping[str, float], epoch: int) -> None:
-        for name, value in numbers.items():
-            self._client.log_metric(self._id, name, value, step=epoch)
+        now = time.time_ns() // 1_000_000
+        metrics = [self._make_metric(name, value, now, epoch) for name, value in numbers.items()]
+        # In one call, so that a run that is killed has all metrics of an epoch or none.
+        self._client.log_batch(self._id, metrics=metrics)
 
     def _end(self, *, failed: bool) -> None:
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
@@ -169,6 +201,10 @@ class WandbTracker(_Tracker):
     Offline, runs are files below ``wandb/`` in a folder, which ``wandb sync`` uploads if you want
     that; code, the console and the state of the machine are not recorded. wandb starts a process of
     its own, to which it speaks on this machine only.
+
+    A resumed run is continued. Online, epochs that it has already are not recorded again. Offline,
+    wandb cannot tell what it has: each start writes a part, and epochs that were trained again
+    after the checkpoint are in two parts, with equal values of ``epoch``.
 
     Parameters
     ----------
@@ -209,11 +245,7 @@ class WandbTracker(_Tracker):
             raise ValueError(f"mode is {mode!r}; expected 'offline' or 'online'")
         if mode == "offline":
             os.environ["WANDB_ERROR_REPORTING"] = "false"  # read when wandb is imported
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError(_missing("WandbTracker", "wandb")) from error
-        self._wandb: Any = wandb
+        self._wandb = self._imported("wandb")
         self._folder = Path(folder)
         self._options = {"project": project, "mode": mode, "name": name}
         self._run: Any = None
@@ -236,9 +268,13 @@ class WandbTracker(_Tracker):
             ),
             **self._options,
         )
-        # An epoch that is trained again must not be refused as a step of the past.
+        # An epoch that is trained again offline must not be refused as a step of the past.
         self._run.define_metric("*", step_metric="epoch")
         return run
+
+    def _last_epoch(self) -> int:
+        # The server gives a continued run its summary; offline it is empty.
+        return int(self._run.summary.get("epoch", 0))
 
     def _log(self, numbers: Mapping[str, float], epoch: int) -> None:
         self._run.log({**numbers, "epoch": epoch})
@@ -252,7 +288,8 @@ class TrackioTracker(_Tracker):
 
     Runs go to Trackio's own folder, ``~/.cache/huggingface/trackio`` or that of the variable
     ``TRACKIO_DIR``; ``trackio show`` shows them. Nothing is sent over the network unless Trackio's
-    variables ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` name a place to send it to.
+    variables ``TRACKIO_SPACE_ID`` or ``TRACKIO_SERVER_URL`` name a place to send it to. A resumed
+    run is continued; epochs that it has already are not recorded again.
 
     Parameters
     ----------
@@ -281,11 +318,7 @@ class TrackioTracker(_Tracker):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(settings)
-        try:
-            import trackio
-        except ImportError as error:
-            raise ImportError(_missing("TrackioTracker", "trackio")) from error
-        self._trackio: Any = trackio
+        self._trackio = self._imported("trackio")
         self._project, self._name = project, name
         self._run: Any = None
 
@@ -302,13 +335,13 @@ class TrackioTracker(_Tracker):
         )
         return name
 
+    def _last_epoch(self) -> int:
+        # Trackio counts on from what the run has, here or on a server; it has no public name.
+        return int(self._run._next_step) - 1
+
     def _log(self, numbers: Mapping[str, float], epoch: int) -> None:
         self._run.log(dict(numbers), step=epoch)
 
     def _end(self, *, failed: bool) -> None:
         del failed  # Trackio does not tell runs that failed from others
         self._run.finish()
-
-
-def _missing(callback: str, package: str) -> str:
-    return f"{callback} needs {package}: pip install 'medjax[{package}]'"

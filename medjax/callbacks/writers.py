@@ -98,6 +98,8 @@ def replace_text(path: Path, text: str) -> None:
 class TensorBoardWriter(TrainerCallback):
     """Writes the metrics of each epoch as TensorBoard scalars, using ``tensorboardX``.
 
+    Where a run is resumed, TensorBoard hides what was written of epochs that are trained again.
+
     Parameters
     ----------
     log_dir : str or Path
@@ -124,6 +126,14 @@ class TensorBoardWriter(TrainerCallback):
         self._make = functools.partial(SummaryWriter, str(log_dir))
         self._writer: Any = None  # opened at the first event: some processes get no events
 
+    def on_resume(
+        self, checkpoint_dir: str, epoch: int, step_idx: int, nb_batches: int, nb_epochs: int
+    ) -> None:
+        """Begin a file whose first record tells TensorBoard to forget this epoch and later ones."""
+        del checkpoint_dir, step_idx, nb_batches, nb_epochs
+        # A file is named after the second in which it is begun, and replaces one of the same name.
+        self._writer = self._make(purge_step=epoch, filename_suffix=f".{epoch}")
+
     def on_epoch_end(
         self, metrics: dict[str, dict[str, float]], epoch: int, epoch_duration: float
     ) -> None:
@@ -136,3 +146,17 @@ class TensorBoardWriter(TrainerCallback):
                     self._writer.add_scalar(f"{phase}/{name}", number, epoch)
         self._writer.add_scalar("seconds", epoch_duration, epoch)
         self._writer.flush()
+
+    def on_train_end(self) -> None:
+        """Close the file; until then tensorboardX may hold back what was written last."""
+        self._close()
+
+    def on_exception(self, error: BaseException) -> None:
+        """Close the file."""
+        del error
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -25,7 +25,10 @@ _COMMANDS: dict[str, ModuleType] = {
     "inspect": inspect,
     "doctor": doctor,
 }
-"""Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status."""
+"""Modules with `add_arguments(parser)` and `run(arguments)`, which returns the exit status.
+
+The first line of their documentation is the summary in the help; the rest stands below it.
+"""
 
 _TOLD = (
     ValueError,
@@ -74,8 +77,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m medjax", description=__doc__.split(",")[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in _COMMANDS.items():
-        summary = (module.__doc__ or "").splitlines()[0]
+        summary, _, more = (module.__doc__ or "").partition("\n\n")
         escaped = summary.replace("%", "%%")  # as argparse formats help, but no description
-        command = commands.add_parser(name, help=escaped, description=summary)
+        epilog = " ".join(more.replace("`", "").split())
+        command = commands.add_parser(name, help=escaped, description=summary, epilog=epilog)
         module.add_arguments(command)
     return parser

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_computation", "add_reading", "batch_size", "cache_of", "positive", "probability"]
+__all__ = [
+    "add_computation",
+    "add_json",
+    "add_reading",
+    "add_trained",
+    "batch_size",
+    "cache_of",
+    "positive",
+    "probability",
+]
 
 
 def batch_size(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +22,24 @@ def batch_size(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=16, help="rows of a batch (default: 16)"
     )
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """Add a trained component, and what of it may be other than it is saved."""
+    add = parser.add_argument
+    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
+    add(
+        "--threshold",
+        type=probability,
+        help="least probability of a class where texts may have several (default: those saved "
+        "with the model, or 0.5)",
+    )
+    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the choice to print findings for programs."""
+    parser.add_argument("--json", action="store_true", help="print one object of JSON")
 
 
 def add_computation(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +58,16 @@ def add_computation(parser: argparse.ArgumentParser) -> None:
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add how annotated data are read."""
+    from medjax.text.readers import FORMATS, TABLE_FORMATS
+
     add = parser.add_argument
+    add(
+        "--input-format",
+        choices=(*FORMATS, *TABLE_FORMATS),
+        metavar="FORMAT",
+        help=f"format of the data, one of {', '.join(FORMATS)}; classes of texts: one of "
+        f"{', '.join(TABLE_FORMATS)} (default: told from name and content)",
+    )
     add("--encoding", help="encoding of the data, such as cp1252 (default: utf-8)")
     add(
         "--sentences",

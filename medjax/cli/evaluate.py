@@ -10,16 +10,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medjax.cli.arguments import add_computation, add_reading, positive, probability
+from medjax.cli.arguments import add_computation, add_json, add_reading, add_trained
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+    add_trained(parser)
     add = parser.add_argument
-    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
     add(
         "--data",
         required=True,
@@ -30,14 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", help="part of the data: a file or folder in --data, or part of a dataset")
     add_reading(parser)
     add_computation(parser)
-    add(
-        "--threshold",
-        type=probability,
-        help="least probability of a class where texts may have several (default: those saved "
-        "with the model, or 0.5)",
-    )
-    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
-    add("--json", action="store_true", help="print the scores as one object of JSON")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,28 +9,26 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medjax.cli.arguments import add_json
+
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "path",
         type=Path,
         metavar="CHECKPOINT_OR_RUN",
         help="folder of a checkpoint, or the output folder of a run",
     )
-    add("--json", action="store_true", help="print everything as one object of JSON")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings; return 0, or 1 if something is damaged."""
     from medjax.cli.inspection import inspect
     from medjax.cli.inspection_text import as_text
-    from medjax.cli.printing import as_json
+    from medjax.cli.printing import print_findings
 
-    found = inspect(arguments.path)
-    print(as_json(found) if arguments.json else as_text(found))
-    return 0 if found["sound"] else 1
+    return print_findings(inspect(arguments.path), as_text, for_programs=arguments.json)

@@ -235,8 +235,15 @@ def _name_in(record: dict[str, Any]) -> str:
     return next((str(name) for name in named if isinstance(name, str | int)), "")
 
 
-def find_notes(path: Path) -> Notes:
-    """Return the notes of a folder, a ``.txt`` file, or a file of JSON lines.
+def find_notes(path: Path, format: str | None = None) -> Notes:
+    """Return the notes of a folder, a text file, or a file of JSON lines.
+
+    Parameters
+    ----------
+    path : Path
+        The folder or file.
+    format : {"text", "jsonl"}, optional
+        What it is; told from the suffix by default.
 
     Raises
     ------
@@ -245,16 +252,19 @@ def find_notes(path: Path) -> Notes:
     FileNotFoundError
         If it is not there.
     """
-    if path.is_dir():
-        return FolderNotes(path)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.suffix == ".txt":
+    if path.is_dir():
+        if format == "jsonl":
+            msg = f"{path}: found a folder, expected a file of JSON lines; use --input-format text"
+            raise ValueError(msg)
+        return FolderNotes(path)
+    if format == "text" or (format is None and path.suffix == ".txt"):
         return FileNote(path)
-    if path.suffix in _LINES:
+    if format == "jsonl" or path.suffix in _LINES:
         return LineNotes(path)
     msg = (
         f"{path}: found the suffix {path.suffix!r}, expected a folder of .txt files, a .txt file, "
-        f"or JSON lines ({', '.join(_LINES)})"
+        f"or JSON lines ({', '.join(_LINES)}); say what it is with --input-format text or jsonl"
     )
     raise ValueError(msg)

@@ -11,18 +11,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from medjax.cli.arguments import add_computation, positive, probability
+from medjax.cli.arguments import add_computation, add_trained
 
 __all__ = ["add_arguments", "run"]
 
+INPUT_FORMATS = ("text", "jsonl")
 FORMATS = ("brat", "jsonl", "doccano", "csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+    add_trained(parser)
     add = parser.add_argument
-    add("--model", required=True, help="folder of a checkpoint, or the name of a model")
     add(
         "--input",
         required=True,
@@ -30,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NOTES",
         help="a folder of .txt files (BRAT, with .ann files, for relations), a .txt file, or JSON "
         "lines with the field text and maybe name or id",
+    )
+    add(
+        "--input-format",
+        choices=INPUT_FORMATS,
+        help="text: a folder of .txt files, or a file that is one note; jsonl: JSON lines "
+        "(default: told from the name)",
     )
     add("--output", required=True, type=Path, metavar="FOLDER", help="folder for the predictions")
     add(
@@ -39,13 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "probabilities of texts; doccano; csv. Default: brat, or csv for classes of texts",
     )
     add_computation(parser)
-    add(
-        "--threshold",
-        type=probability,
-        help="least probability of a class where texts may have several (default: those saved "
-        "with the model, or 0.5)",
-    )
-    add("--max-length", type=positive, help="tokens of a window (default: as in training)")
 
 
 def run(arguments: argparse.Namespace) -> int:

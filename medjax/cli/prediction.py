@@ -6,12 +6,14 @@ import argparse
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
+from medjax.callbacks.bars import fitting
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
 from medjax.cli.arguments import cache_of
@@ -71,7 +73,7 @@ def predict_notes(arguments: argparse.Namespace) -> Done:
         If the model, the notes or the folder cannot be used.
     """
     with keep_memory(), cached(cache_of(arguments)):
-        notes = find_notes(arguments.input)
+        notes = find_notes(arguments.input, arguments.input_format)
         _refuse_output_among(arguments.input, arguments.output)
         component, variables = load_component(arguments.model, max_length=arguments.max_length)
         chosen = _format_of(component, arguments.format)
@@ -112,7 +114,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def _run(notes: Notes, output: Output, predict: Predict, *, with_entities: bool) -> Done:
     nb_predicted = 0
     remaining = output.remaining(notes)
-    with tqdm(total=len(notes), unit="note", disable=None, dynamic_ncols=True) as bar:
+    with tqdm(total=len(notes), unit="note", disable=None, **fitting(sys.stderr)) as bar:
         while chunk := _read_chunk(remaining, output, with_entities=with_entities):
             read, found = chunk
             for (place, _), predicted in zip(found, predict([d for _, d in found]), strict=True):

@@ -69,6 +69,7 @@ def _texts(path: Path, split: str | None, arguments: argparse.Namespace) -> list
         group=arguments.group,
         separator=arguments.separator,
         encoding=arguments.encoding or _UTF_8,
+        format=arguments.input_format,
     )
 
 
@@ -81,7 +82,7 @@ def _documents(
     overlapping: bool,
 ) -> list[Document]:
     overlapping = overlapping or task == "relations"
-    kind = format_of(path)
+    kind = arguments.input_format or format_of(path)
     if kind == _DATASET:
         documents = read_dataset(
             path, split=split, overlapping=overlapping, encoding=arguments.encoding or _UTF_8
@@ -90,7 +91,9 @@ def _documents(
         msg = f"--split is {split!r}, but {path} has no such file, folder or part; leave it out"
         raise ValueError(msg)
     else:
-        documents = read_documents(path, arguments.encoding, overlapping=overlapping)
+        documents = read_documents(
+            path, arguments.encoding, overlapping=overlapping, format=arguments.input_format
+        )
     if task == "entities" and arguments.sentences and kind != "conll":
         return [sentence for document in documents for sentence in split_sentences(document)]
     return documents

@@ -18,7 +18,6 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to a parser."""
-    parser.epilog = " ".join((__doc__ or "").split("\n\n", 1)[1].replace("`", "").split())
     add = parser.add_argument
     add("--task", required=True, choices=[*DEFAULTS], help="what is annotated in the data")
     add(

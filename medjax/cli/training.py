@@ -9,6 +9,12 @@ from typing import Any, NamedTuple
 
 import optax
 
+from medjax.callbacks import (
+    DefaultPrinterCallback,
+    ReportWriter,
+    TrainerCallback,
+    write_report,
+)
 from medjax.callbacks.plots import plot_history
 from medjax.cli.arguments import cache_of
 from medjax.cli.reading import check_annotated, read_annotated
@@ -90,13 +96,13 @@ def train_model(arguments: argparse.Namespace) -> Trained:
     parts = _parts(arguments)
     recipe = _RECIPES[arguments.task](parts, arguments)
     options = _options(recipe, arguments)
-    result = _train(recipe, parts, options, arguments)
-    if importlib.util.find_spec("matplotlib") is not None:
-        plot_history(
-            result.history,
-            arguments.output / "learning_curves.png",
-            metrics=("loss", recipe.checkpoint_metric),
-        )
+    page = _page(recipe, arguments)
+    has_plots = importlib.util.find_spec("matplotlib") is not None
+    callbacks: list[TrainerCallback] = [DefaultPrinterCallback()]
+    if has_plots:
+        callbacks.append(ReportWriter(arguments.output, options, **page))
+    config = _config(recipe, arguments)
+    result = _train(recipe, parts, config, options, callbacks, resume=arguments.resume)
     chosen = result.best_checkpoint or result.last_checkpoint
     assert chosen is not None  # a run ends with a checkpoint
     variables = recipe.component.load(chosen)
@@ -107,6 +113,18 @@ def train_model(arguments: argparse.Namespace) -> Trained:
     component, report = recipe.finish(variables, evaluation)
     component.save(arguments.output / MODEL, variables)
     text = f"Test: {report.text}"
+    if has_plots:
+        curves = arguments.output / "learning_curves.png"
+        plot_history(result.history, curves, metrics=page["metrics"])
+        write_report(
+            arguments.output / "report.html",
+            result.history,
+            config,
+            options,
+            tables=report.tables,
+            confusion=report.confusion,
+            **page,
+        )
     (arguments.output / "report.txt").write_text(f"{text}\n", encoding="utf-8")
     return Trained(result, text)
 
@@ -138,12 +156,20 @@ def _options(recipe: _Recipe, arguments: argparse.Namespace) -> Options:
     )
 
 
-def _train(
-    recipe: _Recipe, parts: Parts, options: Options, arguments: argparse.Namespace
-) -> TrainResult:
+def _page(recipe: _Recipe, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the pages during and after training have in common."""
+    data = " ".join(map(str, arguments.data))
+    return {
+        "title": f"Training report: {arguments.task}",
+        "metrics": ("loss", recipe.checkpoint_metric),
+        "settings": {"model": arguments.model, "data": data},
+    }
+
+
+def _config(recipe: _Recipe, arguments: argparse.Namespace) -> TrainerConfig:
     usual = DEFAULTS[arguments.task]
     rate = usual.learning_rate if arguments.learning_rate is None else arguments.learning_rate
-    config = TrainerConfig(
+    return TrainerConfig(
         output_dir=arguments.output / "checkpoints",
         learning_rate=rate,
         nb_training_epochs=arguments.epochs or usual.nb_epochs,
@@ -152,6 +178,17 @@ def _train(
         checkpoint_metric=recipe.checkpoint_metric,
         minimize_checkpoint_metric=False,
     )
+
+
+def _train(
+    recipe: _Recipe,
+    parts: Parts,
+    config: TrainerConfig,
+    options: Options,
+    callbacks: Sequence[TrainerCallback],
+    *,
+    resume: bool,
+) -> TrainResult:
     nb_items = len(recipe.component.expand(parts.train))
     nb_updates = -(-nb_items // config.batch_size) * config.nb_training_epochs
     return train(
@@ -160,9 +197,10 @@ def _train(
         parts.train,
         parts.devel,
         metrics_computer=recipe.metrics,
-        schedule=optax.linear_schedule(rate, 0, nb_updates),
+        schedule=optax.linear_schedule(config.learning_rate, 0, nb_updates),
+        callback=callbacks,
         options=options,
-        resume="auto" if arguments.resume else None,
+        resume="auto" if resume else None,
     )
 
 

@@ -94,7 +94,8 @@ def make_train_step(
     -------
     OneProgram or SeparateUpdate
         A pure function that takes over (donates) its state. `batch` has one row axis, split over
-        the mesh.
+        the mesh. It raises ValueError for a state whose optimizer or component is another object
+        than that of `state`, even if both were made alike.
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     traced = _traced(state, schedule, options, accumulation, differentiate)
@@ -167,9 +168,36 @@ class _Step(Protocol):
     def __call__(self, state: TrainState, batch: BatchData, /) -> tuple[TrainState, StepStats]: ...
 
 
-class _Traced(NamedTuple):
-    """The functions that steps are compiled from."""
+class _StaticFields(NamedTuple):
+    """The static fields of a state, on which programs for it depend."""
 
+    apply_fn: Forward
+    tx: optax.GradientTransformation
+
+
+def _check_static_fields(state: TrainState, expected: _StaticFields) -> None:
+    """Raise ValueError for a state of other objects than expected; called when a step is traced.
+
+    JAX would refuse the state, too, as its tree is another one than that of the result, but prints
+    both alike.
+    """
+    found = _StaticFields(state.apply_fn, state.tx)
+    if found == expected:
+        return
+    name = "optimizer" if found.tx != expected.tx else "component"
+    msg = (
+        f"found a state that was made with another {name} object than the one that this training "
+        f"step was made for; expected the same object, even if both were made alike. Use the same "
+        f"{name} object that made the first state, or make a step for this one with "
+        "make_train_step(state)"
+    )
+    raise ValueError(msg)
+
+
+class _Traced(NamedTuple):
+    """The functions that steps are compiled from, for states with certain static fields."""
+
+    made_for: _StaticFields
     differentiate: Differentiate
     update: Update
     accumulates: bool
@@ -180,6 +208,7 @@ class _Traced(NamedTuple):
         def gradients(
             state: TrainState, batch: BatchData
         ) -> tuple[BatchGradients, BatchData | None]:
+            _check_static_fields(state, self.made_for)
             key = jax.random.fold_in(state.key, state.batch_step)
             outputs, loss, collections, slopes = self.differentiate(
                 state.variables, batch, key, of_sum=self.accumulates
@@ -211,6 +240,7 @@ def _traced(
 ) -> _Traced:
     options = options or Options()
     return _Traced(
+        _StaticFields(state.apply_fn, state.tx),
         differentiate or _differentiated(owned(state.apply_fn), options),
         make_update(as_schedule(schedule), options, accumulation),
         accumulation > 1,

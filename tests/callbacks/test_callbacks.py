@@ -233,8 +233,8 @@ def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
 
     class Module:
         class SummaryWriter:
-            def __init__(self, folder):
-                written.append(folder)
+            def __init__(self, folder, **options):
+                written.append((folder, options))
 
             def add_scalar(self, name, value, epoch):
                 written.append((name, value, epoch))
@@ -242,12 +242,23 @@ def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
             def flush(self):
                 written.append("flush")
 
+            def close(self):
+                written.append("close")
+
     monkeypatch.setitem(sys.modules, "tensorboardX", Module)
     end_epoch(TensorBoardWriter(tmp_path), 0.5, epoch=3)
     assert written == [
-        str(tmp_path),
+        (str(tmp_path), {}),
         ("train/loss", 1.0, 3),
         ("eval/loss", 0.5, 3),
         ("seconds", 0.5, 3),
         "flush",
     ]
+    resumed = TensorBoardWriter(tmp_path)
+    resumed.on_resume("checkpoint", epoch=2, step_idx=0, nb_batches=1, nb_epochs=3)
+    assert written[5:] == [(str(tmp_path), {"purge_step": 2, "filename_suffix": ".2"})]
+    end_epoch(resumed, 0.5, epoch=2)
+    assert written[6] == ("train/loss", 1.0, 2)
+    resumed.on_train_end()
+    resumed.on_exception(RuntimeError())
+    assert written[9:] == ["flush", "close"]

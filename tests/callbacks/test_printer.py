@@ -1,7 +1,10 @@
 """What a person sees of a run on a terminal, in a notebook and in a log: bars, waits, the table."""
 
 import io
+import os
+import pty
 import sys
+import termios
 import types
 
 import numpy as np
@@ -115,6 +118,27 @@ def test_a_terminal_keeps_the_table_and_no_bar(terminal, tmp_path):
     assert rows[4].split()[:2] == ["2", "1.5"]  # the heading is printed once
     assert rows[-1] == "Training is completed"
     assert len(rows) == 7
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 60), (24, 0), (24, 60)])
+def test_a_terminal_without_a_size_has_a_bar(standard_error, monkeypatch, size):
+    """The size is in rows and columns; a new terminal has none, as with ``stty rows 0 cols 0``."""
+    screen, keyboard = pty.openpty()
+    os.set_blocking(screen, False)  # nothing to read is an error
+    termios.tcsetwinsize(keyboard, size)
+    with open(keyboard, "w") as stream:
+        standard_error(stream)
+        for name in ("COLUMNS", "LINES"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(sys, "__stdout__", None)  # the terminal of who runs the tests
+        printer = DefaultPrinterCallback()
+        printer.on_step_begin(0, nb_batches=2, phase="train")
+        bar = os.read(screen, 4096).decode().split("\r")[-1]
+        printer.on_exception(RuntimeError())
+    os.close(screen)
+    assert bar.startswith("train:   0%")
+    assert bar.endswith("batch/s]")
+    assert len(bar) == (79 if 0 in size else 59)
 
 
 def test_the_bar_shows_the_loss_and_what_is_waited_for(terminal):

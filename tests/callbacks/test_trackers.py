@@ -1,4 +1,4 @@
-"""Trackers: what the real packages record, resumed runs, and that nothing leaves the machine."""
+"""Trackers and TensorBoard: what the real packages record, resumed, and that nothing is sent."""
 
 import json
 import math
@@ -11,7 +11,14 @@ import pytest
 from tiny import config, mlp, points
 
 import medjax
-from medjax.callbacks import MLflowTracker, TrackioTracker, TrainerCallback, WandbTracker
+from medjax.callbacks import (
+    MLflowTracker,
+    TensorBoardWriter,
+    TrackioTracker,
+    TrainerCallback,
+    WandbTracker,
+)
+from medjax.callbacks.trackers import _Tracker
 
 TRACKERS = {"mlflow": MLflowTracker, "wandb": WandbTracker, "trackio": TrackioTracker}
 
@@ -74,6 +81,18 @@ def interrupted_and_resumed(folder, make):
     return train(folder, make(), resume="auto")
 
 
+def resumed_from_epoch_1(folder, make):
+    """Train with a tracker, and again with a new one from the checkpoint of the first epoch."""
+    settings = config(folder / "checkpoints", nb_training_epochs=3)
+    options = medjax.Options(keep_all_checkpoints=True)
+    arguments = (mlp(), settings, points(8), points(4))
+    medjax.train(*arguments, callback=make(), options=options)
+    (first,) = (folder / "checkpoints").glob("checkpoint_001_*")
+    settings = config(folder / "checkpoints", nb_training_epochs=4)
+    arguments = (mlp(), settings, points(8), points(4))
+    return medjax.train(*arguments, callback=make(), options=options, resume=first)
+
+
 def losses(result):
     return [(epoch, row["eval"]["loss"]) for epoch, row in enumerate(result.history, 1)]
 
@@ -94,6 +113,32 @@ def test_mlflow_gets_settings_and_metrics_and_continues_its_run(tmp_path, packag
     assert run.data.params["model"] == "mlp"
     history = client.get_metric_history(run.info.run_id, "eval/loss")
     assert [(metric.step, metric.value) for metric in history] == losses(result)
+
+
+def test_mlflow_has_no_epoch_twice(tmp_path, package, caplog):
+    package("mlflow", "sqlalchemy", "alembic")
+    from mlflow.tracking import MlflowClient
+
+    result = resumed_from_epoch_1(tmp_path, lambda: MLflowTracker(tmp_path))
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("medjax").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "eval/loss")
+    assert [(metric.step, metric.value) for metric in history] == losses(result)
+    (told,) = (r.getMessage() for r in caplog.records if "MLflowTracker" in r.getMessage())
+    assert f"the run {run.info.run_id} had the epochs to 3 before training was resumed" in told
+
+
+def test_mlflow_takes_numbers_that_are_not_finite(tmp_path, package):
+    package("mlflow", "sqlalchemy", "alembic")
+    from mlflow.tracking import MlflowClient
+
+    tracker = MLflowTracker(tmp_path)
+    tracker.on_train_begin(config("unused"))
+    tracker.on_epoch_end({"eval": {"f1": math.nan, "loss": math.inf}}, 1, 0.5)
+    run = tracker.state_dict()["run"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert math.isnan(client.get_run(run).data.metrics["eval/f1"])
+    assert client.get_run(run).data.metrics["eval/loss"] > 1e308
 
 
 def test_mlflow_is_told_of_a_failure(tmp_path, package):
@@ -154,24 +199,89 @@ def test_wandb_writes_offline_and_continues_its_run(tmp_path, package):
     assert records_of(files[0])[1]["model"] == "mlp"
 
 
+def test_wandb_offline_has_what_was_trained_again_in_two_parts(tmp_path, package):
+    package("wandb")
+    result = resumed_from_epoch_1(tmp_path, lambda: WandbTracker(tmp_path / "log"))
+    files = sorted((tmp_path / "log" / "wandb").glob("offline-run-*/*.wandb"))
+    rows = [row for path in files for row in records_of(path)[0]]
+    expected = losses(result)
+    assert [(row["epoch"], row["eval/loss"]) for row in rows] == expected[:3] + expected[1:]
+
+
+def test_wandb_online_has_no_epoch_twice():
+    class Run:
+        def __init__(self):
+            self.rows, self.summary = [], {"epoch": 3}  # as the server gives it
+
+        def log(self, row):
+            self.rows.append(row)
+
+    class Online(WandbTracker):
+        def __init__(self):
+            _Tracker.__init__(self, None)
+
+        def _begin(self, run, settings):
+            self._run = Run()
+            return run
+
+    tracker = Online()
+    tracker.load_state_dict({"run": "abc"})
+    tracker.on_train_begin(config("unused"))
+    for epoch in (2, 3, 4):
+        tracker.on_epoch_end({"eval": {"loss": 0.5}}, epoch, 1.0)
+    assert tracker._run.rows == [{"eval/loss": 0.5, "seconds": 1.0, "epoch": 4}]
+
+
 def test_wandb_refuses_another_mode(tmp_path, package):
     package("wandb")
     with pytest.raises(ValueError, match="mode is 'shared'; expected 'offline' or 'online'"):
         WandbTracker(tmp_path, mode="shared")
 
 
-def test_trackio_keeps_metrics_here_and_continues_its_run(tmp_path, package, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    package("trackio")
+@pytest.fixture(scope="module")
+def trackio_folder(tmp_path_factory):
+    """Return the folder of Trackio, which reads it once, when it is imported."""
+    folder = tmp_path_factory.mktemp("trackio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pytest.importorskip("trackio")
+    return folder
+
+
+@pytest.fixture
+def trackio_rows(trackio_folder):
+    """Return a function that returns the rows of the only run of a project."""
     from trackio import utils
     from trackio.sqlite_storage import SQLiteStorage
 
-    if tmp_path / "trackio" != utils.TRACKIO_DIR:
+    if trackio_folder != utils.TRACKIO_DIR:
         pytest.skip("Trackio was imported before, with another folder")
+
+    def rows(project):
+        (run,) = SQLiteStorage.get_runs(project)
+        return SQLiteStorage.get_logs(project, run)
+
+    return rows
+
+
+def test_trackio_keeps_metrics_here_and_continues_its_run(tmp_path, trackio_rows):
     result = interrupted_and_resumed(tmp_path, lambda: TrackioTracker("tests"))
-    (run,) = SQLiteStorage.get_runs("tests")
-    rows = SQLiteStorage.get_logs("tests", run)
-    assert [(row["step"], row["eval/loss"]) for row in rows] == losses(result)
+    assert [(row["step"], row["eval/loss"]) for row in trackio_rows("tests")] == losses(result)
+
+
+def test_trackio_has_no_epoch_twice(tmp_path, trackio_rows):
+    result = resumed_from_epoch_1(tmp_path, lambda: TrackioTracker("again"))
+    assert [(row["step"], row["eval/loss"]) for row in trackio_rows("again")] == losses(result)
+
+
+def test_tensorboard_shows_no_epoch_twice(tmp_path, package):
+    package("tensorboardX")
+    events = package("tensorboard.backend.event_processing.event_accumulator")
+    result = resumed_from_epoch_1(tmp_path, lambda: TensorBoardWriter(tmp_path / "log"))
+    shown = events.EventAccumulator(str(tmp_path / "log")).Reload().Scalars("eval/loss")
+    assert [(event.step, pytest.approx(event.value)) for event in shown] == losses(result)
 
 
 @pytest.mark.parametrize("name", TRACKERS)
@@ -183,7 +293,7 @@ def test_a_tracker_says_what_to_install(name, monkeypatch, tmp_path):
 
 
 def test_a_tracker_gets_numbers_only_and_ends_once():
-    class Recorder(MLflowTracker.__mro__[1]):
+    class Recorder(_Tracker):
         events = ()
 
         def _begin(self, run, settings):

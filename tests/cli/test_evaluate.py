@@ -9,7 +9,7 @@ import medjax
 from medjax.cli import main
 from medjax.components import load_component
 from medjax.metrics import ClassificationMetrics
-from medjax.text.readers import read_texts
+from medjax.text.readers import FORMATS, TABLE_FORMATS, read_texts
 from medjax.text.writers import write_brat, write_medkit_json
 
 WORDS = trained_folders.WORDS.split()
@@ -160,6 +160,20 @@ def test_a_part_of_the_data_is_chosen(evaluate, tagged, tmp_path, models, capsys
     assert "--split is 'test', but" in capsys.readouterr().err
 
 
+def test_the_format_of_the_data_can_be_given(evaluate, tagged, table, tmp_path, models, capsys):
+    write_medkit_json(tagged, tmp_path / "notes.spacy")
+    found = evaluate("tagger", tmp_path / "notes.spacy", "--input-format", "medkit")
+    assert found["scores"]["micro_f1-score"]["value"] == 1
+    found = evaluate("classifier", table)
+    other = table.rename(table.with_suffix(".txt"))
+    assert evaluate("classifier", other, "--input-format", "csv") == found
+    fixed = ["--model", str(models / "tagger"), "--data", str(other)]
+    with pytest.raises(SystemExit):
+        main(["evaluate", *fixed, "--input-format", "excel"])
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("excel", *FORMATS, *TABLE_FORMATS))
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "told"),
     [
@@ -167,6 +181,8 @@ def test_a_part_of_the_data_is_chosen(evaluate, tagged, tmp_path, models, capsys
         ("relations", [], "without a single relation"),
         ("tagger", ["--threshold", "0.3"], "--threshold is 0.3"),
         ("classifier", [], "expected 'text' among them"),
+        ("tagger", ["--input-format", "csv"], "the format is 'csv', expected one of 'brat', "),
+        ("classifier", ["--input-format", "brat"], "the format is 'brat', expected one of 'csv', "),
     ],
 )
 def test_what_cannot_be_scored_is_refused(models, tmp_path, model, arguments, told, capsys):

@@ -190,6 +190,24 @@ def test_lines_of_json_are_named_and_bad_ones_listed(predict, tmp_path):
         assert [line.split("\t")[0] for line in skipped] == ["some-3", "some-6", "some-7"]
 
 
+def test_what_the_notes_are_can_be_given(predict, tmp_path, notes, capsys):
+    line = '{"text": "no fever", "id": "x"}'
+    source = tmp_path / "note.json"
+    source.write_text(line)
+    assert predict("tagger", source=source)[0] == 2
+    assert "say what it is with --input-format text or jsonl" in capsys.readouterr().err
+    for name, file, text in (("jsonl", "x", "no fever"), ("text", "note", line)):
+        status, folder = predict("tagger", "--input-format", name, source=source, output=name)
+        assert status == 0
+        assert [path.name for path in folder.glob("*.txt")] == [f"{file}.txt"]
+        assert folder.joinpath(f"{file}.txt").read_text() == text
+    assert predict("tagger", "--input-format", "jsonl", source=notes)[0] == 2
+    assert "found a folder, expected a file of JSON lines" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict("tagger", "--input-format", "pdf")
+    assert "'text', 'jsonl'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["brat", "csv"])
 def test_bad_files_are_skipped_and_listed(predict, notes, name, capsys):
     (notes / "bad.txt").write_bytes(b"fi\xe8vre")

@@ -87,11 +87,16 @@ def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
         "metrics.csv",
         "metrics.jsonl",
         "model",
+        "report.html",
         "report.txt",
     }
     assert "8 / 2 / 6 to train, choose and report on" in capsys.readouterr().out
     report = (folder / "report.txt").read_text()
     assert report.startswith("Test: 6 documents")
+    page = (folder / "report.html").read_text()
+    assert "6 documents, " in page
+    assert "2 epochs; written" in page
+    assert NOTES[6].text not in page  # the texts are the patients'
     told = evaluated(folder, brat, capsys, "--split", "test")
     assert told.rpartition("\n\nloss")[0] == report.removeprefix("Test: ").rstrip("\n")
 

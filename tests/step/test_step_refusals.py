@@ -1,4 +1,6 @@
-"""Batches that train nothing: without weight, or with a non-finite loss or gradient."""
+"""Batches that train nothing, and states of other objects than those a step was made for."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +11,16 @@ from stepping import POINTS, assert_close, batches, params, with_broken
 from tiny import (
     mlp,
     on_device,
+    one_device,
     run_steps,
     same_bits,
+    start_state,
     state_and_step,
 )
 
-from medjax import BatchData, Mean, Options
+from medjax import BatchData, Mean, Options, make_train_step, make_train_steps, stack
 from medjax.batch import ROW_MASK
+from medjax.step import training
 
 
 def weightless(items):
@@ -156,3 +161,44 @@ def test_a_nan_that_weighs_nothing_counts_nothing(arithmetic, accumulation):
     without, _ = run_steps(same, step, good)
     for name in ("params", "opt_state", "losses", "step"):
         assert same_bits(getattr(state, name), getattr(without, name)), name
+
+
+@pytest.mark.parametrize("separate_update", [False, True])
+@pytest.mark.parametrize("name", ["optimizer", "component"])
+def test_a_state_of_another_object_is_refused_with_what_to_do(name, separate_update):
+    component = mlp(optimizer=optax.adam)
+    first = start_state(component)
+    step = make_train_step(first, mesh=one_device(), separate_update=separate_update)
+    batch = batches(component, 4)[0]
+    if name == "optimizer":
+        second = start_state(component)  # calls make_optimizer again
+    else:
+        other = mlp(optimizer=optax.adam)
+        second = dataclasses.replace(start_state(other), tx=first.tx)
+    told = f"another {name} object than .* Use the same {name} object that made the first state"
+    with pytest.raises(ValueError, match=told):
+        step(second, batch)
+    first, _ = step(first, batch)
+    assert int(first.step) == 1
+    made = make_train_step(second, mesh=one_device(), separate_update=separate_update)
+    if name == "optimizer":
+        assert int(made(second, batch)[0].step) == 1  # what the message says to do
+
+
+def test_several_steps_in_a_call_refuse_a_state_of_another_optimizer():
+    component = mlp()
+    steps = make_train_steps(start_state(component), mesh=one_device())
+    with pytest.raises(ValueError, match="another optimizer object"):
+        steps(start_state(component), stack(batches(component, 4)[:2]))
+
+
+def test_the_objects_are_compared_when_a_step_is_traced_only(monkeypatch):
+    compared = []
+    check = training._check_static_fields
+    monkeypatch.setattr(
+        training, "_check_static_fields", lambda *args: [compared.append(1), check(*args)]
+    )
+    component = mlp()
+    state, step = state_and_step(component)
+    run_steps(state, step, batches(component, 4)[:3])
+    assert len(compared) == step.nb_compilations == 1

@@ -240,6 +240,25 @@ def test_the_error_lists_the_supported_formats(write, tmp_path, content):
         read_documents(tmp_path / "absent.tsv")
 
 
+def test_a_format_that_is_given_is_not_detected(write):
+    row = '{"text": "rash", "label": 1, "tokens": ["rash"], "ner_tags": ["B-a"]}'
+    table = write("table.jsonl", row)
+    assert format_of(table) == "doccano"  # which has texts with labels
+    assert read_documents(table, format="dataset")[0][:2] == ("rash", (Entity("a", 0, 4),))
+    columns = write("corpus.spacy", "rash B-a\n")
+    assert format_of(columns) == "docbin"
+    assert read_documents(columns, format="conll")[0].text == "rash"
+
+
+def test_a_format_that_does_not_exist_or_cannot_be_is_refused(write, tmp_path):
+    path = write("x.tsv", "rash\tB-a\n")
+    known = "expected one of 'brat', 'conll', .*'dataset', or none"
+    with pytest.raises(ValueError, match=rf"x\.tsv: the format is 'col', {known}"):
+        read_documents(path, format="col")
+    with pytest.raises(ValueError, match="found a folder, expected a file for the format 'conll'"):
+        read_documents(tmp_path, format="conll")
+
+
 def test_overlaps_are_kept_on_request_in_every_format(write):
     text = "12|t|Pain\n12|a|Rash.\n12\t0\t4\tPain\tSign\n12\t1\t4\tain\tPart\n"
     path = write("a.txt", text)

@@ -87,3 +87,21 @@ def test_parquet(tmp_path):
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         read_texts(write(tmp_path, name, content))
+
+
+def test_a_format_that_is_given_is_not_told_from_the_name(tmp_path):
+    file = write(tmp_path, "notes.txt", "text\tlabel\nNo fever, no cough.\ta\n")
+    assert read_texts(file, format="tsv")[0][:2] == ("No fever, no cough.", ("a",))
+    table = pyarrow.table({"text": ["Cough."], "label": ["b"]})
+    parquet.write_table(table, tmp_path / "notes.bin")
+    assert read_texts(tmp_path / "notes.bin", format="parquet")[0][:2] == ("Cough.", ("b",))
+
+
+def test_a_format_that_does_not_exist_or_cannot_be_is_refused(tmp_path):
+    known = "expected one of 'csv', 'tsv', 'jsonl', 'parquet', or none"
+    with pytest.raises(ValueError, match=f"the format is 'xlsx', {known}"):
+        read_texts(tmp_path / "notes.xlsx", format="xlsx")
+    with pytest.raises(ValueError, match="a folder; expected a file for the format 'csv'"):
+        read_texts(tmp_path, format="csv")
+    with pytest.raises(ValueError, match="found list; expected a file for the format 'csv'"):
+        read_texts([], format="csv")

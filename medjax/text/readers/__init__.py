@@ -7,17 +7,21 @@ from medjax.text.readers.conll import read_conll
 from medjax.text.readers.dataset import read_dataset
 from medjax.text.readers.docbin import read_docbin
 from medjax.text.readers.doccano import read_doccano
-from medjax.text.readers.formats import CONLL_SUFFIXES, format_of, read_documents
+from medjax.text.readers.formats import CONLL_SUFFIXES, FORMATS, Format, format_of, read_documents
 from medjax.text.readers.label_studio import read_label_studio
 from medjax.text.readers.medkit_json import read_medkit_json
 from medjax.text.readers.pubtator import read_pubtator
-from medjax.text.readers.tables import TABLE_SUFFIXES, read_texts
+from medjax.text.readers.tables import TABLE_FORMATS, TABLE_SUFFIXES, TableFormat, read_texts
 
 __all__ = [
     "CONLL_SUFFIXES",
+    "FORMATS",
+    "TABLE_FORMATS",
     "TABLE_SUFFIXES",
     "BratCorpus",
     "Dropped",
+    "Format",
+    "TableFormat",
     "format_of",
     "read_bioc",
     "read_brat",

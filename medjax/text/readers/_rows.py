@@ -71,7 +71,7 @@ def open_table(source: Any, split: str | None, encoding: str) -> Table:
         raise ValueError(f"{path}: found a file, expected a folder of splits for split={split!r}")
     suffix = path.suffix.lower()
     if suffix == PARQUET:
-        return _parquet(path)
+        return read_parquet(path)
     if suffix not in JSON_LINES:
         msg = (
             f"{path}: found the ending {path.suffix!r}, expected "
@@ -133,7 +133,8 @@ def _dataset(source: Any, split: str | None, name: str) -> Table:
     return Table(name, rows, features)
 
 
-def _parquet(path: Path) -> Table:
+def read_parquet(path: Path) -> Table:
+    """Return the rows of a Parquet file; raise ValueError if it is damaged or needs pyarrow."""
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from medjax.text.document import Document
 from medjax.text.readers._columns import split_rows
@@ -31,7 +31,7 @@ from medjax.text.readers.label_studio import read_label_studio
 from medjax.text.readers.medkit_json import read_medkit_json
 from medjax.text.readers.pubtator import read_pubtator
 
-__all__ = ["CONLL_SUFFIXES", "Format", "format_of", "read_documents"]
+__all__ = ["CONLL_SUFFIXES", "FORMATS", "Format", "format_of", "read_documents"]
 
 CONLL_SUFFIXES = (
     ".tsv", ".conll", ".txt", ".iob", ".bio", ".csv", ".tab", ".tags", ".tag", ".ner", ".col",
@@ -53,6 +53,10 @@ _TOP = 1 << 16  # number of bytes by which the format of a file is detected
 Format = Literal[
     "brat", "conll", "medkit", "pubtator", "bioc", "doccano", "label_studio", "docbin", "dataset"
 ]
+FORMATS: tuple[Format, ...] = get_args(Format)
+"""Names of the formats that `read_documents` reads."""
+
+_FOLDERS: tuple[Format, ...] = ("brat", "dataset")
 _BY_SUFFIX: dict[str, Format] = {
     ".ann": "brat",
     ".pubtator": "pubtator",
@@ -142,9 +146,13 @@ def _format_of_json(path: Path, top: str) -> Format:
 
 
 def read_documents(
-    path: str | os.PathLike[str], encoding: str | None = None, *, overlapping: bool = False
+    path: str | os.PathLike[str],
+    encoding: str | None = None,
+    *,
+    overlapping: bool = False,
+    format: Format | None = None,
 ) -> list[Document]:
-    r"""Read a corpus in the format that `format_of` detects.
+    r"""Read a corpus in the format that `format_of` detects, or in a given one.
 
     Parameters
     ----------
@@ -158,6 +166,8 @@ def read_documents(
     overlapping : bool
         Keep all entities, rather than the longest of those that overlap. CoNLL columns have none
         that overlap.
+    format : str, optional
+        One of `FORMATS`, where it would be detected wrongly.
 
     Returns
     -------
@@ -168,7 +178,8 @@ def read_documents(
     Raises
     ------
     ValueError
-        If the corpus has none of these formats, or the reader raises it.
+        If the corpus has none of these formats, `format` is none of them or that of a file and
+        the path is a folder, or the reader raises it.
     FileNotFoundError
         If the path does not exist.
 
@@ -181,7 +192,7 @@ def read_documents(
     ...     read_documents(file)[0].text
     'No fever'
     """
-    kind = format_of(path)
+    kind = format_of(path) if format is None else _checked(format, Path(path))
     if kind == "bioc":
         return read_bioc(path, encoding=encoding, overlapping=overlapping)
     if kind == "docbin":
@@ -201,6 +212,16 @@ _READERS: dict[Format, Callable[..., list[Document]]] = {
     "label_studio": read_label_studio,
     "dataset": read_dataset,
 }
+
+
+def _checked(format: Format, path: Path) -> Format:
+    """Return a format that is asked for, unless a corpus at the path cannot have it."""
+    if format not in FORMATS:
+        expected = ", ".join(map(repr, FORMATS))
+        raise ValueError(f"{path}: the format is {format!r}, expected one of {expected}, or none")
+    if path.is_dir() and format not in _FOLDERS:
+        raise ValueError(f"{path}: found a folder, expected a file for the format {format!r}")
+    return format
 
 
 def _top(path: Path) -> str:

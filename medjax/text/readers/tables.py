@@ -9,13 +9,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from medjax.text.document import LabelledText
 from medjax.text.readers._files import Texts
-from medjax.text.readers._rows import PARQUET, Table, named, open_table
+from medjax.text.readers._rows import PARQUET, Table, named, open_table, read_parquet
 
-__all__ = ["TABLE_SUFFIXES", "read_texts"]
+__all__ = ["TABLE_FORMATS", "TABLE_SUFFIXES", "TableFormat", "read_texts"]
+
+TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
+TABLE_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+"""Names of the formats of files that `read_texts` reads."""
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -32,6 +36,7 @@ def read_texts(
     group: str | None = None,
     separator: str | None = None,
     encoding: str = "utf-8",
+    format: TableFormat | None = None,
 ) -> list[LabelledText]:
     r"""Read labelled texts from a table with named columns.
 
@@ -53,6 +58,8 @@ def read_texts(
         What separates the labels of a text in one cell.
     encoding : str
         Encoding of the file, which may have a byte order mark.
+    format : str, optional
+        One of `TABLE_FORMATS`, for a file that ends otherwise.
 
     Returns
     -------
@@ -62,8 +69,8 @@ def read_texts(
     Raises
     ------
     ValueError
-        If the file ends otherwise, is empty or damaged, or lacks a column, or a cell is of another
-        kind.
+        If the file ends otherwise and no `format` is given, it is empty or damaged or lacks a
+        column, or a cell is of another kind.
 
     Examples
     --------
@@ -74,7 +81,7 @@ def read_texts(
     ...     read_texts(file)[0][:2]
     ('No fever.', ('other',))
     """
-    table = _table(path, split, encoding)
+    table = _table(path, split, encoding, format)
     names = table.class_names(label)
     texts = []
     for where, row in table.rows:
@@ -96,16 +103,25 @@ def read_texts(
     return texts
 
 
-def _table(path: Any, split: str | None, encoding: str) -> Table:
-    if not isinstance(path, str | os.PathLike) or Path(path).is_dir():
+def _table(path: Any, split: str | None, encoding: str, format: TableFormat | None) -> Table:
+    is_file = isinstance(path, str | os.PathLike) and not Path(path).is_dir()
+    if format is not None and format not in TABLE_FORMATS:
+        expected = ", ".join(map(repr, TABLE_FORMATS))
+        raise ValueError(f"the format is {format!r}, expected one of {expected}, or none")
+    if format is not None and not is_file:
+        found = f"{path}, a folder" if isinstance(path, str | os.PathLike) else type(path).__name__
+        raise ValueError(f"found {found}; expected a file for the format {format!r}")
+    if not is_file:
         return open_table(path, split, encoding)
     path = Path(path)
-    suffix = path.suffix.lower()
+    suffix = path.suffix.lower() if format is None else f".{format}"
     if suffix not in TABLE_SUFFIXES:
         msg = f"{path} ends in {path.suffix!r}; expected {', '.join(TABLE_SUFFIXES)}"
         raise ValueError(msg)
-    if suffix == PARQUET or split is not None:
+    if split is not None:
         return open_table(path, split, encoding)
+    if suffix == PARQUET:
+        return read_parquet(path)
     return Table(str(path), _text_rows(path, suffix, encoding), {})
 
 
