@@ -142,12 +142,13 @@ def _description(component: ReadyComponent) -> dict[str, Any]:
         "pad_token_id": component.tokenizer.pad_token_id,
         "weights": _WEIGHTS,
         "jax_version": jax.__version__,
+        "classes": component.classes,
     }
     if isinstance(component, TokenClassification):
-        names = {"classes": component.tags, "tagging_scheme": component.tagging_scheme}
-        return {**description, **names, "tag_subtokens": component.tag_subtokens}
+        scheme, subtokens = component.tagging_scheme, component.tag_subtokens
+        return {**description, "tagging_scheme": scheme, "tag_subtokens": subtokens}
     if isinstance(component, TextClassification):
-        problem = {"problem_type": component.problem_type, "pooling": component.pooling}
-        return {**description, "classes": component.labels, **problem}
+        problem, pooling = component.problem_type, component.pooling
+        return {**description, "problem_type": problem, "pooling": pooling}
     candidates = {"kinds": component.kinds, "reach": component.reach, "context": component.context}
-    return {**description, "classes": component.classes, **candidates, "marks": component.marks}
+    return {**description, **candidates, "marks": component.marks}
