@@ -4,98 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Options", "TrainerConfig", "flag", "integer", "one_of", "validate"]
+from medjax.checks import (
+    Check,
+    RefusedError,
+    file_path,
+    finite,
+    flag,
+    integer,
+    non_empty,
+    one_of,
+    optional,
+    validate,
+)
 
-_Check = Callable[[Any], Any]
-
-
-class _RefusedError(Exception):
-    """Says what values a field may have; `validate` turns it into a ValueError."""
-
-
-def integer(minimum: int) -> _Check:
-    """Return a check for an integer field of at least `minimum`."""
-
-    def check(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-            raise _RefusedError(f"an integer of at least {minimum}")
-        return int(value)
-
-    return check
-
-
-def _number(minimum: float, *, above: bool = False) -> _Check:
-    def check(value: Any) -> float:
-        bound = f"a finite number {'above' if above else 'of at least'} {minimum:g}"
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise _RefusedError(bound)
-        try:
-            number = float(value)
-        except OverflowError:  # an integer too large for a float
-            number = math.inf
-        if not math.isfinite(number) or number < minimum or (above and number == minimum):
-            raise _RefusedError(bound)
-        return number
-
-    return check
-
-
-def flag(value: Any) -> bool:
-    """Check a field that must be True or False."""
-    if not isinstance(value, bool):
-        raise _RefusedError("True or False")
-    return value
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _RefusedError("a non-empty string")
-    return value
-
-
-def _path(value: Any) -> str | Path:
-    if not isinstance(value, str | Path) or not str(value):
-        raise _RefusedError("a path, as a string or a pathlib.Path")
-    return value
-
-
-def one_of(*allowed: str) -> _Check:
-    """Return a check for a field that must have one of a few values.
-
-    Examples
-    --------
-    >>> one_of("stop", "skip")("skip")
-    'skip'
-    """
-
-    def check(value: Any) -> str:
-        if not isinstance(value, str) or value not in allowed:
-            raise _RefusedError(f"one of {', '.join(map(repr, allowed))}")
-        return value
-
-    return check
-
-
-def _optional(check: _Check) -> _Check:
-    def check_unless_none(value: Any) -> Any:
-        try:
-            return None if value is None else check(value)
-        except _RefusedError as refused:
-            raise _RefusedError(f"None or {refused}") from None
-
-    return check_unless_none
+__all__ = ["Options", "TrainerConfig"]
 
 
 def _seed(value: Any) -> int:
     seed = integer(0)(value)
     if seed >= 2**63:
-        raise _RefusedError("an integer of at least 0 and below 2**63")
+        raise RefusedError("an integer of at least 0 and below 2**63")
     result: int = seed
     return result
 
@@ -106,8 +39,8 @@ def _warmup(value: Any) -> int | float:
     try:
         result: int | float = integer(0)(value)
         return result
-    except _RefusedError:
-        raise _RefusedError(
+    except RefusedError:
+        raise RefusedError(
             "a number of steps, or a fraction of them from 0.0 to below 1.0"
         ) from None
 
@@ -115,12 +48,12 @@ def _warmup(value: Any) -> int | float:
 def _ladder(value: Any) -> tuple[int, ...] | str:
     if isinstance(value, str) and value == "fitted":
         return value
-    expected = _RefusedError(
+    expected = RefusedError(
         "'fitted', or increasing lengths of at least 1, for instance (32, 64, 128)"
     )
     try:
         lengths = tuple(integer(1)(length) for length in value)
-    except (TypeError, _RefusedError):
+    except (TypeError, RefusedError):
         raise expected from None
     if not lengths or any(a >= b for a, b in itertools.pairwise(lengths)):
         raise expected
@@ -132,41 +65,8 @@ def _fills(value: Any) -> dict[str, float | None]:
         isinstance(name, str) and (fill is None or isinstance(fill, numbers.Real))
         for name, fill in value.items()
     ):
-        raise _RefusedError("a mapping of column names to the number that pads them, or None")
+        raise RefusedError("a mapping of column names to the number that pads them, or None")
     return dict(value)
-
-
-def validate(record: Any, checks: dict[str, _Check]) -> None:
-    """Check the fields of a frozen dataclass.
-
-    Parameters
-    ----------
-    record : dataclass
-        Its fields are replaced by what the checks return.
-    checks : dict
-        Maps the name of a field to its check.
-
-    Raises
-    ------
-    ValueError
-        If a check fails; the message names the field, its value and what is allowed.
-
-    Examples
-    --------
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Point:
-    ...     x: int
-    >>> validate(Point(-1), {"x": integer(0)})
-    Traceback (most recent call last):
-    ValueError: Point.x is -1; expected an integer of at least 0
-    """
-    for name, check in checks.items():
-        value = getattr(record, name)
-        try:
-            object.__setattr__(record, name, check(value))
-        except _RefusedError as refused:
-            msg = f"{type(record).__name__}.{name} is {value!r}; expected {refused}"
-            raise ValueError(msg) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,18 +143,18 @@ class TrainerConfig:
         return fields
 
 
-_CONFIG_CHECKS: dict[str, _Check] = {
-    "output_dir": _path,
-    "learning_rate": _number(0.0),
+_CONFIG_CHECKS: dict[str, Check] = {
+    "output_dir": file_path,
+    "learning_rate": finite(0.0),
     "nb_training_epochs": integer(1),
     "dataloader_nb_workers": integer(0),
     "batch_size": integer(1),
-    "seed": _optional(_seed),
+    "seed": optional(_seed),
     "gradient_accumulation_steps": integer(1),
     "do_metrics_in_training": flag,
-    "metric_to_track_lr": _name,
+    "metric_to_track_lr": non_empty,
     "checkpoint_period": integer(0),
-    "checkpoint_metric": _name,
+    "checkpoint_metric": non_empty,
     "minimize_checkpoint_metric": flag,
 }
 
@@ -387,13 +287,13 @@ class Options:
             raise ValueError(msg)
 
 
-_OPTION_CHECKS: dict[str, _Check] = {
-    "max_grad_norm": _optional(_number(0.0, above=True)),
-    "weight_decay": _number(0.0),
+_OPTION_CHECKS: dict[str, Check] = {
+    "max_grad_norm": optional(finite(0.0, above=True)),
+    "weight_decay": finite(0.0),
     "warmup_steps": _warmup,
-    "early_stopping_patience": _optional(integer(1)),
-    "early_stopping_threshold": _number(0.0),
-    "max_steps": _optional(integer(1)),
+    "early_stopping_patience": optional(integer(1)),
+    "early_stopping_threshold": finite(0.0),
+    "max_steps": optional(integer(1)),
     "precision": one_of("float32", "bfloat16"),
     "loss_arithmetic": one_of("exact", "medkit"),
     "on_non_finite": one_of("stop", "skip"),
@@ -405,11 +305,11 @@ _OPTION_CHECKS: dict[str, _Check] = {
     "cache_preprocessed": flag,
     "prefetch": integer(1),
     "steps_per_dispatch": integer(1),
-    "compilation_cache": _optional(_path),
-    "worker_timeout": _number(0.0, above=True),
-    "save_interval_steps": _optional(integer(1)),
+    "compilation_cache": optional(file_path),
+    "worker_timeout": finite(0.0, above=True),
+    "save_interval_steps": optional(integer(1)),
     "keep_all_checkpoints": flag,
-    "log_dir": _optional(_path),
+    "log_dir": optional(file_path),
     "deterministic": flag,
-    "verify": _optional(flag),
+    "verify": optional(flag),
 }

@@ -55,12 +55,15 @@ def export_component(
         Where the program is to run.
     lengths : sequence of int, optional
         Export a program for each of these lengths, ``model-LENGTH.stablehlo``, instead of one for
-        all: for encoders whose programs depend on the length, as those of ModernBERT do.
+        all, which attends in blocks of tokens wherever rows may be too long for one piece: local
+        layers of ModernBERT in blocks of 32 tokens or its `reach`, whichever is more, and other
+        layers in blocks of 512 if `max_length` is above that. Short rows are padded to a block
+        there, at some cost; the logits of their real tokens are the same up to rounding.
 
     Raises
     ------
     ValueError
-        If a platform or a length is unknown, or no program can be made for all lengths.
+        If a platform or a length is unknown.
 
     Examples
     --------
@@ -114,15 +117,7 @@ def _exported(
     tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), weights)
     make = jax.export.export(jax.jit(_logits_of(component)), platforms=tuple(platforms))
-    try:
-        return make(abstract, tokens, tokens)
-    except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
-        raise ValueError(
-            f"no single program for all lengths up to {component.max_length} can be made of this "
-            f"{component.model.config.model_type} encoder, whose computation depends on the length "
-            "of the rows; pass lengths=[...], for instance lengths=[64, 128, 256, 512], and pad "
-            "to these"
-        ) from error
+    return make(abstract, tokens, tokens)
 
 
 def _description(component: ReadyComponent) -> dict[str, Any]:
@@ -142,12 +137,13 @@ def _description(component: ReadyComponent) -> dict[str, Any]:
         "pad_token_id": component.tokenizer.pad_token_id,
         "weights": _WEIGHTS,
         "jax_version": jax.__version__,
+        "classes": component.classes,
     }
     if isinstance(component, TokenClassification):
-        names = {"classes": component.tags, "tagging_scheme": component.tagging_scheme}
-        return {**description, **names, "tag_subtokens": component.tag_subtokens}
+        scheme, subtokens = component.tagging_scheme, component.tag_subtokens
+        return {**description, "tagging_scheme": scheme, "tag_subtokens": subtokens}
     if isinstance(component, TextClassification):
-        problem = {"problem_type": component.problem_type, "pooling": component.pooling}
-        return {**description, "classes": component.labels, **problem}
+        problem, pooling = component.problem_type, component.pooling
+        return {**description, "problem_type": problem, "pooling": pooling}
     candidates = {"kinds": component.kinds, "reach": component.reach, "context": component.context}
-    return {**description, "classes": component.classes, **candidates, "marks": component.marks}
+    return {**description, **candidates, "marks": component.marks}

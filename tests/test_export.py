@@ -107,7 +107,9 @@ def test_the_documented_snippet_runs_without_medjax(encoder, tmp_path):
             np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-5)
 
 
-def test_an_encoder_that_depends_on_the_length_is_exported_for_some(encoder, tmp_path):
+@pytest.fixture(scope="module")
+def modernbert(encoder):
+    """Return a function that makes a tagger with a local layer of blocks of 32 tokens."""
     tokenizer = TokenClassification.from_pretrained(encoder, ["Sign"]).tokenizer
     config = ModernBertConfig(
         vocab_size=120,
@@ -115,20 +117,50 @@ def test_an_encoder_that_depends_on_the_length_is_exported_for_some(encoder, tmp
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=64,
+        max_position_embeddings=600,
+        local_attention=16,
     )
     model = TokenClassifier(config, 3)
-    component = TokenClassification(model, tokenizer, ("O", "B-Sign", "I-Sign"), max_length=64)
-    shapes = jax.eval_shape(component.init, jax.random.key(0))
-    variables = trained_folders.random_like(shapes, seed=0)
-    with pytest.raises(ValueError, match=r"of this modernbert encoder.*pass lengths=\[\.\.\.\]"):
-        export_component(component, variables, tmp_path / "all")
-    export_component(component, variables, tmp_path / "some", lengths=[8, 32], platforms=["cpu"])
-    about = json.loads((tmp_path / "some" / "export.json").read_text())
-    weights = load_file(tmp_path / "some" / about["weights"])
+
+    def tagger(max_length):
+        tags = ("O", "B-Sign", "I-Sign")
+        component = TokenClassification(model, tokenizer, tags, max_length=max_length)
+        shapes = jax.eval_shape(component.init, jax.random.key(0))
+        return component, trained_folders.random_like(shapes, seed=0)
+
+    return tagger
+
+
+@pytest.mark.parametrize(
+    ("longest", "lengths"),
+    [
+        (64, (1, 17, 64)),  # all attention in one piece
+        (600, (1, 17, 96, 97, 513, 600)),  # local attention in blocks of 32, global in those of 512
+    ],
+)
+def test_a_program_for_all_lengths_of_a_modernbert(longest, lengths, modernbert, tmp_path):
+    component, variables = modernbert(longest)
+    export_component(component, variables, tmp_path)
+    program = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    weights = load_file(tmp_path / "weights.safetensors")
+    for length in lengths:
+        ids, mask = inputs((2, length))
+        found = np.asarray(program.call(weights, ids, mask))
+        expected = logits(component, variables, (2, length))
+        np.testing.assert_allclose(found[mask != 0], expected[mask != 0], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"length|refining shapes"):
+        program.call(weights, *inputs((1, longest + 1)))
+
+
+def test_programs_for_some_lengths_compute_all_logits(modernbert, tmp_path):
+    component, variables = modernbert(600)
+    export_component(component, variables, tmp_path, lengths=[8, 32], platforms=["cpu"])
+    about = json.loads((tmp_path / "export.json").read_text())
+    weights = load_file(tmp_path / about["weights"])
     assert [each["length"] for each in about["programs"]] == [8, 32]
     for each in about["programs"]:
-        content = (tmp_path / "some" / each["file"]).read_bytes()
+        content = (tmp_path / each["file"]).read_bytes()
         shape = (3, each["length"])
         found = jax.export.deserialize(bytearray(content)).call(weights, *inputs(shape))
         expected = logits(component, variables, shape)

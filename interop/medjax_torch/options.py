@@ -6,7 +6,7 @@ import dataclasses
 from typing import Literal, get_args
 
 import medjax
-from medjax.config import flag, integer, one_of, validate
+from medjax.checks import flag, integer, one_of, validate
 from medjax.models.attention import AttentionImplementation
 
 

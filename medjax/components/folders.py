@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from medjax.component import Variables
 from medjax.models import (
     EncoderConfig,
     Task,
@@ -17,21 +12,12 @@ from medjax.models import (
     load_tokenizer,
     prove_folder,
     read_config,
-    read_labels,
-    read_params,
     resolve_model,
 )
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
-from medjax.models.heads import Classifier
 
-__all__ = [
-    "WINDOW_LENGTH",
-    "OpenedFolder",
-    "initial_variables",
-    "load_variables",
-    "open_folder",
-]
+__all__ = ["WINDOW_LENGTH", "OpenedFolder", "open_folder"]
 
 WINDOW_LENGTH = "window_length"
 """Field of config.json that medjax adds: tokens of a window."""
@@ -95,60 +81,3 @@ def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) 
         msg = f"{name} is {length!r}; expected 3 to {config.max_length} for this model"
         raise ValueError(msg)
     return OpenedFolder(folder, config, tokenizer, length, content)
-
-
-def initial_variables(
-    model: Classifier, folder: Path | None, task: Task, classes: Sequence[str], key: jax.Array
-) -> Variables:
-    """Return the weights of a checkpoint; what they lack of the head is random.
-
-    Parameters
-    ----------
-    model : Classifier
-        The Flax model.
-    folder : Path or None
-        The checkpoint; None for random weights.
-    task : Task
-        What its weights are read for.
-    classes : sequence of str
-        Names of the classes; the classifier of a checkpoint with others is left out.
-    key : jax.Array
-        Random key.
-    """
-    if folder is None:
-        tokens = np.ones((1, 3), np.int32)
-        return dict(model.init(key, tokens, tokens, deterministic=True))
-    params = read_params(folder, model.config, task)
-    if read_labels(folder, task) != tuple(classes):
-        params.pop("classifier", None)
-    return {"params": {**model.init_head(key), **params}}
-
-
-def load_variables(
-    path: Path, model: Classifier, task: Task, classes: Sequence[str], component: str
-) -> Variables:
-    """Return the weights that a component has saved.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    model, task, classes
-        As for `initial_variables`.
-    component : str
-        Name of its class, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the classes there are others, or the weights cannot be read.
-    """
-    known = read_labels(path, task)
-    if known != tuple(classes):
-        found = "no classifier of texts" if known is None else f"the classes {list(known)}"
-        msg = (
-            f"{path} has {found}; expected the classes {list(classes)}, in this order; load "
-            f"another classifier with {component}.from_pretrained"
-        )
-        raise ValueError(msg)
-    return {"params": read_params(path, model.config, task)}

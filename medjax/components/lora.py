@@ -17,6 +17,7 @@ from medjax.batch import BatchData
 from medjax.component import TrainableComponent, Variables
 from medjax.metrics import Mean
 from medjax.models.adapters import Adapter
+from medjax.sharding import to_host
 
 __all__ = ["FROZEN", "Lora"]
 
@@ -192,8 +193,11 @@ class Lora:
         return self._sorted(self.base.load(path), jax.random.key(0))
 
     def adapter(self, variables: Variables) -> Adapter:
-        """Return what was trained, for `Adapter.write`, which writes it as PEFT does."""
-        arrays = jax.tree.map(np.asarray, variables["params"])
+        """Return what was trained, for `Adapter.write`, which writes it as PEFT does.
+
+        With several processes, call it in all of them: parts are gathered from each.
+        """
+        arrays = to_host(variables["params"])
         return Adapter(
             self.rank, self.alpha, flatten_dict(arrays[_ADAPTERS]), flatten_dict(arrays[_TRAINED])
         )

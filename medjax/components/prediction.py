@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from medjax.batch import BatchData
-from medjax.component import Collate, Variables
+from medjax.component import Collate
 from medjax.components.documents import DocumentReader, TagLayers
 from medjax.components.rows import prediction_ladder
 from medjax.components.windows import Window
@@ -30,8 +30,7 @@ def _softmax(logits: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def predict_entities(
-    predict_step: Callable[[Variables, BatchData], BatchData],
-    variables: Variables,
+    predict_step: Callable[[BatchData], BatchData],
     texts: Sequence[str],
     *,
     reader: DocumentReader,
@@ -50,7 +49,7 @@ def predict_entities(
     for first in range(0, len(windows), batch_size):
         group = windows[first : first + batch_size]
         batch = collate([_unlabelled(window, len(layers)) for _, window in group])
-        outputs = predict_step(variables, fix_shape(batch, ladder, batch_size))
+        outputs = predict_step(fix_shape(batch, ladder, batch_size))
         tokens = np.asarray(_softmax(outputs["logits"], shape))
         for (number, window), of_tokens in zip(group, tokens, strict=False):
             words = slice(window.first_word, window.stop_word)

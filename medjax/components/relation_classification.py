@@ -14,12 +14,8 @@ import numpy as np
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
 from medjax.components.documents import name_of
-from medjax.components.folders import (
-    WINDOW_LENGTH,
-    initial_variables,
-    load_variables,
-    open_folder,
-)
+from medjax.components.encoder_component import EncoderComponent
+from medjax.components.folders import open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.relation_data import (
@@ -33,19 +29,12 @@ from medjax.components.relation_data import (
     gold_of,
     marked_text,
 )
-from medjax.components.rows import padded
 from medjax.components.text_labels import choose_classes
 from medjax.components.text_prediction import predict_logits
 from medjax.config import Options
 from medjax.metrics import IGNORED, PAIR, Mean
-from medjax.models import (
-    TEXT_CLASSIFICATION,
-    TextClassifier,
-    Tokenizer,
-    write_checkpoint,
-)
+from medjax.models import TEXT_CLASSIFICATION, TextClassifier, Tokenizer
 from medjax.models.attention import AttentionImplementation, check_implementation
-from medjax.step import make_predict_step
 from medjax.text import Relation
 
 __all__ = ["NO_RELATION", "RELATION_SETTINGS", "RelationClassification"]
@@ -58,7 +47,7 @@ RELATION_SETTINGS = "relation_candidates"
 
 
 @dataclasses.dataclass(frozen=True)
-class RelationClassification:
+class RelationClassification(EncoderComponent):
     """A classifier of pairs of entities; usually made by `from_pretrained`.
 
     Its items are `medjax.text.Document` objects with entities and relations, best read with
@@ -98,6 +87,8 @@ class RelationClassification:
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
     """
+
+    task = TEXT_CLASSIFICATION
 
     model: TextClassifier
     tokenizer: Tokenizer
@@ -168,7 +159,7 @@ class RelationClassification:
             of the model do not belong together.
         """
         check_implementation(attention_implementation)
-        opened = open_folder(name_or_folder, TEXT_CLASSIFICATION, max_length)
+        opened = open_folder(name_or_folder, cls.task, max_length)
         stored = opened.content.get(RELATION_SETTINGS) or {}
         if kinds is None and "kinds" not in stored:
             msg = (
@@ -208,20 +199,8 @@ class RelationClassification:
     @property
     def component(self) -> TrainableComponent:
         """The record of functions that `medjax.train` and `medjax.evaluate` take."""
-        return TrainableComponent(
-            init=self.init,
-            preprocess=self.preprocess if self.negatives is None else self.draw,
-            collate=self.collate,
-            forward=self.forward,
-            configure_optimizer=self.optimizer,
-            save=self.save,
-            load=self.load,
-            expand=self.expand,
-        )
-
-    def init(self, key: jax.Array) -> Variables:
-        """Return the pretrained weights; what they lack of the head is random."""
-        return initial_variables(self.model, self.folder, TEXT_CLASSIFICATION, self.classes, key)
+        parts = super().component
+        return parts if self.negatives is None else parts._replace(preprocess=self.draw)
 
     @property
     def _reader(self) -> PairReader:
@@ -313,13 +292,10 @@ class RelationClassification:
             ``input_ids`` and ``attention_mask``, int32, shape (rows, length); ``labels``, int32,
             shape (rows,); ``pair``, a list that stays on the host.
         """
-        ids = [example["input_ids"] for example in examples]
-        return BatchData(
-            input_ids=padded(ids, self.tokenizer.pad_token_id),
-            attention_mask=padded([[1] * len(row) for row in ids], 0),
-            labels=np.array([example["label"] for example in examples], np.int32),
-            **{PAIR: [example[PAIR] for example in examples]},
-        )
+        batch = self._token_columns(examples)
+        batch["labels"] = np.array([example["label"] for example in examples], np.int32)
+        batch[PAIR] = [example[PAIR] for example in examples]
+        return batch
 
     def forward(
         self,
@@ -331,13 +307,8 @@ class RelationClassification:
         eval_mode: bool,
     ) -> tuple[BatchData, Mean | None, Variables]:
         """Return ``logits`` and ``predictions`` of each pair, and the mean loss over pairs."""
-        logits: Any = self.model.apply(
-            {"params": variables["params"]},
-            input_batch["input_ids"],
-            input_batch["attention_mask"],
-            deterministic=eval_mode,
-            rngs={"dropout": key},
-        )
+        ids, mask = input_batch["input_ids"], input_batch["attention_mask"]
+        logits = self._apply(variables, ids, mask, key, eval_mode)
         outputs = BatchData(logits=logits, predictions=logits.argmax(-1).astype("int32"))
         if not return_loss:
             return outputs, None, {}
@@ -345,41 +316,15 @@ class RelationClassification:
         counts = (labels != IGNORED) & (input_batch[ROW_MASK] > 0)
         return outputs, self.loss.of_labels(logits, labels, counts, self.classes), {}
 
-    def save(self, path: Path, variables: Variables) -> None:
-        """Write a folder that `transformers` and `from_pretrained` can load."""
-        original = self.folder if self.folder is not None and self.folder.is_dir() else None
-        settings = {
+    @property
+    def _settings(self) -> dict[str, Any]:
+        candidates = {
             "kinds": self.kinds,
             "reach": self.reach,
             "context": self.context,
             "marks": self.marks,
         }
-        write_checkpoint(
-            path,
-            self.model.config,
-            variables["params"],
-            labels=self.classes,
-            original_folder=original,
-            task=TEXT_CLASSIFICATION,
-            more={
-                "problem_type": "single_label_classification",
-                WINDOW_LENGTH: self.max_length,
-                RELATION_SETTINGS: settings,
-            },
-        )
-        self.tokenizer.save(path)
-
-    def load(self, path: Path) -> Variables:
-        """Return the weights in a folder that `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the classes there are not those of this classifier, or the weights cannot be read.
-        """
-        return load_variables(
-            path, self.model, TEXT_CLASSIFICATION, self.classes, type(self).__name__
-        )
+        return {"problem_type": "single_label_classification", RELATION_SETTINGS: candidates}
 
     def predictor(
         self,
@@ -407,8 +352,7 @@ class RelationClassification:
         """
         classify = functools.partial(
             predict_logits,
-            make_predict_step(self.forward, options or Options()),
-            jax.device_put(variables),
+            self._predict_step(variables, options),
             collate=self.collate,
             max_length=self.max_length,
             batch_size=batch_size,

@@ -14,15 +14,10 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import (
-    WINDOW_LENGTH,
-    initial_variables,
-    load_variables,
-    open_folder,
-)
+from medjax.components.encoder_component import EncoderComponent
+from medjax.components.folders import open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
-from medjax.components.rows import padded
 from medjax.components.text_data import (
     NumberedText,
     NumberedTexts,
@@ -42,14 +37,8 @@ from medjax.components.text_prediction import TextPrediction, predict_classes
 from medjax.config import Options
 from medjax.metrics import DOCUMENT, Mean
 from medjax.metrics.thresholds import check_thresholds
-from medjax.models import (
-    TEXT_CLASSIFICATION,
-    TextClassifier,
-    Tokenizer,
-    write_checkpoint,
-)
+from medjax.models import TEXT_CLASSIFICATION, TextClassifier, Tokenizer
 from medjax.models.attention import AttentionImplementation, check_implementation
-from medjax.step import make_predict_step
 from medjax.text import LabelledText
 
 __all__ = ["TextClassification", "TextPrediction"]
@@ -62,7 +51,7 @@ TARGETS = "targets"
 
 
 @dataclasses.dataclass(frozen=True)
-class TextClassification:
+class TextClassification(EncoderComponent):
     """A classifier of texts; usually made by `from_pretrained`.
 
     Its items are `medjax.text.LabelledText` objects. A text that is too long for the model is read
@@ -94,6 +83,8 @@ class TextClassification:
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
     """
+
+    task = TEXT_CLASSIFICATION
 
     model: TextClassifier
     tokenizer: Tokenizer
@@ -161,7 +152,7 @@ class TextClassification:
             configuration and tokenizer of the model do not belong together.
         """
         check_implementation(attention_implementation)
-        opened = open_folder(name_or_folder, TEXT_CLASSIFICATION, max_length)
+        opened = open_folder(name_or_folder, cls.task, max_length)
         classes = choose_classes(opened.folder, labels)
         chosen, joined = read_problem(opened.folder, problem_type, pooling, classes)
         return cls(
@@ -184,16 +175,12 @@ class TextClassification:
         """The record of functions that `medjax.train` and `medjax.evaluate` take."""
         # Thresholds belong to the weights that they were chosen for, which training changes.
         untuned = dataclasses.replace(self, thresholds=None)
-        return TrainableComponent(
-            init=self.init,
-            preprocess=self.preprocess,
-            collate=self.collate,
-            forward=self.forward,
-            configure_optimizer=self.optimizer,
-            save=untuned.save,
-            load=self.load,
-            expand=self.expand,
-        )
+        return super().component._replace(save=untuned.save)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits: `labels`."""
+        return tuple(self.labels)
 
     @property
     def is_multi_label(self) -> bool:
@@ -216,10 +203,6 @@ class TextClassification:
             If they are not those of the classes, or a text has exactly one class.
         """
         return dataclasses.replace(self, thresholds=dict(thresholds))
-
-    def init(self, key: jax.Array) -> Variables:
-        """Return the pretrained weights; what they lack of the head is random."""
-        return initial_variables(self.model, self.folder, TEXT_CLASSIFICATION, self.labels, key)
 
     def expand(self, texts: Any, *, training: bool = True) -> ExpandedData:
         """Check all texts and labels; `medjax.train` and `medjax.evaluate` call it.
@@ -272,11 +255,7 @@ class TextClassification:
             int32, shape (rows,), or ``targets``, float32, shape (rows, classes); ``document``, a
             list that stays on the host.
         """
-        ids = [example["input_ids"] for example in examples]
-        batch = BatchData(
-            input_ids=padded(ids, self.tokenizer.pad_token_id),
-            attention_mask=padded([[1] * len(row) for row in ids], 0),
-        )
+        batch = self._token_columns(examples)
         batch[DOCUMENT] = [example[DOCUMENT] for example in examples]
         if self.is_multi_label:
             batch[TARGETS] = np.array([example[TARGETS] for example in examples], np.float32)
@@ -324,13 +303,8 @@ class TextClassification:
         fill = ((0, 0), (0, nb_windows * size - length))
         windows = jnp.pad(ids, fill, constant_values=self.tokenizer.pad_token_id)
         mask = jnp.pad(mask, fill).reshape(rows * nb_windows, size)
-        logits: jax.Array = self.model.apply(  # type: ignore[assignment]
-            {"params": variables["params"]},
-            windows.reshape(rows * nb_windows, size),
-            mask,
-            deterministic=eval_mode,
-            rngs={"dropout": key},
-        )
+        windows = windows.reshape(rows * nb_windows, size)
+        logits = self._apply(variables, windows, mask, key, eval_mode)
         if nb_windows == 1:
             return logits
         logits = logits.reshape(rows, nb_windows, -1)
@@ -340,37 +314,13 @@ class TextClassification:
             return jnp.where(real, logits, -jnp.inf).max(1)
         return jnp.where(real, logits, 0.0).sum(1) / jnp.maximum(real.sum(1), 1)
 
-    def save(self, path: Path, variables: Variables) -> None:
-        """Write a folder that `transformers` and `from_pretrained` can load."""
-        original = self.folder if self.folder is not None and self.folder.is_dir() else None
-        thresholds = None if self.thresholds is None else dict(self.thresholds)
-        own: dict[str, Any] = {
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "problem_type": self.problem_type,
             POOLING: self.pooling,
-            WINDOW_LENGTH: self.max_length,
-            THRESHOLDS: thresholds,
+            THRESHOLDS: None if self.thresholds is None else dict(self.thresholds),
         }
-        write_checkpoint(
-            path,
-            self.model.config,
-            variables["params"],
-            labels=self.labels,
-            original_folder=original,
-            task=TEXT_CLASSIFICATION,
-            more={"problem_type": self.problem_type, **own},
-        )
-        self.tokenizer.save(path)
-
-    def load(self, path: Path) -> Variables:
-        """Return the weights in a folder that `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the classes there are not those of this classifier, or the weights cannot be read.
-        """
-        return load_variables(
-            path, self.model, TEXT_CLASSIFICATION, self.labels, type(self).__name__
-        )
 
     def predictor(
         self,
@@ -406,8 +356,7 @@ class TextClassification:
             least = dict(zip(self.labels, numbers, strict=True))
         return functools.partial(
             predict_classes,
-            make_predict_step(self.forward, options or Options()),
-            jax.device_put(variables),
+            self._predict_step(variables, options),
             tokenizer=self.tokenizer,
             collate=self.collate,
             unlabelled={DOCUMENT: None, "label": 0, TARGETS: [0] * len(self.labels)},

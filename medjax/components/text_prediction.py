@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from medjax.batch import BatchData
-from medjax.component import Collate, Variables
+from medjax.component import Collate
 from medjax.components.rows import prediction_ladder
 from medjax.components.windows import split_windows
 from medjax.data.ladder import fix_shape
@@ -40,8 +40,7 @@ class TextPrediction(NamedTuple):
 
 
 def predict_classes(
-    predict_step: Callable[[Variables, BatchData], BatchData],
-    variables: Variables,
+    predict_step: Callable[[BatchData], BatchData],
     texts: Sequence[str],
     *,
     tokenizer: Tokenizer,
@@ -63,7 +62,6 @@ def predict_classes(
     logits = iter(
         predict_logits(
             predict_step,
-            variables,
             rows,
             collate=collate,
             max_length=max_length,
@@ -75,8 +73,7 @@ def predict_classes(
 
 
 def predict_logits(
-    predict_step: Callable[[Variables, BatchData], BatchData],
-    variables: Variables,
+    predict_step: Callable[[BatchData], BatchData],
     examples: Sequence[dict[str, Any]],
     *,
     collate: Collate,
@@ -92,7 +89,7 @@ def predict_logits(
         chosen = order[first : first + batch_size]
         batch = collate([examples[row] for row in chosen])
         fixed = fix_shape(batch, ladder, batch_size)
-        outputs: Any = jax.device_get(predict_step(variables, fixed)["logits"])
+        outputs: Any = jax.device_get(predict_step(fixed)["logits"])
         logits.update(zip(chosen, outputs, strict=False))  # padding rows come last
     return [logits[row] for row in range(len(examples))]
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from medjax.batch import ROW_MASK, BatchData
-from medjax.component import ExpandedData, TrainableComponent, Variables
+from medjax.component import ExpandedData, Variables
 from medjax.components.checkpoint_tags import choose_tags, known_tags
 from medjax.components.documents import (
     DocumentReader,
@@ -21,7 +21,8 @@ from medjax.components.documents import (
     find_all_unreachable,
     window_example,
 )
-from medjax.components.folders import WINDOW_LENGTH, open_folder
+from medjax.components.encoder_component import EncoderComponent
+from medjax.components.folders import open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.prediction import predict_entities
@@ -29,15 +30,8 @@ from medjax.components.rows import padded
 from medjax.components.unreachable import Unreachable
 from medjax.config import Options
 from medjax.metrics import GOLD, IGNORED, Mean
-from medjax.models import (
-    TOKEN_CLASSIFICATION,
-    TokenClassifier,
-    Tokenizer,
-    read_params,
-    write_checkpoint,
-)
+from medjax.models import TOKEN_CLASSIFICATION, TokenClassifier, Tokenizer
 from medjax.models.attention import AttentionImplementation, check_implementation
-from medjax.step import make_predict_step
 from medjax.text import Document, Entity
 from medjax.text.tagging import labels_of, tag_layers
 
@@ -48,7 +42,7 @@ _SUBTOKENS = "tag_subtokens"
 
 
 @dataclasses.dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(EncoderComponent):
     """A tagger that finds entities in text; usually made by `from_pretrained`.
 
     Its items are `medjax.text.Document` objects. Words are those of `medjax.text.find_words`,
@@ -94,6 +88,8 @@ class TokenClassification:
     >>> example["input_ids"], example["labels"]
     ([2, 3], [0, 1])
     """
+
+    task = TOKEN_CLASSIFICATION
 
     model: TokenClassifier
     tokenizer: Tokenizer
@@ -166,7 +162,7 @@ class TokenClassification:
             the weights, configuration and tokenizer of the model do not belong together.
         """
         check_implementation(attention_implementation)
-        opened = open_folder(name_or_folder, TOKEN_CLASSIFICATION, max_length)
+        opened = open_folder(name_or_folder, cls.task, max_length)
         tags, tagging_scheme = choose_tags(
             opened.folder, labels, tagging_scheme, overlapping=overlapping
         )
@@ -186,18 +182,9 @@ class TokenClassification:
         )
 
     @property
-    def component(self) -> TrainableComponent:
-        """The record of functions that `medjax.train` and `medjax.evaluate` take."""
-        return TrainableComponent(
-            init=self.init,
-            preprocess=self.preprocess,
-            collate=self.collate,
-            forward=self.forward,
-            configure_optimizer=self.optimizer,
-            save=self.save,
-            load=self.load,
-            expand=self.expand,
-        )
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits: `tags`."""
+        return tuple(self.tags)
 
     @property
     def labels(self) -> list[str]:
@@ -208,16 +195,6 @@ class TokenClassification:
     def layers(self) -> tuple[tuple[str, ...], ...]:
         """Tags of each sequence: one for all entities or, if these overlap, one for each label."""
         return tag_layers(self.tags)
-
-    def init(self, key: jax.Array) -> Variables:
-        """Return the pretrained weights, with a random classifier if they have none for `tags`."""
-        tokens = jnp.ones((1, 3), jnp.int32)
-        if self.folder is None:
-            return dict(self.model.init(key, tokens, tokens, deterministic=True))
-        params = read_params(self.folder, self.model.config)
-        if known_tags(self.folder) != self.tags:
-            params.pop("classifier", None)
-        return {"params": {**self.model.init_head(key), **params}}
 
     @property
     def _reader(self) -> DocumentReader:
@@ -295,13 +272,10 @@ class TokenClassification:
             entities may overlap labels of shape (rows, length, labels); and ``gold``, a list that
             stays on the host.
         """
-        ids = [example["input_ids"] for example in examples]
-        return BatchData(
-            input_ids=padded(ids, self.tokenizer.pad_token_id),
-            attention_mask=padded([[1] * len(row) for row in ids], 0),
-            labels=padded([example["labels"] for example in examples], IGNORED),
-            gold=[example[GOLD] for example in examples],
-        )
+        batch = self._token_columns(examples)
+        batch["labels"] = padded([example["labels"] for example in examples], IGNORED)
+        batch[GOLD] = [example[GOLD] for example in examples]
+        return batch
 
     def forward(
         self,
@@ -318,13 +292,8 @@ class TokenClassification:
         class weights, each has weight 1. Then ``predictions`` have the shape (rows, length, labels)
         and ``logits`` the shape (rows, length, labels x tags of a label).
         """
-        logits: Any = self.model.apply(
-            {"params": variables["params"]},
-            input_batch["input_ids"],
-            input_batch["attention_mask"],
-            deterministic=eval_mode,
-            rngs={"dropout": key},
-        )
+        ids, mask = input_batch["input_ids"], input_batch["attention_mask"]
+        logits = self._apply(variables, ids, mask, key, eval_mode)
         layers = self.layers
         of_layers = logits.reshape(*logits.shape[:2], len(layers), -1)
         predictions = of_layers.argmax(-1).astype(jnp.int32)
@@ -343,35 +312,12 @@ class TokenClassification:
             loss = loss.merge(self.loss.of_labels(of_layer, labels[here], counts[here], classes))
         return outputs, loss, {}
 
-    def save(self, path: Path, variables: Variables) -> None:
-        """Write a folder that `transformers`, medkit and `from_pretrained` can load."""
-        original = self.folder if self.folder is not None and self.folder.is_dir() else None
-        write_checkpoint(
-            path,
-            self.model.config,
-            variables["params"],
-            labels=self.tags,
-            original_folder=original,
-            more={_SUBTOKENS: self.tag_subtokens, WINDOW_LENGTH: self.max_length},
-        )
-        self.tokenizer.save(path)
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {_SUBTOKENS: self.tag_subtokens}
 
-    def load(self, path: Path) -> Variables:
-        """Return the weights in a folder that `save` wrote.
-
-        Raises
-        ------
-        ValueError
-            If the classes there are not those of this tagger, or the weights cannot be read.
-        """
-        tags = known_tags(path)
-        if tags != self.tags:
-            msg = (
-                f"{path} has the classes {list(tags)}; expected {list(self.tags)}, in this order; "
-                "load another tagger with TokenClassification.from_pretrained"
-            )
-            raise ValueError(msg)
-        return {"params": read_params(path, self.model.config)}
+    def _classes_in(self, folder: Path) -> tuple[str, ...]:
+        return known_tags(folder)
 
     def predictor(
         self,
@@ -404,8 +350,7 @@ class TokenClassification:
         """
         return functools.partial(
             predict_entities,
-            make_predict_step(self.forward, options or Options()),
-            jax.device_put(variables),
+            self._predict_step(variables, options),
             reader=self._reader,
             collate=self.collate,
             layers=self.layers,

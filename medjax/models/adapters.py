@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -47,6 +48,8 @@ class Adapter(NamedTuple):
     def write(self, folder: Path | str, config: EncoderConfig, task: Task, base: str = "") -> None:
         """Write a folder that ``PeftModel.from_pretrained`` adds to the base model.
 
+        With several processes, process 0 writes it.
+
         Parameters
         ----------
         folder : Path or str
@@ -70,6 +73,8 @@ class Adapter(NamedTuple):
                 "the merged model with the component's save"
             )
             raise ValueError(msg)
+        if jax.process_index():
+            return
         names = _modules(config, task)
         tensors = {}
         for (*module, which), values in self.matrices.items():

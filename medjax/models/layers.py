@@ -154,8 +154,16 @@ def attend(
             return attend_to_first(*cast, real=bias[:, 0, 0] == 0)
     # With heads before length, the batched products are contiguous, which is faster on CPU.
     query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
-    function = _attend if query.shape[2] <= _LONG else _attend_in_blocks
+    function = _attend if _has_at_most(_LONG, query.shape[2]) else _attend_in_blocks
     return function(query, key, value, bias, rate, dtype).transpose(0, 2, 1, 3)
+
+
+def _has_at_most(limit: int, length: Any) -> bool:
+    """Return whether rows are known to be so short; the length of an export may be a symbol."""
+    try:
+        return bool(length <= limit)
+    except jax.errors.InconclusiveDimensionOperation:
+        return False
 
 
 def _attend_in_blocks(
@@ -226,8 +234,9 @@ def attend_nearby(
         Shape of `query`.
     """
     length, block = query.shape[1], max(reach, _SMALLEST_BLOCK)
-    if length <= 3 * block:
-        far = np.abs(np.subtract.outer(np.arange(length), np.arange(length))) > reach
+    if _has_at_most(3 * block, length):
+        positions = jnp.arange(length)
+        far = jnp.abs(positions[:, None] - positions) > reach
         near = jnp.where(far, jnp.finfo(jnp.float32).min, bias)
         query, key, value = (array.transpose(0, 2, 1, 3) for array in (query, key, value))
         return _attend(query, key, value, near, rate, dtype).transpose(0, 2, 1, 3)

@@ -12,10 +12,9 @@ from pathlib import Path
 import jax
 import pytest
 import trained_folders
-from safetensors.numpy import load_file, save_file
 
 from medjax.cli import main, outputs, prediction
-from medjax.components import RelationClassification, TokenClassification, load_component
+from medjax.components import TokenClassification, load_component
 from medjax.text import Document
 from medjax.text.readers import read_brat, read_doccano, read_medkit_json
 from medjax.text.writers import write_brat, write_csv, write_doccano, write_medkit_json
@@ -337,15 +336,6 @@ def test_what_does_not_fit_the_model_is_refused(predict, model, arguments, told,
     assert told in capsys.readouterr().err
 
 
-def test_a_model_without_a_head_is_refused(models, tmp_path):
-    folder = trained_folders.write_encoder(tmp_path / "headless")
-    tensors = load_file(folder / "model.safetensors")
-    kept = {name: leaf for name, leaf in tensors.items() if not name.startswith("classifier")}
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="headless is no trained component: found weights without"):
-        load_component(folder)
-
-
 def test_the_output_is_neither_among_the_notes_nor_among_other_files(predict, notes, capsys):
     (notes.parent / "used").mkdir()
     (notes.parent / "used" / "a.ann").write_text("")
@@ -376,23 +366,6 @@ def test_programs_are_compiled_once_for_all_chunks(predict, notes, monkeypatch, 
         (notes / f"more{number}.txt").write_text("no fever")
     predict("tagger", output="second")
     assert len(traces) - compiled <= compiled
-
-
-def test_settings_of_training_are_used_in_prediction(tmp_path, models):
-    encoder = models / "encoder"
-    folder = trained_folders.write_tagger(
-        tmp_path / "tagger", encoder, max_length=24, tag_subtokens=True, tagging_scheme="bilou"
-    )
-    tagger, _ = load_component(folder)
-    assert (tagger.max_length, tagger.tag_subtokens, tagger.tagging_scheme) == (24, True, "bilou")
-    assert load_component(folder, max_length=48).component.max_length == 48
-    relations = trained_folders.write_relations(tmp_path / "rel", encoder, max_length=40, reach=7)
-    component, _ = load_component(relations)
-    assert isinstance(component, RelationClassification)
-    assert (component.max_length, component.reach) == (40, 7)
-    # A classifier that starts from one of relations is one of texts, though it has its fields.
-    texts = trained_folders.write_classifier(tmp_path / "texts", relations)
-    assert not isinstance(load_component(texts).component, RelationClassification)
 
 
 def test_the_commands_of_the_documentation_run(models, notes, tmp_path, monkeypatch, capsys):

@@ -262,7 +262,7 @@ def test_a_tagger_is_no_classifier_of_texts(tiny_folder, classifier, tmp_path):
     assert medjax.models.read_labels(tiny_folder, medjax.models.TEXT_CLASSIFICATION) is None
     classifier.save(tmp_path, variables_of(classifier))
     assert medjax.models.read_labels(tmp_path) is None
-    with pytest.raises(ValueError, match=r"expected the classes \['no', 'yes'\], in this order"):
+    with pytest.raises(ValueError, match=r"expected \['no', 'yes'\], in this order"):
         TextClassification.from_pretrained(tiny_folder, ["no", "yes"]).load(tmp_path)
 
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import adapting
 import jax
 import job
 import numpy as np
@@ -91,6 +92,21 @@ def evaluate() -> dict[str, float]:
     )
 
 
+def adapted(folder: Path) -> dict[str, Any]:
+    """Train a LoRA whose state is split between the processes, and a head alone."""
+    encoder = folder.parent / "encoder"
+    results: dict[str, Any] = {}
+    for name, fsdp in (("lora", 2), ("head", 1)):
+        mesh = sharding.make_mesh(fsdp)
+        result = adapting.run(folder / name, encoder, name, mesh=mesh)
+        results[name] = [result.history, job.digest(result.state)]
+        if name == "lora":
+            adapting.write_adapter(folder / f"adapter of {OWN}", encoder, result)
+            nb_bytes = sharding.bytes_per_device(result.state.params["lora"])
+            results["bytes"] = sum(nb_bytes.values())
+    return results
+
+
 def failing(folder: Path) -> None:
     """Raise in process 1 while process 0 waits for it in a step."""
     note = only_in(1, lambda: (folder / "failed").write_text(str(time.time())))
@@ -144,7 +160,7 @@ def preempted(folder: Path) -> dict[str, Any]:
 
 SCENARIOS = {
     each.__name__: each
-    for each in (healthy, failing, failing_save, failing_restore, differing, preempted)
+    for each in (healthy, adapted, failing, failing_save, failing_restore, differing, preempted)
 }
 
 

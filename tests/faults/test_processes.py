@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -11,12 +12,16 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import adapting
+import jax
 import job
 import numpy as np
 import one_of_two
 import pytest
+import trained_folders
 
 import medjax
+from medjax.models import TEXT_CLASSIFICATION, Adapter
 
 HERE = Path(__file__).parent
 FAILURES = ("failing", "failing_save", "failing_restore", "differing")
@@ -72,9 +77,11 @@ def finish(processes: list[subprocess.Popen], folder: Path) -> Ended:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """Return how the pair of each scenario ended; they run at the same time."""
     root = tmp_path_factory.mktemp("pairs")
+    trained_folders.write_encoder(root / "encoder", hidden_size=64)
     ended: dict[str, Ended] = {}
     # The first round compiles what the second finds in the cache.
-    for names in (("healthy",), [name for name in one_of_two.SCENARIOS if name != "healthy"]):
+    first = ("healthy", "adapted")
+    for names in (first, [name for name in one_of_two.SCENARIOS if name not in first]):
         begun = {name: begin(name, root / name) for name in names}
         ended |= {name: finish(processes, root / name) for name, processes in begun.items()}
     return ended
@@ -124,6 +131,38 @@ def test_a_checkpoint_of_two_processes_is_read_by_one(pairs, tmp_path):
     assert job.digest(resumed.state) == pairs["healthy"].json(0)["fsdp"]
     nb_bytes = sum(leaf.nbytes for leaf in resumed.state.params["hidden"].values())
     assert max(pairs["healthy"].json(0)["bytes"]) <= nb_bytes / 2 + 128 * 4
+
+
+@pytest.mark.parametrize("name", adapting.TARGETS)
+def test_two_processes_train_few_weights_like_one(name, pairs, tmp_path):
+    pair, encoder = pairs["adapted"], pairs["adapted"].folder.parent / "encoder"
+    assert pair.codes == [0, 0], pair.errors
+    assert pair.json(0) == pair.json(1)
+    history, digest = pair.json(0)[name]
+    alone = adapting.run(tmp_path, encoder, name)
+    np.testing.assert_allclose(losses(history), losses(alone.history), rtol=1e-5)
+    out = pair.folder / name
+    assert [path.name[:14] for path in sorted(out.iterdir())] == [
+        path.name[:14] for path in sorted(tmp_path.iterdir())
+    ]
+    resumed = adapting.run(out, encoder, name, resume="auto")
+    assert job.digest(resumed.state) == digest
+    merged = adapting.lora(encoder, name).merged(resumed.state.variables)
+    loaded = adapting.classifier(encoder).load(medjax.last_checkpoint(out))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-6), loaded, merged)
+
+
+def test_process_0_writes_the_adapter(pairs):
+    pair, encoder = pairs["adapted"], pairs["adapted"].folder.parent / "encoder"
+    assert [path.name for path in pair.folder.glob("adapter*")] == ["adapter of 0"]
+    config = adapting.classifier(encoder).model.config
+    found = Adapter.read(pair.folder / "adapter of 0", config, TEXT_CLASSIFICATION)
+    resumed = adapting.run(pair.folder / "lora", encoder, "lora", resume="auto")
+    expected = resumed.state.variables
+    restored = adapting.lora(encoder, "lora").with_adapter(expected, found)
+    jax.tree.map(np.testing.assert_array_equal, restored["params"], expected["params"])
+    nb_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(expected["params"]["lora"]))
+    assert pair.json(0)["bytes"] < 0.8 * nb_bytes  # it was split between the processes
 
 
 def test_a_stop_in_one_process_stops_both(pairs):
