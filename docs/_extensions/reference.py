@@ -18,11 +18,13 @@ def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) 
 
 def _signature(
     app: Any, what: str, name: str, value: Any, options: Any, signature: str, returned: str
-) -> tuple[str, str]:
+) -> tuple[str, str] | None:
     """Show no constructor of a protocol, and three dots for a default that a function makes."""
     if what == "class" and getattr(value, "_is_protocol", False):
         return "", returned
-    return (signature or "").replace("<factory>", "..."), returned
+    if what == "class" and signature:
+        return signature.replace("<factory>", "..."), returned
+    return None
 
 
 def _begin_with_a_table(
