@@ -35,7 +35,7 @@ def _begin_with_a_table(
         return
     names = [each for each in public_names(value) if each not in (options.exclude_members or ())]
     lines += ["", ".. autosummary::", "   :nosignatures:", ""]
-    lines += [f"   {name}.{each}" for each in names]
+    lines += [f"   {each}" for each in names]
 
 
 def public_names(module: ModuleType) -> list[str]:

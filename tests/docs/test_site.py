@@ -123,6 +123,10 @@ def test_every_internal_link_has_its_target(pages):
     assert dead == []
 
 
+ELSEWHERE = {"medjax": ("medjax.metrics",), "medjax_torch": ("medjax",)}
+"""Modules on whose page names of another one are described."""
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_the_reference_has_every_public_name(pages, name):
     if name == "medjax_torch":
@@ -133,7 +137,7 @@ def test_the_reference_has_every_public_name(pages, name):
     public = [n for n, v in values.items() if inspect.isclass(v) or inspect.isroutine(v)]
     reference = [page for path, page in pages.items() if path.parent.name == "reference"]
     ids = set().union(*(page.ids for page in reference))
-    homes = (name, "medjax.metrics") if name == "medjax" else (name,)
+    homes = (name, *ELSEWHERE.get(name, ()))
     assert len(public) > 5
     assert [n for n in public if not any(f"{home}.{n}" in ids for home in homes)] == []
 
