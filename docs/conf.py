@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "mathml",
+    "reference",
     "table_bars",
 ]
 exclude_patterns = ["_build"]
@@ -43,6 +44,7 @@ html_math_renderer = "mathml"  # MathJax would be loaded from the network
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_merge_streams = True  # what a cell prints is one block
 # The kernels inherit these: pages show no progress bars, and do not depend on the builder's GPU.
 os.environ["TQDM_DISABLE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"

@@ -1,6 +1,6 @@
 """Training of clinical NLP and audio models on JAX.
 
-`train` trains a `TrainableComponent` (a record of pure functions) on any dataset; see README.md.
+`train` trains a `TrainableComponent` (a record of pure functions) on any dataset.
 """
 
 from medjax import sharding

@@ -170,7 +170,7 @@ class Options:
         parameters (see `weight_decay`) do not count.
     weight_decay : float
         Decoupled weight decay per update, as in AdamW, of all parameters except biases,
-        normalisation scales (see `medjax.optimizer.decays`) and frozen parameters. It is applied
+        normalisation scales, which are known by their names, and frozen parameters. It is applied
         in addition to any decay of the component's own optimizer. A parameter is frozen if the
         optimizer makes its update zero by construction, whatever the gradients, the rate and the
         number of updates are: with ``optax.set_to_zero`` under `optax.partition`, `optax.masked`,
@@ -197,7 +197,7 @@ class Options:
     length_ladder : tuple of int or "fitted"
         Lengths that ragged columns are padded to. "fitted" chooses them from the lengths of the
         items (of a sample of 512 if there are more) so that compiling and computing take the least
-        time together, for training and evaluation separately; see `medjax.data.fitting`. They are
+        time together, for training and evaluation separately. They are
         stored in the checkpoints. A longer item then adds a length, and the log says so; with a
         tuple it is an error.
     length_window : int

@@ -47,7 +47,7 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         (plain data parallelism); the number of devices splits it over all of them.
     devices : sequence of jax.Device, optional
         Devices to use; by default all. If JAX has not initialised its devices before, the CPU will
-        run programs in the thread that calls them; see `medjax.runtime.allocator`.
+        run programs in the thread that calls them.
 
     Raises
     ------

@@ -51,10 +51,9 @@ class TrainState(train_state.TrainState):
     `step` counts updates, `batch_step` the batches trained on; with gradient accumulation the
     second is larger. Every random number is derived from `key` and `batch_step`.
 
-    The static fields `apply_fn` and `tx` are stand-ins that do not own their functions (see
-    `medjax.runtime.lent`). The state that `create_state` or `train` returns keeps the functions
-    alive; a state that came out of a transformation of JAX relies on the component, which keeps the
-    optimizers of its states.
+    The static fields `apply_fn` and `tx` are stand-ins that do not own their functions. The
+    state that `create_state` or `train` returns keeps the functions alive; a state that came out of
+    a transformation of JAX relies on the component, which keeps the optimizers of its states.
 
     Attributes
     ----------

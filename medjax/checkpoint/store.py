@@ -169,7 +169,7 @@ class CheckpointStore:
         Raises
         ------
         CheckpointError
-            If there is too little; see `medjax.checkpoint.space.check_space`.
+            If there is too little.
         """
 
         def check() -> None:
@@ -301,7 +301,24 @@ class CheckpointStore:
         self._saver.wait(alone=alone)
 
     def find(self, resume: str | Path) -> ResumePoint | None:
-        """Return the checkpoint to resume from; see `medjax.checkpoint.restore.choose`."""
+        """Return the checkpoint to resume from, verified.
+
+        Parameters
+        ----------
+        resume : "auto" or path
+            "auto" takes the newest intact checkpoint in the folder and sets damaged ones aside; a
+            path takes exactly that checkpoint or fails.
+
+        Returns
+        -------
+        ResumePoint or None
+            None if `resume` is "auto" and the folder has no checkpoints.
+
+        Raises
+        ------
+        CheckpointError
+            If the checkpoint, or every one in the folder, is damaged, or there is no such folder.
+        """
         chosen = choose(self.folder, resume)
         return None if chosen is None else ResumePoint(chosen, read_record(chosen))
 

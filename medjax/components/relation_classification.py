@@ -54,8 +54,8 @@ class RelationClassification(EncoderComponent):
     ``overlapping=True``, so that none is left out. Candidates are the ordered pairs of entities
     whose labels are among `kinds` and that are at most `reach` characters apart. Each is a row of a
     batch: the text around it, with both entities and their labels marked by punctuation (typed
-    entity markers; see `medjax.components.relation_data.marked_text`). Annotated relations that are
-    no candidates count as missed in all scores, and a note says how many there are.
+    entity markers). Annotated relations that are no candidates count as missed in all scores, and a
+    note says how many there are.
 
     Attributes
     ----------

@@ -84,7 +84,7 @@ class ClassificationMetrics:
         input_batch : mapping
             ``"labels"``, int, shape (rows,), -100 for rows that do not count; with `multi_label`
             ``"targets"`` instead, 0 or 1, shape (rows, labels). Optionally
-            `medjax.ROW_MASK`, and `DOCUMENT`, a list of int.
+            ``row_mask``, and `DOCUMENT`, a list of int.
 
         Returns
         -------

@@ -186,7 +186,7 @@ class CompiledStep(Generic[P, R]):
     platform : str, optional
         Platform that it runs on; by default that of JAX's backend.
     deterministic : bool
-        Whether it has to compute the same bits in every run, see `medjax.target`.
+        Whether it has to compute the same bits in every run; see `Options.deterministic`.
     **jit_options
         Options of `jax.jit`.
 

@@ -5,6 +5,8 @@ or Chromium.
 """
 
 import html.parser
+import importlib
+import inspect
 import os
 import re
 import shutil
@@ -33,6 +35,14 @@ SEARCHES = {
     "early stopping": "reference/medjax.html",
 }
 """What a newcomer would type, and a page that must be found by it."""
+MODULES = (
+    "medjax",
+    "medjax_torch",
+    "medjax.components",
+    "medjax.metrics",
+    "medjax.models",
+    "medjax.text",
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -111,6 +121,30 @@ def test_every_internal_link_has_its_target(pages):
             if not target.is_file() or (anchor and target in known and anchor not in there):
                 dead.append((path.relative_to(SITE).as_posix(), link))
     assert dead == []
+
+
+ELSEWHERE = {"medjax": ("medjax.metrics",), "medjax_torch": ("medjax",)}
+"""Modules on whose page names of another one are described."""
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_reference_has_every_public_name(pages, name):
+    if name == "medjax_torch":
+        pytest.importorskip("torch")
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", None) or [n for n in vars(module) if not n.startswith("_")]
+    values = {each: getattr(module, each) for each in names}
+    public = [n for n, v in values.items() if inspect.isclass(v) or inspect.isroutine(v)]
+    reference = [page for path, page in pages.items() if path.parent.name == "reference"]
+    ids = set().union(*(page.ids for page in reference))
+    homes = (name, *ELSEWHERE.get(name, ()))
+    assert len(public) > 5
+    assert [n for n in public if not any(f"{home}.{n}" in ids for home in homes)] == []
+
+
+def test_the_reference_is_without_fields_that_say_nothing(pages):
+    reference = [path for path in pages if path.parent.name == "reference"]
+    assert [p.name for p in reference if "Alias for field number" in p.read_text("utf-8")] == []
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def read_conll(
     Tags may have any notation of `medjax.text.tagging.standard_tags`. They are read by the lenient
     rule of `medjax.text.tagging`, which finds the entities of IOB1, IOB2, BILOU and BIOES alike. If
     tags have no prefix, adjacent tokens of one label are one entity; if they have no label, it is
-    `medjax.text.tagging.UNNAMED_LABEL`; in both cases, a warning to the logger ``medjax`` says so.
+    ``Entity``; in both cases, a warning to the logger ``medjax`` says so.
 
     A header with the names of the columns, lines that start with ``-DOCSTART-`` (which end a
     sentence) and comments are left out. Comments are lines that start with ``#`` and have no tag,

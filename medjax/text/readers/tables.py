@@ -48,10 +48,12 @@ def read_texts(
         or the folder that its ``save_to_disk`` has written, which needs datasets.
     split : str, optional
         Name of the split of a dataset to read, where there are several.
-    text, label : str
-        Names of the columns. A label may be a string, a whole number or, in JSON and Parquet, a
-        list of them; an empty one means that the text has none. If the data have names for the
-        numbers, as those of Hugging Face do, the names are the labels.
+    text : str
+        Name of the column with the texts.
+    label : str
+        Name of the column with the labels. A label may be a string, a whole number or, in JSON and
+        Parquet, a list of them; an empty one means that the text has none. If the data have names
+        for the numbers, as those of Hugging Face do, the names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient.
     separator : str, optional
