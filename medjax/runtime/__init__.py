@@ -7,6 +7,7 @@ from medjax.runtime.jit import Compiled as Compiled
 from medjax.runtime.jit import CompiledStep as CompiledStep
 from medjax.runtime.jit import OutOfMemoryError as OutOfMemoryError
 from medjax.runtime.jit import compile_aside as compile_aside
+from medjax.runtime.jit import is_compiling_aside as is_compiling_aside
 from medjax.runtime.waiting import size_of as size_of
 from medjax.runtime.waiting import telling as telling
 from medjax.runtime.waiting import waiting_for as waiting_for

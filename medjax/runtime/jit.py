@@ -24,6 +24,7 @@ __all__ = [
     "OutOfMemoryError",
     "compile_aside",
     "explaining_memory",
+    "is_compiling_aside",
 ]
 
 logger = logging.getLogger("medjax")
@@ -94,6 +95,10 @@ class _Begun(NamedTuple):
     done: Future[float]
 
 
+_ASIDE: set[Future[float]] = set()
+"""The programs of `compile_aside` that are not done."""
+
+
 def compile_aside(lowered: jax.stages.Lowered) -> Future[float]:
     """Compile in another thread; XLA needs Python for none of it.
 
@@ -121,7 +126,15 @@ def compile_aside(lowered: jax.stages.Lowered) -> Future[float]:
         lowered.compile()
         return time.perf_counter()
 
-    return _threads().submit(compile_it)
+    compiled = _threads().submit(compile_it)
+    _ASIDE.add(compiled)
+    compiled.add_done_callback(_ASIDE.discard)
+    return compiled
+
+
+def is_compiling_aside() -> bool:
+    """Return whether XLA compiles in another thread."""
+    return bool(_ASIDE)
 
 
 @functools.cache

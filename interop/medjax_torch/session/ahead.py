@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from medjax import sharding
@@ -68,11 +66,10 @@ class Ahead:
             return
         self._is_due = False
         mark = sharding.put(np.asarray(False), session.state.learning_rate.sharding)
-        with _half_of_the_threads():
-            for batch in self._prepared(self._train_loader, epoch, start, train=True):
-                step.compile_ahead(session.state, with_update_due(batch, mark))
-            for batch in self._prepared(self._eval_loader, 0, 0, train=False):
-                self._eval_step.compile_ahead(session.state.variables, batch)
+        for batch in self._prepared(self._train_loader, epoch, start, train=True):
+            step.compile_ahead(session.state, with_update_due(batch, mark))
+        for batch in self._prepared(self._eval_loader, 0, 0, train=False):
+            self._eval_step.compile_ahead(session.state.variables, batch)
 
     def _prepared(
         self, loader: DataLoader[Any], epoch: int, start: int, *, train: bool
@@ -82,14 +79,3 @@ class Ahead:
         for number, batch in first_of_shapes(loader, epoch, start):
             draws.position = (generator.initial_seed(), epoch, number)
             yield self._preparation(batch, train=train)
-
-
-@contextlib.contextmanager
-def _half_of_the_threads() -> Iterator[None]:
-    """Leave cores to XLA's compiler: torch's threads wait for the one that has no core."""
-    number = torch.get_num_threads()
-    torch.set_num_threads(max(1, number // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(number)

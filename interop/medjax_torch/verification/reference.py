@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from medjax.runtime import is_compiling_aside
 from medjax_torch.component_state import Inventory, read, to_numpy
 from medjax_torch.graph import host_random
 from medjax_torch.graph.batch_columns import flatten
@@ -87,6 +89,7 @@ def reference(
     """
     joint = Joint(call, inventory, batch, train=train, mark=mark)
     with (
+        _sharing_cores(),
         host_random.watched(inventory.content.generators),
         plain_kernels(),
         FixedDraws(spread=spread, drops_layers=drops_layers),
@@ -102,6 +105,18 @@ def reference(
         outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
     )
+
+
+@contextlib.contextmanager
+def _sharing_cores() -> Iterator[None]:
+    """Leave half of the cores to XLA while it compiles: torch's threads wait for the slowest."""
+    number = torch.get_num_threads()
+    if is_compiling_aside():
+        torch.set_num_threads(max(1, number // 2))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(number)
 
 
 def outcome_of(graph: Graph, inventory: Inventory, values: Sequence[np.ndarray]) -> Outcome:

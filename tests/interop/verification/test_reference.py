@@ -15,6 +15,7 @@ from medjax_torch.component_state import find
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
 from medjax_torch.lowerings.interpreter import run
 from medjax_torch.lowerings.table import TABLE, Kind
+from medjax_torch.verification import reference as module
 from medjax_torch.verification.reference import FixedDraws, reference
 
 aten = torch.ops.aten
@@ -189,3 +190,22 @@ def test_gradients_of_sparse_embeddings_are_dense():
     outcome = reference(forward_of(component), find(component), batch, train=True)
     expected = 2 * component.model.weight.detach() * torch.tensor([[0.0], [2], [0], [0], [1]])
     np.testing.assert_allclose(outcome.gradients["model.weight"], expected, rtol=1e-6)
+
+
+def test_half_of_the_threads_are_left_to_xla_while_it_compiles(monkeypatch):
+    seen = []
+
+    def threads(call):
+        seen.append(torch.get_num_threads())
+        return {}, torch.ones(())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        for is_compiling in (False, True):
+            monkeypatch.setattr(module, "is_compiling_aside", lambda answer=is_compiling: answer)
+            reference(threads, find(Component(None)), {}, train=False)
+        assert seen == [4, 2]
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
