@@ -8,12 +8,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import jax
 
 from medjax.runtime.allocator import give_back_memory
+from medjax.runtime.aside import compile_aside
 from medjax.runtime.waiting import size_of, tell_wait, waiting_for
 from medjax.target import tracing_for
 
@@ -22,9 +23,7 @@ __all__ = [
     "Compiled",
     "CompiledStep",
     "OutOfMemoryError",
-    "compile_aside",
     "explaining_memory",
-    "is_compiling_aside",
 ]
 
 logger = logging.getLogger("medjax")
@@ -93,54 +92,6 @@ class _Begun(NamedTuple):
     began: float
     reason: str
     done: Future[float]
-
-
-_ASIDE: set[Future[float]] = set()
-"""The programs of `compile_aside` that are not done."""
-
-
-def compile_aside(lowered: jax.stages.Lowered) -> Future[float]:
-    """Compile in another thread; XLA needs Python for none of it.
-
-    Parameters
-    ----------
-    lowered : jax.stages.Lowered
-        From ``jax.jit(function).lower``. JAX keeps the program with it, where later calls of the
-        function find it.
-
-    Returns
-    -------
-    Future
-        Gives the time of `time.perf_counter` when it was done.
-
-    Examples
-    --------
-    >>> double = jax.jit(lambda x: 2 * x)
-    >>> compiled = compile_aside(double.lower(1.0))
-    >>> _ = compiled.result()
-    >>> float(double(1.0))
-    2.0
-    """
-
-    def compile_it() -> float:
-        lowered.compile()
-        return time.perf_counter()
-
-    compiled = _threads().submit(compile_it)
-    _ASIDE.add(compiled)
-    compiled.add_done_callback(_ASIDE.discard)
-    return compiled
-
-
-def is_compiling_aside() -> bool:
-    """Return whether XLA compiles in another thread."""
-    return bool(_ASIDE)
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """Return the threads that compile ahead; two, as compiling takes hundreds of megabytes."""
-    return ThreadPoolExecutor(max_workers=2, thread_name_prefix="medjax-compile")
 
 
 class Compiled(Protocol):

@@ -136,7 +136,7 @@ def test_the_reference_has_every_public_name(pages, name):
     values = {each: getattr(module, each) for each in names}
     public = [n for n, v in values.items() if inspect.isclass(v) or inspect.isroutine(v)]
     reference = [page for path, page in pages.items() if path.parent.name == "reference"]
-    ids = set().union(*(page.ids for page in reference))
+    ids = {name for page in reference for name in page.ids}
     homes = (name, *ELSEWHERE.get(name, ()))
     assert len(public) > 5
     assert [n for n in public if not any(f"{home}.{n}" in ids for home in homes)] == []

@@ -67,12 +67,11 @@ def _nb_rows(batch: Mapping[str, Any], ragged: Sequence[Ragged]) -> int | None:
 def _lengths(batch: Mapping[str, Any], ragged: Sequence[Ragged], number: int) -> Tensor:
     """Return how far each row is filled with something else than padding, shape (rows,)."""
     lengths = torch.zeros(number, dtype=torch.int64)
-    for name, axis, fill in (
-        (name, axis, each.fills[name]) for each in ragged for name, axis in each.column_axes
-    ):
-        column = batch[name].detach().cpu()
+    slots = [(*slot, each.fills[slot[0]]) for each in ragged for slot in each.column_axes]
+    for name, axis, fill in slots:
         if fill is None:
             continue
+        column = batch[name].detach().cpu()
         filled = (column != fill).movedim(axis, 1).reshape(number, column.shape[axis], -1).any(2)
         places = torch.arange(1, filled.shape[1] + 1)
         lengths = torch.maximum(lengths, (filled * places).amax(1))

@@ -348,14 +348,12 @@ def _says_something(outcome: Outcome) -> bool:
 
 
 def _is_telling(outcome: Outcome) -> bool:
-    """Return whether the loss is a number that depends on weights, as far as they were asked for.
+    """Return whether the loss is a number, and not 0, with gradients if they were asked for.
 
-    It is neither if none of the rows has a label.
+    If none of the rows has a label, it is 0 or no number.
     """
-    gradients = outcome.gradients.values()
-    return bool(np.isfinite(outcome.loss).all()) and (
-        not gradients or any(gradient.any() for gradient in gradients)
-    )
+    told = [*outcome.gradients.values()] or [outcome.loss]
+    return bool(np.isfinite(outcome.loss).all()) and any(array.any() for array in told)
 
 
 def _either(

@@ -90,8 +90,9 @@ def test_a_batch_that_forward_needs_whole_stays_whole(rows_of_runs):
     assert rows_of_runs == [8, 8, 4, 8, 8, 4, 8, 8]
 
 
+@pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_rows_without_a_label_say_nothing(reduction, rows_of_runs):
+def test_rows_without_a_label_say_nothing(reduction, train, rows_of_runs):
     """The loss of these is not a number or does not depend on the weights."""
     cut = resized({**BATCH, "names": list(range(8))}, [(RAGGED, 4)])
     labels = LABELS.clone()
@@ -102,6 +103,6 @@ def test_rows_without_a_label_say_nothing(reduction, rows_of_runs):
         labels = batch["labels"].flatten()
         return {}, torch.nn.functional.cross_entropy(logits, labels, reduction=reduction)
 
-    proof = proved(forward, batch={**BATCH, "labels": labels}, ragged=RAGGED)
+    proof = proved(forward, train, batch={**BATCH, "labels": labels}, ragged=RAGGED)
     assert isinstance(proof, PaddingProof)
     assert rows_of_runs[2:5] == [4, 8, 8]
