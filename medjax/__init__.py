@@ -79,7 +79,13 @@ from medjax.metrics import (
     choose_thresholds,
     paired_bootstrap,
 )
-from medjax.runtime import Compilation, CompiledStep, OutOfMemoryError, keep_memory
+from medjax.runtime import (
+    Compilation,
+    CompiledStep,
+    OutOfMemoryError,
+    keep_memory,
+    run_in_calling_thread,
+)
 from medjax.schedules import (
     Schedule,
     as_schedule,
@@ -210,3 +216,5 @@ __all__ = [
     "with_warmup",
     "write_report",
 ]
+
+run_in_calling_thread()

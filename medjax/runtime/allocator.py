@@ -35,16 +35,15 @@ def keep_memory() -> Iterator[None]:
     """Keep freed memory for reuse within a ``with`` block, for programs that run on the CPU.
 
     `train` and `evaluate` do this themselves. Put a loop of your own over the steps in such a
-    block, in the main thread, before JAX creates its first array. On accelerators, without glibc,
-    or if the environment configures the allocator (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is
-    changed.
+    block, in the main thread, and import medjax before JAX creates its first array. On
+    accelerators, without glibc, or if the environment configures the allocator (``MALLOC_...``,
+    ``GLIBC_TUNABLES``), nothing is changed.
 
     Examples
     --------
     >>> with keep_memory():
     ...     pass  # run the steps
     """
-    run_in_calling_thread()
     library = _glibc() if jax.default_backend() == "cpu" else None
     if library is None:
         yield
@@ -86,7 +85,8 @@ def run_in_calling_thread() -> None:
     """Make the CPU run programs in the thread that calls them, if JAX has no devices yet.
 
     Only there do they get the memory that `keep_memory` keeps. Nothing is lost: steps depend on
-    each other anyway, and batches are prepared in other threads. If the environment sets
+    each other anyway, and batches are prepared in other threads. Importing medjax does this, since
+    JAX has its devices as soon as a model is loaded or a key is drawn. If the environment sets
     ``JAX_CPU_ENABLE_ASYNC_DISPATCH``, nothing is changed.
 
     Examples
