@@ -79,13 +79,7 @@ from medjax.metrics import (
     choose_thresholds,
     paired_bootstrap,
 )
-from medjax.runtime import (
-    Compilation,
-    CompiledStep,
-    OutOfMemoryError,
-    keep_memory,
-    run_in_calling_thread,
-)
+from medjax.runtime import Compilation, CompiledStep, OutOfMemoryError, keep_memory
 from medjax.schedules import (
     Schedule,
     as_schedule,
@@ -216,5 +210,3 @@ __all__ = [
     "with_warmup",
     "write_report",
 ]
-
-run_in_calling_thread()

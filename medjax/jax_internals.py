@@ -15,6 +15,7 @@ __all__ = [
     "Layout",
     "compilation_cache",
     "detect_cluster",
+    "has_devices",
     "key_value_client",
     "multihost_utils",
     "with_layout_constraint",
@@ -51,3 +52,11 @@ def key_value_client() -> Any:
     from jax._src import distributed
 
     return distributed.global_state.client
+
+
+def has_devices() -> bool:
+    """Return whether JAX has initialised its devices."""
+    from jax._src import xla_bridge
+
+    initialised: bool = xla_bridge.backends_are_initialized()
+    return initialised

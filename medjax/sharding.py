@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medjax.jax_internals import multihost_utils
+from medjax.runtime import run_in_calling_thread
 from medjax.target import platform_of
 
 __all__ = [
@@ -45,7 +46,8 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
         Number of devices that share one copy of the state. 1 replicates the state on every device
         (plain data parallelism); the number of devices splits it over all of them.
     devices : sequence of jax.Device, optional
-        Devices to use; by default all.
+        Devices to use; by default all. If JAX has not initialised its devices before, the CPU will
+        run programs in the thread that calls them.
 
     Raises
     ------
@@ -57,6 +59,7 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
     >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
     {'data': 1, 'fsdp': 1}
     """
+    run_in_calling_thread()
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
         msg = f"make_mesh: fsdp is {fsdp}; expected a divisor of the {len(devices)} devices"

@@ -16,6 +16,7 @@ from medjax.models import (
 )
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
+from medjax.runtime import run_in_calling_thread
 
 __all__ = ["WINDOW_LENGTH", "OpenedFolder", "open_folder"]
 
@@ -67,6 +68,7 @@ def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) 
     ValueError
         If it is not there, its parts do not belong together, or the length cannot be used.
     """
+    run_in_calling_thread()  # JAX has its devices when the weights are here
     folder = resolve_model(name_or_folder)
     config = read_config(folder)
     tokenizer = load_tokenizer(folder)

@@ -34,6 +34,7 @@ from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settin
 from medjax.loop.run import Run
 from medjax.loop.scores import Unpadder
 from medjax.loop.self_check import self_check
+from medjax.runtime import warn_of_other_threads
 from medjax.runtime.preemption import Preemption
 from medjax.runtime.reads import reads
 from medjax.schedules import Schedule, with_warmup
@@ -237,6 +238,7 @@ def initial_state(
         accumulates=config.gradient_accumulation_steps > 1,
     )
     template = initial.template(mesh)
+    warn_of_other_threads(4 * count_parameters(template.variables))
     check_storable(template)  # rather here than at the first checkpoint, an epoch later
     settings = settings_of(request, more_settings)
     progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)

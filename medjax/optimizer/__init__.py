@@ -2,5 +2,6 @@
 
 from medjax.optimizer.decay import decays
 from medjax.optimizer.make import make_optimizer, uses_value
+from medjax.optimizer.norm import global_norm
 
-__all__ = ["decays", "make_optimizer", "uses_value"]
+__all__ = ["decays", "global_norm", "make_optimizer", "uses_value"]

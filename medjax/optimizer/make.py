@@ -15,6 +15,7 @@ import optax
 from medjax.config import Options
 from medjax.optimizer.dataflow import depend_on
 from medjax.optimizer.decay import decays
+from medjax.optimizer.norm import clip_by_norm
 from medjax.optimizer.probe import Probe, probe, update_with_rate
 from medjax.optimizer.rate import Configure
 from medjax.optimizer.refusals import as_transformation
@@ -186,7 +187,7 @@ def _inner(
 
 def _clip(max_norm: float, frozen: frozenset[str]) -> optax.GradientTransformation:
     """Return clipping by the global norm of the gradients of all parameters that are not frozen."""
-    clip = optax.clip_by_global_norm(max_norm)
+    clip = optax.stateless(lambda gradients, _: clip_by_norm(gradients, max_norm))
 
     def update(gradients: Any, state: Any, params: Any = None) -> Any:
         del params

@@ -11,12 +11,23 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import logging
 import os
 from collections.abc import Iterator
 
 import jax
 
-__all__ = ["give_back_memory", "keep_memory", "run_in_calling_thread"]
+from medjax.jax_internals import has_devices
+
+__all__ = [
+    "give_back_memory",
+    "keep_memory",
+    "run_in_calling_thread",
+    "warn_of_other_threads",
+]
+
+logger = logging.getLogger("medjax")
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt(3), from glibc's malloc.h
 _KEEP = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}  # -1: return nothing to the kernel
@@ -35,16 +46,17 @@ def keep_memory() -> Iterator[None]:
     """Keep freed memory for reuse within a ``with`` block, for programs that run on the CPU.
 
     `train` and `evaluate` do this themselves. Put a loop of your own over the steps in such a
-    block, in the main thread, and import medjax before JAX creates its first array. On
-    accelerators, without glibc, or if the environment configures the allocator (``MALLOC_...``,
-    ``GLIBC_TUNABLES``), nothing is changed.
+    block, in the main thread, and call `make_mesh` before JAX creates its first array or key;
+    ``from_pretrained`` does. On accelerators, without glibc, or if the environment configures the
+    allocator (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is changed.
 
     Examples
     --------
     >>> with keep_memory():
     ...     pass  # run the steps
     """
-    library = _glibc() if jax.default_backend() == "cpu" else None
+    run_in_calling_thread()
+    library = _keeps_memory()
     if library is None:
         yield
         return
@@ -81,20 +93,51 @@ def give_back_memory(nb_bytes: int) -> None:
         library.malloc_trim(0)
 
 
-def run_in_calling_thread() -> None:
+@functools.cache
+def run_in_calling_thread() -> bool:
     """Make the CPU run programs in the thread that calls them, if JAX has no devices yet.
 
     Only there do they get the memory that `keep_memory` keeps. Nothing is lost: steps depend on
-    each other anyway, and batches are prepared in other threads. Importing medjax does this, since
-    JAX has its devices as soon as a model is loaded or a key is drawn. If the environment sets
+    each other anyway, and batches are prepared in other threads. If the environment sets
     ``JAX_CPU_ENABLE_ASYNC_DISPATCH``, nothing is changed.
+
+    Returns
+    -------
+    bool
+        False if JAX already had devices at the first call in this process.
 
     Examples
     --------
-    >>> run_in_calling_thread()
+    >>> in_time = run_in_calling_thread()
     """
-    if _DISPATCH.upper() not in os.environ:
-        jax.config.update(_DISPATCH, False)
+    if _DISPATCH.upper() in os.environ:
+        return True
+    if has_devices():
+        return False
+    jax.config.update(_DISPATCH, False)
+    return True
+
+
+def warn_of_other_threads(nb_bytes: int) -> None:
+    """Warn that the CPU runs programs in other threads, where that makes them slower.
+
+    Parameters
+    ----------
+    nb_bytes : int
+        Size of what is trained. Below 64 MiB there is no warning.
+    """
+    is_in_time = run_in_calling_thread()
+    if not is_in_time and nb_bytes >= _WORTH_IT and _keeps_memory():
+        logger.warning(
+            "JAX had its devices before medjax could set how the CPU runs programs, so the memory "
+            "of each step goes back to the kernel and a step takes up to a fourth longer. Call "
+            "medjax.make_mesh() before the first array or key is created."
+        )
+
+
+def _keeps_memory() -> ctypes.CDLL | None:
+    """Return the C library if it can be told to keep memory for programs on the CPU."""
+    return _glibc() if jax.default_backend() == "cpu" else None
 
 
 def _glibc() -> ctypes.CDLL | None:

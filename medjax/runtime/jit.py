@@ -7,7 +7,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
@@ -151,6 +151,9 @@ class CompiledStep(Generic[P, R]):
         Platform that it runs on; by default that of JAX's backend.
     deterministic : bool
         Whether it has to compute the same bits in every run; see `Options.deterministic`.
+    options_for : callable, optional
+        Gives the ``compiler_options`` of the program for each shape of batch, from its jaxpr; by
+        default they are those in `jit_options`.
     **jit_options
         Options of `jax.jit`.
 
@@ -179,6 +182,7 @@ class CompiledStep(Generic[P, R]):
         compilations: list[Compilation] | None = None,
         platform: str | None = None,
         deterministic: bool = False,
+        options_for: Callable[[Any], Mapping[str, Any]] | None = None,
         **jit_options: Any,
     ) -> None:
         self.phase = phase
@@ -195,8 +199,11 @@ class CompiledStep(Generic[P, R]):
             with tracing_for(platform, deterministic=deterministic):
                 return function(*args, **kwargs)
 
-        self._function, self._jit_options = function, jit_options
+        self._function, self._counted, self._jit_options = function, counted, jit_options
         self._jitted = jax.jit(counted, **jit_options)
+        self._options_for = options_for
+        self._by_shape: dict[Hashable, Any] = {}
+        self._by_options: dict[frozenset[tuple[str, Any]], Any] = {}
 
     @property
     def nb_compilations(self) -> int:
@@ -216,7 +223,7 @@ class CompiledStep(Generic[P, R]):
         nb_before = len(self.compilations)
         began = time.perf_counter()
         try:
-            result: R = self._jitted(*args, **kwargs)
+            result: R = self._program(args, kwargs)(*args, **kwargs)
         except jax.errors.JaxRuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -249,13 +256,29 @@ class CompiledStep(Generic[P, R]):
         """
         nb_before = len(self.compilations)
         began = time.perf_counter()
-        lowered = self._jitted.lower(*args, **kwargs)
-
+        lowered = self._program(args, kwargs).lower(*args, **kwargs)
         if len(self.compilations) > nb_before:
             number = len(self.compilations) - 1
             self._begun.append(_Begun(number, began, self._reason(args), compile_aside(lowered)))
             tell_wait(None)
         return lowered.out_info
+
+    def _program(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the jitted function for the shapes of a batch."""
+        if self._options_for is None:
+            return self._jitted
+        leaves, structure = jax.tree.flatten(args[1])
+        shapes = (
+            structure,
+            *((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves),
+        )
+        if shapes not in self._by_shape:
+            # JAX traces only once: the trace belongs to the function, not to its options.
+            chosen = self._options_for(self._jitted.trace(*args, **kwargs).jaxpr)
+            options = {**self._jit_options, "compiler_options": dict(chosen)}
+            jitted = jax.jit(self._counted, **options)
+            self._by_shape[shapes] = self._by_options.setdefault(frozenset(chosen.items()), jitted)
+        return self._by_shape[shapes]
 
     def _await_begun(self) -> None:
         """Wait for what `compile_ahead` began; where that fails, the call says why."""
@@ -276,7 +299,8 @@ class CompiledStep(Generic[P, R]):
 
         ``lower(...).compile().memory_analysis()`` tells how much memory the step needs.
         """
-        return self._jitted.lower(*args, **kwargs)
+        lowered: jax.stages.Lowered = self._program(args, kwargs).lower(*args, **kwargs)
+        return lowered
 
     def export(self, platform: str, *args: P.args, **kwargs: P.kwargs) -> jax.export.Exported:
         """Lower the step for a platform that this machine need not have.

@@ -99,10 +99,10 @@ def make_train_step(
     """
     mesh = sharding.make_mesh() if mesh is None else mesh
     traced = _traced(state, schedule, options, accumulation, differentiate)
-    one_program = _one_program_options(state, options, mesh)
     if separate_update is None:
         nb_parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
         separate_update = nb_parameters >= LARGE
+    one_program = _one_program_options(state, options, mesh, is_large=separate_update)
     if not separate_update:
         return CompiledStep(traced.step(with_outputs=with_outputs), "training", **one_program)
     layout, everywhere = one_program["out_shardings"]
@@ -115,7 +115,7 @@ def make_train_step(
             "training",
             compilations=compilations,
             out_shardings=(gradients_layout, everywhere),
-            **compiled_for(mesh, options),
+            **compiled_for(mesh, options, is_large=True),
         ),
         CompiledStep(
             traced.update,
@@ -269,12 +269,14 @@ def _differentiated(forward: Forward, options: Options) -> Differentiate:
     return differentiate
 
 
-def _one_program_options(state: TrainState, options: Options | None, mesh: Mesh) -> dict[str, Any]:
+def _one_program_options(
+    state: TrainState, options: Options | None, mesh: Mesh, *, is_large: bool = False
+) -> dict[str, Any]:
     """Return what a program that takes over the state and gives the next one is compiled with."""
     return {
         "hides": (UPDATE_DUE,),
         "keeps": tuple(map(owned, state.tx)),  # the step outlives the state
         "donate_argnums": 0,
         "out_shardings": (sharding.state_shardings(state, mesh), sharding.replicated(mesh)),
-        **compiled_for(mesh, options),
+        **compiled_for(mesh, options, is_large=is_large),
     }

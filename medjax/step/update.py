@@ -18,6 +18,7 @@ from medjax.batch import BatchData
 from medjax.component import Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
+from medjax.optimizer import global_norm
 from medjax.schedules import Schedule
 from medjax.state import TrainState, Waiting
 from medjax.step.due import Due
@@ -107,7 +108,7 @@ def make_update(schedule: Schedule, options: Options, accumulation: int) -> Upda
     def update(state: TrainState, batch: BatchGradients, due: Due) -> tuple[TrainState, StepStats]:
         loss = batch.loss
         # The gradient of a NaN that weighs nothing is NaN, and does not count either.
-        norm = jnp.where(loss.weight > 0, optax.tree.norm(batch.gradients), 0.0)
+        norm = jnp.where(loss.weight > 0, global_norm(batch.gradients), 0.0)
         finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
         taken = finite & (state.stopped_at < 0)

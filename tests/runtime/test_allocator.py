@@ -77,6 +77,7 @@ def test_training_and_evaluation_keep_memory(tmp_path):
 SCRIPT = """
 import jax, jax.numpy as jnp
 import medjax
+medjax.sharding.make_mesh()
 for _ in range(3):
     found = jax.jit(lambda x: jnp.sort(x * x))(jnp.arange(3e6))
     print(found.is_ready())
@@ -92,3 +93,24 @@ def test_programs_run_in_the_calling_thread_unless_asked_otherwise(asked):
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.split() == [str(asked is None)] * 3
+
+
+LATE = """
+import jax, logging
+import medjax, numpy as np
+from medjax.runtime import warn_of_other_threads
+logging.basicConfig(format="%(message)s")
+{before}
+warn_of_other_threads(2**20)
+warn_of_other_threads(2**30)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "warned"),
+    [("jax.random.key(0)", True), ("medjax.make_mesh(); jax.random.key(0)", False), ("", False)],
+)
+def test_who_uses_jax_too_early_is_told_once(before, warned):
+    command = [sys.executable, "-c", LATE.format(before=before)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("medjax.make_mesh()") == warned

@@ -1,12 +1,15 @@
-"""How steps are compiled for a GPU, on a machine that has none."""
+"""How steps are compiled for a GPU, on a machine that has none, and for a CPU."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from stepping import batches
 from tiny import mlp, one_device, same_bits, state_and_step
 
 from medjax import Options, create_state_on, make_optimizer, state
+from medjax.runtime import CompiledStep
 from medjax.step import compiler
 from medjax.target import target_is_deterministic
 
@@ -53,3 +56,70 @@ def test_the_state_for_a_gpu_is_that_of_the_cpu(monkeypatch):
     assert not list(platforms)
     assert same_bits(on_gpu, on_cpu)
     assert len(on_gpu.owners) == len(on_cpu.owners) == 2
+
+
+SPLIT, WHOLE = compiler._ON_CPU, compiler._ON_CPU_SUMS_WHOLE
+
+
+@pytest.fixture
+def _old_jaxlib(monkeypatch):
+    monkeypatch.setattr(compiler, "_SPLITTING_IS_SLOW", True)
+
+
+def options_for(function, *args):
+    options = compiler.compiled_for(one_device(), None, is_large=True)["options_for"]
+    return options(jax.jit(function).trace(*args).jaxpr)
+
+
+@pytest.mark.usefixtures("_old_jaxlib")
+@pytest.mark.parametrize(
+    ("function", "shape", "expected"),
+    [
+        (lambda x: x * 2, (2**20,), WHOLE),
+        (jnp.sum, (2**18,), WHOLE),
+        (jnp.sum, (2**19,), SPLIT),
+        (lambda x: x.sum(0), (2**19, 2), SPLIT),
+        (lambda x: x.sum(1), (2**19, 2), WHOLE),
+        (jnp.mean, (2**10, 2**10), SPLIT),
+        (jax.jit(jnp.sum), (2**19,), SPLIT),
+        (lambda x: jax.lax.cond(x[0] > 0, jnp.sum, jnp.max, x), (2**19,), SPLIT),
+        (
+            lambda x: jax.lax.scan(lambda c, _: (c + x.sum(), None), 0.0, length=2)[0],
+            (2**19,),
+            SPLIT,
+        ),
+        (jax.grad(lambda x: jnp.sum(jax.checkpoint(jnp.sin)(x))), (2**18,), WHOLE),
+    ],
+)
+def test_only_long_sums_are_split(function, shape, expected):
+    assert options_for(function, jnp.ones(shape)) == expected
+
+
+def test_small_steps_and_new_compilers_do_not_look(monkeypatch):
+    monkeypatch.setattr(compiler, "_SPLITTING_IS_SLOW", True)
+    assert compiler.compiled_for(one_device(), None)["options_for"] is None
+    monkeypatch.setattr(compiler, "_SPLITTING_IS_SLOW", False)
+    assert compiler.compiled_for(one_device(), None, is_large=True)["options_for"] is None
+
+
+@pytest.mark.usefixtures("_old_jaxlib")
+def test_each_shape_has_its_options_and_is_traced_once():
+    traced = []
+
+    def step(state, batch):
+        traced.append(batch["x"].shape)
+        return state + batch["x"].sum()
+
+    made = CompiledStep(
+        step, "training", **compiler.compiled_for(one_device(), None, is_large=True)
+    )
+    draws = np.random.default_rng(0)
+    for size in (2**10, 2**21, 2**10, 2**21):
+        x = draws.uniform(size=size).astype("f4")
+        assert float(made(0.0, {"x": x})) == pytest.approx(x.sum(dtype="f8"), rel=1e-6)
+    assert traced == [(2**10,), (2**21,)]
+    assert made.nb_compilations == 2
+    short, long = (made.lower(0.0, {"x": np.ones(size, "f4")}) for size in (2**10, 2**21))
+    assert len(traced) == 2
+    assert "reduce-window" in long.compile().as_text()
+    assert "reduce-window" not in short.compile().as_text()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import torch
 from jax import lax
 
+from medjax.target import target_platform
 from medjax_torch.lowerings.dtypes import integral, maybe_dtype
 from medjax_torch.lowerings.table import lowers
 
@@ -37,7 +38,22 @@ def _counting(x: jax.Array, dtype: torch.dtype | None) -> jax.Array:
 def _sum(
     x: jax.Array, dims: Dims = None, keepdim: bool = False, dtype: torch.dtype | None = None
 ) -> jax.Array:
-    return jnp.sum(_counting(x, dtype), _axes(dims), keepdims=keepdim)
+    x, axes = _counting(x, dtype), _axes(dims)
+    if target_platform() == "cpu" and x.size >= _LARGE and _are_leading(axes, x.ndim):
+        # A program for the CPU would compute the terms again, such as the gradients of an
+        # activation for those of a bias, and more slowly than where they are stored in any case.
+        x = lax.optimization_barrier(x)
+    return jnp.sum(x, axes, keepdims=keepdim)
+
+
+_LARGE = 2**16
+
+
+def _are_leading(axes: int | tuple[int, ...] | None, ndim: int) -> bool:
+    """Return whether all but the last axes are summed, as for the gradient of a bias."""
+    if not isinstance(axes, tuple):
+        return False
+    return {axis % ndim for axis in axes} == set(range(ndim - 1))
 
 
 @lowers(aten.sum.default)
