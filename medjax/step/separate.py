@@ -22,6 +22,9 @@ class SeparateUpdate:
         Makes the next state of them. It shares the record of compilations with `gradients`.
     accumulates : bool
         Whether several batches make one update.
+    waits : bool
+        Whether a step begins only when the one before has ended, for a CPU: a program whose
+        arguments are not ready runs in another thread, which returns its memory to the kernel.
     """
 
     phase = "training"
@@ -32,9 +35,11 @@ class SeparateUpdate:
         update: CompiledStep[[TrainState, BatchGradients, Due], tuple[TrainState, StepStats]],
         *,
         accumulates: bool,
+        waits: bool,
     ) -> None:
         self._gradients = gradients
         self._update = update
+        self._waits = waits
         self._accumulates = accumulates
         self._is_ahead = False
 
@@ -51,6 +56,8 @@ class SeparateUpdate:
     def __call__(self, state: TrainState, batch: BatchData) -> tuple[TrainState, StepStats]:
         """Run the step."""
         columns, due = split_update_due(batch, accumulates=self._accumulates)
+        if self._waits:
+            jax.block_until_ready(state.params)
         gradients, outputs = self._gradients(state, columns)
         state, stats = self._update(state, gradients, due)
         return state, stats._replace(outputs=outputs)

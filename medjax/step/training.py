@@ -24,6 +24,7 @@ from medjax.step.due import UPDATE_DUE, split_update_due
 from medjax.step.forward import make_forward_pass
 from medjax.step.separate import SeparateUpdate
 from medjax.step.update import BatchGradients, StepStats, Update, make_update
+from medjax.target import platform_of
 
 LARGE = 1_000_000
 """Parameters from which on the update is a program of its own.
@@ -125,6 +126,7 @@ def make_train_step(
             **one_program,
         ),
         accumulates=accumulation > 1,
+        waits=platform_of(mesh) == "cpu",
     )
 
 
