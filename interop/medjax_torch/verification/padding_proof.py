@@ -187,15 +187,19 @@ class Prover:
         turn: int = 0,
         train: bool | None = None,
     ) -> tuple[Any, Outcome]:
-        """Return a few rows of a batch and their outcome; all rows if that says more."""
+        """Return a few rows of a batch and their outcome; all rows if they say more."""
         axes = [proof.ragged for proof, _ in pair.known]
         few = fewer_rows(batch, axes if pair.ragged is None else [pair.ragged, *axes], turn)
+        of_few = None
         if few is not batch:
             with contextlib.suppress(Exception):  # forward may need all of its rows
-                outcome = self._run(inventory, few, train)
-                if _is_telling(outcome):
-                    return few, outcome
-        return batch, self._run(inventory, batch, train)
+                of_few = self._run(inventory, few, train)
+                if _is_telling(of_few):
+                    return few, of_few
+        outcome = self._run(inventory, batch, train)
+        if of_few is not None and not _is_telling(outcome):
+            return few, of_few
+        return batch, outcome
 
     @property
     def _base(self) -> Outcome:
