@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
-from jax.extend.core import jaxprs_in_params
+from jax.extend.core import Literal, jaxprs_in_params
 from jax.sharding import Mesh
 
 from medjax.config import Options
@@ -70,15 +70,57 @@ def compiled_for(mesh: Mesh, options: Options | None, *, is_large: bool = False)
 
 def _on_cpu(jaxpr: Any) -> Mapping[str, Any]:
     """Return the compiler's options for a program on the CPU; long sums are split."""
-    return _ON_CPU if max(_terms(jaxpr), default=0) > _LONGEST else _ON_CPU_SUMS_WHOLE
+    longest, _ = _longest(jaxpr, 1)
+    return _ON_CPU if longest > _LONGEST else _ON_CPU_SUMS_WHOLE
 
 
-def _terms(jaxpr: Any) -> Iterator[int]:
-    """Yield the number of terms of each sum in a program, and of similar reductions."""
-    for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        if equation.primitive.name in ("reduce", "reduce_prod", "reduce_sum"):
-            shapes = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
-            nb_before, nb_after = map(math.prod, shapes)
-            yield nb_before // max(nb_after, 1)
-        for inner in jaxprs_in_params(equation.params):
-            yield from _terms(inner)
+_SUMS = frozenset({"reduce", "reduce_prod", "reduce_sum"})
+_LAYOUTS = frozenset(
+    {
+        "broadcast_in_dim",
+        "convert_element_type",
+        "copy",
+        "copy_p",
+        "neg",
+        "reshape",
+        "rev",
+        "slice",
+        "squeeze",
+        "transpose",
+    }
+)
+"""What XLA looks through when it makes one sum of a sum of sums."""
+
+
+def _longest(jaxpr: Any, terms: int) -> tuple[int, int]:
+    """Return the most terms of a sum in a program, and of one that an output is.
+
+    Parameters
+    ----------
+    jaxpr : jax.extend.core.Jaxpr
+        The program.
+    terms : int
+        The terms of the sums that its inputs are, 1 if they are none.
+    """
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    known = dict.fromkeys(jaxpr.invars, terms)
+
+    def most(atoms: Iterable[Any]) -> int:
+        return max((known.get(a, 1) for a in atoms if not isinstance(a, Literal)), default=1)
+
+    longest = 1
+    for equation in jaxpr.eqns:
+        name, before = equation.primitive.name, most(equation.invars)
+        inner = [_longest(each, before) for each in jaxprs_in_params(equation.params)]
+        if name in _SUMS:
+            nb_all, nb_left = (
+                math.prod(var.aval.shape) for var in (equation.invars[0], equation.outvars[0])
+            )
+            after = before * (nb_all // max(nb_left, 1))
+        elif name in _LAYOUTS:
+            after = before
+        else:
+            after = max((of_output for _, of_output in inner), default=1)
+        longest = max(longest, after, *(within for within, _ in inner))
+        known.update(dict.fromkeys(equation.outvars, after))
+    return longest, most(jaxpr.outvars)

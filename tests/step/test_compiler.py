@@ -82,6 +82,11 @@ def options_for(function, *args):
         (lambda x: x.sum(1), (2**19, 2), WHOLE),
         (jnp.mean, (2**10, 2**10), SPLIT),
         (jax.jit(jnp.sum), (2**19,), SPLIT),
+        # XLA makes one sum of these, unless something else lies between.
+        (lambda x: jnp.square(x).sum(1).sum(), (2**10, 2**10), SPLIT),
+        (lambda x: x.sum(1).reshape(32, 32).sum(), (2**10, 2**10), SPLIT),
+        (lambda x: jax.jit(jnp.sum)(jax.jit(lambda y: y.sum(1))(x)), (2**10, 2**10), SPLIT),
+        (lambda x: jnp.sqrt(x.sum(1)).sum(), (2**10, 2**10), WHOLE),
         (lambda x: jax.lax.cond(x[0] > 0, jnp.sum, jnp.max, x), (2**19,), SPLIT),
         (
             lambda x: jax.lax.scan(lambda c, _: (c + x.sum(), None), 0.0, length=2)[0],
@@ -100,6 +105,19 @@ def test_small_steps_and_new_compilers_do_not_look(monkeypatch):
     assert compiler.compiled_for(one_device(), None)["options_for"] is None
     monkeypatch.setattr(compiler, "_SPLITTING_IS_SLOW", False)
     assert compiler.compiled_for(one_device(), None, is_large=True)["options_for"] is None
+
+
+@pytest.mark.usefixtures("_old_jaxlib")
+def test_a_sum_of_sums_is_exact():
+    def step(state, batch):
+        return state + jnp.square(batch["x"]).sum(1).sum()
+
+    made = CompiledStep(
+        step, "training", **compiler.compiled_for(one_device(), None, is_large=True)
+    )
+    x = np.random.default_rng(0).uniform(size=(2**12, 2**12)).astype("f4")
+    exact = np.square(x, dtype="f8").sum()
+    assert float(made(0.0, {"x": x})) == pytest.approx(exact, rel=1e-5)
 
 
 @pytest.mark.usefixtures("_old_jaxlib")
