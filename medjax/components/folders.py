@@ -68,7 +68,7 @@ def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) 
     ValueError
         If it is not there, its parts do not belong together, or the length cannot be used.
     """
-    run_in_calling_thread()  # JAX has its devices when the weights are here
+    run_in_calling_thread()  # reading weights makes JAX look for its devices
     folder = resolve_model(name_or_folder)
     config = read_config(folder)
     tokenizer = load_tokenizer(folder)

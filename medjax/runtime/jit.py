@@ -268,10 +268,8 @@ class CompiledStep(Generic[P, R]):
         if self._options_for is None:
             return self._jitted
         leaves, structure = jax.tree.flatten(args[1])
-        shapes = (
-            structure,
-            *((getattr(leaf, "shape", ()), getattr(leaf, "dtype", type(leaf))) for leaf in leaves),
-        )
+        kinds = [(getattr(x, "shape", ()), getattr(x, "dtype", type(x))) for x in leaves]
+        shapes = structure, tuple(kinds)
         if shapes not in self._by_shape:
             # JAX traces only once: the trace belongs to the function, not to its options.
             chosen = self._options_for(self._jitted.trace(*args, **kwargs).jaxpr)

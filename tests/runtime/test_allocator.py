@@ -11,6 +11,7 @@ from pages import PAGES, forget_settings, needs_glibc, pages_cleared
 from tiny import config, mlp, points
 
 import medjax
+from medjax.loop import setup
 from medjax.runtime import keep_memory
 
 pytestmark = needs_glibc
@@ -110,7 +111,16 @@ warn_of_other_threads(2**30)
     ("before", "warned"),
     [("jax.random.key(0)", True), ("medjax.make_mesh(); jax.random.key(0)", False), ("", False)],
 )
-def test_who_uses_jax_too_early_is_told_once(before, warned):
+def test_who_uses_jax_too_early_is_told_once(monkeypatch, before, warned):
+    monkeypatch.delenv("JAX_CPU_ENABLE_ASYNC_DISPATCH", raising=False)
     command = [sys.executable, "-c", LATE.format(before=before)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.count("medjax.make_mesh()") == warned
+
+
+def test_training_looks_at_the_size_of_the_parameters(tmp_path, monkeypatch):
+    sizes = []
+    monkeypatch.setattr(setup, "warn_of_other_threads", sizes.append)
+    component = mlp()
+    result = medjax.train(component, config(tmp_path), points(8), points(8), callback=[])
+    assert sizes == [sum(leaf.nbytes for leaf in jax.tree.leaves(result.state.params))]

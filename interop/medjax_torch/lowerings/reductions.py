@@ -50,7 +50,7 @@ _LARGE = 2**16
 
 
 def _are_leading(axes: int | tuple[int, ...] | None, ndim: int) -> bool:
-    """Return whether all but the last axes are summed, as for the gradient of a bias."""
+    """Return whether all axes but the last are summed, as for the gradient of a bias."""
     if not isinstance(axes, tuple):
         return False
     return {axis % ndim for axis in axes} == set(range(ndim - 1))
