@@ -137,7 +137,16 @@ def test_each_shape_has_its_options_and_is_traced_once():
         assert float(made(0.0, {"x": x})) == pytest.approx(x.sum(dtype="f8"), rel=1e-6)
     assert traced == [(2**10,), (2**21,)]
     assert made.nb_compilations == 2
-    short, long = (made.lower(0.0, {"x": np.ones(size, "f4")}) for size in (2**10, 2**21))
-    assert len(traced) == 2
-    assert "reduce-window" in long.compile().as_text()
-    assert "reduce-window" not in short.compile().as_text()
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="a later jaxlib splits sums elsewhere")
+def test_a_short_sum_is_left_whole():
+    made = CompiledStep(
+        lambda state, batch: state + batch["x"].sum(),
+        "training",
+        **compiler.compiled_for(one_device(), None, is_large=True),
+    )
+    texts = [
+        made.lower(0.0, {"x": np.ones(size, "f4")}).compile().as_text() for size in (2**10, 2**21)
+    ]
+    assert ["reduce-window" in text for text in texts] == [False, True]
