@@ -2,7 +2,8 @@
 
 MiniLM, batch size 16, learning rate 1e-4, AdamW with torch's defaults, 3 epochs, no warm-up; entity
 F1 on the test split after each epoch, by the rule of conlleval, which medkit uses. Batches are
-grouped by length, which is medjax's default; --uniform draws them at random, as medkit does.
+grouped by length, which is medjax's default; --uniform draws them at random, as medkit does. With
+--overlapping each label has a sequence of tags of its own.
 
     python benchmarks/yardstick.py --data FOLDER --seeds 0 1 2
 """
@@ -29,11 +30,17 @@ def main() -> None:
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--sentences", type=int, help="train on this many sentences")
     parser.add_argument("--uniform", action="store_true", help="do not group batches by length")
+    parser.add_argument("--overlapping", action="store_true", help="tag each label by itself")
     args = parser.parse_args()
-    train = read_documents(args.data / "train.tsv")[: args.sentences]
-    test = read_documents(args.data / "test.tsv")
+    train, test = (
+        read_documents(args.data / f"{part}.tsv", overlapping=args.overlapping)
+        for part in ("train", "test")
+    )
+    train = train[: args.sentences]
     labels = sorted({e.label for document in train for e in document.entities})
-    tagger = TokenClassification.from_pretrained("minilm", labels, max_length=128)
+    tagger = TokenClassification.from_pretrained(
+        "minilm", labels, max_length=128, overlapping=args.overlapping
+    )
     finals = []
     for seed in args.seeds:
         began = time.monotonic()

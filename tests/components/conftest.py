@@ -1,13 +1,11 @@
 """A tiny random tagger in a Hugging Face folder, with a tokenizer for the synthetic corpus."""
 
-import json
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
-import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
+from word_pieces import write_tokenizer
 
 from medjax.models import BertConfig, TokenClassifier, write_checkpoint
 from medjax.text.readers import read_documents
@@ -15,23 +13,6 @@ from medjax.text.tagging import tag_names
 
 CORPUS = Path(__file__).parents[2] / "examples" / "data" / "synthetic_clinical"
 LABELS = ("Problem", "Test", "Treatment")
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-def write_tokenizer(folder: Path, texts: list[str]) -> int:
-    """Train a WordPiece tokenizer, write it as transformers would, and return its size."""
-    backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=300, special_tokens=SPECIAL, continuing_subword_prefix="##", show_progress=False
-    )
-    backend.train_from_iterator(texts, trainer)
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    backend.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "BertTokenizer", "pad_token": "[PAD]", "unk_token": "[UNK]"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return backend.get_vocab_size()
 
 
 @pytest.fixture(scope="session")
