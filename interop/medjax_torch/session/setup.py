@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -55,7 +56,7 @@ def set_up(
     resume : "auto", path or None
         See ``Trainer.train``.
     """
-    preparation = _prepared(trainer, store, resume)
+    preparation, compare = _prepared(trainer, store, resume)
     plan = _plan_of(trainer)
     assembly = Assembly(trainer, preparation, plan)
     parts = assembly.parts()
@@ -80,6 +81,9 @@ def set_up(
     ahead = Ahead(
         session, preparation, trainer.train_dataloader, trainer.eval_dataloader, eval_step
     )
+    if groups is None:
+        ahead.begin(progress)
+    compare()
     run = Run(
         request=request,
         plan=plan,
@@ -104,8 +108,8 @@ def set_up(
 
 def _prepared(
     trainer: TrainerProtocol, store: CheckpointStore, resume: str | Path | None
-) -> BatchAdapter:
-    """Convert the component and compare it with torch on the first batch."""
+) -> tuple[BatchAdapter, Callable[[], None]]:
+    """Convert the component, and return what compares it with torch on the first batch."""
     config, options = trainer.config, trainer.options
     if jax.process_count() > 1 and config.seed is None:
         msg = (
@@ -128,10 +132,10 @@ def _prepared(
     if checkpoint is not None:
         resume_flags(checkpoint.record, preparation.converted)
     preparation.converted.refresh()
-    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    graph, compare = preparation.traced(first_batch(trainer.train_dataloader), train=True)
     if trainer.metrics_computer is not None and config.do_metrics_in_training:
         check_outputs(graph)
-    return preparation
+    return preparation, compare
 
 
 def _plan_of(trainer: TrainerProtocol) -> Plan:
