@@ -53,6 +53,7 @@ myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # docstrings name the types
 autodoc_member_order = "bysource"
+toc_object_entries_show_parents = "hide"  # the contents of a page are narrow
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 napoleon_use_rtype = False

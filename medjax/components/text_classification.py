@@ -195,7 +195,7 @@ class TextClassification(EncoderComponent):
         Parameters
         ----------
         thresholds : mapping of str to float
-            Least probability of each class, from `medjax.choose_thresholds`.
+            Least probability of each class, from `medjax.metrics.choose_thresholds`.
 
         Raises
         ------

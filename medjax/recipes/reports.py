@@ -74,7 +74,7 @@ def evaluated(
 ) -> tuple[dict[str, float], Columns]:
     """Return loss and scores of trained weights, and the columns that the scores come from.
 
-    From the columns, `medjax.bootstrap` computes intervals, and other rules other scores.
+    From the columns, `medjax.metrics.bootstrap` computes intervals, and other rules other scores.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ SEARCHES = {
     "SLURM": "running.html",
     "TrainingArguments": "coming-from/hugging-face.html",
     "padding": "how-it-works/order-and-shapes.html",
-    "early stopping": "reference/medjax.html",
+    "early stopping": "reference/callbacks.html",
 }
 """What a newcomer would type, and a page that must be found by it."""
 MODULES = (
@@ -123,7 +123,7 @@ def test_every_internal_link_has_its_target(pages):
     assert dead == []
 
 
-ELSEWHERE = {"medjax": ("medjax.metrics",), "medjax_torch": ("medjax",)}
+ELSEWHERE = {"medjax": ("medjax.metrics", "medjax.schedules", "medjax.sharding"), "medjax_torch": ("medjax",)}
 """Modules on whose page names of another one are described."""
 
 
