@@ -15,6 +15,7 @@ RANKS = {
     "medjax": {
         "jax_internals": 0,  # the private parts of JAX
         "checks": 0,  # what the fields of a record may be
+        "garbage": 0,  # how often Python looks for unreachable objects
         "target": 0,  # the platform that a program is traced for
         "config": 1,  # what a run is asked to do
         "batch": 1,  # columns with one entry per row

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from medjax import sharding
 from medjax.callbacks import as_callback_list
 from medjax.checkpoint.restore import free_path
+from medjax.garbage import rare_collections
 from medjax.loop.train import open_run, train_epochs
 from medjax.runtime import telling, waiting_for
 from medjax.runtime.preemption import ends_briefly
@@ -293,7 +294,7 @@ class Trainer:
             open_run(self.config, self.options) as (store, preemption),
             telling(as_callback_list(self.callback).on_wait),
         ):
-            with waiting_for("preparing model and data"):
+            with waiting_for("preparing model and data"), rare_collections():
                 run = set_up(self, store, preemption, resume)
             with self._during(run):
                 session = run.session

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medjax.garbage import rare_collections
 from medjax.models import (
     EncoderConfig,
     Task,
@@ -50,6 +51,7 @@ class OpenedFolder(NamedTuple):
     content: dict[str, Any]
 
 
+@rare_collections()
 def open_folder(name_or_folder: str | Path, task: Task, max_length: int | None) -> OpenedFolder:
     """Find and check a checkpoint.
 

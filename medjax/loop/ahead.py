@@ -8,12 +8,14 @@ import numpy as np
 from medjax import sharding
 from medjax.checkpoint.progress import Progress
 from medjax.data import DataLoader
+from medjax.garbage import rare_collections
 from medjax.loop.run import Run
 from medjax.runtime import CompiledStep
 from medjax.state import TrainState
 from medjax.step import SeparateUpdate, with_update_due
 
 
+@rare_collections()
 def compile_ahead(run: Run, state: TrainState, progress: Progress) -> None:
     """Begin to compile what the next batches of training and evaluation need.
 

@@ -26,6 +26,7 @@ from medjax.checkpoint.retention import best
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
+from medjax.garbage import rare_collections
 from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.epochs import Metrics
 from medjax.loop.phases import Phases, RunPhases
@@ -150,7 +151,7 @@ def train(
         contextlib.ExitStack() as at_end,
         telling(request.callback.on_wait),
     ):
-        with waiting_for("preparing model and data"):
+        with waiting_for("preparing model and data"), rare_collections():
             run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
         owners = state.owners
         state, progress = train_epochs(run, RunPhases(run), state, progress)

@@ -123,7 +123,10 @@ def test_every_internal_link_has_its_target(pages):
     assert dead == []
 
 
-ELSEWHERE = {"medjax": ("medjax.metrics", "medjax.schedules", "medjax.sharding"), "medjax_torch": ("medjax",)}
+ELSEWHERE = {
+    "medjax": ("medjax.metrics", "medjax.schedules", "medjax.sharding"),
+    "medjax_torch": ("medjax",),
+}
 """Modules on whose page names of another one are described."""
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from medjax import sharding
 from medjax.batch import BatchData
 from medjax.checkpoint.progress import Progress
+from medjax.garbage import rare_collections
 from medjax.step import SeparateUpdate, with_update_due
 from medjax_torch.batches import first_of_shapes
 from medjax_torch.conversion import BatchAdapter
@@ -60,6 +61,7 @@ class Ahead:
             if self._preparation.is_known(batch, train=True):
                 self._compile(self._placed(batch, progress.epoch, number))
 
+    @rare_collections()
     def __call__(self, epoch: int, start: int) -> None:
         """Begin with what the batches of an epoch need from number `start` on; once in a run.
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
+from medjax.garbage import rare_collections
 from medjax.text.document import Document
 from medjax.text.readers._columns import split_rows
 from medjax.text.readers._encoding import likely_encoding
@@ -145,6 +146,7 @@ def _format_of_json(path: Path, top: str) -> Format:
     return "medkit" if kind is None else _BY_KIND.get(kind.name, "medkit")
 
 
+@rare_collections()
 def read_documents(
     path: str | os.PathLike[str],
     encoding: str | None = None,
