@@ -1,4 +1,4 @@
-"""Tensors to numpy and back, never sharing memory, and which tensors share it."""
+"""Tensors to numpy and back, and which tensors share memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from torch import Tensor
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
     """Return a copy as numpy array; bfloat16, which numpy lacks, as `ml_dtypes.bfloat16`."""
+    return as_numpy(tensor).copy()
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """Return the array of `to_numpy`, in the memory of the tensor if that is on the host."""
     values = tensor.detach().cpu().contiguous()
     if values.dtype == torch.bfloat16:
-        result: np.ndarray = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+        result: np.ndarray = values.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
         return result
-    return np.array(values.numpy())
+    return values.numpy()
 
 
 def to_torch(values: np.ndarray) -> Tensor:

@@ -56,6 +56,8 @@ class Joint:
         After a call, the structure of the outputs.
     reshaped : tuple of str
         After a call, the tensors that forward replaced by tensors of a different shape or dtype.
+    replaced : tuple of str
+        After a call, the names of the tensors in whose place forward left others.
     effects : tuple of str
         After a call, the paths of what forward left in the component, other than state.
     counters : tuple of str
@@ -68,6 +70,7 @@ class Joint:
     droppable: tuple[str, ...]
     outputs: OutputSpec
     reshaped: tuple[str, ...]
+    replaced: tuple[str, ...]
     effects: tuple[str, ...]
     counters: tuple[str, ...]
 
@@ -204,7 +207,7 @@ class Joint:
 
     def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the component's tensors after forward; reshaped ones as they were before it."""
-        reshaped, after = [], []
+        reshaped, replaced, after = [], [], []
         for name, before in placed.items():
             try:
                 value = current(self.inventory, name, before)
@@ -216,11 +219,13 @@ class Joint:
                     "Write to it in place, under torch.no_grad(), or compute with the other "
                     "tensor directly."
                 )
+            if value is not before:
+                replaced.append(name)
             if value.shape != before.shape or value.dtype != before.dtype:
                 reshaped.append(name)
                 value = before
             after.append(value)
-        self.reshaped = tuple(reshaped)
+        self.reshaped, self.replaced = tuple(reshaped), tuple(replaced)
         return after
 
 

@@ -53,14 +53,14 @@ def _parameter(value: Tensor, gradient: np.ndarray | None, generator: torch.Gene
     if not _moves(value):
         return value.clone()
     wide = value.float()
-    if (wide > 0).all():
+    if wide.min() > 0:
         return _positive(wide, generator).to(value.dtype)
-    scale = _SHARE * float(wide.square().mean().sqrt())
+    scale = _SHARE * float(torch.linalg.vector_norm(wide)) / math.sqrt(wide.numel())
     fan_in = math.prod(value.shape[1:])
     scale = max(scale, _LEAST if value.ndim < 2 else _SHARE / math.sqrt(fan_in))
-    other = wide + scale * _normal(wide, generator)
-    zeros = wide == 0
-    if not zeros.all():
+    other = _normal(wide, generator).mul_(scale).add_(wide)
+    if 0 < wide.count_nonzero() < wide.numel():
+        zeros = wide == 0
         reached = torch.zeros_like(zeros)
         if gradient is not None:
             reached = torch.from_numpy(np.asarray(gradient != 0)).to(value.device)

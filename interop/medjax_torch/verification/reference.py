@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medjax.runtime import is_compiling_aside
-from medjax_torch.component_state import Inventory, read, to_numpy
+from medjax_torch.component_state import Inventory, as_numpy, read, to_numpy
 from medjax_torch.graph import host_random
 from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.environment import plain_kernels
@@ -95,9 +95,15 @@ def reference(
         FixedDraws(spread=spread, drops_layers=drops_layers),
     ):
         values = joint.forward(*joint.arguments())
-    arrays = [to_numpy(value.to_dense()) for value in values]
     first = 1 + len(joint.gradients)
     last = first + len(joint.outputs.names)
+    # Nothing but this outcome holds the joint's copies; of the rest forward may hold any.
+    owned = set(joint.state) - set(joint.replaced)
+    names = [*[""] * last, *joint.state]
+    arrays = [
+        (as_numpy if name in owned else to_numpy)(value.to_dense())
+        for name, value in zip(names, values, strict=True)
+    ]
     outputs = joint.outputs.rebuild(arrays[first:last])
     return Outcome(
         loss=arrays[0],

@@ -181,6 +181,22 @@ def test_the_reference_changes_nothing():
         assert tensor.grad is None
 
 
+def test_an_outcome_does_not_change_with_what_forward_keeps():
+    kept = np.zeros(3)
+
+    def forward(component, batch):
+        kept[:] += 1
+        component.model.count = torch.from_numpy(kept)
+        return {"count": component.model.count}, component.model.weight.sum()
+
+    component = Component(forward, model=nn.Linear(2, 2))
+    component.model.register_buffer("count", torch.zeros(3).double())
+    inventory = find(component)
+    first, _ = (reference(forward_of(component), inventory, {}, train=True) for _ in range(2))
+    np.testing.assert_array_equal(first.state["model.count"], np.ones(3))
+    np.testing.assert_array_equal(first.outputs["count"], np.ones(3))
+
+
 def test_gradients_of_sparse_embeddings_are_dense():
     def forward(component, batch):
         return {}, component.model(batch["ids"]).square().sum()
