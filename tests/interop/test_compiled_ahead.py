@@ -1,15 +1,12 @@
 """Programs compiled before the first step, while the next shapes are traced."""
 
 import numpy as np
-import pytest
 from trained import Tagger, make, same, sentences, weights
 
 from medjax.callbacks import TrainerCallback
 from medjax.step import training
 from medjax_torch import Options
-from medjax_torch.conversion import batch_adapter
 from medjax_torch.session import ahead
-from medjax_torch.verification import VerificationError
 
 LADDER = Options(length_ladder=(16, 32), length_window=10)
 
@@ -48,23 +45,6 @@ def test_all_shapes_are_compiled_before_the_first_step_and_train_alike(tmp_path,
     assert later[-1] == counts[-1]
     assert history == same_history
     assert same(learnt, same_weights)
-
-
-def test_the_first_program_is_begun_before_the_comparison(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "LARGE", 1)
-    data, begun = sentences(), []
-    trainer = make(tmp_path, Tagger(), train=data, evaluated=data, options=LADDER)
-
-    def compare(*args):
-        begun.append(trainer.conversion_cost)
-        raise VerificationError("differs")
-
-    monkeypatch.setattr(batch_adapter, "verify", compare)
-    with pytest.raises(VerificationError, match="differs"):
-        trainer.train()
-    # The gradients of one shape, and the update.
-    assert [(cost.nb_graphs, cost.nb_compilations) for cost in begun] == [(1, 2)]
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_small_component_is_not_prepared_ahead(tmp_path):

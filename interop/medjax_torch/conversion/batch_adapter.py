@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +34,6 @@ from medjax_torch.conversion.component import (
     GraphKey,
 )
 from medjax_torch.conversion.cost import ConversionCost
-from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.conversion.graph_cache import Check
 from medjax_torch.conversion.host_evaluation import (
     HOST,
@@ -160,20 +158,6 @@ class BatchAdapter:
         ValueError
             If a number does not fit the device's types, or an index is out of range.
         """
-        graph, compare = self.traced(batch, train=train)
-        compare()
-        return graph
-
-    def traced(self, batch: Any, *, train: bool) -> tuple[Graph, Callable[[], None]]:
-        """Return the graph of a first batch, and the function that compares it with torch.
-
-        The program of a large component is compiled meanwhile, so it is begun in between.
-
-        Raises
-        ------
-        TraceError, ValueError
-            As in `first`.
-        """
         self._looked_at.add(train)
         if self._is_exact(train):
             logger.warning(
@@ -182,33 +166,27 @@ class BatchAdapter:
             )
         padded = self._padded(batch, train=train)
         check = self._check_on(padded, train)
-        key, complete = self.converted.placed(padded, train=train, check=check)
+        key, padded = self.converted.placed(padded, train=train, check=check)
         graph = self.converted.graph(key)
-        self._arrays(graph.tensors_of(complete), key)  # refuses by name what cannot be converted
-        call = self.converted.call_on(batch, train=train)
-        return graph, functools.partial(self._compare, call, complete, key)
-
-    def _compare(self, call: ForwardCall, batch: Any, key: GraphKey) -> None:
-        if not self._options.verify:
-            return
-        graph = self.converted.graph(key)
-        evaluate = self._evaluators.setdefault(key, evaluator(graph))
-        constants = self.converted.constants(key)
-        with self._comparison():
-            verified = verify(call, self.converted.inventory, batch, graph, constants, evaluate)
-        logger.info(
-            "torch and JAX agree on the first %s batch: %d results, largest relative "
-            "difference %.1e (%s)",
-            "training" if graph.train else "evaluation",
-            verified.results,
-            verified.relative,
-            verified.name,
-        )
-        give_back_memory(self.converted.inventory.nb_bytes)
-
-    def is_known(self, batch: Any, *, train: bool) -> bool:
-        """Return whether a batch of the same shape was prepared before."""
-        return self._padding.is_decided(batch, train=train)
+        self._arrays(graph.tensors_of(padded), key)  # what cannot be converted is refused by name
+        if self._options.verify:
+            call = self.converted.call_on(batch, train=train)
+            evaluate = self._evaluators.setdefault(key, evaluator(graph))
+            constants = self.converted.constants(key)
+            with self._comparison():
+                verified = verify(
+                    call, self.converted.inventory, padded, graph, constants, evaluate
+                )
+            logger.info(
+                "torch and JAX agree on the first %s batch: %d results, largest relative "
+                "difference %.1e (%s)",
+                "training" if train else "evaluation",
+                verified.results,
+                verified.relative,
+                verified.name,
+            )
+            give_back_memory(self.converted.inventory.nb_bytes)
+        return graph
 
     def __call__(self, batch: Any, *, train: bool) -> BatchData:
         """Return a batch in the form that the step takes.

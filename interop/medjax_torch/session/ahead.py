@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from medjax import sharding
 from medjax.batch import BatchData
-from medjax.checkpoint.progress import Progress
 from medjax.garbage import rare_collections
 from medjax.step import SeparateUpdate, with_update_due
 from medjax_torch.batches import first_of_shapes
@@ -26,7 +24,7 @@ class Ahead:
 
     It takes a batch of each shape that comes next in training and evaluation. Each is proved,
     traced and compared in this thread, and compiled in another, which a component with few
-    parameters would hardly notice. The first can be begun before it is compared.
+    parameters would hardly notice.
 
     Parameters
     ----------
@@ -54,13 +52,6 @@ class Ahead:
         self._eval_step = eval_step
         self._is_due = True
 
-    def begin(self, progress: Progress) -> None:
-        """Compile for the first batch, if it is traced: nothing else is prepared yet."""
-        firsts = first_of_shapes(self._train_loader, progress.epoch, progress.batch)
-        for number, batch in itertools.islice(firsts, 1 if self._applies else 0):
-            if self._preparation.is_known(batch, train=True):
-                self._compile(self._placed(batch, progress.epoch, number))
-
     @rare_collections()
     def __call__(self, epoch: int, start: int) -> None:
         """Begin with what the batches of an epoch need from number `start` on; once in a run.
@@ -70,33 +61,23 @@ class Ahead:
         TraceError, VerificationError
             As for the batches themselves.
         """
-        if not self._is_due or not self._applies:
+        session = self._session
+        step = session.programs.one
+        # Several processes have to compile in the same order.
+        if not self._is_due or not isinstance(step, SeparateUpdate) or jax.process_count() > 1:
             return
         self._is_due = False
-        session = self._session
-        for number, batch in first_of_shapes(self._train_loader, epoch, start):
-            self._compile(self._placed(batch, epoch, number))
-        for number, batch in first_of_shapes(self._eval_loader, 0, 0):
-            evaluated = self._placed(batch, 0, number, train=False)
-            self._eval_step.compile_ahead(session.state.variables, evaluated)
+        mark = sharding.put(np.asarray(False), session.state.learning_rate.sharding)
+        for batch in self._prepared(self._train_loader, epoch, start, train=True):
+            step.compile_ahead(session.state, with_update_due(batch, mark))
+        for batch in self._prepared(self._eval_loader, 0, 0, train=False):
+            self._eval_step.compile_ahead(session.state.variables, batch)
 
-    @property
-    def _applies(self) -> bool:
-        # Several processes have to compile in the same order.
-        step = self._session.programs.one
-        return isinstance(step, SeparateUpdate) and jax.process_count() == 1
-
-    def _compile(self, batch: BatchData) -> None:
-        step, state = self._session.programs.one, self._session.state
-        assert isinstance(step, SeparateUpdate)
-        mark = sharding.put(np.asarray(False), state.learning_rate.sharding)
-        step.compile_ahead(state, with_update_due(batch, mark))
-
-    def _placed(
-        self, batch: Mapping[str, Any], epoch: int, number: int, *, train: bool = True
-    ) -> BatchData:
-        loader = self._train_loader if train else self._eval_loader
+    def _prepared(
+        self, loader: DataLoader[Any], epoch: int, start: int, *, train: bool
+    ) -> Iterator[BatchData]:
         generator: Any = loader.generator
         draws = self._preparation.converted.host_draws
-        draws.position = (generator.initial_seed(), epoch, number)
-        return self._preparation(batch, train=train)
+        for number, batch in first_of_shapes(loader, epoch, start):
+            draws.position = (generator.initial_seed(), epoch, number)
+            yield self._preparation(batch, train=train)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -56,7 +55,7 @@ def set_up(
     resume : "auto", path or None
         See ``Trainer.train``.
     """
-    preparation, compare = _prepared(trainer, store, resume)
+    preparation = _prepared(trainer, store, resume)
     plan = _plan_of(trainer)
     assembly = Assembly(trainer, preparation, plan)
     parts = assembly.parts()
@@ -81,9 +80,6 @@ def set_up(
     ahead = Ahead(
         session, preparation, trainer.train_dataloader, trainer.eval_dataloader, eval_step
     )
-    if groups is None:
-        ahead.begin(progress)
-    compare()
     run = Run(
         request=request,
         plan=plan,
@@ -108,8 +104,8 @@ def set_up(
 
 def _prepared(
     trainer: TrainerProtocol, store: CheckpointStore, resume: str | Path | None
-) -> tuple[BatchAdapter, Callable[[], None]]:
-    """Convert the component, and return what compares it with torch on the first batch."""
+) -> BatchAdapter:
+    """Convert the component and compare it with torch on the first batch."""
     config, options = trainer.config, trainer.options
     if jax.process_count() > 1 and config.seed is None:
         msg = (
@@ -132,10 +128,10 @@ def _prepared(
     if checkpoint is not None:
         resume_flags(checkpoint.record, preparation.converted)
     preparation.converted.refresh()
-    graph, compare = preparation.traced(first_batch(trainer.train_dataloader), train=True)
+    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
     if trainer.metrics_computer is not None and config.do_metrics_in_training:
         check_outputs(graph)
-    return preparation, compare
+    return preparation
 
 
 def _plan_of(trainer: TrainerProtocol) -> Plan:

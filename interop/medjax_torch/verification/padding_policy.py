@@ -197,10 +197,6 @@ class Padding:
             self._targets[train][key] = targets
         return resized(batch, targets) if targets else batch
 
-    def is_decided(self, batch: Any, *, train: bool) -> bool:
-        """Return whether it is known how to pad batches of this shape."""
-        return _key(batch) in self._targets[train]
-
     def unpad(self, outputs: Mapping[str, Any], batch: Any, *, train: bool) -> Any:
         """Crop the outputs of forward to those for the batch without padding."""
         cuts: Cuts = {}
