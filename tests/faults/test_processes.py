@@ -140,7 +140,8 @@ def test_two_processes_train_few_weights_like_one(name, pairs, tmp_path):
     assert pair.json(0) == pair.json(1)
     history, digest = pair.json(0)[name]
     alone = adapting.run(tmp_path, encoder, name)
-    np.testing.assert_allclose(losses(history), losses(alone.history), rtol=1e-5)
+    # Adam divides gradients by their size, so that what is rounded differently grows step by step.
+    np.testing.assert_allclose(losses(history), losses(alone.history), rtol=1e-4)
     out = pair.folder / name
     assert [path.name[:14] for path in sorted(out.iterdir())] == [
         path.name[:14] for path in sorted(tmp_path.iterdir())
