@@ -14,10 +14,10 @@ _THRESHOLDS = (50_000, 20, 100)
 def rare_collections() -> Iterator[None]:
     """Let Python look for unreachable cycles less often within the block, or the function.
 
-    A tracer and a reader make hundreds of thousands of objects that stay, which is what brings on a
-    collection, and each visits all objects of all imported libraries: without this a tenth of the
-    time before the first step. Thresholds that are higher already, and collection that is switched
-    off, stay as they are.
+    Tracing and reading make hundreds of thousands of objects that stay. So many new objects trigger
+    full collections, each of which visits every object of every imported library; they took a tenth
+    of the time before the first step. Higher thresholds, and a collector that is switched off, stay
+    as they are.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import re
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 from docutils import nodes
 from docutils.parsers.rst import Directive
@@ -41,7 +41,6 @@ class Described(Directive):
 
     required_arguments = 1
     has_content = True
-    option_spec: ClassVar[dict[str, Any]] = {}
 
     def run(self) -> list[nodes.Node]:
         """Return the table of the names, and the description of each."""

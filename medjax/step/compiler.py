@@ -78,18 +78,28 @@ _SUMS = frozenset({"reduce", "reduce_prod", "reduce_sum"})
 _LAYOUTS = frozenset(
     {
         "broadcast_in_dim",
+        "concatenate",
         "convert_element_type",
         "copy",
         "copy_p",
+        "dynamic_slice",
+        "gather",
         "neg",
+        "pad",
         "reshape",
         "rev",
+        "select_n",
         "slice",
+        "split",
         "squeeze",
+        "stack",
+        "tile",
         "transpose",
     }
 )
 """What XLA looks through when it makes one sum of a sum of sums."""
+_WITH_A_CONSTANT = frozenset({"add", "div", "max", "min", "mul", "pow", "sub"})
+"""What XLA looks through if one operand is a constant, such as 0 or 1, that changes nothing."""
 
 
 def _longest(jaxpr: Any, terms: int) -> tuple[int, int]:
@@ -104,6 +114,10 @@ def _longest(jaxpr: Any, terms: int) -> tuple[int, int]:
     """
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known = dict.fromkeys(jaxpr.invars, terms)
+    constants = set(jaxpr.constvars)
+
+    def is_constant(atom: Any) -> bool:
+        return isinstance(atom, Literal) or atom in constants
 
     def most(atoms: Iterable[Any]) -> int:
         return max((known.get(a, 1) for a in atoms if not isinstance(a, Literal)), default=1)
@@ -112,15 +126,29 @@ def _longest(jaxpr: Any, terms: int) -> tuple[int, int]:
     for equation in jaxpr.eqns:
         name, before = equation.primitive.name, most(equation.invars)
         inner = [_longest(each, before) for each in jaxprs_in_params(equation.params)]
+        fixed = [is_constant(atom) for atom in equation.invars]
+        if all(fixed):
+            constants.update(equation.outvars)
         if name in _SUMS:
             nb_all, nb_left = (
                 math.prod(var.aval.shape) for var in (equation.invars[0], equation.outvars[0])
             )
             after = before * (nb_all // max(nb_left, 1))
-        elif name in _LAYOUTS:
+        elif name in _LAYOUTS or (name in _WITH_A_CONSTANT and any(fixed)):
             after = before
         else:
             after = max((of_output for _, of_output in inner), default=1)
-        longest = max(longest, after, *(within for within, _ in inner))
+        longest = max([longest, after, _contracted(equation), *(within for within, _ in inner)])
         known.update(dict.fromkeys(equation.outvars, after))
     return longest, most(jaxpr.outvars)
+
+
+def _contracted(equation: Any) -> int:
+    """Return the terms of the sums in a product or convolution; XLA may make them plain sums."""
+    if equation.primitive.name == "dot_general":
+        (axes, _), _ = equation.params["dimension_numbers"]
+        return math.prod(equation.invars[0].aval.shape[axis] for axis in axes)
+    if equation.primitive.name == "conv_general_dilated":
+        kernel, features = equation.invars[1].aval.shape, equation.params["dimension_numbers"]
+        return int(math.prod(kernel) // max(kernel[features.rhs_spec[0]], 1))
+    return 1

@@ -86,6 +86,15 @@ def options_for(function, *args):
         (lambda x: jnp.square(x).sum(1).sum(), (2**10, 2**10), SPLIT),
         (lambda x: x.sum(1).reshape(32, 32).sum(), (2**10, 2**10), SPLIT),
         (lambda x: jax.jit(jnp.sum)(jax.jit(lambda y: y.sum(1))(x)), (2**10, 2**10), SPLIT),
+        (lambda x: jnp.where(x[0] > 0, x.sum(1), 0).sum(), (2**10, 2**10), SPLIT),
+        (lambda x: jnp.stack([x.sum(1), x.sum(0)]).sum(), (2**10, 2**10), SPLIT),
+        (lambda x: x.mean(1).mean(), (2**10, 2**10), SPLIT),
+        (lambda x: (x.sum(1) + jnp.zeros(2**10)).sum(), (2**10, 2**10), SPLIT),
+        (lambda x: (x.sum(1) + x[0]).sum(), (2**10, 2**10), WHOLE),
+        (lambda x: x @ x.T, (2, 2**19), SPLIT),
+        (lambda x: x @ x.T, (2**10, 2**10), WHOLE),
+        (lambda x: jax.lax.conv(x, x, (1, 1), "VALID"), (1, 1, 2**10, 2**10), SPLIT),
+        (lambda x: jax.lax.conv(x, x, (1, 1), "SAME"), (2**10, 2**10, 3, 3), WHOLE),
         (lambda x: jnp.sqrt(x.sum(1)).sum(), (2**10, 2**10), WHOLE),
         (lambda x: jax.lax.cond(x[0] > 0, jnp.sum, jnp.max, x), (2**19,), SPLIT),
         (
@@ -108,9 +117,19 @@ def test_small_steps_and_new_compilers_do_not_look(monkeypatch):
 
 
 @pytest.mark.usefixtures("_old_jaxlib")
-def test_a_sum_of_sums_is_exact():
+@pytest.mark.parametrize(
+    "total",
+    [
+        lambda x: jnp.square(x).sum(1).sum(),
+        lambda x: jnp.where(jnp.arange(2**12) >= 0, jnp.square(x).sum(1), 0).sum(),
+        lambda x: jnp.stack([jnp.square(x).sum(1), 0 * x[0]]).sum(),
+        lambda x: jax.lax.conv(x[None, None], x[None, None], (1, 1), "VALID").sum(),
+    ],
+    ids=["sums", "where", "stack", "convolution"],
+)
+def test_a_sum_of_sums_is_exact(total):
     def step(state, batch):
-        return state + jnp.square(batch["x"]).sum(1).sum()
+        return state + total(batch["x"])
 
     made = CompiledStep(
         step, "training", **compiler.compiled_for(one_device(), None, is_large=True)
