@@ -92,9 +92,8 @@ def check_storable(tree: Any) -> None:
 def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
     """Start writing `tree` and return a function that waits until all processes have written it.
 
-    The next step may reuse the buffers of the arrays as soon as this returns. Nothing is
-    compressed: trained weights shrink by 8 % only, which takes as long as writing them, and as
-    much memory.
+    The arrays may be changed or donated as soon as this returns. They are not compressed: trained
+    weights would shrink by 8 %, at the cost of as much time and memory again.
     """
     context = ocp.Context()
     context.array_options.saving = ocp.options.ArrayOptions.Saving(use_compression=False)

@@ -43,7 +43,7 @@ class Saver:
         self._error: BaseException | None = None
 
     def start(self, path: Path, state: Any, write_files: Callable[[Path], None]) -> None:
-        """Start saving; return once the arrays of `state` are copied.
+        """Start saving; return once the arrays of `state` may be changed or donated.
 
         Parameters
         ----------
@@ -60,7 +60,7 @@ class Saver:
             If this save cannot start.
         """
         staging = path.with_name(STAGING + path.name)
-        copied, claim = threading.Event(), threading.Lock()
+        taken, claim = threading.Event(), threading.Lock()
         try:
             if jax.process_index() == 0:
                 self._lock.confirm()
@@ -68,11 +68,11 @@ class Saver:
                 write_files(staging)
             self._thread = threading.Thread(
                 target=self._write,
-                args=(path, staging, state, copied, claim),
+                args=(path, staging, state, taken, claim),
                 name="medjax-checkpoint",
             )
             self._thread.start()
-            copied.wait()
+            taken.wait()
         except BaseException as error:
             if not claim.acquire(blocking=False):
                 raise  # the thread has begun to write, and `wait` waits for the thread
@@ -87,7 +87,7 @@ class Saver:
         path: Path,
         staging: Path,
         state: Any,
-        copied: threading.Event,
+        taken: threading.Event,
         claim: threading.Lock,
     ) -> None:
         # Orbax is only called in this thread: a Ctrl-C inside it would hang Python at its exit.
@@ -100,7 +100,7 @@ class Saver:
                 wait_until_written = save_arrays(staging / ARRAYS, state)
             finally:
                 del state
-                copied.set()
+                taken.set()
             wait_until_written()
             if jax.process_index() == 0:
                 write_manifest(staging)

@@ -234,7 +234,7 @@ class CheckpointStore:
         path : Path
             From `new_path`.
         state : pytree
-            Arrays; they are copied before this returns.
+            Arrays; they may be changed or donated as soon as this returns.
         progress : dict
             Everything else a resumed run needs, ready for JSON.
         metric : float or None

@@ -33,7 +33,7 @@ def save(
         Its component writes its own files, its configuration is written as ``trainer_config.yml``,
         its callbacks get on_save before anything is written.
     state : TrainState
-        The arrays; copied before this returns.
+        The arrays; they may be donated as soon as this returns.
     progress : Progress
         Everything else.
     epoch : int
