@@ -92,8 +92,9 @@ def check_storable(tree: Any) -> None:
 def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
     """Start writing `tree` and return a function that waits until all processes have written it.
 
-    The arrays may be changed or donated as soon as this returns. They are not compressed: trained
-    weights would shrink by 8 %, at the cost of as much time and memory again.
+    The arrays may be changed or donated as soon as this returns. They are not compressed: that
+    takes as much memory again, for files that are 8 % (all weights trained) to 40 % (words that
+    never occur have no moments in Adam) smaller.
     """
     context = ocp.Context()
     context.array_options.saving = ocp.options.ArrayOptions.Saving(use_compression=False)
