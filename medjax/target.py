@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextvars import ContextVar
+from typing import NamedTuple
 
 import jax
 from jax.sharding import Mesh
 
 __all__ = ["platform_of", "target_is_deterministic", "target_platform", "tracing_for"]
 
-_target: ContextVar[str | None] = ContextVar("target", default=None)
-_deterministic: ContextVar[bool] = ContextVar("deterministic", default=False)
+
+class _Target(NamedTuple):
+    """What a program is traced for; see `tracing_for`."""
+
+    platform: str | None
+    deterministic: bool
+
+
+# A context of JAX: a jitted function within a forward is traced again for another target.
+_target = jax.make_user_context(_Target(None, deterministic=False))
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -36,7 +44,7 @@ def target_platform() -> str:
     ...     target_platform()
     'tpu'
     """
-    return _target.get() or jax.default_backend()
+    return _target.value.platform or jax.default_backend()
 
 
 def target_is_deterministic() -> bool:
@@ -48,7 +56,8 @@ def target_is_deterministic() -> bool:
     ...     target_is_deterministic()
     True
     """
-    return _deterministic.get()
+    wanted: bool = _target.value.deterministic
+    return wanted
 
 
 @contextlib.contextmanager
@@ -62,12 +71,5 @@ def tracing_for(platform: str | None, *, deterministic: bool = False) -> Iterato
     deterministic : bool
         Whether the program has to compute the same bits in every run.
     """
-    tokens = (
-        _target.set(platform if platform is not None else _target.get()),
-        _deterministic.set(deterministic),
-    )
-    try:
+    with _target(_Target(platform or _target.value.platform, deterministic)):
         yield
-    finally:
-        _target.reset(tokens[0])
-        _deterministic.reset(tokens[1])
