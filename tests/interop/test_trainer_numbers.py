@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from trained import DATA, Accuracy, Classifier, Tagger, make, same, sentences, weights
 
 import medjax
@@ -134,3 +135,67 @@ def test_a_plateau_schedule_resumes_bit_for_bit(tmp_path):
     complete = trained(tmp_path / "complete", 6)
     trained(tmp_path / "parts", 3)
     assert same(trained(tmp_path / "parts", 6, resume="auto"), complete)
+
+
+class Regularised(Tagger):
+    """Adds to its loss the mean of all logits, those of padding included, once `alpha` is set."""
+
+    alpha = 0.0
+
+    def forward(self, batch, return_loss, eval_mode):
+        outputs, loss = super().forward(batch, return_loss, eval_mode)
+        return outputs, loss + self.alpha * outputs["logits"].square().mean()
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_padding_is_tested_again_when_forward_reads_another_value(tmp_path, caplog, first):
+    data, histories = sentences(), []
+
+    class Sets:
+        def on_epoch_begin(self, epoch):
+            component.alpha = 0.5 if epoch >= first else 0.0
+
+    for number, padding in enumerate(({}, {"input_ids": None, "labels": None})):
+        component = Regularised()
+        trainer = make(
+            tmp_path / str(number),
+            component,
+            train=data,
+            evaluated=data[:8],
+            nb_training_epochs=2,
+            callback=Sets(),
+            options=Options(padding=padding),
+        )
+        histories.append(trainer.train())
+    for padded, exact in zip(*histories, strict=True):
+        for name in ("train", "eval"):
+            assert padded[name]["loss"] == pytest.approx(exact[name]["loss"], rel=1e-5)
+    assert "padding input_ids, labels is not harmless, because padding changes" in caplog.text
+
+
+def test_a_batch_without_labels_counts_if_its_loss_is_a_number(tmp_path):
+    """As in torch, where another task of the component may give the loss of such a batch."""
+
+    class TwoTasks(Tagger):
+        def forward(self, batch, return_loss, eval_mode):
+            outputs, _ = super().forward(batch, return_loss, eval_mode)
+            counts = (batch["labels"] != -100).sum().clamp(min=1)
+            tags = F.cross_entropy(outputs["logits"].mT, batch["labels"], reduction="sum") / counts
+            return outputs, tags + outputs["logits"].square().mean()
+
+    ignored = {"input_ids": [3, 1, 4], "labels": [-100, -100, -100]}
+    component = TwoTasks()
+    before = weights(component)
+    trainer = make(
+        tmp_path,
+        component,
+        train=[ignored],
+        evaluated=[ignored],
+        batch_size=1,
+        nb_training_epochs=1,
+        options=Options(padding={"input_ids": None}),
+    )
+    (row,) = trainer.train()
+    assert not same(before, weights(component))
+    assert row["train"]["loss"] > 0
+    assert row["eval"]["loss"] > 0

@@ -223,12 +223,17 @@ class BatchAdapter:
         tensors = padded if flat else columns(padded)
         shape = signature_of_tensors(tensors)
         self._shapes[train].add(tensors, shape)
+        nb_graphs = len(self.converted.variants.graphs)
         key, complete = self.converted.placed(
             padded,
             train=train,
             check=self._check_on(padded, train),
             shape=shape if flat else None,
         )
+        # A graph is new if its shape is, or if forward reads other values than before.
+        is_new = len(self.converted.variants.graphs) > nb_graphs
+        if is_new and not self._padding.still_harmless(batch, train=train):
+            return self._for_device(batch, train=train)
         graph = self.converted.graph(key)
         if complete is not padded or graph.numbers:
             tensors = graph.tensors_of(complete)
@@ -236,10 +241,7 @@ class BatchAdapter:
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
 
     def _weight(self, batch: Any) -> np.float32:
-        weight = loss_weight(batch)
-        if self._options.loss_arithmetic == "medkit":
-            weight = float(weight > 0)  # every batch weighs alike, unless all labels are ignored
-        return np.float32(weight)
+        return np.float32(loss_weight(batch, self._options.loss_arithmetic))
 
     def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         """Return outputs of the device as the component's forward would have returned them."""

@@ -22,7 +22,7 @@ from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import Inventory, find, read, to_numpy, write_back
 from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.conversion.graph_cache import Check, GraphCache
-from medjax_torch.conversion.losses import unless_broken
+from medjax_torch.conversion.losses import settled, unless_broken
 from medjax_torch.conversion.tracing_rules import tracing_rules
 from medjax_torch.graph import Graph, Results, TraceError, host_draws, host_random
 from medjax_torch.graph.host_random import HostRandomError
@@ -320,7 +320,7 @@ class ConvertedComponent:
         outputs = BatchData(zip(self.graph(number).outputs.names, results.outputs, strict=True))
         if results.sizes:
             outputs[SIZES] = jnp.stack(list(results.sizes))
-        weight = input_batch.get(WEIGHT, jnp.float32(1))
+        weight = settled(results.loss, input_batch.get(WEIGHT, jnp.float32(1)))
         loss, weight = unless_broken(self.graph(number), results, weight)
         return outputs, Mean(loss * weight, weight), collections, results.gradients
 

@@ -21,6 +21,7 @@ from medjax.step import weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import swapped, to_torch
 from medjax_torch.conversion.component import WEIGHT, ConvertedComponent
+from medjax_torch.conversion.losses import settled
 from medjax_torch.conversion.wrapped_step import WrappedStep
 from medjax_torch.graph import Graph, TraceError, host_random
 from medjax_torch.graph.errors import at
@@ -84,8 +85,9 @@ class EvaluationStep(WrappedStep[_EvalStep]):
                 time.perf_counter() - began,
                 reason,
             )
-        weight = batch[WEIGHT]
-        mean = Mean(np.float32(loss.item()) * weight, weight)
+        value = np.float32(loss.item())
+        weight = settled(value, batch[WEIGHT])
+        mean = Mean(value * weight, weight)
         return weighed(mean, self._options), outputs if self._with_outputs else None, {}
 
     def compile_ahead(self, variables: Variables, batch: BatchData) -> None:

@@ -24,11 +24,35 @@ def unless_broken(graph: Graph, results: Results, weight: jax.Array) -> tuple[ja
     return jnp.where(holds, results.loss, jnp.nan), jnp.where(holds, weight, jnp.maximum(weight, 1))
 
 
-def loss_weight(batch: Mapping[str, Any]) -> float:
-    """Return the weight of a batch's mean loss: the number of labels that count, or of rows.
+IF_FINITE = -1.0
+"""Stands for the weight of a batch that weighs 1 if its loss is finite, otherwise 0."""
 
-    Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
+
+def settled(loss: Any, weight: Any) -> jax.Array:
+    """Return the weight of a batch whose loss is known."""
+    return jnp.where(weight == IF_FINITE, jnp.isfinite(loss).astype(weight.dtype), weight)
+
+
+def loss_weight(batch: Mapping[str, Any], arithmetic: str) -> float:
+    """Return the weight of a batch's mean loss.
+
+    Parameters
+    ----------
+    batch : mapping of str to value
+        The batch. Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
+    arithmetic : {"medkit", "exact"}
+        With "exact", batches weigh as much as they have labels or, without labels, rows. With
+        "medkit", all weigh alike, but where no label counts, torch's cross entropy is NaN, and
+        such a batch has no weight unless the component has another loss for it.
     """
+    weight = _nb_counted(batch)
+    if arithmetic == "exact":
+        return weight
+    return 1.0 if weight > 0 else IF_FINITE
+
+
+def _nb_counted(batch: Mapping[str, Any]) -> float:
+    """Return the number of labels that count, or of rows."""
     labels = batch.get("labels")
     if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
         return float((labels != -100).sum())

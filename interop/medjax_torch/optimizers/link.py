@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -30,6 +31,9 @@ class OptimizerLink:
         Parameters that get no gradient.
     sometimes : collection of str
         Parameters that get one from some batches only.
+    holds_rate : bool
+        Whether the groups hold the learning rate; if not, a schedule on the device does, and the
+        groups only say how their rates are related.
 
     Raises
     ------
@@ -43,8 +47,11 @@ class OptimizerLink:
         names: Mapping[torch.Tensor, str],
         absent: Collection[str],
         sometimes: Collection[str] = (),
+        *,
+        holds_rate: bool = True,
     ) -> None:
         _check_marks(optimizer, names, absent, sometimes)
+        self.holds_rate = holds_rate
         self._optimizer = optimizer
         self._sometimes = frozenset(sometimes)
         self._plan: Plan = plan_of(optimizer, names, absent)
@@ -54,9 +61,9 @@ class OptimizerLink:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the first group, 0 if its rule has none."""
-        rate = self._optimizer.param_groups[0].get("lr")
-        return 0.0 if rate is None else float(rate)
+        """Rate of the first group that has one other than 0; 0 if there is none."""
+        rates = (group.get("lr") for group in self._optimizer.param_groups)
+        return next((float(rate) for rate in rates if rate), 0.0)
 
     @property
     def rule(self) -> tuple[Plan, frozenset[str]]:
@@ -95,20 +102,29 @@ class OptimizerLink:
         write_moments(self._optimizer, self._plan.groups, state.opt_state)
 
     def _pushed(self, state: TrainState, hyperparams: tuple[Hyperparams, ...]) -> TrainState:
+        state = state.replace(opt_state=set_hyperparams(state.opt_state, hyperparams))
+        if not self.holds_rate:
+            return state
         rate = sharding.put(np.float32(self.learning_rate), state.learning_rate.sharding)
-        opt_state = set_hyperparams(state.opt_state, hyperparams)
-        return state.replace(opt_state=opt_state, learning_rate=rate)
+        return state.replace(learning_rate=rate)
 
     def _settings(self) -> list[list[Any]]:
         """Return what the groups say, to notice a change without computing anything."""
         return [
-            [value for name, value in group.items() if name != "params"]
+            [_as_it_is(value) for name, value in group.items() if name != "params"]
             for group in self._optimizer.param_groups
         ]
 
     def _shape(self) -> list[int]:
         """Return what changes when a group or a parameter is added."""
         return [len(group["params"]) for group in self._optimizer.param_groups]
+
+
+def _as_it_is(value: Any) -> Any:
+    """Return a setting that does not change with the object it is read from."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return copy.copy(value) if isinstance(value, list | dict) else value
 
 
 def _check_marks(

@@ -56,8 +56,8 @@ def make_transformation(
         missing from the gradients.
     learning_rate : scalar, optional
         The current learning rate, traced, if an optax schedule or a warm-up determines it; the
-        rates of all groups are scaled by its ratio to the rate of the first group. By default the
-        rates are those of the hyperparameters.
+        rates of all groups are scaled by its ratio to that of the first group whose rate is not 0.
+        By default the rates are those of the hyperparameters.
 
     Returns
     -------
@@ -157,6 +157,8 @@ def factor_of(learning_rate: Any, hyperparams: tuple[Hyperparams, ...]) -> Any:
     if learning_rate is None:
         return None
     first = hyperparams[0]["lr"]
+    for later in hyperparams[1:]:
+        first = jnp.where(first == 0, later["lr"], first)
     return jnp.where(first == 0, 1.0, learning_rate / jnp.where(first == 0, 1.0, first))
 
 

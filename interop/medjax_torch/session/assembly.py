@@ -81,8 +81,8 @@ class Assembly:
         self._trainer = trainer
         self._preparation = preparation
         self._warmup = warmup_steps(trainer.options, plan)
-        is_scheduled = trainer.lr_scheduler is None and trainer.schedule != constant()
-        check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=is_scheduled)
+        self._is_scheduled = trainer.lr_scheduler is None and trainer.schedule != constant()
+        check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=self._is_scheduled)
 
     def parts(self) -> Parts:
         """Return the parts that fit the current component and its optimizer.
@@ -186,7 +186,9 @@ class Assembly:
         names = {tensor: name for name, tensor in converted.inventory.parameters.items()}
         frozen = converted.inventory.parameters.keys() - set(converted.trained)
         absent = frozen | converted.without_gradient
-        return OptimizerLink(optimizer, names, absent, converted.sometimes)
+        return OptimizerLink(
+            optimizer, names, absent, converted.sometimes, holds_rate=not self._is_scheduled
+        )
 
 
 _COLLECTIONS = ("params", "frozen", "buffers")

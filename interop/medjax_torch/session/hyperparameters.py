@@ -7,7 +7,9 @@ has changed since are applied again after loading.
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
     -------
     dict
         ``"torch optimizer"``, a list with a dict for each group, and ``"torch scheduler"``, a dict
-        that has the class under ``"class"``. They contain plain values only.
+        that has the class under ``"class"``. They contain what JSON can hold only.
     """
     groups = [
         {name: _plain(value) for name, value in group.items() if name != "params"}
@@ -54,8 +56,12 @@ _NOT_PLAIN = "not plain"
 def _plain(value: Any) -> Any:
     if isinstance(value, _PLAIN):
         return value
-    if isinstance(value, list | tuple) and all(isinstance(item, _PLAIN) for item in value):
-        return list(value)
+    if isinstance(value, list | tuple):
+        items = [_plain(item) for item in value]
+        return _NOT_PLAIN if _NOT_PLAIN in items else items
+    if isinstance(value, Mapping):  # the milestones of MultiStepLR, the phases of OneCycleLR
+        pairs = {str(name): _plain(item) for name, item in value.items()}
+        return _NOT_PLAIN if _NOT_PLAIN in pairs.values() else pairs
     return _NOT_PLAIN
 
 
@@ -78,7 +84,8 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
     """
     then = read_record(folder)["progress"].get("settings", {})
     was = then.get("torch scheduler") or {}
-    is_another = bool(was) and was.get("class") != current["torch scheduler"].get("class")
+    is_another = bool(was) and _kind(was) != _kind(current["torch scheduler"])
+    fresh = _attributes(scheduler)
     read_torch_files(folder, optimizer, None if is_another else scheduler)
     before, after = then.get("torch optimizer", []), current["torch optimizer"]
     groups = getattr(optimizer, "param_groups", [])
@@ -88,7 +95,7 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
     if is_another:
         _start_again(optimizer, scheduler, was["class"], current)
     elif was:
-        _follow(scheduler, was, current["torch scheduler"])
+        _follow(scheduler, fresh, was, current["torch scheduler"])
 
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:
@@ -104,12 +111,41 @@ def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any
         _say(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
 
 
-def _follow(scheduler: Any, old: dict[str, Any], new: dict[str, Any]) -> None:
+_PARTS = "_schedulers"  # of SequentialLR and ChainedScheduler
+
+
+def _kind(settings: dict[str, Any]) -> tuple[Any, int]:
+    """Return the class of a scheduler and the number of schedulers that it consists of."""
+    return settings.get("class"), len(settings.get(_PARTS, ()))
+
+
+def _attributes(scheduler: Any) -> dict[str, Any]:
+    """Return copies of what a new scheduler holds; of those that it consists of, a list."""
+    held = dict(vars(scheduler)) if hasattr(scheduler, "__dict__") else {}
+    held.pop("optimizer", None)
+    parts = [_attributes(part) for part in held.pop(_PARTS, ())]
+    plain = {name: value for name, value in held.items() if _plain(value) is not _NOT_PLAIN}
+    return {**copy.deepcopy(plain), _PARTS: parts}
+
+
+def _follow(
+    scheduler: Any, fresh: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    """Set what the user has changed about a scheduler, which holds what was saved."""
+    kind = type(scheduler).__name__
     for name, value in new.items():
         if name not in old or old[name] == value or name in {"class", "_last_lr"}:
             continue
-        setattr(scheduler, name, value)
-        _say(f"{name} of the scheduler {new['class']} was {old[name]!r} and is {value!r} now")
+        if name == _PARTS:
+            parts = zip(scheduler._schedulers, fresh[_PARTS], old[name], value, strict=True)
+            for part in parts:
+                _follow(*part)
+            continue
+        if name not in fresh:  # the state of a function of LambdaLR
+            _say(f"{name} of the scheduler {kind} stays {old[name]!r}, as saved, not {value!r}")
+            continue
+        setattr(scheduler, name, fresh[name])
+        _say(f"{name} of the scheduler {kind} was {old[name]!r} and is {value!r} now")
 
 
 def _start_again(optimizer: Any, scheduler: Any, kind: str, current: dict[str, Any]) -> None:

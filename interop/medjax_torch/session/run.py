@@ -142,7 +142,7 @@ class TrainerPhases:
         link = self._session.link
         if link is not None:
             state = link.sync(state)
-            if not self._run.request.schedule.needs_metric:
+            if link.holds_rate:
                 schedule_state = {"learning_rate": link.learning_rate}
         return state, schedule_state
 

@@ -132,7 +132,9 @@ class Session:
         What user code has written to the component since the last step is kept.
         """
         if self._watch.is_open and not self._is_lost():
-            self.state = self._with_written(self.state)
+            before = self.state
+            self.state = self._with_written(before)
+            self._is_ahead |= self.state is not before
         self._watch.release()
         self.bring()
         if self.link is not None and not self._is_lost():

@@ -163,7 +163,7 @@ def _state_of(
     reseed(loader, progress.seed)
     if parts.link is not None:
         is_fresh = store.resumed is None
-        state = parts.link.adopt(state) if is_fresh else parts.link.sync(state)
+        state = parts.link.adopt(state) if is_fresh else parts.link.pushed(state)
     return state, progress
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import time
-from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from medjax_torch.batches.guesses import Guesses
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.batches.padding import ColumnAxis, Ragged, resized
+from medjax_torch.verification.padding_kind import Kind, key_of, kind_of, names_of, sizes_of
 from medjax_torch.verification.padding_proof import Cuts, PaddingProof, Prover, cuts_of, strip
 
 logger = logging.getLogger("medjax")
@@ -24,122 +20,6 @@ Target = tuple[Ragged, int]
 
 _TRIES = 24  # guesses tested at a time
 _KEPT = 10_000  # shapes whose plan is cached
-
-
-@dataclasses.dataclass
-class _Proved:
-    """Axes that are padded, and up to which size.
-
-    Attributes
-    ----------
-    proof : PaddingProof
-        The proof for these axes.
-    reach : int
-        The largest size tested to be harmless.
-    end : int or None
-        A size that forward cannot take; batches are padded only to smaller ones.
-    """
-
-    proof: PaddingProof
-    reach: int
-    end: int | None = None
-
-    def target(self, batch: Mapping[str, Any]) -> int:
-        """Return the size to pad a batch to; its own size means no padding."""
-        size = self.proof.ragged.size(batch)
-        rung = self.proof.ragged.rung(size)
-        return size if self.end is not None and rung >= self.end else rung
-
-
-class _Kind:
-    """What is known about batches with a particular set of columns.
-
-    Attributes
-    ----------
-    proved : list of _Proved
-        The axes that are padded.
-    ever : list of PaddingProof
-        All axes that were ever padded, for outputs that arrive late.
-    pending : list of Ragged
-        Axes that training pads, still to be proved by a batch in which they are not empty.
-    barred : set of (str, int)
-        Axes that must not be padded, neither in training nor in evaluation.
-    tried : set of frozenset of (str, int)
-        Groups of axes that were tested together.
-    """
-
-    def __init__(self) -> None:
-        self.proved: list[_Proved] = []
-        self.ever: list[PaddingProof] = []
-        self.pending: list[Ragged] = []
-        self.barred: set[ColumnAxis] = set()
-        self.tried: set[frozenset[ColumnAxis]] = set()
-        self._seen: dict[ColumnAxis, list[int]] = {}
-        self._groups: dict[ColumnAxis, int] = {}
-        self._harmed: set[tuple[ColumnAxis, int]] = set()
-
-    def add(self, proof: PaddingProof) -> None:
-        """Pad the proof's axes in the following batches."""
-        self.proved.append(_Proved(proof, proof.size))
-        self.ever.append(proof)
-
-    def observe(self, batch: Mapping[str, Any]) -> set[tuple[ColumnAxis, int]]:
-        """Record the sizes of axes that are not padded, and return the new ones, except for rows.
-
-        Nothing is new in the first batch.
-        """
-        taken = {column_axis for one in self.proved for column_axis in one.proof.ragged.column_axes}
-        sizes = {
-            column_axis: size
-            for column_axis, size in _sizes(batch).items()
-            if column_axis not in taken
-        }
-        numbers: dict[tuple[int, int], int] = {}
-        before, self._groups = self._groups, {}
-        for column_axis, size in sizes.items():
-            self._groups[column_axis] = numbers.setdefault(
-                (before.get(column_axis, 0), size), len(numbers)
-            )
-        rows = self._rows()
-        new = set()
-        for column_axis, size in sizes.items():
-            seen = self._seen.setdefault(column_axis, [])
-            if size not in seen:
-                if seen and self._groups[column_axis] != rows:
-                    new.add((column_axis, size))
-                seen.append(size)
-        return new
-
-    def varying(self, batch: Mapping[str, Any]) -> list[tuple[tuple[ColumnAxis, ...], bool]]:
-        """Return groups of axes that vary together between batches, each group only once.
-
-        Each is returned with whether the axes are the rows of the batch.
-        """
-        groups: dict[int, list[ColumnAxis]] = defaultdict(list)
-        for column_axis, number in self._groups.items():
-            groups[number].append(column_axis)
-        rows, sizes, result = self._rows(), _sizes(batch), []
-        for number, column_axes in groups.items():
-            seen, size = self._seen[column_axes[0]], sizes[column_axes[0]]
-            # Fewer rows only mean the last batch of an epoch, unless there are several such sizes.
-            varies = len(seen) > 1 and (number != rows or size > seen[0] or len(seen) > 2)
-            if varies and size and frozenset(column_axes) not in self.tried:
-                self.tried.add(frozenset(column_axes))
-                result.append((tuple(column_axes), number == rows))
-        return result
-
-    def is_harmed(self, batch: Mapping[str, Any]) -> bool:
-        """Return whether padding was harmful in a batch with such sizes of its other axes."""
-        return bool(self._harmed) and not self._harmed.isdisjoint(_sizes(batch).items())
-
-    def note_harm(self, sizes: set[tuple[ColumnAxis, int]]) -> None:
-        """Do not pad batches with these sizes."""
-        self._harmed |= sizes
-
-    def _rows(self) -> int:
-        """Return the group of the batch's rows: the one with the most first axes."""
-        counts = Counter(number for (_, axis), number in self._groups.items() if axis == 0)
-        return counts.most_common(1)[0][0] if counts else -1
 
 
 class Padding:
@@ -174,9 +54,10 @@ class Padding:
         self._prover = prover
         self._lengths = lengths
         self._guesses = {train: Guesses(padding, ladder) for train, ladder in lengths.items()}
-        self._kinds: dict[bool, dict[Hashable, _Kind]] = {True: {}, False: {}}
+        self._kinds: dict[bool, dict[Hashable, Kind]] = {True: {}, False: {}}
         self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
         self._reasons: dict[str, str] = {}
+        self._tested: Any = None  # the last batch on which padding was tested
 
     def pad(self, batch: Any, *, train: bool) -> Any:
         """Pad the ragged axes of a batch, as far as that is harmless.
@@ -186,7 +67,7 @@ class Padding:
         Exception
             Any exception of forward on a batch that has to be tested.
         """
-        key = _key(batch)
+        key = key_of(batch)
         targets = self._targets[train].get(key)
         if targets is None:
             began = time.perf_counter()
@@ -197,10 +78,40 @@ class Padding:
             self._targets[train][key] = targets
         return resized(batch, targets) if targets else batch
 
+    def still_harmless(self, batch: Any, *, train: bool) -> bool:
+        """Test the padding of a batch for what forward computes by now.
+
+        The proofs hold for the values that forward has read when they were made. Where padding is
+        harmful now, such batches keep their exact shapes from here on.
+        """
+        targets = self._targets[train].get(key_of(batch), ())
+        if not targets or batch is self._tested:
+            return True
+        kind = self._kinds[train][kind_of(batch)]
+        known = [
+            (one.proof, to)
+            for one in kind.proved
+            for ragged, to in targets
+            if one.proof.ragged == ragged
+        ]
+        began = time.perf_counter()
+        reason = self._prover(batch, train).still_holds(known)
+        self.seconds += time.perf_counter() - began
+        self._tested = batch
+        if not reason:
+            return True
+        column_axes = tuple(axis for proof, _ in known for axis in proof.ragged.column_axes)
+        kind.proved = [
+            p for p in kind.proved if {*column_axes}.isdisjoint(p.proof.ragged.column_axes)
+        ]
+        self._targets[train].clear()
+        self._bar(kind, column_axes, reason, train=train)
+        return False
+
     def unpad(self, outputs: Mapping[str, Any], batch: Any, *, train: bool) -> Any:
         """Crop the outputs of forward to those for the batch without padding."""
         cuts: Cuts = {}
-        for proof in self._kinds[train][_kind(batch)].ever:
+        for proof in self._kinds[train][kind_of(batch)].ever:
             for path, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
                 cuts.setdefault(path, {}).update(sizes)
         return rebuilt(batch, strip(outputs, cuts) if cuts else outputs)
@@ -211,20 +122,23 @@ class Padding:
 
     def _decide(self, batch: Any, train: bool) -> tuple[Target, ...]:
         prover = self._prover(batch, train)
-        kinds, name = self._kinds[train], _kind(batch)
+        kinds, name = self._kinds[train], kind_of(batch)
+        nb_proved = len(kinds[name].ever) if name in kinds else 0
         if name in kinds:
             kind = kinds[name]
             self._part(kind, batch, train)
         else:
-            kind = kinds[name] = _Kind()
+            kind = kinds[name] = Kind()
             if not self._follow(kind, name, train):
                 self._find_length(kind, batch, prover, train)
         self._prove_pending(kind, batch, prover, train)
         new = kind.observe(batch)
         self._find_groups(kind, batch, prover, train)
+        if len(kind.ever) > nb_proved:
+            self._tested = batch
         return self._within_reach(kind, batch, prover, new)
 
-    def _follow(self, kind: _Kind, name: Hashable, train: bool) -> bool:
+    def _follow(self, kind: Kind, name: Hashable, train: bool) -> bool:
         """Adopt for evaluation, subject to proof, what training pads with the same columns."""
         trained = None if train else self._kinds[True].get(name)
         if trained is None:
@@ -239,12 +153,12 @@ class Padding:
             return ragged
         return ragged._replace(ladder=self._lengths[False])
 
-    def _find_length(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+    def _find_length(self, kind: Kind, batch: Any, prover: Prover, train: bool) -> None:
         barred = set() if train else self._barred()
         guesses = list(itertools.islice(self._guesses[train].of_length(batch, barred), _TRIES))
         self._prove_any(guesses, kind, prover, train)
 
-    def _find_groups(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+    def _find_groups(self, kind: Kind, batch: Any, prover: Prover, train: bool) -> None:
         for column_axes, is_rows in kind.varying(batch):
             if not train and not self._barred().isdisjoint(column_axes):
                 continue
@@ -253,9 +167,9 @@ class Padding:
             )
             if self._prove_any(guesses, kind, prover, train, is_rows=is_rows):
                 self._targets[train].clear()  # the cached plans do not pad these axes
-                logger.info("Batches are padded where the size of %s varies", _names(column_axes))
+                logger.info("Batches are padded where the size of %s varies", names_of(column_axes))
 
-    def _prove_pending(self, kind: _Kind, batch: Any, prover: Prover, train: bool) -> None:
+    def _prove_pending(self, kind: Kind, batch: Any, prover: Prover, train: bool) -> None:
         pending, kind.pending = kind.pending, []
         for ragged in pending:
             if ragged.agrees(batch) and ragged.size(batch):
@@ -263,9 +177,9 @@ class Padding:
             elif ragged.agrees(batch):
                 kind.pending.append(ragged)
 
-    def _part(self, kind: _Kind, batch: Any, train: bool) -> None:
+    def _part(self, kind: Kind, batch: Any, train: bool) -> None:
         """Schedule new proofs without the axes that had the same size only by coincidence."""
-        sizes = _sizes(batch)
+        sizes = sizes_of(batch)
         for one in [one for one in kind.proved if not one.proof.ragged.agrees(batch)]:
             kind.proved.remove(one)
             self._targets[train].clear()
@@ -280,7 +194,7 @@ class Padding:
     def _prove_any(
         self,
         guesses: list[Ragged],
-        kind: _Kind,
+        kind: Kind,
         prover: Prover,
         train: bool,
         *,
@@ -298,19 +212,30 @@ class Padding:
             reasons.append(proof)
         if not reasons:
             return False
-        column_axes = guesses[0].column_axes
+        level = logging.INFO if is_rows else logging.WARNING
+        self._bar(kind, guesses[0].column_axes, reasons[0], train=train, level=level)
+        return False
+
+    def _bar(
+        self,
+        kind: Kind,
+        column_axes: tuple[ColumnAxis, ...],
+        harm: str,
+        *,
+        train: bool,
+        level: int = logging.WARNING,
+    ) -> None:
+        """Do not pad axes any more, and say why."""
         kind.barred |= {*column_axes}
         if train:
             self._withdraw(column_axes)
-        names = _names(column_axes)
-        reason = f"padding {names} is not harmless, because {reasons[0]}"
+        reason = f"padding {names_of(column_axes)} is not harmless, because {harm}"
         self._reasons |= dict.fromkeys((name for name, _ in column_axes), reason)
         logger.log(
-            logging.INFO if is_rows else logging.WARNING,
+            level,
             "Batches keep their exact shapes, each of which is traced and compiled: %s",
             reason,
         )
-        return False
 
     def _barred(self) -> set[ColumnAxis]:
         return {column_axis for kind in self._kinds[True].values() for column_axis in kind.barred}
@@ -324,7 +249,7 @@ class Padding:
         self._targets[False].clear()
 
     def _within_reach(
-        self, kind: _Kind, batch: Any, prover: Prover, new: set[tuple[ColumnAxis, int]]
+        self, kind: Kind, batch: Any, prover: Prover, new: set[tuple[ColumnAxis, int]]
     ) -> tuple[Target, ...]:
         """Return the sizes to pad a batch to, after testing sizes larger than before."""
         if kind.is_harmed(batch):
@@ -340,33 +265,7 @@ class Padding:
                     one.end = to
                 logger.info("A batch keeps its exact shape: %s", reason)
                 return ()
+            self._tested = batch
             for one, to in farther:
                 one.reach = to
         return tuple((one.proof.ragged, to) for one, to in aimed)
-
-
-def _key(batch: Mapping[str, Any]) -> Hashable:
-    """Return the columns, shapes and dtypes of a batch."""
-    return tuple([(name, c.shape, c.dtype) for name, c in batch.items() if _is_dense(c)])
-
-
-def _kind(batch: Mapping[str, Any]) -> Hashable:
-    """Return the columns, numbers of axes and dtypes of a batch."""
-    return tuple((name, c.ndim, c.dtype) for name, c in batch.items() if _is_dense(c))
-
-
-def _sizes(batch: Mapping[str, Any]) -> dict[ColumnAxis, int]:
-    return {
-        (name, axis): size
-        for name, c in batch.items()
-        if _is_dense(c)
-        for axis, size in enumerate(c.shape)
-    }
-
-
-def _is_dense(column: Any) -> bool:
-    return isinstance(column, Tensor) and not column.is_nested and column.layout == torch.strided
-
-
-def _names(column_axes: Iterable[ColumnAxis]) -> str:
-    return ", ".join(dict.fromkeys(name for name, _ in column_axes))
