@@ -1,4 +1,4 @@
-"""What the torch optimizer and scheduler say is what the device computes with."""
+"""What optimizer, scheduler, callbacks and modules say is what holds, as in torch."""
 
 import numpy as np
 import pytest
@@ -182,3 +182,23 @@ def test_weights_that_a_callback_writes_before_it_saves_are_kept(tmp_path):
         trainer.train()
         ends.append(weights(trainer.component))
     assert same(*ends)
+
+
+def test_callbacks_find_modules_in_the_mode_in_which_torch_leaves_them(tmp_path):
+    found = {"train": [], "eval": []}
+
+    class Looks(medjax.TrainerCallback):
+        def on_step_end(self, step_idx, nb_batches, phase):
+            found[phase].append([part.training for part in component.model.modules()])
+
+        def on_epoch_end(self, metrics, epoch, epoch_duration):
+            found["eval"].append([part.training for part in component.model.modules()])
+            component.model.train()  # the next forward sets it again
+
+    component = Classifier(dropout=0.5)
+    component.model.eval()
+    make(tmp_path, component, callback=Looks(), nb_training_epochs=2).train()
+    parts = len([*component.model.modules()])
+    assert all(modes == [True] * parts for modes in found["train"])
+    assert all(modes == [False] * parts for modes in found["eval"])
+    assert len(found["train"]) == 2 * 6

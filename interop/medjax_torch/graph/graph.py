@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from medjax_torch.component_state.watch.places import Place
 from medjax_torch.graph.batch_columns import columns
@@ -129,6 +129,8 @@ class Graph:
         How long tracing took.
     numbers : tuple of Number
         The numbers among `columns`.
+    modes : tuple of (nn.Module, bool)
+        The modules of the component, and whether each is in training mode after forward.
     places : tuple of Place
         The places from which forward read values that are constants of the graph.
     exact : str
@@ -163,6 +165,7 @@ class Graph:
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
     counters: tuple[str, ...] = ()
+    modes: tuple[tuple[nn.Module, bool], ...] = ()
     exact: str = ""
     varying: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()

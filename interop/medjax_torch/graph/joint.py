@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medjax_torch.component_state import Inventory, swapped
 from medjax_torch.component_state.locations import Location
@@ -62,6 +62,8 @@ class Joint:
         After a call, the paths of what forward left in the component, other than state.
     counters : tuple of str
         After a call, those of `effects` that forward read before it changed them.
+    modes : tuple of (nn.Module, bool)
+        After a call, the modules and whether each was in training mode at the end of forward.
     attributes : AttributeReads
         What forward has read from the component's objects.
     """
@@ -73,6 +75,7 @@ class Joint:
     replaced: tuple[str, ...]
     effects: tuple[str, ...]
     counters: tuple[str, ...]
+    modes: tuple[tuple[nn.Module, bool], ...]
 
     def __init__(
         self,
@@ -125,6 +128,8 @@ class Joint:
             layers = LayerDrop()
             with self.attributes.recording(), layers if self._mark else nullcontext():
                 outputs, loss = self._run(self._batch(inputs))
+            outermost = self.inventory.modules.values()
+            self.modes = tuple((m, m.training) for outer in outermost for m in outer.modules())
             after = self._after(placed)
             self.outputs, values = flatten_outputs(outputs or {})
             gradients = self._differentiate(loss, [placed[name] for name in self.trained])

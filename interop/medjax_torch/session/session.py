@@ -11,13 +11,14 @@ import jax
 import numpy as np
 
 from medjax import sharding
+from medjax.batch import BatchData
 from medjax.checkpoint.progress import Progress
 from medjax.data.ladder import narrow
 from medjax.state import TrainState
 from medjax_torch.component_state import to_numpy, write_back
 from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion import ConvertedComponent
-from medjax_torch.conversion.component import Variables
+from medjax_torch.conversion.component import GRAPH, Variables
 from medjax_torch.graph import TraceError
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.session.assembly import Assembly, Programs
@@ -195,6 +196,16 @@ class Session:
         self.state = state
         if self._watch.is_open:
             self.bring()
+
+    def leave_modes(self, batch: BatchData) -> None:
+        """Leave the modules in the mode in which forward on a batch leaves them.
+
+        Callbacks that run a module themselves get what torch gives: dropout only in training.
+        """
+        if GRAPH in batch:
+            for module, training in self.converted.graph(batch[GRAPH]).modes:
+                if module.training != training:
+                    module.training = training
 
     def end(self) -> None:
         """Stop watching the tensors."""

@@ -36,6 +36,7 @@ class WatchedStep(WrappedStep[TrainStep]):
         self._step = programs.several if self._several else programs.one
         state, stats = self._step(state, batch)
         session.has_run(state)
+        session.leave_modes(batch)
         return state, stats
 
 
@@ -113,4 +114,5 @@ class WatchedEvalStep(WrappedStep[CollectingEvalStep]):
         state = session.caught_up(session.state)
         loss, outputs, written = self._step(state.variables, batch)
         session.take(written)
+        session.leave_modes(batch)
         return loss, outputs
