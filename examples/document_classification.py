@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=None,
         help="what separates the classes of a text that may have several",
     )
-    add("--group", default=None, help="column of the patient, for the intervals")
+    add("--group", default=None, help="column of the patient, for the parts and intervals")
     add("--model", default="minilm", help="folder of a checkpoint, or a name")
     add("--output", type=Path, default=Path("runs/document_classification"))
     add("--resume", action="store_true", help="continue from the last checkpoint in --output")
