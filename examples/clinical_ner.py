@@ -68,12 +68,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Parts:
     """Read the corpus as sentences and, as far as it has no parts of its own, split it.
 
-    A folder with an entry for the train split is read as splits; any other folder is read as BRAT.
+    A folder with an entry for the train split is read as splits; any other folder is read as BRAT,
+    whose notes are in one part each.
 
     Raises
     ------
     ValueError
-        If there are more than three files, or a folder contains nothing readable.
+        If there are more than three files, or a folder contains nothing readable or some of the
+        splits only.
     """
     return split_parts([_read_sentences(path, encoding) for path in locate_parts(paths)], seed)
 

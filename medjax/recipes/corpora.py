@@ -13,7 +13,11 @@ from medjax.data import epoch_order
 
 __all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "split_parts"]
 
-SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
+SPLITS = {
+    "train": ("train", "training"),
+    "devel": ("devel", "dev", "valid", "validation"),
+    "test": ("test",),
+}
 """How files and folders of each part may be named."""
 
 # Shares of the items of the first list at which its parts end, by the number of lists.
@@ -124,13 +128,18 @@ def locate_parts(paths: Sequence[Path]) -> list[Path]:
     Raises
     ------
     ValueError
-        If a single folder has some of the parts only, or nothing that can be read.
+        If a single folder has some of the parts only, or nothing that can be read. A corpus in
+        BRAT is not shuffled where an entry is named devel or test: these notes were set apart.
     """
     if len(paths) != 1 or not paths[0].is_dir():
         return list(paths)
     folder = paths[0]
     found = [find_split(folder, name) for name in SPLITS]
     if found[0] is None and any(file.suffix.lower() == ".ann" for file in folder.rglob("*")):
+        # A note of a corpus in BRAT may be called test.ann.
+        others = [path for path in found if path is not None and path.suffix.lower() != ".ann"]
+        if others:
+            raise _without_train(folder, others)
         return [folder]
     for path, names in zip(found, SPLITS.values(), strict=True):
         if path is None:
@@ -169,6 +178,15 @@ def find_split(folder: Path, name: str) -> Path | None:
     if len(found) > 1:
         raise _not_one(folder, found, names)
     return found[0] if found else None
+
+
+def _without_train(folder: Path, others: Sequence[Path]) -> ValueError:
+    found = ", ".join(path.name for path in others)
+    accepted = "; ".join(f"{part}: {' or '.join(names)}" for part, names in SPLITS.items())
+    return ValueError(
+        f"{folder} has some of the parts only ({found}) and none to train on; expected entries "
+        f"named for each ({accepted}), or the folders one by one: train, devel, test"
+    )
 
 
 def _not_one(folder: Path, found: Sequence[Path], names: Sequence[str]) -> ValueError:

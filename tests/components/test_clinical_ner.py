@@ -134,7 +134,7 @@ def test_the_encoding_is_an_argument(example, load_corpus, tmp_path):
 
 def test_an_empty_data_folder_is_refused(run, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="0 files or folders named train; expected one"):
+    with pytest.raises(ValueError, match="0 files or folders named train or training; expected"):
         run("--data", str(tmp_path / "empty"))
 
 

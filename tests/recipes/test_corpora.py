@@ -1,5 +1,7 @@
 """Parts of a corpus: found by name, or split off."""
 
+import re
+
 import pytest
 
 from medjax.data import epoch_order
@@ -42,6 +44,28 @@ def test_a_folder_has_all_parts_or_is_one_corpus_in_brat(tmp_path):
     assert locate_parts([whole, parts]) == [whole, parts]
 
 
+def test_a_folder_with_a_test_set_and_no_part_to_train_on_is_refused(tmp_path):
+    n2c2 = write(tmp_path, "training_20180910/1.ann", "training_20180910/1.txt", "test/2.ann")
+    told = (
+        f"{n2c2} has some of the parts only (test) and none to train on; expected entries named "
+        "for each (train: train or training; devel: devel or dev or valid or validation; test: "
+        "test), or the folders one by one: train, devel, test"
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        locate_parts([n2c2])
+    assert len(locate_parts([n2c2 / "training_20180910", n2c2 / "test"])) == 2
+
+
+def test_a_note_may_be_called_test(tmp_path):
+    whole = write(tmp_path, "fever.ann", "fever.txt", "test.ann", "test.txt")
+    assert locate_parts([whole]) == [whole]
+
+
+def test_training_is_a_name_of_train(tmp_path):
+    parts = write(tmp_path, "training/1.ann", "dev/1.ann", "test/1.ann")
+    assert locate_parts([parts]) == [parts / "training", parts / "dev", parts / "test"]
+
+
 @pytest.mark.parametrize(("given", "sizes"), [((20,), (16, 2, 2)), ((20, 7), (18, 2, 7))])
 def test_what_is_missing_is_split_off_without_overlap(given, sizes):
     lists = [[f"{number} of {which}" for number in range(n)] for which, n in enumerate(given)]
@@ -66,9 +90,7 @@ def are_disjoint(sets):
 @pytest.mark.parametrize("nb_lists", [1, 2])
 @pytest.mark.parametrize("seed", range(5))
 def test_texts_of_a_group_are_in_one_part(nb_lists, seed):
-    texts = [
-        LabelledText(f"letter {n}", ("a",), f"line {n}", f"p{n // 4}") for n in range(48)
-    ]
+    texts = [LabelledText(f"letter {n}", ("a",), f"line {n}", f"p{n // 4}") for n in range(48)]
     parts = split_parts([texts, texts[:1]][:nb_lists], seed)
     of_first = parts[: 4 - nb_lists]
     assert are_disjoint(parted(of_first, lambda text: text.group))
