@@ -178,6 +178,31 @@ def test_confusion_counts_each_true_span_once():
     assert confusion.spurious == {"b": 1}
 
 
+def test_several_labels_on_one_span_are_each_compared_with_their_own():
+    both = [("a", 0, 4), ("b", 0, 4)]
+    for predicted in (both, both[::-1]):
+        confusion = entity_confusion([both], [predicted])
+        assert confusion.same_span == {("a", "a"): 1, ("b", "b"): 1}
+        assert (confusion.partial, confusion.missed, confusion.spurious) == ({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "same_span", "partial"),
+    [
+        ("ab", "b", {("b", "b"): 1}, {"a": 1}),
+        ("ab", "cb", {("b", "b"): 1, ("a", "c"): 1}, {}),
+        ("ba", "dc", {("a", "c"): 1, ("b", "d"): 1}, {}),
+        ("a", "cb", {("a", "b"): 1}, {}),
+        ("aa", "a", {("a", "a"): 1}, {"a": 1}),
+    ],
+)
+def test_a_predicted_span_stands_for_one_true_span(true, predicted, same_span, partial):
+    spans = [[(label, 0, 4) for label in labels] for labels in (true, predicted)]
+    confusion = entity_confusion(spans[:1], spans[1:])
+    assert (confusion.same_span, confusion.partial) == (same_span, partial)
+    assert (confusion.missed, confusion.spurious) == ({}, {})
+
+
 def test_labels_with_underscores_appear_in_the_table_of_scores():
     table = format_scores(span_scores([["B-adverse_event"]], [["B-adverse_event"]]))
     assert table.splitlines()[1].split() == ["adverse_event", "1.0000", "1.0000", "1.0000", "1"]
