@@ -8,7 +8,7 @@ from tiny import config
 import medjax
 from medjax.components import ClassificationLoss, TokenClassification
 from medjax.metrics import SpanMetrics, bootstrap, entity_scores
-from medjax.text import Document, Entity
+from medjax.text import Document, Entity, without_overlaps
 from medjax.text.tagging import layered_tag_names, tag_layers
 
 LABELS = ["Body", "Disease"]
@@ -84,6 +84,17 @@ def test_entities_of_one_label_that_overlap_count_as_missed(tagger):
 def test_without_a_sequence_for_each_label_overlaps_are_missed(tiny_folder):
     flat = TokenClassification.from_pretrained(tiny_folder, LABELS)
     assert len(flat.unreachable([NESTED, CROSSING])) == 3
+
+
+def test_of_overlaps_in_one_sequence_of_tags_the_longest_is_learned(tiny_folder):
+    flat = TokenClassification.from_pretrained(tiny_folder, LABELS)
+    metrics, columns = perfect(flat, [NESTED, CROSSING])
+    _, predicted = metrics.entities(columns)
+    longest = [without_overlaps(each.entities)[0] for each in (NESTED, CROSSING)]
+    assert list(map(offsets, predicted)) == list(map(offsets, longest))
+    missed = [(each.text, each.reason) for each in flat.unreachable([NESTED, CROSSING])]
+    shared = "share a word with another"
+    assert missed == [("left knee", shared), ("heart", shared), ("left knee", shared)]
 
 
 def test_the_loss_is_the_mean_over_tokens_and_labels(tiny_folder):
