@@ -121,6 +121,23 @@ def test_the_loss_is_the_mean_over_tokens_and_labels(tiny_folder):
     assert outputs["predictions"].shape == batch["labels"].shape
 
 
+def test_a_single_label_is_evaluated_like_any_other(tiny_folder, tmp_path):
+    tagger = TokenClassification.from_pretrained(tiny_folder, ["Disease"], overlapping=True)
+    (entity,) = (each for each in NESTED.entities if each.start == 0)
+    documents = [NESTED._replace(entities=(entity,))] * 2
+    metrics = SpanMetrics(tagger.tags)
+    variables = tagger.init(jax.random.key(0))
+    scores = medjax.evaluate(
+        tagger.component, variables, config(tmp_path), documents, metrics_computer=metrics
+    )
+    assert scores["support"] == 2
+    found = tagger.predict(variables, [TEXT] * 2)
+    same = entity_scores([document.entities for document in documents], found)
+    assert same["micro_precision"] == scores["micro_precision"]
+    _, columns = perfect(tagger, documents)
+    assert metrics.compute(columns)["micro_f1-score"] == 1.0
+
+
 def test_training_saving_and_prediction(tiny_folder, tmp_path):
     tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, overlapping=True)
     metrics = SpanMetrics(tagger.tags)

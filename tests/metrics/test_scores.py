@@ -86,6 +86,17 @@ def test_windows_of_a_document_are_joined_in_any_order():
     assert scores["accuracy"] == 5 / 6
 
 
+def test_the_axis_of_a_single_label_may_be_left_out():
+    metrics = SpanMetrics(("O-a", "B-a", "I-a"))
+    flat = np.array([[1, 2, 0, -100]])
+    for ids in (flat, flat[..., None]):
+        scores = metrics.compute(metrics.prepare_batch({"predictions": ids}, {"labels": ids}))
+        assert (scores["a_f1-score"], scores["support"], scores["accuracy"]) == (1.0, 1, 1.0)
+    wrong = flat[..., None].repeat(2, axis=-1)
+    with pytest.raises(ValueError, match=r"labels have shape \(1, 4, 2\); expected \(rows, length"):
+        metrics.prepare_batch({"predictions": wrong}, {"labels": wrong})
+
+
 def test_rows_without_an_annotation_among_others_are_refused():
     columns = {"y_true": [["O"], ["O"]], "y_pred": [["O"], ["O"]], "gold": [(0, [(0, 1)], [])]}
     with pytest.raises(
