@@ -140,8 +140,9 @@ class RelationClassification(EncoderComponent):
             A Hugging Face folder, a medjax checkpoint, or a model's name; see
             `medjax.models.resolve_model`.
         labels, kinds : sequence, optional
-            Kinds of relations and of pairs; `medjax.text.relation_kinds` finds those of a corpus.
-            By default those of the checkpoint, which this class must have written.
+            Kinds of relations, in the order of the logits, and of pairs;
+            `medjax.text.relation_kinds` finds those of a corpus. By default those of the
+            checkpoint, which this class must have written.
         reach, context : int, optional
             By default those of the checkpoint, or 300 and 200 characters.
         max_length : int, optional

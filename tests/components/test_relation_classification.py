@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -196,6 +197,20 @@ def test_training_saving_and_prediction(tiny_folder, tmp_path):
         {"params": loaded.load(folder)["params"]}, ids, np.ones_like(ids), deterministic=True
     )
     np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=0, atol=1e-5)
+
+
+def test_labels_asked_for_in_another_order_have_the_weights_of_the_checkpoint(
+    tiny_folder, tmp_path
+):
+    trained = RelationClassification.from_pretrained(tiny_folder, ["Causes", "Relieves"], KINDS)
+    weights = trained.init(jax.random.key(0))
+    weights["params"]["classifier"]["bias"] = np.array([0.0, 1.0, 2.0], np.float32)
+    trained.save(tmp_path, weights)
+    other = RelationClassification.from_pretrained(tmp_path, ["Relieves", "Causes"])
+    assert other.classes == (NO_RELATION, "Relieves", "Causes")
+    reordered = other.init(jax.random.key(1))["params"]["classifier"]
+    for name, values in weights["params"]["classifier"].items():
+        np.testing.assert_array_equal(reordered[name], np.asarray(values)[..., [0, 2, 1]])
 
 
 def test_entities_of_the_same_offsets_are_told_apart(tiny_folder):
