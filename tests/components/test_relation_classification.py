@@ -281,6 +281,9 @@ def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
     ("wrong", "message"),
     [
         ({"labels": [NO_RELATION]}, "labels contain 'no relation'"),
+        ({"labels": [], "kinds": []}, r"labels is \[\]; expected kinds of relations"),
+        ({"labels": "Relieves"}, "labels is 'Relieves'; expected kinds of relations"),
+        ({"kinds": []}, r"kinds is \(\); expected pairs of labels"),
         ({"kinds": ["ab", "c"]}, "kinds is .*expected pairs of labels"),
         ({"reach": -1}, "reach is -1"),
         ({"negatives": -0.5}, "negatives is -0.5"),
