@@ -99,7 +99,9 @@ def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
     documents = read_documents(path, encoding)
     if format_of(path) == "conll":
         return documents
-    return [sentence for document in documents for sentence in split_sentences(document)]
+    # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.
+    bare = [document._replace(relations=()) for document in documents]
+    return [sentence for document in bare for sentence in split_sentences(document)]
 
 
 def examples_of(
