@@ -178,6 +178,26 @@ def test_accuracy_is_computed_over_all_batches():
     assert accuracy.compute({"labels": [], "predictions": []}) == {"accuracy": 0.0}
 
 
+def test_accuracy_keeps_the_documents_of_rows_with_one_label_each():
+    batch = {
+        "labels": np.array([1, -100, 0, 1]),
+        "document": [7, 3, 5, 0],
+        "row_mask": np.array([1.0, 1.0, 1.0, 0.0], np.float32),
+    }
+    prepared = Accuracy().prepare_batch({"predictions": np.array([1, 1, 1, 1])}, batch)
+    assert prepared == {"labels": [1, 0], "predictions": [1, 1], "document": [7, 5]}
+    tokens = {"labels": np.array([[1, 0]]), "document": [7]}
+    prepared = Accuracy().prepare_batch({"predictions": np.array([[1, 1]])}, tokens)
+    assert "document" not in prepared
+
+
+def test_accuracy_needs_a_prediction_for_each_label():
+    columns = {"labels": [1, 0], "predictions": [1]}
+    for scored in (Accuracy().compute, Accuracy().units):
+        with pytest.raises(ValueError, match="found 2 labels and 1 predictions; expected one"):
+            scored(columns)
+
+
 def test_confusion_counts_each_true_span_once():
     true = [["B-a", "I-a", "O", "B-b", "O", "B-b", "I-b", "B-a", "O"]]
     pred = [["B-a", "I-a", "O", "B-a", "O", "B-b", "O", "O", "B-b"]]
