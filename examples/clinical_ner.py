@@ -68,12 +68,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def load_corpus(paths: Sequence[Path], seed: int, encoding: str | None = None) -> Parts:
     """Read the corpus as sentences and, as far as it has no parts of its own, split it.
 
-    A folder with an entry for the train split is read as splits; any other folder is read as BRAT.
+    A folder with an entry for the train split is read as splits; any other folder is read as BRAT,
+    whose notes are in one part each.
 
     Raises
     ------
     ValueError
-        If there are more than three files, or a folder contains nothing readable.
+        If there are more than three files, or a folder contains nothing readable or some of the
+        splits only.
     """
     return split_parts([_read_sentences(path, encoding) for path in locate_parts(paths)], seed)
 
@@ -97,7 +99,9 @@ def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
     documents = read_documents(path, encoding)
     if format_of(path) == "conll":
         return documents
-    return [sentence for document in documents for sentence in split_sentences(document)]
+    # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.
+    bare = [document._replace(relations=()) for document in documents]
+    return [sentence for document in bare for sentence in split_sentences(document)]
 
 
 def examples_of(

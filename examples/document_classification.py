@@ -49,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=None,
         help="what separates the classes of a text that may have several",
     )
-    add("--group", default=None, help="column of the patient, for the intervals")
+    add("--group", default=None, help="column of the patient, for the parts and intervals")
     add("--model", default="minilm", help="folder of a checkpoint, or a name")
     add("--output", type=Path, default=Path("runs/document_classification"))
     add("--resume", action="store_true", help="continue from the last checkpoint in --output")
@@ -160,12 +160,13 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         "settings": {"model": args.model, "data": " ".join(map(str, args.data)), "classes": labels},
     }
     nb_updates = -(-len(train) // args.batch_size) * args.epochs
+    metrics = ClassificationMetrics(classifier.labels, multi_label=classifier.is_multi_label)
     result = medjax.train(
         classifier.component,
         config,
         train,
         devel,
-        metrics_computer=ClassificationMetrics(labels, multi_label=classifier.is_multi_label),
+        metrics_computer=metrics,
         schedule=optax.linear_schedule(args.learning_rate, 0, nb_updates),
         callback=[
             medjax.DefaultPrinterCallback(),
@@ -177,7 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     curves = args.output / "learning_curves.png"
     medjax.plot_history(result.history, curves, metrics=page["metrics"])
     variables = classifier.load(result.best_checkpoint)
-    metrics = ClassificationMetrics(labels, multi_label=classifier.is_multi_label)
     if classifier.is_multi_label:
         _, chosen = evaluated(classifier.component, variables, devel, metrics)
         classifier = classifier.with_thresholds(choose_thresholds(chosen, classifier.labels))

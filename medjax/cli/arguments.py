@@ -83,7 +83,8 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add(
         "--group",
         metavar="COLUMN",
-        help="classes of texts: column of the patient, whose texts are resampled together",
+        help="classes of texts: column of the patient, whose texts stay in one part and are "
+        "resampled together",
     )
 
 

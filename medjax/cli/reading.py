@@ -95,7 +95,9 @@ def _documents(
             path, arguments.encoding, overlapping=overlapping, format=arguments.input_format
         )
     if task == "entities" and arguments.sentences and kind != "conll":
-        return [sentence for document in documents for sentence in split_sentences(document)]
+        # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.
+        bare = [document._replace(relations=()) for document in documents]
+        return [sentence for document in bare for sentence in split_sentences(document)]
     return documents
 
 

@@ -104,14 +104,20 @@ class EncoderComponent(abc.ABC):
     def init(self, key: jax.Array) -> Variables:
         """Return the pretrained weights; what they lack of the head is random.
 
-        A classifier for other classes is left out.
+        A classifier for other classes is left out, one for the same in another order is reordered.
         """
         if self.folder is None:
             tokens = np.ones((1, 3), np.int32)
             return dict(self.model.init(key, tokens, tokens, deterministic=True))
         params = read_params(self.folder, self.model.config, self.task)
-        if self._classes_in(self.folder) != self.classes:
+        known = self._classes_in(self.folder)
+        if sorted(known) != sorted(self.classes):
             params.pop("classifier", None)
+        elif known != self.classes:
+            order = [known.index(name) for name in self.classes]
+            params["classifier"] = {
+                name: values[..., order] for name, values in params["classifier"].items()
+            }
         return {"params": {**self.model.init_head(key), **params}}
 
     def save(self, path: Path, variables: Variables) -> None:

@@ -140,8 +140,9 @@ class RelationClassification(EncoderComponent):
             A Hugging Face folder, a medjax checkpoint, or a model's name; see
             `medjax.models.resolve_model`.
         labels, kinds : sequence, optional
-            Kinds of relations and of pairs; `medjax.text.relation_kinds` finds those of a corpus.
-            By default those of the checkpoint, which this class must have written.
+            Kinds of relations, in the order of the logits, and of pairs;
+            `medjax.text.relation_kinds` finds those of a corpus. By default those of the
+            checkpoint, which this class must have written.
         reach, context : int, optional
             By default those of the checkpoint, or 300 and 200 characters.
         max_length : int, optional
@@ -167,6 +168,9 @@ class RelationClassification(EncoderComponent):
                 "kinds=[...] to train a new one: medjax.text.relation_kinds finds those of a corpus"
             )
             raise ValueError(msg)
+        if labels is not None and (isinstance(labels, str) or not labels):
+            msg = f"labels is {labels!r}; expected kinds of relations such as ['Treats'], or None"
+            raise ValueError(msg)
         if labels is not None and NO_RELATION in labels:
             raise ValueError(f"labels contain {NO_RELATION!r}; leave it out, it is always a class")
         wanted = None if labels is None else [NO_RELATION, *labels]
@@ -180,7 +184,7 @@ class RelationClassification(EncoderComponent):
             ),
             tokenizer=opened.tokenizer,
             labels=classes[1:],
-            kinds=tuple(tuple(kind) for kind in (kinds or stored["kinds"])),
+            kinds=tuple(tuple(kind) for kind in (stored["kinds"] if kinds is None else kinds)),
             reach=stored.get("reach", 300) if reach is None else reach,
             context=stored.get("context", 200) if context is None else context,
             negatives=negatives,

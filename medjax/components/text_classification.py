@@ -128,8 +128,9 @@ class TextClassification(EncoderComponent):
             A Hugging Face folder, a medjax checkpoint, or a model's name; see
             `medjax.models.resolve_model`.
         labels : sequence of str, optional
-            Names of the classes. By default those of the checkpoint, which must be a classifier of
-            texts.
+            Names of the classes, in the order of the logits; the head of a checkpoint that has them
+            in another order is reordered. By default those of the checkpoint, which must be a
+            classifier of texts.
         problem_type : str, optional
             ``"multi_label_classification"`` if texts may have any number of classes. By default
             that of the checkpoint, or ``"single_label_classification"``.

@@ -26,14 +26,14 @@ _LOGGER = logging.getLogger("medjax")
 
 
 def choose_classes(folder: Path, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the classes of a classifier that starts from a checkpoint, in the logits' order.
+    """Return the classes of a classifier that starts from a checkpoint, in its logits' order.
 
     Parameters
     ----------
     folder : Path
         The checkpoint.
     labels : sequence of str or None
-        Names of the classes; None for those of the checkpoint.
+        Names of the classes, in the order that is wanted; None for those of the checkpoint.
 
     Raises
     ------
@@ -53,9 +53,7 @@ def choose_classes(folder: Path, labels: Sequence[str] | None) -> tuple[str, ...
     if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
         msg = f"labels is {labels!r}; expected different names of classes, ['no', 'yes'], or None"
         raise ValueError(msg)
-    if known is not None and sorted(known) == sorted(labels):
-        return known
-    if known is not None:
+    if known is not None and sorted(known) != sorted(labels):
         _LOGGER.warning(
             f"the classifier of {folder}, for {', '.join(known)}, is replaced by a new one for "
             f"{', '.join(labels)}"
@@ -112,7 +110,7 @@ def read_thresholds(folder: Path, problem: str, classes: Sequence[str]) -> dict[
     problem : str
         The kind of problem.
     classes : sequence of str
-        Names of the classes; a checkpoint of others has no thresholds for them.
+        Names of the classes, in any order; a checkpoint of others has no thresholds for them.
 
     Raises
     ------
@@ -122,7 +120,7 @@ def read_thresholds(folder: Path, problem: str, classes: Sequence[str]) -> dict[
     stored = read_json(folder / CONFIG_FILE).get(THRESHOLDS)
     if stored is None or problem == _PROBLEMS[0]:
         return None
-    if read_labels(folder, TEXT_CLASSIFICATION) != tuple(classes):
+    if sorted(read_labels(folder, TEXT_CLASSIFICATION) or ()) != sorted(classes):
         return None
     numbers = (int, float)
     if not isinstance(stored, dict) or not all(type(v) in numbers for v in stored.values()):
@@ -132,4 +130,4 @@ def read_thresholds(folder: Path, problem: str, classes: Sequence[str]) -> dict[
         check_thresholds(stored, classes)
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {THRESHOLDS}: {error}") from error
-    return {name: float(value) for name, value in stored.items()}
+    return {name: float(stored[name]) for name in classes}

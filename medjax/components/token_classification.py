@@ -137,7 +137,7 @@ class TokenClassification(EncoderComponent):
         overlapping : bool
             Whether entities of different labels may overlap: each label gets a sequence of tags of
             its own, on the same encoder. Read the documents with ``overlapping=True``, too. Of
-            entities with the same label that overlap, one is learned, and the others count as
+            entities with the same label that overlap, the longest is learned; the others count as
             missed. If `labels` is None, it is that of the checkpoint.
         max_length : int, optional
             Tokens of a window. By default those of the checkpoint, or the most the model takes, up

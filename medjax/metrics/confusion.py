@@ -16,7 +16,8 @@ class Confusion(NamedTuple):
 
     Each true span counts once: in `same_span` if a predicted span has exactly its tokens, whatever
     its label; otherwise in `partial` if a predicted span shares a token with it; otherwise in
-    `missed`.
+    `missed`. A predicted span stands for one true span only: of those with its tokens one with its
+    label, or else, where several labels are left on the same tokens, the next in their order.
 
     Attributes
     ----------
@@ -105,12 +106,11 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
     labels: set[str] = set()
     for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
         labels.update(span[0] for span in (*true_spans, *pred_spans))
-        predicted = {(start, end): label for label, start, end, *_ in pred_spans}
+        pairs, unpaired = _paired(true_spans, pred_spans)
+        same_span.update(pairs)
         pred_positions, true_positions = _positions(pred_spans), _positions(true_spans)
-        for label, start, end, *_ in true_spans:
-            if (start, end) in predicted:
-                same_span[label, predicted[start, end]] += 1
-            elif pred_positions.isdisjoint(range(start, end)):
+        for label, start, end in unpaired:
+            if pred_positions.isdisjoint(range(start, end)):
                 missed[label] += 1
             else:
                 partial[label] += 1
@@ -124,6 +124,30 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
         missed=dict(missed),
         spurious=dict(spurious),
     )
+
+
+def _paired(
+    true_spans: Sequence[tuple[Any, ...]], pred_spans: Sequence[tuple[Any, ...]]
+) -> tuple[list[tuple[str, str]], list[tuple[str, int, int]]]:
+    """Return the true and predicted labels of spans that are the same, and the other true spans."""
+    true_labels, pred_labels = _labels_by_place(true_spans), _labels_by_place(pred_spans)
+    pairs: list[tuple[str, str]] = []
+    unpaired: list[tuple[str, int, int]] = []
+    for (start, end), true in true_labels.items():
+        predicted = pred_labels.get((start, end), Counter())
+        pairs += [(label, label) for label in (true & predicted).elements()]
+        left = sorted((true - predicted).elements())
+        others = sorted((predicted - true).elements())
+        pairs += zip(left, others, strict=False)
+        unpaired += [(label, start, end) for label in left[len(others) :]]
+    return pairs, unpaired
+
+
+def _labels_by_place(spans: Sequence[tuple[Any, ...]]) -> dict[tuple[int, int], Counter[str]]:
+    places: dict[tuple[int, int], Counter[str]] = {}
+    for label, start, end, *_ in spans:
+        places.setdefault((start, end), Counter())[label] += 1
+    return places
 
 
 def _positions(spans: Sequence[tuple[Any, ...]]) -> set[int]:

@@ -61,7 +61,7 @@ class SpanMetrics:
     tags : sequence of str
         Name of each tag id, as `medjax.text.tagging.tag_names` returns them, or for entities that
         may overlap `medjax.text.tagging.layered_tag_names`. Then each label has a sequence of tags,
-        and labels and predictions have one more axis.
+        and labels and predictions have one more axis, which they may lack with a single label.
     rule : {"conlleval", "iob2", "bilou", "iobes", "io"}
         How spans are read from tags. medkit reads iob2 tags by ``"conlleval"`` and bilou tags by
         ``"bilou"``.
@@ -118,7 +118,7 @@ class SpanMetrics:
         """
         labels, predictions = labels_and_predictions(model_output, input_batch)
         nb_layers = len(self.layers)
-        is_layered = nb_layers > 1 or self.layers[0] != self.tags
+        is_layered = nb_layers > 1 or (self.layers[0] != self.tags and labels.ndim > 2)
         expected = (*labels.shape[:2], nb_layers) if is_layered else labels.shape[:2]
         if labels.ndim < 2 or labels.shape != expected:
             of = f"(rows, length, {nb_layers})" if is_layered else "(rows, length)"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +13,17 @@ from medjax.data import epoch_order
 
 __all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "split_parts"]
 
-SPLITS = {"train": ("train",), "devel": ("devel", "dev", "valid", "validation"), "test": ("test",)}
+SPLITS = {
+    "train": ("train", "training"),
+    "devel": ("devel", "dev", "valid", "validation"),
+    "test": ("test",),
+}
 """How files and folders of each part may be named."""
+
+# Shares of the items of the first list at which its parts end, by the number of lists.
+_SHARES = {1: (0.8, 0.9), 2: (0.9,)}
+
+_SENTENCE = re.compile(r"(.*)#[0-9]+", re.DOTALL)
 
 
 class Parts(NamedTuple):
@@ -32,14 +44,17 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     """Return train, devel and test from one, two or three lists of items.
 
     One list is shuffled and split 80 / 10 / 10. Of two, the second is for the report, and a tenth
-    of the first chooses the best epoch.
+    of the first chooses the best epoch. Items that belong together stay in one part: the texts of a
+    group, and the sentences of a note, which `medjax.text.split_sentences` names ``"note#1"``,
+    ``"note#2"`` and so on. Groups and notes are drawn as a whole: as many as fit into the share of
+    a part, and at least one.
 
     Parameters
     ----------
     given : sequence of sequence
         The lists.
     seed : int
-        Determines the order in which items are drawn.
+        Determines the order in which items, groups or notes are drawn.
 
     Raises
     ------
@@ -56,23 +71,49 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     if not 1 <= len(given) <= 3:
         msg = f"--data got {len(given)} files or folders; expected 1, 2 or 3: train, devel, test"
         raise ValueError(msg)
-    parts = [list(items) for items in given]
-    if len(parts) < 3:
-        shuffled = [parts[0][index] for index in epoch_order(seed, 0, len(parts[0]))]
-        first, second = int(len(shuffled) * 0.8), int(len(shuffled) * 0.9)
-        if len(parts) == 1:
-            parts = [shuffled[:first], shuffled[first:second], shuffled[second:]]
-        else:
-            parts = [shuffled[:second], shuffled[second:], parts[1]]
+    parts, reason = [list(items) for items in given], ""
+    if shares := _SHARES.get(len(parts)):
+        units = _units_of(parts[0])
+        if len(units) <= len(shares) and len(units) < len(parts[0]):
+            reason = (
+                f": its {len(parts[0])} items belong to {len(units)} groups or notes, which stay "
+                f"together; expected at least {len(shares) + 1}"
+            )
+        parts[:1] = _divided(units, seed, shares)
     sizes = " / ".join(str(len(part)) for part in parts)
     for name, part in zip(Parts._fields, parts, strict=True):
         if not part:
             msg = (
                 f"--data gives {sizes} items to train, to choose the best epoch and to report on; "
-                f"there is none in {name}"
+                f"there is none in {name}{reason}"
             )
             raise ValueError(msg)
     return Parts(*parts)
+
+
+def _units_of(items: Sequence[Any]) -> list[list[Any]]:
+    """Return the items that must be in the same part, in the order in which they begin."""
+    units: dict[object, list[Any]] = {}
+    for position, item in enumerate(items):
+        sentence = _SENTENCE.fullmatch(getattr(item, "name", ""))
+        if group := getattr(item, "group", ""):
+            key: object = ("group", group)
+        else:
+            key = position if sentence is None else ("note", sentence[1])
+        units.setdefault(key, []).append(item)
+    return list(units.values())
+
+
+def _divided(units: Sequence[Sequence[Any]], seed: int, shares: Sequence[float]) -> list[list[Any]]:
+    """Return the items in parts that end at these shares of them, each unit in one part."""
+    drawn = [units[index] for index in epoch_order(seed, 0, len(units))]
+    ends = list(itertools.accumulate(map(len, drawn)))
+    cuts = [0]
+    for nb_later, share in zip(range(len(shares), 0, -1), shares, strict=True):
+        fitting = bisect.bisect_right(ends, int(sum(map(len, units)) * share))
+        cuts.append(max(min(fitting, len(drawn) - nb_later), cuts[-1] + 1))
+    bounds = itertools.pairwise([*cuts, len(drawn)])
+    return [[item for unit in drawn[first:stop] for item in unit] for first, stop in bounds]
 
 
 def locate_parts(paths: Sequence[Path]) -> list[Path]:
@@ -87,13 +128,18 @@ def locate_parts(paths: Sequence[Path]) -> list[Path]:
     Raises
     ------
     ValueError
-        If a single folder has some of the parts only, or nothing that can be read.
+        If a single folder has some of the parts only, or nothing that can be read. A corpus in
+        BRAT is not shuffled where an entry is named devel or test: these notes were set apart.
     """
     if len(paths) != 1 or not paths[0].is_dir():
         return list(paths)
     folder = paths[0]
     found = [find_split(folder, name) for name in SPLITS]
     if found[0] is None and any(file.suffix.lower() == ".ann" for file in folder.rglob("*")):
+        # A note of a corpus in BRAT may be called test.ann.
+        others = [path for path in found if path is not None and path.suffix.lower() != ".ann"]
+        if others:
+            raise _without_train(folder, others)
         return [folder]
     for path, names in zip(found, SPLITS.values(), strict=True):
         if path is None:
@@ -132,6 +178,15 @@ def find_split(folder: Path, name: str) -> Path | None:
     if len(found) > 1:
         raise _not_one(folder, found, names)
     return found[0] if found else None
+
+
+def _without_train(folder: Path, others: Sequence[Path]) -> ValueError:
+    found = ", ".join(path.name for path in others)
+    accepted = "; ".join(f"{part}: {' or '.join(names)}" for part, names in SPLITS.items())
+    return ValueError(
+        f"{folder} has some of the parts only ({found}) and none to train on; expected entries "
+        f"named for each ({accepted}), or the folders one by one: train, devel, test"
+    )
 
 
 def _not_one(folder: Path, found: Sequence[Path], names: Sequence[str]) -> ValueError:

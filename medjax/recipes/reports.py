@@ -176,7 +176,9 @@ def report_texts(
     found, columns = evaluated(
         classifier.component, variables, texts, metrics, batch_size=batch_size, options=options
     )
-    groups = [text.group for text in texts] if texts[0].group else None
+    groups = None
+    if any(text.group for text in texts):  # a text without one depends on no other
+        groups = [text.group or number for number, text in enumerate(texts)]
     nb_units = len(texts) if groups is None else len(set(groups))
     scores = _with_intervals(metrics, columns, nb_units, groups)
     unit = "text" if groups is None else "group"

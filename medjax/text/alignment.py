@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from medjax.text.document import Entity
+from medjax.text.document import Entity, without_overlaps
 from medjax.text.tagging import TokenSpan, spans_to_tags
 from medjax.text.words import find_words
 
@@ -128,14 +128,15 @@ def _cut(pieces: list[tuple[int, int]], starts: list[int]) -> list[tuple[int, in
 def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> list[TokenSpan]:
     """Return the spans of tokens that entities cover.
 
-    A token belongs to an entity if they share a character. A token that two entities share belongs
-    to the one that starts first, an entity without a token of its own (for instance because the
-    tokens were truncated) is left out, and an empty token inside an entity splits it.
+    A token belongs to an entity if they share a character. Of entities that overlap, the longest is
+    kept, as `medjax.text.without_overlaps` does; a token that two of the others share belongs to
+    the one that starts first. An entity without a token of its own (for instance because the tokens
+    were truncated) is left out, and an empty token inside an entity splits it.
 
     Parameters
     ----------
     entities : iterable of Entity
-        Entities that do not overlap, in any order.
+        Entities in any order.
     offsets : array of int, shape (tokens, 2)
         Start and end of each token in characters; equal for a token that covers no text ([CLS],
         padding), which belongs to no entity.
@@ -154,8 +155,10 @@ def entities_to_spans(entities: Iterable[Entity], offsets: npt.ArrayLike) -> lis
     --------
     >>> entities_to_spans([Entity("Drug", 3, 10)], [(0, 0), (0, 2), (3, 6), (6, 10), (0, 0)])
     [TokenSpan(label='Drug', first=2, stop=4)]
+    >>> entities_to_spans([Entity("Body", 0, 5), Entity("Sign", 0, 10)], [(0, 5), (6, 10)])
+    [TokenSpan(label='Sign', first=0, stop=2)]
     """
-    waiting = sorted(entities, key=lambda entity: entity.start)
+    waiting, _ = without_overlaps(entities)
     spans: list[TokenSpan] = []
     index, owner_of_last = 0, -1
     for position, (start, end) in enumerate(_check_offsets(offsets)):

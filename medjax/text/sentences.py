@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
-from medjax.text.document import Document
+from medjax.text.document import Document, Relation
 
 __all__ = ["ABBREVIATIONS", "split_sentences"]
 
 ABBREVIATIONS = frozenset({"Dr", "Mr", "Mrs", "Ms", "Prof", "St", "No", "vs", "approx", "Fig"})
 """Words after which `split_sentences` does not take a full stop for the end of a sentence."""
+
+_LOGGER = logging.getLogger("medjax")
 
 # A line break, or the white space between . ? ! and a capital letter or a digit.
 _BOUNDARY = re.compile(r"\n|(?<=[.?!])\s+(?=[^\W_])")
@@ -28,14 +31,15 @@ def split_sentences(document: Document) -> list[Document]:
     Parameters
     ----------
     document : Document
-        Text of any length, with its entities.
+        Text of any length, with its entities and relations.
 
     Returns
     -------
     list of Document
         The sentences that are not blank, without surrounding white space and named ``"name#1"``,
-        ``"name#2"`` and so on. The offsets of their entities count from the start of the sentence.
-        No entity is lost.
+        ``"name#2"`` and so on. The offsets of their entities count from the start of the sentence,
+        and their relations name the entities by their places in it. No entity is lost. Relations
+        between entities of two sentences are left out, and a warning says how many.
 
     Examples
     --------
@@ -48,8 +52,9 @@ def split_sentences(document: Document) -> list[Document]:
     """
     sentences: list[Document] = []
     waiting = list(reversed(document.entities))
+    nb_relations = 0
     for start, end in _sentence_ranges(document):
-        entities = []
+        entities, first = [], len(document.entities) - len(waiting)
         while waiting and waiting[-1].end <= end:
             entities.append(waiting.pop())
         piece = document.text[start:end]
@@ -60,8 +65,24 @@ def split_sentences(document: Document) -> list[Document]:
             continue
         rebased = tuple(e._replace(start=e.start - left, end=e.end - left) for e in entities)
         name = f"{document.name}#{len(sentences) + 1}"
-        sentences.append(Document(document.text[left:right], rebased, name))
+        relations = _relations_of(document, first, first + len(entities))
+        nb_relations += len(relations)
+        sentences.append(Document(document.text[left:right], rebased, name, relations))
+    if nb_left_out := len(document.relations) - nb_relations:
+        _LOGGER.warning(
+            f"{document.name or repr(document.text[:40])}: {nb_left_out} of "
+            f"{len(document.relations)} relations are between two sentences and left out"
+        )
     return sentences
+
+
+def _relations_of(document: Document, first: int, stop: int) -> tuple[Relation, ...]:
+    """Return the relations between some of the entities, by their places among these."""
+    return tuple(
+        relation._replace(head=relation.head - first, tail=relation.tail - first)
+        for relation in document.relations
+        if first <= relation.head < stop and first <= relation.tail < stop
+    )
 
 
 def _sentence_ranges(document: Document) -> list[tuple[int, int]]:

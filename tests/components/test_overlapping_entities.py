@@ -8,7 +8,7 @@ from tiny import config
 import medjax
 from medjax.components import ClassificationLoss, TokenClassification
 from medjax.metrics import SpanMetrics, bootstrap, entity_scores
-from medjax.text import Document, Entity
+from medjax.text import Document, Entity, without_overlaps
 from medjax.text.tagging import layered_tag_names, tag_layers
 
 LABELS = ["Body", "Disease"]
@@ -86,6 +86,17 @@ def test_without_a_sequence_for_each_label_overlaps_are_missed(tiny_folder):
     assert len(flat.unreachable([NESTED, CROSSING])) == 3
 
 
+def test_of_overlaps_in_one_sequence_of_tags_the_longest_is_learned(tiny_folder):
+    flat = TokenClassification.from_pretrained(tiny_folder, LABELS)
+    metrics, columns = perfect(flat, [NESTED, CROSSING])
+    _, predicted = metrics.entities(columns)
+    longest = [without_overlaps(each.entities)[0] for each in (NESTED, CROSSING)]
+    assert list(map(offsets, predicted)) == list(map(offsets, longest))
+    missed = [(each.text, each.reason) for each in flat.unreachable([NESTED, CROSSING])]
+    shared = "share a word with another"
+    assert missed == [("left knee", shared), ("heart", shared), ("left knee", shared)]
+
+
 def test_the_loss_is_the_mean_over_tokens_and_labels(tiny_folder):
     loss = ClassificationLoss(class_weights={"O-Body": 0.5, "B-Disease": 3.0})
     tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, overlapping=True, loss=loss)
@@ -108,6 +119,23 @@ def test_the_loss_is_the_mean_over_tokens_and_labels(tiny_folder):
     assert float(mean.weight) == pytest.approx(weight)
     assert float(mean.compute()) == pytest.approx(total / weight, rel=1e-5)
     assert outputs["predictions"].shape == batch["labels"].shape
+
+
+def test_a_single_label_is_evaluated_like_any_other(tiny_folder, tmp_path):
+    tagger = TokenClassification.from_pretrained(tiny_folder, ["Disease"], overlapping=True)
+    (entity,) = (each for each in NESTED.entities if each.start == 0)
+    documents = [NESTED._replace(entities=(entity,))] * 2
+    metrics = SpanMetrics(tagger.tags)
+    variables = tagger.init(jax.random.key(0))
+    scores = medjax.evaluate(
+        tagger.component, variables, config(tmp_path), documents, metrics_computer=metrics
+    )
+    assert scores["support"] == 2
+    found = tagger.predict(variables, [TEXT] * 2)
+    same = entity_scores([document.entities for document in documents], found)
+    assert same["micro_precision"] == scores["micro_precision"]
+    _, columns = perfect(tagger, documents)
+    assert metrics.compute(columns)["micro_f1-score"] == 1.0
 
 
 def test_training_saving_and_prediction(tiny_folder, tmp_path):

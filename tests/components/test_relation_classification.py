@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import tokenizers
@@ -198,6 +199,20 @@ def test_training_saving_and_prediction(tiny_folder, tmp_path):
     np.testing.assert_allclose(actual, expected.detach().numpy(), rtol=0, atol=1e-5)
 
 
+def test_labels_asked_for_in_another_order_have_the_weights_of_the_checkpoint(
+    tiny_folder, tmp_path
+):
+    trained = RelationClassification.from_pretrained(tiny_folder, ["Causes", "Relieves"], KINDS)
+    weights = trained.init(jax.random.key(0))
+    weights["params"]["classifier"]["bias"] = np.array([0.0, 1.0, 2.0], np.float32)
+    trained.save(tmp_path, weights)
+    other = RelationClassification.from_pretrained(tmp_path, ["Relieves", "Causes"])
+    assert other.classes == (NO_RELATION, "Relieves", "Causes")
+    reordered = other.init(jax.random.key(1))["params"]["classifier"]
+    for name, values in weights["params"]["classifier"].items():
+        np.testing.assert_array_equal(reordered[name], np.asarray(values)[..., [0, 2, 1]])
+
+
 def test_entities_of_the_same_offsets_are_told_apart(tiny_folder):
     twice = (Entity("Chemical", 0, 7), Entity("Drug", 0, 7), Entity("Sign", 17, 21))
     related = Document("Aspirin relieved pain", twice, "", (Relation("Relieves", 1, 2),))
@@ -266,6 +281,9 @@ def test_scores_are_those_of_a_count_by_hand_and_have_intervals():
     ("wrong", "message"),
     [
         ({"labels": [NO_RELATION]}, "labels contain 'no relation'"),
+        ({"labels": [], "kinds": []}, r"labels is \[\]; expected kinds of relations"),
+        ({"labels": "Relieves"}, "labels is 'Relieves'; expected kinds of relations"),
+        ({"kinds": []}, r"kinds is \(\); expected pairs of labels"),
         ({"kinds": ["ab", "c"]}, "kinds is .*expected pairs of labels"),
         ({"reach": -1}, "reach is -1"),
         ({"negatives": -0.5}, "negatives is -0.5"),

@@ -225,6 +225,38 @@ def test_a_new_classifier_keeps_the_pooler_of_the_encoder(tmp_path, tiny_folder,
     assert params["classifier"]["kernel"].shape == (32, 2)
 
 
+@pytest.mark.parametrize("problem", ["single_label_classification", MULTI["problem_type"]])
+def test_classes_asked_for_in_another_order_have_the_weights_of_the_checkpoint(
+    problem, tmp_path, tiny_folder, caplog
+):
+    trained = TextClassification.from_pretrained(tiny_folder, LABELS, problem_type=problem)
+    weights = variables_of(trained)
+    weights["params"]["classifier"]["bias"] = np.array([0.5, -0.5, 0.1], np.float32)
+    least = {"cardiology": 0.2, "neurology": 0.3, "surgery": 0.4}
+    several = trained.is_multi_label
+    (trained.with_thresholds(least) if several else trained).save(tmp_path / "a", weights)
+    caplog.clear()
+    wanted = ("surgery", "cardiology", "neurology")
+    other = TextClassification.from_pretrained(tmp_path / "a", wanted)
+    assert other.labels == wanted
+    assert other.thresholds == (least if several else None)
+    assert "is replaced" not in caplog.text
+    reordered = variables_of(other, seed=1)
+    texts = [text.text for text in TEXTS]
+    expected = trained.predict(weights, texts, threshold=least if several else None)
+    found = other.predict(reordered, texts)
+    assert [set(one.labels) for one in found] == [set(one.labels) for one in expected]
+    for one, by_trained in zip(found, expected, strict=True):
+        assert list(one.probabilities) == list(wanted)
+        assert one.probabilities == pytest.approx(by_trained.probabilities, abs=1e-6)
+    with pytest.raises(ValueError, match="in this order"):
+        other.load(tmp_path / "a")
+    other.save(tmp_path / "b", reordered)
+    again = TextClassification.from_pretrained(tmp_path / "b")
+    assert again.labels == wanted
+    assert again.predict(again.load(tmp_path / "b"), texts) == found
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

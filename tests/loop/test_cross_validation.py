@@ -79,6 +79,13 @@ def test_every_item_is_scored_once_in_the_order_of_the_data(tmp_path):
     assert result.intervals["accuracy"].value == whole["accuracy"]
 
 
+def test_accuracy_is_scored_by_groups_in_the_order_of_the_data(tmp_path):
+    result = run(tmp_path, groups=GROUPS, metrics=Accuracy())
+    assert result.columns[DOCUMENT] == list(range(45))
+    assert result.columns["labels"] == [point["label"] for point in DATA]
+    assert result.intervals == medjax.bootstrap(Accuracy(), result.columns, groups=GROUPS)
+
+
 def test_no_fold_is_predicted_by_a_model_that_has_seen_it(tmp_path):
     # A model that has seen an item remembers its label; here labels are drawn at random.
     random = np.random.RandomState(0)
@@ -180,7 +187,10 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
         ({"nb_folds": 1}, "nb_folds is 1; expected 2 to 45, the number of items"),
         ({"nb_folds": 16, "groups": GROUPS}, "expected 2 to 15, the number of groups"),
         ({"strata": [1, 2]}, "found strata for 2 items; expected 45"),
-        ({"groups": GROUPS, "metrics": Accuracy()}, "expected 'document' among them"),
+        (
+            {"groups": GROUPS, "metrics": Accuracy(), "made": mlp()},
+            "expected 'document' among them",
+        ),
         ({"options": Options(early_stopping_patience=1)}, "watch the scores of the fold"),
         ({"schedule": medjax.reduce_on_plateau()}, "watch the scores of the fold"),
     ],

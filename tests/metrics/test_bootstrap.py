@@ -267,8 +267,8 @@ def test_a_metrics_computer_of_ones_own_can_have_units():
     [
         ({"labels": [1], "predictions": [1]}, {}, "found 1 units to draw from"),
         ({"labels": [], "predictions": []}, {}, "found 0 units"),
-        ({"labels": [1, 1], "predictions": [1]}, {}, "'labels': 2, 'predictions': 1"),
-        ({}, {}, "the columns have the lengths {}"),
+        ({"labels": [1, 1], "predictions": [1]}, {}, "found 2 labels and 1 predictions"),
+        ({}, {}, r"found the columns \[\]; expected 'labels' and 'predictions'"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": "aa"}, "found 1 groups"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": "abc"}, "groups for 3 units"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"level": 95}, "level is 95"),
@@ -280,6 +280,18 @@ def test_what_cannot_be_resampled_is_refused(columns, settings, message):
         bootstrap(Accuracy(), columns, **settings)
     with pytest.raises(ValueError, match=message):
         paired_bootstrap(Accuracy(), columns, columns, **settings)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"labels": [1, 1], "predictions": [1]}, "'labels': 2, 'predictions': 1"),
+        ({}, "the columns have the lengths {}"),
+    ],
+)
+def test_without_units_the_columns_need_a_row_each(columns, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap(General(Accuracy()), columns)
 
 
 def test_empty_columns_with_units_are_refused():
@@ -298,6 +310,24 @@ def test_models_are_compared_on_the_same_units():
     other = {**columns, "labels": [(labels[0] + 1) % 3, *labels[1:]]}
     with pytest.raises(ValueError, match="unit 0 is annotated with"):
         paired_bootstrap(metrics, columns, other)
+
+
+def test_accuracy_is_compared_on_the_same_annotation():
+    columns = {"labels": [1, 0, 1], "predictions": [1, 1, 1]}
+    other = {"labels": [1, 1, 0], "predictions": [1, 1, 1]}
+    with pytest.raises(
+        ValueError, match="unit 1 is annotated with 0 for model a and 1 for model b"
+    ):
+        paired_bootstrap(Accuracy(), columns, other)
+
+
+def test_accuracy_of_resamples_is_that_of_their_columns():
+    labels = np.random.default_rng(0).integers(3, size=(2, 50)).tolist()
+    columns = dict(zip(("labels", "predictions"), labels, strict=True))
+    for groups in (None, [n // 4 for n in range(50)]):
+        fast = bootstrap(Accuracy(), columns, groups=groups, nb_resamples=100)
+        slow = bootstrap(General(Accuracy()), columns, groups=groups, nb_resamples=100)
+        assert fast["accuracy"] == pytest.approx(slow["accuracy"], rel=1e-12)
 
 
 def test_intervals_as_text():

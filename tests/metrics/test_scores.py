@@ -86,6 +86,17 @@ def test_windows_of_a_document_are_joined_in_any_order():
     assert scores["accuracy"] == 5 / 6
 
 
+def test_the_axis_of_a_single_label_may_be_left_out():
+    metrics = SpanMetrics(("O-a", "B-a", "I-a"))
+    flat = np.array([[1, 2, 0, -100]])
+    for ids in (flat, flat[..., None]):
+        scores = metrics.compute(metrics.prepare_batch({"predictions": ids}, {"labels": ids}))
+        assert (scores["a_f1-score"], scores["support"], scores["accuracy"]) == (1.0, 1, 1.0)
+    wrong = flat[..., None].repeat(2, axis=-1)
+    with pytest.raises(ValueError, match=r"labels have shape \(1, 4, 2\); expected \(rows, length"):
+        metrics.prepare_batch({"predictions": wrong}, {"labels": wrong})
+
+
 def test_rows_without_an_annotation_among_others_are_refused():
     columns = {"y_true": [["O"], ["O"]], "y_pred": [["O"], ["O"]], "gold": [(0, [(0, 1)], [])]}
     with pytest.raises(
@@ -167,6 +178,26 @@ def test_accuracy_is_computed_over_all_batches():
     assert accuracy.compute({"labels": [], "predictions": []}) == {"accuracy": 0.0}
 
 
+def test_accuracy_keeps_the_documents_of_rows_with_one_label_each():
+    batch = {
+        "labels": np.array([1, -100, 0, 1]),
+        "document": [7, 3, 5, 0],
+        "row_mask": np.array([1.0, 1.0, 1.0, 0.0], np.float32),
+    }
+    prepared = Accuracy().prepare_batch({"predictions": np.array([1, 1, 1, 1])}, batch)
+    assert prepared == {"labels": [1, 0], "predictions": [1, 1], "document": [7, 5]}
+    tokens = {"labels": np.array([[1, 0]]), "document": [7]}
+    prepared = Accuracy().prepare_batch({"predictions": np.array([[1, 1]])}, tokens)
+    assert "document" not in prepared
+
+
+def test_accuracy_needs_a_prediction_for_each_label():
+    columns = {"labels": [1, 0], "predictions": [1]}
+    for scored in (Accuracy().compute, Accuracy().units):
+        with pytest.raises(ValueError, match="found 2 labels and 1 predictions; expected one"):
+            scored(columns)
+
+
 def test_confusion_counts_each_true_span_once():
     true = [["B-a", "I-a", "O", "B-b", "O", "B-b", "I-b", "B-a", "O"]]
     pred = [["B-a", "I-a", "O", "B-a", "O", "B-b", "O", "O", "B-b"]]
@@ -176,6 +207,31 @@ def test_confusion_counts_each_true_span_once():
     assert confusion.partial == {"b": 1}
     assert confusion.missed == {"a": 1}
     assert confusion.spurious == {"b": 1}
+
+
+def test_several_labels_on_one_span_are_each_compared_with_their_own():
+    both = [("a", 0, 4), ("b", 0, 4)]
+    for predicted in (both, both[::-1]):
+        confusion = entity_confusion([both], [predicted])
+        assert confusion.same_span == {("a", "a"): 1, ("b", "b"): 1}
+        assert (confusion.partial, confusion.missed, confusion.spurious) == ({}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "same_span", "partial"),
+    [
+        ("ab", "b", {("b", "b"): 1}, {"a": 1}),
+        ("ab", "cb", {("b", "b"): 1, ("a", "c"): 1}, {}),
+        ("ba", "dc", {("a", "c"): 1, ("b", "d"): 1}, {}),
+        ("a", "cb", {("a", "b"): 1}, {}),
+        ("aa", "a", {("a", "a"): 1}, {"a": 1}),
+    ],
+)
+def test_a_predicted_span_stands_for_one_true_span(true, predicted, same_span, partial):
+    spans = [[(label, 0, 4) for label in labels] for labels in (true, predicted)]
+    confusion = entity_confusion(spans[:1], spans[1:])
+    assert (confusion.same_span, confusion.partial) == (same_span, partial)
+    assert (confusion.missed, confusion.spurious) == ({}, {})
 
 
 def test_labels_with_underscores_appear_in_the_table_of_scores():

@@ -1,8 +1,12 @@
 """Parts of a corpus: found by name, or split off."""
 
+import re
+
 import pytest
 
+from medjax.data import epoch_order
 from medjax.recipes import find_split, locate_parts, split_parts
+from medjax.text import Document, LabelledText, split_sentences
 
 
 def write(folder, *names):
@@ -40,6 +44,28 @@ def test_a_folder_has_all_parts_or_is_one_corpus_in_brat(tmp_path):
     assert locate_parts([whole, parts]) == [whole, parts]
 
 
+def test_a_folder_with_a_test_set_and_no_part_to_train_on_is_refused(tmp_path):
+    n2c2 = write(tmp_path, "training_20180910/1.ann", "training_20180910/1.txt", "test/2.ann")
+    told = (
+        f"{n2c2} has some of the parts only (test) and none to train on; expected entries named "
+        "for each (train: train or training; devel: devel or dev or valid or validation; test: "
+        "test), or the folders one by one: train, devel, test"
+    )
+    with pytest.raises(ValueError, match=re.escape(told)):
+        locate_parts([n2c2])
+    assert len(locate_parts([n2c2 / "training_20180910", n2c2 / "test"])) == 2
+
+
+def test_a_note_may_be_called_test(tmp_path):
+    whole = write(tmp_path, "fever.ann", "fever.txt", "test.ann", "test.txt")
+    assert locate_parts([whole]) == [whole]
+
+
+def test_training_is_a_name_of_train(tmp_path):
+    parts = write(tmp_path, "training/1.ann", "dev/1.ann", "test/1.ann")
+    assert locate_parts([parts]) == [parts / "training", parts / "dev", parts / "test"]
+
+
 @pytest.mark.parametrize(("given", "sizes"), [((20,), (16, 2, 2)), ((20, 7), (18, 2, 7))])
 def test_what_is_missing_is_split_off_without_overlap(given, sizes):
     lists = [[f"{number} of {which}" for number in range(n)] for which, n in enumerate(given)]
@@ -50,6 +76,71 @@ def test_what_is_missing_is_split_off_without_overlap(given, sizes):
     )
     assert split_parts(lists, seed=3) == parts
     assert split_parts(lists, seed=4).train != parts.train
+
+
+def parted(parts, unit_of):
+    """Return for each part the units that its items belong to."""
+    return [{unit_of(item) for item in part} for part in parts]
+
+
+def are_disjoint(sets):
+    return len(set().union(*sets)) == sum(map(len, sets))
+
+
+@pytest.mark.parametrize("nb_lists", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
+def test_texts_of_a_group_are_in_one_part(nb_lists, seed):
+    texts = [LabelledText(f"letter {n}", ("a",), f"line {n}", f"p{n // 4}") for n in range(48)]
+    parts = split_parts([texts, texts[:1]][:nb_lists], seed)
+    of_first = parts[: 4 - nb_lists]
+    assert are_disjoint(parted(of_first, lambda text: text.group))
+    assert sorted(text for part in of_first for text in part) == sorted(texts)
+    assert len(parts.train) == (36 if nb_lists == 1 else 40)  # 38 and 43 without groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sentences_of_a_note_are_in_one_part(seed):
+    notes = [Document("No fever. No cough. Now well.", name=f"ward#{n}/note") for n in range(10)]
+    parts = split_parts([[part for note in notes for part in split_sentences(note)]], seed)
+    assert are_disjoint(parted(parts, lambda sentence: sentence.name.rpartition("#")[0]))
+    assert list(map(len, parts)) == [24, 3, 3]
+
+
+def test_each_part_has_a_group_where_one_is_larger_than_its_share():
+    texts = [LabelledText(f"{n}", group="large" if n < 97 else f"p{n}") for n in range(100)]
+    for seed in range(5):
+        parts = split_parts([texts], seed)
+        assert all(parts)
+        assert are_disjoint(parted(parts, lambda text: text.group))
+
+
+@pytest.mark.parametrize("count", [10, 11, 19, 600, 1001])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_items_without_groups_are_drawn_one_by_one(count, seed):
+    sentences = [Document(f"{n}", name=f"train.tsv, sentence {n}") for n in range(count)]
+    drawn = [sentences[n] for n in epoch_order(seed, 0, count)]
+    first, second = int(count * 0.8), int(count * 0.9)
+    cut = (drawn[:first], drawn[first:second], drawn[second:])
+    assert split_parts([sentences], seed) == cut
+    assert split_parts([sentences, [1]], seed) == (drawn[:second], drawn[second:], [1])
+
+
+def test_three_items_are_enough():
+    assert list(map(len, split_parts([range(3)], seed=0))) == [1, 1, 1]
+
+
+def test_too_few_groups_are_told():
+    texts = [LabelledText(f"{n}", group=f"p{n % 2}") for n in range(20)]
+    told = (
+        "10 / 10 / 0 items to train, to choose the best epoch and to report on; there is none in "
+        "test: its 20 items belong to 2 groups or notes, which stay together; expected at least 3"
+    )
+    with pytest.raises(ValueError, match=told):
+        split_parts([texts], seed=0)
+    with pytest.raises(ValueError, match=r"1 / 1 / 0 items .* there is none in test$"):
+        split_parts([[1, 2]], seed=0)
+    with pytest.raises(ValueError, match=r"0 / 0 / 0 items .* there is none in train$"):
+        split_parts([[]], seed=0)
 
 
 def test_three_lists_stay_as_they_are():

@@ -23,6 +23,16 @@ def test_a_shared_token_goes_to_the_entity_that_starts_first():
     assert entities_to_spans(entities, [(0, 6)]) == [TokenSpan("a", 0, 1)]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_entities_that_overlap_the_longest_is_kept_and_no_rest_of_another(order):
+    offsets = [(0, 5), (6, 10), (11, 13), (14, 20)]
+    entities = [Entity("b", 0, 5), Entity("a", 0, 10), Entity("c", 6, 13), Entity("c", 14, 20)]
+    spans = entities_to_spans(entities[::order], offsets)
+    assert spans == [TokenSpan("a", 0, 2), TokenSpan("c", 3, 4)]
+    later = [Entity("a", 0, 5), Entity("b", 4, 13)]
+    assert entities_to_spans(later[::order], offsets) == [TokenSpan("b", 0, 3)]
+
+
 def test_a_truncated_entity_is_left_out():
     assert entities_to_spans([Entity("a", 10, 12)], [(0, 4)]) == []
     assert entities_to_spans([Entity("a", 0, 2)], []) == []

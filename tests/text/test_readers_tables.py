@@ -89,6 +89,35 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, told):
         read_texts(write(tmp_path, name, content))
 
 
+@pytest.mark.parametrize("cell", [None, "", "  ", float("nan")])
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_missing_group_is_refused_by_row(tmp_path, cell, suffix):
+    patients = [7.0 if cell != cell else "P1", cell]
+    file = tmp_path / f"notes.{suffix}"
+    if suffix == "parquet":
+        columns = {"text": ["a", "b"], "label": ["x", "y"], "patient": patients}
+        parquet.write_table(pyarrow.table(columns), file)
+    else:
+        rows = [{"text": "a", "label": "x", "patient": patient} for patient in patients]
+        file.write_text("\n".join(map(json.dumps, rows)))
+    told = (
+        rf"{re.escape(str(file))}, (line|row) \d: the column 'patient' is {cell!r}; expected in "
+        "each row what the texts of a group share, such as the id of a patient: fill it in, or "
+        "leave out group"
+    )
+    with pytest.raises(ValueError, match=told):
+        read_texts(file, group="patient")
+    assert [text.group for text in read_texts(file)] == ["", ""]
+
+
+def test_an_empty_cell_of_a_group_is_refused(tmp_path):
+    file = write(tmp_path, "notes.csv", "text,label,patient\na,x,P1\nb,y,\n")
+    with pytest.raises(
+        ValueError, match="line 3: the column 'patient' is ''; expected in each row"
+    ):
+        read_texts(file, group="patient")
+
+
 def test_a_format_that_is_given_is_not_told_from_the_name(tmp_path):
     file = write(tmp_path, "notes.txt", "text\tlabel\nNo fever, no cough.\ta\n")
     assert read_texts(file, format="tsv")[0][:2] == ("No fever, no cough.", ("a",))

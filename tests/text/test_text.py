@@ -1,6 +1,6 @@
 import pytest
 
-from medjax.text import Document, Entity, split_sentences, without_overlaps
+from medjax.text import Document, Entity, Relation, split_sentences, without_overlaps
 
 
 def test_the_longest_of_overlapping_entities_is_kept():
@@ -37,6 +37,26 @@ def test_no_sentence_ends_inside_an_entity_and_offsets_are_rebased():
     first, second = split_sentences(Document(text, entities, "note.txt"))
     assert first == Document("Had St. A. Fever\ntwice.", (Entity("Sign", 11, 22),), "note.txt#1")
     assert second == Document("Now well.", (Entity("State", 4, 8),), "note.txt#2")
+
+
+def test_relations_within_a_sentence_are_kept_and_others_told(caplog):
+    text = "Seen. Aspirin for pain. Iron for anaemia."
+    entities = tuple(
+        Entity("x", text.index(word), text.index(word) + len(word))
+        for word in ("Aspirin", "pain", "Iron", "anaemia")
+    )
+    within = (Relation("For", 0, 1), Relation("By", 3, 2, 0.5))
+    document = Document(text, entities, "note.txt", (*within, Relation("With", 0, 2)))
+    seen, first, second = split_sentences(document)
+    assert seen.relations == ()
+    assert first.relations == (Relation("For", 0, 1),)
+    assert second.relations == (Relation("By", 1, 0, 0.5),)
+    (told,) = caplog.records
+    assert (told.name, told.levelname) == ("medjax", "WARNING")
+    assert told.message == ("note.txt: 1 of 3 relations are between two sentences and left out")
+    caplog.clear()
+    split_sentences(document._replace(relations=within))
+    assert not caplog.records
 
 
 def test_repr_of_a_long_document_is_short():

@@ -72,7 +72,7 @@ def read_texts(
     ------
     ValueError
         If the file ends otherwise and no `format` is given, it is empty or damaged or lacks a
-        column, or a cell is of another kind.
+        column, or a cell is of another kind or, in the column `group`, empty.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def read_texts(
             raise ValueError(msg)
         cell = _with_names(cells[label], names, where, label)
         labels = _labels(cell, separator, where, label)
-        of_group = "" if group is None else str(cells[group])
+        of_group = "" if group is None else _group(cells[group], where, group)
         texts.append(LabelledText(cells[text], labels, where, of_group))
     if not texts:
         raise ValueError(f"{table.name} has no rows; expected labelled texts")
@@ -151,6 +151,17 @@ def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[
             )
             raise ValueError(msg)
     return tuple(dict.fromkeys(str(part) for part in parts if part != ""))
+
+
+def _group(cell: Any, where: str, column: str) -> str:
+    """Return the group in a cell; what marks a missing value would join texts of any patients."""
+    if cell is None or cell != cell or not str(cell).strip():
+        msg = (
+            f"{where}: the column {column!r} is {cell!r}; expected in each row what the texts of a "
+            "group share, such as the id of a patient: fill it in, or leave out group"
+        )
+        raise ValueError(msg)
+    return str(cell)
 
 
 def _text_rows(path: Path, suffix: str, encoding: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
