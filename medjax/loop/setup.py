@@ -27,7 +27,7 @@ from medjax.loop.contract import (
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState
-from medjax.loop.plan import Plan
+from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
@@ -80,12 +80,12 @@ def set_up(
         resume=request.resume,
     )
     nb_batches = -(-nb_items // config.batch_size)
-    plan = Plan.of(nb_batches, config, options)
+    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
+    check_position(progress, nb_batches)
+    plan = Plan.of(nb_batches, config, options, Start.of(state, progress, nb_batches, config))
     schedule = with_kept_rate(component, request.schedule)
     plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
     request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
-    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
-    check_position(progress, nb_batches)
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
     check_component(component, state.variables, train_data, ladder_of(options))
     _check_names(request, wanted, state, eval_data)
@@ -218,7 +218,8 @@ def initial_state(
     Parameters
     ----------
     request : RunRequest
-        What the run is asked to do; its schedule includes the warm-up.
+        What the run is asked to do; its schedule may lack the warm-up, of which the state that is
+        kept between epochs knows nothing.
     store : CheckpointStore
         Its checkpoints.
     data : dict
