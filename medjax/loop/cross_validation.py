@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from medjax import sharding
+from medjax.callbacks import EarlyStopping, as_callback_list
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
@@ -119,7 +120,9 @@ def cross_validate(
         raise ValueError("config.seed is None; expected a number, which the folds depend on")
     folds = _folds(len(data), nb_folds, strata, groups, config.seed)
     options = _with_lengths(options or Options(), component, config, data)
-    if options.early_stopping_patience is not None or as_schedule(schedule).mode is not None:
+    stops = any(isinstance(each, EarlyStopping) for each in as_callback_list(callback).callbacks)
+    stops = stops or options.early_stopping_patience is not None
+    if stops or as_schedule(schedule).mode is not None:
         msg = (
             "early stopping and reduce_on_plateau watch the scores of the fold that is held out; "
             "expected neither: give a number of epochs and a rate by step"

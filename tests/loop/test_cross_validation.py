@@ -183,6 +183,8 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
         ({"groups": GROUPS, "metrics": Accuracy()}, "expected 'document' among them"),
         ({"options": Options(early_stopping_patience=1)}, "watch the scores of the fold"),
         ({"schedule": medjax.reduce_on_plateau()}, "watch the scores of the fold"),
+        ({"callback": medjax.EarlyStopping("loss", 1)}, "watch the scores of the fold"),
+        ({"callback": [medjax.EarlyStopping("loss", 1)]}, "watch the scores of the fold"),
     ],
 )
 def test_unusable_arguments_are_refused(tmp_path, arguments, told):
