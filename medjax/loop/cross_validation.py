@@ -21,6 +21,7 @@ from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.data.fitting import lengths_beyond
+from medjax.data.sampling import Sampled
 from medjax.loop.evaluate import evaluate
 from medjax.loop.fold_identity import settings_of_folds
 from medjax.loop.scores import Columns, in_order
@@ -100,7 +101,8 @@ def cross_validate(
     config : TrainerConfig
         How to train it, with a seed; ``output_dir`` gets a folder for each fold.
     data : Dataset
-        All items.
+        All items. Of `medjax.Sampled`, each fold is trained with the weights of its items; those
+        that it holds out are scored once each.
     metrics_computer : MetricsComputer
         Scores the folds.
     nb_folds : int
@@ -198,7 +200,7 @@ def _trained(
     result = train(
         component,
         config,
-        _Part(data, kept),
+        _training_part(data, kept),
         tests,
         metrics_computer=collector,
         options=options,
@@ -290,6 +292,12 @@ class _Part(Sequence[Any]):
 
     def __getitem__(self, position: Any) -> Any:
         return self._data[int(self._positions[position])]
+
+
+def _training_part(data: Dataset, positions: np.ndarray) -> Dataset:
+    """Return the items at `positions`, drawn with their weights if they have any."""
+    part = _Part(data, positions)
+    return Sampled(part, data.weights[positions]) if isinstance(data, Sampled) else part
 
 
 class _Collector:

@@ -1,5 +1,6 @@
 """Cross-validation: folds, scores of items that were held out, resuming, one compilation."""
 
+import collections
 import copy
 import dataclasses
 import json
@@ -10,6 +11,7 @@ import secrets
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -17,6 +19,7 @@ from tiny import collate_points, config, mlp, points, sentences, tagger
 
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
+from medjax.batch import ROW_MASK
 from medjax.loop.cross_validation import _folds, _numbered
 from medjax.loop.fold_identity import digest
 from medjax.loop.scores import in_order
@@ -328,3 +331,31 @@ def test_digests_are_the_same_in_every_process():
 def test_different_values_have_different_digests(one, other):
     assert digest(one) != digest(other)
     assert digest(one) == digest(copy.deepcopy(one))
+
+
+def test_folds_are_trained_with_the_weights_of_their_items(tmp_path):
+    # Only items that are divisible by 5 have a weight; all are scored, once each.
+    seen = {True: collections.Counter(), False: collections.Counter()}
+    made = component()
+
+    def forward(variables, batch, key, /, *, return_loss, eval_mode):
+        numbers = batch["number"] * batch[ROW_MASK] + 1000 * (1 - batch[ROW_MASK])
+        count = seen[not eval_mode].update
+        jax.debug.callback(lambda drawn: count(drawn.astype(int).tolist()), numbers)
+        return made.forward(variables, batch, key, return_loss=return_loss, eval_mode=eval_mode)
+
+    def collate_numbers(examples):
+        batch = collate(examples)
+        batch["number"] = np.array([example["number"] for example in examples], np.float32)
+        return batch
+
+    items = [{**item, "number": n} for n, item in enumerate(DATA)]
+    data = medjax.Sampled(items, [float(n % 5 == 0) for n in range(45)])
+    made_here = made._replace(forward=forward, collate=collate_numbers)
+    result = run(tmp_path, made_here, data)
+    jax.effects_barrier()
+    assert result.columns[DOCUMENT] == list(range(45))
+    assert {number % 5 for number in seen[True] if number < 1000} == {0}
+    assert {number for number in seen[False] if number < 1000} == set(range(45))
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path, made_here, items)
