@@ -217,9 +217,9 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
     if (progress.updates or 0) < 0 or progress.left_out < 0:
         raise ValueError(f"updates {progress.updates}, left out {progress.left_out}")
-    if not all(isinstance(value, int | float) for value in progress.schedule.values()):
-        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
     rate = progress.schedule.get("learning_rate", 0.0)
+    if not isinstance(rate, int | float) or isinstance(rate, bool):
+        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
     if not abs(float(rate)) <= _LARGEST_RATE:
         raise ValueError(f"the learning rate is {rate!r:.60}")
     for name, lengths in progress.ladders.items():

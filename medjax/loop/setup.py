@@ -22,6 +22,7 @@ from medjax.data.make import ladder_of
 from medjax.loop.contract import (
     check_component,
     check_metric_names,
+    check_schedule_state,
     check_wanted_metrics,
     sample_scores,
 )
@@ -231,6 +232,7 @@ def initial_state(
     drawn = distributed.first_of(str(secrets.randbits(32)))
     seed = config.seed if config.seed is not None else int(drawn)
     schedule_state = request.schedule.init(config.learning_rate)
+    check_schedule_state(schedule_state)
     initial = InitialState(
         component=request.component,
         optimizer=kept_optimizer(request.component, request.options),
