@@ -183,7 +183,8 @@ class Options:
     early_stopping_threshold : float
         A change of the metric counts as an improvement only if it is larger than this.
     max_steps : int, optional
-        Stop after this many updates.
+        Stop after this many updates, those before a resume included. A batch that is skipped, or
+        has no labels, counts as if it had made its update.
     precision : {"float32", "bfloat16"}
         Dtype of the computation; parameters and optimizer state stay float32.
     loss_arithmetic : {"exact", "medkit"}

@@ -29,7 +29,8 @@ __all__ = [
 ]
 
 ScheduleState = dict[str, Any]
-"""State of a schedule between epochs, ready for JSON; ``learning_rate`` is set by the host."""
+"""State of a schedule between epochs: what JSON can hold, by name; ``learning_rate``, a number, is
+set by the host."""
 
 
 class Schedule(NamedTuple):

@@ -147,6 +147,12 @@ class TrainerCallback:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
 
+    def forget(self) -> None:
+        """Drop what an earlier run left.
+
+        Called before a run that has no state for `load_state_dict`: a callback may serve several.
+        """
+
 
 _EVENTS = (
     "on_train_begin",
@@ -236,13 +242,16 @@ class CallbackList(TrainerCallback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of each callback, whatever its place in the list is.
 
-        A callback that is new starts without a state; the state of one that is gone is dropped.
+        A callback that is new starts without a state and, if it has served another run, forgets
+        that; the state of one that is gone is dropped.
         """
         states = _by_class(state)
         for name, callback in zip(self._names, self.callbacks, strict=True):
             own_state = states.pop(name, None)
             if own_state is not None:
                 callback.load_state_dict(own_state)
+            elif isinstance(callback, TrainerCallback):
+                callback.forget()
         for name in states:
             kind = name.partition(":")[0]
             logger.warning(

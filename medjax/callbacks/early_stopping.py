@@ -43,6 +43,10 @@ class EarlyStopping(TrainerCallback):
         self.patience = patience
         self.threshold = threshold
         self.minimize = minimize
+        self.forget()
+
+    def forget(self) -> None:
+        """Start without a best value."""
         self._best = math.nan
         self._bad_epochs = 0
 
@@ -85,6 +89,7 @@ class EarlyStopping(TrainerCallback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the best value and the count, unless `metric` or `minimize` has changed."""
+        self.forget()
         for name in ("metric", "minimize"):
             current = getattr(self, name)
             saved = state.get(name, current)

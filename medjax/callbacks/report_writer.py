@@ -104,6 +104,10 @@ class ReportWriter(TrainerCallback):
         """Restore the scores."""
         self._history = list(state["history"])
 
+    def forget(self) -> None:
+        """Start without scores."""
+        self._history = []
+
     def _write(self) -> None:
         assert self._config is not None  # training has begun
         chosen = self._metrics

@@ -70,6 +70,10 @@ class MetricsWriter(TrainerCallback):
         """Restore the rows."""
         self._rows = list(state["rows"])
 
+    def forget(self) -> None:
+        """Start without rows."""
+        self._rows = []
+
 
 def plain(value: Any) -> float | str:
     """Return a metric as a float, or as a string if it is not a number."""

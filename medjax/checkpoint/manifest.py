@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "MANIFEST",
     "MAX_JSON",
     "UNREADABLE",
+    "check_free",
     "damages",
     "fsync",
     "read_json",
@@ -112,6 +113,22 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, json.dumps(entries, indent=1))
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raise ValueError if a component has taken one of the names of the store's own files.
+
+    Examples
+    --------
+    >>> check_free(Path("."), [MANIFEST])
+    """
+    for name in names:
+        if os.path.lexists(folder / name):
+            msg = (
+                f"the component has written {name!r}, the name of what medjax writes into a "
+                "checkpoint; expected another name in its `save`"
+            )
+            raise ValueError(msg)
 
 
 def fsync(path: Path) -> None:

@@ -39,6 +39,8 @@ _KINDS: dict[str, Any] = {
     "stopped_by": str | None,
     "settings": dict,
     "ladders": dict,
+    "updates": int | None,
+    "left_out": int,
 }
 
 
@@ -73,6 +75,11 @@ class Progress(NamedTuple):
         The user's settings when this was saved, by name; {} in checkpoints of older versions.
     ladders : dict
         The lengths that were fitted to the data, ``{"train": [...], "eval": [...]}``; {} if none.
+    updates : int or None
+        Number of updates that were due in the finished epochs, those of batches that were left out
+        or weighed nothing included; None if the run began in an older version.
+    left_out : int
+        Number of batches of the last finished epoch that it ended before.
 
     Examples
     --------
@@ -93,6 +100,8 @@ class Progress(NamedTuple):
     stopped_by: str | None = None
     settings: dict[str, Any] = {}  # noqa: RUF012
     ladders: dict[str, list[int]] = {}  # noqa: RUF012
+    updates: int | None = 0
+    left_out: int = 0
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
@@ -199,15 +208,18 @@ def _is_ladder(lengths: list[Any]) -> bool:
 
 def _progress_from(saved: dict[str, Any]) -> Progress:
     fields = {name: value for name, value in saved.items() if name in Progress._fields}
+    fields.setdefault("updates", None)
     for name, value in fields.items():
         if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r:.60}")
     progress = Progress(**fields)
     if progress.epoch < 1 or progress.batch < 0 or not 0 <= progress.seed < 2**63:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
-    if not all(isinstance(value, int | float) for value in progress.schedule.values()):
-        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
+    if (progress.updates or 0) < 0 or progress.left_out < 0:
+        raise ValueError(f"updates {progress.updates}, left out {progress.left_out}")
     rate = progress.schedule.get("learning_rate", 0.0)
+    if not isinstance(rate, int | float) or isinstance(rate, bool):
+        raise TypeError(f"the schedule is {progress.schedule!r:.60}")
     if not abs(float(rate)) <= _LARGEST_RATE:
         raise ValueError(f"the learning rate is {rate!r:.60}")
     for name, lengths in progress.ladders.items():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from medjax.checkpoint import retention
 from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
-from medjax.checkpoint.manifest import UNREADABLE, read_json
+from medjax.checkpoint.manifest import UNREADABLE, read_json, write_json
 from medjax.checkpoint.retention import CheckpointEntry
 
 __all__ = [
@@ -22,6 +26,8 @@ __all__ = [
     "named",
     "newest_first",
     "read_record",
+    "versions",
+    "write_record",
 ]
 
 FORMAT = 1
@@ -34,6 +40,44 @@ _NAME = re.compile(r"checkpoint_\d{3,}(_batch_\d+)?_\d{8}T\d{6}Z(-\d+)?")
 _SERIALS = 2**31  # more saves than any folder sees
 _NO_RECORD = 2**62  # serial of a checkpoint without a readable record: newer than all others
 _FIELDS = {"serial": int, "run": str, "spec": dict, "progress": dict}
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write the record of a checkpoint into its folder.
+
+    Raises
+    ------
+    TypeError
+        If it holds an object that JSON has no form for.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_record(Path(folder), {"metric": np.float32(0.5)})
+    ...     read_json(Path(folder, RECORD))
+    {'metric': 0.5}
+    """
+    write_json(folder / RECORD, json.dumps(record, indent=1, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """Convert numpy and JAX values, which metrics often are, to what JSON can hold."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        return np.asarray(value).tolist()
+    msg = f"{value!r} of type {type(value).__name__} cannot be stored as JSON"
+    raise TypeError(msg)
+
+
+def versions() -> dict[str, Any]:
+    """Return what a checkpoint is written with, ready for JSON."""
+    return {
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "platform": jax.default_backend(),
+    }
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -8,7 +8,6 @@ the arrays of the training state, a JSON record of everything else, and a manife
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import shutil
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import yaml
 
 from medjax import distributed
@@ -30,8 +28,16 @@ from medjax.checkpoint.arrays import (
 )
 from medjax.checkpoint.errors import CheckpointError
 from medjax.checkpoint.lock import FolderLock
-from medjax.checkpoint.manifest import write_json
-from medjax.checkpoint.records import FORMAT, RECORD, is_name, list_entries, read_record
+from medjax.checkpoint.manifest import MANIFEST, check_free
+from medjax.checkpoint.records import (
+    FORMAT,
+    RECORD,
+    is_name,
+    list_entries,
+    read_record,
+    versions,
+    write_record,
+)
 from medjax.checkpoint.restore import choose, free_path
 from medjax.checkpoint.retention import CheckpointEntry
 from medjax.checkpoint.saver import STAGING, Saver
@@ -90,6 +96,7 @@ class CheckpointStore:
     Examples
     --------
     >>> import tempfile
+    >>> import numpy as np
     >>> state = {"kernel": np.ones((2, 3), np.float32)}
     >>> def write_files(folder):
     ...     (folder / "labels.txt").write_text("drug")
@@ -242,7 +249,9 @@ class CheckpointStore:
         config : dict
             Contents of ``trainer_config.yml``.
         write_files : callable
-            ``write_files(folder)`` writes the component's own files to a folder.
+            ``write_files(folder)`` writes the component's own files to a folder. It may use any
+            names but those that the store writes: ``trainer_config.yml``, ``manifest.json``,
+            ``training_state.json`` and ``training_state``.
         block : bool
             Whether to wait until the checkpoint is complete.
 
@@ -263,16 +272,17 @@ class CheckpointStore:
             "metric": metric,
             "metric_name": self._metric,
             "minimize": self._minimize,
-            "versions": _versions(),
+            "versions": versions(),
             "spec": tree_spec(state),
             "progress": progress,
         }
 
         def write(folder: Path) -> None:
+            write_files(folder)  # first, while the folder has none of the names it must leave free
+            check_free(folder, (CONFIG, MANIFEST, RECORD, ARRAYS))
             text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
             (folder / CONFIG).write_text(text, encoding="utf-8")
-            write_json(folder / RECORD, json.dumps(record, indent=1, default=_plain))
-            write_files(folder)
+            write_record(folder, record)
 
         self._saver.start(path, state, write)
         if block:
@@ -378,21 +388,3 @@ def _in_first_process(check: Callable[[], None]) -> None:
         failed = CheckpointError(message)
     if failed is not None:
         raise failed
-
-
-def _versions() -> dict[str, Any]:
-    return {
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        "platform": jax.default_backend(),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Convert numpy and JAX values, which metrics often are, to what JSON can hold."""
-    if isinstance(value, np.generic | np.ndarray | jax.Array):
-        return np.asarray(value).tolist()
-    msg = f"{value!r} of type {type(value).__name__} cannot be stored as JSON"
-    raise TypeError(msg)

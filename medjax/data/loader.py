@@ -181,7 +181,8 @@ class DataLoader:
     def first_of_shapes(self, epoch: int, start: int = 0, *, keep: bool = False) -> Iterator[Batch]:
         """Yield the first batch of each shape in the window of batch `start`, from that one on.
 
-        There are none where items are not grouped by length, nor with several processes.
+        There are none where items are not grouped by length, nor with several processes, nor after
+        the last batch, where a run stands that was interrupted while it evaluated.
 
         Parameters
         ----------
@@ -196,7 +197,7 @@ class DataLoader:
         ItemError, WorkerError, ValueError
             As for `batches`.
         """
-        if not self._window or self._shares is not None:
+        if not self._window or self._shares is not None or start >= len(self):
             return
         windows, skipped = self._windows(epoch, start)
         number, indices = windows[0]

@@ -98,6 +98,39 @@ def _check_component(component: object) -> None:
             refuse(f"component.{name}", slot, "a function")
 
 
+def check_schedule_state(state: object) -> None:
+    """Refuse a state of a schedule that a checkpoint would not give back as it was.
+
+    Raises
+    ------
+    ValueError
+        Names the value and what was expected.
+
+    Examples
+    --------
+    >>> check_schedule_state({"learning_rate": 0.1, "best": None, "seen": [0.5, 0.4]})
+    """
+    if not isinstance(state, dict):
+        refuse("the state of the schedule", state, "a dict with the item 'learning_rate'")
+    for name, value in state.items():
+        if not isinstance(name, str) or not _is_json(value):
+            expected = "what JSON gives back: None, bool, number, string, list, or dict by strings"
+            refuse(f"{name!r} in the state of the schedule", value, expected)
+    rate = state.get("learning_rate")
+    if not isinstance(rate, int | float | np.generic | jax.Array) or isinstance(rate, bool):
+        refuse("'learning_rate' in the state of the schedule", rate, "a number")
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_json(item) for name, item in value.items())
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        return value.ndim == 0 and value.dtype.kind in "biufV"  # V: bfloat16
+    return value is None or isinstance(value, bool | int | float | str)
+
+
 def refuse(name: str, value: object, expected: str) -> NoReturn:
     """Raise a ValueError that says what an argument is and was expected to be."""
     kind = type(value)

@@ -15,12 +15,15 @@ import numpy as np
 import optax
 
 from medjax import sharding
+from medjax.callbacks import EarlyStopping, as_callback_list
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, get_dataloader
 from medjax.data.fitting import lengths_beyond
+from medjax.data.sampling import Sampled
 from medjax.loop.evaluate import evaluate
+from medjax.loop.fold_identity import settings_of_folds
 from medjax.loop.scores import Columns, in_order
 from medjax.loop.train import train
 from medjax.metrics import DOCUMENT, GOLD, PAIR, Interval, MetricsComputer, bootstrap
@@ -85,7 +88,11 @@ def cross_validate(
     The weights after the last epoch are scored; the fold that is held out chooses nothing. Lengths
     to pad to are fitted to all data, so no program is compiled twice. A run that was killed goes on
     at its fold if the function is called again with the same arguments; to start afresh, choose
-    another ``config.output_dir``.
+    another ``config.output_dir``. What can be told of them is compared: configuration, options,
+    rates of the schedule, initial variables of the component, class and public attributes of the
+    metrics computer, and the items where they consist of plain values, arrays, and containers and
+    records of them. Other items, those of a dataset that reads them at random, and the code of
+    functions are not compared.
 
     Parameters
     ----------
@@ -94,7 +101,8 @@ def cross_validate(
     config : TrainerConfig
         How to train it, with a seed; ``output_dir`` gets a folder for each fold.
     data : Dataset
-        All items.
+        All items. Of `medjax.Sampled`, each fold is trained with the weights of its items; those
+        that it holds out are scored once each.
     metrics_computer : MetricsComputer
         Scores the folds.
     nb_folds : int
@@ -117,21 +125,12 @@ def cross_validate(
     """
     if config.seed is None:
         raise ValueError("config.seed is None; expected a number, which the folds depend on")
+    _refuse_watching(options, schedule, callback)
     folds = _folds(len(data), nb_folds, strata, groups, config.seed)
     options = _with_lengths(options or Options(), component, config, data)
-    if options.early_stopping_patience is not None or as_schedule(schedule).mode is not None:
-        msg = (
-            "early stopping and reduce_on_plateau watch the scores of the fold that is held out; "
-            "expected neither: give a number of epochs and a rate by step"
-        )
-        raise ValueError(msg)
-    traced = dataclasses.replace(options, log_dir=None)
-    settings = {
-        "items": len(data),
-        "metrics": type(metrics_computer).__name__,
-        "config": config.to_dict(),
-        "options": {name: str(value) for name, value in dataclasses.asdict(traced).items()},
-    }
+    settings = settings_of_folds(
+        component, config, options, data, metrics_computer, as_schedule(schedule)
+    )
     scores, columns = [], []
     for number, held_out in enumerate(folds, start=1):
         folder = Path(config.output_dir) / f"fold_{number}"
@@ -139,39 +138,79 @@ def cross_validate(
         fold = _finished(folder, identity)
         if fold is None:
             logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
-            collector = _Collector(metrics_computer)
-            kept = np.setdiff1d(np.arange(len(data)), held_out)
-            here = dataclasses.replace(config, output_dir=folder)
-            tests = _Part(data, held_out)
-            result = train(
+            _write(folder, identity, None)
+            fold = _trained(
                 component,
-                here,
-                _Part(data, kept),
-                tests,
-                metrics_computer=collector,
+                dataclasses.replace(config, output_dir=folder),
+                data,
+                held_out,
+                metrics_computer,
                 schedule=schedule,
                 callback=callback,
                 options=options if options.log_dir is None else _logging(options, number),
-                resume="auto",
             )
-            if not collector.columns:  # it was killed after its last epoch
-                variables = result.state.variables
-                evaluate(
-                    component, variables, here, tests, metrics_computer=collector, options=options
-                )
-            fold = _numbered(collector.columns, held_out)
             _write(folder, identity, fold)
         scores.append(metrics_computer.compute(fold))
         columns.append(fold)
     pooled = in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
-    if groups is not None and not {DOCUMENT, GOLD, PAIR} & pooled.keys():
-        msg = (
-            f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
-            f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
-        )
-        raise ValueError(msg)
+    _check_groups(groups, pooled, metrics_computer)
     intervals = bootstrap(metrics_computer, pooled, groups=groups)
     return CrossValidation(scores, pooled, intervals, [fold.tolist() for fold in folds])
+
+
+def _refuse_watching(options: Options | None, schedule: Any, callback: object) -> None:
+    """Refuse what lets the fold that is held out choose."""
+    stops = any(isinstance(each, EarlyStopping) for each in as_callback_list(callback).callbacks)
+    stops = stops or (options is not None and options.early_stopping_patience is not None)
+    if stops or as_schedule(schedule).mode is not None:
+        msg = (
+            "early stopping and reduce_on_plateau watch the scores of the fold that is held out; "
+            "expected neither: give a number of epochs and a rate by step"
+        )
+        raise ValueError(msg)
+
+
+def _check_groups(
+    groups: Sequence[Hashable] | None, pooled: Columns, metrics_computer: MetricsComputer
+) -> None:
+    """Refuse groups where no column tells which item a row belongs to."""
+    if groups is None or {DOCUMENT, GOLD, PAIR} & pooled.keys():
+        return
+    msg = (
+        f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
+        f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
+    )
+    raise ValueError(msg)
+
+
+def _trained(
+    component: TrainableComponent,
+    config: TrainerConfig,
+    data: Dataset,
+    held_out: np.ndarray,
+    metrics_computer: MetricsComputer,
+    *,
+    options: Options,
+    **more: Any,
+) -> Columns:
+    """Train on what a fold does not hold out, and return the columns of what it does."""
+    collector = _Collector(metrics_computer)
+    kept = np.setdiff1d(np.arange(len(data)), held_out)
+    tests = _Part(data, held_out)
+    result = train(
+        component,
+        config,
+        _training_part(data, kept),
+        tests,
+        metrics_computer=collector,
+        options=options,
+        resume="auto",
+        **more,
+    )
+    if not collector.columns:  # it was killed after its last epoch
+        variables = result.state.variables
+        evaluate(component, variables, config, tests, metrics_computer=collector, options=options)
+    return _numbered(collector.columns, held_out)
 
 
 def _folds(
@@ -255,6 +294,12 @@ class _Part(Sequence[Any]):
         return self._data[int(self._positions[position])]
 
 
+def _training_part(data: Dataset, positions: np.ndarray) -> Dataset:
+    """Return the items at `positions`, drawn with their weights if they have any."""
+    part = _Part(data, positions)
+    return Sampled(part, data.weights[positions]) if isinstance(data, Sampled) else part
+
+
 class _Collector:
     """Scores like a metrics computer, and keeps the columns of the last evaluation."""
 
@@ -284,10 +329,15 @@ def _numbered(columns: Columns, held_out: np.ndarray) -> Columns:
     return renumbered
 
 
-def _write(folder: Path, identity: str, columns: Columns) -> None:
-    stored = {name: column_to_json(name, values) for name, values in columns.items()}
+def _write(folder: Path, identity: str, columns: Columns | None) -> None:
+    """Record what a fold is of and, once it is finished, its columns."""
+    stored: dict[str, Any] = {"fold": identity}
+    if columns is not None:
+        named = {name: column_to_json(name, values) for name, values in columns.items()}
+        stored["columns"] = named
+    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{_FINISHED}.part"
-    partial.write_text(json.dumps({"fold": identity, "columns": stored}), encoding="utf-8")
+    partial.write_text(json.dumps(stored), encoding="utf-8")
     partial.replace(folder / _FINISHED)
 
 
@@ -303,4 +353,6 @@ def _finished(folder: Path, identity: str) -> Columns | None:
             "another output_dir, or remove this one"
         )
         raise ValueError(msg)
+    if "columns" not in content:
+        return None
     return {name: from_json(values) for name, values in content["columns"].items()}

@@ -146,6 +146,7 @@ def train_rest(
     if progress.stop_reason is not None and alone and int(state.pending) == 0:
         stop = progress.batch  # it was stopped there, then interrupted
     scores = run.scores(progress.columns) if config.do_metrics_in_training else None
+    nb_before = _nb_seen(state) - progress.batch
 
     def after_batch(state: TrainState, number: int) -> None:
         preempted = run.preemption.requested()
@@ -170,7 +171,8 @@ def train_rest(
     )
     if options.loss_arithmetic == "medkit":
         metrics["loss"] /= config.gradient_accumulation_steps
-    return state, metrics, _at(progress, stop, scores)
+    # A callback may have ended the epoch before its last batch.
+    return state, metrics, _at(progress, _nb_seen(state) - nb_before, scores)
 
 
 def evaluate_state(
@@ -234,6 +236,11 @@ def next_epoch(
     fresh = (np.float32(schedule_state["learning_rate"]), Mean.empty())
     rate, losses = sharding.put(fresh, sharding.replicated(request.mesh))
     return state.replace(learning_rate=rate, losses=losses), schedule_state
+
+
+def _nb_seen(state: TrainState) -> int:
+    """Return the number of batches that a state has seen, those that were left out included."""
+    return int(state.batch_step) + int(state.skipped)
 
 
 def _at(progress: Progress, batch: int, scores: Scores | None) -> Progress:

@@ -22,12 +22,13 @@ from medjax.data.make import ladder_of
 from medjax.loop.contract import (
     check_component,
     check_metric_names,
+    check_schedule_state,
     check_wanted_metrics,
     sample_scores,
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState
-from medjax.loop.plan import Plan
+from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
@@ -80,12 +81,12 @@ def set_up(
         resume=request.resume,
     )
     nb_batches = -(-nb_items // config.batch_size)
-    plan = Plan.of(nb_batches, config, options)
+    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
+    check_position(progress, nb_batches)
+    plan = Plan.of(nb_batches, config, options, Start.of(state, progress, nb_batches, config))
     schedule = with_kept_rate(component, request.schedule)
     plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
     request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
-    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
-    check_position(progress, nb_batches)
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
     check_component(component, state.variables, train_data, ladder_of(options))
     _check_names(request, wanted, state, eval_data)
@@ -218,7 +219,8 @@ def initial_state(
     Parameters
     ----------
     request : RunRequest
-        What the run is asked to do; its schedule includes the warm-up.
+        What the run is asked to do; its schedule may lack the warm-up, of which the state that is
+        kept between epochs knows nothing.
     store : CheckpointStore
         Its checkpoints.
     data : dict
@@ -230,6 +232,7 @@ def initial_state(
     drawn = distributed.first_of(str(secrets.randbits(32)))
     seed = config.seed if config.seed is not None else int(drawn)
     schedule_state = request.schedule.init(config.learning_rate)
+    check_schedule_state(schedule_state)
     initial = InitialState(
         component=request.component,
         optimizer=kept_optimizer(request.component, request.options),

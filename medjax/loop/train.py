@@ -30,6 +30,7 @@ from medjax.garbage import rare_collections
 from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.epochs import Metrics
 from medjax.loop.phases import Phases, RunPhases
+from medjax.loop.plan import nb_updates_of
 from medjax.loop.request import RunRequest, all_callbacks
 from medjax.loop.run import Run
 from medjax.loop.setup import set_up
@@ -37,7 +38,7 @@ from medjax.metrics.computer import MetricsComputer
 from medjax.runtime import Compilation, keep_memory, telling, waiting_for
 from medjax.runtime.compilation_cache import cached
 from medjax.runtime.preemption import Preemption, ends_briefly
-from medjax.schedules import Schedule, as_schedule
+from medjax.schedules import Schedule, ScheduleState, as_schedule
 from medjax.state import TrainState
 
 logger = logging.getLogger("medjax")
@@ -237,6 +238,8 @@ def _begin(run: Run, progress: Progress) -> Progress:
             nb_batches=len(run.train_loader),
             nb_epochs=run.plan.nb_epochs,
         )
+        if callback.stop_reason is None and jax.process_index() == 0:
+            _tell_of_left_out(run, progress)
     return progress
 
 
@@ -255,13 +258,7 @@ def _epochs(
             _check_metric(config.checkpoint_metric, metrics["eval"])
         eval_metrics = metrics.get("eval", {})
         state, schedule_state = phases.next_epoch(state, progress, eval_metrics)
-        progress = progress._replace(
-            schedule=schedule_state,
-            history=[*progress.history, metrics],
-            epoch=epoch + 1,
-            batch=0,
-            columns={},
-        )
+        progress = _after_epoch(run, progress, metrics, schedule_state)
         callback.on_epoch_end(metrics=metrics, epoch=epoch, epoch_duration=time.monotonic() - began)
         _agree_on_stop(callback)
         is_last = epoch == run.plan.nb_epochs or callback.stop_reason is not None
@@ -274,6 +271,36 @@ def _epochs(
         _warn_if_best_was_not_saved(config, progress.history)
     callback.on_train_end()
     return state, progress
+
+
+def _after_epoch(
+    run: Run, progress: Progress, metrics: dict[str, Metrics], schedule_state: ScheduleState
+) -> Progress:
+    """Return the progress at the beginning of the next epoch."""
+    before, made = progress.updates, nb_updates_of(progress.batch, run.request.config)
+    return progress._replace(
+        schedule=schedule_state,
+        history=[*progress.history, metrics],
+        epoch=progress.epoch + 1,
+        batch=0,
+        columns={},
+        updates=None if before is None else before + made,
+        left_out=len(run.train_loader) - progress.batch,
+    )
+
+
+def _tell_of_left_out(run: Run, progress: Progress) -> None:
+    """Say that batches of the last epoch are not trained on, although the run goes on."""
+    max_steps = run.request.options.max_steps
+    wants_more = max_steps is None or run.plan.nb_updates < max_steps
+    goes_on = progress.epoch <= run.plan.nb_epochs
+    if not progress.left_out or progress.batch or not (goes_on or wants_more):
+        return
+    more = "" if goes_on else "; nothing is left to do: set nb_training_epochs higher to train on"
+    logger.warning(
+        f"Resuming: epoch {progress.epoch - 1} had ended {progress.left_out} batches early; they "
+        f"are not trained on in this run{more}"
+    )
 
 
 def _is_over(callback: CallbackList, progress: Progress) -> bool:

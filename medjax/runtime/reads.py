@@ -34,10 +34,11 @@ _PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, enum.Enum, np.g
 def reads(*functions: Any) -> list[Any]:
     """Return what functions can read from outside, to be compared with what they read later.
 
-    Closures are followed, and so are globals and module attributes that the code names, defaults,
-    arguments of partials, attributes of objects and classes, and containers, to any depth. NumPy
-    arrays are compared by their values; JAX arrays, which do not change, by identity. What only a
-    call can reach, such as a file, is not included.
+    Closures are followed, and so are globals that the code names, defaults, arguments of partials,
+    attributes of objects and classes, and containers, to any depth. Of a module that is a global,
+    in a closure, a default, imported by the code or an attribute of such a module, what the code
+    names is followed. NumPy arrays are compared by their values; JAX arrays, which do not change,
+    by identity. What only a call can reach, such as a file, is not included.
 
     Parameters
     ----------
@@ -143,12 +144,37 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
     yield function.__kwdefaults__
     yield from function.__closure__ or ()
     names = list(_names(function.__code__))
+    found = [function.__globals__.get(name) for name in names]
+    yield from (value for value in found if not isinstance(value, types.ModuleType))
+    found += _imported(names, function.__globals__.get("__package__") or "")
+    found += (value for cell in function.__closure__ or () for value in _contents(cell))
+    found += (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+    yield from _of_modules(found, names)
+
+
+def _of_modules(values: list[Any], names: list[str]) -> Iterator[Any]:
+    """Yield what code with these names can read of the modules among `values`, and through them."""
+    ahead, seen = values[::-1], set()
+    while ahead:
+        module = ahead.pop()
+        if not isinstance(module, types.ModuleType) or module.__name__ in seen:
+            continue
+        seen.add(module.__name__)
+        if not _is_of(module.__name__, _FUNCTIONS):
+            for value in map(vars(module).get, names):  # loads no lazy attributes
+                if isinstance(value, types.ModuleType):
+                    ahead.append(value)
+                else:
+                    yield value
+
+
+def _imported(names: list[str], package: str) -> Iterator[Any]:
+    """Yield the modules that code with these names imports, as far as they have been imported."""
+    above = package.split(".") if package else []
+    packages = ["", *(".".join(above[:depth]) + "." for depth in range(len(above), 0, -1))]
     for name in names:
-        value = function.__globals__.get(name)
-        if not isinstance(value, types.ModuleType):
-            yield value
-        elif not _is_of(value.__name__, _FUNCTIONS):
-            yield from (vars(value).get(other) for other in names)  # loads no lazy attributes
+        for prefix in packages:  # of a relative import, the code has the rest of the name only
+            yield sys.modules.get(prefix + name)
 
 
 def _names(code: types.CodeType) -> Iterator[str]:

@@ -6,10 +6,13 @@ import math
 import sys
 
 import pytest
+from tiny import config, mlp, points
 
+import medjax
 from medjax import (
     EarlyStopping,
     MetricsWriter,
+    ReportWriter,
     StopTraining,
     TensorBoardWriter,
     TrainerCallback,
@@ -262,3 +265,35 @@ def test_tensorboard_gets_the_scalars(monkeypatch, tmp_path):
     resumed.on_train_end()
     resumed.on_exception(RuntimeError())
     assert written[9:] == ["flush", "close"]
+
+
+def test_callbacks_that_have_served_a_run_start_anew(tmp_path):
+    stopping = EarlyStopping("loss", patience=1)
+    writers = [MetricsWriter(tmp_path / "log"), ReportWriter(tmp_path / "log")]
+
+    def run(name, **more):
+        settings = config(tmp_path / name, nb_training_epochs=3, **more)
+        callback = [stopping, *writers]
+        return medjax.train(mlp(), settings, points(24), points(9, seed=1), callback=callback)
+
+    # Without improvement it stops after the second epoch, each time.
+    assert len(run("first", learning_rate=0.0).history) == 2
+    assert len(run("second", learning_rate=0.0).history) == 2
+    log = (tmp_path / "log" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in log] == [1, 2]
+    assert [len(writer.state_dict().popitem()[1]) for writer in writers] == [2, 2]
+
+
+def test_a_count_of_another_metric_is_forgotten():
+    stopping = EarlyStopping("loss", patience=2)
+    end_epoch(stopping, 0.5)
+    end_epoch(stopping, 0.6)
+    stopping.load_state_dict({"metric": "accuracy", "minimize": True, "best": 1, "bad_epochs": 1})
+    assert stops_at(stopping, [0.7, 0.7, 0.7]) == 3
+
+
+def test_a_report_of_a_run_that_is_new_to_the_callback_has_no_scores_of_another(tmp_path):
+    writer = ReportWriter(tmp_path)
+    writer.load_state_dict({"history": [metrics(0.5)] * 2})
+    CallbackList([writer]).load_state_dict({})
+    assert writer.state_dict() == {"history": []}

@@ -41,7 +41,7 @@ def _break(step: str, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> 
     elif step == "config":
         patch(store_module.yaml, "safe_dump", fail)
     elif step == "record":
-        patch(store_module.json, "dumps", fail)
+        patch(store_module, "write_record", fail)
     elif step == "files":
         return {"write_files": fail}
     elif step == "arrays":

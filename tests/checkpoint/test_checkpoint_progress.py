@@ -95,6 +95,12 @@ def test_fields_of_another_version_are_ignored():
     assert read_progress(saved) == START
 
 
+@pytest.mark.parametrize("value", [None, "x", [1, [2.5]], {"a": {"b": None}}, True])
+def test_the_state_of_a_schedule_may_be_any_json(value):
+    progress = START._replace(schedule={"learning_rate": 0.1, "more": value})
+    assert through_json(progress) == progress
+
+
 @pytest.mark.parametrize(
     ("column", "said"),
     [
@@ -118,6 +124,8 @@ def test_malformed_columns_are_refused(column, said):
     [
         *(("epoch", 0), ("epoch", True), ("batch", -1), ("seed", 2**63), ("seed", None)),
         *(("history", [3]), ("history", [{"train": 1}]), ("schedule", {"learning_rate": "x"})),
+        *(("schedule", {"learning_rate": value}) for value in (None, [0.1], True, 1e39)),
+        *(("updates", -1), ("updates", "3"), ("left_out", -1), ("left_out", None)),
         *(("ladders", {"train": lengths}) for lengths in ([], "abc", [8, 8], [0], [2**40], [True])),
         *(("callbacks", []), ("stop_reason", 3), ("settings", 3), ("data", None), ("columns", [])),
     ],

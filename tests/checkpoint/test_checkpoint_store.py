@@ -270,3 +270,22 @@ def test_a_hidden_folder_that_is_not_ours_is_not_deleted(tmp_path):
     with CheckpointStore(tmp_path, "run"):
         pass
     assert names(tmp_path) == [".saving-mine"]
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "training_state.json", "trainer_config.yml", "training_state/w.bin"]
+)
+def test_a_component_may_not_write_what_the_store_writes(tmp_path, name):
+    def write_files(folder: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+
+    with CheckpointStore(tmp_path, "run") as store:
+        sound = put(store, 1.0)
+        with pytest.raises(CheckpointError, match=f"has written '{name.partition('/')[0]}'"):
+            put(store, 2.0, write_files=write_files)
+        assert names(tmp_path) == [sound.name]
+        last = put(store, 3.0)
+    assert names(tmp_path) == sorted([last.name])
+    at, _ = restored(tmp_path)
+    assert at == 3.0

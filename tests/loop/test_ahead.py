@@ -1,6 +1,8 @@
 """Programs compiled before the first step, while the next shapes are traced."""
 
 import collections
+import os
+import signal
 
 import jax
 import numpy as np
@@ -113,3 +115,36 @@ def test_the_batches_ahead_are_those_of_the_epoch_and_read_once(start):
 def test_no_batches_are_ahead_where_items_are_not_grouped():
     loader = loader_of(DATA, tagger(), length_window=0, length_ladder=(4, 8, 16))
     assert [*loader.first_of_shapes(1)] == []
+
+
+@pytest.mark.parametrize(("count", "window"), [(40, 5), (28, 5), (40, 0)])
+def test_no_batches_are_ahead_at_the_end_of_an_epoch(count, window):
+    loader = loader_of(DATA[:count], tagger(), length_window=window, length_ladder=(4, 8, 16))
+    assert [*loader.first_of_shapes(1, len(loader))] == []
+
+
+def test_a_run_that_compiles_ahead_resumes_where_it_was_preempted_in_evaluation(
+    tmp_path, monkeypatch, begun
+):
+    monkeypatch.setattr(training, "LARGE", 1)
+    options = medjax.Options(length_ladder=(4, 8, 16), length_window=5)
+
+    def run(folder, callback=(), resume=None):
+        config = medjax.TrainerConfig(folder, 0.1, 2, batch_size=4, seed=0)
+        data = DATA[:40]  # windows of 20 items: none is left after the last batch
+        callback = list(callback)
+        return medjax.train(
+            tagger(), config, data, data[:20], callback=callback, options=options, resume=resume
+        )
+
+    class Preempted(medjax.TrainerCallback):
+        def on_step_begin(self, step_idx, nb_batches, phase):
+            if phase == "eval" and step_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    expected = run(tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "cut", [Preempted()])
+    resumed = run(tmp_path / "cut", resume="auto")
+    assert begun
+    assert resumed.history == expected.history

@@ -1,16 +1,27 @@
 """Cross-validation: folds, scores of items that were held out, resuming, one compilation."""
 
+import collections
+import copy
 import dataclasses
+import json
 import logging
+import os
 import re
+import secrets
+import subprocess
+import sys
 
+import jax
 import numpy as np
+import optax
 import pytest
 from tiny import collate_points, config, mlp, points, sentences, tagger
 
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
+from medjax.batch import ROW_MASK
 from medjax.loop.cross_validation import _folds, _numbered
+from medjax.loop.fold_identity import digest
 from medjax.loop.scores import in_order
 from medjax.metrics import DOCUMENT, GOLD, PAIR, PairGold
 
@@ -193,6 +204,8 @@ def test_documents_of_folds_are_numbered_as_in_the_data():
         ),
         ({"options": Options(early_stopping_patience=1)}, "watch the scores of the fold"),
         ({"schedule": medjax.reduce_on_plateau()}, "watch the scores of the fold"),
+        ({"callback": medjax.EarlyStopping("loss", 1)}, "watch the scores of the fold"),
+        ({"callback": [medjax.EarlyStopping("loss", 1)]}, "watch the scores of the fold"),
     ],
 )
 def test_unusable_arguments_are_refused(tmp_path, arguments, told):
@@ -209,3 +222,150 @@ def test_folds_of_other_arguments_are_refused(tmp_path):
     settings = dataclasses.replace(config(tmp_path), seed=None)
     with pytest.raises(ValueError, match="seed is None; expected a number"):
         cross_validate(component(), settings, DATA, Accuracy(), options=Options())
+
+
+def other_model():
+    made = component()
+
+    def init(key):
+        params = made.init(key)["params"]
+        return {"params": {**params, "w1": params["w1"] * 1.001}}
+
+    return made._replace(init=init)
+
+
+def corrected():
+    return [*DATA[:7], {**DATA[7], "label": (DATA[7]["label"] + 1) % 3}, *DATA[8:]]
+
+
+OTHER = {
+    "model": lambda: {"made": other_model()},
+    "data": lambda: {"data": corrected()},
+    "schedule": lambda: {"schedule": optax.linear_schedule(0.1, 0.0, 12)},
+    "schedule by epoch": lambda: {"schedule": medjax.by_epoch(lambda epoch: 0.1 / (1 + epoch))},
+    "metrics": lambda: {"metrics": ClassificationMetrics(LABELS, threshold=0.3, multi_label=True)},
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_folds_of_another_model_or_schedule_or_other_data_are_refused(tmp_path, name):
+    finished = run(tmp_path)
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path, **OTHER[name]())
+    assert run(tmp_path).columns == finished.columns
+
+
+def test_a_fold_that_was_begun_with_other_data_is_refused(tmp_path):
+    class Killed(medjax.TrainerCallback):
+        def on_epoch_begin(self, epoch):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, callback=Killed())
+    with pytest.raises(ValueError, match=r"fold_1.*is of other data, folds or settings"):
+        run(tmp_path, data=corrected())
+    assert len(run(tmp_path).scores) == 3
+
+
+def test_folds_of_an_older_version_are_refused(tmp_path):
+    run(tmp_path)
+    file = tmp_path / "fold_1" / "fold.json"
+    content = json.loads(file.read_text())
+    settings, held_out = json.loads(content["fold"])
+    for name in ("contents", "weights", "variables", "schedule"):
+        del settings[name]
+    content["fold"] = json.dumps([settings, held_out], sort_keys=True)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path)
+
+
+def test_items_that_cannot_be_told_are_left_out(tmp_path):
+    class Opaque:
+        pass
+
+    class Noisy(list):
+        def __getitem__(self, position):
+            return {**super().__getitem__(position), "drawn": secrets.randbits(64)}
+
+    for name, data in {
+        "opaque": [{**d, "it": Opaque()} for d in DATA],
+        "noisy": Noisy(DATA),
+    }.items():
+        finished = run(tmp_path / name, data=data)
+        again = [{**d, "it": Opaque()} for d in DATA] if name == "opaque" else Noisy(DATA)
+        assert run(tmp_path / name, data=again).columns == finished.columns
+
+
+DIGESTS = """
+import enum, numpy as np
+from medjax.loop.fold_identity import digest
+from medjax.text import Document, Entity
+Kind = enum.Enum("Kind", ["A", "B"])
+item = {"words": {"fever", "cough", "é"}, "n": [1, 2.5, None, True], "kind": Kind.A}
+item |= {name: name for name in item["words"]}  # in an order that depends on the process
+array = np.arange(6, dtype=np.float16).reshape(2, 3)
+print(digest([item, array, Document("no fever", [Entity(3, 8, "sign")])]))
+"""
+
+
+def test_digests_are_the_same_in_every_process():
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", DIGESTS],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in (1, 2, 3)
+    }
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (["a", "bc"], ["ab", "c"]),
+        ([["a"], "b"], [["a", "b"]]),
+        ((1,), [1]),
+        (np.float32(1), np.float64(1)),
+        (np.zeros((2, 3)), np.zeros((3, 2))),
+        (np.array(["a", 1], object), np.array(["a", 2], object)),
+        ({"a": None}, {"a": "None"}),
+        (PairGold(1, None, None, []), PairGold(1, None, "a", [])),
+        (0.0, -0.0),
+    ],
+)
+def test_different_values_have_different_digests(one, other):
+    assert digest(one) != digest(other)
+    assert digest(one) == digest(copy.deepcopy(one))
+
+
+def test_folds_are_trained_with_the_weights_of_their_items(tmp_path):
+    # Only items that are divisible by 5 have a weight; all are scored, once each.
+    seen = {True: collections.Counter(), False: collections.Counter()}
+    made = component()
+
+    def forward(variables, batch, key, /, *, return_loss, eval_mode):
+        numbers = batch["number"] * batch[ROW_MASK] + 1000 * (1 - batch[ROW_MASK])
+        count = seen[not eval_mode].update
+        jax.debug.callback(lambda drawn: count(drawn.astype(int).tolist()), numbers)
+        return made.forward(variables, batch, key, return_loss=return_loss, eval_mode=eval_mode)
+
+    def collate_numbers(examples):
+        batch = collate(examples)
+        batch["number"] = np.array([example["number"] for example in examples], np.float32)
+        return batch
+
+    items = [{**item, "number": n} for n, item in enumerate(DATA)]
+    data = medjax.Sampled(items, [float(n % 5 == 0) for n in range(45)])
+    made_here = made._replace(forward=forward, collate=collate_numbers)
+    result = run(tmp_path, made_here, data)
+    jax.effects_barrier()
+    assert result.columns[DOCUMENT] == list(range(45))
+    assert {number % 5 for number in seen[True] if number < 1000} == {0}
+    assert {number for number in seen[False] if number < 1000} == set(range(45))
+    with pytest.raises(ValueError, match="is of other data, folds or settings"):
+        run(tmp_path, made_here, items)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import re
 import shutil
 
 import jax
@@ -228,3 +229,52 @@ def test_warnings_are_those_of_changes_only(copy, caplog):
     with caplog.at_level(logging.WARNING):
         run(copy("whole"), epochs=3, resume="auto", metrics_computer=Scores())
     assert not caplog.records
+
+
+def remembering(**more):
+    """Return a schedule that remembers the epochs, by step a constant."""
+
+    def init(rate):
+        return {"learning_rate": rate, "best": None, "seen": [], "by": {"kind": "epoch"}, **more}
+
+    def update(state, epoch, metric):
+        rate = state["learning_rate"] * 0.5
+        return {**state, "learning_rate": rate, "seen": [*state["seen"], metric]}
+
+    return medjax.Schedule(init, update, lambda step, rate: rate, needs_metric=True)
+
+
+def test_a_schedule_may_remember_what_json_can_hold(tmp_path):
+    whole = run(tmp_path / "whole", epochs=3, schedule=remembering())
+    run(tmp_path / "cut", epochs=2, schedule=remembering())
+    resumed = run(tmp_path / "cut", epochs=3, schedule=remembering(), resume="auto")
+    assert resumed.history == whole.history
+    stored = [
+        json.loads((result.last_checkpoint / "training_state.json").read_text())["progress"]
+        for result in (resumed, whole)
+    ]
+    assert stored[0]["schedule"] == stored[1]["schedule"]
+    assert stored[0]["schedule"]["seen"] == [row["eval"]["loss"] for row in whole.history]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seen": (1, 2)}, "'seen' in the state of the schedule is (1, 2) of type tuple; expected"),
+        ({"seen": [{1, 2}]}, "'seen' in the state of the schedule is [{1, 2}] of type list"),
+        ({"by": {1: 2}}, "'by' in the state of the schedule is {1: 2} of type dict"),
+        ({"seen": np.zeros(3)}, "'seen' in the state of the schedule is array"),
+        ({"learning_rate": None}, "'learning_rate' in the state of the schedule is None"),
+        ({"learning_rate": "x"}, "'learning_rate' in the state of the schedule is 'x'"),
+    ],
+)
+def test_what_json_does_not_give_back_is_refused_before_training(tmp_path, more, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        run(tmp_path, epochs=1, schedule=remembering(**more))
+    assert not [*tmp_path.glob("checkpoint_*")]
+
+
+@pytest.mark.parametrize("best", [np.float32(0.5), jax.numpy.float32(0.5), jax.numpy.bfloat16(0.5)])
+def test_a_schedule_may_remember_scalars(tmp_path, best):
+    run(tmp_path, epochs=1, schedule=remembering(best=best))
+    assert len(run(tmp_path, epochs=2, schedule=remembering(), resume="auto").history) == 2

@@ -4,6 +4,8 @@ import argparse
 import collections
 import enum
 import functools
+import importlib
+import sys
 import types
 
 import jax
@@ -16,6 +18,10 @@ from medjax.runtime.reads import reads
 SCALE = {"loss": 1.0}
 settings = types.ModuleType("settings_of_a_test")
 settings.alpha = 0.5
+sys.modules[settings.__name__] = settings
+project = types.ModuleType("project_of_a_test")
+project.inner = settings
+project.itself = project
 
 
 class Kind(enum.Enum):
@@ -76,6 +82,27 @@ def changes():
     def through_partial(x, options):
         return x * options["rate"]
 
+    held = settings
+
+    def through_package(x):
+        return x * project.itself.inner.alpha
+
+    def through_closure(x):
+        return x * held.alpha
+
+    def through_default(x, module=settings):
+        return x * module.alpha
+
+    def imported(x):
+        import settings_of_a_test
+
+        return x * settings_of_a_test.alpha
+
+    def imported_from(x):
+        from settings_of_a_test import alpha
+
+        return x * alpha
+
     options = {"rate": 0.1}
     model, slotted, recent = Model(), Slotted(), collections.deque([1.0])
     arguments = argparse.Namespace(alpha=0.1)
@@ -91,6 +118,16 @@ def changes():
         "cell": (nonlocal_number, change_number),
         "global": (nested, lambda: SCALE.update(loss=SCALE["loss"] + 1)),
         "module": (nested, lambda: setattr(settings, "alpha", settings.alpha + 1)),
+        **{
+            function.__name__: (function, lambda: setattr(settings, "alpha", settings.alpha + 1))
+            for function in (
+                through_package,
+                through_closure,
+                through_default,
+                imported,
+                imported_from,
+            )
+        },
         "default": (default, lambda: setattr(default, "__defaults__", (0.2,))),
         "keyword": (default, lambda: default.__kwdefaults__.update(by=2)),
         "partial": (
@@ -117,6 +154,24 @@ def test_a_change_is_noticed(name):
     assert reads(function) == before
     change()
     assert reads(function) != before
+
+
+def test_what_is_imported_relative_to_the_package_is_followed(tmp_path, monkeypatch):
+    inner = tmp_path / "package_of_a_test" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "settings.py").write_text("SCALE = 1.0")
+    (inner / "model.py").write_text(
+        "def forward(x):\n    from ..settings import SCALE\n    return x * SCALE\n"
+        "def other(x):\n    from .. import settings\n    return x * settings.SCALE\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("package_of_a_test.inner.model")
+    for function in (model.forward, model.other):
+        function(1.0)  # it has been imported
+        before = reads(function)
+        assert reads(function) == before
+        sys.modules["package_of_a_test.settings"].SCALE += 1
+        assert reads(function) != before
 
 
 def test_cycles_end():

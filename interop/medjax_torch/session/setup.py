@@ -10,7 +10,7 @@ import jax
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.progress import Progress, check_position
 from medjax.checkpoint.space import bytes_of
-from medjax.loop.plan import Plan
+from medjax.loop.plan import Plan, Start
 from medjax.loop.request import RunRequest, all_callbacks
 from medjax.loop.run import Run
 from medjax.loop.setup import check_agreement, data_record, groups_of, initial_state
@@ -72,6 +72,8 @@ def set_up(
         resume=resume,
     )
     state, progress = _state_of(trainer, request, parts, store)
+    nb_batches = len(trainer.train_dataloader)
+    start = Start.of(state, progress, nb_batches, trainer.config)
     programs = assembly.programs(parts, state)
     session = Session(preparation.converted, assembly, parts.link, programs, state, progress)
     several = WatchedStep(session, several=True)
@@ -82,7 +84,7 @@ def set_up(
     )
     run = Run(
         request=request,
-        plan=plan,
+        plan=Plan.of(nb_batches, trainer.config, trainer.options, start),
         train_loader=Feed(
             trainer.train_dataloader,
             preparation,
