@@ -19,7 +19,8 @@ import optax
 
 from medjax.batch import BatchData
 from medjax.metrics.mean import Mean
-from medjax.runtime.reads import reads
+from medjax.runtime.reads import reads, remembers_traces
+from medjax.target import trace_anew
 
 Variables = dict[str, Any]
 """Flax variable collections: ``params`` and any others of the model, such as ``batch_stats``."""
@@ -306,8 +307,17 @@ class TrainableComponent(_ComponentFields):
     # Without __slots__, so that a record has a __dict__ in which `kept` stores its cache.
 
     def read_outside(self) -> Any:
-        """Return what the component's compiled programs depend on besides their arguments."""
-        return reads(self.init, self.forward, self.configure_optimizer)
+        """Return what the component's compiled programs depend on besides their arguments.
+
+        If that has changed, jitted functions within the component are traced again from now on.
+        """
+        found = reads(self.init, self.forward, self.configure_optimizer)
+        # A new component, too, may share jitted functions with one that was trained before.
+        if self.__dict__.get("last read") != found:
+            self.__dict__["last read"] = found
+            if remembers_traces(self.init, self.forward, self.configure_optimizer):
+                trace_anew()
+        return found
 
     def kept(self, kind: str, key: Any, make: Callable[[], Any]) -> Any:
         """Return the cached result of `make` for this key, or call it and cache its result.

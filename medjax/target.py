@@ -9,7 +9,13 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-__all__ = ["platform_of", "target_is_deterministic", "target_platform", "tracing_for"]
+__all__ = [
+    "platform_of",
+    "target_is_deterministic",
+    "target_platform",
+    "trace_anew",
+    "tracing_for",
+]
 
 
 class _Target(NamedTuple):
@@ -17,10 +23,12 @@ class _Target(NamedTuple):
 
     platform: str | None
     deterministic: bool
+    generation: int = 0
 
 
 # A context of JAX: a jitted function within a forward is traced again for another target.
 _target = jax.make_user_context(_Target(None, deterministic=False))
+_generations = [0]
 
 
 def platform_of(mesh: Mesh) -> str:
@@ -71,5 +79,30 @@ def tracing_for(platform: str | None, *, deterministic: bool = False) -> Iterato
     deterministic : bool
         Whether the program has to compute the same bits in every run.
     """
-    with _target(_Target(platform or _target.value.platform, deterministic)):
+    target = _Target(platform or _target.value.platform, deterministic, _generations[-1])
+    with _target(target):
         yield
+
+
+def trace_anew() -> None:
+    """Let no later `tracing_for` use what JAX has traced in earlier ones.
+
+    JAX remembers the trace of a jitted function, and with it the values that the function read.
+
+    Examples
+    --------
+    >>> scale = [1.0]
+    >>> weigh = jax.jit(lambda x: x * scale[0])
+    >>> def weighed():
+    ...     with tracing_for("cpu"):
+    ...         return float(jax.jit(lambda x: weigh(x))(1.0))
+    >>> weighed()
+    1.0
+    >>> scale[0] = 2.0
+    >>> weighed()
+    1.0
+    >>> trace_anew()
+    >>> weighed()
+    2.0
+    """
+    _generations[-1] += 1

@@ -154,6 +154,7 @@ def _evaluate(
     if request.metrics_computer is not None:
         unpad = Unpadder(component.forward, variables, loader.ragged)
         scores = Scores(request.metrics_computer, unpad)
+    component.read_outside()  # may have changed since a jitted function within was traced
     eval_step = make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=scores is not None
     )

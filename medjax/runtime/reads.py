@@ -14,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["reads"]
+__all__ = ["reads", "remembers_traces"]
 
 _LIBRARIES = frozenset(sys.stdlib_module_names) | {"jax", "jaxlib", "numpy", "scipy", "torch"}
 """Packages whose objects are compared by identity."""
 
 _FUNCTIONS = _LIBRARIES | {"flax", "optax", "transformers"}
 """Packages whose functions are compared by identity, as they read nothing that users change."""
+
+_OWN = frozenset({"medjax", "medjax_torch"})
+"""Packages whose jitted functions read nothing that users change."""
 
 _MAX_OBJECTS = 100_000
 """Number of objects that are looked into; any more, as in a vocabulary, compare by identity."""
@@ -57,27 +60,55 @@ def reads(*functions: Any) -> list[Any]:
     >>> reads(forward) == before
     False
     """
-    values: list[Any] = []
+    return [told for _, told in _walk(functions)]
+
+
+def remembers_traces(*functions: Any) -> bool:
+    """Return whether functions can reach one whose traces JAX remembers, as those of `jax.jit`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> def double(x):
+    ...     return 2 * x
+    >>> double.__module__ = "project"
+    >>> remembers_traces(jax.jit(double)), remembers_traces(double)
+    (True, False)
+    """
+    return any(_is_of_jax(value) for value, _ in _walk(functions))
+
+
+def _is_of_jax(value: Any) -> bool:
+    """Return whether a value is a function of others that JAX has wrapped."""
+    inner = getattr(value, "__wrapped__", None)
+    if inner is None or _is_of(getattr(inner, "__module__", None), _FUNCTIONS | _OWN):
+        return False
+    # A wrapper has the module of what it wraps, but its own globals.
+    made_in = getattr(value, "__globals__", {}).get("__name__", type(value).__module__)
+    return _is_of(made_in, frozenset({"jax", "jaxlib"}))
+
+
+def _walk(functions: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
+    """Yield what functions can read from outside, each with what it is compared by."""
     seen: dict[int, int] = {}
     alive: list[Any] = []  # the id of an object that is freed could be used again
     ahead: list[Any] = list(functions)
     while ahead:
         value = ahead.pop()
         if isinstance(value, _PLAIN):
-            values.append((type(value).__name__, repr(value)))
+            yield value, (type(value).__name__, repr(value))
             continue
         if id(value) in seen:
-            values.append(seen[id(value)])
+            yield value, seen[id(value)]
             continue
         seen[id(value)] = len(alive)
         alive.append(value)
         inside = list(_inside(value)) if len(alive) < _MAX_OBJECTS else None
         if inside is None or not (inside or _is_empty(value)):
-            values.append(_digest(value) if isinstance(value, np.ndarray) else _Same(value))
+            yield value, _digest(value) if isinstance(value, np.ndarray) else _Same(value)
         else:
-            values.append((type(value).__name__, len(inside)))
+            yield value, (type(value).__name__, len(inside))
             ahead.extend(inside)
-    return values
 
 
 class _Same:
@@ -97,6 +128,8 @@ def _inside(value: Any) -> Iterator[Any]:
     if isinstance(value, types.FunctionType):
         if not _is_of(value.__module__, _FUNCTIONS):
             yield from _of_function(value)
+            if hasattr(value, "__wrapped__"):  # of jax.checkpoint, whose own code is not followed
+                yield value.__wrapped__
     elif isinstance(value, types.MethodType):
         yield from (value.__func__, value.__self__)
     elif isinstance(value, functools.partial):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from tiny import config, init_mlp, mlp, points
 
 import medjax
-from medjax import Options
+from medjax import Mean, Options
 from medjax.runtime.lent import Lent, lent, owned
 from medjax.state import create_state, make_optimizer
 
@@ -173,3 +174,54 @@ def test_a_stand_in_says_that_its_function_is_gone():
         stand_in(4)
     assert hash(stand_in) == before
     assert lent(len)([1, 2]) == 2
+
+
+scale = [1.0]
+
+
+def weigh(x):
+    return x * scale[0]
+
+
+JITTED = {"jit": jax.jit(weigh), "checkpoint": jax.checkpoint(weigh)}
+
+
+def scaled(weighed):
+    """Return a component whose loss is weighed by a function of its own."""
+    parts = mlp()
+
+    def forward(*args, **kwargs):
+        outputs, loss, collections = parts.forward(*args, **kwargs)
+        return outputs, Mean(weighed(loss.total), loss.weight), collections
+
+    return parts._replace(forward=forward)
+
+
+@pytest.mark.parametrize("name", JITTED)
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_value_that_a_jitted_function_reads_may_change(tmp_path, monkeypatch, name, is_same):
+    monkeypatch.setattr(sys.modules[__name__], "scale", [1.0])
+    made = scaled(JITTED[name])
+
+    def losses(folder):
+        settings = config(tmp_path / folder, nb_training_epochs=1, learning_rate=0.0)
+        used = made if is_same else scaled(JITTED[name])
+        (row,) = medjax.train(used, settings, points(16), points(8), callback=[]).history
+        return [row["train"]["loss"], row["eval"]["loss"]]
+
+    first = losses("first")
+    scale[0] = 3.0
+    np.testing.assert_allclose(losses("second"), 3 * np.array(first), rtol=1e-6)
+
+
+def test_an_evaluation_notices_what_a_jitted_function_reads(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "scale", [1.0])
+    made = scaled(JITTED["jit"])
+    variables = made.init(jax.random.key(0))
+
+    def loss():
+        return medjax.evaluate(made, variables, config(tmp_path), points(16))["loss"]
+
+    first = loss()
+    scale[0] = 3.0
+    assert loss() == pytest.approx(3 * first)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medjax.runtime.reads import reads
+from medjax.runtime.reads import reads, remembers_traces
 
 SCALE = {"loss": 1.0}
 settings = types.ModuleType("settings_of_a_test")
@@ -114,6 +114,7 @@ def changes():
     set_weights = functools.partial(model.weights.__setitem__, 1, 5.0)
     return {
         "closure": (closure, lambda: cell.__setitem__(0, 2.0)),
+        "checkpoint": (jax.checkpoint(closure), lambda: cell.__setitem__(0, 2.0)),
         "jitted": (jitted, lambda: cell.__setitem__(0, 2.0)),
         "cell": (nonlocal_number, change_number),
         "global": (nested, lambda: SCALE.update(loss=SCALE["loss"] + 1)),
@@ -172,6 +173,27 @@ def test_what_is_imported_relative_to_the_package_is_followed(tmp_path, monkeypa
         assert reads(function) == before
         sys.modules["package_of_a_test.settings"].SCALE += 1
         assert reads(function) != before
+
+
+def test_another_policy_of_a_checkpoint_is_noticed():
+    def inner(x):
+        return 2 * x
+
+    policies = jax.checkpoint_policies
+    first = jax.checkpoint(inner, policy=policies.dots_saveable)
+    other = jax.checkpoint(inner, policy=policies.nothing_saveable)
+    assert reads(first) == reads(first) != reads(other)
+
+
+def test_functions_whose_traces_jax_remembers_are_found():
+    def inner(x):
+        return x * SCALE["loss"]
+
+    for wrap in (jax.jit, jax.checkpoint, jax.custom_jvp):
+        wrapped = wrap(inner)
+        assert remembers_traces(lambda x, wrapped=wrapped: wrapped(x))
+    where, cached = jnp.where, functools.lru_cache(inner)
+    assert not remembers_traces(lambda x: cached(where(x, x, inner(x))))
 
 
 def test_cycles_end():
