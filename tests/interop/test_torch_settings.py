@@ -8,6 +8,7 @@ from trained import Classifier, make, same, weights
 
 import medjax
 from medjax_torch import Options
+from medjax_torch.conversion import graph_cache
 
 
 class SetsGroups(medjax.TrainerCallback):
@@ -202,3 +203,29 @@ def test_callbacks_find_modules_in_the_mode_in_which_torch_leaves_them(tmp_path)
     assert all(modes == [True] * parts for modes in found["train"])
     assert all(modes == [False] * parts for modes in found["eval"])
     assert len(found["train"]) == 2 * 6
+
+
+def test_modes_that_a_module_looks_at_to_set_them_trace_nothing_again(tmp_path, monkeypatch):
+    class Looks(torch.nn.Sequential):
+        """Looks whether its mode changes, as models of transformers do."""
+
+        def train(self, mode=True):
+            self.has_changed = self.training != mode
+            return super().train(mode)
+
+    traced = []
+
+    def counting(*args, **options):
+        traced.append(options["train"])
+        return trace(*args, **options)
+
+    trace = graph_cache.trace
+    monkeypatch.setattr(graph_cache, "trace", counting)
+    counts = []
+    for kind in (torch.nn.Sequential, Looks):
+        component = Classifier(dropout=0.5)
+        component.model = kind(*component.model)
+        make(tmp_path / kind.__name__, component).train()
+        counts.append(len(traced))
+        traced.clear()
+    assert counts[0] == counts[1]

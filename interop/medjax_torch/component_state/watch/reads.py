@@ -99,6 +99,8 @@ class AttributeReads:
         key = id(holder), name
         if key in self._places or key in self._written:
             return
+        if name == "training" and sys._getframe(2).f_code.co_name == "train":
+            return  # `train` of a Hugging Face model looks whether the mode will change
         if name.startswith("__"):
             if name == "__dict__" and not _is_called_by_torch():
                 self._note_all(holder)
