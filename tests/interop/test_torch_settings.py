@@ -67,6 +67,21 @@ def test_a_rate_that_is_a_tensor_may_be_changed_in_place(tmp_path, interval):
     assert same(*ends)
 
 
+def test_a_rate_that_is_a_tensor_may_be_changed_for_a_resumed_run(tmp_path):
+    class WithTensor(Classifier):
+        def configure_optimizer(self, lr):
+            return super().configure_optimizer(torch.tensor(lr))
+
+    ends = []
+    for kind in (WithTensor, Classifier):
+        folder = tmp_path / kind.__name__
+        make(folder, kind(), nb_training_epochs=1).train()
+        component = kind()
+        make(folder, component, nb_training_epochs=2, learning_rate=0.04).train(resume="auto")
+        ends.append(weights(component))
+    assert same(*ends)
+
+
 def rates_of(trainer, epochs):
     """Return the rates that a new scheduler like the trainer's gives in torch alone."""
     parameter = torch.nn.Parameter(torch.zeros(1))

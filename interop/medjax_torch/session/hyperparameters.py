@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import torch
 
 from medjax.checkpoint.records import read_record
 from medjax_torch.checkpoints import read_torch_files
@@ -56,6 +57,8 @@ _NOT_PLAIN = "not plain"
 def _plain(value: Any) -> Any:
     if isinstance(value, _PLAIN):
         return value
+    if isinstance(value, torch.Tensor):  # a rate, for instance
+        return value.tolist()
     if isinstance(value, list | tuple):
         items = [_plain(item) for item in value]
         return _NOT_PLAIN if _NOT_PLAIN in items else items
@@ -84,7 +87,7 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
     """
     then = read_record(folder)["progress"].get("settings", {})
     was = then.get("torch scheduler") or {}
-    is_another = bool(was) and _kind(was) != _kind(current["torch scheduler"])
+    is_another = bool(was) and _are_different(was, current["torch scheduler"])
     fresh = _attributes(scheduler)
     read_torch_files(folder, optimizer, None if is_another else scheduler)
     before, after = then.get("torch optimizer", []), current["torch optimizer"]
@@ -100,23 +103,32 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:
     for name, value in new.items():
-        if name not in old or old[name] == value or value == _NOT_PLAIN:
+        if name not in old or old[name] == value or _NOT_PLAIN in (old[name], value):
             continue
         if name == "lr" and _BASE in group and old["lr"]:
             group["lr"] *= value / old["lr"]  # keep the factor that a scheduler has applied
         elif name != _BASE:
-            group[name] = tuple(value) if isinstance(group.get(name), tuple) else value
+            group[name] = _like(group.get(name), value)
         if name in {"lr", _BASE} and _BASE in group:
-            group[_BASE] = new.get(_BASE, value)
+            group[_BASE] = _like(group[_BASE], new.get(_BASE, value))
         _say(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
+
+
+def _like(former: Any, value: Any) -> Any:
+    """Return a plain value as the kind of object that stood in its place."""
+    if isinstance(former, torch.Tensor):
+        return torch.as_tensor(value, dtype=former.dtype)
+    return tuple(value) if isinstance(former, tuple) else value
 
 
 _PARTS = "_schedulers"  # of SequentialLR and ChainedScheduler
 
 
-def _kind(settings: dict[str, Any]) -> tuple[Any, int]:
-    """Return the class of a scheduler and the number of schedulers that it consists of."""
-    return settings.get("class"), len(settings.get(_PARTS, ()))
+def _are_different(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Return whether two schedulers are of different classes or consist of different numbers."""
+    if old.get("class") != new.get("class"):
+        return True
+    return _PARTS in old and len(old[_PARTS]) != len(new.get(_PARTS, ()))
 
 
 def _attributes(scheduler: Any) -> dict[str, Any]:
