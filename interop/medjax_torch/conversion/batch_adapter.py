@@ -60,6 +60,9 @@ from medjax_torch.verification.padding_proof import Prover
 
 logger = logging.getLogger("medjax")
 
+_GROWN = 2.0
+"""How many times larger a number has to be for padding to be tested again."""
+
 
 class BatchAdapter:
     """Prepares batches for one component, and checks the first of each mode against torch.
@@ -94,6 +97,7 @@ class BatchAdapter:
         self._options = options
         self._padding = Padding(self._prover, options.padding, lengths)
         self._looked_at: set[bool] = set()
+        self._tested_with: dict[tuple[bool, str], float] = {}
         self._shapes = {train: self._shape_count() for train in (True, False)}
         self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, EvaluationStep] = {}
@@ -230,15 +234,29 @@ class BatchAdapter:
             check=self._check_on(padded, train),
             shape=shape if flat else None,
         )
+        graph = self.converted.graph(key)
         # A graph is new if its shape is, or if forward reads other values than before.
         is_new = len(self.converted.variants.graphs) > nb_graphs
-        if is_new and not self._padding.still_harmless(batch, train=train):
+        has_grown = self._has_grown(graph, complete)
+        if (is_new or has_grown) and not self._padding.still_harmless(batch, train=train):
             return self._for_device(batch, train=train)
-        graph = self.converted.graph(key)
         if complete is not padded or graph.numbers:
             tensors = graph.tensors_of(complete)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
+
+    def _has_grown(self, graph: Graph, batch: Any) -> bool:
+        """Return whether a number that is an input is far larger than when padding was tested.
+
+        What a term of the loss does to padding may not show while its weight is almost 0.
+        """
+        has_grown = False
+        for number in graph.numbers:
+            size = float(number.read(batch).abs().max())
+            if size > _GROWN * self._tested_with.get((graph.train, number.name), 0.0):
+                self._tested_with[graph.train, number.name] = size
+                has_grown = True
+        return has_grown
 
     def _weight(self, batch: Any) -> np.float32:
         return np.float32(loss_weight(batch, self._options.loss_arithmetic))

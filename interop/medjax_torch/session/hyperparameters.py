@@ -117,7 +117,7 @@ def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any
 def _like(former: Any, value: Any) -> Any:
     """Return a plain value as the kind of object that stood in its place."""
     if isinstance(former, torch.Tensor):
-        return torch.as_tensor(value, dtype=former.dtype)
+        return former.new_tensor(value)
     return tuple(value) if isinstance(former, tuple) else value
 
 
