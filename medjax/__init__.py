@@ -90,7 +90,7 @@ from medjax.schedules import (
     with_warmup,
 )
 from medjax.sharding import make_mesh
-from medjax.state import TrainState, create_state, create_state_on, make_optimizer
+from medjax.state import EpochLoss, TrainState, create_state, create_state_on, make_optimizer
 from medjax.step import (
     Differentiate,
     EvalStep,
@@ -128,6 +128,7 @@ __all__ = [
     "Difference",
     "Differentiate",
     "EarlyStopping",
+    "EpochLoss",
     "ErrorExample",
     "EvalStep",
     "ExpandedData",

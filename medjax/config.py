@@ -190,6 +190,9 @@ class Options:
     loss_arithmetic : {"exact", "medkit"}
         "exact" gives every label the same weight, whatever batch it is in; "medkit" averages the
         means of batches and divides the training loss by the accumulation steps, as medkit does.
+        With "exact" and a `length_window`, gradients are divided by the number of labels that an
+        update usually has, so that an update on short items, which has fewer, counts less; with a
+        `length_window` of 0, by its own number, as torch's mean does.
     on_non_finite : {"stop", "skip"}
         What to do with a batch whose loss or gradient is not finite: stop with an error, or skip
         it and its outputs, as if it had not been there.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 from flax.training import train_state
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
@@ -45,6 +46,28 @@ class Waiting(NamedTuple):
         return self.gradients if self.loss is None else self
 
 
+@struct.dataclass
+class EpochLoss(Mean):
+    """The training loss of an epoch with the number of its updates, so what they weigh is known.
+
+    A state whose `TrainState.losses` is an `EpochLoss` is trained as batches grouped by length need
+    it; see `make_train_step`.
+
+    Attributes
+    ----------
+    nb_updates : jax.Array
+        Number of updates in the epoch so far, int32, shape ().
+
+    Examples
+    --------
+    >>> loss = EpochLoss.empty().merge(Mean(jnp.float32(3.0), jnp.float32(6.0)))
+    >>> float(loss.compute()), int(loss.nb_updates)
+    (0.5, 0)
+    """
+
+    nb_updates: jax.Array = dataclasses.field(default_factory=lambda: _count())
+
+
 class TrainState(train_state.TrainState):
     """Extends Flax's TrainState by what exact resumption needs.
 
@@ -73,7 +96,7 @@ class TrainState(train_state.TrainState):
     pending : jax.Array
         Number of batches in `gradients`, int32, shape ().
     losses : Mean
-        Training loss of the epoch so far.
+        Training loss of the epoch so far; an `EpochLoss` where batches are grouped by length.
     skipped : jax.Array
         Number of batches left out because they were not finite, int32, shape ().
     skipped_in_row : jax.Array

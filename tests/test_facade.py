@@ -46,18 +46,23 @@ def classifier():
     )
 
 
-def trained(tmp_path, **settings):
+def trained(tmp_path, options=None, **settings):
     config = medjax.TrainerConfig(
         output_dir=tmp_path, batch_size=5, nb_training_epochs=2, seed=3, **settings
     )
-    return medjax.train(classifier(), config, DATA, DATA[:8], callback=[]), config
+    result = medjax.train(classifier(), config, DATA, DATA[:8], options=options, callback=[])
+    return result, config
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_a_custom_loop_equals_train(tmp_path, accumulation):
-    result, config = trained(tmp_path, learning_rate=0.1, gradient_accumulation_steps=accumulation)
+@pytest.mark.parametrize("window", [0, 100])
+def test_a_custom_loop_equals_train(tmp_path, accumulation, window):
+    options = medjax.Options(length_window=window)
+    result, config = trained(
+        tmp_path, options, learning_rate=0.1, gradient_accumulation_steps=accumulation
+    )
     component = classifier()
-    loader = medjax.get_dataloader(DATA, component, config, shuffle=True, seed=3)
+    loader = medjax.get_dataloader(DATA, component, config, shuffle=True, seed=3, options=options)
     state = medjax.create_state(
         component,
         medjax.make_optimizer(component),
@@ -65,8 +70,11 @@ def test_a_custom_loop_equals_train(tmp_path, accumulation):
         learning_rate=0.1,
         accumulates=accumulation > 1,
     )
+    losses = medjax.EpochLoss if window else medjax.Mean
+    state = state.replace(losses=losses.empty())
     train_step = medjax.make_train_step(state, accumulation=accumulation)
     for epoch in (1, 2):
+        state = state.replace(losses=losses.empty())
         for number, batch in enumerate(loader.batches(epoch), 1):
             marked = medjax.with_update_due(batch.device, number == len(loader))
             state, stats = train_step(state, marked)

@@ -12,7 +12,7 @@ from medjax import BatchData, Mean, Options, TrainableComponent, TrainerConfig, 
 from medjax.batch import ROW_MASK
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.schedules import as_schedule
-from medjax.state import create_state, make_optimizer
+from medjax.state import EpochLoss, create_state, make_optimizer
 from medjax.step import make_train_step, with_update_due
 
 FEATURES, HIDDEN, CLASSES = 4, 8, 3
@@ -149,8 +149,10 @@ def one_device():
     return sharding.make_mesh(devices=jax.devices()[:1])
 
 
-def start_state(component, *, options=None, accumulation=1, learning_rate=0.1, seed=7):
-    """Return a state laid out on one device."""
+def start_state(
+    component, *, options=None, accumulation=1, learning_rate=0.1, seed=7, is_grouped=False
+):
+    """Return a state laid out on one device, for batches that are grouped by length or not."""
     state = create_state(
         component,
         make_optimizer(component, options or Options()),
@@ -158,6 +160,8 @@ def start_state(component, *, options=None, accumulation=1, learning_rate=0.1, s
         learning_rate=learning_rate,
         accumulates=accumulation > 1,
     )
+    if is_grouped:
+        state = state.replace(losses=EpochLoss.empty())
     return sharding.put(state, sharding.state_shardings(state, one_device()))
 
 
@@ -170,6 +174,7 @@ def state_and_step(
     schedule=None,
     seed=7,
     with_outputs=False,
+    is_grouped=False,
 ):
     """Return a state on one device and the step that trains it."""
     options = options or Options()
@@ -179,6 +184,7 @@ def state_and_step(
         accumulation=accumulation,
         learning_rate=learning_rate,
         seed=seed,
+        is_grouped=is_grouped,
     )
     step = make_train_step(
         state,

@@ -9,29 +9,43 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.component import TrainableComponent
-from medjax.state import TrainState, abstract_state, create_state, create_state_on
+from medjax.config import Options
+from medjax.state import EpochLoss, TrainState, abstract_state, create_state, create_state_on
+
+
+def weighs_updates(options: Options) -> bool:
+    """Return whether updates count by what they weigh, as their batches are grouped by length."""
+    return options.loss_arithmetic == "exact" and options.length_window > 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitialState:
-    """Describes a state; see `medjax.state.create_state` for the fields."""
+    """Describes a state; see `medjax.state.create_state` for the other fields.
+
+    Attributes
+    ----------
+    weighs_updates : bool
+        Whether the loss of the state is an `EpochLoss`; see `weighs_updates`.
+    """
 
     component: TrainableComponent
     optimizer: optax.GradientTransformation
     seed: int
     learning_rate: float
     accumulates: bool
+    weighs_updates: bool
 
     def template(self, mesh: Mesh) -> TrainState:
         """Make the state on one device, or only its shapes and types for a mesh of several."""
         make = create_state if mesh.size == 1 else abstract_state
-        return make(
+        state = make(
             self.component,
             self.optimizer,
             seed=self.seed,
             learning_rate=self.learning_rate,
             accumulates=self.accumulates,
         )
+        return state.replace(losses=EpochLoss.empty()) if self.weighs_updates else state
 
     def place(self, template: TrainState, mesh: Mesh) -> TrainState:
         """Lay the state out over a mesh, given its `template` there."""
@@ -51,6 +65,9 @@ class InitialState:
             learning_rate=self.learning_rate,
             accumulates=self.accumulates,
         )
+        if self.weighs_updates:
+            losses = sharding.put(EpochLoss.empty(), sharding.replicated(mesh))
+            state = state.replace(losses=losses)
         return self.owned(state)
 
     def owned(self, state: TrainState) -> TrainState:

@@ -21,7 +21,6 @@ from medjax.loop.epochs import (
 from medjax.loop.run import Run
 from medjax.loop.save import save
 from medjax.loop.scores import Scores
-from medjax.metrics.mean import Mean
 from medjax.schedules import ScheduleState
 from medjax.state import TrainState
 
@@ -210,7 +209,7 @@ def evaluate_state(
 def next_epoch(
     run: Run, state: TrainState, progress: Progress, eval_metrics: Metrics
 ) -> tuple[TrainState, ScheduleState]:
-    """Update the learning rate after the epoch of `progress` and reset the loss.
+    """Update the learning rate after the epoch of `progress`, and start new sums for the next.
 
     Parameters
     ----------
@@ -233,9 +232,12 @@ def next_epoch(
     schedule_state = update_learning_rate(
         request.schedule, progress.schedule, progress.epoch, eval_metrics, metric
     )
-    fresh = (np.float32(schedule_state["learning_rate"]), Mean.empty())
-    rate, losses = sharding.put(fresh, sharding.replicated(request.mesh))
-    return state.replace(learning_rate=rate, losses=losses), schedule_state
+    fresh = {
+        "learning_rate": np.float32(schedule_state["learning_rate"]),
+        "losses": type(state.losses).empty(),
+    }
+    fresh = sharding.put(fresh, sharding.replicated(request.mesh))
+    return state.replace(**fresh), schedule_state
 
 
 def _nb_seen(state: TrainState) -> int:

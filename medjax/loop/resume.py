@@ -23,8 +23,9 @@ from medjax.checkpoint import CheckpointStore, MismatchError
 from medjax.checkpoint.progress import Progress, tell_of_other_data
 from medjax.checkpoint.store import ResumePoint
 from medjax.loop.request import RunRequest
+from medjax.metrics.mean import Mean
 from medjax.schedules import ScheduleState, resumed
-from medjax.state import TrainState, dropout_key, none_waiting
+from medjax.state import EpochLoss, TrainState, dropout_key, none_waiting
 
 logger = logging.getLogger("medjax")
 
@@ -176,11 +177,14 @@ def restore_state(
     state: TrainState,
     mesh: Mesh,
     optimizer: optax.GradientTransformation,
+    *,
+    nb_updates: int,
 ) -> TrainState:
     """Return the state of a checkpoint in the form that this run needs.
 
     Whether gradients are summed over batches, and clipping and decay, shape the state without being
-    anything that was learnt: a checkpoint with other settings is read as it is and converted.
+    anything that was learnt: a checkpoint with other settings is read as it is and converted. So is
+    one of an earlier version, whose `TrainState.losses` were never an `EpochLoss`.
 
     Parameters
     ----------
@@ -194,6 +198,8 @@ def restore_state(
         Where the state goes.
     optimizer : optax.GradientTransformation
         The optimizer with clipping and decay as they were when the checkpoint was saved.
+    nb_updates : int
+        Number of updates in the epoch that the checkpoint stands in.
 
     Raises
     ------
@@ -208,13 +214,20 @@ def restore_state(
     if sums != (state.gradients is not None):
         waiting = jax.eval_shape(lambda params: none_waiting(optimizer, params), state.params)
         form = form.replace(gradients=waiting if sums else None)
+    counts = ".losses.nb_updates" in spec
+    if counts != isinstance(state.losses, EpochLoss):
+        form = form.replace(losses=EpochLoss.empty() if counts else Mean.empty())
     restored = store.load(checkpoint, form, sharding.state_shardings(form, mesh))
     wanted = jax.tree.structure(state.opt_state)
     opt_state = jax.tree.unflatten(wanted, jax.tree.leaves(restored.opt_state))
     gradients = None
     if state.gradients is not None:
         gradients = restored.gradients if sums else none_waiting(state.tx, restored.params)
-    result: TrainState = restored.replace(opt_state=opt_state, gradients=gradients)
+    losses = Mean(restored.losses.total, restored.losses.weight)
+    if isinstance(state.losses, EpochLoss):
+        made = sharding.put(np.int32(nb_updates), sharding.replicated(mesh))
+        losses = restored.losses if counts else EpochLoss(losses.total, losses.weight, made)
+    result: TrainState = restored.replace(opt_state=opt_state, gradients=gradients, losses=losses)
     return result
 
 

@@ -27,7 +27,7 @@ from medjax.loop.contract import (
     sample_scores,
 )
 from medjax.loop.epochs import Groups
-from medjax.loop.initial import InitialState
+from medjax.loop.initial import InitialState, weighs_updates
 from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
@@ -239,6 +239,7 @@ def initial_state(
         seed=seed,
         learning_rate=schedule_state["learning_rate"],
         accumulates=config.gradient_accumulation_steps > 1,
+        weighs_updates=weighs_updates(request.options),
     )
     template = initial.template(mesh)
     warn_of_other_threads(4 * count_parameters(template.variables))
@@ -255,5 +256,6 @@ def initial_state(
     before = {n: saved.settings.get(n, getattr(request.options, n)) for n in SHAPING_OPTIONS}
     former = dataclasses.replace(request.options, **before)
     optimizer = make_optimizer(request.component, former)
-    state = restore_state(store, checkpoint, template, mesh, optimizer)
+    nb_updates = saved.batch // config.gradient_accumulation_steps
+    state = restore_state(store, checkpoint, template, mesh, optimizer, nb_updates=nb_updates)
     return initial.owned(with_settings(state, saved, progress, mesh)), progress

@@ -62,6 +62,7 @@ def weighed(loss: Mean, options: Options) -> Mean:
     weight = jnp.asarray(loss.weight, jnp.float32)
     weighs = weight > 0
     # A loss without weight does not count, not even NaN, which torch's mean over no labels is.
+    weight = jnp.where(weighs, weight, 0.0)
     total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)
     if options.loss_arithmetic == "medkit":
         # Divided by 1 where nothing is weighed: 0 / 0 would make the gradient NaN, `where` or not.

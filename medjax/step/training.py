@@ -72,7 +72,11 @@ def make_train_step(
     Parameters
     ----------
     state : TrainState
-        The state it will run on, or its abstract value; gives shapes and shardings.
+        The state it will run on, or its abstract value; gives shapes and shardings. If its `losses`
+        are an `EpochLoss`, which suits batches grouped by length, the gradient of an update is
+        divided by what the updates of the epoch weigh on average, not by what this one weighs, so
+        that labels in short items do not count more. `train` does so; a loop of your own sets
+        ``state.replace(losses=EpochLoss.empty())`` before each epoch.
     schedule : Schedule or optax schedule, optional
         Gives the learning rate of each update; by default that of the state.
     options : Options, optional

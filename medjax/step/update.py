@@ -3,10 +3,15 @@
 With accumulation, gradients of the *sum* of the loss are added up and divided by the sum of its
 weights when the update is made, so that N batches of b rows make the same update as one of N x b
 rows.
+
+Where batches are grouped by length, the divisor is not what this update weighs, but what updates
+usually weigh. A batch of short sentences has few labels, which would otherwise count more than
+those of long ones, and so would those of the last batch, if it is not full.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -20,7 +25,7 @@ from medjax.config import Options
 from medjax.metrics.mean import Mean
 from medjax.optimizer import global_norm
 from medjax.schedules import Schedule
-from medjax.state import TrainState, Waiting
+from medjax.state import EpochLoss, TrainState, Waiting
 from medjax.step.due import Due
 
 Tree = TypeVar("Tree")
@@ -94,7 +99,14 @@ class Update(Protocol):
 
 
 def make_update(schedule: Schedule, options: Options, accumulation: int) -> Update:
-    """Make the update of a run.
+    r"""Make the update of a run.
+
+    With the exact arithmetic, the gradient of update :math:`u`, with the sum of losses :math:`T_u`
+    and of weights :math:`W_u`, is :math:`\nabla T_u / W_u`; for a state with an `EpochLoss` it is
+
+    .. math:: g_u = \nabla T_u \Big/ \frac{1}{u} \sum_{v \le u} W_v
+
+    over the updates of the epoch.
 
     Parameters
     ----------
@@ -192,10 +204,17 @@ def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> Tra
 def _update(
     state: TrainState, waiting: Waiting, rate: jax.Array, *, divisor: int | None, accumulates: bool
 ) -> TrainState:
-    gradients = waiting.gradients
-    weight = state.gradient_weight if divisor is None or not accumulates else divisor
+    gradients, losses = waiting.gradients, state.losses
+    own_weight = state.gradient_weight
+    weight = own_weight if divisor is None or not accumulates else divisor
+    if divisor is None and isinstance(losses, EpochLoss):
+        nb_updates = losses.nb_updates + 1
+        losses = dataclasses.replace(losses, nb_updates=nb_updates)
+        weight = losses.weight / nb_updates
     if accumulates:
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
+    elif weight is not own_weight:
+        gradients = jax.tree.map(lambda gradient: gradient * (own_weight / weight), gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     # An optimizer may need the loss that the gradients are of, as Polyak's step size does.
     extra = {} if waiting.loss is None else {"value": waiting.loss / weight}
@@ -207,8 +226,9 @@ def _update(
         params=optax.apply_updates(state.params, updates),
         opt_state=opt_state,
         gradients=jax.tree.map(jnp.zeros_like, waiting).stored if accumulates else None,
-        gradient_weight=jnp.zeros_like(state.gradient_weight),
+        gradient_weight=jnp.zeros_like(own_weight),
         pending=jnp.zeros_like(state.pending),
+        losses=losses,
     )
 
 

@@ -34,6 +34,10 @@ def _reset(name: str) -> Forget:
     return forget
 
 
+def _reset_updates(state: Any) -> Any:
+    return state.replace(losses=state.losses.replace(nb_updates=jnp.int32(0)))
+
+
 def _reset_adam(name: str) -> Forget:
     def forget(state: Any) -> Any:
         def change(node: Any) -> Any:
@@ -79,7 +83,8 @@ STATE = [
     "losses",
 ]
 OF_STATE = {
-    **{name: _reset(name) for name in STATE},
+    **{name: _reset(name) for name in STATE if name != "gradient_weight"},
+    "losses.nb_updates": _reset_updates,
     **{f"adam.{name}": _reset_adam(name) for name in ("mu", "nu", "count")},
 }
 OF_PROGRESS = {
@@ -103,6 +108,7 @@ def _resumed(
     *,
     of_state: Forget = _nothing,
     of_progress: Forget = _nothing,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Return the report of a run resumed without a part, or the error it ends with."""
     shutil.copytree(saved, out)
@@ -124,7 +130,7 @@ def _resumed(
     # The seed is that of the checkpoint, or else drawn: then it may not be drawn right by luck.
     monkeypatch.setattr(secrets, "randbits", lambda bits: 4242)
     try:
-        result = job.run(out, resume="auto", seed=None)
+        result = job.run(out, resume="auto", seed=None, **settings)
     except (medjax.CheckpointError, medjax.NonFiniteError) as error:
         return {"error": repr(error)}
     return job.report(result, out)
@@ -138,6 +144,18 @@ def test_a_complete_state_resumes_identically(saved, reference, tmp_path, monkey
 def test_each_part_of_the_state_is_needed(name, saved, reference, tmp_path, monkeypatch):
     report = _resumed(saved, tmp_path / "out", monkeypatch, of_state=OF_STATE[name])
     assert report != reference
+
+
+def test_what_waiting_gradients_weigh_is_needed_in_a_uniform_order(tmp_path, monkeypatch):
+    settings: dict[str, Any] = {"options": {**job.EVERY_3, "length_window": 0}}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    expected = job.report(job.run(whole, **settings), whole)
+    with pytest.raises(DiedError):
+        job.run(cut, callback=At(3, 3, "train", die), **settings)
+    assert _resumed(cut, tmp_path / "same", monkeypatch, **settings) == expected
+    forget = _reset("gradient_weight")
+    report = _resumed(cut, tmp_path / "out", monkeypatch, of_state=forget, **settings)
+    assert report != expected
 
 
 @pytest.mark.parametrize("name", OF_PROGRESS)

@@ -11,7 +11,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from medjax import sharding
 from medjax.component import TrainableComponent
-from medjax.loop.initial import InitialState
+from medjax.loop.initial import InitialState, weighs_updates
 from medjax.loop.plan import Plan
 from medjax.loop.program_cache import kept_optimizer, layout_of, traced
 from medjax.loop.setup import warmup_steps, with_kept_rate
@@ -162,6 +162,7 @@ class Assembly:
             seed=0,
             learning_rate=float(old.learning_rate),
             accumulates=trainer.config.gradient_accumulation_steps > 1,
+            weighs_updates=weighs_updates(trainer.options),
         )
         fresh = initial.create(mesh)
         if parts.link is not None:
