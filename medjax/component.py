@@ -9,7 +9,7 @@ results instead of attributes.
 # Without `from __future__ import annotations`, so that help() shows the types of the slots.
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -243,6 +243,7 @@ class _ComponentFields(NamedTuple):
     save: Save
     load: Load
     expand: Expand | None = None
+    identity: Mapping[str, Any] | None = None
 
 
 class TrainableComponent(_ComponentFields):
@@ -272,6 +273,10 @@ class TrainableComponent(_ComponentFields):
     expand : Expand, optional
         ``expand(data, *, training) -> ExpandedData``. Turns a dataset into one with an item for
         each row. By default each item is a row.
+    identity : mapping of str to object, optional
+        What weights mean that their shapes do not tell, such as the names of the classes in their
+        order, by name and ready for JSON. It is stored in checkpoints, and a run resumes none with
+        another value.
 
     Examples
     --------
@@ -348,8 +353,8 @@ class TrainableComponent(_ComponentFields):
     def __repr__(self) -> str:
         """Return the names of the functions, as the objects that they belong to may be large."""
         names = (
-            f"{field}={getattr(function, '__qualname__', None) or format(repr(function), '.60')}"
-            for field, function in zip(self._fields, self, strict=True)
+            f"{field}={getattr(value, '__qualname__', None) or format(repr(value), '.60')}"
+            for field, value in zip(self._fields, self, strict=True)
         )
         return f"{type(self).__name__}({', '.join(names)})"
 

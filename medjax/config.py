@@ -192,7 +192,8 @@ class Options:
         means of batches and divides the training loss by the accumulation steps, as medkit does.
         With "exact" and a `length_window`, gradients are divided by the number of labels that an
         update usually has, so that an update on short items, which has fewer, counts less; with a
-        `length_window` of 0, by its own number, as torch's mean does.
+        `length_window` of 0, by its own number, as torch's mean does, and
+        always where the optimizer depends on the loss.
     on_non_finite : {"stop", "skip"}
         What to do with a batch whose loss or gradient is not finite: stop with an error, or skip
         it and its outputs, as if it had not been there.

@@ -57,15 +57,35 @@ class EpochLoss(Mean):
     ----------
     nb_updates : jax.Array
         Number of updates in the epoch so far, int32, shape ().
+    before : Mean
+        Mean weight of the updates of the epoch before; without one, a mean of nothing.
 
     Examples
     --------
-    >>> loss = EpochLoss.empty().merge(Mean(jnp.float32(3.0), jnp.float32(6.0)))
-    >>> float(loss.compute()), int(loss.nb_updates)
-    (0.5, 0)
+    >>> loss = EpochLoss.empty().merge(Mean(jnp.float32(3.0), jnp.float32(6.0))).after_update()
+    >>> float(loss.compute()), float(loss.update_weight), int(loss.nb_updates)
+    (0.5, 6.0, 1)
+    >>> loss = loss.next_epoch().merge(Mean(jnp.float32(1.0), jnp.float32(2.0))).after_update()
+    >>> float(loss.compute()), float(loss.update_weight), int(loss.nb_updates)
+    (0.5, 4.0, 1)
     """
 
     nb_updates: jax.Array = dataclasses.field(default_factory=lambda: _count())
+    before: Mean = dataclasses.field(default_factory=Mean.empty)
+
+    def after_update(self) -> EpochLoss:
+        """Return the loss with one more update, of the batches that were merged since the last."""
+        return dataclasses.replace(self, nb_updates=self.nb_updates + 1)
+
+    @property
+    def update_weight(self) -> jax.Array:
+        """Mean weight of an update in this epoch and the one before, float32, shape ()."""
+        return (self.before.total + self.weight) / (self.before.weight + self.nb_updates)
+
+    def next_epoch(self) -> EpochLoss:
+        """Return the loss of an epoch that follows on this one."""
+        nb_updates = jnp.asarray(self.nb_updates, jnp.float32)
+        return dataclasses.replace(EpochLoss.empty(), before=Mean(self.weight, nb_updates))
 
 
 class TrainState(train_state.TrainState):

@@ -60,8 +60,13 @@ class EncoderComponent(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def _meaning(self) -> dict[str, Any]:
+        """Fields of config.json that say what weights mean, besides those of the model."""
+
+    @property
     def _settings(self) -> dict[str, Any]:
         """Fields of config.json besides those of the model."""
+        return self._meaning
 
     @abc.abstractmethod
     def expand(self, items: Any, /, *, training: bool = True) -> ExpandedData:
@@ -99,6 +104,7 @@ class EncoderComponent(abc.ABC):
             save=self.save,
             load=self.load,
             expand=self.expand,
+            identity={"classes": list(self.classes), **self._meaning},
         )
 
     def init(self, key: jax.Array) -> Variables:

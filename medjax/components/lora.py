@@ -92,7 +92,11 @@ class Lora:
     def component(self) -> TrainableComponent:
         """The component to train."""
         return self.base._replace(
-            init=self.init, forward=self.forward, save=self.save, load=self.load
+            init=self.init,
+            forward=self.forward,
+            save=self.save,
+            load=self.load,
+            identity={**(self.base.identity or {}), "alpha": self.alpha},
         )
 
     def init(self, key: jax.Array) -> Variables:

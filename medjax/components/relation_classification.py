@@ -321,6 +321,10 @@ class RelationClassification(EncoderComponent):
         return outputs, self.loss.of_labels(logits, labels, counts, self.classes), {}
 
     @property
+    def _meaning(self) -> dict[str, Any]:
+        return {"problem_type": "single_label_classification"}
+
+    @property
     def _settings(self) -> dict[str, Any]:
         candidates = {
             "kinds": self.kinds,
@@ -328,7 +332,7 @@ class RelationClassification(EncoderComponent):
             "context": self.context,
             "marks": self.marks,
         }
-        return {"problem_type": "single_label_classification", RELATION_SETTINGS: candidates}
+        return {**self._meaning, RELATION_SETTINGS: candidates}
 
     def predictor(
         self,

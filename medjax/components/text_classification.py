@@ -316,12 +316,13 @@ class TextClassification(EncoderComponent):
         return jnp.where(real, logits, 0.0).sum(1) / jnp.maximum(real.sum(1), 1)
 
     @property
+    def _meaning(self) -> dict[str, Any]:
+        return {"problem_type": self.problem_type}
+
+    @property
     def _settings(self) -> dict[str, Any]:
-        return {
-            "problem_type": self.problem_type,
-            POOLING: self.pooling,
-            THRESHOLDS: None if self.thresholds is None else dict(self.thresholds),
-        }
+        thresholds = None if self.thresholds is None else dict(self.thresholds)
+        return {**self._meaning, POOLING: self.pooling, THRESHOLDS: thresholds}
 
     def predictor(
         self,

@@ -313,7 +313,7 @@ class TokenClassification(EncoderComponent):
         return outputs, loss, {}
 
     @property
-    def _settings(self) -> dict[str, Any]:
+    def _meaning(self) -> dict[str, Any]:
         return {_SUBTOKENS: self.tag_subtokens}
 
     def _classes_in(self, folder: Path) -> tuple[str, ...]:

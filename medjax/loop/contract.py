@@ -87,7 +87,11 @@ def _check_component(component: object) -> None:
         elif hasattr(component, "state_dict") or hasattr(component, "configure_optimizer"):
             expected += "; torch components are trained by medjax_torch.Trainer"
         refuse("component", component, expected)
-    for name, slot in component._asdict().items():
+    slots = component._asdict()
+    identity = slots.pop("identity")
+    if identity is not None and not (isinstance(identity, dict) and _is_json(identity)):
+        refuse("component.identity", identity, "None, or a dict by strings that JSON gives back")
+    for name, slot in slots.items():
         if name == "configure_optimizer" and isinstance(slot, optax.GradientTransformation):
             msg = (
                 "component.configure_optimizer is an optimizer; expected a function of the "

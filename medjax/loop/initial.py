@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from medjax import sharding
 from medjax.component import TrainableComponent
 from medjax.config import Options
+from medjax.optimizer import uses_value
 from medjax.state import EpochLoss, TrainState, abstract_state, create_state, create_state_on
 
 
@@ -25,7 +26,8 @@ class InitialState:
     Attributes
     ----------
     weighs_updates : bool
-        Whether the loss of the state is an `EpochLoss`; see `weighs_updates`.
+        Whether the loss of the state is an `EpochLoss`, unless the optimizer depends on the loss;
+        see `weighs_updates`.
     """
 
     component: TrainableComponent
@@ -45,7 +47,7 @@ class InitialState:
             learning_rate=self.learning_rate,
             accumulates=self.accumulates,
         )
-        return state.replace(losses=EpochLoss.empty()) if self.weighs_updates else state
+        return state.replace(losses=EpochLoss.empty()) if self._weighs(state) else state
 
     def place(self, template: TrainState, mesh: Mesh) -> TrainState:
         """Lay the state out over a mesh, given its `template` there."""
@@ -65,10 +67,14 @@ class InitialState:
             learning_rate=self.learning_rate,
             accumulates=self.accumulates,
         )
-        if self.weighs_updates:
+        if self._weighs(state):
             losses = sharding.put(EpochLoss.empty(), sharding.replicated(mesh))
             state = state.replace(losses=losses)
         return self.owned(state)
+
+    def _weighs(self, state: TrainState) -> bool:
+        # An optimizer that takes the loss compares it between updates, or divides by gradients.
+        return self.weighs_updates and not uses_value(self.optimizer, state.params)
 
     def owned(self, state: TrainState) -> TrainState:
         """Let `state` keep the functions alive that its stand-ins refer to."""

@@ -21,8 +21,9 @@ from medjax.loop.epochs import (
 from medjax.loop.run import Run
 from medjax.loop.save import save
 from medjax.loop.scores import Scores
+from medjax.metrics.mean import Mean
 from medjax.schedules import ScheduleState
-from medjax.state import TrainState
+from medjax.state import EpochLoss, TrainState
 
 
 class Save(Protocol):
@@ -234,8 +235,10 @@ def next_epoch(
     )
     fresh = {
         "learning_rate": np.float32(schedule_state["learning_rate"]),
-        "losses": type(state.losses).empty(),
+        "losses": Mean.empty(),
     }
+    if isinstance(state.losses, EpochLoss):
+        fresh["losses"] = jax.device_get(state.losses).next_epoch()
     fresh = sharding.put(fresh, sharding.replicated(request.mesh))
     return state.replace(**fresh), schedule_state
 

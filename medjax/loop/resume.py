@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -46,6 +47,12 @@ WITHIN_EPOCH = (
 )
 """Settings that the meaning of a position within an epoch depends on."""
 
+IDENTITY = "component"
+"""Name of `TrainableComponent.identity` among the settings."""
+
+WEIGHING_DATA = ("items", "sampling", "batch_size", "gradient_accumulation_steps")
+"""Entries of `Progress.data` that what an update weighs depends on."""
+
 SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 """Options that add a part to the state of the optimizer that learns nothing."""
 
@@ -71,6 +78,7 @@ def settings_of(request: RunRequest, more: Mapping[str, object] | None = None) -
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(options)},
         "schedule mode": request.schedule.mode,
         "metrics computer": None if computer is None else type(computer).__name__,
+        IDENTITY: request.component.identity or {},
         **(more or {}),
     }
     return dict(json.loads(json.dumps(fields, default=str)))
@@ -91,9 +99,10 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
     Raises
     ------
     MismatchError
-        If the checkpoint is within an epoch and a setting has changed that the position there, or
-        a sum over the batches so far, depends on.
+        If the weights would mean something else, or if the checkpoint is within an epoch and a
+        setting has changed that the position there, or a sum over the batches so far, depends on.
     """
+    _check_identity(saved, fresh)
     # The seed of a run may be drawn, so it is not always the one that was set.
     before = {**saved.data, **saved.settings, "seed": saved.seed}
     after = {**fresh.data, **fresh.settings, "seed": fresh.seed}
@@ -117,6 +126,18 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         columns=kept,
         ladders=fitted,
     )
+
+
+def _check_identity(saved: Progress, fresh: Progress) -> None:
+    before, after = (progress.settings.get(IDENTITY, {}) for progress in (saved, fresh))
+    for name in before.keys() & after.keys():
+        if before[name] != after[name]:
+            msg = (
+                f"the checkpoint was saved with {name} {before[name]!r}, but now it is "
+                f"{after[name]!r}: its weights would mean something else; make the component as it "
+                "was, or start afresh with resume=None"
+            )
+            raise MismatchError(msg)
 
 
 def _check_position(saved: Progress, before: Settings, after: Settings, data: Settings) -> None:
@@ -221,6 +242,12 @@ def restore_state(
     wanted = jax.tree.structure(state.opt_state)
     opt_state = jax.tree.unflatten(wanted, jax.tree.leaves(restored.opt_state))
     gradients = None
+    if sums != (state.gradients is not None):
+        # The last batch of an epoch may have been left out, or weighed nothing.
+        restored = restored.replace(
+            gradient_weight=jnp.zeros_like(restored.gradient_weight),
+            pending=jnp.zeros_like(restored.pending),
+        )
     if state.gradients is not None:
         gradients = restored.gradients if sums else none_waiting(state.tx, restored.params)
     losses = Mean(restored.losses.total, restored.losses.weight)
@@ -233,6 +260,8 @@ def restore_state(
 
 def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: Mesh) -> TrainState:
     """Put the current learning rate and, if the seed has changed, its dropout key into a state.
+
+    What updates weighed in other data, or with another batch size, is dropped.
 
     Parameters
     ----------
@@ -248,4 +277,8 @@ def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: M
     if current.seed != saved.seed:
         key = sharding.put(dropout_key(current.seed), sharding.replicated(mesh))
         state = state.replace(key=key)
+    others = any(saved.data.get(name) != current.data.get(name) for name in WEIGHING_DATA)
+    if others and isinstance(state.losses, EpochLoss):
+        losses = sharding.put(EpochLoss.empty(), sharding.replicated(mesh))
+        state = state.replace(losses=losses)
     return state

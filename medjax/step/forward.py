@@ -60,7 +60,7 @@ def make_forward_pass(
 def weighed(loss: Mean, options: Options) -> Mean:
     """Convert the loss of a batch to float32 and weigh it as the options say."""
     weight = jnp.asarray(loss.weight, jnp.float32)
-    weighs = weight > 0
+    weighs = ~(weight <= 0)  # a weight of NaN is an error, and no weight of 0
     # A loss without weight does not count, not even NaN, which torch's mean over no labels is.
     weight = jnp.where(weighs, weight, 0.0)
     total = jnp.where(weighs, jnp.asarray(loss.total, jnp.float32), 0.0)

@@ -74,9 +74,10 @@ def make_train_step(
     state : TrainState
         The state it will run on, or its abstract value; gives shapes and shardings. If its `losses`
         are an `EpochLoss`, which suits batches grouped by length, the gradient of an update is
-        divided by what the updates of the epoch weigh on average, not by what this one weighs, so
-        that labels in short items do not count more. `train` does so; a loop of your own sets
-        ``state.replace(losses=EpochLoss.empty())`` before each epoch.
+        divided by what updates weigh on average, not by what this one weighs, so that labels in
+        short items do not count more. `train` does so; a loop of your own begins with
+        ``state.replace(losses=EpochLoss.empty())`` and goes on to the next epoch with
+        ``state.replace(losses=state.losses.next_epoch())``.
     schedule : Schedule or optax schedule, optional
         Gives the learning rate of each update; by default that of the state.
     options : Options, optional

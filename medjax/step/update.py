@@ -11,7 +11,6 @@ those of long ones, and so would those of the last batch, if it is not full.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -104,9 +103,9 @@ def make_update(schedule: Schedule, options: Options, accumulation: int) -> Upda
     With the exact arithmetic, the gradient of update :math:`u`, with the sum of losses :math:`T_u`
     and of weights :math:`W_u`, is :math:`\nabla T_u / W_u`; for a state with an `EpochLoss` it is
 
-    .. math:: g_u = \nabla T_u \Big/ \frac{1}{u} \sum_{v \le u} W_v
+    .. math:: g_u = \nabla T_u \Big/ \frac{1}{u - u_0} \sum_{v = u_0 + 1}^u W_v
 
-    over the updates of the epoch.
+    over the updates of this epoch and of the one before, which begins after :math:`u_0`.
 
     Parameters
     ----------
@@ -121,7 +120,7 @@ def make_update(schedule: Schedule, options: Options, accumulation: int) -> Upda
         loss = batch.loss
         # The gradient of a NaN that weighs nothing is NaN, and does not count either.
         norm = jnp.where(loss.weight > 0, global_norm(batch.gradients), 0.0)
-        finite = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss.total) & jnp.isfinite(loss.weight) & jnp.isfinite(norm)
         rate = schedule.rate(jnp.asarray(state.step), state.learning_rate)
         taken = finite & (state.stopped_at < 0)
         state, waiting = _take_batch(state, batch, taken)
@@ -208,13 +207,14 @@ def _update(
     own_weight = state.gradient_weight
     weight = own_weight if divisor is None or not accumulates else divisor
     if divisor is None and isinstance(losses, EpochLoss):
-        nb_updates = losses.nb_updates + 1
-        losses = dataclasses.replace(losses, nb_updates=nb_updates)
-        weight = losses.weight / nb_updates
+        losses = losses.after_update()
+        weight = losses.update_weight
     if accumulates:
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
     elif weight is not own_weight:
-        gradients = jax.tree.map(lambda gradient: gradient * (own_weight / weight), gradients)
+        factor = own_weight / weight
+        # Gradients of bfloat16 stay so, as the state of the optimizer does.
+        gradients = jax.tree.map(lambda each: each * factor.astype(each.dtype), gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     # An optimizer may need the loss that the gradients are of, as Polyak's step size does.
     extra = {} if waiting.loss is None else {"value": waiting.loss / weight}

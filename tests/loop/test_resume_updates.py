@@ -57,17 +57,22 @@ def test_an_uninterrupted_run_ends_in_the_same_bits(tmp_path):
     assert same_bits(resumed.state, whole.state)
 
 
-@pytest.mark.parametrize("column", ["x", "weight"])  # the batch is skipped, or weighs nothing
-def test_updates_that_were_not_made_count_in_a_resumed_run_as_well(tmp_path, column):
+@pytest.mark.parametrize(
+    ("column", "factor", "skipped"),
+    [("x", np.nan, 2), ("weight", np.nan, 2), ("weight", -100, 0)],  # the last weighs nothing
+)
+def test_updates_that_were_not_made_count_in_a_resumed_run_as_well(
+    tmp_path, column, factor, skipped
+):
     data = points(24)
-    data[3] = {**data[3], column: data[3][column] * np.float32(np.nan)}
+    data[3] = {**data[3], column: data[3][column] * np.float32(factor)}
     settings = {"on_non_finite": "skip", "max_steps": 15, "save_interval_steps": 1}
     whole = run(tmp_path / "whole", epochs=4, data=data, options=settings)
     with pytest.raises(RuntimeError):
         run(tmp_path / "cut", epochs=4, data=data, options=settings, callback=Dies(2, 5))
     resumed = run(tmp_path / "cut", epochs=4, data=data, options=settings, resume="auto")
     assert int(whole.state.step) == 13
-    assert int(whole.state.skipped) == (2 if column == "x" else 0)
+    assert int(whole.state.skipped) == skipped
     assert same_bits(resumed.state, whole.state)
 
 

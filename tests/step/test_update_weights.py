@@ -121,21 +121,44 @@ def test_labels_of_short_and_long_texts_count_the_same_in_a_run(tmp_path, option
     assert long / short == pytest.approx(share, rel=0.1)
 
 
-def test_a_mean_starts_anew_with_an_epoch(tmp_path, monkeypatch):
+def test_the_mean_is_that_of_two_epochs_of_the_same_data(tmp_path, monkeypatch):
     """What updates weighed in other data, or with another batch size, says nothing any more."""
     settings = {"component": mlp(), "data": points(24, weighted=True)}
-    counts = []
+    seen = []
     next_epoch = phases.next_epoch
 
     def spied(run, state, *args):
-        counts.append(int(state.losses.nb_updates))
+        seen.append((int(state.losses.nb_updates), float(state.losses.before.weight)))
         return next_epoch(run, state, *args)
 
     monkeypatch.setattr(phases, "next_epoch", spied)
-    run(tmp_path, epochs=1, **settings)
-    result = run(tmp_path, epochs=3, batch_size=8, resume="auto", **settings)
-    assert counts == [6, 3, 3]
+    run(tmp_path, epochs=2, **settings)
+    result = run(tmp_path, epochs=4, batch_size=8, resume="auto", **settings)
+    assert seen == [(6, 0), (6, 6), (3, 0), (3, 3)]
+    weight = sum(item["weight"] for item in settings["data"])
+    assert float(result.state.losses.before.total) == weight
     assert float(result.state.losses.weight) == int(result.state.losses.nb_updates) == 0
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "is_weighed"),
+    [(optax.sgd, True), (lambda rate: optax.polyak_sgd(scaling=rate), False)],
+)
+def test_an_optimizer_that_depends_on_the_loss_follows_mean_losses(tmp_path, optimizer, is_weighed):
+    """A loss that is weighed by its update could not be compared with that of another."""
+    settings = {"component": mlp(optimizer=optimizer), "data": points(22, weighted=True)}
+    grouped = run(tmp_path / "grouped", epochs=2, **settings).state
+    assert isinstance(grouped.losses, EpochLoss) == is_weighed
+
+
+def test_parameters_of_bfloat16_train():
+    def init(key):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), mlp().init(key))
+
+    component = mlp(optimizer=optax.adam)._replace(init=init)
+    state, step = state_and_step(component, is_grouped=True)
+    state, _ = run_steps(state, step, batches(component, 3))
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(state.params))
 
 
 def test_what_updates_weigh_is_the_same_after_a_resume(tmp_path):
@@ -162,7 +185,7 @@ def test_a_checkpoint_without_the_number_of_updates_goes_on(tmp_path, monkeypatc
     with monkeypatch.context() as earlier:
         earlier.setattr(CheckpointStore, "save", save_as_before)
         with pytest.raises(RuntimeError):
-            run(tmp_path / "cut", callback=Dies(2, 5), **settings)
+            run(tmp_path / "cut", callback=Dies(1, 5), **settings)
     result = run(tmp_path / "cut", resume="auto", **settings)
     assert same_bits(result.state, whole.state)
 

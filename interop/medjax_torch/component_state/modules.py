@@ -58,6 +58,21 @@ class Inventory:
         return {**self.parameters, **self.buffers}
 
     @property
+    def classes(self) -> dict[str, list[str]]:
+        """Names of the classes of Hugging Face's models, in order, by where a model is."""
+        seen: dict[int, object] = {}  # what is inside a model has the same configuration
+        found = {}
+        for path, whole in self.modules.items():
+            for name, module in whole.named_modules():
+                config = getattr(module, "config", None)
+                names = getattr(config, "id2label", None)
+                if isinstance(names, dict) and id(config) not in seen:
+                    seen[id(config)] = config
+                    where = ".".join(part for part in (path, name) if part)
+                    found[f"classes of {where or 'the model'}"] = [str(n) for n in names.values()]
+        return found
+
+    @property
     def nb_bytes(self) -> int:
         """Size of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())

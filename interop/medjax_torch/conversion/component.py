@@ -367,6 +367,7 @@ class ConvertedComponent:
             configure_optimizer=configure_optimizer,
             save=save,
             load=load,
+            identity=self.inventory.classes,
         )
 
 
