@@ -22,7 +22,7 @@ class Defaults(NamedTuple):
     Attributes
     ----------
     learning_rate : float
-        Rate after the warm-up.
+        Rate before warm-up and decay.
     nb_epochs : int
         Number of epochs.
     """

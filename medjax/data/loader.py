@@ -353,7 +353,7 @@ class DataLoader:
         for name, column in batch.items():
             expected = self._ladder.expected
             if expected and name in self._ladder.fills and column.shape[1:2] > (expected,):
-                logger.info(
+                logger.warning(
                     "Column %r is padded to %d, beyond the %s that were fitted to the data: one "
                     "more shape to compile",
                     name,

@@ -268,7 +268,7 @@ def _epochs(
             phases.save(state, progress, epoch=epoch, metric=metric)
     run.store.wait()  # callbacks find the last checkpoint complete
     if jax.process_index() == 0:
-        _warn_if_best_was_not_saved(config, progress.history)
+        _warn_if_best_is_elsewhere(run.store, config, progress.history)
     callback.on_train_end()
     return state, progress
 
@@ -327,7 +327,10 @@ def _check_metric(name: str, metrics: Metrics) -> None:
         raise ValueError(msg) from None
 
 
-def _warn_if_best_was_not_saved(config: TrainerConfig, history: list[dict[str, Metrics]]) -> None:
+def _warn_if_best_is_elsewhere(
+    store: CheckpointStore, config: TrainerConfig, history: list[dict[str, Metrics]]
+) -> None:
+    """Warn if the best evaluation is not that of the best checkpoint of this run."""
     name, period = config.checkpoint_metric, config.checkpoint_period
     entries = [
         CheckpointEntry(epoch, Path(), "", float(row["eval"][name]))
@@ -335,7 +338,18 @@ def _warn_if_best_was_not_saved(config: TrainerConfig, history: list[dict[str, M
         if name in row.get("eval", {})
     ]
     top = best(entries, minimize=config.minimize_checkpoint_metric)
-    if top is None or top.serial == len(history) or (period and top.serial % period == 0):
+    if top is None:
+        return
+    if top.serial == len(history) or (period and top.serial % period == 0):
+        own = best(store.entries(), minimize=config.minimize_checkpoint_metric)
+        if own is None or own.metric == top.metric:
+            return
+        if best([own, top], minimize=config.minimize_checkpoint_metric) is top:
+            logger.warning(
+                f"the best evaluation was that of epoch {top.serial} ({name} {top.metric:.4g}), "
+                f"before this run branched off {store.resumed}; the best checkpoint of this run, "
+                f"{own.path.name}, has {own.metric:.4g}"
+            )
         return
     logger.warning(
         f"the best evaluation was that of epoch {top.serial} ({name} {top.metric:.4g}), which was "

@@ -12,6 +12,9 @@ from medjax.component import Forward, Variables
 from medjax.config import Options
 from medjax.metrics.mean import Mean
 
+LABELS = "labels"
+"""Column of the targets, as in Hugging Face."""
+
 
 class ForwardPass(Protocol):
     """A forward pass as the steps trace it."""
@@ -38,12 +41,12 @@ def make_forward_pass(
         variables: Variables, batch: BatchData, key: jax.Array, eval_mode: bool
     ) -> tuple[BatchData, Mean, Variables]:
         if bfloat16:
-            mask = batch.get(ROW_MASK)
+            # What is compared with outputs is not rounded: a target of 1013 would become 1012.
+            exact = {name: batch[name] for name in (ROW_MASK, LABELS) if name in batch}
             # Not the other collections: a running average would lose its small steps.
             params, batch = jax.tree.map(_as_bfloat16, (variables["params"], batch))
             variables = {**variables, "params": params}
-            if mask is not None:
-                batch[ROW_MASK] = mask
+            batch.update(exact)
         with jax.default_matmul_precision(matmul_precision):
             outputs, loss, collections = forward(
                 variables, batch, key, return_loss=return_loss, eval_mode=eval_mode

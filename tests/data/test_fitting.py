@@ -111,7 +111,7 @@ def test_a_longer_item_adds_a_length_and_the_log_says_so(caplog):
     loader = medjax.get_dataloader(
         data, component, config("unused", batch_size=4), shuffle=True, fitted=known
     )
-    with caplog.at_level(logging.INFO, "medjax"):
+    with caplog.at_level(logging.WARNING, "medjax"):
         widths = [len(columns["input_ids"][0]) for _, columns in stream(loader, 1)]
     assert max(widths) == 56
     assert loader.lengths == known

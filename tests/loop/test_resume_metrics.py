@@ -134,3 +134,27 @@ def test_another_metrics_computer_within_an_epoch_whose_scores_it_shares(tmp_pat
         run(tmp_path, epochs=2, resume="auto", metrics_computer=OtherScores(), **fields)
     without = run(tmp_path, epochs=2, resume="auto", metrics_computer=OtherScores())
     assert len(without.history) == 2
+
+
+@pytest.mark.parametrize(("epochs_seen", "is_worse"), [(1, True), (-0.9, False)])
+def test_a_branch_that_is_worse_than_where_it_began_says_so(
+    tmp_path, caplog, epochs_seen, is_worse
+):
+    """Of `falling`, of which more is better here, the first epoch has the most."""
+    settings = {"checkpoint_metric": "falling", "minimize_checkpoint_metric": False}
+    options = {"keep_all_checkpoints": True}
+    first = run(tmp_path, epochs=2, metrics_computer=Scores(), options=options, **settings)
+    assert not caplog.records
+    computer = Scores()
+    computer.epoch = epochs_seen
+    branch = run(
+        tmp_path,
+        epochs=3,
+        metrics_computer=computer,
+        options=options,
+        resume=first.best_checkpoint,
+        **settings,
+    )
+    assert branch.best_checkpoint != first.best_checkpoint
+    said = f"before this run branched off {first.best_checkpoint}; the best checkpoint of this run"
+    assert (said in caplog.text) == is_worse

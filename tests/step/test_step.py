@@ -18,7 +18,16 @@ from tiny import (
     state_and_step,
 )
 
-from medjax import BatchData, Options, by_step, make_eval_step, make_forward_pass, with_update_due
+from medjax import (
+    BatchData,
+    Mean,
+    Options,
+    by_step,
+    make_eval_step,
+    make_forward_pass,
+    with_update_due,
+)
+from medjax.batch import ROW_MASK
 from medjax.schedules import reduce_on_plateau
 
 
@@ -227,6 +236,23 @@ def test_bfloat16_computes_low_and_stores_high():
     assert_close(params(low), params(exact), 0.02)
     # Statistics are kept at full precision: bfloat16 would lose each of these small steps.
     assert float(low.collections["stats"]["count"]) == 1 + 6 * 2**-12
+
+
+def test_bfloat16_does_not_round_the_labels():
+    """A target of 1013 would become 1012."""
+
+    def forward(variables, batch, key, /, **flags):
+        predicted = batch["x"] @ variables["params"]["w1"][:, :1]
+        losses = (predicted[:, 0] - batch["labels"]) ** 2
+        return BatchData(), Mean.of(losses, batch[ROW_MASK]), {}
+
+    component = mlp()._replace(forward=forward)
+    batch = BatchData(
+        x=np.zeros((2, 4), np.float32), labels=np.float32([1013, 1013]), row_mask=np.ones(2, "f4")
+    )
+    forward_pass = make_forward_pass(component.forward, Options(precision="bfloat16"))
+    _, loss, _ = forward_pass(component.init(jax.random.key(0)), batch, jax.random.key(0), False)
+    assert float(loss.compute()) == 1013**2
 
 
 def test_collections_follow_the_batches_that_count():

@@ -74,6 +74,7 @@ def test_parquet(tmp_path):
             "line 2 has the columns ['text;label']; expected 'text'",
         ),
         ("notes.csv", "text,label\na,b,c\n", "line 2 is {'text': 'a', 'label': 'b', None: ['c']}"),
+        ("notes.csv", "text,label,label\na,b,c\n", "has several columns named 'label'; expected"),
         ("notes.csv", "text,label\na\n", "expected one cell for each of ['text', 'label']"),
         ("notes.csv", 'text,label\n"a"b,c\n', "expected cells quoted by RFC 4180"),
         ("notes.jsonl", "text\n", "line 1 is not JSON"),

@@ -188,6 +188,11 @@ def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, 
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # by default a cell has at most 131,072
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     names = list(reader.fieldnames or ())  # reads the first row
+    if twice := sorted({name for name in names if name and names.count(name) > 1}):
+        raise ValueError(
+            f"{path} has several columns named {', '.join(map(repr, twice))}; expected one of each "
+            "name: rename or remove the others"
+        )
     while True:
         where = f"{path}, line {reader.line_num + 1}"
         try:
