@@ -190,10 +190,10 @@ class Options:
     loss_arithmetic : {"exact", "medkit"}
         "exact" gives every label the same weight, whatever batch it is in; "medkit" averages the
         means of batches and divides the training loss by the accumulation steps, as medkit does.
-        With "exact" and a `length_window`, gradients are divided by the number of labels that an
-        update usually has, so that an update on short items, which has fewer, counts less; with a
-        `length_window` of 0, by its own number, as torch's mean does, and
-        always where the optimizer depends on the loss.
+        With "exact" and a `length_window`, `train` divides gradients by the number of labels that
+        an update usually has, so that an update on short items, which has fewer, counts less.
+        Without a `length_window`, or with an optimizer that depends on the loss, it divides by the
+        number of labels of the update, as torch's mean does.
     on_non_finite : {"stop", "skip"}
         What to do with a batch whose loss or gradient is not finite: stop with an error, or skip
         it and its outputs, as if it had not been there.
@@ -203,7 +203,7 @@ class Options:
         Lengths that ragged columns are padded to. "fitted" chooses them from the lengths of the
         items (of a sample of 512 if there are more) so that compiling and computing take the least
         time together, for training and evaluation separately. They are
-        stored in the checkpoints. A longer item then adds a length, and the log says so; with a
+        stored in the checkpoints. A longer item then adds a length, with a warning; with a
         tuple it is an error.
     length_window : int
         Number of batches within which items of the same padded length are grouped; 0 keeps the
