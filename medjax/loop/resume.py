@@ -49,6 +49,8 @@ WITHIN_EPOCH = (
 SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 """Options that add a part to the state of the optimizer that learns nothing."""
 
+OPTIMIZER_RATE = "rate of the optimizer"
+"""Setting with the rate that a schedule begins with, where the optimizer may have one of its own."""
 
 Settings = Mapping[str, Any]
 """Settings by name, ready for JSON."""
@@ -145,7 +147,7 @@ def _schedule_state(
     saved: Progress, before: Settings, after: Settings, request: RunRequest
 ) -> ScheduleState:
     def same(*names: str) -> bool:
-        return all(before.get(name, after[name]) == after[name] for name in names)
+        return all(before.get(name, after.get(name)) == after.get(name) for name in names)
 
     schedule = request.schedule
     state = resumed(
@@ -153,7 +155,7 @@ def _schedule_state(
         saved.schedule,
         request.config.learning_rate,
         saved.epoch,
-        same_rate=same("learning_rate"),
+        same_rate=same("learning_rate", OPTIMIZER_RATE),
         same_metric=same("metric_to_track_lr", "schedule mode"),
     )
     if schedule.resume is None and state != saved.schedule:

@@ -107,10 +107,10 @@ class Assembly:
         schedule = with_warmup(with_kept_rate(component, trainer.schedule), self._warmup)
         if link is not None:
             first_rate = link.learning_rate
-            # torch's optimizer and scheduler hold the rate.
-            schedule = schedule._replace(
-                init=lambda rate: trainer.schedule.init(first_rate), resume=lambda saved: saved
-            )
+            schedule = schedule._replace(init=lambda rate: trainer.schedule.init(first_rate))
+            if link.holds_rate:
+                # torch's optimizer and scheduler are resumed with it.
+                schedule = schedule._replace(resume=lambda saved: saved)
         return Parts(link, component, schedule)
 
     def programs(self, parts: Parts, state: TrainState) -> Programs:
