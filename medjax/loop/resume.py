@@ -50,7 +50,7 @@ SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 """Options that add a part to the state of the optimizer that learns nothing."""
 
 OPTIMIZER_RATE = "rate of the optimizer"
-"""Setting with the rate that a schedule begins with, where the optimizer may have one of its own."""
+"""Setting with the rate that a schedule begins with, if the optimizer has one of its own."""
 
 Settings = Mapping[str, Any]
 """Settings by name, ready for JSON."""

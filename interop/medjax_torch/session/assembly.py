@@ -82,7 +82,12 @@ class Assembly:
         self._preparation = preparation
         self._warmup = warmup_steps(trainer.options, plan)
         self._is_scheduled = trainer.lr_scheduler is None and trainer.schedule != constant()
-        check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=self._is_scheduled)
+        check_rates(
+            trainer.optimizer,
+            warmup_steps=self._warmup,
+            weight_decay=trainer.options.weight_decay,
+            is_scheduled=self._is_scheduled,
+        )
 
     def parts(self) -> Parts:
         """Return the parts that fit the current component and its optimizer.
@@ -188,7 +193,12 @@ class Assembly:
         frozen = converted.inventory.parameters.keys() - set(converted.trained)
         absent = frozen | converted.without_gradient
         return OptimizerLink(
-            optimizer, names, absent, converted.sometimes, holds_rate=not self._is_scheduled
+            optimizer,
+            names,
+            absent,
+            converted.sometimes,
+            weight_decay=self._trainer.options.weight_decay,
+            holds_rate=not self._is_scheduled,
         )
 
 
