@@ -20,8 +20,8 @@ class Options(medjax.Options):
     ----------
     loss_arithmetic : {"medkit", "exact"}
         "medkit" averages the losses of batches and divides the training loss by the number of
-        accumulation steps. "exact" weights every batch by its number of labels, or by its number
-        of rows if it has no ``labels`` containing -100; see `medjax.Options`.
+        accumulation steps. "exact" weights every batch by its number of labels that are not -100,
+        or by its number of rows if it has no ``labels`` of integers; see `medjax.Options`.
     length_window : int
         Number of batches that are grouped by length together; 0, the default here, keeps the
         uniform order.

@@ -56,6 +56,8 @@ WEIGHING_DATA = ("items", "sampling", "batch_size", "gradient_accumulation_steps
 SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 """Options that add a part to the state of the optimizer that learns nothing."""
 
+OPTIMIZER_RATE = "rate of the optimizer"
+"""Setting with the rate that a schedule begins with, if the optimizer has one of its own."""
 
 Settings = Mapping[str, Any]
 """Settings by name, ready for JSON."""
@@ -166,7 +168,7 @@ def _schedule_state(
     saved: Progress, before: Settings, after: Settings, request: RunRequest
 ) -> ScheduleState:
     def same(*names: str) -> bool:
-        return all(before.get(name, after[name]) == after[name] for name in names)
+        return all(before.get(name, after.get(name)) == after.get(name) for name in names)
 
     schedule = request.schedule
     state = resumed(
@@ -174,7 +176,7 @@ def _schedule_state(
         saved.schedule,
         request.config.learning_rate,
         saved.epoch,
-        same_rate=same("learning_rate"),
+        same_rate=same("learning_rate", OPTIMIZER_RATE),
         same_metric=same("metric_to_track_lr", "schedule mode"),
     )
     if schedule.resume is None and state != saved.schedule:

@@ -1,4 +1,4 @@
-"""Which parameters weight decay applies to."""
+"""Which parameters weight decay applies to, and who applies it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import re
 from typing import Any
 
 import jax
+import optax
 
-__all__ = ["decays"]
+__all__ = ["SelfDecaying", "decays"]
 
 _NOT_DECAYED = frozenset({"bias", "biases", "scale", "gamma", "beta"})
 _DECAYED = frozenset({"kernel", "embedding"})
@@ -17,6 +18,14 @@ _BOXES = frozenset({"value", "raw_value"})
 _NORMALISATION = re.compile(
     r"(^|_)(layer|rms|batch|group|instance|sync_?batch)?_?norm(ali[sz]ation)?\d*(_|$)|^(ln|bn)\d*(_|$)"
 )
+
+
+class SelfDecaying(optax.GradientTransformation):
+    """A transformation whose updates contain the decay of `Options.weight_decay`.
+
+    An optimizer returns one if it knows better than `make_optimizer` which parameters an update
+    changes, and at which rate.
+    """
 
 
 def decays(params: Any) -> Any:

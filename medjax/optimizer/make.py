@@ -39,7 +39,8 @@ def make_optimizer(configure: Configure, options: Options) -> optax.GradientTran
         The component's `configure_optimizer`.
     options : Options
         For clipping and decay. Parameters whose update is zero by construction, as with
-        `optax.set_to_zero`, do not count in the norm for clipping and do not decay.
+        `optax.set_to_zero`, do not count in the norm for clipping and do not decay. A
+        `decay.SelfDecaying` optimizer has applied the decay itself.
 
     Returns
     -------
@@ -146,7 +147,7 @@ def _around(
         parts = [_inner(configure, learning_rate, properties)]
         if options.max_grad_norm is not None:
             parts.insert(0, _clip(options.max_grad_norm, properties.frozen))
-        if options.weight_decay:
+        if options.weight_decay and not properties.decays:
             # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
             rate = -learning_rate * options.weight_decay
             mask = jax.tree.map(operator.and_, decays(params), _trained(params, properties.frozen))

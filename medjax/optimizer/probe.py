@@ -14,6 +14,7 @@ from jax.extend.core import ClosedJaxpr
 
 from medjax.config import Options
 from medjax.optimizer.dataflow import depend_on, known_zeros
+from medjax.optimizer.decay import SelfDecaying
 from medjax.optimizer.rate import Configure, with_rate
 from medjax.optimizer.refusals import as_transformation, check_known, refuse
 
@@ -33,12 +34,15 @@ class Probe(NamedTuple):
         Whether its updates or its state depend on the loss.
     frozen : frozenset of str
         Paths of the parameters whose update is zero by construction.
+    decays : bool
+        Whether its updates contain the decay of `Options.weight_decay`.
     """
 
     state: Any
     accepts_value: bool
     uses_value: bool
     frozen: frozenset[str]
+    decays: bool
 
 
 def update_with_rate(
@@ -87,8 +91,13 @@ def probe(configure: Configure, options: Options, params: Any, gradients: Any) -
 
 
 def _probe(configure: Configure, options: Options, params: Any, gradients: Any) -> Probe:
+    decays = False
+
     def init(learning_rate: Any, params: Any) -> Any:
-        return as_transformation(configure(learning_rate)).init(params)
+        nonlocal decays
+        returned = configure(learning_rate)
+        decays = isinstance(returned, SelfDecaying)
+        return as_transformation(returned).init(params)
 
     def update(gradients: Any, state: Any, params: Any, learning_rate: Any, extra: Any) -> Any:
         return update_with_rate(configure, learning_rate, gradients, state, params, **extra)
@@ -117,6 +126,7 @@ def _probe(configure: Configure, options: Options, params: Any, gradients: Any) 
         accepts_value=bool(extra),
         uses_value=any(depend_on(traced, of_value)),
         frozen=_frozen(first, traced, gradients, state, params),
+        decays=decays,
     )
 
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from living_runs import ROWS, both, train
-from torch import nn
 from torch.nn import functional as F
-from trained import Classifier, make, same, weights
+from trained import Classifier, TwoHeads, make, same, weights
 
 import medjax_torch
 from medjax_torch import BatchData, Options
@@ -76,26 +75,6 @@ def test_freezing_and_unfreezing_works_as_in_torch(tmp_path, kind, callbacks, ac
 def test_training_twice_with_an_unfreeze_between(tmp_path):
     # In one batch, as a second training continues medkit's order, but restarts ours.
     both(tmp_path, FrozenInGroup, times=2, batch_size=24)
-
-
-class TwoHeads(Classifier):
-    """A batch with one kind of row uses only one head."""
-
-    def __init__(self, optimizer=torch.optim.AdamW, **options):
-        super().__init__(optimizer=optimizer, **options)
-        self.model = nn.ModuleDict(
-            {"body": nn.Linear(6, 8), "left": nn.Linear(8, 3), "right": nn.Linear(8, 3)}
-        )
-
-    def collate(self, examples):
-        batch = super().collate(examples)
-        batch["head"] = "left" if float(batch["x"].sum()) > 0 else "right"
-        return batch
-
-    def forward(self, batch, return_loss, eval_mode):
-        self.model.train(not eval_mode)
-        logits = self.model[batch["head"]](torch.tanh(self.model["body"](batch["x"])))
-        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])

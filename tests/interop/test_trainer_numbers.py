@@ -81,6 +81,33 @@ def test_a_batch_of_ignored_labels_has_no_weight(tmp_path, arithmetic):
         assert same(alone, with_ignored)
 
 
+def test_labels_weigh_alike_in_batches_without_ignored_ones(tmp_path):
+    """A batch of sentences of one length has no -100; so has every batch of a single sentence."""
+    data = sentences(4)
+    assert len({len(item["labels"]) for item in data}) > 1
+    histories, ends = [], []
+    for size in (1, 4):
+        component = Tagger()
+        component.optimizer = torch.optim.SGD
+        trainer = make(
+            tmp_path / str(size),
+            component,
+            train=data,
+            evaluated=data,
+            learning_rate=0.5,
+            batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            options=Options(loss_arithmetic="exact"),
+        )
+        histories.append(trainer.train())
+        ends.append(weights(component))
+    for row, other in zip(*histories, strict=True):
+        for phase in ("train", "eval"):
+            assert row[phase]["loss"] == pytest.approx(other[phase]["loss"], rel=1e-5)
+    for name, value in ends[0].items():
+        np.testing.assert_allclose(value, ends[1][name], rtol=1e-4, atol=1e-6)
+
+
 def test_a_stop_within_a_group_completes_its_update(tmp_path):
     class Stop:
         steps = 0

@@ -49,6 +49,26 @@ class Classifier:
         self.model.load_state_dict(torch.load(f"{path}/model.pt", weights_only=True))
 
 
+class TwoHeads(Classifier):
+    """A batch with one kind of row uses only one head."""
+
+    def __init__(self, optimizer=torch.optim.AdamW, **options):
+        super().__init__(optimizer=optimizer, **options)
+        self.model = nn.ModuleDict(
+            {"body": nn.Linear(6, 8), "left": nn.Linear(8, 3), "right": nn.Linear(8, 3)}
+        )
+
+    def collate(self, examples):
+        batch = super().collate(examples)
+        batch["head"] = "left" if float(batch["x"].sum()) > 0 else "right"
+        return batch
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.model.train(not eval_mode)
+        logits = self.model[batch["head"]](torch.tanh(self.model["body"](batch["x"])))
+        return BatchData(logits=logits), F.cross_entropy(logits, batch["y"])
+
+
 class Tagger(Classifier):
     """Tags ragged identifiers with three tags; Hugging Face column names, labels of -100."""
 

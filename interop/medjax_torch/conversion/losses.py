@@ -41,9 +41,10 @@ def loss_weight(batch: Mapping[str, Any], arithmetic: str) -> float:
     batch : mapping of str to value
         The batch. Labels of -100, the ``ignore_index`` of torch's cross entropy, do not count.
     arithmetic : {"medkit", "exact"}
-        With "exact", batches weigh as much as they have labels or, without labels, rows. With
-        "medkit", all weigh alike, but where no label counts, torch's cross entropy is NaN, and
-        such a batch has no weight unless the component has another loss for it.
+        With "exact", batches weigh as much as they have labels that count, or rows if they have no
+        tensor ``labels`` of integers. With "medkit", all weigh alike, but where no label counts,
+        torch's cross entropy is NaN, and such a batch has no weight unless the component has
+        another loss for it.
     """
     weight = _nb_counted(batch)
     if arithmetic == "exact":
@@ -54,7 +55,8 @@ def loss_weight(batch: Mapping[str, Any], arithmetic: str) -> float:
 def _nb_counted(batch: Mapping[str, Any]) -> float:
     """Return the number of labels that count, or of rows."""
     labels = batch.get("labels")
-    if isinstance(labels, Tensor) and not labels.is_floating_point() and (labels == -100).any():
+    # Whether a batch has a -100 is chance: without one, its labels count all the same.
+    if isinstance(labels, Tensor) and not labels.is_floating_point():
         return float((labels != -100).sum())
     tensors = [v for v in batch.values() if isinstance(v, Tensor) and v.ndim]
     return float(len(tensors[0])) if tensors else 1.0

@@ -20,7 +20,7 @@ from medjax_torch.optimizers.decays import (
     mean_square,
     rectification,
 )
-from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Rule, Slots, Switches
+from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Rule, Slots, Switches, listed
 
 
 def _first_moment(gradient: jax.Array, slots: Slots, hyperparams: Hyperparams) -> jax.Array:
@@ -110,18 +110,18 @@ def _sparse_adam(
 ) -> tuple[jax.Array, Slots]:
     """Adam on the rows that have a gradient, with eps added to the uncorrected ``sqrt(v)``.
 
-    torch updates the rows that its sparse gradient lists. JAX's gradient is dense, and a row counts
-    as listed if any of its values is not 0; the values of listed rows that are all 0 are `TOUCH`.
+    torch updates the rows that its sparse gradient lists. JAX's gradient is dense; see
+    `rule.listed`.
     """
     del switches
-    listed = jnp.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keepdims=True)
+    rows = listed(gradient)
     gradient = jnp.where(jnp.abs(gradient) < _FELT * TOUCH, 0.0, gradient)
     squares = slots["exp_avg_sq"]
-    first = jnp.where(listed, _first_moment(gradient, slots, hyperparams), slots["exp_avg"])
-    second = jnp.where(listed, lerp(squares, gradient**2, hyperparams["beta2"]), squares)
+    first = jnp.where(rows, _first_moment(gradient, slots, hyperparams), slots["exp_avg"])
+    second = jnp.where(rows, lerp(squares, gradient**2, hyperparams["beta2"]), squares)
     root = jnp.sqrt(bias_correction(hyperparams["beta2"], slots["step"]))
     size = hyperparams["lr"] * root / bias_correction(hyperparams["beta1"], slots["step"])
-    delta = jnp.where(listed, -size * first / (jnp.sqrt(second) + hyperparams["eps"]), 0.0)
+    delta = jnp.where(rows, -size * first / (jnp.sqrt(second) + hyperparams["eps"]), 0.0)
     return delta, {**slots, "exp_avg": first, "exp_avg_sq": second}
 
 

@@ -11,11 +11,12 @@ import optax
 import torch
 
 from medjax import sharding
+from medjax.optimizer.decay import SelfDecaying
 from medjax.state import TrainState
 from medjax_torch.optimizers.plans import Plan, plan_of
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
-from medjax_torch.optimizers.transformation import leaving_alone, set_hyperparams
+from medjax_torch.optimizers.transformation import decaying, leaving_alone, set_hyperparams
 
 
 class OptimizerLink:
@@ -31,6 +32,8 @@ class OptimizerLink:
         Parameters that get no gradient.
     sometimes : collection of str
         Parameters that get one from some batches only.
+    weight_decay : float
+        `Options.weight_decay`, applied at the rate of each group.
     holds_rate : bool
         Whether the groups hold the learning rate; if not, a schedule on the device does, and the
         groups only say how their rates are related.
@@ -48,12 +51,14 @@ class OptimizerLink:
         absent: Collection[str],
         sometimes: Collection[str] = (),
         *,
+        weight_decay: float = 0.0,
         holds_rate: bool = True,
     ) -> None:
         _check_marks(optimizer, names, absent, sometimes)
         self.holds_rate = holds_rate
         self._optimizer = optimizer
-        self._sometimes = frozenset(sometimes)
+        self._absent, self._sometimes = frozenset(absent), frozenset(sometimes)
+        self._weight_decay = weight_decay
         self._plan: Plan = plan_of(optimizer, names, absent)
         self._last = self._plan.read(optimizer)
         self._seen = self._settings()
@@ -66,15 +71,20 @@ class OptimizerLink:
         return next((float(rate) for rate in rates if rate), 0.0)
 
     @property
-    def rule(self) -> tuple[Plan, frozenset[str]]:
+    def rule(self) -> tuple[Plan, frozenset[str], float]:
         """What the transformation depends on beside its state, to be compared."""
-        return self._plan, self._sometimes
+        return self._plan, self._sometimes, self._weight_decay
 
     def configure(self, learning_rate: Any) -> optax.GradientTransformation:
         """Return the transformation; see `medjax.component.ConfigureOptimizer`."""
         made = self._plan.transformation(self._last, learning_rate)
         marks = isinstance(self._optimizer, torch.optim.SparseAdam)
-        return leaving_alone(made, self._sometimes, is_marked_by_rows=marks)
+        if self._weight_decay:
+            updated = [[n for n in g.names if n not in self._absent] for g in self._plan.groups]
+            made = decaying(
+                made, updated, self._weight_decay, learning_rate, is_marked_by_rows=marks
+            )
+        return SelfDecaying(*leaving_alone(made, self._sometimes, is_marked_by_rows=marks))
 
     def is_current(self) -> bool:
         """Tell whether the groups hold the parameters that were planned."""

@@ -33,6 +33,14 @@ def touched(gradient: jax.Array) -> jax.Array:
     return flat.at[:1].add(tiny).reshape(gradient.shape)
 
 
+def listed(gradient: jax.Array) -> jax.Array:
+    """Return the rows that a sparse gradient of torch lists: those with an element that is not 0.
+
+    Those of listed rows that are all 0 are marked; see `TOUCH`.
+    """
+    return jnp.any(gradient != 0, axis=tuple(range(1, gradient.ndim)), keepdims=True)
+
+
 class Rule(NamedTuple):
     """How a class of torch.optim updates a parameter.
 

@@ -60,8 +60,10 @@ def build_schedule(
     raise ValueError(msg)
 
 
-def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> None:
-    """Refuse a warm-up or a schedule that would scale a rate that there is not.
+def check_rates(
+    optimizer: Any, *, warmup_steps: int, weight_decay: float, is_scheduled: bool
+) -> None:
+    """Refuse a warm-up, a schedule or a decay that would scale a rate that there is not.
 
     Parameters
     ----------
@@ -69,6 +71,8 @@ def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> Non
         What the component configured.
     warmup_steps : int
         Updates of the warm-up.
+    weight_decay : float
+        `Options.weight_decay`, which is multiplied by the rate.
     is_scheduled : bool
         Whether a schedule of optax gives the rate, to which those of the groups are scaled.
 
@@ -77,16 +81,22 @@ def check_rates(optimizer: Any, *, warmup_steps: int, is_scheduled: bool) -> Non
     ValueError
         If a group has no rate, or a schedule nothing to scale.
     """
-    if not isinstance(optimizer, torch.optim.Optimizer) or not (warmup_steps or is_scheduled):
+    uses = {
+        "lr_scheduler_builder sets the learning rate": is_scheduled,
+        "warmup_steps scales the learning rate": bool(warmup_steps),
+        "Options.weight_decay is multiplied by the learning rate": bool(weight_decay),
+    }
+    use = next((words for words, is_used in uses.items() if is_used), None)
+    if use is None or not isinstance(optimizer, torch.optim.Optimizer):
         return
     kind = type(optimizer).__name__
     rates = [group.get("lr") for group in optimizer.param_groups]
     if None in rates:
-        scales = "lr_scheduler_builder sets" if is_scheduled else "warmup_steps scales"
+        setting = use.partition(" ")[0]
         msg = (
-            f"{scales} the learning rate, but the component's {kind} has no learning rate in group "
+            f"{use}, but the component's {kind} has no learning rate in group "
             f"{rates.index(None)} (it is None); expected one. Give the optimizer an lr, or let it "
-            f"choose its own rate, without {'lr_scheduler_builder' if is_scheduled else 'warm-up'}"
+            f"choose its own rate, without {setting}"
         )
         raise ValueError(msg)
     if is_scheduled and not rates[0]:

@@ -8,7 +8,7 @@ updates are computed on the device from the count of each parameter.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import optax
 
 from medjax import sharding
+from medjax.optimizer.decay import decays
 from medjax_torch.optimizers.groups import GroupPlan
-from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Slots, update_parameter
+from medjax_torch.optimizers.rule import TOUCH, Hyperparams, Slots, listed, update_parameter
 
 
 class OptimizerState(NamedTuple):
@@ -104,6 +105,50 @@ def make_transformation(
         return deltas, OptimizerState(state.hyperparams, moments)
 
     return optax.GradientTransformation(init, update)
+
+
+def decaying(
+    transformation: optax.GradientTransformation,
+    groups: Sequence[Sequence[str]],
+    weight_decay: float,
+    learning_rate: jax.Array | float | None = None,
+    *,
+    is_marked_by_rows: bool = False,
+) -> optax.GradientTransformation:
+    """Return a transformation with decoupled weight decay, which AdamW of torch has of its own.
+
+    Parameters
+    ----------
+    transformation : optax.GradientTransformation
+        A transformation with an `OptimizerState`.
+    groups : sequence of sequence of str
+        The parameters of each group that are updated.
+    weight_decay : float
+        Multiplied by the rate of a group, the share that an update takes from its parameters; see
+        `medjax.Options` for those that do not decay.
+    learning_rate : scalar, optional
+        As for `make_transformation`.
+    is_marked_by_rows : bool
+        Whether only those rows decay that have a gradient, as SparseAdam updates no others.
+    """
+
+    def update(updates: Any, state: OptimizerState, params: Any = None) -> Any:
+        deltas, after = transformation.update(updates, state, params)
+        factor = factor_of(learning_rate, state.hyperparams)
+        decayed = decays(params)
+        for names, own in zip(groups, state.hyperparams, strict=True):
+            share = own["lr"] * weight_decay * (1.0 if factor is None else factor)
+            for name in names:
+                gradient = updates.get(name)
+                if gradient is None or not decayed[name]:
+                    continue
+                decay = share * params[name]
+                if is_marked_by_rows:
+                    decay = jnp.where(listed(gradient), decay, 0)
+                deltas[name] = deltas[name] - decay
+        return deltas, after
+
+    return optax.GradientTransformation(transformation.init, update)
 
 
 def leaving_alone(

@@ -82,7 +82,12 @@ class Assembly:
         self._preparation = preparation
         self._warmup = warmup_steps(trainer.options, plan)
         self._is_scheduled = trainer.lr_scheduler is None and trainer.schedule != constant()
-        check_rates(trainer.optimizer, warmup_steps=self._warmup, is_scheduled=self._is_scheduled)
+        check_rates(
+            trainer.optimizer,
+            warmup_steps=self._warmup,
+            weight_decay=trainer.options.weight_decay,
+            is_scheduled=self._is_scheduled,
+        )
 
     def parts(self) -> Parts:
         """Return the parts that fit the current component and its optimizer.
@@ -107,10 +112,10 @@ class Assembly:
         schedule = with_warmup(with_kept_rate(component, trainer.schedule), self._warmup)
         if link is not None:
             first_rate = link.learning_rate
-            # torch's optimizer and scheduler hold the rate.
-            schedule = schedule._replace(
-                init=lambda rate: trainer.schedule.init(first_rate), resume=lambda saved: saved
-            )
+            schedule = schedule._replace(init=lambda rate: trainer.schedule.init(first_rate))
+            if link.holds_rate:
+                # torch's optimizer and scheduler are resumed with it.
+                schedule = schedule._replace(resume=lambda saved: saved)
         return Parts(link, component, schedule)
 
     def programs(self, parts: Parts, state: TrainState) -> Programs:
@@ -188,7 +193,12 @@ class Assembly:
         frozen = converted.inventory.parameters.keys() - set(converted.trained)
         absent = frozen | converted.without_gradient
         return OptimizerLink(
-            optimizer, names, absent, converted.sometimes, holds_rate=not self._is_scheduled
+            optimizer,
+            names,
+            absent,
+            converted.sometimes,
+            weight_decay=self._trainer.options.weight_decay,
+            holds_rate=not self._is_scheduled,
         )
 
 

@@ -12,6 +12,7 @@ from medjax.checkpoint.progress import Progress, check_position
 from medjax.checkpoint.space import bytes_of
 from medjax.loop.plan import Plan, Start
 from medjax.loop.request import RunRequest, all_callbacks
+from medjax.loop.resume import OPTIMIZER_RATE
 from medjax.loop.run import Run
 from medjax.loop.setup import check_agreement, data_record, groups_of, initial_state
 from medjax.runtime.preemption import Preemption
@@ -157,7 +158,8 @@ def _state_of(
     nb_items = len(loader.dataset)  # type: ignore[arg-type]
     data = {**data_record(nb_items, config, options), "order": options.order}
     as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
-    state, progress = initial_state(request, store, data, as_set)
+    rate = {} if parts.link is None else {OPTIMIZER_RATE: parts.link.learning_rate}
+    state, progress = initial_state(request, store, data, {**as_set, **rate})
     progress = progress._replace(ladders=ladders_record(trainer))
     check_position(progress, len(loader))
     if store.resumed is not None:
