@@ -19,7 +19,7 @@ from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.runtime import run_in_calling_thread
 
-__all__ = ["WINDOW_LENGTH", "OpenedFolder", "open_folder"]
+__all__ = ["WINDOW_LENGTH", "OpenedFolder", "check_order", "open_folder"]
 
 WINDOW_LENGTH = "window_length"
 """Field of config.json that medjax adds: tokens of a window."""
@@ -49,6 +49,16 @@ class OpenedFolder(NamedTuple):
     tokenizer: Tokenizer
     max_length: int
     content: dict[str, Any]
+
+
+def check_order(labels: Any) -> None:
+    """Raise ValueError if labels are a set, whose order is another one in each process."""
+    if isinstance(labels, set | frozenset):
+        msg = (
+            f"labels is the set {labels!r}, which has no order; expected a list, so that a class "
+            "has the same number in each run: pass labels=sorted(labels)"
+        )
+        raise ValueError(msg)
 
 
 @rare_collections()
