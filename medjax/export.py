@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from medjax.component import Variables
 from medjax.components import ReadyComponent, TextClassification, TokenClassification
+from medjax.models.vocabulary import TOKENIZER_FILE
 from medjax.target import tracing_for
 
 __all__ = ["PLATFORMS", "export_component"]
@@ -40,8 +41,9 @@ def export_component(
     The folder gets ``model.stablehlo``, a program of `jax.export` that is called with the weights,
     ``input_ids`` and ``attention_mask`` (int32, any number of rows, any length up to that of a
     window) and returns float32 logits; ``weights.safetensors``; ``export.json`` with the classes
-    and shapes; and the files of the tokenizer. See docs/predicting.md for how to call it. Rows are
-    windows: reading long texts in windows, and entities from tags, is left to the caller.
+    and shapes; and the tokenizer, which neither truncates nor pads. See docs/predicting.md for how
+    to call it. Rows are windows: reading long texts in windows, and entities from tags, is left to
+    the caller.
 
     Parameters
     ----------
@@ -87,10 +89,21 @@ def export_component(
         (folder / name).write_bytes(exported.serialize())
         programs.append({"file": name, "length": length})
     save_file(weights, folder / _WEIGHTS)
-    component.tokenizer.save(folder)
+    _save_tokenizer(component, folder)
     description = {**_description(component), "platforms": list(platforms), "programs": programs}
     text = json.dumps(description, indent=2, ensure_ascii=False)
     (folder / _DESCRIPTION).write_text(f"{text}\n", encoding="utf-8")
+
+
+def _save_tokenizer(component: ReadyComponent, folder: Path) -> None:
+    """Write the tokenizer as the component uses it.
+
+    The file of the checkpoint may truncate and pad: who opens it would lose the end of long notes,
+    and pass padding as text.
+    """
+    component.tokenizer.save(folder)
+    text = component.tokenizer.backend.to_str(pretty=True)
+    (folder / TOKENIZER_FILE).write_text(text, encoding="utf-8")
 
 
 def _logits_of(component: ReadyComponent) -> Callable[..., jax.Array]:
@@ -141,9 +154,12 @@ def _description(component: ReadyComponent) -> dict[str, Any]:
     }
     if isinstance(component, TokenClassification):
         scheme, subtokens = component.tagging_scheme, component.tag_subtokens
-        return {**description, "tagging_scheme": scheme, "tag_subtokens": subtokens}
+        tags = {"tagging_scheme": scheme, "tag_subtokens": subtokens, "layers": component.layers}
+        return {**description, **tags}
     if isinstance(component, TextClassification):
         problem, pooling = component.problem_type, component.pooling
-        return {**description, "problem_type": problem, "pooling": pooling}
+        least = None if component.thresholds is None else dict(component.thresholds)
+        texts = {"problem_type": problem, "pooling": pooling, "thresholds": least}
+        return {**description, **texts}
     candidates = {"kinds": component.kinds, "reach": component.reach, "context": component.context}
     return {**description, **candidates, "marks": component.marks}

@@ -9,12 +9,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tokenizers
 import trained_folders
 from safetensors.numpy import load_file
 
 from medjax.components import TokenClassification, load_component
 from medjax.export import export_component
 from medjax.models import ModernBertConfig, TokenClassifier
+from medjax.text.alignment import tokens_to_words
 
 pytest.importorskip("flatbuffers")
 
@@ -105,6 +107,100 @@ def test_the_documented_snippet_runs_without_medjax(encoder, tmp_path):
         for name, shape in SHAPES.items():
             expected = logits(component, variables, shape)
             np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-5)
+
+
+def edit_tokenizer(folder, **fields):
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **fields}))
+
+
+PADS = {
+    "strategy": {"Fixed": 24},
+    "direction": "Right",
+    "pad_to_multiple_of": None,
+    "pad_id": 0,
+    "pad_type_id": 0,
+    "pad_token": "[PAD]",
+}
+TRUNCATES = {"max_length": 4, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+
+
+def test_the_exported_tokenizer_neither_truncates_nor_pads(encoder, tmp_path):
+    folder = trained_folders.write_tagger(tmp_path / "model", encoder)
+    edit_tokenizer(folder, padding=PADS, truncation=TRUNCATES)
+    component, variables = load_component(folder)
+    export_component(component, variables, tmp_path / "exported", lengths=[8], platforms=["cpu"])
+    exported = tokenizers.Tokenizer.from_file(str(tmp_path / "exported" / "tokenizer.json"))
+    text = "No fever since the stent and no cough."
+    assert exported.encode(text).ids == component.tokenizer.encode([text])[0].ids
+    assert len(exported.encode("fever").ids) == 3
+    # transformers opens what training saves with the settings of the checkpoint.
+    component.save(tmp_path / "saved", variables)
+    saved = (tmp_path / "saved" / "tokenizer.json").read_bytes()
+    assert saved == (folder / "tokenizer.json").read_bytes()
+
+
+def test_the_program_of_the_tutorial_prints_the_tag_of_each_word(encoder, tmp_path):
+    folder = trained_folders.write_tagger(tmp_path / "model", encoder)
+    # "chest,pain" is one word for it, as "l'hypertension" is for CamemBERT's.
+    whole = {"type": "WhitespaceSplit"}
+    edit_tokenizer(folder, padding=PADS, truncation=TRUNCATES, pre_tokenizer=whole)
+    component, variables = load_component(folder)
+    export_component(component, variables, tmp_path / "exported")
+    page = Path(__file__).parents[1].joinpath("docs", "tutorials", "predicting.md").read_text()
+    (program,) = re.findall(r"%%writefile serve.py\n(.*?)```", page, flags=re.DOTALL)
+    text = "No chest,pain since the stent and no headache, fever or cough."
+    program, nb_texts = re.subn(r'^text = ".*"$', f"text = {text!r}", program, flags=re.MULTILINE)
+    assert nb_texts == 1
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (encoding,) = component.tokenizer.encode([text])
+    batch = {name: np.array([row], np.int32) for name, row in (
+        ("input_ids", encoding.ids), ("attention_mask", [1] * len(encoding.ids)),
+    )}  # fmt: skip
+    how = {"return_loss": False, "eval_mode": True}
+    best = component.forward(variables, batch, jax.random.key(0), **how)[0]["predictions"][0]
+    expected = [
+        f"{text[word.start : word.end]:12} {component.tags[best[word.token]]}"
+        for word in tokens_to_words(text, encoding.offsets)
+    ]
+    assert done.stdout.splitlines() == expected
+    assert [line.split()[0] for line in expected[1:4]] == ["chest", ",", "pain"]
+    assert len({line.split()[1] for line in expected}) > 1
+
+
+def test_the_tags_of_entities_that_overlap_are_found_by_layer(encoder, tmp_path):
+    made = trained_folders.write_tagger(tmp_path / "model", encoder, overlapping=True)
+    component, variables = load_component(made)
+    export_component(component, variables, tmp_path / "exported")
+    about = json.loads((tmp_path / "exported" / "export.json").read_text())
+    assert about["layers"] == [["O", "B-Drug", "I-Drug"], ["O", "B-Sign", "I-Sign"]]
+    done = subprocess.run(
+        [sys.executable, "-c", snippet()], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ids = np.array([[2, 7, 9, 3], [2, 8, 3, 0]], np.int32)
+    batch = {"input_ids": ids, "attention_mask": np.array([[1, 1, 1, 1], [1, 1, 1, 0]], np.int32)}
+    how = {"return_loss": False, "eval_mode": True}
+    best = component.forward(variables, batch, jax.random.key(0), **how)[0]["predictions"]
+    expected = [
+        [[tags[number] for number in row] for row in best[..., layer]]
+        for layer, tags in enumerate(component.layers)
+    ]
+    assert done.stdout.splitlines() == [str(of_layer) for of_layer in expected]
+
+
+def test_the_thresholds_of_a_classifier_are_exported(encoder, tmp_path):
+    several = "multi_label_classification"
+    folder = trained_folders.write_classifier(tmp_path / "model", encoder, problem_type=several)
+    component, variables = load_component(folder)
+    least = {"cardiology": 0.25, "surgery": 0.5, "other": 0.75}
+    for made, expected in ((component, None), (component.with_thresholds(least), least)):
+        export_component(made, variables, tmp_path / "exported", lengths=[4], platforms=["cpu"])
+        about = json.loads((tmp_path / "exported" / "export.json").read_text())
+        assert about["thresholds"] == expected
 
 
 @pytest.fixture(scope="module")

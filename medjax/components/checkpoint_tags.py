@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from medjax.components.folders import check_order
 from medjax.models import read_labels
 from medjax.text.tagging import (
     TagError,
@@ -43,6 +44,7 @@ def choose_tags(
     ValueError
         If the labels cannot be used, or if `labels` is None and the checkpoint has no usable tags.
     """
+    check_order(labels)
     if isinstance(labels, str) or (labels is not None and len(labels) == 0):
         msg = f"labels is {labels!r}; expected kinds of entities, ['Drug', ...], or None"
         raise ValueError(msg)

@@ -13,7 +13,7 @@ import numpy as np
 
 from medjax.batch import BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import WINDOW_LENGTH
+from medjax.components.folders import WINDOW_LENGTH, check_settings
 from medjax.components.optimizers import Optimizer
 from medjax.components.rows import padded
 from medjax.config import Options
@@ -146,7 +146,9 @@ class EncoderComponent(abc.ABC):
         Raises
         ------
         ValueError
-            If the classes there are not those of this component, or the weights cannot be read.
+            If the classes there are not those of this component, it reads texts otherwise than in
+            training (by kind of problem, pooling, tagged tokens, pairs, their context or marks), or
+            the weights cannot be read.
         """
         known = self._classes_in(path)
         if known != self.classes:
@@ -156,6 +158,7 @@ class EncoderComponent(abc.ABC):
                 f"classifier with {type(self).__name__}.from_pretrained"
             )
             raise ValueError(msg)
+        check_settings(path, self._settings, type(self).__name__)
         return {"params": read_params(path, self.model.config, self.task)}
 
     def _classes_in(self, folder: Path) -> tuple[str, ...]:

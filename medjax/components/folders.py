@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,12 @@ from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.runtime import run_in_calling_thread
 
-__all__ = ["WINDOW_LENGTH", "OpenedFolder", "open_folder"]
+__all__ = ["WINDOW_LENGTH", "OpenedFolder", "check_order", "check_settings", "open_folder"]
 
 WINDOW_LENGTH = "window_length"
 """Field of config.json that medjax adds: tokens of a window."""
+
+_FREE = frozenset({"label_thresholds", "reach"})  # settings that decide after the model has read
 
 _LONGEST = 512  # tokens of a window where nothing is asked for
 
@@ -49,6 +52,57 @@ class OpenedFolder(NamedTuple):
     tokenizer: Tokenizer
     max_length: int
     content: dict[str, Any]
+
+
+def check_order(labels: Any) -> None:
+    """Raise ValueError if labels are a set, whose order is another one in each process."""
+    if isinstance(labels, set | frozenset):
+        msg = (
+            f"labels is the set {labels!r}, which has no order; expected a list, so that a class "
+            "has the same number in each run: pass labels=sorted(labels)"
+        )
+        raise ValueError(msg)
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any], kind: str) -> None:
+    """Raise ValueError if the weights of a folder were trained to be read with other settings.
+
+    Parameters
+    ----------
+    folder : Path
+        The checkpoint. What its config.json does not say is not compared.
+    settings : mapping
+        Fields of config.json that the component would write.
+    kind : str
+        Name of the class of the component, for messages.
+    """
+    content = read_json(folder / CONFIG_FILE)
+    for name, expected, found in _fields(settings, content):
+        if found is not None and _plain(found) != _plain(expected):
+            msg = (
+                f"{folder / CONFIG_FILE}: {name} is {found!r}; expected {expected!r}, as in this "
+                f"component: make the component with {kind}.from_pretrained of this folder"
+            )
+            raise ValueError(msg)
+
+
+def _fields(
+    settings: Mapping[str, Any], content: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the names of settings, and their values here and there."""
+    for name, expected in settings.items():
+        found = content.get(name)
+        if isinstance(expected, Mapping) and isinstance(found, Mapping):
+            yield from _fields(expected, found)
+        elif name not in _FREE:
+            yield name, expected, found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it, and pairs in the same order, since it means nothing."""
+    if not isinstance(value, list | tuple):
+        return value
+    return sorted((list(each) if isinstance(each, tuple) else each for each in value), key=repr)
 
 
 @rare_collections()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from medjax.batch import BatchData
 from medjax.component import TrainableComponent, Variables
+from medjax.components.lora_files import read_matrices, write_matrices
 from medjax.metrics import Mean
 from medjax.models.adapters import Adapter
 from medjax.sharding import to_host
@@ -26,6 +28,8 @@ FROZEN = "frozen"
 
 _ADAPTERS, _TRAINED = "lora", "trained"
 _HEADS = ("classifier", "head")
+
+_LOGGER = logging.getLogger("medjax")
 
 _Names = tuple[str, ...]
 
@@ -167,9 +171,8 @@ class Lora:
         dtype = next(iter({**adapters, **trained}.values())).dtype
         leaves = dict(flatten_dict(variables[FROZEN]))
         for module in sorted({path[:-1] for path in adapters}):  # one program in all processes
-            a, b = (adapters[(*module, name)].astype(jnp.float32) for name in ("a", "b"))
-            change = jnp.matmul(a, b, precision="highest") * (self.alpha / self.rank)
-            leaves[(*module, "kernel")] = leaves[(*module, "kernel")] + change
+            kernel = leaves[(*module, "kernel")]
+            leaves[(*module, "kernel")] = kernel + self._change(adapters, module)
         merged = {**{path: leaf.astype(dtype) for path, leaf in leaves.items()}, **trained}
         others = {name: v for name, v in variables.items() if name not in ("params", FROZEN)}
         return {**others, "params": unflatten_dict(merged)}
@@ -189,30 +192,71 @@ class Lora:
         )
 
     def save(self, path: Path, variables: Variables) -> None:
-        """Write the component's own files, merged."""
+        """Write the component's own files, merged, and ``lora.safetensors`` with the matrices."""
         self.base.save(path, jax.tree.map(np.asarray, self.merged(variables)))
+        write_matrices(path, flatten_dict(variables["params"][_ADAPTERS]), self.alpha / self.rank)
 
     def load(self, path: Path) -> Variables:
-        """Return what `save` wrote: its weights frozen, and adapters that change nothing yet."""
-        return self._sorted(self.base.load(path), jax.random.key(0))
+        """Return what `save` wrote: frozen weights, up to rounding, and the trained changes.
+
+        In a folder without the matrices of such a `Lora`, as the component itself writes, the
+        weights are frozen as they are, and the adapters change nothing yet.
+        """
+        variables = self._sorted(self.base.load(path), jax.random.key(0))
+        expected = flatten_dict(variables["params"][_ADAPTERS])
+        matrices = read_matrices(path, expected, self.alpha / self.rank)
+        if matrices is None:
+            return variables
+        frozen = flatten_dict(variables[FROZEN])
+        for module in {path[:-1] for path in matrices}:
+            change = self._change(matrices, module)
+            frozen[(*module, "kernel")] = np.asarray(frozen[(*module, "kernel")] - change)
+        params = {**variables["params"], _ADAPTERS: unflatten_dict(matrices)}
+        return {**variables, "params": params, FROZEN: unflatten_dict(frozen)}
+
+    def _change(self, matrices: Mapping[_Names, Any], module: _Names) -> jax.Array:
+        """Return what the matrices of a module add to its kernel."""
+        a, b = (matrices[(*module, name)].astype(jnp.float32) for name in ("a", "b"))
+        return jnp.matmul(a, b, precision="highest") * (self.alpha / self.rank)
 
     def adapter(self, variables: Variables) -> Adapter:
         """Return what was trained, for `Adapter.write`, which writes it as PEFT does.
 
         With several processes, call it in all of them: parts are gathered from each.
-        """
-        arrays = to_host(variables["params"])
-        return Adapter(
-            self.rank, self.alpha, flatten_dict(arrays[_ADAPTERS]), flatten_dict(arrays[_TRAINED])
-        )
-
-    def with_adapter(self, variables: Variables, adapter: Adapter) -> Variables:
-        """Return variables with the matrices of an adapter, such as one of `Adapter.read`.
 
         Raises
         ------
         ValueError
-            If it has another rank or scale, or changes other modules.
+            If the matrices change nothing: they were not trained, or are merged into the weights.
+        """
+        arrays = to_host(variables["params"])
+        matrices = flatten_dict(arrays[_ADAPTERS])
+        if matrices and not any(np.any(leaf) for path, leaf in matrices.items() if path[-1] == "b"):
+            msg = (
+                "all matrices b are zero; expected those of training: the changes may be merged "
+                "into the weights, as in a checkpoint without lora.safetensors; take "
+                "result.state.variables, or load a checkpoint of this Lora"
+            )
+            raise ValueError(msg)
+        trained = flatten_dict(arrays[_TRAINED])
+        return Adapter(self.rank, self.alpha, matrices, trained, self._classes)
+
+    @property
+    def _classes(self) -> tuple[str, ...] | None:
+        """Names of the classes of a ready component, whose methods the functions of `base` are."""
+        classes = getattr(getattr(self.base.load, "__self__", None), "classes", None)
+        return classes if isinstance(classes, tuple) else None
+
+    def with_adapter(self, variables: Variables, adapter: Adapter) -> Variables:
+        """Return variables with the matrices of an adapter, such as one of `Adapter.read`.
+
+        Its head is put in the order of the component's classes; a warning says so if the adapter,
+        as PEFT writes it, does not name its own.
+
+        Raises
+        ------
+        ValueError
+            If it has another rank or scale, is for other classes, or changes other modules.
         """
         if (adapter.rank, adapter.alpha) != (self.rank, self.alpha):
             msg = (
@@ -221,7 +265,7 @@ class Lora:
             )
             raise ValueError(msg)
         params = variables["params"]
-        both = ((_ADAPTERS, adapter.matrices), (_TRAINED, adapter.trained))
+        both = ((_ADAPTERS, adapter.matrices), (_TRAINED, self._in_order(adapter)))
         for name, found in both:
             expected = flatten_dict(params[name])
             if {p: np.shape(v) for p, v in found.items()} != {
@@ -234,6 +278,26 @@ class Lora:
                 )
                 raise ValueError(msg)
         return {**variables, "params": {name: unflatten_dict(found) for name, found in both}}
+
+    def _in_order(self, adapter: Adapter) -> Mapping[_Names, Any]:
+        """Return what an adapter trained as a whole, its classifier for the component's classes."""
+        head = [path for path in adapter.trained if path[0] == _HEADS[0]]
+        if self._classes is None or not head:
+            return adapter.trained
+        if adapter.classes is None:
+            _LOGGER.warning(
+                "the adapter does not name the classes of its head; make sure that they are "
+                f"{', '.join(self._classes)}, in this order"
+            )
+            return adapter.trained
+        if sorted(adapter.classes) != sorted(self._classes):
+            msg = (
+                f"the adapter is for the classes {list(adapter.classes)}; expected "
+                f"{list(self._classes)}: make the component with those of the adapter"
+            )
+            raise ValueError(msg)
+        order = [adapter.classes.index(name) for name in self._classes]
+        return {**adapter.trained, **{path: adapter.trained[path][..., order] for path in head}}
 
 
 def _ends(module: Sequence[str], target: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from medjax.batch import BatchData
 from medjax.component import Collate
 from medjax.components.documents import DocumentReader, TagLayers
-from medjax.components.rows import prediction_ladder
+from medjax.components.rows import check_finite, prediction_ladder
 from medjax.components.windows import Window
 from medjax.data.ladder import fix_shape
 from medjax.metrics import GOLD, IGNORED
@@ -53,7 +53,9 @@ def predict_entities(
         tokens = np.asarray(_softmax(outputs["logits"], shape))
         for (number, window), of_tokens in zip(group, tokens, strict=False):
             words = slice(window.first_word, window.stop_word)
-            probabilities[number][words] = of_tokens[window.positions]
+            of_words = of_tokens[window.positions]
+            check_finite(of_words)
+            probabilities[number][words] = of_words
     return [
         _entities(reading.words, of_words, layers, rule)
         for reading, of_words in zip(readings, probabilities, strict=True)

@@ -13,9 +13,9 @@ import numpy as np
 
 from medjax.batch import ROW_MASK, BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.documents import name_of
+from medjax.components.documents import check_document, name_of
 from medjax.components.encoder_component import EncoderComponent
-from medjax.components.folders import open_folder
+from medjax.components.folders import check_order, open_folder
 from medjax.components.losses import CROSS_ENTROPY, ClassificationLoss
 from medjax.components.optimizers import Optimizer, adamw
 from medjax.components.relation_data import (
@@ -173,6 +173,7 @@ class RelationClassification(EncoderComponent):
             raise ValueError(msg)
         if labels is not None and NO_RELATION in labels:
             raise ValueError(f"labels contain {NO_RELATION!r}; leave it out, it is always a class")
+        check_order(labels)
         wanted = None if labels is None else [NO_RELATION, *labels]
         classes = choose_classes(opened.folder, wanted)
         if classes[0] != NO_RELATION:
@@ -381,6 +382,8 @@ class RelationClassification(EncoderComponent):
     def _find(
         self, classify: Callable[[list[dict[str, Any]]], list[Any]], documents: Sequence[Any]
     ) -> list[tuple[Relation, ...]]:
+        for document in documents:
+            check_document(document)
         pairs = [
             Pair(documents, position, head, tail)
             for position, document in enumerate(documents)

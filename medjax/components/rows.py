@@ -10,7 +10,7 @@ import numpy as np
 from medjax.data.fitting import STANDARD_LENGTHS, lengths_beyond
 from medjax.data.ladder import HUGGING_FACE_PADDING, Ladder
 
-__all__ = ["padded", "prediction_ladder"]
+__all__ = ["check_finite", "padded", "prediction_ladder"]
 
 
 def padded(rows: Sequence[Sequence[Any]], fill: int) -> np.ndarray:
@@ -51,3 +51,15 @@ def prediction_ladder(max_length: int) -> Ladder:
     shorter = [length for length in STANDARD_LENGTHS if length < max_length]
     beyond = lengths_beyond(max_length, "cpu")
     return Ladder((*shorter, max_length, *beyond), HUGGING_FACE_PADDING)
+
+
+def check_finite(numbers: np.ndarray) -> None:
+    """Raise ValueError unless all are finite: of NaN, the first class would be the largest."""
+    if not np.isfinite(numbers).all():
+        found = numbers[~np.isfinite(numbers)][0]
+        msg = (
+            f"the model computes {found} for a text; expected finite numbers: its weights are not "
+            "finite, or too large for the precision; predict with weights of an earlier epoch, or "
+            "with precision='float32'"
+        )
+        raise ValueError(msg)

@@ -30,13 +30,13 @@ from medjax.components.text_labels import (
     POOLING,
     THRESHOLDS,
     choose_classes,
+    least_probabilities,
     read_problem,
     read_thresholds,
 )
 from medjax.components.text_prediction import TextPrediction, predict_classes
 from medjax.config import Options
 from medjax.metrics import DOCUMENT, Mean
-from medjax.metrics.thresholds import check_thresholds
 from medjax.models import TEXT_CLASSIFICATION, TextClassifier, Tokenizer
 from medjax.models.attention import AttentionImplementation, check_implementation
 from medjax.text import LabelledText
@@ -48,6 +48,12 @@ Pooling = Literal["mean", "max"]
 
 TARGETS = "targets"
 """Name of the batch column with a 0 or 1 for each class, if texts may have several."""
+
+_OLD_THRESHOLDS = (
+    "the classifier has thresholds that were chosen for the weights it starts from; predict with "
+    "trained ones by classifier.with_thresholds(medjax.choose_thresholds(...)), or "
+    "with_thresholds(None) for 0.5"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,11 +106,7 @@ class TextClassification(EncoderComponent):
     def __post_init__(self) -> None:
         """Check that the loss and the thresholds fit the classes."""
         self.loss.check(self.labels, multi_label=self.is_multi_label)
-        if self.thresholds is not None:
-            if not self.is_multi_label:
-                msg = f"found thresholds={dict(self.thresholds)} for one class per text"
-                raise ValueError(f"{msg}; they need problem_type='multi_label_classification'")
-            check_thresholds(self.thresholds, self.labels)
+        least_probabilities(self.thresholds, self.labels, multi_label=self.is_multi_label)
 
     @classmethod
     def from_pretrained(
@@ -188,22 +190,24 @@ class TextClassification(EncoderComponent):
         """Whether texts may have any number of classes."""
         return self.problem_type == "multi_label_classification"
 
-    def with_thresholds(self, thresholds: Mapping[str, float]) -> Self:
+    def with_thresholds(self, thresholds: Mapping[str, float] | None) -> Self:
         """Return the classifier with thresholds, which `save` writes and `predict` follows.
 
         The checkpoints of training do not have them, since they are chosen for trained weights.
 
         Parameters
         ----------
-        thresholds : mapping of str to float
-            Least probability of each class, from `medjax.metrics.choose_thresholds`.
+        thresholds : mapping of str to float or None
+            Least probability of each class, from `medjax.metrics.choose_thresholds`; None for 0.5,
+            after weights with thresholds have been trained further.
 
         Raises
         ------
         ValueError
             If they are not those of the classes, or a text has exactly one class.
         """
-        return dataclasses.replace(self, thresholds=dict(thresholds))
+        least = None if thresholds is None else dict(thresholds)
+        return dataclasses.replace(self, thresholds=least)
 
     def expand(self, texts: Any, *, training: bool = True) -> ExpandedData:
         """Check all texts and labels; `medjax.train` and `medjax.evaluate` call it.
@@ -213,7 +217,8 @@ class TextClassification(EncoderComponent):
         texts : Dataset
             `LabelledText` items.
         training : bool
-            True if the texts are for training.
+            True if the texts are for training; then a note says so if this classifier has
+            thresholds, which are not for the weights that are trained.
 
         Raises
         ------
@@ -222,7 +227,8 @@ class TextClassification(EncoderComponent):
             one label.
         """
         check_texts(texts, self.labels, multi_label=self.is_multi_label)
-        return ExpandedData(NumberedTexts(texts), range(len(texts)))
+        notes = (_OLD_THRESHOLDS,) if training and self.thresholds is not None else ()
+        return ExpandedData(NumberedTexts(texts), range(len(texts)), notes)
 
     def preprocess(self, item: LabelledText | NumberedText) -> dict[str, Any]:
         """Return the token ids of the windows of a text, one after the other, and its labels.
@@ -350,12 +356,13 @@ class TextClassification(EncoderComponent):
         -------
         callable
             It takes texts of any length and returns a list with a `TextPrediction` for each.
+
+        Raises
+        ------
+        ValueError
+            If a text has exactly one class, and a threshold is given.
         """
-        least: Mapping[str, float] | None = None
-        if self.is_multi_label:
-            wanted = self.thresholds or 0.5 if threshold is None else threshold
-            numbers = check_thresholds(wanted, self.labels).tolist()
-            least = dict(zip(self.labels, numbers, strict=True))
+        wanted = self.thresholds if threshold is None else threshold
         return functools.partial(
             predict_classes,
             self._predict_step(variables, options),
@@ -363,7 +370,7 @@ class TextClassification(EncoderComponent):
             collate=self.collate,
             unlabelled={DOCUMENT: None, "label": 0, TARGETS: [0] * len(self.labels)},
             labels=self.labels,
-            least=least,
+            least=least_probabilities(wanted, self.labels, multi_label=self.is_multi_label),
             pooling=self.pooling,
             max_length=self.max_length,
             batch_size=batch_size,

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medjax.components.folders import check_order
 from medjax.metrics.thresholds import check_thresholds
 from medjax.models import TEXT_CLASSIFICATION, read_labels
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 
-__all__ = ["POOLING", "THRESHOLDS", "choose_classes", "read_problem", "read_thresholds"]
+__all__ = [
+    "POOLING",
+    "THRESHOLDS",
+    "choose_classes",
+    "least_probabilities",
+    "read_problem",
+    "read_thresholds",
+]
 
 POOLING = "window_pooling"
 """Field of config.json that medjax adds."""
@@ -50,6 +58,7 @@ def choose_classes(folder: Path, labels: Sequence[str] | None) -> tuple[str, ...
             )
             raise ValueError(msg)
         return known
+    check_order(labels)
     if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
         msg = f"labels is {labels!r}; expected different names of classes, ['no', 'yes'], or None"
         raise ValueError(msg)
@@ -78,11 +87,18 @@ def read_problem(
     Raises
     ------
     ValueError
-        If one of them is unknown, or a single class is to be told from nothing.
+        If one of them is unknown, that of the checkpoint is and none is asked for, or a single
+        class is to be told from nothing.
     """
     content = read_json(folder / CONFIG_FILE)
     stored = content.get("problem_type")
-    problem = problem or (stored if stored in _PROBLEMS else _PROBLEMS[0])
+    if problem is None and stored not in (None, *_PROBLEMS):
+        msg = (
+            f"{folder / CONFIG_FILE}: problem_type is {stored!r}; expected "
+            f"{' or '.join(map(repr, _PROBLEMS))}: pass problem_type=... to train a classifier"
+        )
+        raise ValueError(msg)
+    problem = problem or stored or _PROBLEMS[0]
     pooling = pooling or content.get(POOLING) or _POOLINGS[0]
     for name, value, allowed in (
         ("problem_type", problem, _PROBLEMS),
@@ -131,3 +147,36 @@ def read_thresholds(folder: Path, problem: str, classes: Sequence[str]) -> dict[
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {THRESHOLDS}: {error}") from error
     return {name: float(stored[name]) for name in classes}
+
+
+def least_probabilities(
+    thresholds: float | Mapping[str, float] | None, classes: Sequence[str], *, multi_label: bool
+) -> dict[str, float] | None:
+    """Return the least probability of each class; None where a text has exactly one.
+
+    Parameters
+    ----------
+    thresholds : float or mapping of str to float, optional
+        One for all classes, or one for each by name; by default 0.5.
+    classes : sequence of str
+        Names of the classes.
+    multi_label : bool
+        Whether a text may have any number of classes.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of the classes, or a text has exactly one.
+
+    Examples
+    --------
+    >>> least_probabilities({"cough": 0.25, "fever": 0.75}, ["fever", "cough"], multi_label=True)
+    {'fever': 0.75, 'cough': 0.25}
+    """
+    if not multi_label:
+        if thresholds is None:
+            return None
+        msg = f"found thresholds={thresholds!r} for one class per text"
+        raise ValueError(f"{msg}; they need problem_type='multi_label_classification'")
+    numbers = check_thresholds(0.5 if thresholds is None else thresholds, classes)
+    return dict(zip(classes, numbers.tolist(), strict=True))

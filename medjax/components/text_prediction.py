@@ -10,7 +10,7 @@ import numpy as np
 
 from medjax.batch import BatchData
 from medjax.component import Collate
-from medjax.components.rows import prediction_ladder
+from medjax.components.rows import check_finite, prediction_ladder
 from medjax.components.windows import split_windows
 from medjax.data.ladder import fix_shape
 from medjax.models import Tokenizer
@@ -89,8 +89,9 @@ def predict_logits(
         chosen = order[first : first + batch_size]
         batch = collate([examples[row] for row in chosen])
         fixed = fix_shape(batch, ladder, batch_size)
-        outputs: Any = jax.device_get(predict_step(fixed)["logits"])
-        logits.update(zip(chosen, outputs, strict=False))  # padding rows come last
+        outputs: Any = jax.device_get(predict_step(fixed)["logits"])[: len(chosen)]  # not padding
+        check_finite(outputs)
+        logits.update(zip(chosen, outputs, strict=True))
     return [logits[row] for row in range(len(examples))]
 
 

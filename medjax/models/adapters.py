@@ -23,6 +23,12 @@ _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _ROOT = "base_model.model."
 _MATRICES = {"a": "lora_A.weight", "b": "lora_B.weight"}
 
+_CLASSES = "classes.json"
+"""File that medjax adds, as PEFT's have no names of classes."""
+
+_PLAIN_STARTS = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Values of init_lora_weights for which PEFT leaves the weights of the base model as they are."""
+
 
 class Adapter(NamedTuple):
     """What a LoRA trains.
@@ -38,16 +44,20 @@ class Adapter(NamedTuple):
         outputs).
     trained : mapping
         Parameters that were trained as a whole, by their path.
+    classes : tuple of str, optional
+        Names of the classes of the head, in the order of the logits; None if they are not known.
     """
 
     rank: int
     alpha: float
     matrices: Mapping[tuple[str, ...], Any]
     trained: Mapping[tuple[str, ...], Any]
+    classes: tuple[str, ...] | None = None
 
     def write(self, folder: Path | str, config: EncoderConfig, task: Task, base: str = "") -> None:
         """Write a folder that ``PeftModel.from_pretrained`` adds to the base model.
 
+        The names of the classes are in ``classes.json`` there, which PEFT does not read.
         With several processes, process 0 writes it.
 
         Parameters
@@ -102,6 +112,10 @@ class Adapter(NamedTuple):
         }
         text = json.dumps(content, indent=2, sort_keys=True)
         (folder / _CONFIG).write_text(text + "\n", encoding="utf-8")
+        (folder / _CLASSES).unlink(missing_ok=True)
+        if self.classes is not None:
+            names_of_classes = json.dumps({"classes": self.classes}, indent=2, ensure_ascii=False)
+            (folder / _CLASSES).write_text(names_of_classes + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path | str, config: EncoderConfig, task: Task) -> Self:
@@ -118,7 +132,8 @@ class Adapter(NamedTuple):
         ------
         ValueError
             If it is no LoRA for such a model, or of a kind that is not plain: with biases, a rank
-            of its own for some modules, rank-stabilised or weight-decomposed.
+            of its own for some modules, rank-stabilised or weight-decomposed, or with a start that
+            takes part of the weights of the base model, such as PiSSA.
         """
         folder = Path(folder)
         content = read_json(folder / _CONFIG)
@@ -128,6 +143,15 @@ class Adapter(NamedTuple):
             if (content.get(name) or expected) != expected:
                 msg = f"{folder / _CONFIG}: {name} is {content[name]!r}; expected {expected!r}"
                 raise ValueError(msg)
+        start = content.get("init_lora_weights")
+        if start not in _PLAIN_STARTS:
+            msg = (
+                f"{folder / _CONFIG}: init_lora_weights is {start!r}, for which PEFT changes the "
+                "weights of the base model, too; expected true, 'gaussian', 'eva' or 'orthogonal': "
+                "save it as a plain LoRA with PEFT's save_pretrained(..., "
+                "path_initial_model_for_weight_conversion=...)"
+            )
+            raise ValueError(msg)
         try:
             tensors = load_file(folder / _WEIGHTS)
         except (SafetensorError, FileNotFoundError) as error:
@@ -148,7 +172,20 @@ class Adapter(NamedTuple):
             kind, path, transposed = known[name]
             array = np.asarray(values, np.float32)
             found[kind][path] = np.ascontiguousarray(array.T if transposed else array)
-        return cls(int(content["r"]), float(content["lora_alpha"]), **found)
+        sizes = int(content["r"]), float(content["lora_alpha"])
+        return cls(*sizes, found["matrices"], found["trained"], _read_classes(folder))
+
+
+def _read_classes(folder: Path) -> tuple[str, ...] | None:
+    """Return the names of the classes that `Adapter.write` wrote; None if it did not."""
+    file = folder / _CLASSES
+    if not file.is_file():
+        return None
+    names = read_json(file).get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = f"{file}: classes is {names!r:.80}; expected a list of names: copy the adapter again"
+        raise ValueError(msg)
+    return tuple(names)
 
 
 def _full_name(tensor: TensorName, config: EncoderConfig) -> str:

@@ -9,7 +9,7 @@ import peft
 import pytest
 import torch
 import transformers
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from tiny import config
 
 import medjax
@@ -53,6 +53,14 @@ def outputs(component, variables, texts=TEXTS):
     batch["row_mask"] = np.ones(len(texts), np.float32)
     how = {"return_loss": False, "eval_mode": True}
     return component.forward(variables, batch, jax.random.key(0), **how)[0]["logits"]
+
+
+def changed(variables):
+    """Return variables whose matrices change something, as after training."""
+    draw = np.random.default_rng(0)
+    params = {path: np.asarray(draw.normal(0, 0.1, np.shape(leaf)), np.float32)
+              for path, leaf in flatten_dict(variables["params"]).items()}  # fmt: skip
+    return {**variables, "params": unflatten_dict(params)}
 
 
 def test_new_adapters_change_nothing(classifier, lora):
@@ -194,7 +202,7 @@ def test_fields_out_of_range_are_refused(classifier, fields, told):
 
 
 def test_adapters_that_do_not_fit_are_refused(lora, classifier, tmp_path):
-    variables = lora.init(jax.random.key(0))
+    variables = changed(lora.init(jax.random.key(0)))
     adapter = lora.adapter(variables)
     with pytest.raises(ValueError, match=r"the adapter has rank 5 and alpha 4\.0; expected 2"):
         lora.with_adapter(variables, adapter._replace(rank=5))
@@ -207,6 +215,94 @@ def test_adapters_that_do_not_fit_are_refused(lora, classifier, tmp_path):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"use_dora": True}))
     with pytest.raises(ValueError, match="use_dora is True; expected False"):
         Adapter.read(tmp_path, *where)
+    content = json.loads(file.read_text()) | {"use_dora": False}
+    for start in ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga"):
+        file.write_text(json.dumps(content | {"init_lora_weights": start}))
+        with pytest.raises(ValueError, match=f"init_lora_weights is '{start}', for which PEFT cha"):
+            Adapter.read(tmp_path, *where)
+    for plain in (True, False, None, "gaussian", "eva", "orthogonal"):
+        file.write_text(json.dumps(content | {"init_lora_weights": plain}))
+        assert Adapter.read(tmp_path, *where).rank == 2
     whole = Lora(classifier.component, trained=("encoder/layer_1", "classifier"))
     with pytest.raises(ValueError, match="was trained as a whole, which this format has for heads"):
-        whole.adapter(whole.init(jax.random.key(0))).write(tmp_path, *where)
+        whole.adapter(changed(whole.init(jax.random.key(0)))).write(tmp_path, *where)
+
+
+def test_a_checkpoint_keeps_the_adapter(lora, classifier, tmp_path):
+    result = trained(lora, tmp_path / "run")
+    checkpoint = result.last_checkpoint
+    variables = result.state.variables
+    loaded = lora.load(checkpoint)
+    expected, found = lora.adapter(variables), lora.adapter(loaded)
+    for kind in ("matrices", "trained"):
+        one, other = getattr(expected, kind), getattr(found, kind)
+        assert one.keys() == other.keys()
+        for path, values in one.items():
+            np.testing.assert_array_equal(other[path], values)
+    start = flatten_dict(lora.init(jax.random.key(0))["frozen"])
+    for path, values in flatten_dict(loaded["frozen"]).items():
+        np.testing.assert_allclose(values, start[path], rtol=0, atol=1e-6)
+    # The change is added once, not to weights that have it.
+    again = lora.with_adapter(loaded, expected)
+    np.testing.assert_allclose(
+        outputs(lora.component, again), outputs(lora.component, variables), atol=1e-5
+    )
+
+
+def test_weights_that_have_the_change_give_no_adapter(lora, classifier, tmp_path):
+    variables = changed(lora.init(jax.random.key(0)))
+    lora.save(tmp_path, variables)
+    other = Lora(classifier.component, rank=3, alpha=4.0)
+    for loads, folder in ((other, "with other matrices"), (lora, "without matrices")):
+        if folder == "without matrices":
+            (tmp_path / "lora.safetensors").unlink()
+        loaded = loads.load(tmp_path)
+        np.testing.assert_allclose(
+            outputs(loads.component, loaded), outputs(lora.component, variables), atol=1e-5
+        )
+        with pytest.raises(ValueError, match="all matrices b are zero; expected those of training"):
+            loads.adapter(loaded)
+    (tmp_path / "lora.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ValueError, match=r"cannot read .*lora\.safetensors .* copy the checkpoint"):
+        lora.load(tmp_path)
+    heads = Lora(classifier.component, targets=())
+    assert heads.adapter(heads.init(jax.random.key(0))).matrices == {}
+
+
+def test_the_head_of_an_adapter_is_for_its_classes(lora, classifier, tiny_folder, tmp_path, caplog):
+    variables = changed(lora.init(jax.random.key(0)))
+    where = classifier.model.config, TEXT_CLASSIFICATION
+    lora.adapter(variables).write(tmp_path, *where)
+    adapter = Adapter.read(tmp_path, *where)
+    assert adapter.classes == ("no", "yes")
+
+    def lora_for(labels):
+        made = TextClassification.from_pretrained(tiny_folder, labels)
+        return Lora(made.component, rank=2, alpha=4.0)
+
+    swapped = lora_for(LABELS[::-1])
+    found = swapped.with_adapter(swapped.init(jax.random.key(0)), adapter)
+    ids, mask = (classifier.collate([classifier.preprocess(text) for text in TEXTS])[name]
+                 for name in ("input_ids", "attention_mask"))  # fmt: skip
+    of_classes = [
+        classifier.model.apply(each.merged(values), ids, mask, deterministic=True)
+        for each, values in ((lora, variables), (swapped, found))
+    ]
+    np.testing.assert_allclose(of_classes[1], of_classes[0][:, ::-1], atol=1e-6)
+    assert not caplog.records
+    others = lora_for(["no", "maybe"])
+    with pytest.raises(
+        ValueError, match=r"for the classes \['no', 'yes'\]; expected \['no', 'maybe"
+    ):
+        others.with_adapter(others.init(jax.random.key(0)), adapter)
+    # PEFT's own have no names.
+    (tmp_path / "classes.json").unlink()
+    unnamed = Adapter.read(tmp_path, *where)
+    assert unnamed.classes is None
+    lora.with_adapter(variables, unnamed)
+    assert "make sure that they are no, yes, in this order" in caplog.text
+    (tmp_path / "classes.json").write_text('{"classes": "no"}')
+    with pytest.raises(
+        ValueError, match=r"classes\.json: classes is 'no'; expected a list of names"
+    ):
+        Adapter.read(tmp_path, *where)

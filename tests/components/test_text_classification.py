@@ -333,8 +333,31 @@ def test_thresholds_are_saved_followed_and_not_trained_with(tiny_folder, tmp_pat
     assert TextClassification.from_pretrained(tmp_path / "trained").thresholds is None
     replaced = TextClassification.from_pretrained(tmp_path / "tuned", ["a", "b"], **MULTI)
     assert replaced.thresholds is None
+    single = TextClassification.from_pretrained(tiny_folder, LABELS)
     with pytest.raises(ValueError, match="for one class per text"):
-        TextClassification.from_pretrained(tiny_folder, LABELS).with_thresholds(thresholds)
+        single.with_thresholds(thresholds)
+    for least in (0.9, thresholds):
+        with pytest.raises(ValueError, match="for one class per text; they need problem_type="):
+            single.predict(variables, [text], threshold=least)
+
+
+def test_training_a_classifier_with_thresholds_says_that_they_are_of_other_weights(
+    tiny_folder, tmp_path, caplog
+):
+    plain = TextClassification.from_pretrained(tiny_folder, LABELS, **MULTI)
+    plain.with_thresholds(dict.fromkeys(LABELS, 0.25)).save(
+        tmp_path / "tuned", plain.init(jax.random.key(0))
+    )
+    tuned = TextClassification.from_pretrained(tmp_path / "tuned")
+    assert not caplog.records
+    (note,) = tuned.expand(SEVERAL, training=True).notes
+    assert "were chosen for the weights it starts from" in note
+    assert tuned.expand(SEVERAL, training=False).notes == ()
+    dropped = tuned.with_thresholds(None)
+    assert dropped.expand(SEVERAL, training=True).notes == ()
+    weights = dropped.load(tmp_path / "tuned")
+    halves = dropped.predict(weights, [TEXTS[0].text])
+    assert halves == tuned.predict(weights, [TEXTS[0].text], threshold=0.5)
 
 
 def test_thresholds_that_cannot_be_used_are_refused(tiny_folder, tmp_path):
