@@ -20,7 +20,7 @@ _NORMALISATION = re.compile(
 )
 
 
-class SelfDecaying(optax.GradientTransformation):
+class SelfDecaying(optax.GradientTransformation):  # type: ignore[misc]  # optax has no types
     """A transformation whose updates contain the decay of `Options.weight_decay`.
 
     An optimizer returns one if it knows better than `make_optimizer` which parameters an update
