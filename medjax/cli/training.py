@@ -39,6 +39,7 @@ from medjax.recipes import (
     Parts,
     Report,
     evaluated,
+    keep_split,
     locate_parts,
     report_entities,
     report_relations,
@@ -102,6 +103,7 @@ def train_model(arguments: argparse.Namespace) -> Trained:
     if has_plots:
         callbacks.append(ReportWriter(arguments.output, options, **page))
     config = _config(recipe, arguments)
+    keep_split(parts, arguments.seed, arguments.output, resume=arguments.resume)
     result = _train(recipe, parts, config, options, callbacks, resume=arguments.resume)
     chosen = result.best_checkpoint or result.last_checkpoint
     assert chosen is not None  # a run ends with a checkpoint

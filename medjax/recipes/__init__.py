@@ -8,12 +8,14 @@ from medjax.recipes.reports import (
     report_relations,
     report_texts,
 )
+from medjax.recipes.splits import keep_split
 
 __all__ = [
     "Parts",
     "Report",
     "evaluated",
     "find_split",
+    "keep_split",
     "locate_parts",
     "report_entities",
     "report_relations",

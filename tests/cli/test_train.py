@@ -89,6 +89,7 @@ def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
         "model",
         "report.html",
         "report.txt",
+        "split.json",
     }
     assert "8 / 2 / 6 to train, choose and report on" in capsys.readouterr().out
     report = (folder / "report.txt").read_text()
@@ -127,6 +128,23 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
     assert len({row["run"] for row in found["checkpoints"]}) == 1  # a new run would leave the old
     assert found["chosen"]["resume"]["finished"]
     assert len(found["chosen"]["history"]) == 2
+
+
+@pytest.mark.parametrize("epochs", ["1", "2"])  # that are there, and more
+def test_resuming_with_another_test_part_is_refused(train, tmp_path, epochs, capsys):
+    write_brat(NOTES, tmp_path / "notes")
+    status, folder = train("entities", tmp_path / "notes", "--epochs", "1")
+    assert status == 0
+    report = (folder / "report.txt").read_text()
+    again = ["--resume", "--epochs", epochs]
+    assert train("entities", tmp_path / "notes", *again, "--seed", "1")[0] == 2
+    assert "expected the 9 / 1 / 2 with seed 0 that it began with" in capsys.readouterr().err
+    write_brat([NOTES[0]._replace(name="later")], tmp_path / "more")
+    for file in (tmp_path / "more").iterdir():
+        file.rename(tmp_path / "notes" / file.name)
+    assert train("entities", tmp_path / "notes", *again)[0] == 2
+    assert "use another --output" in capsys.readouterr().err
+    assert (folder / "report.txt").read_text() == report
 
 
 def test_the_settings_reach_the_run(train, brat, capsys):

@@ -56,6 +56,7 @@ def test_it_writes_its_files_and_resumes(
         "model",
         "report.html",
         "report.txt",
+        "split.json",
     }
     report = (tmp_path / "report.txt").read_text()
     assert report in capsys.readouterr().out + "\n"
