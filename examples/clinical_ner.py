@@ -96,7 +96,8 @@ def labels_in(documents: Sequence[Document]) -> list[str]:
 
 
 def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
-    documents = read_documents(path, encoding)
+    # Of entities that overlap, the tagger learns the longest; the others count as missed.
+    documents = read_documents(path, encoding, overlapping=True)
     if format_of(path) == "conll":
         return documents
     # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.

@@ -26,7 +26,15 @@ from sklearn.calibration import calibration_curve
 import medjax
 from medjax.components import TextClassification
 from medjax.metrics import ClassificationMetrics, choose_thresholds
-from medjax.recipes import Parts, evaluated, keep_split, locate_parts, report_texts, split_parts
+from medjax.recipes import (
+    Parts,
+    check_test,
+    evaluated,
+    keep_split,
+    locate_parts,
+    report_texts,
+    split_parts,
+)
 from medjax.text import LabelledText
 from medjax.text.readers import read_texts
 
@@ -137,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_length=args.max_length,
         optimizer=optax.adam,
     )
+    check_test(classifier, test)
     keep_split(parts, args.seed, args.output, resume=args.resume)
     config = medjax.TrainerConfig(
         output_dir=args.output / "checkpoints",

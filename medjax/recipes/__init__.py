@@ -3,6 +3,7 @@
 from medjax.recipes.corpora import Parts, find_split, locate_parts, split_parts
 from medjax.recipes.reports import (
     Report,
+    check_test,
     evaluated,
     report_entities,
     report_relations,
@@ -13,6 +14,7 @@ from medjax.recipes.splits import keep_split
 __all__ = [
     "Parts",
     "Report",
+    "check_test",
     "evaluated",
     "find_split",
     "keep_split",

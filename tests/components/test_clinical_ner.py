@@ -86,6 +86,13 @@ def test_it_reads_brat(run, tmp_path):
     assert result.best_checkpoint is not None
 
 
+def test_entities_that_overlap_are_kept(load_corpus, tmp_path):
+    write_brat(tmp_path, *"abc")
+    for file in tmp_path.glob("*.ann"):
+        file.write_text("T1\tSign 0 6\tFièvre\nT2\tWord 0 6\tFièvre\n")
+    assert [len(part[0].entities) for part in load_corpus([tmp_path], 0)] == [2] * 3
+
+
 def test_nested_brat_folders_are_one_corpus(load_corpus, tmp_path):
     write_brat(tmp_path, *(f"ward{number % 3}/deep/{number}" for number in range(10)))
     corpus = load_corpus([tmp_path], 0)

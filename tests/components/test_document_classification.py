@@ -66,6 +66,18 @@ def test_it_writes_its_files_and_resumes(
     assert repr(resumed.history[0]) == repr(first.history[0])  # a NaN differs from itself
 
 
+def test_a_class_that_only_test_has_is_refused_before_training(
+    main, letters, tiny_folder, tmp_path
+):
+    test = tmp_path / "test.csv"
+    test.write_text("text,specialty\nNo fever.,geology\n")
+    arguments = ["--data", str(letters), str(test), "--model", str(tiny_folder)]
+    arguments += ["--max-length", "48"]
+    with pytest.raises(ValueError, match=r"test cannot be reported on: .* label 'geology'"):
+        main([*arguments, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_script_writes_the_letters():
     module = runpy.run_path(str(EXAMPLES / "data" / "make_synthetic_letters.py"))
     written = {file.name: file.read_text(encoding="utf-8") for file in LETTERS.glob("*.csv")}
