@@ -17,7 +17,7 @@ import optax
 
 import medjax
 from medjax.components import TokenClassification
-from medjax.recipes import Parts, locate_parts, report_entities, split_parts
+from medjax.recipes import Parts, keep_split, locate_parts, report_entities, split_parts
 from medjax.text import Document, Entity, split_sentences
 from medjax.text.readers import format_of, read_documents
 
@@ -96,7 +96,8 @@ def labels_in(documents: Sequence[Document]) -> list[str]:
 
 
 def _read_sentences(path: Path, encoding: str | None) -> list[Document]:
-    documents = read_documents(path, encoding)
+    # Of entities that overlap, the tagger learns the longest; the others count as missed.
+    documents = read_documents(path, encoding, overlapping=True)
     if format_of(path) == "conll":
         return documents
     # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.
@@ -139,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_length=args.max_length,
         optimizer=optax.adam,
     )
+    keep_split(corpus, args.seed, args.output, resume=args.resume)
     config = medjax.TrainerConfig(
         output_dir=args.output / "checkpoints",
         learning_rate=args.learning_rate,

@@ -26,7 +26,15 @@ from sklearn.calibration import calibration_curve
 import medjax
 from medjax.components import TextClassification
 from medjax.metrics import ClassificationMetrics, choose_thresholds
-from medjax.recipes import Parts, evaluated, locate_parts, report_texts, split_parts
+from medjax.recipes import (
+    Parts,
+    check_test,
+    evaluated,
+    keep_split,
+    locate_parts,
+    report_texts,
+    split_parts,
+)
 from medjax.text import LabelledText
 from medjax.text.readers import read_texts
 
@@ -126,7 +134,7 @@ def plot_calibration(
 def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     """Train, choose thresholds on devel, report on test."""
     args = parse(arguments)
-    train, devel, test = load(args)
+    train, devel, test = parts = load(args)
     labels = sorted({label for text in train for label in text.labels})
     print(f"{len(train)} / {len(devel)} / {len(test)} texts: {labels}")
     classifier = TextClassification.from_pretrained(
@@ -137,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_length=args.max_length,
         optimizer=optax.adam,
     )
+    check_test(classifier, test)
+    keep_split(parts, args.seed, args.output, resume=args.resume)
     config = medjax.TrainerConfig(
         output_dir=args.output / "checkpoints",
         learning_rate=args.learning_rate,

@@ -20,7 +20,7 @@ import optax
 import medjax
 from medjax.components import RelationClassification
 from medjax.metrics import RelationMetrics
-from medjax.recipes import Parts, locate_parts, report_relations, split_parts
+from medjax.recipes import Parts, keep_split, locate_parts, report_relations, split_parts
 from medjax.text import Document, relation_kinds
 from medjax.text.readers import read_documents
 from medjax.text.writers import write_brat
@@ -96,7 +96,7 @@ def _fit_for_brat(annotation: Any) -> Any:
 def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
     """Train, choose the best epoch on devel, report on test and write what is found there."""
     args = parse(arguments)
-    train, devel, test = load(args)
+    train, devel, test = parts = load(args)
     labels, kinds = relation_kinds(train)
     print(f"{len(train)} / {len(devel)} / {len(test)} documents: {labels} between {kinds}")
     classifier = RelationClassification.from_pretrained(
@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> medjax.TrainResult:
         max_length=args.max_length,
         optimizer=optax.adam,
     )
+    keep_split(parts, args.seed, args.output, resume=args.resume)
     config = medjax.TrainerConfig(
         output_dir=args.output / "checkpoints",
         learning_rate=args.learning_rate,

@@ -1,8 +1,9 @@
 """Score a trained component on annotated data, with 95 % intervals.
 
 Whether the model finds entities, classes of texts or relations is told from its folder. Intervals
-are by document or, for classes of texts with --group, by group. Entities and relations that the
-model cannot find, as those with a label that it does not know, count as missed.
+are by document, by sentence where the data are sentences or, for classes of texts with --group, by
+group. Entities and relations that the model cannot find, as those with a label that it does not
+know, count as missed.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from medjax.cli.arguments import cache_of
-from medjax.cli.reading import read_annotated
+from medjax.cli.reading import read_annotated, unit_of
 from medjax.components import RelationClassification, TextClassification, load_component
 from medjax.config import Options
 from medjax.metrics import Interval
@@ -40,14 +40,8 @@ def evaluate_model(arguments: argparse.Namespace) -> Report:
         if isinstance(component, RelationClassification):
             notes = read_annotated(arguments.data, "relations", arguments, split=arguments.split)
             return report_relations(component, variables, notes, **chosen)
-        documents = read_annotated(
-            arguments.data,
-            "entities",
-            arguments,
-            split=arguments.split,
-            overlapping=len(component.layers) > 1,
-        )
-        unit = "sentence" if arguments.sentences else "document"
+        documents = read_annotated(arguments.data, "entities", arguments, split=arguments.split)
+        unit = unit_of(arguments.data, arguments, arguments.split)
         return report_entities(component, variables, documents, unit=unit, **chosen)
 
 

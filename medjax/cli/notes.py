@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from medjax.text.readers import read_brat
 __all__ = ["FolderNotes", "LineNotes", "Note", "NoteError", "Notes", "find_notes"]
 
 _BYTE_ORDER_MARK = "\ufeff"
+_TEXT = ".txt"
 _LINES = (".jsonl", ".ndjson")
 _NAMES = ("name", "id", "uid")
 """Fields of a line of JSON that name the note."""
@@ -41,6 +43,26 @@ class Note(NamedTuple):
     name: str
     key: bytes
     content: Path | str | NoteError
+
+    def digest(self, *, with_entities: bool) -> bytes:
+        """Return a SHA-256 of its content, which a later start compares.
+
+        Parameters
+        ----------
+        with_entities : bool
+            Whether the ``.ann`` file beside it belongs to the content.
+        """
+        if not isinstance(self.content, Path):
+            return hashlib.sha256(self.key).digest()  # the line has it all
+        files = [self.content, *([self.content.with_suffix(".ann")] if with_entities else [])]
+        digest = hashlib.sha256()
+        for file in files:
+            try:
+                content = file.read_bytes()
+            except OSError:  # `read` says why
+                content = b""
+            digest.update(hashlib.sha256(content).digest())
+        return digest.digest()
 
     def read(self, *, with_entities: bool) -> Document:
         """Return the note.
@@ -110,12 +132,17 @@ class Notes(Protocol):
 class FolderNotes:
     """The ``.txt`` files in a folder and its subfolders, sorted; of them, only names are held.
 
-    Names that begin with a full stop are left out.
+    ``.TXT`` is the same. Names that begin with a full stop are left out.
 
     Parameters
     ----------
     folder : Path
         The folder.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or two whose names differ in the suffix only.
 
     Examples
     --------
@@ -151,13 +178,21 @@ def _text_files(folder: str, within: str, visited: set[str]) -> Iterator[str]:
     if real in visited:
         return
     visited.add(real)
+    files: dict[str, str] = {}
     with os.scandir(real) as entries:
         found = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
     for name, is_folder in found:
         path = f"{within}/{name}" if within else name
         if is_folder:
             yield from _text_files(folder, path, visited)
-        elif name.endswith(".txt"):
+        elif name.lower().endswith(_TEXT):
+            stem = os.path.splitext(path)[0]
+            if (other := files.setdefault(stem, path)) != path:
+                msg = (
+                    f"{folder}: found {other} and {path}, expected names that differ without the "
+                    "suffix, as predictions are named after the notes; rename one"
+                )
+                raise ValueError(msg)
             yield path
 
 
@@ -259,9 +294,9 @@ def find_notes(path: Path, format: str | None = None) -> Notes:
             msg = f"{path}: found a folder, expected a file of JSON lines; use --input-format text"
             raise ValueError(msg)
         return FolderNotes(path)
-    if format == "text" or (format is None and path.suffix == ".txt"):
+    if format == "text" or (format is None and path.suffix.lower() == _TEXT):
         return FileNote(path)
-    if format == "jsonl" or path.suffix in _LINES:
+    if format == "jsonl" or path.suffix.lower() in _LINES:
         return LineNotes(path)
     msg = (
         f"{path}: found the suffix {path.suffix!r}, expected a folder of .txt files, a .txt file, "

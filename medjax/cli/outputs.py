@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from medjax.cli.journal import Progress, ReadNotes, read_journal, thinned, write_journal
 from medjax.cli.notes import Note, Notes
 from medjax.components import TextPrediction
 from medjax.text import Document
@@ -22,6 +23,8 @@ __all__ = ["BratOutput", "FileOutput", "Output", "Predicted", "Skipped", "claim"
 
 SETTINGS, JOURNAL, SKIPPED = "settings.json", "progress.json", "skipped.tsv"
 """Files in the folder besides the predictions."""
+
+_LOGGER = logging.getLogger("medjax")
 
 _SHOWN = 5  # skipped notes that are listed at the end
 
@@ -127,13 +130,16 @@ class Output(Protocol):
         The notes that were left out.
     nb_complete : int
         Number of notes that an earlier start has written.
+    nb_passed : int
+        Number of notes that `remaining` leaves out.
     """
 
     skipped: Skipped
     nb_complete: int
+    nb_passed: int
 
     def remaining(self, notes: Notes) -> Iterator[Note]:
-        """Yield the notes that no earlier start is known to have written."""
+        """Return the notes that no earlier start is known to have written or skipped."""
 
     def place_for(self, document: Document) -> Path | None:
         """Return where a note goes, None if it is there; called once for each, in order."""
@@ -166,11 +172,11 @@ class BratOutput:
         self._names = None if are_files else FileNames()
         self._number = 0
         self.skipped = Skipped(folder / SKIPPED)
-        self.nb_complete = 0
+        self.nb_complete = self.nb_passed = 0
 
     def remaining(self, notes: Notes) -> Iterator[Note]:
-        """Yield all notes, as their files tell what is complete."""
-        yield from notes
+        """Return all notes, as their files tell what is complete."""
+        return iter(notes)
 
     def place_for(self, document: Document) -> Path | None:
         """Return the path of its two files without suffix, None if they are complete."""
@@ -211,6 +217,9 @@ class BratOutput:
 class FileOutput:
     """One file with a record for each note, and a journal of how far it is complete.
 
+    As later records number on from earlier ones, a note that has changed is predicted again with
+    all that follow it in the file. The journal has marks that a start can go back to.
+
     Parameters
     ----------
     folder : Path
@@ -221,6 +230,8 @@ class FileOutput:
         What it begins with.
     record : callable
         ``record(predicted, written)`` returns what is written of a note.
+    with_entities : bool
+        Whether the entities are given, and relations predicted.
     """
 
     def __init__(
@@ -229,40 +240,79 @@ class FileOutput:
         name: str,
         header: str,
         record: Callable[[Predicted, Written], str],
+        *,
+        with_entities: bool,
     ) -> None:
-        self._record = record
+        self._record, self._with_entities = record, with_entities
         self._journal = folder / JOURNAL
-        done = _Progress.read(self._journal)
+        done, self._marks = read_journal(self._journal)
         self._file = folder / name
         self._records = _continued(self._file, done.size)
+        self._header = header.encode()
         if done.size == 0:
-            self._records.write(header.encode())
+            self._records.write(self._header)
         self.skipped = Skipped(folder / SKIPPED, done.skipped_size, done.nb_skipped)
         self._done, self._written = done, Written(*done.written)
-        self._keys = hashlib.sha256()
+        self._read = ReadNotes()
+        self._waiting: list[bytes] = []
         self.nb_complete = self._written.documents
+        self.nb_passed = done.nb_notes
 
     def remaining(self, notes: Notes) -> Iterator[Note]:
-        """Yield the notes after those in the journal.
+        """Return the notes after those in the journal that are as they were.
 
         Raises
         ------
         ValueError
             If the notes in the journal are not the first ones.
         """
-        following = iter(notes)
-        for note in itertools.islice(following, self._done.nb_notes):
-            self._add_key(note)
-        if self._done.nb_notes and self._keys.hexdigest() != self._done.keys:
+        done, read = self._done, ReadNotes()
+        reached, self._read = Progress(), read.copy()
+        marks = {mark.nb_notes: mark for mark in (*self._marks, done)}
+        for number, note in enumerate(itertools.islice(notes, done.nb_notes), start=1):
+            read.add(note, note.digest(with_entities=self._with_entities))
+            mark = marks.get(number)
+            if mark is not None and mark.contents in ("", read.contents.hexdigest()):
+                reached, self._read = mark, read.copy()
+        if read.names.hexdigest() != (done.keys or ReadNotes().names.hexdigest()):
             msg = (
-                f"{self._file} has predictions of the first {self._done.nb_notes:,} notes, but "
+                f"{self._file} has predictions of the first {done.nb_notes:,} notes, but "
                 "these are others now; use another folder for the notes that are there now"
             )
             raise ValueError(msg)
-        yield from following
+        if done.nb_notes and not done.contents:
+            _LOGGER.warning(
+                f"{self._journal} is of an older version and does not tell whether notes have "
+                f"changed: the predictions of the first {done.nb_notes:,} are kept"
+            )
+        if reached.nb_notes < done.nb_notes:
+            _LOGGER.warning(
+                f"{self._file}: some of the first {done.nb_notes:,} notes have changed since; "
+                f"predicting again from note {reached.nb_notes + 1:,} on"
+            )
+            self._go_back(reached)
+        return self._digested(itertools.islice(notes, reached.nb_notes, None))
 
-    def _add_key(self, note: Note) -> None:
-        self._keys.update(hashlib.sha256(note.key).digest())
+    def _go_back(self, mark: Progress) -> None:
+        """Forget what was written after a mark."""
+        self._done, self._written = mark, Written(*mark.written)
+        self._marks = [earlier for earlier in self._marks if earlier.nb_notes < mark.nb_notes]
+        # The journal first: files may be longer than it tells, but not shorter.
+        write_journal(self._journal, mark, self._marks)
+        sizes = ((self._records, mark.size), (self.skipped.lines, mark.skipped_size))
+        for file, size in sizes:
+            file.truncate(size)
+            file.seek(size)
+        if mark.size == 0:
+            self._records.write(self._header)
+        self.skipped.count = mark.nb_skipped
+        self.nb_complete, self.nb_passed = self._written.documents, mark.nb_notes
+
+    def _digested(self, notes: Iterator[Note]) -> Iterator[Note]:
+        for note in notes:
+            # Before it is read: if it changes in between, a later start predicts it again.
+            self._waiting.append(note.digest(with_entities=self._with_entities))
+            yield note
 
     def place_for(self, document: Document) -> Path | None:
         """Return the file."""
@@ -278,48 +328,26 @@ class FileOutput:
 
     def commit(self, notes: Sequence[Note]) -> None:
         """Write the journal, after what it tells of is on the disk."""
-        for note in notes:
-            self._add_key(note)
+        for note, digest in zip(notes, self._waiting, strict=True):
+            self._read.add(note, digest)
+        self._waiting.clear()
         for file in (self._records, self.skipped.lines):
             file.flush()
             os.fsync(file.fileno())
-        self._done = _Progress(
+        if self._done.contents:
+            self._marks = thinned([*self._marks, self._done])
+        self._done = Progress(
             nb_notes=self._done.nb_notes + len(notes),
-            keys=self._keys.hexdigest(),
+            keys=self._read.names.hexdigest(),
             written=self._written,
             size=self._records.tell(),
             nb_skipped=self.skipped.count,
             skipped_size=self.skipped.lines.tell(),
+            contents=self._read.contents.hexdigest(),
         )
-        with replacing(self._journal) as journal:
-            json.dump(self._done._asdict(), journal)
-            journal.flush()
-            os.fsync(journal.fileno())
+        write_journal(self._journal, self._done, self._marks)
 
     def close(self) -> None:
         """Close the file and the list of skipped notes."""
         self._records.close()
         self.skipped.lines.close()
-
-
-class _Progress(NamedTuple):
-    """How far a file is complete: the journal."""
-
-    nb_notes: int = 0
-    keys: str = ""
-    written: Sequence[int] = (0, 0, 0)
-    size: int = 0
-    nb_skipped: int = 0
-    skipped_size: int = 0
-
-    @classmethod
-    def read(cls, file: Path) -> _Progress:
-        """Return the content of a journal, or that of none."""
-        if not file.exists():
-            return cls()
-        try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"{file} is damaged ({error}); remove its folder, start again"
-            ) from error

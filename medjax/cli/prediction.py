@@ -114,7 +114,8 @@ def _locked(folder: Path) -> Iterator[None]:
 def _run(notes: Notes, output: Output, predict: Predict, *, with_entities: bool) -> Done:
     nb_predicted = 0
     remaining = output.remaining(notes)
-    with tqdm(total=len(notes), unit="note", disable=None, **fitting(sys.stderr)) as bar:
+    settings = {"total": len(notes), "initial": output.nb_passed, **fitting(sys.stderr)}
+    with tqdm(unit="note", disable=None, **settings) as bar:
         while chunk := _read_chunk(remaining, output, with_entities=with_entities):
             read, found = chunk
             for (place, _), predicted in zip(found, predict([d for _, d in found]), strict=True):
@@ -186,7 +187,7 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 def _output(component: ReadyComponent, chosen: str, folder: Path, notes: Notes) -> Output:
     if isinstance(component, TextClassification):
         header, record = _class_records(component.labels)[chosen]
-        return FileOutput(folder, f"predictions.{chosen}", header, record)
+        return FileOutput(folder, f"predictions.{chosen}", header, record, with_entities=False)
     are_relations = isinstance(component, RelationClassification)
     if chosen == "brat":
         check_labels(component.labels, "--format brat")
@@ -202,6 +203,7 @@ def _output(component: ReadyComponent, chosen: str, folder: Path, notes: Notes) 
         f"predictions.{suffix}",
         records.header,
         lambda predicted, written: records.record(predicted.document, written),
+        with_entities=are_relations,
     )
 
 

@@ -12,9 +12,11 @@ from medjax.recipes import find_split
 from medjax.text import Document, LabelledText, split_sentences
 from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
 
-__all__ = ["check_annotated", "read_annotated"]
+__all__ = ["check_annotated", "read_annotated", "unit_of"]
 
-_DATASET, _UTF_8 = "dataset", "utf-8"
+_CONLL, _DATASET, _UTF_8 = "conll", "dataset", "utf-8"
+_OF_SENTENCES = (_CONLL, _DATASET)
+"""Formats whose documents are single sentences, as `read_annotated` reads them."""
 
 
 def read_annotated(
@@ -23,9 +25,10 @@ def read_annotated(
     arguments: argparse.Namespace,
     *,
     split: str | None = None,
-    overlapping: bool = False,
 ) -> list[Any]:
     """Return the annotated items of a corpus.
+
+    Entities may overlap: those that a tagger cannot find count as missed.
 
     Parameters
     ----------
@@ -37,27 +40,56 @@ def read_annotated(
         Those of `medjax.cli.arguments.add_reading`.
     split : str, optional
         Part of a folder or dataset to read.
-    overlapping : bool
-        Whether entities may overlap; those of relations always may.
 
     Raises
     ------
     ValueError
-        If the data cannot be read, there is no such split, or nothing is annotated.
+        If the data cannot be read, there is no such split, nothing is annotated, or a group is
+        asked for where there are none.
     FileNotFoundError
         If they are not there.
     """
+    if arguments.group is not None and task != "documents":
+        msg = (
+            f"--group is {arguments.group!r}; only tables with classes of texts have a column of "
+            f"groups, {task} are read from documents: leave it out"
+        )
+        raise ValueError(msg)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
-    found = find_split(path, split) if split is not None and path.is_dir() else None
-    if found is not None:
-        path, split = found, None
+    path, split = _located(path, split)
     if task == "documents":
         items: list[Any] = _texts(path, split, arguments)
     else:
-        items = _documents(path, task, split, arguments, overlapping=overlapping)
+        items = _documents(path, task, split, arguments)
     check_annotated(str(path), task, items)
     return items
+
+
+def unit_of(path: Path, arguments: argparse.Namespace, split: str | None = None) -> str:
+    """Return what a report on entities calls an item of `read_annotated`.
+
+    Parameters
+    ----------
+    path, arguments, split
+        As for `read_annotated`.
+
+    Returns
+    -------
+    {"sentence", "document"}
+        Files in CoNLL columns and datasets of tokens have sentences, whatever is asked for.
+    """
+    if arguments.sentences:
+        return "sentence"
+    path, _ = _located(path, split)
+    kind = arguments.input_format or format_of(path)
+    return "sentence" if kind in _OF_SENTENCES else "document"
+
+
+def _located(path: Path, split: str | None) -> tuple[Path, str | None]:
+    """Return the entry of a folder for a split; otherwise the split is one of the dataset."""
+    found = find_split(path, split) if split is not None and path.is_dir() else None
+    return (path, split) if found is None else (found, None)
 
 
 def _texts(path: Path, split: str | None, arguments: argparse.Namespace) -> list[LabelledText]:
@@ -74,27 +106,21 @@ def _texts(path: Path, split: str | None, arguments: argparse.Namespace) -> list
 
 
 def _documents(
-    path: Path,
-    task: Task,
-    split: str | None,
-    arguments: argparse.Namespace,
-    *,
-    overlapping: bool,
+    path: Path, task: Task, split: str | None, arguments: argparse.Namespace
 ) -> list[Document]:
-    overlapping = overlapping or task == "relations"
     kind = arguments.input_format or format_of(path)
     if kind == _DATASET:
         documents = read_dataset(
-            path, split=split, overlapping=overlapping, encoding=arguments.encoding or _UTF_8
+            path, split=split, overlapping=True, encoding=arguments.encoding or _UTF_8
         )
     elif split is not None:
         msg = f"--split is {split!r}, but {path} has no such file, folder or part; leave it out"
         raise ValueError(msg)
     else:
         documents = read_documents(
-            path, arguments.encoding, overlapping=overlapping, format=arguments.input_format
+            path, arguments.encoding, overlapping=True, format=arguments.input_format
         )
-    if task == "entities" and arguments.sentences and kind != "conll":
+    if task == "entities" and arguments.sentences and kind != _CONLL:
         # Relations are of no use to a tagger, so those that sentences cut are not worth a warning.
         bare = [document._replace(relations=()) for document in documents]
         return [sentence for document in bare for sentence in split_sentences(document)]

@@ -65,13 +65,13 @@ def _add_of_tasks(parser: argparse.ArgumentParser) -> None:
         "--reach",
         type=positive,
         help="relations: most characters between two related entities (default: those of the "
-        "model, or any)",
+        "model, or 300)",
     )
     add(
         "--context",
         type=positive,
         help="relations: characters to read before and after them (default: those of the model, "
-        "or the whole document)",
+        "or 200)",
     )
     add(
         "--negatives",

@@ -17,7 +17,7 @@ from medjax.callbacks import (
 )
 from medjax.callbacks.plots import plot_history
 from medjax.cli.arguments import cache_of
-from medjax.cli.reading import check_annotated, read_annotated
+from medjax.cli.reading import check_annotated, read_annotated, unit_of
 from medjax.cli.tasks import DEFAULTS, MODEL, Task
 from medjax.component import Variables
 from medjax.components import (
@@ -38,7 +38,9 @@ from medjax.metrics import (
 from medjax.recipes import (
     Parts,
     Report,
+    check_test,
     evaluated,
+    keep_split,
     locate_parts,
     report_entities,
     report_relations,
@@ -48,10 +50,6 @@ from medjax.recipes import (
 from medjax.text import relation_kinds
 
 __all__ = ["Trained", "train_model"]
-
-
-Finished = tuple[ReadyComponent, Report]
-"""The component as it is saved, and its scores on test."""
 
 
 class Trained(NamedTuple):
@@ -70,12 +68,16 @@ class Trained(NamedTuple):
 
 
 class _Recipe(NamedTuple):
-    """How a task is trained and reported on."""
+    """How a task is trained and reported on.
+
+    `tuned` returns the component as it is saved, which `report` scores on test.
+    """
 
     component: ReadyComponent
     metrics: MetricsComputer
     checkpoint_metric: str
-    finish: Callable[[Variables, dict[str, Any]], Finished]
+    tuned: Callable[[Variables, dict[str, Any]], ReadyComponent]
+    report: Callable[[Any, Variables, dict[str, Any]], Report]
 
 
 def train_model(arguments: argparse.Namespace) -> Trained:
@@ -95,6 +97,7 @@ def train_model(arguments: argparse.Namespace) -> Trained:
     """
     parts = _parts(arguments)
     recipe = _RECIPES[arguments.task](parts, arguments)
+    check_test(recipe.component, parts.test)
     options = _options(recipe, arguments)
     page = _page(recipe, arguments)
     has_plots = importlib.util.find_spec("matplotlib") is not None
@@ -102,6 +105,7 @@ def train_model(arguments: argparse.Namespace) -> Trained:
     if has_plots:
         callbacks.append(ReportWriter(arguments.output, options, **page))
     config = _config(recipe, arguments)
+    keep_split(parts, arguments.seed, arguments.output, resume=arguments.resume)
     result = _train(recipe, parts, config, options, callbacks, resume=arguments.resume)
     chosen = result.best_checkpoint or result.last_checkpoint
     assert chosen is not None  # a run ends with a checkpoint
@@ -110,8 +114,9 @@ def train_model(arguments: argparse.Namespace) -> Trained:
         "batch_size": arguments.batch_size,
         "options": Options(precision=options.precision),
     }
-    component, report = recipe.finish(variables, evaluation)
-    component.save(arguments.output / MODEL, variables)
+    component = recipe.tuned(variables, evaluation)
+    component.save(arguments.output / MODEL, variables)  # before anything else can go wrong
+    report = recipe.report(component, variables, evaluation)
     text = f"Test: {report.text}"
     if has_plots:
         curves = arguments.output / "learning_curves.png"
@@ -131,8 +136,7 @@ def train_model(arguments: argparse.Namespace) -> Trained:
 
 def _parts(arguments: argparse.Namespace) -> Parts:
     read = [
-        read_annotated(path, arguments.task, arguments, overlapping=arguments.overlapping)
-        for path in locate_parts(arguments.data)
+        read_annotated(path, arguments.task, arguments) for path in locate_parts(arguments.data)
     ]
     parts = split_parts(read, arguments.seed)
     for name, part in parts._asdict().items():
@@ -218,14 +222,14 @@ def _of_entities(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
         max_length=arguments.max_length,
         optimizer=optax.adam,
     )
-    unit = "sentence" if arguments.sentences else "document"
+    unit = unit_of(locate_parts(arguments.data)[-1], arguments)  # of the part to report on
     return _Recipe(
         tagger,
         SpanMetrics(tagger.tags),
         "micro_f1-score",
-        lambda variables, how: (
-            tagger,
-            report_entities(tagger, variables, parts.test, unit=unit, **how),
+        lambda variables, how: tagger,
+        lambda tagger, variables, how: report_entities(
+            tagger, variables, parts.test, unit=unit, **how
         ),
     )
 
@@ -243,14 +247,20 @@ def _of_documents(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
     )
     metrics = ClassificationMetrics(classifier.labels, multi_label=is_multi_label)
 
-    def finish(variables: Variables, how: dict[str, Any]) -> Finished:
-        tuned = classifier
-        if is_multi_label:  # a threshold for each class, which is not to be chosen on test
-            _, columns = evaluated(classifier.component, variables, parts.devel, metrics, **how)
-            tuned = classifier.with_thresholds(choose_thresholds(columns, classifier.labels))
-        return tuned, report_texts(tuned, variables, parts.test, **how)
+    def tuned(variables: Variables, how: dict[str, Any]) -> ReadyComponent:
+        if not is_multi_label:
+            return classifier
+        # A threshold for each class, which is not to be chosen on test.
+        _, columns = evaluated(classifier.component, variables, parts.devel, metrics, **how)
+        return classifier.with_thresholds(choose_thresholds(columns, classifier.labels))
 
-    return _Recipe(classifier, metrics, "macro_f1-score", finish)
+    return _Recipe(
+        classifier,
+        metrics,
+        "macro_f1-score",
+        tuned,
+        lambda classifier, variables, how: report_texts(classifier, variables, parts.test, **how),
+    )
 
 
 def _of_relations(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
@@ -269,9 +279,9 @@ def _of_relations(parts: Parts, arguments: argparse.Namespace) -> _Recipe:
         classifier,
         RelationMetrics(classifier.classes),
         "micro_f1-score",
-        lambda variables, how: (
-            classifier,
-            report_relations(classifier, variables, parts.test, **how),
+        lambda variables, how: classifier,
+        lambda classifier, variables, how: report_relations(
+            classifier, variables, parts.test, **how
         ),
     )
 

@@ -3,17 +3,21 @@
 from medjax.recipes.corpora import Parts, find_split, locate_parts, split_parts
 from medjax.recipes.reports import (
     Report,
+    check_test,
     evaluated,
     report_entities,
     report_relations,
     report_texts,
 )
+from medjax.recipes.splits import keep_split
 
 __all__ = [
     "Parts",
     "Report",
+    "check_test",
     "evaluated",
     "find_split",
+    "keep_split",
     "locate_parts",
     "report_entities",
     "report_relations",

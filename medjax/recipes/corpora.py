@@ -23,6 +23,8 @@ SPLITS = {
 # Shares of the items of the first list at which its parts end, by the number of lists.
 _SHARES = {1: (0.8, 0.9), 2: (0.9,)}
 
+_NB_SHOWN = 3  # number of groups that a message names
+
 _SENTENCE = re.compile(r"(.*)#[0-9]+", re.DOTALL)
 
 
@@ -59,7 +61,8 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     Raises
     ------
     ValueError
-        If there are none or more than three lists, or a part is empty.
+        If there are none or more than three lists, a part is empty, or a group of texts is in two
+        of the lists.
 
     Examples
     --------
@@ -88,7 +91,33 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
                 f"there is none in {name}{reason}"
             )
             raise ValueError(msg)
+    _refuse_shared_groups(Parts(*parts))
     return Parts(*parts)
+
+
+def _refuse_shared_groups(parts: Parts) -> None:
+    """Raise ValueError if a group is in two parts, which only lists that were given can cause."""
+    counts: dict[str, dict[str, int]] = {}
+    for name, part in parts._asdict().items():
+        for item in part:
+            if group := getattr(item, "group", ""):
+                of_group = counts.setdefault(group, {})
+                of_group[name] = of_group.get(name, 0) + 1
+    shared = {group: found for group, found in counts.items() if len(found) > 1}
+    if not shared:
+        return
+    shown = [
+        f"{group!r} ({', '.join(f'{count} in {name}' for name, count in found.items())})"
+        for group, found in itertools.islice(shared.items(), _NB_SHOWN)
+    ]
+    more = ", ..." if len(shared) > _NB_SHOWN else ""
+    msg = (
+        f"--group: {len(shared)} of {len(counts)} groups have texts in two parts or more: "
+        f"{', '.join(shown)}{more}; expected each group in one part, as scores on texts of a "
+        "patient who was trained on are too high. Move them to one part, or give all texts as one "
+        "file, which is split by group"
+    )
+    raise ValueError(msg)
 
 
 def _units_of(items: Sequence[Any]) -> list[list[Any]]:

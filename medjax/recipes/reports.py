@@ -27,7 +27,14 @@ from medjax.metrics import (
 from medjax.metrics.tables import format_table
 from medjax.text import Document, LabelledText
 
-__all__ = ["Report", "evaluated", "report_entities", "report_relations", "report_texts"]
+__all__ = [
+    "Report",
+    "check_test",
+    "evaluated",
+    "report_entities",
+    "report_relations",
+    "report_texts",
+]
 
 Columns = dict[str, list[Any]]
 Rows = Sequence[Sequence[str]]
@@ -61,6 +68,31 @@ class Report(NamedTuple):
     columns: Columns
     tables: dict[str, Rows]
     confusion: Rows | None = None
+
+
+def check_test(component: Any, test: Sequence[Any]) -> None:
+    """Refuse a test part that cannot be reported on; called before training, which takes long.
+
+    Parameters
+    ----------
+    component : TokenClassification, TextClassification or RelationClassification
+        The component that is to be trained.
+    test : sequence
+        Documents or labelled texts.
+
+    Raises
+    ------
+    ValueError
+        If the component cannot score them: a text has a class that is not in train, for instance.
+    """
+    try:
+        component.expand(test, training=False)
+    except ValueError as error:
+        msg = (
+            f"test cannot be reported on: {error}. Nothing was trained; correct the item, leave it "
+            "out, or see to it that train has all classes"
+        )
+        raise ValueError(msg) from error
 
 
 def evaluated(

@@ -91,6 +91,30 @@ def test_entities_that_it_has_not_found_count_as_missed(evaluate, tagged, tmp_pa
     assert 0 < scores["micro_recall"]["low"] <= scores["micro_recall"]["value"] < 1
 
 
+def test_entities_that_overlap_count_as_missed(evaluate, tagged, tmp_path, models, capsys):
+    first = tagged[0].entities[0]
+    twin = first._replace(label="Sign" if first.label == "Drug" else "Drug")
+    changed = [tagged[0]._replace(entities=(*tagged[0].entities, twin)), *tagged[1:]]
+    write_brat(changed, tmp_path / "notes")
+    count = sum(len(document.entities) for document in tagged)
+    scores = evaluate("tagger", tmp_path / "notes")["scores"]
+    assert scores["support"]["value"] == count + 1
+    assert scores["micro_recall"]["value"] == pytest.approx(count / (count + 1))
+    main(["evaluate", "--model", str(models / "tagger"), "--data", str(tmp_path / "notes")])
+    told = f"1 of {count + 1} entities in 6 documents cannot be represented by tags and count as"
+    assert told in capsys.readouterr().out
+
+
+def test_sentences_of_columns_are_called_so(tmp_path, models, capsys):
+    sentence = "no O\nfever B-Sign\n"
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "test.conll").write_text(f"{sentence}\n{sentence}")
+    arguments = ["evaluate", "--model", str(models / "tagger"), "--split", "test"]
+    assert main([*arguments, "--data", str(tmp_path / "corpus")]) == 0
+    told = "2 sentences, rule of conlleval, 95 % intervals by sentence:"
+    assert capsys.readouterr().out.startswith(told)
+
+
 def test_sentences_are_units_if_asked_for(tagged, tmp_path, models, capsys):
     documents = [tagged[0]._replace(text=f"{tagged[0].text}. No fever.")]
     write_brat(documents, tmp_path / "notes")
@@ -180,6 +204,8 @@ def test_the_format_of_the_data_can_be_given(evaluate, tagged, table, tmp_path, 
         ("tagger", [], "without a single entity"),
         ("relations", [], "without a single relation"),
         ("tagger", ["--threshold", "0.3"], "--threshold is 0.3"),
+        ("tagger", ["--group", "patient"], "--group is 'patient'; only tables with classes"),
+        ("relations", ["--group", "patient"], "--group is 'patient'; only tables with classes"),
         ("classifier", [], "expected 'text' among them"),
         ("tagger", ["--input-format", "csv"], "the format is 'csv', expected one of 'brat', "),
         ("classifier", ["--input-format", "brat"], "the format is 'brat', expected one of 'csv', "),

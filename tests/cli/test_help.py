@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import trained_folders
 
 from medjax.cli import main, make_parser
+from medjax.components import RelationClassification
 
 COMMANDS = ["train", "evaluate", "predict", "inspect", "doctor"]
 
@@ -29,6 +31,16 @@ def test_a_command_explains_its_arguments_and_itself(name, capsys):
     assert f"python -m medjax {name}" in text
     assert "%" not in text.replace("95 %", "")  # what argparse was to fill in
     assert "`" not in text
+
+
+def test_the_defaults_of_pairs_are_those_of_the_component(capsys, tmp_path):
+    encoder = trained_folders.write_encoder(tmp_path / "encoder")
+    kinds = trained_folders.KINDS
+    made = RelationClassification.from_pretrained(encoder, ["Relieves"], kinds)
+    text = help_of(["train"], capsys)
+    for name in ("reach", "context"):
+        (told,) = re.findall(rf"--{name} {name.upper()} relations: .*?\(default: (.*?)\)", text)
+        assert told == f"those of the model, or {getattr(made, name)}"
 
 
 def test_the_commands_of_the_documentation_have_their_arguments():

@@ -1,7 +1,6 @@
 """``python -m medjax predict``: what it reads, writes, skips, resumes and refuses."""
 
 import csv
-import functools
 import json
 import re
 import shutil
@@ -12,79 +11,12 @@ from pathlib import Path
 import jax
 import pytest
 import trained_folders
+from sample_notes import TEXTS, without_scores
 
-from medjax.cli import main, outputs, prediction
+from medjax.cli import main, prediction
 from medjax.components import TokenClassification, load_component
-from medjax.text import Document
 from medjax.text.readers import read_brat, read_doccano, read_medkit_json
 from medjax.text.writers import write_brat, write_csv, write_doccano, write_medkit_json
-
-LOADED = functools.cache(load_component)
-WORDS = trained_folders.WORDS.split()
-MULTI = {"problem_type": "multi_label_classification"}
-TEXTS = {
-    "a": "no fever since the stent",
-    "b": " ".join(WORDS * 9),  # several windows
-    "ward/c": "aspirin relieved her headache\r\nand cough",
-    "ward/d": "chest pain",
-    "z": "her drug",
-}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Folders of a component of each kind."""
-    root = tmp_path_factory.mktemp("models")
-    encoder = trained_folders.write_encoder(root / "encoder")
-    trained_folders.write_tagger(root / "tagger", encoder)
-    trained_folders.write_classifier(root / "classifier", encoder, max_length=32)
-    trained_folders.write_classifier(root / "several", encoder, **MULTI)
-    trained_folders.write_relations(root / "relations", encoder)
-    return root
-
-
-@pytest.fixture
-def notes(tmp_path):
-    folder = tmp_path / "notes"
-    for name, text in TEXTS.items():
-        file = folder / f"{name}.txt"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, newline="")
-    return folder
-
-
-@pytest.fixture
-def predict(models, notes, tmp_path, monkeypatch):
-    """Return a function that runs the command and returns its exit status and folder.
-
-    Models are read from their folders once.
-    """
-    monkeypatch.setattr(prediction, "load_component", LOADED)
-
-    def run(model, *arguments, source=notes, output="out"):
-        fixed = ["--model", str(models / model), "--input", str(source)]
-        status = main(["predict", *fixed, "--output", str(tmp_path / output), *arguments])
-        return status, tmp_path / output
-
-    return run
-
-
-@pytest.fixture
-def tagged(models):
-    """The notes with the entities that the component itself finds."""
-    tagger, variables = load_component(models / "tagger")
-    found = tagger.predict(variables, list(TEXTS.values()))
-    return [
-        Document(text, entities, name)
-        for (name, text), entities in zip(TEXTS.items(), found, strict=True)
-    ]
-
-
-def without_scores(documents):
-    return [
-        each._replace(entities=tuple(e._replace(score=None) for e in each.entities))
-        for each in documents
-    ]
 
 
 def test_entities_as_brat_are_those_of_the_component(predict, tagged):
@@ -235,67 +167,18 @@ def test_the_status_says_that_nothing_could_be_read(predict, tmp_path):
     assert predict("tagger", source=folder)[0] == 1
 
 
-@pytest.mark.parametrize("name", ["jsonl", "doccano", "csv"])
-def test_a_file_continues_where_a_killed_start_left_it(predict, monkeypatch, notes, name):
-    monkeypatch.setattr(prediction, "_CHUNK_NOTES", 2)
-    (notes / "bad.txt").write_bytes(b"\xff")
-    (notes / "y.txt").write_bytes(b"\xff")
-    _, whole = predict("tagger", "--format", name, output="whole")
-    commit, commits = outputs.FileOutput.commit, []
-
-    def killed(output, read):
-        commits.append(read)
-        if len(commits) == 2:  # after records that the journal does not have
-            output._records.flush()
-            output.skipped.lines.flush()
-            raise KeyboardInterrupt
-        commit(output, read)
-
-    monkeypatch.setattr(outputs.FileOutput, "commit", killed)
-    assert predict("tagger", "--format", name)[0] == 130
-    status, folder = predict("tagger", "--format", name)
+def test_suffixes_may_be_capitals(predict, notes, tmp_path, capsys):
+    (notes / "ward" / "UP.TXT").write_text("cough")
+    status, folder = predict("tagger")
     assert status == 0
-    assert len(commits) == 2 + 3  # of 4 chunks, the first is not predicted again
-    for file in (next(whole.glob("predictions.*")), whole / "skipped.tsv"):
-        assert (folder / file.name).read_bytes() == file.read_bytes()
-
-
-def test_only_notes_that_are_not_complete_are_predicted_again(predict, notes, monkeypatch):
-    _, folder = predict("tagger")
-    before = {file: file.read_bytes() for file in folder.rglob("*.ann")}
-    (folder / "b.ann").unlink()
-    (notes / "z.txt").write_text("drug and chest pain")  # changed since
-    (notes / "new.txt").write_text("cough")
-    written = []
-    write = outputs.BratOutput.write
-
-    def counted(output, place, predicted):
-        written.append(predicted.document.name)
-        write(output, place, predicted)
-
-    monkeypatch.setattr(outputs.BratOutput, "write", counted)
-    assert predict("tagger")[0] == 0
-    assert written == ["b", "new", "z"]
-    assert (folder / "b.ann").read_bytes() == before[folder / "b.ann"]
-    assert (folder / "z.txt").read_text() == "drug and chest pain"
-
-
-def test_relations_are_predicted_again_if_entities_have_changed(predict, tagged, tmp_path):
-    source = tmp_path / "annotated"
-    write_brat(tagged[:1], source)
-    _, folder = predict("relations", source=source)
-    lines = (source / "a.ann").read_text().splitlines(keepends=True)
-    (source / "a.ann").write_text("".join(lines[:-1]))
-    predict("relations", source=source)
-    found = (folder / "a.ann").read_text().splitlines(keepends=True)
-    assert [line for line in found if line.startswith("T")] == lines[:-1]
-
-
-def test_notes_that_come_before_the_journal_are_refused(predict, notes, capsys):
-    predict("tagger", "--format", "csv")
-    (notes / "0.txt").write_text("cough")
-    assert predict("tagger", "--format", "csv")[0] == 2
-    assert "predictions of the first 5 notes, but these are others now" in capsys.readouterr().err
+    assert (folder / "ward" / "UP.txt").read_text() == "cough"
+    assert predict("tagger", source=notes / "ward" / "UP.TXT", output="one")[0] == 0
+    (notes / "ward" / "UP.txt").write_text("fever")
+    capsys.readouterr()
+    if len(list((notes / "ward").iterdir())) == 4:  # where capitals count
+        assert predict("tagger", output="two")[0] == 2
+        told = "found ward/UP.TXT and ward/UP.txt, expected names that differ without the suffix"
+        assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

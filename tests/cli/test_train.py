@@ -6,7 +6,7 @@ import pytest
 import trained_folders
 
 from medjax import last_checkpoint
-from medjax.cli import main
+from medjax.cli import main, training
 from medjax.components import load_component
 from medjax.text import Document, Entity, Relation
 from medjax.text.writers import write_brat
@@ -89,6 +89,7 @@ def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
         "model",
         "report.html",
         "report.txt",
+        "split.json",
     }
     assert "8 / 2 / 6 to train, choose and report on" in capsys.readouterr().out
     report = (folder / "report.txt").read_text()
@@ -129,6 +130,23 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
     assert len(found["chosen"]["history"]) == 2
 
 
+@pytest.mark.parametrize("epochs", ["1", "2"])  # that are there, and more
+def test_resuming_with_another_test_part_is_refused(train, tmp_path, epochs, capsys):
+    write_brat(NOTES, tmp_path / "notes")
+    status, folder = train("entities", tmp_path / "notes", "--epochs", "1")
+    assert status == 0
+    report = (folder / "report.txt").read_text()
+    again = ["--resume", "--epochs", epochs]
+    assert train("entities", tmp_path / "notes", *again, "--seed", "1")[0] == 2
+    assert "expected the 9 / 1 / 2 with seed 0 that it began with" in capsys.readouterr().err
+    write_brat([NOTES[0]._replace(name="later")], tmp_path / "more")
+    for file in (tmp_path / "more").iterdir():
+        file.rename(tmp_path / "notes" / file.name)
+    assert train("entities", tmp_path / "notes", *again)[0] == 2
+    assert "use another --output" in capsys.readouterr().err
+    assert (folder / "report.txt").read_text() == report
+
+
 def test_the_settings_reach_the_run(train, brat, capsys):
     more = ["--precision", "bfloat16", "--seed", "5", "--scheme", "bilou", "--save-interval", "1"]
     _, folder = train("entities", brat, *more, "--weight-decay", "0", "--warmup", "0.5")
@@ -151,6 +169,91 @@ def test_labels_that_training_lacks_are_told(train, tmp_path, capsys):
     assert "test has labels that train lacks, which count as missed: ['Device']" in (
         capsys.readouterr().out
     )
+
+
+def test_entities_that_overlap_count_as_missed(train, tmp_path, capsys, caplog):
+    doubled = [
+        each._replace(entities=(*each.entities, each.entities[1]._replace(label="Symptom")))
+        for each in NOTES
+    ]
+    for name, notes in (("train", doubled[:8]), ("dev", doubled[8:10]), ("test", doubled[6:])):
+        write_brat(notes, tmp_path / "notes" / name)
+    status, folder = train("entities", tmp_path / "notes")
+    assert status == 0
+    report = (folder / "report.txt").read_text()
+    (row,) = (line.split() for line in report.splitlines()[:9] if line.startswith("Symptom"))
+    assert row[-1] == "6"
+    assert (
+        "6 of 18 entities in 6 documents cannot be represented by tags and count as missed: "
+        in (report)
+    )
+    assert "8 of 24 entities in 8 documents cannot be represented by tags" in caplog.text
+    assert "8 / 2 / 6 to train" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["train.conll", "train.jsonl"])
+def test_items_of_a_format_of_sentences_are_called_so(train, tmp_path, name):
+    rows = [(each.text.split(), ["O", "B-Drug", "O", "O", "B-Sign"]) for each in NOTES]
+    if name.endswith("conll"):
+        sentences = ["\n".join(f"{w} {t}" for w, t in zip(*row, strict=True)) for row in rows]
+        text = "\n\n".join(sentences)
+    else:
+        text = "\n".join(json.dumps({"tokens": w, "ner_tags": t}) for w, t in rows)
+    (tmp_path / name).write_text(f"{text}\n")
+    status, folder = train("entities", tmp_path / name, "--epochs", "1")
+    assert status == 0
+    told = "Test: 2 sentences, rule of conlleval, 95 % intervals by sentence:"
+    assert (folder / "report.txt").read_text().startswith(told)
+
+
+def tables(folder, rows):
+    """Write a table for each part, of texts, labels and patients."""
+    folder.mkdir()
+    for name, part in zip(("train", "devel", "test"), rows, strict=True):
+        lines = [",".join(row) for row in [("text", "label", "patient"), *part]]
+        (folder / f"{name}.csv").write_text("\n".join(lines))
+    return folder
+
+
+ROWS = [
+    [(each.text, "ward" if number % 2 else "home", f"p{number}") for number, each in chosen]
+    for chosen in (
+        [*enumerate(NOTES)][:8],
+        [*enumerate(NOTES)][8:10],
+        [*enumerate(NOTES)][10:],
+    )
+]
+
+
+def test_a_class_that_only_test_has_is_refused_before_training(train, tmp_path, capsys):
+    other = [*ROWS[:2], [("no fever", "theatre", "p"), *ROWS[2]]]
+    status, folder = train("documents", tables(tmp_path / "letters", other))
+    assert status == 2
+    told = capsys.readouterr().err
+    assert "test cannot be reported on: the text " in told
+    assert "has the label 'theatre'; expected one of ['home', 'ward']" in told
+    assert not folder.exists()
+
+
+def test_the_model_is_saved_before_the_report(train, tmp_path, monkeypatch):
+    def fail(*arguments, **settings):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(training, "report_texts", fail)
+    status, folder = train("documents", tables(tmp_path / "letters", ROWS))
+    assert status == 2
+    assert load_component(folder / "model")[0].labels == ("home", "ward")
+
+
+def test_groups_are_kept_apart_or_refused(train, brat, tmp_path, capsys):
+    shared = [*ROWS[:2], [("no fever", "home", "p1"), *ROWS[2]]]
+    data = tables(tmp_path / "letters", shared)
+    assert train("documents", data, "--group", "patient")[0] == 2
+    told = capsys.readouterr().err
+    assert "1 of 12 groups have texts in two parts or more: 'p1' (1 in train, 1 in test)" in told
+    for task in ("entities", "relations"):
+        assert train(task, brat, "--group", "patient")[0] == 2
+        assert "--group is 'patient'; only tables" in capsys.readouterr().err
 
 
 def test_data_that_cannot_be_used_are_refused(train, tmp_path, capsys):

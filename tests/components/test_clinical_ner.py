@@ -61,6 +61,7 @@ def test_it_writes_its_files_prints_a_report_and_resumes(run, columns, tmp_path,
         "learning_curves.png",
         "report.html",
         "report.txt",
+        "split.json",
     }
     printed = capsys.readouterr().out
     for expected in ("19 / 2 / 3 sentences", "f1-score", "spurious", "Three sentences", "stent"):
@@ -69,6 +70,8 @@ def test_it_writes_its_files_prints_a_report_and_resumes(run, columns, tmp_path,
     assert resumed.history[0] == first.history[0]
     assert len(resumed.history) == 2
     assert len((tmp_path / "out" / "metrics.csv").read_text().splitlines()) == 3
+    with pytest.raises(ValueError, match="expected the 19 / 2 / 3 with seed 0"):
+        run("--data", str(columns), "--resume", "--seed", "1")
 
 
 def test_it_reads_brat(run, tmp_path):
@@ -81,6 +84,13 @@ def test_it_reads_brat(run, tmp_path):
         )
     result = run("--data", str(folder), "--epochs", "1", "--scheme", "bilou")
     assert result.best_checkpoint is not None
+
+
+def test_entities_that_overlap_are_kept(load_corpus, tmp_path):
+    write_brat(tmp_path, *"abc")
+    for file in tmp_path.glob("*.ann"):
+        file.write_text("T1\tSign 0 6\tFièvre\nT2\tWord 0 6\tFièvre\n")
+    assert [len(part[0].entities) for part in load_corpus([tmp_path], 0)] == [2] * 3
 
 
 def test_nested_brat_folders_are_one_corpus(load_corpus, tmp_path):

@@ -56,6 +56,7 @@ def test_it_writes_its_files_and_resumes(
         "model",
         "report.html",
         "report.txt",
+        "split.json",
     }
     report = (tmp_path / "report.txt").read_text()
     assert report in capsys.readouterr().out + "\n"
@@ -63,6 +64,18 @@ def test_it_writes_its_files_and_resumes(
         assert expected in report
     resumed = run(2, "--resume")
     assert repr(resumed.history[0]) == repr(first.history[0])  # a NaN differs from itself
+
+
+def test_a_class_that_only_test_has_is_refused_before_training(
+    main, letters, tiny_folder, tmp_path
+):
+    test = tmp_path / "test.csv"
+    test.write_text("text,specialty\nNo fever.,geology\n")
+    arguments = ["--data", str(letters), str(test), "--model", str(tiny_folder)]
+    arguments += ["--max-length", "48"]
+    with pytest.raises(ValueError, match=r"test cannot be reported on: .* label 'geology'"):
+        main([*arguments, "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_script_writes_the_letters():

@@ -42,6 +42,7 @@ def test_it_writes_its_files(example, notes, tiny_folder, tmp_path, capsys):
         "metrics.jsonl",
         "predictions",
         "report.txt",
+        "split.json",
     }
     report = (output / "report.txt").read_text()
     assert report in capsys.readouterr().out + "\n"

@@ -91,11 +91,30 @@ def are_disjoint(sets):
 @pytest.mark.parametrize("seed", range(5))
 def test_texts_of_a_group_are_in_one_part(nb_lists, seed):
     texts = [LabelledText(f"letter {n}", ("a",), f"line {n}", f"p{n // 4}") for n in range(48)]
-    parts = split_parts([texts, texts[:1]][:nb_lists], seed)
+    other = LabelledText("letter 48", ("a",), "line 48", "p48")
+    parts = split_parts([texts, [other]][:nb_lists], seed)
     of_first = parts[: 4 - nb_lists]
     assert are_disjoint(parted(of_first, lambda text: text.group))
     assert sorted(text for part in of_first for text in part) == sorted(texts)
     assert len(parts.train) == (36 if nb_lists == 1 else 40)  # 38 and 43 without groups
+
+
+@pytest.mark.parametrize("nb_lists", [2, 3])
+def test_groups_in_two_lists_are_refused(nb_lists):
+    first, second, third = (
+        [LabelledText(f"{n}", group=f"p{n % 20 + which}") for n in range(40)]
+        for which in (0, 15, 100)
+    )
+    lists = [first, second] if nb_lists == 2 else [first, third, second]
+    told = "5 of .* groups have texts in two parts or more: 'p1[5-9]' .*2 in test.*, ...; expected"
+    with pytest.raises(ValueError, match=f"--group: {told}"):
+        split_parts(lists, seed=0)
+    bare = [[text._replace(group="") for text in texts] for texts in lists]
+    assert sum(map(len, split_parts(bare, seed=0))) == 40 * nb_lists
+    counted = "1 of 1 groups .*: 'p' \\(2 in train, 1 in test\\); expected each group in one part"
+    p, none = LabelledText("a", group="p"), LabelledText("b")
+    with pytest.raises(ValueError, match=counted):
+        split_parts([[p, p], [none], [p]], seed=0)
 
 
 @pytest.mark.parametrize("seed", range(5))
