@@ -147,10 +147,13 @@ def _around(
         parts = [_inner(configure, learning_rate, properties)]
         if options.max_grad_norm is not None:
             parts.insert(0, _clip(options.max_grad_norm, properties.frozen))
-        if options.weight_decay and not properties.decays:
+        if options.weight_decay:
             # After the optimizer and scaled by the rate: the decoupled decay of AdamW.
             rate = -learning_rate * options.weight_decay
             mask = jax.tree.map(operator.and_, decays(params), _trained(params, properties.frozen))
+            if properties.decays:
+                # The part remains, since the form of a checkpoint contains it.
+                mask = jax.tree.map(lambda _: False, mask)
             parts.append(optax.add_decayed_weights(rate, mask=mask))
         return optax.chain(*parts)
 

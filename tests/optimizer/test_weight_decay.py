@@ -4,12 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import linen as nn
 from flax import traverse_util
 
+from medjax import Options
 from medjax.models import BertConfig, make_encoder
-from medjax.optimizer import decays
+from medjax.optimizer import decays, make_optimizer
+from medjax.optimizer.decay import SelfDecaying
 
 X = jnp.ones((2, 5, 8))
 
@@ -162,3 +165,18 @@ def test_all_matrices_of_the_encoders_decay(family):
     params = variables["params"]
     assert decays(params) == jax.tree.map(lambda leaf: leaf.ndim > 1, params)
     assert {path[-1] for path in traverse_util.flatten_dict(params)} >= {"kernel", "embedding"}
+
+
+def test_an_optimizer_that_decays_itself_has_the_state_of_any_other():
+    options = Options(weight_decay=0.5, max_grad_norm=1.0)
+    params = {"kernel": jnp.ones((2, 2))}
+    gradients = jax.tree.map(jnp.zeros_like, params)
+    results = {}
+    for kind in (optax.GradientTransformation, SelfDecaying):
+        tx = make_optimizer(lambda rate, kind=kind: kind(*optax.sgd(rate)), options)
+        state = tx.init(params, learning_rate=0.5)
+        results[kind] = tx.update(gradients, state, params)
+    (decayed, state), (left, same) = results.values()
+    assert jax.tree.structure(state) == jax.tree.structure(same)
+    assert decayed["kernel"].tolist() == [[-0.25, -0.25]] * 2
+    assert not left["kernel"].any()
