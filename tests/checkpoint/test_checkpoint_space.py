@@ -19,7 +19,7 @@ from medjax.loop.plan import Plan
 
 Usage = namedtuple("Usage", "total used free")
 TRAIN, EVAL = points(30), points(5, seed=3)
-STATE = sum(leaf.nbytes for leaf in jax.tree.leaves(start_state(mlp())))
+STATE = sum(leaf.nbytes for leaf in jax.tree.leaves(start_state(mlp(), is_grouped=True)))
 WEIGHTS = sum(leaf.nbytes for leaf in jax.tree.leaves(start_state(mlp()).params))
 ONE = STATE + WEIGHTS
 

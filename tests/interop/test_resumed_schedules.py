@@ -110,3 +110,26 @@ def test_what_a_plateau_schedule_saw_of_another_metric_is_dropped(tmp_path, capl
     assert "what it had seen of the metric is dropped" in caplog.text
     assert found["learning_rate"] == before["learning_rate"]
     assert found["best"] == history[-1]["eval"]["accuracy"]
+
+
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_a_plateau_of_torch_drops_what_it_saw_of_another_metric(tmp_path, caplog, metric):
+    def plateau(optimizer):
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="min", patience=5)
+
+    def trainer(epochs, metric):
+        return make(
+            tmp_path,
+            nb_training_epochs=epochs,
+            lr_scheduler_builder=plateau,
+            metrics_computer=Accuracy(),
+            metric_to_track_lr=metric,
+        )
+
+    trainer(2, "loss").train()
+    second = trainer(3, metric)
+    history = second.train(resume="auto")
+    best = min(row["eval"]["loss"] for row in history)
+    expected = best if metric == "loss" else history[-1]["eval"][metric]
+    assert second.lr_scheduler.best == pytest.approx(expected)
+    assert ("what ReduceLROnPlateau has seen" in caplog.text) == (metric != "loss")

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medjax.checkpoint.records import read_record
 from medjax_torch.checkpoints import read_torch_files
@@ -68,7 +69,9 @@ def _plain(value: Any) -> Any:
     return _NOT_PLAIN
 
 
-def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str, Any]) -> None:
+def resume_torch(
+    folder: Path, optimizer: Any, scheduler: Any, current: dict[str, Any], metric: str
+) -> None:
     """Load the saved states of optimizer and scheduler, and apply settings changed since.
 
     Parameters
@@ -79,6 +82,8 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
         New objects, as the user created them.
     current : dict
         Their `torch_settings`.
+    metric : str
+        The metric that ReduceLROnPlateau follows.
 
     Raises
     ------
@@ -99,6 +104,14 @@ def resume_torch(folder: Path, optimizer: Any, scheduler: Any, current: dict[str
         _start_again(optimizer, scheduler, was["class"], current)
     elif was:
         _follow(scheduler, fresh, was, current["torch scheduler"])
+        former = then.get("metric_to_track_lr", metric)
+        if former != metric and isinstance(scheduler, ReduceLROnPlateau):
+            for name in ("best", "num_bad_epochs", "cooldown_counter"):
+                setattr(scheduler, name, fresh[name])
+            _say(
+                f"metric_to_track_lr was {former!r} and is {metric!r} now: what ReduceLROnPlateau "
+                "has seen of the former is dropped"
+            )
 
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -163,7 +163,13 @@ def _state_of(
     progress = progress._replace(ladders=ladders_record(trainer))
     check_position(progress, len(loader))
     if store.resumed is not None:
-        resume_torch(store.resumed, trainer.optimizer, trainer.lr_scheduler, as_set)
+        resume_torch(
+            store.resumed,
+            trainer.optimizer,
+            trainer.lr_scheduler,
+            as_set,
+            trainer.config.metric_to_track_lr,
+        )
     reseed(loader, progress.seed)
     if parts.link is not None:
         is_fresh = store.resumed is None
