@@ -54,7 +54,9 @@ class Note(NamedTuple):
         """
         if not isinstance(self.content, Path):
             return hashlib.sha256(self.key).digest()  # the line has it all
-        files = [self.content, *([self.content.with_suffix(".ann")] if with_entities else [])]
+        files = [self.content]
+        if with_entities:
+            files.append(self.content.with_suffix(".ann"))
         digest = hashlib.sha256()
         for file in files:
             try:

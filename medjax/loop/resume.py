@@ -132,8 +132,8 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
 
 def _check_identity(saved: Progress, fresh: Progress) -> None:
     before, after = (progress.settings.get(IDENTITY, {}) for progress in (saved, fresh))
-    for name in before.keys() & after.keys():
-        if before[name] != after[name]:
+    for name in after:
+        if name in before and before[name] != after[name]:
             msg = (
                 f"the checkpoint was saved with {name} {before[name]!r}, but now it is "
                 f"{after[name]!r}: its weights would mean something else; make the component as it "

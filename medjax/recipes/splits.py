@@ -20,7 +20,6 @@ SPLIT = "split.json"
 """File in the folder of a run with what its parts consist of."""
 
 _CHECKPOINTS = "checkpoints"  # where the examples and `python -m medjax train` keep them
-_NAMES = ("name", "group")  # fields that say where an item comes from, not what it is
 
 _LOGGER = logging.getLogger("medjax")
 
@@ -39,7 +38,8 @@ def keep_split(parts: Parts, seed: int, folder: str | Path, *, resume: bool) -> 
         What it was drawn with.
     folder : path
         Folder of the run, which has its checkpoints in ``checkpoints``; ``split.json`` in it gets
-        the seed and, of each part, the number of items and a SHA-256 over them.
+        the seed and, of each part, the number of items and a SHA-256 over their texts. Annotation
+        may be corrected.
     resume : bool
         Whether the run goes on from the last checkpoint, if there is one.
 
@@ -83,9 +83,7 @@ def keep_split(parts: Parts, seed: int, folder: str | Path, *, resume: bool) -> 
 def _described(items: Sequence[Any]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for item in items:
-        content = item._asdict() if hasattr(item, "_asdict") else {"item": repr(item)}
-        kept = {name: value for name, value in content.items() if name not in _NAMES}
-        digest.update(f"{json.dumps(kept)}\n".encode())
+        digest.update(f"{json.dumps(item.text)}\n".encode())
     return {"items": len(items), "sha256": digest.hexdigest()}
 
 
@@ -98,7 +96,7 @@ def _compare(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
         for record in (before, now)
     ]
     msg = (
-        f"{folder} has a run on other data: found {sizes[1]} items to train, to choose the best "
+        f"{folder} has a run on other texts: found {sizes[1]} items to train, to choose the best "
         f"epoch and to report on with seed {now['seed']}, expected the {sizes[0]} with seed "
         f"{before['seed']} that it began with ({', '.join(names)} differ); texts that it was "
         "trained on could be in test. Resume with the same --data and --seed and the same options "

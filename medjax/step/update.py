@@ -209,12 +209,12 @@ def _update(
     if divisor is None and isinstance(losses, EpochLoss):
         losses = losses.after_update()
         weight = losses.update_weight
+        if not accumulates:  # they are divided by their own weight already
+            factor = own_weight / weight
+            # Gradients of bfloat16 stay so, as the state of the optimizer does.
+            gradients = jax.tree.map(lambda each: each * factor.astype(each.dtype), gradients)
     if accumulates:
         gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
-    elif weight is not own_weight:
-        factor = own_weight / weight
-        # Gradients of bfloat16 stay so, as the state of the optimizer does.
-        gradients = jax.tree.map(lambda each: each * factor.astype(each.dtype), gradients)
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     # An optimizer may need the loss that the gradients are of, as Polyak's step size does.
     extra = {} if waiting.loss is None else {"value": waiting.loss / weight}

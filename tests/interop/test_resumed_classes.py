@@ -16,14 +16,14 @@ class Classifier:
 
     device = torch.device("cpu")
 
-    def __init__(self, labels):
+    def __init__(self, names):
         config = transformers.BertConfig(
             vocab_size=20,
             hidden_size=8,
             num_hidden_layers=1,
             num_attention_heads=2,
             intermediate_size=8,
-            id2label=dict(enumerate(labels)),
+            id2label=names,
         )
         torch.manual_seed(0)
         self.model = transformers.BertForSequenceClassification(config)
@@ -51,19 +51,26 @@ class Classifier:
         self.model.load_state_dict(torch.load(f"{path}/weights.pt", weights_only=True))
 
 
-def test_names_in_another_order_are_refused(tmp_path):
-    def trainer(labels, epochs):
-        return make(
-            tmp_path,
-            Classifier(labels),
-            train=TEXTS,
-            evaluated=TEXTS[:2],
-            nb_training_epochs=epochs,
-            options=Options(length_ladder=(8,)),
-        )
+def trainer(folder, names, epochs):
+    return make(
+        folder,
+        Classifier(names),
+        train=TEXTS,
+        evaluated=TEXTS[:2],
+        nb_training_epochs=epochs,
+        options=Options(length_ladder=(8,)),
+    )
 
-    trainer(["no", "yes"], 1).train()
+
+def test_names_in_another_order_are_refused(tmp_path):
+    trainer(tmp_path, {0: "no", 1: "yes"}, 1).train()
     told = r"classes of model \['no', 'yes'\], but now it is \['yes', 'no'\]"
     with pytest.raises(medjax.MismatchError, match=told):
-        trainer(["yes", "no"], 2).train(resume="auto")
-    assert len(trainer(["no", "yes"], 2).train(resume="auto")) == 2
+        trainer(tmp_path, {0: "yes", 1: "no"}, 2).train(resume="auto")
+    # The number of a class counts, not where it stands in the configuration.
+    assert len(trainer(tmp_path, {1: "yes", 0: "no"}, 2).train(resume="auto")) == 2
+
+
+def test_classes_without_names_may_get_some(tmp_path):
+    trainer(tmp_path, {0: "LABEL_0", 1: "LABEL_1"}, 1).train()
+    assert len(trainer(tmp_path, {0: "no", 1: "yes"}, 2).train(resume="auto")) == 2

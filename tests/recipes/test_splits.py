@@ -44,7 +44,7 @@ def test_the_file_describes_the_parts(begun):
 
 def test_the_same_items_are_resumed_wherever_they_are(begun):
     before = (begun / "split.json").read_text()
-    moved = Parts(*([item._replace(name="elsewhere") for item in part] for part in PARTS))
+    moved = Parts._make([item._replace(name="elsewhere") for item in part] for part in PARTS)
     keep_split(moved, 0, begun, resume=True)
     assert (begun / "split.json").read_text() == before
 
@@ -55,7 +55,6 @@ def test_the_same_items_are_resumed_wherever_they_are(begun):
         (split_parts([TEXTS], seed=1), 1, "found 16 / 2 / 2 .* with seed 1, expected the 16 / 2 /"),
         (split_parts([[*TEXTS, TEXTS[0]]], seed=0), 0, "found 16 / 2 / 3 items .* differ"),
         (PARTS._replace(test=[PARTS.test[0], TEXTS[0]]), 0, r"\(test differ\)"),
-        (PARTS._replace(test=[t._replace(labels=()) for t in PARTS.test]), 0, r"\(test differ\)"),
     ],
 )
 def test_other_parts_are_refused(begun, parts, seed, told):
@@ -64,14 +63,14 @@ def test_other_parts_are_refused(begun, parts, seed, told):
     keep_split(PARTS, 0, begun, resume=True)
 
 
-def test_documents_differ_by_their_annotation(tmp_path):
+def test_annotation_may_be_corrected(tmp_path):
     documents = [Document("No fever", (Entity("Sign", 3, 8),))]
     parts = Parts(documents, documents, documents)
     keep_split(parts, 0, tmp_path, resume=False)
     save_checkpoint(tmp_path)
-    keep_split(parts, 0, tmp_path, resume=True)
+    keep_split(parts._replace(devel=[Document("No fever")]), 0, tmp_path, resume=True)
     with pytest.raises(ValueError, match=r"\(devel differ\)"):
-        keep_split(parts._replace(devel=[Document("No fever")]), 0, tmp_path, resume=True)
+        keep_split(parts._replace(devel=[Document("No cough")]), 0, tmp_path, resume=True)
 
 
 def test_a_new_run_takes_the_place_once_it_has_a_checkpoint(begun):

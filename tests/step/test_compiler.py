@@ -8,8 +8,9 @@ import pytest
 from stepping import batches
 from tiny import mlp, one_device, same_bits, state_and_step
 
-from medjax import Options, create_state_on, make_optimizer, state
+from medjax import Options, create_state_on, make_optimizer
 from medjax.runtime import CompiledStep
+from medjax.state import creation
 from medjax.step import compiler
 from medjax.target import target_is_deterministic
 
@@ -17,7 +18,7 @@ from medjax.target import target_is_deterministic
 @pytest.fixture
 def gpu(monkeypatch):
     """Take the devices of a mesh for GPUs."""
-    for module in (state, compiler):
+    for module in (creation, compiler):
         monkeypatch.setattr(module, "platform_of", lambda mesh: "gpu")
 
 
@@ -51,7 +52,7 @@ def test_the_state_for_a_gpu_is_that_of_the_cpu(monkeypatch):
 
     on_cpu = created()
     platforms = iter(["gpu", "cpu"])  # of the mesh that is asked for, and of the host's
-    monkeypatch.setattr(state, "platform_of", lambda mesh: next(platforms))
+    monkeypatch.setattr(creation, "platform_of", lambda mesh: next(platforms))
     on_gpu = created()
     assert not list(platforms)
     assert same_bits(on_gpu, on_cpu)

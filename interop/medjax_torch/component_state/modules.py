@@ -59,17 +59,23 @@ class Inventory:
 
     @property
     def classes(self) -> dict[str, list[str]]:
-        """Names of the classes of Hugging Face's models, in order, by where a model is."""
+        """Names of the classes of Hugging Face's models, by number, and by where a model is.
+
+        Names that say nothing, ``LABEL_0`` and so on, are left out.
+        """
         seen: dict[int, object] = {}  # what is inside a model has the same configuration
         found = {}
         for path, whole in self.modules.items():
             for name, module in whole.named_modules():
                 config = getattr(module, "config", None)
-                names = getattr(config, "id2label", None)
-                if isinstance(names, dict) and id(config) not in seen:
-                    seen[id(config)] = config
+                by_number = getattr(config, "id2label", None)
+                if not isinstance(by_number, dict) or id(config) in seen:
+                    continue
+                seen[id(config)] = config
+                names = [str(by_number[number]) for number in sorted(by_number, key=int)]
+                if names != [f"LABEL_{number}" for number in range(len(names))]:
                     where = ".".join(part for part in (path, name) if part)
-                    found[f"classes of {where or 'the model'}"] = [str(n) for n in names.values()]
+                    found[f"classes of {where or 'the model'}"] = names
         return found
 
     @property
