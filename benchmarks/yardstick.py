@@ -3,7 +3,8 @@
 MiniLM, batch size 16, learning rate 1e-4, AdamW with torch's defaults, 3 epochs, no warm-up; entity
 F1 on the test split after each epoch, by the rule of conlleval, which medkit uses. Batches are
 grouped by length, which is medjax's default; --uniform draws them at random, as medkit does. With
---overlapping each label has a sequence of tags of its own.
+--overlapping each label has a sequence of tags of its own. With --falling the rate falls to 0 along
+a line, as in the examples, and --max-grad-norm 1 clips gradients as they do.
 
     python benchmarks/yardstick.py --data FOLDER --seeds 0 1 2
 """
@@ -16,9 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import optax
+
 import medjax
 from medjax.components import TokenClassification
 from medjax.text.readers import read_documents
+
+LEARNING_RATE = 1e-4
+BATCH_SIZE = 16
 
 
 def main() -> None:
@@ -31,6 +37,9 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, help="train on this many sentences")
     parser.add_argument("--uniform", action="store_true", help="do not group batches by length")
     parser.add_argument("--overlapping", action="store_true", help="tag each label by itself")
+    parser.add_argument("--falling", action="store_true", help="let the rate fall to 0")
+    parser.add_argument("--max-grad-norm", type=float, help="clip gradients at this norm")
+    parser.add_argument("--arithmetic", default="exact", choices=("exact", "medkit"))
     args = parser.parse_args()
     train, test = (
         read_documents(args.data / f"{part}.tsv", overlapping=args.overlapping)
@@ -41,19 +50,26 @@ def main() -> None:
     tagger = TokenClassification.from_pretrained(
         "minilm", labels, max_length=128, overlapping=args.overlapping
     )
+    nb_updates = -(-len(train) // BATCH_SIZE) * args.epochs
+    falling = optax.linear_schedule(LEARNING_RATE, 0, nb_updates)
     finals = []
     for seed in args.seeds:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             result = medjax.train(
                 tagger.component,
-                medjax.TrainerConfig(folder, 1e-4, args.epochs, batch_size=16, seed=seed),
+                medjax.TrainerConfig(
+                    folder, LEARNING_RATE, args.epochs, batch_size=BATCH_SIZE, seed=seed
+                ),
                 train,
                 test,
                 metrics_computer=medjax.SpanMetrics(tagger.tags),
+                schedule=falling if args.falling else None,
                 options=medjax.Options(
                     cache_preprocessed=True,
                     precision=args.precision,
+                    max_grad_norm=args.max_grad_norm,
+                    loss_arithmetic=args.arithmetic,
                     length_window=0 if args.uniform else medjax.Options().length_window,
                 ),
             )

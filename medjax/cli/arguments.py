@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from medjax.cli.tasks import Task
 
 __all__ = [
     "add_computation",
     "add_json",
     "add_reading",
     "add_trained",
+    "adder_for",
     "batch_size",
     "cache_of",
+    "check_task",
     "positive",
     "probability",
 ]
@@ -69,11 +75,12 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(TABLE_FORMATS)} (default: told from name and content)",
     )
     add("--encoding", help="encoding of the data, such as cp1252 (default: utf-8)")
-    add(
+    adder_for("entities", parser)(
         "--sentences",
         action="store_true",
         help="entities: split documents into sentences, instead of windows of the model's length",
     )
+    add = adder_for("documents", parser)
     add("--text", default="text", metavar="COLUMN", help="classes of texts: column of the texts")
     add("--label", default="label", metavar="COLUMN", help="classes of texts: column of the labels")
     add(
@@ -86,6 +93,51 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         help="classes of texts: column of the patient, whose texts stay in one part and are "
         "resampled together",
     )
+
+
+def adder_for(task: Task, parser: argparse.ArgumentParser) -> Callable[..., None]:
+    """Return ``parser.add_argument`` for arguments that mean something to one task alone.
+
+    `check_task` refuses them where the task is another.
+
+    Parameters
+    ----------
+    task : {"entities", "documents", "relations"}
+        The task.
+    parser : argparse.ArgumentParser
+        Where the arguments are added.
+    """
+
+    def add(name: str, **settings: Any) -> None:
+        action = parser.add_argument(name, **settings)
+        owned = {**(parser.get_default(_OWNED) or {}), action.dest: (name, task, action.default)}
+        parser.set_defaults(**{_OWNED: owned})
+
+    return add
+
+
+_OWNED = "of_one_task"
+
+
+def check_task(arguments: argparse.Namespace, task: Task) -> None:
+    """Raise ValueError if an argument is given that only another task has.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        As parsed with the arguments of `adder_for`.
+    task : {"entities", "documents", "relations"}
+        What is to be done.
+    """
+    for dest, (name, owner, default) in getattr(arguments, _OWNED).items():
+        if owner != task and (value := getattr(arguments, dest)) != default:
+            given = name if value is True else f"{name} {value}"
+            kinds = {"documents": "classes of texts"}
+            msg = (
+                f"{given} is for {kinds.get(owner, owner)}, but the data are read for "
+                f"{kinds.get(task, task)}: leave it out"
+            )
+            raise ValueError(msg)
 
 
 def cache_of(arguments: argparse.Namespace) -> str | Path | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medjax.cli.arguments import check_task
 from medjax.cli.tasks import ANNOTATIONS, Task
 from medjax.recipes import find_split
 from medjax.text import Document, LabelledText, split_sentences
@@ -44,17 +45,12 @@ def read_annotated(
     Raises
     ------
     ValueError
-        If the data cannot be read, there is no such split, nothing is annotated, or a group is
-        asked for where there are none.
+        If the data cannot be read, there is no such split, nothing is annotated, or an argument is
+        one of another task.
     FileNotFoundError
         If they are not there.
     """
-    if arguments.group is not None and task != "documents":
-        msg = (
-            f"--group is {arguments.group!r}; only tables with classes of texts have a column of "
-            f"groups, {task} are read from documents: leave it out"
-        )
-        raise ValueError(msg)
+    check_task(arguments, task)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
     path, split = _located(path, split)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medjax.cli.arguments import add_computation, add_reading, positive
+from medjax.cli.arguments import add_computation, add_reading, adder_for, positive
 from medjax.cli.tasks import DEFAULTS, MODEL
 
 __all__ = ["add_arguments", "run"]
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_of_tasks(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add = adder_for("entities", parser)
     add(
         "--scheme",
         choices=("iob2", "bilou", "iobes"),
@@ -56,11 +56,12 @@ def _add_of_tasks(parser: argparse.ArgumentParser) -> None:
     add(
         "--overlapping", action="store_true", help="entities: those of different labels may overlap"
     )
-    add(
+    adder_for("documents", parser)(
         "--multi-label",
         action="store_true",
         help="documents: a text may have any number of labels; implied by --separator",
     )
+    add = adder_for("relations", parser)
     add(
         "--reach",
         type=positive,

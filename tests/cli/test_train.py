@@ -245,15 +245,30 @@ def test_the_model_is_saved_before_the_report(train, tmp_path, monkeypatch):
     assert load_component(folder / "model")[0].labels == ("home", "ward")
 
 
-def test_groups_are_kept_apart_or_refused(train, brat, tmp_path, capsys):
+def test_texts_of_a_group_in_two_parts_are_refused(train, tmp_path, capsys):
     shared = [*ROWS[:2], [("no fever", "home", "p1"), *ROWS[2]]]
     data = tables(tmp_path / "letters", shared)
     assert train("documents", data, "--group", "patient")[0] == 2
     told = capsys.readouterr().err
     assert "1 of 12 groups have texts in two parts or more: 'p1' (1 in train, 1 in test)" in told
-    for task in ("entities", "relations"):
-        assert train(task, brat, "--group", "patient")[0] == 2
-        assert "--group is 'patient'; only tables" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "owner"),
+    [
+        ("entities", "--group patient", "classes of texts"),
+        ("entities", "--separator ;", "classes of texts"),
+        ("entities", "--multi-label", "classes of texts"),
+        ("entities", "--negatives 0", "relations"),
+        ("relations", "--scheme bilou", "entities"),
+        ("relations", "--label kind", "classes of texts"),
+    ],
+)
+def test_arguments_of_another_task_are_refused(train, brat, capsys, task, given, owner):
+    assert train(task, brat, *given.split())[0] == 2
+    told = capsys.readouterr().err
+    number = given.replace("0", "0.0")
+    assert f"{number} is for {owner}, but the data are read for {task}: leave it out" in told
 
 
 def test_data_that_cannot_be_used_are_refused(train, tmp_path, capsys):
