@@ -80,14 +80,18 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="entities: split documents into sentences, instead of windows of the model's length",
     )
-    add = adder_for("documents", parser)
-    add("--text", default="text", metavar="COLUMN", help="classes of texts: column of the texts")
-    add("--label", default="label", metavar="COLUMN", help="classes of texts: column of the labels")
-    add(
+    of_texts = adder_for("documents", parser)
+    of_texts(
+        "--text", default="text", metavar="COLUMN", help="classes of texts: column of the texts"
+    )
+    of_texts(
+        "--label", default="label", metavar="COLUMN", help="classes of texts: column of the labels"
+    )
+    of_texts(
         "--separator",
         help="classes of texts: what separates the labels of a text that may have several",
     )
-    add(
+    of_texts(
         "--group",
         metavar="COLUMN",
         help="classes of texts: column of the patient, whose texts stay in one part and are "
