@@ -16,6 +16,7 @@ import jax
 from medjax import distributed
 from medjax.callbacks.highlight import ErrorExample, has_error, highlighted
 from medjax.callbacks.plots import curve_as_svg
+from medjax.callbacks.table import number_text
 from medjax.callbacks.report_style import STYLE
 from medjax.callbacks.writers import replace_text
 from medjax.config import Options, TrainerConfig
@@ -219,7 +220,7 @@ def _count(cell: object) -> int | None:
 
 
 def _text(cell: object) -> str:
-    return html.escape(f"{cell:.4g}" if isinstance(cell, float) else str(cell))
+    return html.escape(number_text(cell) if isinstance(cell, float) else str(cell))
 
 
 def _errors(errors: Iterable[ErrorExample], max_errors: int) -> str:
@@ -266,12 +267,13 @@ def _settings(config: TrainerConfig, options: Options | None, more: Mapping[str,
     """Return the settings; a field that is not the default is set in bold."""
     records: list[TrainerConfig | Options] = [config] if options is None else [config, options]
     lines = [
-        f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in more.items()
+        f"<tr><th>{_text(name)}</th><td>{html.escape(str(value))}</td></tr>"
+        for name, value in more.items()
     ]
     for record in records:
         for field in dataclasses.fields(record):
             value = getattr(record, field.name)
-            name, text = f"{type(record).__name__}.{field.name}", _text(value)
+            name, text = f"{type(record).__name__}.{field.name}", html.escape(str(value))
             if value != _default(field):
                 text = f"<strong>{text}</strong>"
             lines.append(f"<tr><th>{name}</th><td>{text}</td></tr>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["chosen_columns", "heading", "row"]
+__all__ = ["chosen_columns", "heading", "number_text", "row"]
 
 Metrics = Mapping[str, Mapping[str, Any]]
 Column = tuple[str, str]
@@ -75,9 +75,20 @@ def row(metrics: Metrics, columns: Sequence[Column], epoch: int, seconds: float)
     cells = [f"{epoch:5d}", f"{seconds:8.1f}"]
     for phase, name in columns:
         value = metrics[phase][name]
-        text = f"{value:.4g}" if isinstance(value, int | float) else str(value)
+        text = number_text(value) if isinstance(value, int | float) else str(value)
         cells.append(text.rjust(max(_NARROWEST, len(_title((phase, name))))))
     return _GAP.join(cells)
+
+
+def number_text(value: float) -> str:
+    """Return a number with four digits, or all digits before the point.
+
+    Examples
+    --------
+    >>> number_text(0.123456), number_text(12345)
+    ('0.1235', '12345')
+    """
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _title(column: Column) -> str:

@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="annotated data in any format that medjax reads, told from name and content; for "
         "classes of texts, a table",
     )
-    add("--split", help="part of the data: a file or folder in --data, or part of a dataset")
+    add(
+        "--split",
+        help="part of the data: a file or folder in --data, or part of a dataset; needed where the "
+        "data have parts",
+    )
     add_reading(parser)
     add_computation(parser)
     add_json(parser)

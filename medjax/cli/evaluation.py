@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from medjax.cli.arguments import cache_of
-from medjax.cli.reading import read_annotated, unit_of
+from medjax.cli.reading import check_one_part, read_annotated, unit_of
 from medjax.components import RelationClassification, TextClassification, load_component
 from medjax.config import Options
 from medjax.metrics import Interval
@@ -29,6 +29,8 @@ def evaluate_model(arguments: argparse.Namespace) -> Report:
     ValueError
         If model or data cannot be read, or do not fit each other.
     """
+    if arguments.split is None:
+        check_one_part(arguments.data)
     component, variables = load_component(arguments.model, max_length=arguments.max_length)
     options = Options(precision=arguments.precision)
     chosen: dict[str, Any] = {"batch_size": arguments.batch_size, "options": options}

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Protocol
 
 from medjax.text import Document
 from medjax.text.readers import read_brat
+from medjax.text.readers._files import BYTE_ORDER_MARK
 
 __all__ = ["FolderNotes", "LineNotes", "Note", "NoteError", "Notes", "find_notes"]
 
-_BYTE_ORDER_MARK = "\ufeff"
 _TEXT = ".txt"
 _LINES = (".jsonl", ".ndjson")
 _NAMES = ("name", "id", "uid")
@@ -99,18 +99,21 @@ class Note(NamedTuple):
 
 
 def _text_of(content: Path | str) -> str:
-    if isinstance(content, Path):
-        try:
-            content = content.read_bytes().decode()
-        except UnicodeDecodeError as error:
-            found = error.object[error.start]
-            raise NoteError(f"not UTF-8: byte {found:#04x} at {error.start}") from error
-    text = content.lstrip(_BYTE_ORDER_MARK)
+    text = content if isinstance(content, str) else _content_of(content)
     if not text.strip():
         raise NoteError("empty")
     if "\0" in text:
         raise NoteError("not text: it has zero bytes")
     return text
+
+
+def _content_of(file: Path) -> str:
+    """Return the text of a file without a byte order mark, which belongs to the file."""
+    try:
+        return file.read_bytes().decode().lstrip(BYTE_ORDER_MARK)
+    except UnicodeDecodeError as error:
+        found = error.object[error.start]
+        raise NoteError(f"not UTF-8: byte {found:#04x} at {error.start}") from error
 
 
 class Notes(Protocol):
@@ -259,7 +262,7 @@ class LineNotes:
 
 def _record(line: bytes) -> dict[str, Any]:
     try:
-        record = json.loads(line.decode().lstrip(_BYTE_ORDER_MARK))
+        record = json.loads(line.decode().lstrip(BYTE_ORDER_MARK))
     except (ValueError, RecursionError) as error:
         raise NoteError(f"not JSON in UTF-8 ({error})") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import logging
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from medjax.cli.journal import Progress, ReadNotes, read_journal, thinned, write_journal
-from medjax.cli.notes import Note, Notes
+from medjax.cli.notes import Note, NoteError, Notes
 from medjax.components import TextPrediction
 from medjax.text import Document
+from medjax.text.readers._files import BYTE_ORDER_MARK
 from medjax.text.writers._files import check, replacing
-from medjax.text.writers._names import FileNames
+from medjax.text.writers._names import FileNames, RepeatedNames
 from medjax.text.writers.brat import annotation_lines, write_brat_document
 from medjax.text.writers.records import Written
 
 __all__ = ["BratOutput", "FileOutput", "Output", "Predicted", "Skipped", "claim"]
 
-SETTINGS, JOURNAL, SKIPPED = "settings.json", "progress.json", "skipped.tsv"
+SETTINGS, JOURNAL = "settings.json", "progress.json"
+SKIPPED, NAMES = "skipped.tsv", "names.tsv"
 """Files in the folder besides the predictions."""
 
 _LOGGER = logging.getLogger("medjax")
@@ -142,7 +145,13 @@ class Output(Protocol):
         """Return the notes that no earlier start is known to have written or skipped."""
 
     def place_for(self, document: Document) -> Path | None:
-        """Return where a note goes, None if it is there; called once for each, in order."""
+        """Return where a note goes, None if it is there; called once for each, in order.
+
+        Raises
+        ------
+        NoteError
+            If the format cannot hold it.
+        """
 
     def write(self, place: Path, predicted: Predicted) -> None:
         """Write a note."""
@@ -157,6 +166,8 @@ class Output(Protocol):
 class BratOutput:
     """A ``.txt`` and an ``.ann`` file for each note; it is complete if they are of this note.
 
+    Notes whose files have another name than they are listed in ``names.tsv``.
+
     Parameters
     ----------
     folder : Path
@@ -170,6 +181,7 @@ class BratOutput:
     def __init__(self, folder: Path, *, are_files: bool, keeps_entities: bool) -> None:
         self._folder, self._keeps_entities = folder, keeps_entities
         self._names = None if are_files else FileNames()
+        (folder / NAMES).unlink(missing_ok=True)
         self._number = 0
         self.skipped = Skipped(folder / SKIPPED)
         self.nb_complete = self.nb_passed = 0
@@ -181,13 +193,25 @@ class BratOutput:
     def place_for(self, document: Document) -> Path | None:
         """Return the path of its two files without suffix, None if they are complete."""
         self._number += 1
-        name = document.name
-        chosen = name if self._names is None else self._names.name_for(name, self._number)
-        file = self._folder / chosen
+        if document.text.startswith(BYTE_ORDER_MARK):
+            raise NoteError(
+                "its text begins with a byte order mark, which readers of BRAT leave out: all "
+                "entities would be shifted; use another --format"
+            )
+        file = self._folder / self._chosen_name(document.name)
         if self._has(file, document):
             self.nb_complete += 1
             return None
         return file
+
+    def _chosen_name(self, name: str) -> str:
+        if self._names is None:
+            return name
+        chosen = self._names.name_for(name, self._number)
+        if chosen != name:
+            with (self._folder / NAMES).open("a", encoding="utf-8", newline="") as names:
+                csv.writer(names, dialect="excel-tab").writerow((name, chosen))
+        return chosen
 
     def _has(self, file: Path, document: Document) -> bool:
         try:
@@ -210,14 +234,20 @@ class BratOutput:
         self.skipped.lines.flush()
 
     def close(self) -> None:
-        """Close the list of skipped notes."""
+        """Close the list of skipped notes, and tell which have files of another name."""
         self.skipped.lines.close()
+        if self._names is not None and self._names.nb_changed:
+            _LOGGER.warning(
+                f"{self._names.nb_changed:,} notes have files of another name, listed in "
+                f"{self._folder / NAMES}: {self._names.changes()}"
+            )
 
 
 class FileOutput:
     """One file with a record for each note, and a journal of how far it is complete.
 
-    As later records number on from earlier ones, a note that has changed is predicted again with
+    A name that several notes have is told, as their records cannot be told apart. As later records
+    number on from earlier ones, a note that has changed is predicted again with
     all that follow it in the file. The journal has marks that a start can go back to.
 
     Parameters
@@ -254,6 +284,7 @@ class FileOutput:
         self.skipped = Skipped(folder / SKIPPED, done.skipped_size, done.nb_skipped)
         self._done, self._written = done, Written(*done.written)
         self._read = ReadNotes()
+        self._names = RepeatedNames()
         self._waiting: list[bytes] = []
         self.nb_complete = self._written.documents
         self.nb_passed = done.nb_notes
@@ -291,6 +322,8 @@ class FileOutput:
                 f"predicting again from note {reached.nb_notes + 1:,} on"
             )
             self._go_back(reached)
+        for note in itertools.islice(notes, reached.nb_notes):
+            self._names.add(note.name)
         return self._digested(itertools.islice(notes, reached.nb_notes, None))
 
     def _go_back(self, mark: Progress) -> None:
@@ -312,6 +345,7 @@ class FileOutput:
         for note in notes:
             # Before it is read: if it changes in between, a later start predicts it again.
             self._waiting.append(note.digest(with_entities=self._with_entities))
+            self._names.add(note.name)
             yield note
 
     def place_for(self, document: Document) -> Path | None:
@@ -348,6 +382,8 @@ class FileOutput:
         write_journal(self._journal, self._done, self._marks)
 
     def close(self) -> None:
-        """Close the file and the list of skipped notes."""
+        """Close the file and the list of skipped notes, and tell names that several notes have."""
         self._records.close()
         self.skipped.lines.close()
+        if told := self._names.told():
+            _LOGGER.warning(f"{self._file}: {told}")

@@ -137,11 +137,11 @@ def _read_chunk(
         read.append(note)
         try:
             document = note.read(with_entities=with_entities)
+            place = output.place_for(document)
         except (ValueError, OSError) as error:
             output.skipped.add(note, error)
         else:
             nb_characters += len(document.text)
-            place = output.place_for(document)
             if place is not None:
                 found.append((place, document))
         if len(read) >= _CHUNK_NOTES or nb_characters >= _CHUNK_CHARACTERS:

@@ -9,11 +9,11 @@ from typing import Any
 
 from medjax.cli.arguments import check_task
 from medjax.cli.tasks import ANNOTATIONS, Task
-from medjax.recipes import find_split
+from medjax.recipes import find_split, parts_in
 from medjax.text import Document, LabelledText, split_sentences
 from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
 
-__all__ = ["check_annotated", "read_annotated", "unit_of"]
+__all__ = ["check_annotated", "check_one_part", "read_annotated", "unit_of"]
 
 _CONLL, _DATASET, _UTF_8 = "conll", "dataset", "utf-8"
 _OF_SENTENCES = (_CONLL, _DATASET)
@@ -60,6 +60,23 @@ def read_annotated(
         items = _documents(path, task, split, arguments)
     check_annotated(str(path), task, items)
     return items
+
+
+def check_one_part(path: Path) -> None:
+    """Raise ValueError if a corpus has parts, one of which a model was trained on.
+
+    Parameters
+    ----------
+    path : Path
+        The data to score a model on, as a whole.
+    """
+    if path.is_dir() and (parts := parts_in(path)):
+        named = ", ".join(part.name for part in parts)
+        msg = (
+            f"{path} has the parts {named}; expected the one to score on, as a model knows what it "
+            "was trained on: --split test, for instance, or the path of that part"
+        )
+        raise ValueError(msg)
 
 
 def unit_of(path: Path, arguments: argparse.Namespace, split: str | None = None) -> str:

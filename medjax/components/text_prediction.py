@@ -13,6 +13,7 @@ from medjax.component import Collate
 from medjax.components.rows import check_finite, prediction_ladder
 from medjax.components.windows import split_windows
 from medjax.data.ladder import fix_shape
+from medjax.metrics.classification import class_probabilities
 from medjax.models import Tokenizer
 
 __all__ = ["TextPrediction", "predict_classes", "predict_logits", "prediction_of"]
@@ -116,8 +117,8 @@ def prediction_of(
     >>> prediction_of(np.array([0.0, 2.0]), ("no", "yes"), {"no": 0.5, "yes": 0.9}).labels
     ('no',)
     """
-    squash = jax.nn.softmax if least is None else jax.nn.sigmoid
-    probabilities = dict(zip(labels, np.asarray(squash(logits)).tolist(), strict=True))
+    found = class_probabilities(logits[None], multi_label=least is not None)[0]
+    probabilities = dict(zip(labels, found.tolist(), strict=True))
     if least is None:
         return TextPrediction((labels[int(logits.argmax())],), probabilities)
     reached = tuple(label for label, p in probabilities.items() if p >= least[label])

@@ -27,6 +27,7 @@ from medjax.loop.fold_identity import settings_of_folds
 from medjax.loop.scores import Columns, in_order
 from medjax.loop.train import train
 from medjax.metrics import DOCUMENT, GOLD, PAIR, Interval, MetricsComputer, bootstrap
+from medjax.metrics.groups import number_groups
 from medjax.schedules import Schedule, as_schedule
 from medjax.target import platform_of
 
@@ -230,7 +231,8 @@ def _folds(
         if values is not None and len(values) != nb_items:
             msg = f"found {name} for {len(values)} items; expected {nb_items}, one for each"
             raise ValueError(msg)
-    nb_groups = nb_items if groups is None else len(set(groups))
+    group_of_item = [*range(nb_items)] if groups is None else number_groups(groups)
+    nb_groups = len(set(group_of_item))
     if not 2 <= nb_folds <= nb_groups:
         kind = "items" if groups is None else "groups"
         msg = f"nb_folds is {nb_folds}; expected 2 to {nb_groups}, the number of {kind}"
@@ -240,13 +242,13 @@ def _folds(
     if strata is None and groups is None:
         splits = list(KFold(nb_folds, shuffle=True, random_state=state).split(items))
     else:
-        classes = np.zeros(nb_items, int) if strata is None else _numbers(strata, nb_items)
+        classes = np.zeros(nb_items, int) if strata is None else _numbers(strata)
         for stratum, count in collections.Counter(strata or ()).items():
             if count < nb_folds:
                 logger.warning("strata has %r %d times in %d folds", stratum, count, nb_folds)
         split = StratifiedGroupKFold(nb_folds, shuffle=True, random_state=state).split
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # told above
-            splits = list(split(items, classes, _numbers(groups, nb_items)))
+            splits = list(split(items, classes, np.array(group_of_item)))
     folds = [np.sort(held_out) for _, held_out in splits]
     if not all(map(len, folds)):
         sizes = [len(fold) for fold in folds]
@@ -255,11 +257,10 @@ def _folds(
     return folds
 
 
-def _numbers(values: Sequence[Hashable] | None, nb_items: int) -> np.ndarray:
-    """Return a number for each distinct value; without values, each item has its own."""
+def _numbers(values: Sequence[Hashable]) -> np.ndarray:
+    """Return a number for each distinct value."""
     known: dict[Hashable, int] = {}
-    named = range(nb_items) if values is None else values
-    return np.array([known.setdefault(value, len(known)) for value in named])
+    return np.array([known.setdefault(value, len(known)) for value in values])
 
 
 def _with_lengths(

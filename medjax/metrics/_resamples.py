@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medjax.metrics.computer import MetricsComputer
+from medjax.metrics.groups import number_groups
 from medjax.metrics.units import UnitMetrics, Units
 
 _MAX_WEIGHTS = 2**20
@@ -100,12 +101,11 @@ class Resamples:
         if groups is not None and len(groups) != nb_units:
             msg = f"found groups for {len(groups)} units; expected {nb_units}, one per unit"
             raise ValueError(msg)
-        numbers: dict[Hashable, int] = {}
-        names = range(nb_units) if groups is None else groups
-        group_of_unit = [numbers.setdefault(group, len(numbers)) for group in names]
-        if len(numbers) < 2:
+        group_of_unit = [*range(nb_units)] if groups is None else number_groups(groups)
+        nb_groups = len(set(group_of_unit))
+        if nb_groups < 2:
             kind = "units" if groups is None else "groups"
-            msg = f"found {len(numbers)} {kind} to draw from; expected at least 2"
+            msg = f"found {nb_groups} {kind} to draw from; expected at least 2"
             raise ValueError(msg)
         return cls(np.array(group_of_unit), nb_resamples, seed)
 

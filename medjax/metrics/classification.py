@@ -15,7 +15,7 @@ from medjax.metrics.spans import AVERAGES
 from medjax.metrics.thresholds import check_thresholds
 from medjax.metrics.units import Units
 
-__all__ = ["ClassificationMetrics"]
+__all__ = ["ClassificationMetrics", "class_probabilities"]
 
 
 class ClassificationMetrics:
@@ -106,7 +106,7 @@ class ClassificationMetrics:
         if not self.multi_label:
             counts = counts & (truth != IGNORED)
         truth = self._checked_truth(truth[counts])
-        probabilities = self._probabilities(logits[counts].astype(np.float64))
+        probabilities = class_probabilities(logits[counts], multi_label=self.multi_label)
         prepared = {"labels": truth.tolist(), "probabilities": probabilities.tolist()}
         if DOCUMENT in input_batch:
             documents = input_batch[DOCUMENT]
@@ -264,18 +264,44 @@ class ClassificationMetrics:
         ids: np.ndarray = truth.astype(np.int64)
         return ids
 
-    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore"):  # what is not a number is refused below
-            if self.multi_label:
-                probabilities: np.ndarray = np.exp(-np.logaddexp(0.0, -logits))
-            else:
-                shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-                probabilities = shares / shares.sum(axis=1, keepdims=True)
-        if not np.isfinite(probabilities).all():
-            row = int(np.argwhere(~np.isfinite(probabilities))[0][0])
-            msg = f"row {row} has the logits {logits[row]}; no probabilities follow from them"
-            raise ValueError(msg)
-        return probabilities
+
+def class_probabilities(logits: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    """Return the sigmoid of logits or, where each row has one label, their softmax.
+
+    Parameters
+    ----------
+    logits : numpy.ndarray
+        Shape (rows, classes).
+    multi_label : bool
+        Whether a row can have any number of labels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Float64, as thresholds may lie closer to 1 than float32 can tell.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+
+    Examples
+    --------
+    >>> class_probabilities(np.array([[0.0, 0.0]]), multi_label=False)
+    array([[0.5, 0.5]])
+    """
+    logits = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # what is not a number is refused below
+        if multi_label:
+            probabilities: np.ndarray = np.exp(-np.logaddexp(0.0, -logits))
+        else:
+            shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities = shares / shares.sum(axis=1, keepdims=True)
+    if not np.isfinite(probabilities).all():
+        row = int(np.argwhere(~np.isfinite(probabilities))[0][0])
+        msg = f"row {row} has the logits {logits[row]}; no probabilities follow from them"
+        raise ValueError(msg)
+    return probabilities
 
 
 def _column(kind: str, columns: Mapping[str, Any], name: str) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What the examples and the command line have in common: corpora in parts, and reports."""
 
-from medjax.recipes.corpora import Parts, find_split, locate_parts, split_parts
+from medjax.recipes.corpora import Parts, find_split, locate_parts, parts_in, split_parts
 from medjax.recipes.reports import (
     Report,
     check_test,
@@ -19,6 +19,7 @@ __all__ = [
     "find_split",
     "keep_split",
     "locate_parts",
+    "parts_in",
     "report_entities",
     "report_relations",
     "report_texts",

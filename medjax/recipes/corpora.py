@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from medjax.data import epoch_order
 
-__all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "split_parts"]
+__all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "parts_in", "split_parts"]
 
 SPLITS = {
     "train": ("train", "training"),
@@ -165,15 +165,32 @@ def locate_parts(paths: Sequence[Path]) -> list[Path]:
     folder = paths[0]
     found = [find_split(folder, name) for name in SPLITS]
     if found[0] is None and any(file.suffix.lower() == ".ann" for file in folder.rglob("*")):
-        # A note of a corpus in BRAT may be called test.ann.
-        others = [path for path in found if path is not None and path.suffix.lower() != ".ann"]
-        if others:
+        if others := parts_in(folder):
             raise _without_train(folder, others)
         return [folder]
     for path, names in zip(found, SPLITS.values(), strict=True):
         if path is None:
             raise _not_one(folder, [], names)
     return [path for path in found if path is not None]
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """Return the entries of a folder that are named after a part of a corpus.
+
+    A note of a corpus in BRAT is none, though it may be called ``test.ann``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to look.
+
+    Raises
+    ------
+    ValueError
+        If there are several of a part.
+    """
+    found = [find_split(folder, name) for name in SPLITS]
+    return [path for path in found if path is not None and path.suffix.lower() != ".ann"]
 
 
 def find_split(folder: Path, name: str) -> Path | None:

@@ -24,6 +24,7 @@ from medjax.metrics import (
     format_scores,
     score_rows,
 )
+from medjax.metrics.groups import number_groups
 from medjax.metrics.tables import format_table
 from medjax.text import Document, LabelledText
 
@@ -208,17 +209,16 @@ def report_texts(
     found, columns = evaluated(
         classifier.component, variables, texts, metrics, batch_size=batch_size, options=options
     )
-    groups = None
-    if any(text.group for text in texts):  # a text without one depends on no other
-        groups = [text.group or number for number, text in enumerate(texts)]
-    nb_units = len(texts) if groups is None else len(set(groups))
-    scores = _with_intervals(metrics, columns, nb_units, groups)
-    unit = "text" if groups is None else "group"
+    groups = [text.group for text in texts]
+    has_groups = any(groups)
+    nb_units = len(set(number_groups(groups)))
+    scores = _with_intervals(metrics, columns, nb_units, groups if has_groups else None)
+    unit = "group" if has_groups else "text"
     head = f"{len(texts)} texts{_intervals_by(unit, nb_units)}"
     lines = [f"{head}:", format_scores(scores)]
     tables: dict[str, Rows] = {head: score_rows(scores)}
     if isinstance(least, Mapping):
-        rows = [("class", "threshold"), *((label, f"{least[label]:.3f}") for label in least)]
+        rows = [("class", "threshold"), *((label, f"{least[label]:.4g}") for label in least)]
         tables["Thresholds"] = rows
         lines += ["", "Thresholds:", format_table(rows[1:])]
     confusion = None

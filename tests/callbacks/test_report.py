@@ -225,3 +225,13 @@ def test_rows_are_those_of_the_text_tables():
     scores = entity_scores([[("Drug", 0, 3)]], [[("Drug", 0, 3)]])
     printed = [line.split() for line in format_scores(scores).splitlines()]
     assert [[cell for cell in row if cell] for row in score_rows(scores)] == printed
+
+
+def test_counts_and_settings_are_shown_with_all_digits(tmp_path):
+    history = [{"train": {"loss": 0.5}, "eval": {"support": 123456, "loss": 0.123456}}]
+    config = TrainerConfig("runs", learning_rate=2.34567e-5)
+    write_report(tmp_path / "a.html", config=config, history=history)
+    page = (tmp_path / "a.html").read_text()
+    assert "<td>123456</td>" in page
+    assert "<td>0.1235</td>" in page
+    assert "2.34567e-05" in page

@@ -105,6 +105,18 @@ def test_entities_that_overlap_count_as_missed(evaluate, tagged, tmp_path, model
     assert told in capsys.readouterr().out
 
 
+def test_a_corpus_is_not_scored_with_what_was_trained_on(tagged, tmp_path, models, capsys):
+    write_brat(tagged[:4], tmp_path / "corpus" / "train")
+    write_brat(tagged[4:], tmp_path / "corpus" / "test")
+    write_brat([tagged[0]._replace(name="test")], tmp_path / "corpus" / "test")
+    arguments = ["evaluate", "--model", str(models / "tagger"), "--data"]
+    assert main([*arguments, str(tmp_path / "corpus")]) == 2
+    assert "has the parts train, test; expected the one to score on" in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path / "corpus"), "--split", "test"]) == 0
+    assert capsys.readouterr().out.startswith("3 documents, ")
+    assert main([*arguments, str(tmp_path / "corpus" / "test")]) == 0  # a note is called test
+
+
 def test_sentences_of_columns_are_called_so(tmp_path, models, capsys):
     sentence = "no O\nfever B-Sign\n"
     (tmp_path / "corpus").mkdir()

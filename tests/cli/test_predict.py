@@ -121,6 +121,49 @@ def test_lines_of_json_are_named_and_bad_ones_listed(predict, tmp_path):
         assert [line.split("\t")[0] for line in skipped] == ["some-3", "some-6", "some-7"]
 
 
+def test_offsets_are_those_of_the_text_in_a_line(predict, tmp_path, capsys):
+    source = tmp_path / "some.jsonl"
+    lines = [{"text": text} for text in ("\ufeffNo fever", "No fever")]
+    source.write_text("\n".join(map(json.dumps, lines)))
+    _, folder = predict("tagger", "--format", "doccano", source=source)
+    marked, plain = read_doccano(folder / "predictions.jsonl")
+    assert [d.text for d in (marked, plain)] == [line["text"] for line in lines]
+    assert plain.entities
+    assert [(e.label, e.start - 1, e.end - 1) for e in marked.entities] == [
+        e[:3] for e in plain.entities
+    ]
+    assert predict("tagger", source=source, output="brat")[0] == 0
+    assert (
+        "some-1: its text begins with a byte order mark, which readers" in capsys.readouterr().err
+    )
+    assert [file.name for file in (tmp_path / "brat").glob("*.ann")] == ["some-2.ann"]
+
+
+def test_notes_with_files_of_another_name_are_listed(predict, tmp_path, caplog):
+    source = tmp_path / "some.jsonl"
+    names = ["p1:7", "p1_7", "7", "7"]
+    source.write_text("\n".join(json.dumps({"id": name, "text": "no fever"}) for name in names))
+    told = "3 notes have files of another name, listed in "
+    for _ in range(2):  # a second start tells the same
+        caplog.clear()
+        _, folder = predict("tagger", source=source)
+        (message,) = caplog.messages
+        assert message.startswith(told)
+        assert message.endswith(": p1:7 as p1_7, p1_7 as p1_7-2, 7 as 7-2")
+        listed = (folder / "names.tsv").read_text().splitlines()
+        assert listed == ["p1:7\tp1_7", "p1_7\tp1_7-2", "7\t7-2"]
+
+
+def test_names_that_several_notes_have_are_told(predict, tmp_path, caplog):
+    source = tmp_path / "some.jsonl"
+    source.write_text("\n".join(json.dumps({"id": n, "text": "no fever"}) for n in "787"))
+    for _ in range(2):
+        caplog.clear()
+        predict("tagger", "--format", "csv", source=source)
+        (message,) = caplog.messages
+        assert message.endswith("predictions.csv: 1 documents have the name of an earlier one: '7'")
+
+
 def test_what_the_notes_are_can_be_given(predict, tmp_path, notes, capsys):
     line = '{"text": "no fever", "id": "x"}'
     source = tmp_path / "note.json"

@@ -13,6 +13,8 @@ from tiny import config
 
 import medjax
 from medjax.components import TextClassification
+from medjax.components.text_prediction import prediction_of
+from medjax.metrics import ClassificationMetrics, choose_thresholds
 from medjax.text import LabelledText
 
 LABELS = ["cardiology", "neurology", "surgery"]
@@ -373,3 +375,18 @@ def test_thresholds_that_cannot_be_used_are_refused(tiny_folder, tmp_path):
         file.write_text(json.dumps({**content, "label_thresholds": stored}))
         with pytest.raises(ValueError, match=message):
             TextClassification.from_pretrained(tmp_path)
+
+
+def test_a_chosen_threshold_near_1_is_the_same_in_metrics_and_predictions():
+    """Float32 cannot tell these probabilities apart."""
+    logits = np.array([[20.0], [17.5], [19.0], [17.4]], np.float32)
+    wanted = np.array([[1], [0], [1], [0]])
+    metrics = ClassificationMetrics(("rare",), multi_label=True)
+    columns = metrics.prepare_batch({"logits": logits}, {"targets": wanted})
+    least = choose_thresholds(columns, ("rare",))
+    assert [prediction_of(row, ("rare",), least).labels for row in logits] == [
+        ("rare",),
+        (),
+        ("rare",),
+        (),
+    ]

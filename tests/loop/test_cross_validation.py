@@ -56,6 +56,13 @@ def run(folder, made=None, data=DATA, **more):
     )  # fmt: skip
 
 
+def test_items_without_a_group_are_apart_and_unknown_ones_refused():
+    folds = _folds(20, 5, None, [*[""] * 16, *["p"] * 4], seed=1)
+    assert min(map(len, folds)) >= 3  # the longest is that with the group
+    with pytest.raises(ValueError, match="the group of item 2 is None; expected what the items"):
+        _folds(20, 5, None, ["a", "b", None, *range(17)], seed=1)
+
+
 def test_groups_stay_together_and_classes_keep_their_shares():
     groups = [n // 3 for n in range(90)]
     strata = ["rare" if group % 5 == 0 else "common" for group in groups]

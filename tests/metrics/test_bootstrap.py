@@ -271,6 +271,8 @@ def test_a_metrics_computer_of_ones_own_can_have_units():
         ({}, {}, r"found the columns \[\]; expected 'labels' and 'predictions'"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": "aa"}, "found 1 groups"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": "abc"}, "groups for 3 units"),
+        ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": ["a", None]}, "item 1 is None"),
+        ({"labels": [1, 1], "predictions": [1, 1]}, {"groups": [math.nan, "a"]}, "item 0 is nan"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"level": 95}, "level is 95"),
         ({"labels": [1, 1], "predictions": [1, 1]}, {"nb_resamples": 0}, "nb_resamples is 0"),
     ],
@@ -339,3 +341,12 @@ def test_intervals_as_text():
     assert " ".join(table[1].split()) == row
     plain = format_scores(span_scores(columns["y_true"], columns["y_pred"])).splitlines()
     assert plain[1].split() == ["a", "0.5000", "1.0000", "0.6667", "1"]
+
+
+def test_units_without_a_group_are_drawn_one_by_one():
+    columns = {"labels": [1] * 12, "predictions": [1, 0] * 6}
+    alone = bootstrap(Accuracy(), columns, nb_resamples=200)["accuracy"]
+    assert bootstrap(Accuracy(), columns, groups=[""] * 12, nb_resamples=200)["accuracy"] == alone
+    together = ["p", "p", *[""] * 10]
+    by_group = bootstrap(Accuracy(), columns, groups=together, nb_resamples=200)["accuracy"]
+    assert by_group != alone

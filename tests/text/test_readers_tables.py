@@ -111,12 +111,22 @@ def test_a_missing_group_is_refused_by_row(tmp_path, cell, suffix):
     assert [text.group for text in read_texts(file)] == ["", ""]
 
 
-def test_an_empty_cell_of_a_group_is_refused(tmp_path):
-    file = write(tmp_path, "notes.csv", "text,label,patient\na,x,P1\nb,y,\n")
-    with pytest.raises(
-        ValueError, match="line 3: the column 'patient' is ''; expected in each row"
-    ):
+@pytest.mark.parametrize("cell", ["", " ", "NA", "nan", "NULL", " N/A "])
+def test_a_cell_that_marks_a_missing_group_is_refused(tmp_path, cell):
+    file = write(tmp_path, "notes.csv", f"text,label,patient\na,x,P1\nb,y,{cell}\n")
+    told = re.escape(f"line 3: the column 'patient' is {cell!r}; expected in each row")
+    with pytest.raises(ValueError, match=told):
         read_texts(file, group="patient")
+
+
+def test_white_space_and_floats_do_not_part_a_patient_or_a_class(tmp_path):
+    rows = "a,surgery,P7\nb,surgery ,P7 \nc, surgery,\tP7\n"
+    file = write(tmp_path, "notes.csv", f"text,label,patient\n{rows}")
+    texts = read_texts(file, group="patient")
+    assert [(text.labels, text.group) for text in texts] == [(("surgery",), "P7")] * 3
+    rows = [{"text": "a", "label": "x", "patient": patient} for patient in (7, 7.0, "7", 7.5)]
+    file = write(tmp_path, "notes.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [text.group for text in read_texts(file, group="patient")] == ["7", "7", "7", "7.5"]
 
 
 def test_a_format_that_is_given_is_not_told_from_the_name(tmp_path):

@@ -21,6 +21,9 @@ TableFormat = Literal["csv", "tsv", "jsonl", "parquet"]
 TABLE_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 """Names of the formats of files that `read_texts` reads."""
 
+_MISSING = ("NA", "<NA>", "N/A", "NaN", "nan", "NULL", "null", "None")
+"""What R, pandas and others write for a value that is missing."""
+
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, PARQUET)
@@ -52,10 +55,12 @@ def read_texts(
         Name of the column with the texts.
     label : str
         Name of the column with the labels. A label may be a string, a whole number or, in JSON and
-        Parquet, a list of them; an empty one means that the text has none. If the data have names
-        for the numbers, as those of Hugging Face do, the names are the labels.
+        Parquet, a list of them; an empty one means that the text has none. White space around one
+        does not belong to it. If the data have names for the numbers, as those of Hugging Face do,
+        the names are the labels.
     group : str, optional
-        Name of a column with what texts share that depend on each other, such as a patient.
+        Name of a column with what texts share that depend on each other, such as a patient. White
+        space around it does not count, and 7.0 is 7.
     separator : str, optional
         What separates the labels of a text in one cell.
     encoding : str
@@ -72,7 +77,8 @@ def read_texts(
     ------
     ValueError
         If the file ends otherwise and no `format` is given, it is empty or damaged or lacks a
-        column, or a cell is of another kind or, in the column `group`, empty.
+        column, or a cell is of another kind or, in the column `group`, empty or a mark of a missing
+        value, such as NA.
 
     Examples
     --------
@@ -137,12 +143,12 @@ def _with_names(cell: Any, names: list[str] | None, where: str, column: str) -> 
 
 
 def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[str, ...]:
-    """Return the labels in a cell, in order, each once."""
-    if cell is None or cell == "":
+    """Return the labels in a cell without white space around them, in order, each once."""
+    if cell is None:
         return ()
     parts = cell if isinstance(cell, list) else [cell]
     if separator is not None and isinstance(cell, str):
-        parts = [part.strip() for part in cell.split(separator)]
+        parts = cell.split(separator)
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, str | int):
             msg = (
@@ -150,18 +156,22 @@ def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[
                 "strings or whole numbers"
             )
             raise ValueError(msg)
-    return tuple(dict.fromkeys(str(part) for part in parts if part != ""))
+    names = (str(part).strip() for part in parts)
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _group(cell: Any, where: str, column: str) -> str:
     """Return the group in a cell; what marks a missing value would join texts of any patients."""
-    if cell is None or cell != cell or not str(cell).strip():
+    group = "" if cell is None or cell != cell else str(cell).strip()
+    if isinstance(cell, float) and cell.is_integer():
+        group = str(int(cell))  # pandas turns a column of numbers with a gap into floats
+    if not group or group in _MISSING:
         msg = (
             f"{where}: the column {column!r} is {cell!r}; expected in each row what the texts of a "
             "group share, such as the id of a patient: fill it in, or leave out group"
         )
         raise ValueError(msg)
-    return str(cell)
+    return group
 
 
 def _text_rows(path: Path, suffix: str, encoding: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

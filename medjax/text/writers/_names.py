@@ -1,4 +1,7 @@
-"""Give each document a file name that is fit for all systems and taken by no other."""
+"""Give each document a file name that is fit for all systems and taken by no other.
+
+Where documents are records of one file, tell which names they share.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,39 @@ class FileNames:
         """Return the first changed names, and how many more there are."""
         more = self.nb_changed - len(self._changed)
         return ", ".join(self._changed) + (f" and {more} more" if more else "")
+
+
+class RepeatedNames:
+    """The names that several documents have.
+
+    Examples
+    --------
+    >>> names = RepeatedNames()
+    >>> for name in ("7", "8", "7", "7"):
+    ...     names.add(name)
+    >>> names.told()
+    "2 documents have the name of an earlier one: '7'"
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()  # their hashes: there may be millions of names
+        self._first: dict[str, None] = {}
+        self.nb_repeated = 0
+
+    def add(self, name: str) -> None:
+        """Count the name of a document."""
+        if (key := hash(name)) in self._seen:
+            self.nb_repeated += 1
+            if len(self._first) < _SHOWN:
+                self._first[name] = None
+        self._seen.add(key)
+
+    def told(self) -> str:
+        """Return how many names are repeated, and the first of them; empty if none."""
+        if not self.nb_repeated:
+            return ""
+        shown = ", ".join(map(repr, self._first))
+        return f"{self.nb_repeated:,} documents have the name of an earlier one: {shown}"
 
 
 def _fit(part: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medjax.text.document import Document, Entity
+from medjax.text.readers._files import BYTE_ORDER_MARK
 from medjax.text.writers._files import checked, described, replacing
 from medjax.text.writers._names import FileNames
 
@@ -20,7 +21,6 @@ __all__ = ["annotation_lines", "check_labels", "write_brat", "write_brat_documen
 LOGGER = logging.getLogger("medjax")
 # White space that would end a line or a field of an .ann file, for BRAT or for another reader.
 _BREAKS = re.compile("[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]+")
-_BYTE_ORDER_MARK = "\ufeff"
 
 
 def write_brat(documents: Iterable[Document], folder: str | os.PathLike[str]) -> int:
@@ -84,7 +84,7 @@ def write_brat_document(document: Document, file: Path) -> None:
 def _refuse(document: Document, where: str) -> None:
     labels = [*(e.label for e in document.entities), *(r.label for r in document.relations)]
     check_labels(labels, where)
-    if document.text.startswith(_BYTE_ORDER_MARK):
+    if document.text.startswith(BYTE_ORDER_MARK):
         msg = (
             f"{where}: found a byte order mark at the beginning of the text, expected none, as "
             "readers take it for that of the file; remove it and shift the entities"
