@@ -16,8 +16,8 @@ import jax
 from medjax import distributed
 from medjax.callbacks.highlight import ErrorExample, has_error, highlighted
 from medjax.callbacks.plots import curve_as_svg
-from medjax.callbacks.table import number_text
 from medjax.callbacks.report_style import STYLE
+from medjax.callbacks.table import number_text
 from medjax.callbacks.writers import replace_text
 from medjax.config import Options, TrainerConfig
 
