@@ -72,8 +72,9 @@ class Preprocess(Protocol):
     def __call__(self, item: Any, /) -> dict[str, Any]:
         """Return everything that `collate` needs from an item, including its labels.
 
-        If the function has a parameter ``rng``, it receives a `numpy.random.Generator` that depends
-        only on the seed, the epoch and the item. Draw random augmentation from it.
+        If the function has a parameter ``rng``, it receives in training a `numpy.random.Generator`
+        that depends only on the seed, the epoch and the item. Draw random augmentation from it. In
+        evaluation it is not given: its default should be None, which leaves the item as it is.
         """
         ...
 
@@ -244,6 +245,7 @@ class _ComponentFields(NamedTuple):
     load: Load
     expand: Expand | None = None
     identity: Mapping[str, Any] | None = None
+    loss_settings: Mapping[str, Any] | None = None
 
 
 class TrainableComponent(_ComponentFields):
@@ -277,6 +279,10 @@ class TrainableComponent(_ComponentFields):
         What weights mean that their shapes do not tell, such as the names of the classes in their
         order, by name and ready for JSON. It is stored in checkpoints, and a run resumes none with
         another value.
+    loss_settings : mapping of str to object, optional
+        What the loss depends on besides the weights, such as weights of classes, by name and ready
+        for JSON. A run that resumes with others does so at the end of an epoch, and learns anew
+        what an update weighs.
 
     Examples
     --------

@@ -14,6 +14,7 @@ import numpy as np
 from medjax.batch import BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
 from medjax.components.folders import WINDOW_LENGTH, check_settings
+from medjax.components.losses import ClassificationLoss
 from medjax.components.optimizers import Optimizer
 from medjax.components.rows import padded
 from medjax.config import Options
@@ -42,6 +43,8 @@ class EncoderComponent(abc.ABC):
         Tokens of a row, special tokens included.
     optimizer : callable
         Returns an optax transformation for a learning rate.
+    loss : ClassificationLoss
+        What training minimizes.
     folder : Path or None
         Checkpoint that the weights are read from; None for random weights.
     """
@@ -51,6 +54,7 @@ class EncoderComponent(abc.ABC):
     tokenizer: Tokenizer
     max_length: int
     optimizer: Optimizer
+    loss: ClassificationLoss
     folder: Path | None
 
     @property
@@ -105,6 +109,7 @@ class EncoderComponent(abc.ABC):
             load=self.load,
             expand=self.expand,
             identity={"classes": list(self.classes), **self._meaning},
+            loss_settings=self.loss.settings(),
         )
 
     def init(self, key: jax.Array) -> Variables:

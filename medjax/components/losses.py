@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,17 @@ class ClassificationLoss:
             msg = "pos_weight has no effect on exclusive classes; expected class_weights instead"
             raise ValueError(msg)
 
+    def settings(self) -> dict[str, Any]:
+        """Return the attributes, ready for JSON.
+
+        Examples
+        --------
+        >>> ClassificationLoss(class_weights={"yes": 4.0}).settings()["class_weights"]
+        {'yes': 4.0}
+        """
+        weights = {name: dict(getattr(self, name)) for name in ("class_weights", "pos_weight")}
+        return {**dataclasses.asdict(self), **weights}
+
     def of_labels(
         self, logits: jax.Array, labels: jax.Array, counts: jax.Array, classes: Sequence[str]
     ) -> Mean:
@@ -173,6 +185,7 @@ class ClassificationLoss:
         weights, having = (
             _in_order(pairs, classes) for pairs in (self.class_weights, self.pos_weight)
         )
+        targets = targets.astype(jnp.float32)  # bfloat16 would round the smoothing
         smoothed = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
         of_having, of_lacking = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
         losses = -(having * smoothed * of_having + (1 - smoothed) * of_lacking) * weights

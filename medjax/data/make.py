@@ -87,7 +87,8 @@ def get_dataloader(
     config : TrainerConfig
         For `batch_size` and `dataloader_nb_workers`.
     shuffle : bool
-        Whether each epoch has a random order of its own.
+        Whether each epoch has a random order of its own, as in training; otherwise `preprocess`
+        draws nothing either.
     seed : int
         Seed of the order and of augmentation.
     options : Options, optional
@@ -104,7 +105,8 @@ def get_dataloader(
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or cannot be sent to the workers.
+        If the dataset has no length or no items, or cannot be sent to the workers, or `preprocess`
+        needs ``rng`` without `shuffle`.
 
     Examples
     --------
@@ -127,7 +129,7 @@ def get_dataloader(
     options = options or Options()
     mesh = mesh if mesh is not None else sharding.make_mesh()
     data = expand(data, component, training=shuffle)
-    examples = Examples(data, component.preprocess, seed)
+    examples = Examples(data, component.preprocess, seed, training=shuffle)
     source: ExampleSource = InProcess(examples)
     if config.dataloader_nb_workers:
         source = Workers(examples, config.dataloader_nb_workers, options.worker_timeout)

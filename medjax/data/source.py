@@ -84,9 +84,17 @@ class Examples:
     dataset : Dataset
         The items.
     preprocess : Preprocess
-        Turns an item into an example; called with ``rng=`` if it has a parameter of that name.
+        Turns an item into an example; called with ``rng=`` in training if it has a parameter of
+        that name.
     seed : int
         Seed of the items' generators.
+    training : bool
+        Whether to train on the examples; otherwise nothing is drawn, and ``rng`` is not given.
+
+    Raises
+    ------
+    ValueError
+        If `preprocess` cannot do without ``rng`` and it is not for training.
 
     Examples
     --------
@@ -94,11 +102,22 @@ class Examples:
     [{'text': 'no fever'}]
     """
 
-    def __init__(self, dataset: Dataset, preprocess: Preprocess, seed: int) -> None:
+    def __init__(
+        self, dataset: Dataset, preprocess: Preprocess, seed: int, *, training: bool = True
+    ) -> None:
         self.dataset = dataset
         self.preprocess = preprocess
         self.seed = seed
-        self.is_random = _takes_rng(preprocess)
+        self.training = training
+        rng = _rng_of(preprocess)
+        self.is_random = training and rng is not None
+        if not training and rng is not None and rng.default is inspect.Parameter.empty:
+            msg = (
+                "preprocess has a parameter rng without a default, and in evaluation nothing is "
+                "drawn, so that scores are of the items as they are: expected rng=None, with which "
+                "preprocess leaves the item unchanged"
+            )
+            raise ValueError(msg)
 
     def __call__(self, epoch: int, indices: Sequence[int]) -> list[Example]:
         """Return the examples of the items at `indices`.
@@ -125,11 +144,12 @@ class Examples:
         return examples
 
 
-def _takes_rng(preprocess: Callable[..., Any]) -> bool:
+def _rng_of(preprocess: Callable[..., Any]) -> inspect.Parameter | None:
+    """Return the parameter ``rng`` of a function, if it has one."""
     try:
-        return "rng" in inspect.signature(preprocess).parameters
+        return inspect.signature(preprocess).parameters.get("rng")
     except (TypeError, ValueError):  # builtins without a signature
-        return False
+        return None
 
 
 class ExampleSource(Protocol):

@@ -88,9 +88,10 @@ def _check_component(component: object) -> None:
             expected += "; torch components are trained by medjax_torch.Trainer"
         refuse("component", component, expected)
     slots = component._asdict()
-    identity = slots.pop("identity")
-    if identity is not None and not (isinstance(identity, dict) and _is_json(identity)):
-        refuse("component.identity", identity, "None, or a dict by strings that JSON gives back")
+    for name in ("identity", "loss_settings"):
+        given = slots.pop(name)
+        if given is not None and not (isinstance(given, dict) and _is_json(given)):
+            refuse(f"component.{name}", given, "None, or a dict by strings that JSON gives back")
     for name, slot in slots.items():
         if name == "configure_optimizer" and isinstance(slot, optax.GradientTransformation):
             msg = (

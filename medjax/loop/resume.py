@@ -30,6 +30,9 @@ from medjax.state import EpochLoss, TrainState, dropout_key, none_waiting
 
 logger = logging.getLogger("medjax")
 
+LOSS = "loss"
+"""Name of `TrainableComponent.loss_settings` among the settings."""
+
 WITHIN_EPOCH = (
     "seed",
     "items",
@@ -44,14 +47,15 @@ WITHIN_EPOCH = (
     "loss_arithmetic",
     "do_metrics_in_training",
     "metrics computer",
+    LOSS,
 )
 """Settings that the meaning of a position within an epoch depends on."""
 
 IDENTITY = "component"
 """Name of `TrainableComponent.identity` among the settings."""
 
-WEIGHING_DATA = ("items", "sampling", "batch_size", "gradient_accumulation_steps")
-"""Entries of `Progress.data` that what an update weighs depends on."""
+WEIGHING = ("items", "sampling", "batch_size", "gradient_accumulation_steps", LOSS)
+"""Entries of `Progress.data` and settings that what an update weighs depends on."""
 
 SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 """Options that add a part to the state of the optimizer that learns nothing."""
@@ -81,6 +85,7 @@ def settings_of(request: RunRequest, more: Mapping[str, object] | None = None) -
         "schedule mode": request.schedule.mode,
         "metrics computer": None if computer is None else type(computer).__name__,
         IDENTITY: request.component.identity or {},
+        LOSS: request.component.loss_settings or {},
         **(more or {}),
     }
     return dict(json.loads(json.dumps(fields, default=str)))
@@ -263,7 +268,7 @@ def restore_state(
 def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: Mesh) -> TrainState:
     """Put the current learning rate and, if the seed has changed, its dropout key into a state.
 
-    What updates weighed in other data, or with another batch size, is dropped.
+    What updates weighed in other data, or with another batch size or loss, is dropped.
 
     Parameters
     ----------
@@ -279,7 +284,9 @@ def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: M
     if current.seed != saved.seed:
         key = sharding.put(dropout_key(current.seed), sharding.replicated(mesh))
         state = state.replace(key=key)
-    others = any(saved.data.get(name) != current.data.get(name) for name in WEIGHING_DATA)
+    before, after = ({**each.settings, **each.data} for each in (saved, current))
+    # A checkpoint of an earlier version does not tell its loss.
+    others = any(before.get(name, after[name]) != after[name] for name in WEIGHING if name in after)
     if others and isinstance(state.losses, EpochLoss):
         losses = sharding.put(EpochLoss.empty(), sharding.replicated(mesh))
         state = state.replace(losses=losses)

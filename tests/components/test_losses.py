@@ -167,3 +167,13 @@ def test_values_out_of_range_are_refused(fields, told):
 def test_weights_without_effect_are_refused():
     with pytest.raises(ValueError, match="expected class_weights instead"):
         ClassificationLoss(pos_weight={"a": 2.0}).check(CLASSES, multi_label=False)
+
+
+def test_smoothing_is_not_rounded_with_the_targets():
+    loss = ClassificationLoss(label_smoothing=0.002)
+    logits, counts, targets = jnp.array([[9.0, -9.0]]), jnp.ones(1), jnp.array([[1, 0]])
+    exact, rounded = (
+        loss.of_targets(logits, targets.astype(dtype), counts, ("a", "b")).compute()
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    assert float(rounded) == float(exact)

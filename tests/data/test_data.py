@@ -236,6 +236,20 @@ def test_a_cache_and_augmentation_exclude_each_other():
         loader_of(points(4), mlp(preprocess=with_noise), cache_preprocessed=True)
 
 
+def test_items_are_evaluated_as_they_are():
+    def preprocess(item, rng=None):
+        return item if rng is None else with_noise(item, rng)
+
+    plain, noisy = mlp(), mlp(preprocess=preprocess)
+    data = points(10)
+    for cached in (False, True):  # nothing is drawn, so the results may be kept
+        found = loader_of(data, noisy, shuffle=False, cache_preprocessed=cached)
+        assert stream(found, 1) == stream(loader_of(data, plain, shuffle=False), 1)
+    assert stream(loader_of(data, noisy), 1) != stream(loader_of(data, plain), 1)
+    with pytest.raises(ValueError, match="rng without a default, and in evaluation nothing is"):
+        loader_of(data, mlp(preprocess=with_noise), shuffle=False)
+
+
 class Minimal:
     """Has a length and items, and nothing else."""
 

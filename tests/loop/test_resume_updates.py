@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from resumed_runs import Dies, run
 from tiny import mlp, points, same_bits
 
 import medjax
-from medjax import Options
+from medjax import EpochLoss, Mean, MismatchError, Options
 from medjax.checkpoint.manifest import write_manifest
 from medjax.loop.plan import Plan, Start
 
@@ -122,3 +123,44 @@ def test_the_updates_of_a_run_that_an_older_version_began_are_those_of_its_state
     resumed = run(tmp_path, epochs=9, options={"max_steps": 20}, batch_size=6, resume="auto")
     assert int(resumed.state.step) == 20
     assert np.isfinite(resumed.history[-1]["train"]["loss"])
+
+
+def test_a_run_with_another_loss_learns_anew_what_an_update_weighs(tmp_path):
+    """The mean loss is the same, so the updates must be, too."""
+
+    def weighing(weight):
+        def forward(variables, batch, key, **flags):
+            outputs, loss, collections = plain.forward(variables, batch, key, **flags)
+            return outputs, Mean(weight * loss.total, weight * loss.weight), collections
+
+        return plain._replace(forward=forward, loss_settings={"weight": weight})
+
+    plain = mlp(optimizer=optax.sgd)
+    settings = {"options": {"length_window": 8}, "learning_rate": 1e-2}
+    first = run(tmp_path / "a", epochs=1, component=weighing(1.0), **settings)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    moved = []
+    for folder, weight in (("a", 1.0), ("b", 20.0)):
+        component = weighing(weight)
+        result = run(tmp_path / folder, epochs=2, component=component, resume="auto", **settings)
+        assert isinstance(result.state.losses, EpochLoss)
+        steps = jax.tree.map(
+            np.subtract, *(jax.device_get(r.state.params) for r in (result, first))
+        )
+        moved.append(float(optax.tree.norm(steps)))
+    assert moved[1] == pytest.approx(moved[0], rel=0.1)  # the first updates know too little
+
+
+def test_another_loss_within_an_epoch_is_refused(tmp_path):
+    component = mlp()._replace(loss_settings={"weight": 1.0})
+    with pytest.raises(RuntimeError):
+        run(
+            tmp_path,
+            epochs=2,
+            component=component,
+            callback=Dies(1, 4),
+            options={"save_interval_steps": 2},
+        )
+    other = component._replace(loss_settings={"weight": 2.0})
+    with pytest.raises(MismatchError, match=r"where loss was \{'weight': 1.0\}, but now it is"):
+        run(tmp_path, epochs=2, component=other, resume="auto")

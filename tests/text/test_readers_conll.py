@@ -220,13 +220,109 @@ def test_conll_comments_are_left_out_between_tags_without_prefix(write):
             "1: found 'x' as tag, expected O, or a prefix and a label such as B-Drug, in the same "
             "notation for all tags, in column -1; there are tags in column 1, pass tag_column=1",
         ),
-        ("mot etat\na O\nb B-a\n", {}, "if this line names the columns, remove it"),
+        ("terme etat\na O\nb B-a\n", {}, "if this line names the columns, remove it"),
     ],
 )
 def test_conll_the_error_names_a_malformed_line(write, content, options, message):
     path = write("x.tsv", content)
     with pytest.raises(ValueError, match=re.escape(f"{path}:") + ".*" + re.escape(message)):
         read_conll(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        (
+            "x.conll",
+            "took O\n10 mg O\naspirin B-Drug\nlow dose I-Drug\n",
+            {},
+            "2: found 3 columns ['10', 'mg', 'O'], expected at most 2, as in most lines; if ",
+        ),
+        ("x.tsv", "The\tO\ntook\tO\n10 mg O\n", {}, "3: found 3 columns ['10', 'mg', 'O']"),
+        ("x.csv", "Word,Tag\nThe,O\n1,5,B-X\nmg,I-X\n", {}, "3: found 3 columns ['1', '5', 'B-X']"),
+        (
+            "x.tsv",
+            "No\tDT\tO\nrash\tNN\tB-Sign\tSIGN\nnow\tRB\tO\n",
+            {},
+            "2: found 4 columns ['rash', 'NN', 'B-Sign', 'SIGN'], expected at most 3",
+        ),
+        ("x.tsv", "a\tO\nb\tO\tc\n", {"tag_column": 1}, "2: found 3 columns ['b', 'O', 'c']"),
+    ],
+)
+def test_conll_a_line_with_more_columns_than_most_is_refused(
+    write, name, content, options, message
+):
+    path = write(name, content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}:{message}")):
+        read_conll(path, **options)
+
+
+def test_conll_lines_with_fewer_columns_and_separators_at_their_end_are_read(write):
+    path = write("x.conll", "The DT O\nlow B-a\npain NN I-a\n")
+    assert texts_of(read_conll(path)) == [("The low pain", [("a", "low pain")])]
+    path = write("x.conll", "The O\nlow LS B-a\nrash NN I-a\n\n# text = pain\n# . O\n")
+    assert [document.text for document in read_conll(path)] == ["The low rash", "#"]
+    path = write("x.bio", "no;O\nrash;B-a;\npain;B-a;\n\nno;O\n")
+    documents = read_conll(path, token_column=0, tag_column=1, separator=";")
+    assert [document.text for document in documents] == ["no rash pain", "no"]
+    same = write("x.tsv", "no\tO\nrash\tB-a\t \n")
+    assert texts_of(read_conll(same)) == [("no rash", [("a", "rash")])]
+
+
+def test_conll_a_column_more_in_comments_is_no_error(write):
+    path = write("x.conll", "# text = No rash here\nNo O\nrash B-a\n# 1 2 3\n")
+    assert [document.text for document in read_conll(path)] == ["No rash"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.tsv", "word\tcategory\nNo\tO\nfever\tSign\n", "['word', 'category']"),
+        ("x.csv", "token;cat\nNo;O\nfever;B-Sign\n", "['token', 'cat']"),
+        ("x.csv", "Mot,POS,Etat\nNo,DT,O\nfever,NN,Sign\n", "['Mot', 'POS', 'Etat']"),
+    ],
+)
+def test_conll_a_first_line_that_may_be_a_header_is_left_out_and_told(
+    write, caplog, name, content, line
+):
+    path = write(name, content)
+    assert texts_of(read_conll(path)) == [("No fever", [("Sign", "fever")])]
+    assert f"{path}:1: left out {line}, taken for the names of the columns, as" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("word Sign\nNo O\nrash Sign\n", "word No rash"),
+        ("word B-Sign\nNo O\n", "word No"),
+        ("word O\nrash B-Sign\n", "word rash"),
+        ("word Sign-B\npain Sign-I\nNo O\n", "word pain No"),
+        ("term Sign\nNo O\n", "term No"),
+    ],
+)
+def test_conll_a_first_token_that_names_a_column_is_kept(write, caplog, content, text):
+    assert read_conll(write("x.tsv", content))[0].text == text
+    assert "left out" not in caplog.text
+
+
+def test_conll_labels_that_end_like_a_prefix_are_kept_and_told(write, caplog):
+    path = write("x.tsv", "a\tO\nb\tHepatitis_B\nc\tO\nd\tHepatitis_E\n")
+    assert texts_of(read_conll(path)) == [("a b c d", [("Hepatitis_B", "b"), ("Hepatitis_E", "d")])]
+    assert (
+        f"{path}: the tag 'Hepatitis_B' is read as the label 'Hepatitis_B', but could be B with "
+        "the label 'Hepatitis'; write the tags as in B-Drug if it is"
+    ) in caplog.text
+
+
+def test_conll_prefixes_that_may_be_labels_are_told(write, caplog):
+    path = write("x.tsv", "a\tO\nb\tS-phase\n")
+    assert texts_of(read_conll(path)) == [("a b", [("phase", "b")])]
+    assert "is read as S with the label 'phase', but could be the label 'S-phase'" in caplog.text
+
+
+def test_conll_a_comment_does_not_change_how_the_tags_are_read(write):
+    path = write("x.tsv", "a O\n# Hepatitis_B\nb Hepatitis_I\n")
+    assert texts_of(read_conll(path)) == [("a b", [("Hepatitis_I", "b")])]
 
 
 def test_conll_a_file_that_is_one_long_sentence_is_logged(write, caplog):

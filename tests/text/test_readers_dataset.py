@@ -204,3 +204,10 @@ def test_the_error_says_what_to_install(tmp_path, write, monkeypatch):
     write("one/state.json", "{}")
     with pytest.raises(ImportError, match=r'not installed; pip install "medjax\[datasets\]"'):
         read_dataset(tmp_path / "one")
+
+
+def test_labels_that_end_like_a_prefix_are_kept_and_told(write, caplog):
+    path = write("x.jsonl", '{"tokens": ["No", "virus"], "ner_tags": ["O", "Hepatitis_B"]}\n')
+    (document,) = read_dataset(path)
+    assert document.entities == (Entity("Hepatitis_B", 3, 8),)
+    assert "the tag 'Hepatitis_B' is read as the label 'Hepatitis_B', but could be" in caplog.text

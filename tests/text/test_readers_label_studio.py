@@ -116,6 +116,86 @@ def test_offsets_in_utf_16_code_units_are_recognised_by_the_text(read, caplog):
     assert document.entities == (Entity("Sign", 5, 9),)
 
 
+TITLE = "Rash, no fever"
+
+
+def about(name, start, end, *labels, to_name, text=TITLE, **changes):
+    return {**span(name, start, end, *labels, text=text), "to_name": to_name, **changes}
+
+
+def with_title(*results, title=TITLE, **changes):
+    return task(*results, data={"text": TEXT, "title": title}, **changes)
+
+
+RASH = about("r", 0, 4, "Sign", to_name="title")
+
+
+@pytest.mark.parametrize(
+    ("results", "name"),
+    [
+        ([FEVER, RASH], "title"),
+        ([FEVER, about("r", 0, 4, "Sign", to_name="heading")], "heading"),
+        ([{**FEVER, "to_name": "body"}, {**RASH, "to_name": "heading"}], "heading"),
+        ([{**FEVER, "to_name": "title"}, {**RASH, "to_name": "text"}], "text"),
+        ([FEVER, {**RASH, "value": {"start": "/p[1]", "labels": ["a"]}}], "title"),
+        (
+            [
+                {**FEVER, "to_name": "a", "source": "$text"},
+                {**FEVER, "id": "g", "to_name": "b", "source": "$title"},
+            ],
+            "b",
+        ),
+    ],
+    ids=["by name", "by text", "both by text", "names exchanged", "of HTML", "by source"],
+)
+def test_results_about_another_field_are_left_out_and_counted(read, caplog, results, name):
+    (document,) = read(with_title(*results))
+    assert document.entities == (Entity("Sign", 3, 8),)
+    assert (
+        f"left out results with {name!r} as 'to_name', which is another field than the one read: 1"
+        in caplog.text
+    )
+
+
+def test_the_name_tells_the_field_where_two_have_one_text(read, caplog):
+    (document,) = read(with_title(FEVER, {**ASPIRIN, "to_name": "title"}, title=TEXT))
+    assert document.entities == (Entity("Sign", 3, 8),)
+    (document,) = read(with_title({**FEVER, "to_name": "title"}, title=TEXT))
+    assert document.entities == ()
+    (document,) = read(with_title({**FEVER, "to_name": "title"}, title=TEXT), text="title")
+    assert document.entities == (Entity("Sign", 3, 8),)
+
+
+def test_the_field_of_a_name_is_told_by_all_tasks(read, caplog):
+    body, heading = {**FEVER, "to_name": "body"}, {**RASH, "to_name": "heading"}
+    first, second = read(with_title(body, heading), with_title({**heading, "id": "h"}, number=8))
+    assert (first.entities, second.entities) == ((Entity("Sign", 3, 8),), ())
+    assert "another field than the one read: 2" in caplog.text
+
+
+def test_relations_of_results_about_another_field_are_left_out_and_counted(read, caplog):
+    (document,) = read(with_title(FEVER, ASPIRIN, RASH, arrow("a", "r", "x"), arrow("a", "f", "y")))
+    assert document.relations == (Relation("y", 1, 0),)
+    assert "relations of entities that were left out: 1" in caplog.text
+
+
+def test_results_with_one_name_are_of_the_text_whatever_the_name(read, caplog):
+    for changes in ({"to_name": "note"}, {"to_name": None}, {"to_name": "note", "source": "$text"}):
+        (document,) = read(task({**FEVER, **changes}))
+        assert document.entities == (Entity("Sign", 3, 8),)
+    assert not caplog.records
+
+
+def test_results_of_which_nothing_tells_the_field_are_refused(read):
+    names = ({**FEVER, "to_name": "a"}, {**ASPIRIN, "to_name": "b"})
+    told = "found results with 'a' and 'b' as 'to_name', expected to tell by their names or texts"
+    with pytest.raises(ValueError, match=rf"a\.json: {told} which are about 'text'; remove"):
+        read(with_title(*names, title=TEXT))
+    moved = {**FEVER, "to_name": "note", "value": {**FEVER["value"], "start": 1, "end": 6}}
+    with pytest.raises(ValueError, match=r"found the text 'fever', expected 'o fev'"):
+        read(task(moved))
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [

@@ -77,6 +77,12 @@ def test_parquet(tmp_path):
         ("notes.csv", "text,label,label\na,b,c\n", "has several columns named 'label'; expected"),
         ("notes.csv", "text,label\na\n", "expected one cell for each of ['text', 'label']"),
         ("notes.csv", 'text,label\n"a"b,c\n', "expected cells quoted by RFC 4180"),
+        (
+            "notes.tsv",
+            'text\tlabel\n"a\tx\nb\ty\nc"\tz\n',
+            "line 2 to 4: found tabs and line ends in the cell 'a\\tx\\nb\\ty\\nc', expected",
+        ),
+        ("notes.tsv", 'label\ttext\r\nx\t"a\r\ny\tb"\r\n', "line 2 to 3: found tabs and line ends"),
         ("notes.jsonl", "text\n", "line 1 is not JSON"),
         ("notes.jsonl", "[1]\n", "line 1 is [1]; expected a JSON object"),
         ("notes.jsonl", '{"text": 5, "label": "a"}', "the column 'text' is 5; expected a text"),
@@ -88,6 +94,13 @@ def test_parquet(tmp_path):
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         read_texts(write(tmp_path, name, content))
+
+
+def test_cells_of_a_tsv_file_may_have_line_ends_or_tabs_and_those_of_csv_both(tmp_path):
+    file = write(tmp_path, "notes.tsv", 'text\tlabel\n"a\nb"\tx\n"c\td"\ty\n')
+    assert [text.text for text in read_texts(file)] == ["a\nb", "c\td"]
+    file = write(tmp_path, "notes.csv", 'text,label\n"a,\n\tb",x\n')
+    assert [text.text for text in read_texts(file)] == ["a,\n\tb"]
 
 
 @pytest.mark.parametrize("cell", [None, "", "  ", float("nan")])

@@ -12,6 +12,7 @@ from medjax.text.tagging import (
     tag_names,
     tags_to_spans,
 )
+from medjax.text.tagging.notations import other_reading
 
 
 def test_tag_ids_are_those_of_medkit():
@@ -99,6 +100,31 @@ def test_each_scheme_writes_its_tags(scheme, tags):
         ("O Drug Sign", "O I-Drug I-Sign"),
         ("O", "O"),
         ("", ""),
+        # Short files, of which not all letters of the scheme occur.
+        ("O B-D", "O B-D"),
+        ("O I-D", "O I-D"),
+        ("O B-D E-D", "O B-D E-D"),
+        ("O S-D", "O S-D"),
+        ("O U-D", "O U-D"),
+        ("O B", "O B-Entity"),
+        # Other notations: one label has enough letters for a scheme.
+        ("O D_B D_I S_B", "O B-D I-D B-S"),
+        ("O D-B D-E D-S", "O B-D E-D S-D"),
+        ("O D-B D-L D-U", "O B-D L-D U-D"),
+        ("O D-B D-M D-E D-W", "O B-D I-D E-D S-D"),
+        # Labels that only look like it.
+        ("O Hepatitis_B Hepatitis_E", "O I-Hepatitis_B I-Hepatitis_E"),
+        ("O Hepatitis-B", "O I-Hepatitis-B"),
+        ("O Hepatitis-B Drug", "O I-Hepatitis-B I-Drug"),
+        ("O PHASE_I PHASE_S", "O I-PHASE_I I-PHASE_S"),
+        ("O S_phase M_phase", "O I-S_phase I-M_phase"),
+        ("O S-phase M-phase", "O I-S-phase I-M-phase"),
+        ("O E_coli", "O I-E_coli"),
+        ("O E_coli Drug", "O I-E_coli I-Drug"),
+        ("O B_cell", "O I-B_cell"),
+        ("O B_cell T_cell", "O I-B_cell I-T_cell"),
+        ("O D_B D_I D_L D_E", "O I-D_B I-D_I I-D_L I-D_E"),  # no scheme has all letters
+        ("O S M", "O I-S I-M"),
     ],
 )
 def test_other_notations_become_standard_tags(written, standard):
@@ -116,12 +142,34 @@ def test_other_notations_become_standard_tags(written, standard):
         ("O B-a I_a", "I_a"),
         ("O B-a Drug", "Drug"),
         ("O B- I-", "B-"),
+        ("O B_a I_a Drug", "Drug"),
+        ("Hepatitis_B Hepatitis_E", "Hepatitis_B"),
+        ("Hepatitis_B Drug", "Drug"),
     ],
 )
 def test_the_error_names_a_tag_of_unknown_notation(written, tag):
     with pytest.raises(TagError, match="expected O, or a prefix") as caught:
         standard_tags(written.split())
     assert caught.value.tag == tag
+
+
+@pytest.mark.parametrize(
+    ("written", "other"),
+    [
+        ("O Hepatitis_B Hepatitis_E", "B-Hepatitis E-Hepatitis"),
+        ("O S_phase M_phase", "S-phase I-phase"),
+        ("O b_drug", "B-drug"),
+        ("O S-phase", "I-S-phase"),
+        ("O Hepatitis-B Drug", ""),
+        ("O B-D", ""),
+        ("O D_B D_I", ""),
+        ("O Drug", ""),
+        ("O", ""),
+        ("S-D", ""),
+    ],
+)
+def test_tags_with_two_readings_have_another_one(written, other):
+    assert list(other_reading(standard_tags(written.split())).values()) == other.split()
 
 
 @pytest.mark.parametrize("tags", [["O"], ["O", "B-a", "L-a", "E-a"]])

@@ -212,7 +212,9 @@ class StreamDataset(IterableDataset[Any]):
         of_stream = self.work.examples
         stream: Any = of_stream.dataset
         current: dict[int, Any] = {}
-        examples = Examples(current, of_stream.preprocess, of_stream.seed)
+        examples = Examples(
+            current, of_stream.preprocess, of_stream.seed, training=of_stream.training
+        )
         count = 0
         for item in stream:
             if count == self._nb_items:

@@ -74,7 +74,7 @@ def make_dataloader(
     options = options or Options()
     _check(nb_workers, options)
     position = Position(seed)
-    work = Work(Examples(data, component.preprocess, seed), component.collate)
+    work = Work(Examples(data, component.preprocess, seed, training=shuffle), component.collate)
     common: dict[str, Any] = {
         "batch_size": batch_size,
         "drop_last": drop_last,

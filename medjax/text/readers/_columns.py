@@ -20,6 +20,7 @@ _HEADER_TAGS = {
     "tags", "étiquette",
 }  # fmt: skip
 _NUMBER = re.compile(r"[-+]?[0-9]+([-.,:/][0-9]+)*")
+_TAG = re.compile(r"[BIESLUMWO]?|[BIESLUMW][-_:./|].*|.*[-_:./|][BIESLUMW]", re.IGNORECASE)
 _DELIMITERS = (",", ";", "\t")
 
 Sentence = Sequence[Sequence[str]]
@@ -124,6 +125,35 @@ def is_header(cells: Sequence[str], tag_column: int) -> bool:
         and names[tag_column] in _HEADER_TAGS
         and not _HEADER_TOKENS.isdisjoint(names)
     )
+
+
+def may_be_header(cells: Sequence[str], others: Sequence[Sequence[str]], tag_column: int) -> bool:
+    """Return whether a first line probably contains the names of the columns.
+
+    One of its cells is a usual name of the column of tokens, and what it has as tag has no prefix
+    and is no other line's tag.
+
+    Parameters
+    ----------
+    cells : sequence of str
+        The cells of the line.
+    others : sequence of sequence of str
+        The cells of all other lines that are not blank.
+    tag_column : int
+        Column of the tags; a negative number counts from the end.
+
+    Examples
+    --------
+    >>> others = [["No", "O"], ["fever", "Sign"]]
+    >>> may_be_header(["word", "category"], others, -1), may_be_header(["word", "Sign"], others, -1)
+    (True, False)
+    """
+    if not others or not -len(cells) <= tag_column < len(cells):
+        return False
+    tag = cells[tag_column]
+    tokens = {cell.lower() for cell in cells} - {tag.lower()}
+    tags = {row[tag_column] for row in others if -len(row) <= tag_column < len(row)}
+    return not (_HEADER_TOKENS.isdisjoint(tokens) or _TAG.fullmatch(tag) or tag in tags)
 
 
 def find_token_column(sentences: Sequence[Sentence], tag_column: int) -> int:

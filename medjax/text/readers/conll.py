@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medjax.text.document import Document, Entity
-from medjax.text.readers._columns import Row, find_token_column, is_header, split_rows
+from medjax.text.readers._columns import (
+    Row,
+    find_token_column,
+    is_header,
+    may_be_header,
+    split_rows,
+)
 from medjax.text.readers._dropped import LOGGER
 from medjax.text.readers._files import Texts
 from medjax.text.readers._foreign import refuse_other_json, refuse_other_text
-from medjax.text.tagging import OUTSIDE, UNNAMED_LABEL, TagError, standard_tags, tags_to_spans
+from medjax.text.readers._tags import warn_of_tags
+from medjax.text.tagging import OUTSIDE, TagError, standard_tags, tags_to_spans
 
 __all__ = ["read_conll"]
 
@@ -33,11 +41,13 @@ def read_conll(
     Tags may have any notation of `medjax.text.tagging.standard_tags`. They are read by the lenient
     rule of `medjax.text.tagging`, which finds the entities of IOB1, IOB2, BILOU and BIOES alike. If
     tags have no prefix, adjacent tokens of one label are one entity; if they have no label, it is
-    ``Entity``; in both cases, a warning to the logger ``medjax`` says so.
+    ``Entity``; in both cases, and if tags can be read in two ways, a warning to the logger
+    ``medjax`` says so.
 
     A header with the names of the columns, lines that start with ``-DOCSTART-`` (which end a
     sentence) and comments are left out. Comments are lines that start with ``#`` and have no tag,
-    or not as many columns as the other lines.
+    or not as many columns as the other lines. A first line with a usual name for the tokens, such
+    as ``word``, and a tag without prefix that no other line has is a header, and a warning says so.
 
     Parameters
     ----------
@@ -65,8 +75,8 @@ def read_conll(
     Raises
     ------
     ValueError
-        If the file has another format or encoding, a line has too few columns, an empty token or
-        an invalid tag, or the column of the tokens cannot be determined.
+        If the file has another format or encoding, a line has too few columns or more than most
+        lines, an empty token or an invalid tag, or the column of the tokens cannot be determined.
 
     Examples
     --------
@@ -87,9 +97,8 @@ def read_conll(
         text = texts.read(path)
     refuse_other_text(path, text, "CoNLL columns")
     refuse_other_json(path, text, "CoNLL columns")
-    rows = _without_header(
-        split_rows(text, separator, is_csv=path.suffix.lower() == ".csv"), tag_column
-    )
+    rows = split_rows(text, separator, is_csv=path.suffix.lower() == ".csv")
+    rows = _without_header(path, rows, tag_column)
     sentences, standard = _sentences(path, rows, token_column, tag_column)
     if token_column is None:
         token_column = _token_column(path, sentences, tag_column)
@@ -98,14 +107,27 @@ def read_conll(
         tokens = [_token(path, row, token_column, tag_column) for row in sentence]
         tags = [standard[row.cells[tag_column].strip()] for row in sentence]
         documents.append(sentence_of(tokens, tags, joiner, f"{path.name}:{sentence[0].number}"))
-    _warn_of_assumptions(path, sentences, standard)
+    _warn_of_length(path, sentences)
+    warn_of_tags(path, standard)
     return documents
 
 
-def _without_header(rows: list[Row], tag_column: int) -> list[Row]:
+def _without_header(path: Path, rows: list[Row], tag_column: int) -> list[Row]:
     first = next((position for position, row in enumerate(rows) if row.cells), None)
-    if first is not None and is_header(rows[first].cells, tag_column):
-        return rows[first + 1 :]
+    if first is None:
+        return rows
+    cells, others = rows[first].cells, rows[first + 1 :]
+    if is_header(cells, tag_column):
+        return others
+    if may_be_header(cells, [row.cells for row in others if row.cells], tag_column):
+        LOGGER.warning(
+            "%s:%d: left out %s, taken for the names of the columns, as %r is nowhere else a tag",
+            path,
+            rows[first].number,
+            cells,
+            cells[tag_column],
+        )
+        return others
     return rows
 
 
@@ -114,17 +136,19 @@ def _sentences(
 ) -> tuple[list[list[Row]], dict[str, str]]:
     """Return the lines of each sentence without comments, and the standard form of each tag."""
     certain = [row for row in rows if not _is_end(row) and not row.cells[0].startswith("#")]
+    width = _usual_width(certain)
     for row in certain:
         _check_width(path, row, token_column, tag_column)
+    for row in certain:
+        _refuse_more_cells(path, row, width, token_column, tag_column)
     standard = _standard(path, certain, tag_column)
-    width = len(certain[0].cells) if certain else None
     sentences: list[list[Row]] = [[]]
     for row in rows:
         if _is_end(row):
             sentences.append([])
         elif not row.cells[0].startswith("#"):
             sentences[-1].append(row)
-        elif width in (None, len(row.cells)) and -len(row.cells) <= tag_column < len(row.cells):
+        elif width in (0, len(row.cells)) and -len(row.cells) <= tag_column < len(row.cells):
             tag = row.cells[tag_column].strip()
             standard_tag = standard.get(tag) or _standard_tag(tag, standard)
             if standard_tag is not None and len(row.cells) > 1:
@@ -149,6 +173,27 @@ def _check_width(path: Path, row: Row, token_column: int | None, tag_column: int
         msg = (
             f"{path}:{row.number}: found {nb_columns} columns {row.cells!s:.200}, expected at "
             f"least {needed}"
+        )
+        raise ValueError(msg)
+
+
+def _usual_width(rows: Sequence[Row]) -> int:
+    """Return the most common number of cells, of several the smallest; 0 if there are no rows."""
+    widths = Counter(len(row.cells) for row in rows)
+    return max(widths, key=lambda width: (widths[width], -width), default=0)
+
+
+def _refuse_more_cells(
+    path: Path, row: Row, width: int, token_column: int | None, tag_column: int
+) -> None:
+    """Raise ValueError if a row has more cells than usual, so that some of them would be lost."""
+    # Empty cells at the end, after a separator too many, move no column that counts from the start.
+    is_counted_from_end = min(tag_column, token_column or 0) < 0
+    if len(row.cells) > width and (is_counted_from_end or any(row.cells[width:])):
+        msg = (
+            f"{path}:{row.number}: found {len(row.cells)} columns {row.cells!s:.200}, expected at "
+            f"most {width}, as in most lines; if a token contains the separator, pass another "
+            "separator, or in a CSV file put the token in quotation marks"
         )
         raise ValueError(msg)
 
@@ -190,8 +235,11 @@ def _standard_tag(tag: str, standard: dict[str, str]) -> str | None:
     A label alone or a prefix alone does not count as a tag, as it may be a word of a comment.
     """
     try:
-        standard_tag = standard_tags([*standard, tag])[tag]
+        together = standard_tags([*standard, tag])
     except TagError:
+        return None
+    standard_tag = together.pop(tag)
+    if together != standard:  # the notation would be that of a comment
         return None
     is_prefix = len(tag) == 1 and standard_tag != OUTSIDE
     return None if standard_tag == f"I-{tag}" or is_prefix else standard_tag
@@ -217,24 +265,13 @@ def _token(path: Path, row: Row, token_column: int, tag_column: int) -> str:
     return token
 
 
-def _warn_of_assumptions(
-    path: Path, sentences: Sequence[Sequence[Row]], standard: dict[str, str]
-) -> None:
+def _warn_of_length(path: Path, sentences: Sequence[Sequence[Row]]) -> None:
     if len(sentences) == 1 and len(sentences[0]) > _LONG:
         LOGGER.warning(
             "%s: one sentence of %d tokens; a blank line should end each sentence",
             path,
             len(sentences[0]),
         )
-    entities = {tag: name for tag, name in standard.items() if name != OUTSIDE}
-    if any(name == f"I-{tag}" for tag, name in entities.items()):
-        LOGGER.warning(
-            "%s: the tags have no prefix (%s); adjacent tokens of one label are one entity",
-            path,
-            ", ".join(list(entities)[:3]),
-        )
-    if any(len(tag) == 1 and name.endswith(f"-{UNNAMED_LABEL}") for tag, name in entities.items()):
-        LOGGER.warning("%s: the tags have no label; %r is used", path, UNNAMED_LABEL)
 
 
 def sentence_of(tokens: list[str], tags: list[str], joiner: str, name: str) -> Document:

@@ -12,6 +12,7 @@ from medjax.text.readers._json import field
 from medjax.text.readers._linked import linked_document
 from medjax.text.readers._places import check_range
 from medjax.text.readers._rows import Table, named, open_table
+from medjax.text.readers._tags import warn_of_tags
 from medjax.text.readers.conll import sentence_of
 from medjax.text.tagging import TagError, standard_tags
 
@@ -131,6 +132,7 @@ def _sentences(
             "a label such as B-Drug, in the same notation for all tags; pass the column as tags"
         )
         raise ValueError(msg) from error
+    warn_of_tags(table.name, standard)
     for where, words, labels in rows:
         yield sentence_of(words, [standard[tag] for tag in labels], joiner, _name(where))
 

@@ -6,14 +6,16 @@ The format is described at https://labelstud.io/guide/export ("Label Studio JSON
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from medjax.text.document import Document, Entity, Relation
-from medjax.text.readers._dropped import Tally
+from medjax.text.readers._dropped import LOST_RELATIONS, Tally
 from medjax.text.readers._files import Texts
 from medjax.text.readers._foreign import refuse_other_json, refuse_other_text
 from medjax.text.readers._json import field, parse_json_lines
+from medjax.text.readers._label_studio_fields import Taken, names_of_others, to_name
 from medjax.text.readers._linked import UNNAMED_RELATION, linked_document
 from medjax.text.readers._places import Mark, Places
 
@@ -23,6 +25,7 @@ CANCELLED = "cancelled annotations"
 OTHERS = "annotations of a task other than the one taken"
 UNANNOTATED = "tasks without an annotation"
 EMPTY = "results without a label"
+OTHER_FIELD = "which is another field than the one read"
 UNNAMED = f"labels of relations without one, which are {UNNAMED_RELATION!r}"
 
 _FORMAT = "a Label Studio export"
@@ -45,6 +48,9 @@ def read_label_studio(
     Cancelled annotations are left out. Of several annotations of a task, the one marked as ground
     truth is taken or else the one created last, as in Label Studio's own conversions; a task
     without any is left out. A warning to the logger ``medjax`` says what was left out.
+
+    Results about another field than `text` are left out and counted. Which these are, their
+    ``source`` or ``to_name`` tells, or else the field that all results with one ``to_name`` fit.
 
     Offsets count characters. If this does not give the annotated text of all results of a task, but
     counting UTF-16 code units does, as browsers do, that is used and a warning says so.
@@ -69,7 +75,8 @@ def read_label_studio(
     ------
     ValueError
         If the file is not JSON or of another kind, a task lacks a field, an entity has another text
-        than there is at its offsets, or a relation refers to a result that is not there.
+        than there is at its offsets, a relation refers to a result that is not there, or nothing
+        tells which results are about `text`.
 
     Examples
     --------
@@ -88,7 +95,34 @@ def read_label_studio(
         content = texts.read(path)
     refuse_other_text(path, content, _FORMAT)
     refuse_other_json(path, content, _FORMAT)
-    places, documents = Places("Label Studio", tally), []
+    tasks = _tasks(content, path, text, tally)
+    others = names_of_others([taken for _, taken in tasks], text, str(path))
+    places = Places("Label Studio", tally)
+    documents = []
+    for where, taken in tasks:
+        written = taken.data[text]
+        entities, relations = _results(
+            taken.results, others, written, where, str(path), places, tally
+        )
+        documents.append(
+            linked_document(
+                written,
+                entities,
+                relations,
+                where.removeprefix(f"{path.parent}{os.sep}"),
+                overlapping=overlapping,
+                file=str(path),
+                tally=tally,
+            )
+        )
+    places.warn()
+    tally.warn("Label Studio")
+    return documents
+
+
+def _tasks(content: str, path: Path, text: str, tally: Tally) -> list[tuple[str, Taken]]:
+    """Return where each annotated task is, and its annotation that is taken."""
+    tasks = []
     for place, task in parse_json_lines(content, path, _FORMAT):
         if isinstance(task, dict) and "annotations" not in task:
             msg = (
@@ -98,24 +132,12 @@ def read_label_studio(
             raise ValueError(msg)
         number = task.get("id") if isinstance(task, dict) else None
         where = place if number is None else f"{path}, task {number}"
-        written = field(field(task, "data", where, dict), text, where, str)
+        data = field(task, "data", where, dict)
+        field(data, text, where, str)
         annotation = _annotation(task, where, str(path), tally)
         if annotation is not None:
-            entities, relations = _results(annotation, written, where, str(path), places, tally)
-            documents.append(
-                linked_document(
-                    written,
-                    entities,
-                    relations,
-                    where.removeprefix(f"{path.parent}{os.sep}"),
-                    overlapping=overlapping,
-                    file=str(path),
-                    tally=tally,
-                )
-            )
-    places.warn()
-    tally.warn("Label Studio")
-    return documents
+            tasks.append((where, Taken(data, annotation["result"])))
+    return tasks
 
 
 def _annotation(task: Any, where: str, file: str, tally: Tally) -> Any:
@@ -135,18 +157,31 @@ def _annotation(task: Any, where: str, file: str, tally: Tally) -> Any:
 
 
 def _results(
-    annotation: Any, text: str, where: str, file: str, places: Places, tally: Tally
+    results: Sequence[Any],
+    others: frozenset[str],
+    text: str,
+    where: str,
+    file: str,
+    places: Places,
+    tally: Tally,
 ) -> tuple[list[Entity], list[Relation]]:
-    """Return the entities and relations of an annotation; count other results."""
+    """Return the entities and relations of an annotation; count other results.
+
+    Those whose ``to_name`` is among `others` are left out.
+    """
     labelled: list[tuple[str, list[str]]] = []
     marks: list[Mark] = []
     links = []
-    for result in annotation["result"]:
+    for result in results:
         kind = field(result, "type", where, str)
         if kind == "relation":
             links.append(result)
         elif kind == "labels":
             name = field(result, "id", where, str, int)
+            if to_name(result) in others:
+                labelled.append((str(name), []))
+                tally.add(file, f"results with {to_name(result)!r} as 'to_name', {OTHER_FIELD}")
+                continue
             value = field(result, "value", where, dict)
             labels = field(value, "labels", where, list, default=[])
             if not all(isinstance(label, str) for label in labels):
@@ -196,6 +231,7 @@ def _relations(
     forwards, backwards = _DIRECTIONS[direction]
     pairs = [(head, tail) for head in ends[0] for tail in ends[1]]
     both = [pair for pair in pairs if forwards] + [(t, h) for h, t in pairs if backwards]
+    tally.add(file, LOST_RELATIONS, not both)
     return [
         Relation(str(label), head, tail)
         for label in labels or [UNNAMED_RELATION]

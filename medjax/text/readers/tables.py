@@ -77,8 +77,8 @@ def read_texts(
     ------
     ValueError
         If the file ends otherwise and no `format` is given, it is empty or damaged or lacks a
-        column, or a cell is of another kind or, in the column `group`, empty or a mark of a missing
-        value, such as NA.
+        column, or a cell is of another kind, in the column `group` empty or a mark of a missing
+        value, such as NA, or in TSV has tabs and line ends.
 
     Examples
     --------
@@ -212,7 +212,24 @@ def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, 
             raise ValueError(msg) from error
         if row is None:
             return
+        if delimiter == "\t":
+            _refuse_joined_rows(row, where, reader.line_num)
         if None in row or None in row.values():  # too many cells, or too few
             msg = f"{where} is {row!r:.200}; expected one cell for each of {names}"
             raise ValueError(msg)
         yield where, row
+
+
+def _refuse_joined_rows(row: Mapping[Any, Any], where: str, last: int) -> None:
+    r"""Raise ValueError if a cell of a TSV file has line ends and tabs.
+
+    In a file without quoting, a quotation mark at the start of a cell would join rows to one text.
+    """
+    for cell in row.values():
+        if isinstance(cell, str) and "\t" in cell and ("\n" in cell or "\r" in cell):
+            msg = (
+                f"{where} to {last}: found tabs and line ends in the cell {cell!r:.80}, expected "
+                'rows on a line each; if the file does not quote, write "" for each " and put the '
+                "cells that have any in quotation marks; if it does, write spaces for the tabs"
+            )
+            raise ValueError(msg)
