@@ -171,7 +171,9 @@ class Options:
     weight_decay : float
         Decoupled weight decay per update, as in AdamW, of all parameters except biases,
         normalisation scales, which are known by their names, and frozen parameters. It is applied
-        in addition to any decay of the component's own optimizer. A parameter is frozen if the
+        in addition to any decay of the component's own optimizer, and at the rate of the run: an
+        optimizer with other rates for some parameters, or a warm-up of its own, needs the decay
+        inside it, as in ``optax.adamw``, for each of its groups. A parameter is frozen if the
         optimizer makes its update zero by construction, whatever the gradients, the rate and the
         number of updates are: with ``optax.set_to_zero`` under `optax.partition`, `optax.masked`,
         `optax.freeze` or `optax.selective_transform`, or with a factor of 0. Neither a rate of 0

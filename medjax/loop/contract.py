@@ -25,6 +25,7 @@ from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.source import Examples
 from medjax.loop.request import RunRequest
 from medjax.metrics.mean import Mean
+from medjax.step.forward import LABELS
 
 logger = logging.getLogger("medjax")
 
@@ -207,7 +208,11 @@ def check_metric_names(wanted: Mapping[str, str], scores: Mapping[str, object]) 
 
 
 def check_component(
-    component: TrainableComponent, variables: Variables, data: Dataset, ladder: Ladder
+    component: TrainableComponent,
+    variables: Variables,
+    data: Dataset,
+    ladder: Ladder,
+    padding: Mapping[str, float | None],
 ) -> None:
     """Try a component on one item, on shapes and types alone.
 
@@ -221,16 +226,21 @@ def check_component(
         The training data.
     ladder : Ladder
         Lengths, and columns to pad to them.
+    padding : mapping of str to float or None
+        The columns of which the user has said whether to pad them, `Options.padding`.
 
     Raises
     ------
     ValueError
-        Names the slot that returned something unexpected.
+        Names the slot that returned something unexpected, or the column `labels` if it has one
+        value for each row and would be padded.
     ItemError
         If the item cannot be preprocessed.
     """
     batch = _collated(component, data, 1)
     fixed = fix_shape(batch, ladder, 1)
+    if LABELS not in padding:
+        _refuse_single_labels(batch, fixed)
     try:
         _outputs(component, variables, fixed, eval_mode=False)
     except (TypeError, ValueError) as error:
@@ -240,6 +250,20 @@ def check_component(
         shapes = {name: tuple(column.shape) for name, column in fixed.items()}
         error.add_note(f"raised by component.forward on a batch with the columns {shapes}")
         raise
+
+
+def _refuse_single_labels(batch: BatchData, fixed: BatchData) -> None:
+    """Refuse labels of shape (rows, 1) that are padded: a loss may broadcast over the padding."""
+    widths = {name: c.shape[1] for name, c in batch.arrays().items() if c.ndim > 1}
+    if widths.pop(LABELS, 0) != 1 or fixed[LABELS].shape[1] == 1 or 1 in widths.values():
+        return
+    msg = (
+        f"collate returned the column {LABELS!r} with shape {np.shape(batch[LABELS])}, which is "
+        f"padded with -100 to length {fixed[LABELS].shape[1]}, as labels of tokens are: with one "
+        f"label for each row give Options(padding={{{LABELS!r}: None}}), with labels of tokens "
+        f"{{{LABELS!r}: -100}}"
+    )
+    raise ValueError(msg)
 
 
 def _collated(component: TrainableComponent, data: Dataset, count: int) -> BatchData:

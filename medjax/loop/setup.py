@@ -88,7 +88,8 @@ def set_up(
     plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
     request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
     steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
-    check_component(component, state.variables, train_data, ladder_of(options))
+    ladder = ladder_of(options)
+    check_component(component, state.variables, train_data, ladder, options.padding)
     _check_names(request, wanted, state, eval_data)
     asked = dataclasses.replace(
         request, config=dataclasses.replace(config, nb_training_epochs=plan.nb_epochs)

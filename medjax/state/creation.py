@@ -255,8 +255,13 @@ def _state_of(
 def none_waiting(
     optimizer: optax.GradientTransformation, params: optax.Params
 ) -> Waiting | optax.Updates:
-    """Make the sums of gradients, and of the loss where it is used, before any batch."""
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    """Make the sums of gradients, and of the loss where it is used, before any batch.
+
+    They are float32 for parameters in bfloat16 or float16, whose sums would stop growing.
+    """
+    zeros = jax.tree.map(
+        lambda each: jnp.zeros_like(each, jnp.promote_types(each.dtype, jnp.float32)), params
+    )
     takes_loss = optimizer_rules.uses_value(optimizer, params)
     return Waiting(zeros, jnp.zeros((), jnp.float32)) if takes_loss else zeros
 

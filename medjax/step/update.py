@@ -214,7 +214,9 @@ def _update(
             # Gradients of bfloat16 stay so, as the state of the optimizer does.
             gradients = jax.tree.map(lambda each: each * factor.astype(each.dtype), gradients)
     if accumulates:
-        gradients = jax.tree.map(lambda gradient: gradient / weight, gradients)
+        gradients = jax.tree.map(
+            lambda gradient, param: (gradient / weight).astype(param.dtype), gradients, state.params
+        )
     hyperparams = {**state.opt_state.hyperparams, "learning_rate": rate}
     # An optimizer may need the loss that the gradients are of, as Polyak's step size does.
     extra = {} if waiting.loss is None else {"value": waiting.loss / weight}

@@ -276,3 +276,31 @@ def test_a_release_that_computes_wrongly_is_named(caplog):
     assert not caplog.records
     warn_of_versions("0.10.2")
     assert "jaxlib 0.10.2 is installed: it gives wrong results on CPUs" in caplog.text
+
+
+def column_labels(examples):
+    batch = collate_points(examples)
+    return BatchData({**batch, "labels": batch["labels"][:, None]})
+
+
+def flattened():
+    """Return a component with one label for each row, in a column of its own axis."""
+    component = mlp(collate=column_labels)
+
+    def forward(variables, batch, key, **flags):
+        batch = BatchData({**batch, "labels": batch["labels"][:, 0]})
+        return component.forward(variables, batch, key, **flags)
+
+    return component._replace(forward=forward)
+
+
+def test_labels_of_rows_that_would_be_padded_are_refused(out):
+    told = r"the column 'labels' with shape \(1, 1\), which is padded with -100 to length \d+, as"
+    with pytest.raises(ValueError, match=told):
+        train(out, flattened())
+
+
+def test_labels_of_rows_that_are_not_padded_train(tmp_path):
+    options = Options(padding={"labels": None})
+    result = train(tmp_path, flattened(), options=options)
+    assert result.history == train(tmp_path / "plain", options=options).history

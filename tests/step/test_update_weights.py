@@ -197,3 +197,24 @@ def test_grouping_may_begin_or_end_between_epochs(tmp_path, windows):
     result = run(tmp_path, epochs=2, resume="auto", options=after)
     assert isinstance(result.state.losses, EpochLoss) == (windows[1] > 0)
     assert int(result.state.step) == 12
+
+
+def test_gradients_of_bfloat16_are_added_up_in_float32():
+    """In bfloat16, a sum of 256 equal numbers is rounded at each addition."""
+
+    def as_bfloat16(key):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), plain.init(key))
+
+    plain = mlp()
+    component = plain._replace(init=as_bfloat16)
+    batch = batches(component, 2)[0]
+    moved = []
+    for steps in (2, 256):
+        state, step = state_and_step(component, accumulation=steps)
+        start = params(state)
+        state, _ = run_steps(state, step, [batch] * steps)
+        assert int(state.step) == 1
+        moved.append(jax.tree.map(np.subtract, params(state), start))
+    for two, many in zip(*map(jax.tree.leaves, moved), strict=True):
+        assert many.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(two, many)
