@@ -12,8 +12,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from medjax.data import Sampled
 from medjax.data.dataset import length_of
+from medjax.data.digests import digest_of
 from medjax.data.policy import check_cache, check_picklable, nb_items_of
 from medjax.data.source import Examples
+from medjax_torch.batches.digests import WithoutWeights
 
 Collate = Callable[[Sequence[Any]], Any]
 
@@ -54,6 +56,17 @@ class Work:
     def __init__(self, examples: Examples, collate: Collate) -> None:
         self.examples = examples
         self.collate = collate
+        self._digest: bytes | None = None
+
+    def has_changed(self) -> bool:
+        """Return whether the dataset or the component has changed since the last call.
+
+        As dear as sending them to one worker once more, but without a copy in memory. Weights do
+        not count (see `WithoutWeights`).
+        """
+        content = (self.examples, self.collate)
+        before, self._digest = self._digest, digest_of(content, WithoutWeights)
+        return self._digest not in (before, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpack, (pickle.dumps((self.examples, self.collate)),)

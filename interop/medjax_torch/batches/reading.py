@@ -70,6 +70,7 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
         return
     if position is not None:
         position.epoch, position.start = epoch, start if ordered else 0
+    _renew_workers(loader)
     iterator = iter(loader)
     try:
         yield from itertools.islice(_pairs(loader, iterator), 0 if ordered else start, None)
@@ -188,6 +189,18 @@ def close_workers(loader: DataLoader[Any]) -> None:
     """Stop the worker processes that a loader keeps between epochs, if it has any."""
     iterator, loader._iterator = loader._iterator, None
     _stop(iterator)
+
+
+def _renew_workers(loader: DataLoader[Any]) -> None:
+    """Stop workers that a loader has kept if dataset or component have changed since.
+
+    A callback may have set a rate that preprocess reads, or called ``dataset.set_epoch``. torch
+    then starts others, as medkit does for every epoch.
+    """
+    dataset = loader.dataset
+    is_ours = isinstance(dataset, ItemDataset | StreamDataset)
+    if loader.persistent_workers and is_ours and dataset.work.has_changed():
+        close_workers(loader)
 
 
 def _stop(iterator: Any) -> None:
