@@ -51,9 +51,16 @@ class Work:
         Reads and preprocesses items.
     collate : callable
         Joins examples to a batch.
+
+    Attributes
+    ----------
+    draws : bool
+        Whether it is known to draw from generators that go on from one batch to the next, such as
+        torch's global one. Such batches depend on those before them in their epoch.
     """
 
     def __init__(self, examples: Examples, collate: Collate) -> None:
+        self.draws = False
         self.examples = examples
         self.collate = collate
         self._digest: bytes | None = None
@@ -136,7 +143,7 @@ class ItemDataset(Dataset[Any]):
     @property
     def is_random(self) -> bool:
         """Whether an item may be preprocessed to different examples in different epochs."""
-        return self.work.examples.is_random
+        return self.work.examples.is_random or self.work.draws
 
     def __getitem__(self, index: int) -> Any:
         """Return the example of an item.
