@@ -174,6 +174,8 @@ class DataLoader:
         ValueError
             If a batch does not fit the ladder, or there are too many shapes.
         """
+        if self._window_read is None:  # otherwise `first_of_shapes` has noticed changes
+            self._source.renew()
         if self._shares is None:
             return prefetch(self._prepare(epoch, start), self._options.prefetch)
         return self._shared(self._shares, epoch, start)
@@ -199,6 +201,7 @@ class DataLoader:
         """
         if not self._window or self._shares is not None or start >= len(self):
             return
+        self._source.renew()
         windows, skipped = self._windows(epoch, start)
         number, indices = windows[0]
         examples = self._source.submit(epoch, indices)()

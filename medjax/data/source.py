@@ -22,6 +22,7 @@ import numpy as np
 
 from medjax.component import Preprocess
 from medjax.data.dataset import Dataset, origins_of
+from medjax.data.digests import digest_of
 from medjax.data.order import item_rng
 from medjax.data.policy import check_cache, check_picklable
 
@@ -159,6 +160,10 @@ class ExampleSource(Protocol):
         """Start the work and return a function that returns the examples of `indices`, in order."""
         ...
 
+    def renew(self) -> None:
+        """Notice changes of the dataset and of `preprocess`; called before each pass over it."""
+        ...
+
     def close(self) -> None:
         """Release everything that was started for this source."""
         ...
@@ -180,6 +185,9 @@ class InProcess:
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
         """Return a function that preprocesses `indices` when called."""
         return lambda: self._examples(epoch, indices.tolist())
+
+    def renew(self) -> None:
+        """Do nothing, as the dataset itself is read."""
 
     def close(self) -> None:
         """Do nothing, as nothing was started."""
@@ -216,6 +224,9 @@ class Cache:
             return [self._kept[index] for index in indices.tolist()]
 
         return examples
+
+    def renew(self) -> None:
+        """Do nothing, as examples are kept as they are."""
 
     def close(self) -> None:
         """Close the other source."""
@@ -256,17 +267,33 @@ class Workers:
     """
 
     def __init__(self, examples: Examples, nb_workers: int, timeout: float) -> None:
+        self._examples = examples
         self._nb_workers = nb_workers
         self._timeout = timeout
+        self._start()
+
+    def _start(self) -> None:
+        pickled = _pickled(self._examples)
+        self._digest = digest_of(self._examples)
         self._context = _Spawn()
         self._pool = ProcessPoolExecutor(
-            nb_workers,
+            self._nb_workers,
             mp_context=self._context,
             initializer=_start_worker,
-            initargs=(_pickled(examples),),
+            initargs=(pickled,),
         )
         # Waited for separately from `timeout`: imports can take seconds on a busy machine.
-        self._starting = [self._pool.submit(os.getpid) for _ in range(nb_workers)]
+        self._starting = [self._pool.submit(os.getpid) for _ in range(self._nb_workers)]
+
+    def renew(self) -> None:
+        """Start other workers if the dataset or `preprocess` has changed since these started.
+
+        A callback may have called ``dataset.set_epoch``. To notice that is as dear as sending the
+        dataset to one worker once more, but takes no memory.
+        """
+        if digest_of(self._examples) not in (self._digest, None):
+            self.close()
+            self._start()
 
     def submit(self, epoch: int, indices: np.ndarray) -> Callable[[], list[Example]]:
         """Start preprocessing `indices`, divided among the workers."""

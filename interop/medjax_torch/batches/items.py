@@ -12,8 +12,10 @@ from torch.utils.data import Dataset, IterableDataset
 
 from medjax.data import Sampled
 from medjax.data.dataset import length_of
+from medjax.data.digests import digest_of
 from medjax.data.policy import check_cache, check_picklable, nb_items_of
 from medjax.data.source import Examples
+from medjax_torch.batches.digests import WithoutWeights
 
 Collate = Callable[[Sequence[Any]], Any]
 
@@ -49,11 +51,29 @@ class Work:
         Reads and preprocesses items.
     collate : callable
         Joins examples to a batch.
+
+    Attributes
+    ----------
+    draws : bool
+        Whether it is known to draw from generators that go on from one batch to the next, such as
+        torch's global one. Such batches depend on those before them in their epoch.
     """
 
     def __init__(self, examples: Examples, collate: Collate) -> None:
+        self.draws = False
         self.examples = examples
         self.collate = collate
+        self._digest: bytes | None = None
+
+    def has_changed(self) -> bool:
+        """Return whether the dataset or the component has changed since the last call.
+
+        As dear as sending them to one worker once more, but without a copy in memory. Weights do
+        not count (see `WithoutWeights`).
+        """
+        content = (self.examples, self.collate)
+        before, self._digest = self._digest, digest_of(content, WithoutWeights)
+        return self._digest not in (before, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpack, (pickle.dumps((self.examples, self.collate)),)
@@ -123,7 +143,7 @@ class ItemDataset(Dataset[Any]):
     @property
     def is_random(self) -> bool:
         """Whether an item may be preprocessed to different examples in different epochs."""
-        return self.work.examples.is_random
+        return self.work.examples.is_random or self.work.draws
 
     def __getitem__(self, index: int) -> Any:
         """Return the example of an item.

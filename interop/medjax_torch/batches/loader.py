@@ -56,7 +56,8 @@ def make_dataloader(
     seed : int
         Seed of the order.
     nb_workers : int
-        Number of spawned processes that preprocess and collate; they run until `close_workers`.
+        Number of spawned processes that preprocess and collate; they run until `close_workers`, or
+        until an epoch begins for which the dataset or the component has changed.
     drop_last : bool
         Whether to drop a last batch with fewer rows.
     pin_memory : bool
@@ -156,7 +157,8 @@ def _worker_arguments(work: Work, nb_workers: int, timeout: float) -> dict[str, 
         "timeout": timeout,
         "worker_init_fn": _start_worker,
         # Spawning takes seconds, as it imports torch and JAX. A worker learns the epoch when it
-        # starts, so workers that need the epoch are restarted for each one.
+        # starts, so workers that need the epoch are restarted for each one, and others when the
+        # dataset or the component has changed (see `epoch_batches`).
         "persistent_workers": not work.examples.is_random,
     }
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from medjax.data.source import ItemError, WorkerError
+from medjax_torch.batches.generators import OWN, generators_of, restore, states_of
 from medjax_torch.batches.items import ItemDataset, StreamDataset
 from medjax_torch.batches.order import EpochSampler, GroupedSampler
 from medjax_torch.graph import host_random
@@ -24,12 +26,18 @@ _ITEM = re.compile(
 )
 
 
-def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Generator[EpochBatch]:
+def epoch_batches(
+    loader: DataLoader[Any],
+    epoch: int,
+    start: int = 0,
+    at_start: Callable[[], None] | None = None,
+) -> Generator[EpochBatch]:
     """Yield the batches of an epoch with the indices of their items.
 
     A loader from `make_dataloader` starts directly at batch `start`, without reading the items
-    before it. Any other loader is iterated in its own order, its first `start` batches are
-    discarded, and it may draw from torch's global generator. Read a loader with workers in the main
+    before it, unless they are known to draw from generators that later ones draw from as well. Any
+    other loader is iterated in its own order, its first `start` batches are discarded, and it may
+    draw from torch's global generator. Read a loader with workers in the main
     thread: the workers prefetch anyway, and in another thread torch notices that a worker died only
     after the loader's timeout.
 
@@ -41,6 +49,8 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
         Epoch, counted from 1.
     start : int
         Number of batches to skip.
+    at_start : callable, optional
+        Called when they are skipped.
 
     Yields
     ------
@@ -58,21 +68,28 @@ def epoch_batches(loader: DataLoader[Any], epoch: int, start: int = 0) -> Genera
     TypeError
         If `collate` does not return a mapping.
     """
-    position = getattr(loader.dataset, "position", None)
-    ordered = _is_ordered(loader)
-    dataset = loader.dataset
-    if (
-        ordered
-        and isinstance(dataset, ItemDataset)
-        and not (loader.num_workers or loader.pin_memory)
-    ):
+    skipped = start if not _is_ordered(loader) or _draws(loader) else 0
+    pairs = _epoch_pairs(loader, epoch, start - skipped)
+    with contextlib.closing(pairs):
+        collections.deque(itertools.islice(pairs, skipped), maxlen=0)
+        if at_start is not None:
+            at_start()
+        yield from pairs
+
+
+def _epoch_pairs(loader: DataLoader[Any], epoch: int, start: int) -> Generator[EpochBatch]:
+    """Yield the batches of an epoch from number `start` on, 0 for a user's loader."""
+    dataset: Any = loader.dataset
+    in_process = not (loader.num_workers or loader.pin_memory)
+    if _is_ordered(loader) and isinstance(dataset, ItemDataset) and in_process:
         yield from _without_iterator(loader, dataset, epoch, start)
         return
-    if position is not None:
-        position.epoch, position.start = epoch, start if ordered else 0
+    if hasattr(dataset, "position"):
+        dataset.position.epoch, dataset.position.start = epoch, start
+    _renew_workers(loader)
     iterator = iter(loader)
     try:
-        yield from itertools.islice(_pairs(loader, iterator), 0 if ordered else start, None)
+        yield from _pairs(loader, iterator)
     except Exception:
         close_workers(loader)
         raise
@@ -95,18 +112,39 @@ def _without_iterator(
 def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
     """Return the first batch of epoch 1, made in this process, without advancing the loader.
 
+    All random generators are left as they were, and it is noted whether it drew from any.
+
     Raises
     ------
     TypeError
         If `collate` does not return a mapping.
     """
-    if _is_ordered(loader):
-        dataset: Any = loader.dataset
-        return _checked(
-            loader.collate_fn([dataset[index] for index in batch_indices(loader, 1, 0)])
-        )
-    with torch.random.fork_rng(devices=[]):
-        return _checked(next(iter(loader)))
+    dataset: Any = loader.dataset
+    generators = generators_of(loader)
+    before = states_of(generators)
+    try:
+        if not _is_ordered(loader):
+            return _checked(next(iter(loader)))
+        examples = [dataset[index] for index in batch_indices(loader, 1, 0)]
+        return _checked(loader.collate_fn(examples))
+    finally:
+        after = states_of(generators)
+        restore(generators, before)
+        if isinstance(dataset, ItemDataset | StreamDataset):
+            drawn = {path for path, state in after.items() if state != before[path]}
+            dataset.work.draws = bool(drawn - {f"loader 0.{OWN}"})
+
+
+def expect_draws(loader: DataLoader[Any], of: DataLoader[Any]) -> None:
+    """Expect of a loader from `make_dataloader` that it draws if the first batch of another did."""
+    dataset: Any = loader.dataset
+    if isinstance(dataset, ItemDataset | StreamDataset):
+        dataset.work.draws |= _draws(of)
+
+
+def _draws(loader: DataLoader[Any]) -> bool:
+    dataset: Any = loader.dataset
+    return isinstance(dataset, ItemDataset | StreamDataset) and dataset.work.draws
 
 
 def first_of_shapes(
@@ -188,6 +226,19 @@ def close_workers(loader: DataLoader[Any]) -> None:
     """Stop the worker processes that a loader keeps between epochs, if it has any."""
     iterator, loader._iterator = loader._iterator, None
     _stop(iterator)
+
+
+def _renew_workers(loader: DataLoader[Any]) -> None:
+    """Stop workers that a loader has kept if dataset or component have changed since.
+
+    A callback may have set a rate that preprocess reads, or called ``dataset.set_epoch``. torch
+    then starts others, as medkit does for every epoch. Workers that draw get a new seed.
+    """
+    dataset: Any = loader.dataset
+    if not loader.persistent_workers or not isinstance(dataset, ItemDataset | StreamDataset):
+        return
+    if dataset.work.draws or dataset.work.has_changed():
+        close_workers(loader)
 
 
 def _stop(iterator: Any) -> None:

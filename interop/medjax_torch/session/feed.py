@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from medjax.data import Batch
 from medjax_torch.batches import batch_indices, check_length, epoch_batches
 from medjax_torch.conversion import BatchAdapter
+from medjax_torch.session.kept_generators import KeptGenerators
 
 
 class Feed:
@@ -30,6 +31,8 @@ class Feed:
         Whether gradients are computed.
     before : callable, optional
         Called with the epoch and the number of its first batch, before that is prepared.
+    kept : KeptGenerators, optional
+        Has the states of generators at the beginning of an epoch that is resumed.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class Feed:
         *,
         train: bool,
         before: Callable[[int, int], None] | None = None,
+        kept: KeptGenerators | None = None,
     ) -> None:
         self.loader = loader
         self._preparation = preparation
         self._train = train
         self._before = before
+        self._kept = kept
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -56,7 +61,9 @@ class Feed:
             self._before(epoch, start)
         generator = self.loader.generator
         seed = 0 if generator is None else generator.initial_seed()
-        for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):
+        at_start = self._kept.rewound() if self._kept is not None and start else None
+        pairs = epoch_batches(self.loader, epoch, start, at_start)
+        for number, (indices, batch) in enumerate(pairs, start):
             self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
             positions = np.zeros(0, np.int64) if indices is None else indices

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from medjax.callbacks import CallbackList, TrainerCallback
+from medjax.callbacks import TrainerCallback
 from medjax_torch.component_state.locations import MISSING, Entry, Inherited, Location
 from medjax_torch.component_state.walk import is_of_library
 from medjax_torch.component_state.watch import Place, outer_places
@@ -112,11 +112,6 @@ class KeptValues(TrainerCallback):
             if _is_plain(place.location.get()):
                 locations.setdefault(place.path, place.location)
         return locations
-
-
-def with_kept_values(callbacks: CallbackList, converted: ConvertedComponent) -> CallbackList:
-    """Return the callbacks followed by one that keeps the values of a component."""
-    return CallbackList([*callbacks.callbacks, KeptValues(converted)])
 
 
 _DEEPEST = 4

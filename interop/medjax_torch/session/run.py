@@ -20,6 +20,7 @@ from medjax_torch.conversion import BatchAdapter
 from medjax_torch.session.broken_conditions import check_evaluation, explaining
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import with_flags
+from medjax_torch.session.kept_generators import KeptGenerators
 from medjax_torch.session.session import DueSave, Session
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
@@ -38,12 +39,15 @@ class TorchRun:
         The state that changes during training.
     preparation : BatchAdapter
         Prepares the batches of the run.
+    generators : KeptGenerators
+        The random generators of the data.
     """
 
     parts: Run
     trainer: TrainerProtocol
     session: Session
     preparation: BatchAdapter
+    generators: KeptGenerators
 
     @property
     def phases(self) -> TrainerPhases:
@@ -112,6 +116,7 @@ class TrainerPhases:
         self._run = run.parts
         self._trainer = run.trainer
         self._session = run.session
+        self._generators = run.generators
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Call ``trainer.training_epoch()``."""
@@ -130,7 +135,8 @@ class TrainerPhases:
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
         self._session.state, self._session.progress = self._session.merged(state), progress
-        return self._trainer.evaluation_epoch(self._trainer.eval_dataloader)
+        with self._generators.evaluating():
+            return self._trainer.evaluation_epoch(self._trainer.eval_dataloader)
 
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from medjax.callbacks import CallbackList
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.progress import Progress, check_position
 from medjax.checkpoint.space import bytes_of
@@ -18,7 +19,7 @@ from medjax.loop.setup import check_agreement, data_record, groups_of, initial_s
 from medjax.runtime.preemption import Preemption
 from medjax.state import TrainState
 from medjax.step import TrainStep
-from medjax_torch.batches import first_batch, reseed
+from medjax_torch.batches import expect_draws, first_batch, reseed
 from medjax_torch.conversion import BatchAdapter
 from medjax_torch.conversion.host_evaluation import check_outputs
 from medjax_torch.optimizers.horizon import warn_of_interval
@@ -27,7 +28,8 @@ from medjax_torch.session.assembly import Assembly, Parts
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
 from medjax_torch.session.hyperparameters import resume_torch, torch_settings
-from medjax_torch.session.kept_values import with_kept_values
+from medjax_torch.session.kept_generators import KeptGenerators
+from medjax_torch.session.kept_values import KeptValues
 from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
@@ -60,15 +62,15 @@ def set_up(
     plan = _plan_of(trainer)
     assembly = Assembly(trainer, preparation, plan)
     parts = assembly.parts()
+    kept = KeptGenerators(trainer.train_dataloader, trainer.eval_dataloader)
+    callbacks = all_callbacks(trainer.callback, trainer.config, trainer.options).callbacks
     request = RunRequest(
         component=parts.component,
         config=trainer.config,
         options=trainer.options,
         mesh=preparation.mesh,
         schedule=parts.schedule,
-        callback=with_kept_values(
-            all_callbacks(trainer.callback, trainer.config, trainer.options), preparation.converted
-        ),
+        callback=CallbackList([*callbacks, KeptValues(preparation.converted), kept]),
         metrics_computer=trainer.metrics_computer,
         resume=resume,
     )
@@ -91,6 +93,7 @@ def set_up(
             preparation,
             train=True,
             before=ahead if groups is None else None,
+            kept=kept,
         ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),
@@ -102,7 +105,9 @@ def set_up(
         # The file of a torch optimizer contains the moments a second time.
         more_checkpoint_bytes=0 if parts.link is None else bytes_of(state.opt_state),
     )
-    return TorchRun(parts=run, trainer=trainer, session=session, preparation=preparation)
+    return TorchRun(
+        parts=run, trainer=trainer, session=session, preparation=preparation, generators=kept
+    )
 
 
 def _prepared(
@@ -131,7 +136,9 @@ def _prepared(
     if checkpoint is not None:
         resume_flags(checkpoint.record, preparation.converted)
     preparation.converted.refresh()
-    graph = preparation.first(first_batch(trainer.train_dataloader), train=True)
+    batch = first_batch(trainer.train_dataloader)
+    expect_draws(trainer.eval_dataloader, of=trainer.train_dataloader)
+    graph = preparation.first(batch, train=True)
     if trainer.metrics_computer is not None and config.do_metrics_in_training:
         check_outputs(graph)
     return preparation
