@@ -39,6 +39,16 @@ calls(
     tolerance=2e-6,
 )
 calls("linear", aten._linalg_solve_ex.default, (SQUARE, f(2, 2, 3)), left=False, tolerance=2e-6)
+# torch reads one triangle.
+_FULL = torch.tensor([[4.0, 1.0, 2.0], [1.0, 5.0, 3.0], [2.0, 3.0, 6.0]])
+calls("linear", aten.linalg_cholesky_ex.default, _FULL.tril(), tolerance=2e-6)
+calls("linear", aten.linalg_cholesky_ex.default, _FULL.triu(), upper=True, tolerance=2e-6)
+# Where a factorisation fails, torch says so in a result of its own; the others are not defined.
+_FAILING = torch.stack([_FULL, torch.diag(torch.tensor([1.0, -1.0, -2.0])), -_FULL, _FULL - 3])
+calls("linear", aten.linalg_cholesky_ex.default, _FAILING, _FAILING[1], compare=(1,))
+_SINGULAR = torch.stack([torch.zeros(2, 2), torch.eye(2), torch.tensor([[0.0, 1.0], [0.0, 1.0]])])
+calls("linear", aten.linalg_inv_ex.default, _SINGULAR, _SINGULAR.mT, compare=(1,))
+calls("linear", aten._linalg_solve_ex.default, (_SINGULAR, _SINGULAR), compare=(3,))
 FACTORS = torch.linalg.lu_factor(SQUARE)
 for _options in ({}, {"adjoint": True}, {"left": False}, {"left": False, "adjoint": True}):
     calls(

@@ -45,6 +45,20 @@ calls(
     (f(2, 3, 4), [MASK[:, 0], None, ids(4, 1)]),
     (f(2, 3, 4), [MASK[:, 0], ids(3, 2)]),  # a single true element is broadcast
 )
+_BYTES = MASK.byte() * 2  # other numbers than 1 select, too
+calls(
+    "indexing",
+    aten.index.Tensor,
+    (torch.eye(2, 3), [_BYTES]),
+    (torch.eye(3), [None, _BYTES[0]]),
+    (torch.eye(3), [_BYTES[0], torch.tensor([2, 1])]),
+)
+calls(
+    "indexing",
+    aten.index_put.default,
+    (torch.eye(2, 3), [_BYTES], torch.tensor([2.0, 3.0, 4.0])),
+    (torch.eye(2, 3), [_BYTES], torch.tensor(2.0), True),
+)
 for _name in ("index_put", "_unsafe_index_put"):
     calls(
         "indexing",

@@ -92,6 +92,13 @@ calls(
     (f(5, 2), ids(5, 6), torch.tensor([0, 2, 6]), False, 0, False, None, True),
     compare=(0,),
 )
+# Ids after the last offset are in no bag.
+calls(
+    "embedding",
+    aten._embedding_bag.default,
+    (f(5, 2), ids(5, 6), torch.tensor([0, 2, 4]), False, 0, False, None, True),
+    compare=(0,),
+)
 
 for _p in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, float("inf")):
     _x, _y = f(2, 3, 4), f(2, 5, 4)
@@ -129,6 +136,18 @@ for _targets in (torch.tensor([[1, 1, 2], [1, 2, 3], [2, 2, 3]]), torch.tensor([
         "losses",
         medjax.ctc_nll_backward.default,
         (f(3), LOGITS, _targets, *LENGTHS, 0, True),
+        tolerance=2e-6,
+    )
+NO_FRAMES = (torch.tensor([0, 0, 3]), torch.tensor([1, 0, 2]))
+_targets = torch.tensor([[1, 1], [1, 2], [2, 3]])
+for _zero in (False, True):
+    calls(
+        "losses", medjax.ctc_nll.default, (LOGITS, _targets, *NO_FRAMES, 0, _zero), tolerance=2e-6
+    )
+    calls(
+        "losses",
+        medjax.ctc_nll_backward.default,
+        (torch.tensor([0.5, 2.0, -1.0]), LOGITS, _targets, *NO_FRAMES, 0, _zero),
         tolerance=2e-6,
     )
 

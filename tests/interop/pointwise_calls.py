@@ -122,6 +122,8 @@ for _mode in ("floor", "trunc"):
         (INTEGERS, DIVISORS),
         rounding_mode=_mode,
     )
+    calls("binary", aten.div.Tensor_mode, (SPECIAL, torch.zeros(8)), rounding_mode=_mode)
+    calls("binary", aten.div.Scalar_mode, (SPECIAL, 0.0), rounding_mode=_mode)
     calls("binary", aten.div.Scalar_mode, (f(3) * 9, 2), (INTEGERS, -2), rounding_mode=_mode)
 calls("binary", prims.div.default, (f(3), f(3)), (INTEGERS, DIVISORS))
 calls("binary", aten.pow.Tensor_Tensor, (POSITIVE, f(5)), (DIVISORS, DIVISORS.abs()))
@@ -181,6 +183,11 @@ for _type in (torch.bfloat16, torch.int64, torch.bool, torch.float64, torch.uint
     calls("ternary", aten._to_copy.default, f(3, 4).abs() * 3, ids(9, 4), dtype=_type)
     calls("ternary", prims.convert_element_type.default, (f(3, 4).abs() * 3, _type))
 calls("ternary", aten._to_copy.default, f(3))
+BEYOND = torch.tensor([300.5, -100.0, -129.0, 70000.0])
+for _type in (torch.uint8, torch.int8, torch.int16):  # what does not fit wraps
+    calls("ternary", aten._to_copy.default, BEYOND, BEYOND.bfloat16(), dtype=_type)
+    calls("ternary", prims.convert_element_type.default, (BEYOND, _type))
+    calls("creation", aten.copy.default, (torch.zeros(4, dtype=_type), BEYOND))
 
 LIMIT = 2**31 - 1
 calls("creation", aten.full.default, ((2, 3), 1.5), ((), 3), ((2,), True), ((2,), -LIMIT))

@@ -2,12 +2,13 @@
 
 torch raises if an index is out of range; a compiled graph cannot. Indices that depend on the batch
 alone are checked before the graph runs. Indices that depend on parameters are not: for them the
-lowerings return NaN. Lengths that torch requires to be sorted are checked along with the indices.
+lowerings return NaN. So it is with what else operations require of integers, such as divisors other
+than 0 (see `required`). Lengths that torch requires to be sorted are checked along with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,19 +20,20 @@ from medjax_torch.graph.errors import TraceError, at, line_of_stack
 from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.guards import ancestry, is_random
 from medjax_torch.graph.packed import SORTED
+from medjax_torch.graph.required import INDEX, LEAST, MOST, Kind, required
 
 aten = torch.ops.aten
 
 
 class Bound(NamedTuple):
-    """The range required of an index.
+    """The range required of an index, or of another integer.
 
     Attributes
     ----------
     columns : tuple of str
         The batch columns from which it is computed.
     low, high : int
-        The least and the largest index allowed.
+        The least and the largest value allowed.
     ignored : int or None
         Another value that the column may hold, for which nothing is looked up.
     what : str
@@ -40,6 +42,8 @@ class Bound(NamedTuple):
         The component's line, ``""`` if unknown.
     column : str or None
         A column whose values, if in range themselves, prove the index to be; None if there is none.
+    kind : Kind
+        What it is that has to be in range.
     """
 
     columns: tuple[str, ...]
@@ -49,6 +53,18 @@ class Bound(NamedTuple):
     what: str
     line: str
     column: str | None = None
+    kind: Kind = INDEX
+
+    def allows(self, values: Tensor) -> bool:
+        """Return whether all values are allowed."""
+        if not values.numel():
+            return True
+        if self.kind.excluded is not None and bool((values == self.kind.excluded).any()):
+            return False
+        if (self.low, self.high) == (LEAST, MOST):
+            return True
+        least, largest = torch.aminmax(values)
+        return self.low <= int(least) and int(largest) <= self.high
 
 
 @dataclass(frozen=True)
@@ -83,26 +99,28 @@ def bounds(graph: Graph) -> Bounds:
     placeholders = graph.module.graph.find_nodes(op="placeholder")
     first = len(placeholders) - len(graph.columns)
     columns = dict(zip(placeholders[first:], graph.columns, strict=True))
-    narrowest: dict[fx.Node, Bound] = {}
+    narrowest: dict[tuple[fx.Node, Kind], Bound] = {}
     for node in graph.module.graph.nodes:
         if node.target is SORTED:
             _check_lengths(node, columns)
         # No lines are recorded for the backward pass; it uses the indices of the forward pass.
         if not node.stack_trace:
             continue
-        for index, low, size in _lookups(node):
-            if isinstance(size, torch.SymInt):
+        for index, low, high, kind in required(node):
+            if isinstance(high, torch.SymInt):
                 continue  # within what was selected
-            origin = _origin(index)
+            origin = index if kind.measure else _origin(index)
             sources = ancestry(origin)
             if not _is_of_batch(sources, columns):
                 continue
             names = tuple(name for column, name in columns.items() if column in sources)
             line = line_of_stack(node.stack_trace)
-            own = columns.get(_source(origin, low, size - 1))
-            bound = Bound(names, low, size - 1, _ignored(origin), str(node.target), line, own)
-            narrowest[origin] = _narrower(narrowest.get(origin), bound)
-    module = _part(graph.module, list(narrowest), columns)
+            bound = Bound(names, low, high, None, str(node.target), line, None, kind)
+            if not kind.measure:
+                own = columns.get(_source(origin, bound))
+                bound = bound._replace(ignored=_ignored(origin), column=own)
+            narrowest[origin, kind] = _narrower(narrowest.get((origin, kind)), bound)
+    module = _part(graph.module, [origin for origin, _ in narrowest], columns)
     return Bounds(module, tuple(columns.values()), tuple(narrowest.values()))
 
 
@@ -125,6 +143,10 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     """
     if all(_is_within(bound, columns) for bound in bounds.each):
         return
+    for bound in bounds.each:  # before anything is computed with them, which may raise
+        if bound.ignored is None and bound.column and not _is_within(bound, columns):
+            column = torch.as_tensor(columns[bound.column]).reshape(-1)
+            raise ValueError(_message(bound, column, columns))
     tensors = [torch.as_tensor(columns[name]).detach().cpu() for name in bounds.columns]
     try:
         with torch.no_grad():
@@ -132,10 +154,9 @@ def check_ranges(bounds: Bounds, columns: Mapping[str, Tensor | np.ndarray]) -> 
     except RuntimeError as error:
         raise RuntimeError(f"{error}{_lengths_told(bounds, tensors)}") from None
     for bound, index in zip(bounds.each, values, strict=True):
-        if index.numel():
-            least, largest = (int(limit) for limit in torch.aminmax(index))
-            if least < bound.low or largest > bound.high:
-                raise ValueError(_message(bound, index, columns))
+        measured = bound.kind.measure(index) if bound.kind.measure else index
+        if not bound.allows(measured):
+            raise ValueError(_message(bound, measured.reshape(-1), columns))
 
 
 def _check_lengths(node: fx.Node, columns: Mapping[fx.Node, str]) -> None:
@@ -171,65 +192,34 @@ def _is_within(bound: Bound, columns: Mapping[str, Tensor | np.ndarray]) -> bool
     """Return whether the column alone proves an index to be in range, without computing it."""
     if bound.column is None:
         return False
-    column = torch.as_tensor(columns[bound.column])
-    if not column.numel():
-        return True
-    least, largest = torch.aminmax(column)
-    return bound.low <= int(least) and int(largest) <= bound.high
+    return bound.allows(torch.as_tensor(columns[bound.column]))
 
 
-def _message(bound: Bound, index: Tensor, columns: Mapping[str, Tensor | np.ndarray]) -> str:
-    outside = (index < bound.low) | (index > bound.high)
-    value = int(index[outside][0])
+def _message(bound: Bound, values: Tensor, columns: Mapping[str, Tensor | np.ndarray]) -> str:
+    outside = (values < bound.low) | (values > bound.high)
+    if bound.kind.excluded is not None:
+        outside = values == bound.kind.excluded
+    value = int(values[outside][0])
     names = " and ".join(repr(name) for name in bound.columns)
-    says = f"The index computed from {names} is {value}"
+    says = f"The {bound.kind.name} computed from {names} is {value}"
     column = torch.as_tensor(columns[bound.columns[0]])
-    if len(bound.columns) == 1 and value in column:
+    if len(bound.columns) == 1 and not bound.kind.measure and value in column:
         place = (column == value).nonzero()[0].tolist()
         says = f"Column {names} holds {value} at {place}"
     also = "" if bound.ignored is None else f", or {bound.ignored}, which is ignored,"
     return (
-        f"{says}; expected {bound.low} to {bound.high}{also} for {bound.what}{at(bound.line)}. "
-        "Correct the data, or enlarge the table that is looked up."
+        f"{says}; expected {_expected(bound)}{also} for {bound.what}{at(bound.line)}. "
+        f"{bound.kind.advice}"
     )
 
 
-def _lookups(node: fx.Node) -> Iterator[tuple[fx.Node, int, int]]:
-    """Yield the indices that an operation takes, their least value and the size they index."""
-    arguments: Any = node.args
-    if node.target in _ROWS:
-        yield arguments[1], 0, _shape(arguments[0])[0]
-    elif node.target in _ALONG:
-        shape = _shape(arguments[0])
-        yield arguments[2], 0, shape[arguments[1]] if shape else 1
-    elif node.target in _ANYWHERE:
-        dim = 0
-        for index in arguments[1]:
-            if index is not None and _dtype(index) in (torch.bool, torch.uint8):
-                dim += len(_shape(index))
-                continue
-            if index is not None:
-                size = _shape(arguments[0])[dim]
-                yield index, -size, size
-            dim += 1
+def _expected(bound: Bound) -> str:
+    if bound.kind.excluded is not None:
+        return f"a number other than {bound.kind.excluded}"
+    if bound.low == bound.high:
+        return str(bound.low)
+    return f"{bound.low} or more" if bound.high == MOST else f"{bound.low} to {bound.high}"
 
-
-_ROWS = (
-    aten.embedding.default,
-    aten._embedding_bag.default,
-    aten._embedding_bag_forward_only.default,
-)
-_ALONG = (
-    aten.gather.default,
-    aten.index_add.default,
-    aten.index_select.default,
-    aten.scatter.src,
-    aten.scatter.value,
-    aten.scatter_add.default,
-    aten.scatter_reduce.two,
-)
-_ANYWHERE = (aten.index.Tensor, aten.index_put.default)
-"""In these, negative indices count from the end."""
 
 _SAME_VALUES = (
     aten._to_copy.default,
@@ -270,7 +260,7 @@ def _is_integral(node: fx.Node) -> bool:
     return not (value.is_floating_point() or value.is_complex())
 
 
-def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
+def _source(origin: fx.Node, bound: Bound) -> fx.Node:
     """Return a node whose values, if in range themselves, prove those of `origin` to be.
 
     If `origin` replaces an ignored value by a number in range, such as the 0 of torch's losses, it
@@ -282,7 +272,8 @@ def _source(origin: fx.Node, low: int, high: int) -> fx.Node:
     instead: Any
     _, kept, instead = origin.args
     number = instead.args[0] if instead.target is aten.scalar_tensor.default else None
-    return _origin(kept) if isinstance(number, int) and low <= number <= high else origin
+    proved = isinstance(number, int) and bound.allows(torch.tensor(number))
+    return _origin(kept) if proved else origin
 
 
 def _ignored(origin: fx.Node) -> int | None:
@@ -321,10 +312,6 @@ def _part(
             known.setdefault((node.target, str(inputs)), copies[node])
     graph.output([copies[node] for node in outputs])
     return fx.GraphModule(module, graph)
-
-
-def _shape(node: Any) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
 
 
 def _dtype(node: Any) -> Any:

@@ -10,6 +10,7 @@ from medjax_torch.lowerings import creation as creation
 from medjax_torch.lowerings import ctc as ctc
 from medjax_torch.lowerings import custom_ops as custom_ops
 from medjax_torch.lowerings import decompositions as decompositions
+from medjax_torch.lowerings import division as division
 from medjax_torch.lowerings import embedding as embedding
 from medjax_torch.lowerings import fourier as fourier
 from medjax_torch.lowerings import indexing as indexing

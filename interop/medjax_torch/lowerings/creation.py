@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from medjax_torch.lowerings.dtypes import jax_dtype, maybe_dtype, number
+from medjax_torch.lowerings.dtypes import cast, jax_dtype, maybe_dtype, number
 from medjax_torch.lowerings.table import Kind, Traced, lowers
 
 aten = torch.ops.aten
@@ -70,7 +70,7 @@ def _fill(x: jax.Array, value: Any) -> jax.Array:
 
 @lowers(aten.copy.default)
 def _copy(x: jax.Array, source: jax.Array, non_blocking: bool = False) -> jax.Array:
-    return jnp.broadcast_to(source, x.shape).astype(x.dtype)
+    return cast(jnp.broadcast_to(source, x.shape), x.dtype)
 
 
 @lowers(aten.arange.start_step)

@@ -62,7 +62,7 @@ def negative_log_likelihood(
     Returns
     -------
     jax.Array
-        Float ``(batch,)``.
+        Float ``(batch,)``; NaN for lengths that are out of range, for which torch raises an error.
     """
     time, batch, _ = log_probs.shape
     # A target that is longer than the input has probability 0, as has its end, which is clipped to
@@ -84,9 +84,11 @@ def negative_log_likelihood(
         reached = jax.nn.logsumexp(paths, 0) + emitted(at)
         return jnp.where((index < input_lengths)[:, None], reached, alpha), None
 
-    # Start before the first state: the first step reaches the first two.
+    # Start before the first state: the first step reaches the first two, and no step leaves only
+    # the empty target.
     start = jnp.full((batch, states), _IMPOSSIBLE, log_probs.dtype)
-    begun = jnp.where(jnp.arange(states) < 2, emitted(log_probs[0]), start)
+    first = jnp.where(jnp.arange(states) < 2, emitted(log_probs[0]), start)
+    begun = jnp.where((input_lengths > 0)[:, None], first, start.at[:, 0].set(0))
     alpha, _ = lax.scan(step, begun, (log_probs[1:], jnp.arange(1, time)))
 
     def ending(state: jax.Array) -> jax.Array:
@@ -94,7 +96,21 @@ def negative_log_likelihood(
 
     last = jnp.where(target_lengths > 0, ending(2 * target_lengths - 1), _IMPOSSIBLE)
     loss = -jnp.logaddexp(ending(2 * target_lengths), last)
-    return jnp.where(loss > -_IMPOSSIBLE / 10, 0.0 if zero_infinity else jnp.inf, loss)
+    loss = jnp.where(loss > -_IMPOSSIBLE / 10, 0.0 if zero_infinity else jnp.inf, loss)
+    return jnp.where(_possible(targets, input_lengths, target_lengths, time), loss, jnp.nan)
+
+
+def _possible(
+    targets: jax.Array, input_lengths: jax.Array, target_lengths: jax.Array, time: int
+) -> jax.Array:
+    """Return for each sequence whether its lengths are such that torch raises no error.
+
+    Concatenated targets may have padding, so more of them than the lengths say are no error here.
+    """
+    lacking = jnp.sum(target_lengths) > targets.shape[0] if targets.ndim == 1 else False
+    longest = targets.shape[-1]
+    possible: jax.Array = (input_lengths >= 0) & (input_lengths <= time)
+    return possible & (target_lengths >= 0) & (target_lengths <= longest) & ~jnp.asarray(lacking)
 
 
 @lowers(torch.ops.medjax.ctc_nll_backward.default)

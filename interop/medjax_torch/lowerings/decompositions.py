@@ -91,11 +91,13 @@ def _as_strided_of_contiguous(
     ValueError
         If `x` is a view with gaps, or one that does not start at the beginning of its memory.
     """
-    if x.is_contiguous() and not (storage_offset and x.storage_offset()):
+    # An offset that is given counts from the beginning of the memory, not of the view.
+    starts_elsewhere = storage_offset is not None and x.storage_offset() != 0
+    if x.is_contiguous() and not starts_elsewhere:
         return NotImplemented
     order = sorted(range(x.dim()), key=lambda dim: x.stride(dim), reverse=True)
     ordered = x.permute(order)
-    if not ordered.is_contiguous() or (storage_offset and x.storage_offset()):
+    if not ordered.is_contiguous() or starts_elsewhere:
         raise ValueError(
             f"as_strided of a view of shape {tuple(x.shape)}, strides {x.stride()} and offset "
             f"{x.storage_offset()} cannot be traced; expected a tensor without gaps in memory. "

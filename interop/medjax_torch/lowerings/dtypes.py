@@ -69,6 +69,25 @@ def number(value: Any, dtype: np.dtype[Any]) -> jax.Array:
     return jnp.asarray(value, dtype)
 
 
+def cast(values: jax.Array, dtype: np.dtype[Any]) -> jax.Array:
+    """Convert to another dtype; floats that do not fit into 8 or 16 bits wrap, as in torch."""
+    narrow = jnp.issubdtype(dtype, jnp.integer) and jnp.iinfo(dtype).bits < 32
+    if narrow and jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.int32)
+    return values.astype(dtype)
+
+
+def missing(dtype: np.dtype[Any]) -> Any:
+    """Return what stands for the result of an error in torch: NaN, or a limit of an integer dtype.
+
+    As in `jnp.take`, it is the largest unsigned integer, and the least signed one.
+    """
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.nan
+    limits = jnp.iinfo(dtype)
+    return limits.min if jnp.issubdtype(dtype, jnp.signedinteger) else limits.max
+
+
 def integral(values: jax.Array) -> bool:
     """Return whether an array has an integer or boolean dtype."""
     return not jnp.issubdtype(values.dtype, jnp.inexact)

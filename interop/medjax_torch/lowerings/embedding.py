@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import torch
 
 from medjax_torch.lowerings.indexing import take
+from medjax_torch.lowerings.scattering import spoiled
 from medjax_torch.lowerings.table import Kind, Traced, lowers
 
 aten = torch.ops.aten
@@ -34,14 +35,16 @@ def _renorm(weight: jax.Array, index: jax.Array, max_norm: float, norm_type: flo
     return jnp.where(used & (norm > max_norm), weight * (max_norm / (norm + 1e-7)), weight)
 
 
-def _counted(index: jax.Array, padding_idx: int) -> jax.Array:
-    return index != padding_idx if padding_idx >= 0 else jnp.ones(index.shape, bool)
+def _counted(index: jax.Array, bag: jax.Array, count: int, padding_idx: int) -> jax.Array:
+    """Return which indices count: those of a bag that are not the padding."""
+    within = bag < count
+    return within & (index != padding_idx) if padding_idx >= 0 else within
 
 
 def _bag_of(index: jax.Array, offsets: jax.Array, count: int) -> jax.Array:
-    """Return the bag of each index."""
+    """Return the bag of each index; `count` for those after the last offset, if that is the end."""
     place = jnp.arange(index.shape[0])
-    return jnp.searchsorted(offsets[:count], place, side="right") - 1
+    return jnp.searchsorted(offsets[: count + 1], place, side="right") - 1
 
 
 def _sizes(counted: jax.Array, bag: jax.Array, count: int) -> jax.Array:
@@ -68,7 +71,7 @@ def _bags(
     count = offsets.shape[0] - include_last_offset
     bag = _bag_of(index, offsets, count)
     rows = take(weight, index, 0)
-    counted = _counted(index, padding_idx)
+    counted = _counted(index, bag, count, padding_idx)
     size = _sizes(counted, bag, count)
     rows_of_max = jnp.zeros(0, jnp.int32)
     if per_sample_weights is not None:
@@ -78,8 +81,17 @@ def _bags(
     else:
         result = jax.ops.segment_sum(jnp.where(counted[:, None], rows, 0), bag, count)
         result = result / jnp.maximum(size, 1)[:, None] if mode == _MEAN else result
+    result = spoiled(result, _are_no_offsets(offsets, index.shape[0]))
     rest = zip((bag, size, rows_of_max), traced.output[1:], strict=True)
     return result, *(_cut(value, meta.shape) for value, meta in rest)
+
+
+def _are_no_offsets(offsets: jax.Array, total: int) -> jax.Array:
+    """Return whether offsets fail to rise from 0 to at most `total`, an error in torch."""
+    if not offsets.size:
+        return jnp.array(False)
+    falls = jnp.any(offsets[1:] < offsets[:-1])
+    return falls | (offsets[0] != 0) | (offsets[-1] > total)
 
 
 def _cut(value: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -125,7 +137,8 @@ def _bags_dense_backward(
         rows = rows * per_sample_weights[:, None]
     if scale_grad_by_freq:
         rows = rows / jnp.zeros(num_weights, rows.dtype).at[index].add(1)[index][:, None]
-    rows = jnp.where(_counted(index, padding_idx)[:, None], rows, 0)
+    counted = _counted(index, bag, gradient.shape[0], padding_idx)
+    rows = jnp.where(counted[:, None], rows, 0)
     return table.at[index].add(rows)
 
 
@@ -151,7 +164,7 @@ def _bags_backward(
         gradient,
         index,
         bag,
-        _sizes(_counted(index, padding_idx), bag, count),
+        _sizes(_counted(index, bag, count, padding_idx), bag, count),
         rows_of_max,
         num_weights,
         scale_grad_by_freq,
@@ -171,6 +184,7 @@ def _bags_weights_backward(
     mode: int,
     padding_idx: int = -1,
 ) -> jax.Array:
-    bag = _bag_of(index, offsets, gradient.shape[0])
+    count = gradient.shape[0]
+    bag = _bag_of(index, offsets, count)
     products = (gradient[bag] * take(weight, index, 0)).sum(1)
-    return jnp.where(_counted(index, padding_idx), products, 0)
+    return jnp.where(_counted(index, bag, count, padding_idx), products, 0)

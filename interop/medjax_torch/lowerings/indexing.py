@@ -60,6 +60,13 @@ def is_mask(index: jax.Array | None) -> bool:
     return index is not None and index.dtype == jnp.bool_
 
 
+def with_masks(indices: Indices) -> list[jax.Array | None]:
+    """Convert indices of dtype uint8, which are masks in torch, to bool."""
+    return [
+        index != 0 if index is not None and index.dtype == jnp.uint8 else index for index in indices
+    ]
+
+
 def _selected(mask: jax.Array, count: int) -> list[jax.Array]:
     """Return the coordinates of the `count` true elements of a mask, one vector per dimension.
 
@@ -83,6 +90,7 @@ def _block_end(indices: Indices, shape: Sequence[int], rank: int) -> int:
 
 @lowers(aten.index.Tensor, aten._unsafe_index.Tensor, kind=Kind.TRACED)
 def _index(traced: Traced, x: jax.Array, indices: Indices) -> jax.Array:
+    indices = with_masks(indices)
     if any(is_mask(index) for index in indices):
         count = _block_end(indices, traced.output.shape, x.ndim)
         expanded: list[jax.Array | None] = []

@@ -68,14 +68,46 @@ def _trilinear(
 
 @lowers(aten.linalg_inv_ex.default)
 def _inverse(x: jax.Array, check_errors: bool = False) -> tuple[jax.Array, jax.Array]:
-    return jnp.linalg.inv(x), jnp.zeros(x.shape[:-2], jnp.int32)
+    return jnp.linalg.inv(x), _zero_pivot(jax.scipy.linalg.lu_factor(x)[0])
+
+
+def _zero_pivot(lu: jax.Array) -> jax.Array:
+    """Return the position from 1 of the first 0 on the diagonal of U, or 0 if there is none."""
+    zero = jnp.diagonal(lu, axis1=-2, axis2=-1) == 0
+    if not zero.shape[-1]:
+        return jnp.zeros(zero.shape[:-1], jnp.int32)
+    return jnp.where(zero.any(-1), jnp.argmax(zero, -1) + 1, 0)
 
 
 @lowers(aten.linalg_cholesky_ex.default)
 def _cholesky(
     x: jax.Array, upper: bool = False, check_errors: bool = False
 ) -> tuple[jax.Array, jax.Array]:
-    return jnp.linalg.cholesky(x, upper=upper), jnp.zeros(x.shape[:-2], jnp.int32)
+    # As in torch, only one triangle is read.
+    lower = x.mT.conj() if upper else x
+    factor = jnp.linalg.cholesky(lower, symmetrize_input=False)
+    return factor.mT.conj() if upper else factor, _minor(lower, factor)
+
+
+def _minor(x: jax.Array, factor: jax.Array) -> jax.Array:
+    """Return the order of the first leading minor that is not positive, 0 if `factor` is finite.
+
+    Its pivots are found by elimination in the lower triangle; JAX says only that there is one.
+    """
+    size = x.shape[-1]
+
+    def eliminate(i: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        rest, found = state
+        pivot = rest[..., i, i].real
+        found = jnp.where((found == 0) & ~(pivot > 0), i + 1, found).astype(jnp.int32)
+        column = rest[..., :, i]
+        product = column[..., :, None] * column[..., None, :].conj()
+        return rest - product / jnp.where(pivot > 0, pivot, 1)[..., None, None], found
+
+    none = jnp.zeros(x.shape[:-2], jnp.int32)
+    _, found = lax.fori_loop(0, size, eliminate, (x, none))
+    broken = jnp.isnan(factor).any((-2, -1))
+    return jnp.where(broken, jnp.where(found == 0, size, found), 0)
 
 
 def _factors(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -103,8 +135,8 @@ def _solve(
     vector = y.ndim == 1 or (x.ndim == y.ndim + 1 and y.shape == x.shape[:-1])
     columns = y[..., None] if vector else y
     solved = jnp.linalg.solve(x, columns) if left else jnp.linalg.solve(x.mT, columns.mT).mT
-    info = jnp.zeros(x.shape[:-2], jnp.int32)
-    return solved[..., 0] if vector else solved, *_factors(x), info
+    lu, pivots = _factors(x)
+    return solved[..., 0] if vector else solved, lu, pivots, _zero_pivot(lu)
 
 
 @lowers(aten.linalg_lu_solve.default)

@@ -10,7 +10,7 @@ import torch
 from jax import lax
 
 from medjax.models.activations import gelu
-from medjax_torch.lowerings.dtypes import integral, jax_dtype, number
+from medjax_torch.lowerings.dtypes import cast, integral, jax_dtype, number
 from medjax_torch.lowerings.table import lowers, lowers_each
 
 aten = torch.ops.aten
@@ -64,8 +64,6 @@ lowers_each(
         aten.bitwise_xor.Tensor: jnp.bitwise_xor,
         aten.eq.Scalar: jnp.equal,
         aten.eq.Tensor: jnp.equal,
-        aten.fmod.Scalar: jnp.fmod,
-        aten.fmod.Tensor: jnp.fmod,
         aten.ge.Scalar: jnp.greater_equal,
         aten.ge.Tensor: jnp.greater_equal,
         aten.gt.Scalar: jnp.greater,
@@ -83,8 +81,6 @@ lowers_each(
         aten.mul.Tensor: jnp.multiply,
         aten.ne.Scalar: jnp.not_equal,
         aten.ne.Tensor: jnp.not_equal,
-        aten.remainder.Scalar: jnp.remainder,
-        aten.remainder.Tensor: jnp.remainder,
         aten.where.self: jnp.where,
         # Complex numbers.
         aten.angle.default: jnp.angle,
@@ -133,29 +129,6 @@ def _sub(x: Any, y: Any, alpha: Any = 1) -> jax.Array:
 
 def _is_one(value: Any) -> bool:
     return isinstance(value, int | float) and value == 1
-
-
-@lowers(aten.div.Tensor, aten.div.Scalar, aten.div.Tensor_mode, aten.div.Scalar_mode)
-def _div(x: Any, y: Any, rounding_mode: str | None = None) -> jax.Array:
-    if rounding_mode is None:
-        return jnp.true_divide(x, y)
-    if rounding_mode == "floor":
-        return jnp.floor_divide(x, y)
-    x, y = _promoted(x, y)
-    return lax.div(x, y) if integral(x) else jnp.trunc(x / y)
-
-
-@lowers(prims.div.default)
-def _prims_div(x: Any, y: Any) -> jax.Array:
-    """Divide as C does: integers are truncated."""
-    x, y = _promoted(x, y)
-    return lax.div(x, y)
-
-
-def _promoted(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
-    dtype = jnp.result_type(x, y)
-    x, y = jnp.broadcast_arrays(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
-    return x, y
 
 
 @lowers(aten.pow.Tensor_Tensor, aten.pow.Tensor_Scalar, aten.pow.Scalar)
@@ -220,7 +193,7 @@ def _cast(x: jax.Array, dtype: torch.dtype) -> jax.Array:
         target, jnp.complexfloating
     ):
         x = x.real
-    return x.astype(target)
+    return cast(x, target)
 
 
 @lowers(aten.hardtanh.default)

@@ -1,8 +1,8 @@
 """Operators that write at indices.
 
 An index out of range is an error in torch. JAX cannot raise inside a compiled step and writes
-nothing there; instead an element of the result becomes NaN (for integers, the minimum of the
-dtype), which then shows in the loss or a gradient.
+nothing there; instead an element of the result becomes NaN (for integers, a limit of the dtype),
+which then shows in the loss or a gradient. So it does where a mask selects more than is written.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import torch
 
-from medjax_torch.lowerings.dtypes import number
-from medjax_torch.lowerings.indexing import Indices, as_key, is_mask
+from medjax_torch.lowerings.dtypes import missing, number
+from medjax_torch.lowerings.indexing import Indices, as_key, is_mask, with_masks
 from medjax_torch.lowerings.table import lowers
 
 aten = torch.ops.aten
@@ -32,20 +32,18 @@ def _like(index: jax.Array, source: jax.Array) -> jax.Array:
     return source[tuple(slice(n) for n in index.shape)]
 
 
-def _spoiled(x: jax.Array, broken: jax.Array) -> jax.Array:
-    """Set an element of `x` to NaN (for integers, the minimum of the dtype) if `broken`."""
+def spoiled(x: jax.Array, broken: jax.Array) -> jax.Array:
+    """Set an element of `x` to NaN (for integers, a limit of the dtype) if `broken`."""
     if not x.size or x.dtype == jnp.bool_:
         return x
-    floating = jnp.issubdtype(x.dtype, jnp.inexact)
-    wrong = jnp.nan if floating else jnp.iinfo(x.dtype).min
     first = (0,) * x.ndim
-    return x.at[first].set(jnp.where(broken, wrong, x[first]))
+    return x.at[first].set(jnp.where(broken, missing(x.dtype), x[first]))
 
 
 def _checked(result: jax.Array, index: jax.Array, dim: int) -> jax.Array:
     """Spoil the result if any index is out of range along `dim`."""
     size = result.shape[dim] if result.ndim else 1
-    return _spoiled(result, jnp.any((index < 0) | (index >= size)))
+    return spoiled(result, jnp.any((index < 0) | (index >= size)))
 
 
 @lowers(aten.scatter.src)
@@ -140,11 +138,12 @@ def _index_put(
     ValueError
         If a mask is combined with other indices: the number of selected elements is unknown.
     """
+    indices = with_masks(indices)
     used = [index for index in indices if index is not None]
     if not any(is_mask(index) for index in used):
         target = x.at[as_key(indices)]
         written = target.add(values) if accumulate else target.set(values.astype(x.dtype))
-        return _spoiled(written, _any_outside(indices, x.shape))
+        return spoiled(written, _any_outside(indices, x.shape))
     if len(used) > 1:
         raise ValueError(
             f"An assignment to x[...] with {len(used)} indices, one of them a mask, cannot be "
@@ -172,12 +171,20 @@ def _put_where(
 
 
 @lowers(aten.masked_scatter.default)
-def _masked_scatter(x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
-    if not source.size:
-        return x
-    mask = jnp.broadcast_to(mask, x.shape)
-    rank = jnp.cumsum(mask.reshape(-1)).reshape(x.shape) - 1
-    return jnp.where(mask, jnp.take(source.reshape(-1), rank, mode="clip"), x)
+def masked_scatter(
+    x: jax.Array, mask: jax.Array, source: jax.Array, available: Any = None
+) -> jax.Array:
+    """Write the elements of `source` where the mask is true, `available` of them or all."""
+    x, mask = jnp.broadcast_arrays(x, mask)
+    count = jnp.cumsum(mask.reshape(-1))
+    if source.size:
+        rank = count.reshape(x.shape) - 1
+        written = jnp.where(mask, jnp.take(source.reshape(-1), rank, mode="clip"), x)
+    else:
+        written = x
+    if not x.size:
+        return written
+    return spoiled(written, count[-1] > (source.size if available is None else available))
 
 
 @lowers(aten.masked_scatter_backward.default)

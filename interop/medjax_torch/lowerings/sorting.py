@@ -40,7 +40,11 @@ def _topk(
         values, order = _sort(x, dim)
         first = jnp.arange(k)
         return jnp.take(values, first, dim), jnp.take(order, first, dim)
-    values, order = lax.top_k(jnp.moveaxis(x, dim, -1), k)
+    x = jnp.moveaxis(x, dim, -1)
+    if jnp.issubdtype(x.dtype, jnp.inexact):
+        # XLA ranks a NaN with a sign bit, which arithmetic on x86 yields, below all numbers.
+        x = jnp.where(jnp.isnan(x), jnp.nan, x)
+    values, order = lax.top_k(x, k)
     return jnp.moveaxis(values, -1, dim), jnp.moveaxis(order, -1, dim)
 
 

@@ -162,3 +162,10 @@ def test_an_unknown_reduction_is_refused():
 def test_as_strided_beyond_a_view_is_refused():
     with pytest.raises(ValueError, match=r"Call .contiguous\(\) first"):
         functional_graph(lambda x: [x[:, ::2].as_strided((2,), (1,))], [f(3, 4)])
+
+
+@pytest.mark.parametrize("offset", [0, 4])
+def test_as_strided_with_an_offset_of_a_view_that_starts_later_is_refused(offset):
+    # In torch the offset counts from the beginning of the memory; the graph has only the view.
+    with pytest.raises(ValueError, match=r"and offset 4 cannot be traced; expected a tensor"):
+        functional_graph(lambda x: [(x * 1)[1:].as_strided((2,), (1,), offset)], [f(3, 4)])

@@ -53,7 +53,10 @@ ORDER = {barrier}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.filterwarnings("ignore:.*upper. is deprecated:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*upper. is deprecated:UserWarning",
+    "ignore:indexing with dtype torch.uint8 is now deprecated:UserWarning",
+)
 def test_rows_equal_torch(family):
     listing = FAMILIES[family]
     expected = [torch_result(call) for call in listing]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import torch
 from torch.fx import Node
 
@@ -32,4 +33,8 @@ def _ctc(call: Call, *args: Any) -> jax.Array:
     blank = argument(call.node, position + 3, "blank")
     targets = call.filled(args[position], position, blank)
     result: jax.Array = call.ordinary(*args[:position], targets, *args[position + 1 :])
+    if position == 1:
+        # torch raises an error unless there are as many labels as the lengths say.
+        agree = jnp.sum(args[3]) == call.counts.value(call.shape(1)[0])
+        result = jnp.where(agree, result, jnp.nan)
     return result

@@ -15,6 +15,7 @@ from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.sizes import length, selecting
 from medjax_torch.lowerings.counted.structure import aligned
 from medjax_torch.lowerings.counted.table import Call, counts_in, need, shape_of, value_of
+from medjax_torch.lowerings.scattering import masked_scatter
 
 aten = torch.ops.aten
 
@@ -191,8 +192,8 @@ def _scatters(node: Node) -> None:
 
 @counts_in(aten.masked_scatter.default, check=_scatters)
 def _masked_scatter(call: Call, x: jax.Array, mask: jax.Array, source: jax.Array) -> jax.Array:
-    result: jax.Array = call.ordinary(x, call.filled(mask, 1, False), source)
-    return result
+    available = math.prod(call.counts.value(size) for size in call.shape(2))
+    return masked_scatter(x, call.filled(mask, 1, False), source, available)
 
 
 def redirect_padding(call: Call, index: jax.Array, shape: Sequence[Any], beyond: int) -> jax.Array:
