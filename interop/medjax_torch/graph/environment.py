@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from medjax_torch.graph.assertions import following_checks
 from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
 from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
@@ -24,6 +25,7 @@ from medjax_torch.graph.recompute import marked
 from medjax_torch.graph.recurrent import RECURRENT
 from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
+from medjax_torch.graph.value_checks import CHECKED
 from medjax_torch.torch_internals import is_onednn_enabled, set_onednn_enabled
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -58,6 +60,7 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(replaced(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
+        stack.enter_context(following_checks())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
         yield
 
@@ -281,6 +284,7 @@ REPLACEMENTS: Replacements = {
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
     torch.as_tensor: stacked(torch.as_tensor),
     torch.tensor: stacked(torch.tensor),
+    **CHECKED,
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,
