@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.assertions import following_checks
 from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
+from medjax_torch.graph.nested_encoder import padded_with_zeros
 from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
@@ -54,6 +55,10 @@ def tracing(replacements: Replacements) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
+        # No fused kernels for attention in evaluation; the comparison with torch uses them.
+        stack.enter_context(padded_with_zeros())
+        mha = torch.backends.mha
+        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
         # Libraries then avoid reading values, as transformers does for its masks.
         stack.enter_context(replaced(torch.compiler, "_is_compiling_flag", True))
         # Validation reads all arguments of a distribution; the comparison with torch does it too.
@@ -71,9 +76,7 @@ def plain_kernels() -> Iterator[None]:
     with ExitStack() as stack:
         # Functions wrapped by torch.compile run as they are written.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # No fused kernels for attention in evaluation or for recurrent layers.
-        mha = torch.backends.mha
-        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
+        # No fused kernels for recurrent layers.
         stack.enter_context(_switched_off(is_onednn_enabled, set_onednn_enabled))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         # Modes that watch torch's operations belong to one thread, so backward must run in it.

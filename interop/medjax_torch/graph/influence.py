@@ -174,9 +174,7 @@ def settle(
             continue
         if source.is_optional and settling.is_more_than_batch(node):
             continue
-        if (state or random) and source.is_assertion:
-            truths.append(index)
-        elif state and source.is_truth:
+        if (state and source.is_truth) or (random and source.is_assertion):
             truths.append(index)
         elif (state or random) and source.read is not None and not source.is_truth:
             numbers.append(index)
