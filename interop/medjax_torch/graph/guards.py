@@ -223,8 +223,9 @@ def refuse_unguarded(graph: fx.Graph) -> None:
         if packs:
             raise TraceError(
                 f"forward computes on the rows of a packed sequence{where}, whose number depends "
-                "on the lengths in the batch. Recurrent layers, linear layers, embeddings, common "
-                "activations, dropout and cross entropy accept packed rows; for anything else "
+                "on the lengths in the batch. Recurrent layers, linear layers, embeddings without "
+                "scale_grad_by_freq, common activations, dropout and cross entropy accept packed "
+                "rows; for anything else "
                 "call pad_packed_sequence first and mask the padding."
             )
         raise TraceError(
