@@ -161,6 +161,16 @@ def asserting(self, batch, logits, loss):
     return loss
 
 
+def checking(self, batch, logits, loss):
+    torch._check_tensor_all(self.model[0].weight.abs() < 0.6, lambda: "weights have grown")
+    return loss
+
+
+def checking_the_batch(self, batch, logits, loss):
+    torch._assert_async((batch["x"].abs() < 100).all(), "a column has grown")
+    return loss
+
+
 def of_number(self, batch, logits, loss):
     return loss * 2 if self.model[0].weight.abs().max().item() * 2 > 1.2 else loss
 
@@ -179,6 +189,14 @@ def test_a_decision_that_turns_ends_training_by_name(tmp_path, function, accumul
 def test_an_assertion_is_raised_as_torch_raises_it(tmp_path):
     with pytest.raises(AssertionError, match="weights have grown"):
         by_jax(tmp_path, reading(asserting), learning_rate=5e-2)
+
+
+def test_a_check_of_torch_is_raised_as_torch_raises_it(tmp_path):
+    with pytest.raises(RuntimeError, match="weights have grown"):
+        by_jax(tmp_path / "weights", reading(checking), learning_rate=5e-2)
+    wild = [{**item, "x": item["x"] * 1e6} for item in DATA[:8]]
+    with pytest.raises(RuntimeError, match="a column has grown"):
+        make(tmp_path / "batch", reading(checking_the_batch), train=[*DATA[:40], *wild]).train()
 
 
 def test_a_decision_that_turns_is_found_in_evaluation(tmp_path):

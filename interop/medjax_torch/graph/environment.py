@@ -17,13 +17,16 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
+from medjax_torch.graph.assertions import following_checks
 from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
+from medjax_torch.graph.nested_encoder import padded_with_zeros
 from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
 from medjax_torch.graph.recompute import marked
 from medjax_torch.graph.recurrent import RECURRENT
 from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
+from medjax_torch.graph.value_checks import CHECKED
 from medjax_torch.torch_internals import is_onednn_enabled, set_onednn_enabled
 
 Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
@@ -52,12 +55,17 @@ def tracing(replacements: Replacements) -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
+        # No fused kernels for attention in evaluation; the comparison with torch uses them.
+        stack.enter_context(padded_with_zeros())
+        mha = torch.backends.mha
+        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
         # Libraries then avoid reading values, as transformers does for its masks.
         stack.enter_context(replaced(torch.compiler, "_is_compiling_flag", True))
         # Validation reads all arguments of a distribution; the comparison with torch does it too.
         stack.enter_context(replaced(Distribution, "_validate_args", False))
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
+        stack.enter_context(following_checks())
         stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
         yield
 
@@ -68,9 +76,7 @@ def plain_kernels() -> Iterator[None]:
     with ExitStack() as stack:
         # Functions wrapped by torch.compile run as they are written.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # No fused kernels for attention in evaluation or for recurrent layers.
-        mha = torch.backends.mha
-        stack.enter_context(_switched_off(mha.get_fastpath_enabled, mha.set_fastpath_enabled))
+        # No fused kernels for recurrent layers.
         stack.enter_context(_switched_off(is_onednn_enabled, set_onednn_enabled))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         # Modes that watch torch's operations belong to one thread, so backward must run in it.
@@ -281,6 +287,7 @@ REPLACEMENTS: Replacements = {
     torch.embedding_bag: _dense(torch.embedding_bag, 5),
     torch.as_tensor: stacked(torch.as_tensor),
     torch.tensor: stacked(torch.tensor),
+    **CHECKED,
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,

@@ -97,6 +97,18 @@ def bins(graph: fx.Graph, node: fx.Node) -> fx.Node:
     return graph.call_function(aten.add.Tensor, (largest, 1))
 
 
+ASSERTS = (aten._assert_async.default, aten._assert_async.msg)
+"""Operators that raise an error if their argument is false."""
+
+OPTIONAL = "medjax compares this before a step"
+"""The message of assertions that are dropped if they depend on more than the batch."""
+
+
+def asserted(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
+    """Yield a new node for the truth value that a node asserts."""
+    yield graph.call_function(aten.ne.Scalar, (node.args[0], 0))
+
+
 def _largest(graph: fx.Graph, node: fx.Node) -> Iterator[fx.Node]:
     yield bins(graph, node)
 
@@ -113,12 +125,13 @@ _COUNTS: dict[Any, Count] = {
     aten._index_put_impl_.default: _masks,
     aten.repeat_interleave.Tensor: _total,
     aten.bincount.default: _largest,
+    **dict.fromkeys(ASSERTS, asserted),
 }
 
 
 def selects(operation: str) -> bool:
     """Return whether the size of an operation's result depends on the guarded value."""
-    read = (aten._local_scalar_dense.default, aten.equal.default)
+    read = (aten._local_scalar_dense.default, aten.equal.default, *ASSERTS)
     return operation in {str(target) for target in _COUNTS if target not in read}
 
 
@@ -133,12 +146,20 @@ class Source(NamedTuple):
         The position of its `Read`, None if no `Reader` noticed it.
     is_truth : bool
         Whether the value is True or False.
+    is_optional : bool
+        Whether the value is not compared if it depends on more than the batch.
     """
 
     line: str
     what: str
     read: int | None = None
     is_truth: bool = False
+    is_optional: bool = False
+
+    @property
+    def is_assertion(self) -> bool:
+        """Whether torch itself raises an error if the value is false."""
+        return self.what in map(str, ASSERTS)
 
 
 def add_guards(module: fx.GraphModule) -> list[Source]:
@@ -164,7 +185,13 @@ def add_guards(module: fx.GraphModule) -> list[Source]:
                 added = list(_COUNTS[node.target](graph, node))
             values += added
             line = line_of_stack(node.stack_trace)
-            source = Source(line, str(node.target), node.meta.get(READ), _is_truth(node))
+            source = Source(
+                line,
+                str(node.target),
+                node.meta.get(READ),
+                _is_truth(node),
+                node.target in ASSERTS and OPTIONAL in node.args,
+            )
             sources += [source] * len(added)
     output = graph.output_node()
     results: Any = output.args[0]
@@ -196,8 +223,9 @@ def refuse_unguarded(graph: fx.Graph) -> None:
         if packs:
             raise TraceError(
                 f"forward computes on the rows of a packed sequence{where}, whose number depends "
-                "on the lengths in the batch. Recurrent layers, linear layers, embeddings, common "
-                "activations, dropout and cross entropy accept packed rows; for anything else "
+                "on the lengths in the batch. Recurrent layers, linear layers, embeddings without "
+                "scale_grad_by_freq, common activations, dropout and cross entropy accept packed "
+                "rows; for anything else "
                 "call pad_packed_sequence first and mask the padding."
             )
         raise TraceError(
@@ -231,7 +259,7 @@ def _true(graph: fx.Graph, mask: Any) -> fx.Node:
 def _is_truth(node: fx.Node) -> bool:
     if node.target is aten._local_scalar_dense.default:
         return bool(_meta(node.args[0]).dtype == torch.bool)
-    return node.target is aten.equal.default
+    return node.target in (aten.equal.default, *ASSERTS)
 
 
 def _meta(node: Any) -> Any:

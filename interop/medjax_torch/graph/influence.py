@@ -111,6 +111,12 @@ class _Settling:
         changing = next((name for name in inputs if name in self.changing), "")
         return changing, bool(inputs), any(map(is_random, ancestors))
 
+    def is_more_than_batch(self, node: fx.Node) -> bool:
+        """Return whether a value depends on parameters, buffers or random numbers."""
+        ancestors = ancestry(node)
+        state = self._inputs[: len(self.joint.state)]
+        return any(each in ancestors for each in state) or any(map(is_random, ancestors))
+
     def ask(self, answer: Answer) -> Summary | Exception:
         """Return the summary of a recording with other answers, or the error that it raised.
 
@@ -166,7 +172,9 @@ def settle(
         state, depends, random = settling.behind(node)
         if not depends and not random:
             continue
-        if state and source.is_truth:
+        if source.is_optional and settling.is_more_than_batch(node):
+            continue
+        if (state and source.is_truth) or (random and source.is_assertion):
             truths.append(index)
         elif (state or random) and source.read is not None and not source.is_truth:
             numbers.append(index)
@@ -337,12 +345,13 @@ def _settle_truths(settling: _Settling, truths: Sequence[int]) -> None:
     sources, reads = settling.recording.sources, settling.recording.reads
     for index in truths:
         source, node = sources[index], settling.looked[index]
-        raises, expected = False, True
-        if source.read is None:
+        raises, expected = source.is_assertion, True
+        if source.read is None and not source.is_assertion:
             settling.guards[index] = source
             continue
-        expected = bool(reads[source.read].value)
-        if len(truths) <= _MOST_FLIPPED:
+        if source.read is not None:
+            expected = bool(reads[source.read].value)
+        if source.read is not None and len(truths) <= _MOST_FLIPPED:
             flipped = settling.ask(flipping(source.read))
             if isinstance(flipped, Summary) and flipped.core == settling.base.core:
                 settling.loosen(flipped, source.line)

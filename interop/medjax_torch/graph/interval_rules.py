@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.operations import name_of
@@ -38,7 +40,7 @@ def size_of(node: Any) -> int:
     """Return the largest number of elements of a node's result, below 2**31 as on the device."""
     value = node.meta.get("val")
     shape = value.shape if isinstance(value, Tensor) else ()
-    count = math.prod(size if isinstance(size, int) else _UNKNOWN for size in shape)
+    count = math.prod(_known(shape))
     return min(count, INT32[1])
 
 
@@ -173,19 +175,60 @@ def _product(node: fx.Node, of: list[Any]) -> Interval:
     return offset[0] + min(count * low, 0), offset[1] + max(count * high, 0)
 
 
+def _added(start: Interval, count: int, each: Interval) -> Interval:
+    """Return the bounds of a number to which up to `count` others are added."""
+    return start[0] + min(count * each[0], 0), start[1] + max(count * each[1], 0)
+
+
 def _scatter_add(node: fx.Node, of: list[Any]) -> Interval:
-    source: Any = node.args[3]
-    count = size_of(source)
-    low, high = of[3]
-    return of[0][0] + min(count * low, 0), of[0][1] + max(count * high, 0)
+    return _added(of[0], size_of(node.args[3]), of[3])
+
+
+def _index_add(node: fx.Node, of: list[Any]) -> Interval:
+    alpha = node.kwargs.get("alpha", node.args[4] if len(node.args) > 4 else 1)
+    scale = alpha if isinstance(alpha, int) else 1
+    each = _corners(operator.mul, of[3], (scale, scale))
+    return _added(of[0], size_of(node.args[3]), each)
+
+
+def _scatter_reduce(node: fx.Node, of: list[Any]) -> Interval:
+    if node.args[4] != "prod":
+        return _scatter_add(node, of)
+    first, each = (max(*map(abs, bound), 1) for bound in (of[0], of[3]))
+    largest = first * _power(each, size_of(node.args[3]))
+    return (-largest if min(of[0][0], of[3][0]) < 0 else 0), largest
 
 
 def _index_put(node: fx.Node, of: list[Any]) -> Interval:
-    low, high = of[2]
     if len(node.args) > 3 and node.args[3]:
-        count = size_of(node)
-        return of[0][0] + min(count * low, 0), of[0][1] + max(count * high, 0)
-    return min(of[0][0], low), max(of[0][1], high)
+        return _added(of[0], _written(node), of[2])
+    return union([of[0], of[2]]) or INT32
+
+
+def _written(node: fx.Node) -> int:
+    """Return how many elements an ``index_put`` writes, a place that is listed twice twice."""
+    indices: Any = node.args[1]
+    shape: Any = node.args[0].meta["val"].shape  # type: ignore[union-attr]
+    places: list[list[int]] = []
+    rest = []
+    dim = 0
+    for index in indices:
+        value = None if index is None else index.meta["val"]
+        if value is None:
+            rest.append(shape[dim])
+        elif value.dtype in (torch.bool, torch.uint8):  # at most all that the mask has
+            places.append([size_of(index)])
+            dim += value.dim() - 1
+        else:
+            places.append(_known(value.shape))
+        dim += 1
+    together = itertools.zip_longest(*map(reversed, places), fillvalue=1)
+    count = math.prod(map(max, together)) * math.prod(_known([*rest, *shape[dim:]]))
+    return min(count, INT32[1])
+
+
+def _known(sizes: Iterable[Any]) -> list[int]:
+    return [size if isinstance(size, int) else _UNKNOWN for size in sizes]
 
 
 def _arange(node: fx.Node, of: list[Any]) -> Interval:
@@ -251,7 +294,7 @@ RULES: dict[str, Rule] = {
     "floor_divide": _div,
     "floordiv": _div,
     "fmod": _fmod,
-    "index_add": _scatter_add,
+    "index_add": _index_add,
     "index_put": _index_put,
     "iota": _iota,
     "lshift": _left,
@@ -275,7 +318,7 @@ RULES: dict[str, Rule] = {
     "rshift": _right,
     "rsub": _rsub,
     "scatter_add": _scatter_add,
-    "scatter_reduce": _scatter_add,
+    "scatter_reduce": _scatter_reduce,
     "sign": lambda node, of: (-1, 1),
     "sub": _sub,
     "sum": _sum,

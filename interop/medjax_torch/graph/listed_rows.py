@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medjax_torch.graph.environment import REPLACEMENTS, Replacements
+from medjax_torch.graph.packed import Rows
 
 
 def marking(touch: float) -> Replacements:
@@ -52,6 +53,8 @@ def _marked(
         places = {index_name: index_at, weight_name: 1 - index_at}
         by_name = {n: args[at] if at < len(args) else kwargs[n] for n, at in places.items()}
         index, weight = by_name[index_name], by_name[weight_name]
+        if isinstance(index, Rows):
+            index = index.indices()
         marked = _Marked.apply(weight, index, padding, touch)
         at = places[weight_name]
         if at < len(args):

@@ -165,6 +165,10 @@ class Rows:
         filled = torch.where(self.steps.column(self.padded.dim()), self.padded, fill)
         return filled.flatten(0, 1)
 
+    def indices(self) -> Tensor:
+        """Return the steps of all rows as ids, with the first of the row at invalid steps."""
+        return torch.where(self.steps.column(self.padded.dim()), self.padded, self.padded[:1])
+
     def read(self) -> Tensor:
         """Return the rows as torch packs them, which requires fixed lengths."""
         return _packed(self.padded, self.steps.lengths)[0]
@@ -184,6 +188,8 @@ class Rows:
             return _loss(func, *args, **options)
         if func in (F.dropout, torch.dropout) and not options.get("inplace"):
             return _dropped(*args, **options)
+        if func in _LOOKUPS:
+            return _looked_up(func, *args, **options)
         if func in _BY_ROW:
             return _each_row(func, args, options)
         return func(*_read(args), **_read(options))
@@ -216,13 +222,15 @@ def _read(values: Any) -> Any:
 
 _BY_ROW = frozenset(
     {
-        *(F.linear, F.embedding, torch.embedding, F.layer_norm, torch.layer_norm),
+        *(F.linear, F.layer_norm, torch.layer_norm),
         *(F.relu, torch.relu, F.gelu, F.silu, F.elu, F.leaky_relu, torch.tanh, torch.sigmoid),
     }
 )
 """Functions whose result for a row depends on no other row."""
 
 _METHODS = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+_LOOKUPS = frozenset({F.embedding, torch.embedding})
 
 _LOSSES = frozenset([F.cross_entropy, F.nll_loss])
 
@@ -232,6 +240,17 @@ def _each_row(func: Callable[..., Any], args: Any, kwargs: Any) -> Rows:
     args = [value.padded if isinstance(value, Rows) else value for value in args]
     kwargs = {k: v.padded if isinstance(v, Rows) else v for k, v in kwargs.items()}
     return Rows(func(*args, **kwargs), rows[0].steps)
+
+
+def _looked_up(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Look up the ids of the rows and no others: a lookup may change the table, or count ids."""
+    by_frequency = 5 if func is F.embedding else 3
+    if any(args[by_frequency : by_frequency + 1]) or kwargs.get("scale_grad_by_freq"):
+        return func(*_read(args), **_read(kwargs))
+    rows = next(value for value in (*args, *kwargs.values()) if isinstance(value, Rows))
+    args = tuple(value.indices() if value is rows else value for value in args)
+    kwargs = {name: value.indices() if value is rows else value for name, value in kwargs.items()}
+    return Rows(func(*args, **kwargs), rows.steps)
 
 
 def _dropped(rows: Rows, p: float = 0.5, training: bool = True, **_: Any) -> Rows:

@@ -21,7 +21,11 @@ from medjax_torch.graph.sizes import (
 
 
 def record_sized(
-    first: fx.GraphModule, sizes: Sizes, inputs: Sequence[Tensor], rules: Rules
+    first: fx.GraphModule,
+    sizes: Sizes,
+    inputs: Sequence[Tensor],
+    rules: Rules,
+    nb_asserted: int = 0,
 ) -> tuple[fx.GraphModule, list[tuple[str, str]]]:
     """Return the functional graph, its conditions appended to its outputs, and their lines.
 
@@ -35,6 +39,8 @@ def record_sized(
         The inputs of the graph.
     rules : Rules
         The tracer's rules; they must include `accept`.
+    nb_asserted : int
+        How many of the graph's last outputs are only compared, by torch on the host.
 
     Raises
     ------
@@ -47,7 +53,7 @@ def record_sized(
     again, stand_ins = without_values(inputs)
     recorded = functionalize(first, stand_ins, "fake", rules, views=True)
     results: Any = recorded.graph.output_node().args[0]
-    needed = ancestry(*results[: len(results) - len(sources)])
+    needed = ancestry(*results[: len(results) - len(sources) - nb_asserted])
     assert rules.accept is not None
     more = rules.accept([node for node in recorded.graph.nodes if node in needed])
     sources += add_conditions(recorded, [*again.conditions, *more])

@@ -77,6 +77,10 @@ class Sizes(ShapeEnv):
         if tell is not None:
             tell(symbol, value)
 
+    def counts(self, expression: Any) -> bool:
+        """Return whether an expression contains a count."""
+        return bool(expression.free_symbols & self._counts)
+
     def guard_or_defer_runtime_assert(  # type: ignore[override]
         self, orig_expr: Any, *args: Any, **kwargs: Any
     ) -> bool:
@@ -85,7 +89,7 @@ class Sizes(ShapeEnv):
         result = super().guard_or_defer_runtime_assert(orig_expr, *args, **kwargs)
         # What follows from the range of a count is not deferred. About other numbers torch asserts
         # only what it would otherwise raise on.
-        if self._noted() > before and orig_expr.free_symbols & self._counts:
+        if self._noted() > before and self.counts(orig_expr):
             self.conditions.append(Condition(orig_expr, line_here()))
         return bool(result)
 

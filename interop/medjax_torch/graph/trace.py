@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from medjax_torch.component_state import Inventory
 from medjax_torch.graph import host_random
 from medjax_torch.graph.assemble import assemble
+from medjax_torch.graph.assertions import add_assertions
 from medjax_torch.graph.checks import check_aliases, check_constants, check_hooks
 from medjax_torch.graph.environment import silent, tracing
 from medjax_torch.graph.errors import TraceError, at, cause, line_of_error
@@ -207,23 +208,28 @@ def _record_shapes(joint: Joint, rules: Rules, read: Sequence[Any]) -> Recording
         forward = expecting(joint.forward, sizes, read) if read else joint.forward
         first = record(forward, stand_ins, "fake", rules)
         check_constants(first, train=joint.train)
+        sources = add_assertions(first, len(joint.state))
         if sizes.conditions or any(is_counted(node) for node in first.graph.nodes):
             if rules.accept is None:
                 raise ExactShapesError("shapes depend on values")
             check_text()
-            return _sized(first, sizes, inputs, rules)
+            return _sized(first, sizes, inputs, rules, sources)
         recorded = functionalize(first, inputs, "fake", rules)
     check_text()
     check_symbols(recorded, joint)
     refuse_unguarded(recorded.graph)
-    return Recording(recorded, [])
+    return Recording(recorded, sources)
 
 
 def _sized(
-    first: fx.GraphModule, sizes: Sizes, inputs: Sequence[Tensor], rules: Rules
+    first: fx.GraphModule,
+    sizes: Sizes,
+    inputs: Sequence[Tensor],
+    rules: Rules,
+    asserted: Sequence[Source],
 ) -> Recording:
-    recorded, lines = record_sized(first, sizes, inputs, rules)
-    sources = [Source(*line) for line in lines]
+    recorded, lines = record_sized(first, sizes, inputs, rules, len(asserted))
+    sources = [*asserted, *(Source(*line) for line in lines)]
     results: Any = recorded.graph.output_node().args[0]
     for source, value in zip(sources, results[len(results) - len(sources) :], strict=True):
         if any(map(is_random, ancestry(value))):

@@ -70,10 +70,31 @@ ON_HOST = {
     "a part of a float64": lambda b, c: (b["stamp"] > 1_699_919_999.5).long(),
     "an integer made of a large float": lambda b, c: (b["days"] * 2e6).long() % 97,
     "an item": lambda b, c: c.model.weight[:, 0] * (b["days"].sum().item() * 10**6) / 1e9,
+    "values added at one place": lambda b, c: (
+        torch.zeros(3).long().index_put((b["zeros"],), b["large"], accumulate=True) % 97
+    ),
+    "one value added at one place": lambda b, c: (
+        torch.zeros(3).long().index_put((b["zeros"],), b["large"][0], accumulate=True) % 97
+    ),
+    "rows added at one place": lambda b, c: (
+        torch.zeros(2, 3, 2)
+        .long()
+        .index_put((b["zeros"][:1, None], b["zeros"]), b["large"][0], accumulate=True)
+        .sum(0)
+        % 97
+    ),
+    "values added with a factor": lambda b, c: (
+        torch.zeros(3).long().index_add(0, b["zeros"][:2], b["large"][:2], alpha=1_000_000) % 97
+    ),
+    "a product at one place": lambda b, c: (
+        torch.ones(3).long().scatter_reduce(0, b["zeros"][:7], b["large"][:7], "prod") % 97
+    ),
     "several": lambda b, c: (b["ids"] * 2654435761 % 97 + b["ids"] * 31_415_926_535 % 89) // 2,
 }
 BATCH = {
     "ids": IDS,
+    "zeros": torch.zeros(5000, dtype=torch.long),
+    "large": torch.full((5000,), 1_000_000),
     "days": DAYS,
     "big": torch.tensor([[2**30, 2**30, 2**30 + 5], [1, 2, 3]]),
     "huge": torch.tensor([2**40 + 3, -(2**35)]),

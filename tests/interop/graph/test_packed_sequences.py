@@ -10,8 +10,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from trained import Classifier, make
 
 from medjax_torch import BatchData
+from medjax_torch.component_state import find
 from medjax_torch.conversion import ConvertedComponent
-from medjax_torch.graph import TraceError
+from medjax_torch.conversion.tracing_rules import tracing_rules
+from medjax_torch.graph import TraceError, columns, trace
 from medjax_torch.lowerings.interpreter import MissingOperatorWarning
 from medjax_torch.verification import verify
 
@@ -147,6 +149,51 @@ def test_layers_and_cross_entropy_may_take_the_rows_packed():
     module = Captions(lambda: nn.LSTM(4, 20, batch_first=True))
     (graph,) = agree(module, *UNSORTED)
     assert graph.guards == ()
+
+
+class LookedUp(Packed):
+    """Looks up packed ids, of which none is 0."""
+
+    def __init__(self, **options):
+        super().__init__(LAYERS["GRU"])
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(21, 4, **options)
+
+    def forward(self, batch):
+        ids, _ = self.pack(batch["ids"] + 1, batch)
+        packed, _ = self.layer(rnn.PackedSequence(self.embedding(ids.data), *ids[1:]))
+        return {}, pad_packed_sequence(packed, batch_first=True, total_length=6)[0].square().sum()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_what_no_valid_step_looks_up_keeps_its_norm(train):
+    module = LookedUp(max_norm=0.5)
+    (graph,) = agree(module, *UNSORTED, train=train)
+    assert graph.updated
+
+
+def test_ids_of_packed_rows_cannot_be_counted():
+    message = r"on the rows of a packed sequence at .*embedding\(ids.data\).*without scale_grad"
+    with pytest.raises(TraceError, match=message):
+        agree(LookedUp(scale_grad_by_freq=True), *UNSORTED)
+
+
+def test_a_sparse_gradient_lists_no_row_for_invalid_steps():
+    module = LookedUp(sparse=True)
+
+    def call(batch):
+        module.train()
+        return module(batch)
+
+    batch = {"ids": IDS, "lengths": torch.tensor(UNSORTED[0])}
+    _, loss = call(batch)
+    listed = torch.autograd.grad(loss, module.embedding.weight)[0].coalesce().indices()[0]
+    found = find(module)
+    graph = trace(call, found, batch, train=True, rules=tracing_rules(marks_rows=True))
+    with torch.no_grad():
+        values = graph.module(*graph.inputs(found.tensors, columns(batch)))
+    made = graph.results(values).gradients["embedding.weight"]
+    assert made.any(1).nonzero().flatten().tolist() == listed.tolist()
 
 
 def test_other_computations_on_packed_rows_are_refused():
