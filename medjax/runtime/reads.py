@@ -216,10 +216,10 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
 
 def _of_modules(values: list[Any], names: list[str]) -> Iterator[Any]:
     """Yield what code with these names can read of the modules among `values`, and through them."""
-    ahead, seen = values[::-1], set()
+    ahead, seen = [each for each in values[::-1] if isinstance(each, types.ModuleType)], set()
     while ahead:
         module = ahead.pop()
-        if not isinstance(module, types.ModuleType) or module.__name__ in seen:
+        if module.__name__ in seen:
             continue
         seen.add(module.__name__)
         if not _is_of(module.__name__, _FUNCTIONS):
@@ -236,7 +236,8 @@ def _imported(names: list[str], package: str) -> Iterator[Any]:
     packages = ["", *(".".join(above[:depth]) + "." for depth in range(len(above), 0, -1))]
     for name in names:
         for prefix in packages:  # of a relative import, the code has the rest of the name only
-            yield sys.modules.get(prefix + name)
+            if prefix + name in sys.modules:
+                yield sys.modules[prefix + name]
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
