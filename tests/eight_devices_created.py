@@ -5,6 +5,7 @@ Run by test_sharding.py in a process of its own, since the number of devices is 
 
 import json
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -69,8 +70,28 @@ def created(init, fsdp):
     return {"devices": sorted(bytes_by_device.values()), "split": split, "replicated": replicated}
 
 
+def created_again(folder):
+    """Return what two states start from whose `init` computes with a file that has changed."""
+    file = Path(folder, "kernel.npy")
+
+    def init(key):
+        return {"params": {"kernel": 2.0 * jnp.asarray(np.load(file))}}
+
+    component = mlp()._replace(init=init)
+    optimizer = make_optimizer(component, Options())
+    starts = []
+    for value in (1.0, 3.0):
+        np.save(file, np.full((8, 8), value, np.float32))
+        state = create_state_on(
+            sharding.make_mesh(8), component, optimizer, seed=3, learning_rate=0.1
+        )
+        starts.append(float(state.params["kernel"][0, 0]))
+    return starts
+
+
 if __name__ == "__main__":
     results = {init.__name__: created(init, 8) for init in (from_key, from_files, from_values)}
     results["both axes"] = created(from_key, 4)
     results["traced"] = TRACED
+    results["again"] = created_again(sys.argv[1])
     json.dump(results, sys.stdout)

@@ -43,8 +43,8 @@ def results():
 
 
 @pytest.fixture(scope="module")
-def created():
-    return printed("eight_devices_created.py")
+def created(tmp_path_factory):
+    return printed("eight_devices_created.py", str(tmp_path_factory.mktemp("read")))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,10 @@ def test_a_sharded_state_is_created_shard_by_shard(created, case, shards):
 def test_init_is_computed_shard_by_shard(created):
     # Traced for the layout and for the shapes; run as it is only by create_state, to compare.
     assert created["traced"] == [True, False, True] * 2
+
+
+def test_init_computes_with_what_files_contain_now(created):
+    assert created["again"] == [2.0, 6.0]
 
 
 @pytest.mark.parametrize("layout", ["data", "fsdp", "both", "apart"])

@@ -243,7 +243,7 @@ class RelationClassification(EncoderComponent):
         """
         if isinstance(item, Stratum):
             assert rng is not None  # strata are made for training, where each item has one
-            item = item.pairs[int(rng.integers(len(item.pairs)))]
+            item = item.draw(rng)
         return self.preprocess(item)
 
     def preprocess(self, item: Pair) -> dict[str, Any]:

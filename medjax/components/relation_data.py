@@ -12,6 +12,7 @@ import numpy as np
 
 from medjax.component import ExpandedData
 from medjax.components.documents import check_document, name_of
+from medjax.data.sampling import Sampled
 from medjax.metrics import PairGold
 from medjax.models.tokenizer import Tokenizer
 from medjax.text import Entity
@@ -76,9 +77,25 @@ class Stratum(NamedTuple):
     ----------
     pairs : sequence of Pair
         The pairs.
+    position : int
+        Position of the document whose weight the stratum has, where documents have weights.
     """
 
     pairs: Sequence[Pair]
+    position: int
+
+    def draw(self, rng: np.random.Generator) -> Pair:
+        """Return one of the pairs, drawn in proportion to the weights of their documents.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            That of the item in this epoch.
+        """
+        weights = _weights_of(self.pairs)
+        if weights is None or np.ptp(weights) == 0:
+            return self.pairs[int(rng.integers(len(self.pairs)))]
+        return self.pairs[int(rng.choice(len(self.pairs), p=weights / weights.sum()))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,21 +225,40 @@ def expand_pairs(
             f"the kinds {list(reader.kinds)}, at most {reader.reach} characters apart"
         )
         raise ValueError(msg)
-    return ExpandedData(pairs, [_position(pair) for pair in pairs], tuple(notes))
-
-
-def _position(item: Pair | Stratum) -> int:
-    return item.position if isinstance(item, Pair) else item.pairs[0].position
+    return ExpandedData(pairs, [pair.position for pair in pairs], tuple(notes))
 
 
 def _with_strata(pairs: list[Pair], negatives: float) -> list[Pair | Stratum]:
-    """Return the pairs with a relation, and strata of the others: `negatives` for each of these."""
+    """Return the pairs with a relation, and strata of the others: `negatives` for each of these.
+
+    A stratum is drawn by the weight of a single document. So where documents have weights, those of
+    one stratum are as similar as can be, and pairs of weight 0 are in none and count for none.
+    """
     positive = [pair for pair in pairs if pair.label is not None]
     others = [pair for pair in pairs if pair.label is None]
-    count = min(len(others), round(negatives * max(len(positive), 1)))
+    nb_positive, weights = len(positive), _weights_of(pairs)
+    if weights is not None:
+        weight_of = {pair.position: weight for pair, weight in zip(pairs, weights, strict=True)}
+        nb_positive = sum(weight_of[pair.position] > 0 for pair in positive)
+        others = [pair for pair in others if weight_of[pair.position] > 0]
+        others.sort(key=lambda pair: weight_of[pair.position])
+    count = min(len(others), round(negatives * max(nb_positive, 1)))
     edges = np.linspace(0, len(others), count + 1).astype(int)
-    strata = [Stratum(others[a:b]) for a, b in itertools.pairwise(edges)]
-    return [*positive, *strata]
+    return [*positive, *(_stratum(others[a:b]) for a, b in itertools.pairwise(edges))]
+
+
+def _stratum(pairs: list[Pair]) -> Stratum:
+    weights = _weights_of(pairs)
+    typical = 0 if weights is None else np.argmin(np.abs(weights - weights.mean()))
+    return Stratum(pairs, pairs[typical].position)
+
+
+def _weights_of(pairs: Sequence[Pair]) -> np.ndarray | None:
+    """Return the weights of the documents of pairs, None if these have no weights."""
+    if not pairs or not isinstance(pairs[0].documents, Sampled):
+        return None
+    weights: np.ndarray = pairs[0].documents.weights[[pair.position for pair in pairs]]
+    return weights
 
 
 def gold_of(pair: Pair) -> PairGold:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from medjax.component import Forward, Variables
 from medjax.data import Batch
 from medjax.metrics import DOCUMENT
 from medjax.metrics.computer import MetricsComputer
+
+_LOGGER = logging.getLogger("medjax")
 
 LengthAxes = dict[str, tuple[int, ...]]
 """Maps an output column to its axes that are as long as the padded input."""
@@ -38,10 +41,11 @@ def in_order(columns: Columns) -> Columns:
 def length_axes(
     forward: Forward, variables: Variables, batch: BatchData, ragged: set[str]
 ) -> LengthAxes:
-    """Find the axes of the outputs that follow the padded length of the input.
+    """Find the axes of the outputs that are as long as the padded input.
 
-    The forward pass is evaluated abstractly (shapes only) at two lengths; the axes whose length
-    changes follow.
+    The forward pass is evaluated abstractly (shapes only) at two lengths. Of an axis whose size
+    changes otherwise, as in a model that halves the length, nobody but the model knows which
+    entries are of padding: it is left out, with a warning.
 
     Parameters
     ----------
@@ -73,15 +77,21 @@ def length_axes(
         result: BatchData = jax.eval_shape(outputs, variables, inputs)
         return result
 
-    at_length, at_other = shapes(longest), shapes(longest // 2 or 2)
-    return {
-        name: tuple(
-            axis
-            for axis, (a, b) in enumerate(zip(column.shape, at_other[name].shape, strict=True))
-            if a != b
-        )
-        for name, column in at_length.items()
-    }
+    shorter = longest // 2 or 2
+    at_length, at_other = shapes(longest), shapes(shorter)
+    axes: LengthAxes = {}
+    for name, column in at_length.items():
+        sizes = list(enumerate(zip(column.shape, at_other[name].shape, strict=True)))
+        axes[name] = tuple(axis for axis, pair in sizes if pair == (longest, shorter))
+        for axis, (size, other) in sizes:
+            if size != other and axis not in axes[name] and jax.process_index() == 0:
+                _LOGGER.warning(
+                    f"axis {axis} of the output {name!r} has {size} entries where the input is "
+                    f"padded to {longest}, and {other} where it is padded to {shorter}; metrics "
+                    "get all of them, those of padding too, as only an axis as long as the input "
+                    "is cut to the length before padding. Cut it in prepare_batch"
+                )
+    return axes
 
 
 class Unpadder:

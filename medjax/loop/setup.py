@@ -72,6 +72,7 @@ def set_up(
     eval_data = None if eval_data is None else expand(eval_data, component, training=False)
     nb_items = len(train_data)
     weights = train_data.weights if isinstance(train_data, ExpandedData) else None
+    data = data_record(nb_items, config, options, weights)
     check_agreement(
         config,
         options,
@@ -79,9 +80,11 @@ def set_up(
         items=nb_items,
         eval_items=None if eval_data is None else len(eval_data),
         resume=request.resume,
+        # The rest of `data` follows from the items and the settings.
+        **{"the SHA-256 of the sampling weights": data["sampling"]},
     )
     nb_batches = -(-nb_items // config.batch_size)
-    state, progress = initial_state(request, store, data_record(nb_items, config, options, weights))
+    state, progress = initial_state(request, store, data)
     check_position(progress, nb_batches)
     plan = Plan.of(nb_batches, config, options, Start.of(state, progress, nb_batches, config))
     schedule = with_kept_rate(component, request.schedule)

@@ -38,7 +38,9 @@ class MetricsComputer(Protocol):
         Parameters
         ----------
         model_output : BatchData
-            What `forward` returned, as numpy arrays without padding rows.
+            What `forward` returned, as numpy arrays without padding rows. Axes as long as the
+            padded input are cut to the length before padding; those of another length that
+            depends on it, as of a model that halves it, are not.
         input_batch : BatchData
             What `collate` returned.
 

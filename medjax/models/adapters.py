@@ -213,4 +213,4 @@ def _trained_names(config: EncoderConfig, task: Task) -> dict[tuple[str, ...], t
 def _saved_module(name: str) -> str:
     """Return the module that PEFT saves as a whole for the parameter called `name`."""
     parts = name.split(".")
-    return parts[-2] if parts[-2] not in ("dense", "out_proj") else parts[-3]
+    return parts[-3] if parts[-2] in ("dense", "norm", "out_proj") else parts[-2]

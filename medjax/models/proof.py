@@ -41,6 +41,14 @@ _PROBES = (
 """Sentences in many languages and scripts; a tokenizer must know a word of at least one."""
 
 _CASES = "La Fièvre"
+_WORD = "fever"
+_SPACES = {
+    "RobertaTokenizer": ("Ġ", False),
+    "CamembertTokenizer": ("▁", True),
+    "XLMRobertaTokenizer": ("▁", True),
+}
+"""The sign for a space, and whether transformers adds one before a text without a setting."""
+
 _UNUSED = 0.1  # share of unused embeddings above which the tokenizer may be that of another model
 
 
@@ -68,8 +76,8 @@ def prove_folder(
     ValueError
         If the weights do not match the configuration; a token has no row in the embeddings; the
         padding tokens differ and positions depend on them; the tokenizer knows no word of a dozen
-        sentences; or the tokenizer adds no special tokens, or normalises case and accents
-        differently, where transformers would.
+        sentences; or the tokenizer adds no special tokens, normalises case and accents
+        differently, or adds another space before a text, where transformers would.
     """
     check_params(folder, config, task)
     nb_tokens = _check_vocabulary(folder, config, tokenizer)
@@ -93,6 +101,8 @@ def prove_folder(
         _check_letters(folder, tokenizer)
     if kind == "DebertaV2Tokenizer":
         _check_case(folder, tokenizer)
+    if kind in _SPACES:
+        _check_prefix_space(folder, tokenizer, *_SPACES[kind])
 
 
 def _check_class(folder: Path, tokenizer: Tokenizer) -> str | None:
@@ -228,3 +238,27 @@ def _check_case(folder: Path, tokenizer: Tokenizer) -> None:
             "characters (such as ½, ² and µ to others); the model may know them by those only. A "
             f"{TOKENIZER_FILE} that transformers 4 has written has the map"
         )
+
+
+def _check_prefix_space(folder: Path, tokenizer: Tokenizer, space: str, default: bool) -> None:
+    """Raise ValueError if the setting of a first space contradicts the tokenizer itself.
+
+    Source: `RobertaTokenizer`, `CamembertTokenizer` and `XLMRobertaTokenizer` in transformers 5,
+    which follow the setting.
+    """
+    file, settings = _settings(folder)
+    backend, text = tokenizer.backend, _WORD
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    if backend.pre_tokenizer is not None:
+        text = "".join(piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text))
+    added, setting = text.startswith(space), settings.get("add_prefix_space", default)
+    if added != bool(setting):
+        msg = (
+            f"{_source(folder)} adds {'a' if added else 'no'} space before a text, but by {file}, "
+            f"which transformers follows, add_prefix_space is {setting}; expected the same: if "
+            f"{TOKENIZER_FILE} is right, set it in {SETTINGS_FILE}; if not, write it again with "
+            f"transformers 5, AutoTokenizer.from_pretrained({str(folder)!r})"
+            f".save_pretrained({str(folder)!r})"
+        )
+        raise ValueError(msg)

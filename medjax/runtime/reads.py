@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import array
 import collections
 import enum
 import functools
@@ -28,6 +29,9 @@ _OWN = frozenset({"medjax", "medjax_torch"})
 _MAX_OBJECTS = 100_000
 """Number of objects that are looked into; any more, as in a vocabulary, compare by identity."""
 
+_METHODS = (types.FunctionType, staticmethod, classmethod, property)
+"""Attributes of a class that are followed whatever their name is, such as __call__."""
+
 _NAMESPACES = (types.SimpleNamespace, argparse.Namespace)
 """Classes of the standard library whose attributes users set."""
 
@@ -38,10 +42,11 @@ def reads(*functions: Any) -> list[Any]:
     """Return what functions can read from outside, to be compared with what they read later.
 
     Closures are followed, and so are globals that the code names, defaults, arguments of partials,
-    attributes of objects and classes, and containers, to any depth. Of a module that is a global,
-    in a closure, a default, imported by the code or an attribute of such a module, what the code
-    names is followed. NumPy arrays are compared by their values; JAX arrays, which do not change,
-    by identity. What only a call can reach, such as a file, is not included.
+    attributes of functions, objects and classes, and containers, to any depth. Of a module that is
+    a global, in a closure, a default, imported by the code or an attribute of such a module, what
+    the code names is followed. NumPy arrays, torch tensors and buffers are compared by their
+    values; JAX arrays, which do not change, by identity. What only a call can reach, such as a
+    file, is not included.
 
     Parameters
     ----------
@@ -104,11 +109,12 @@ def _walk(functions: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
         seen[id(value)] = len(alive)
         alive.append(value)
         inside = list(_inside(value)) if len(alive) < _MAX_OBJECTS else None
-        if inside is None or not (inside or _is_empty(value)):
-            yield value, _digest(value) if isinstance(value, np.ndarray) else _Same(value)
+        content = _content(value)
+        if content is None and not inside and not (inside is not None and _is_empty(value)):
+            yield value, _Same(value)
         else:
-            yield value, (type(value).__name__, len(inside))
-            ahead.extend(inside)
+            yield value, (type(value).__name__, content, len(inside or ()))
+            ahead.extend(inside or ())
 
 
 class _Same:
@@ -128,21 +134,26 @@ def _inside(value: Any) -> Iterator[Any]:
     if isinstance(value, types.FunctionType):
         if not _is_of(value.__module__, _FUNCTIONS):
             yield from _of_function(value)
+            yield from _named(vars(value))
             if hasattr(value, "__wrapped__"):  # of jax.checkpoint, whose own code is not followed
                 yield value.__wrapped__
     elif isinstance(value, types.MethodType):
         yield from (value.__func__, value.__self__)
     elif isinstance(value, functools.partial):
         yield from (value.func, value.args, value.keywords)
+        yield from _named(vars(value))
     elif isinstance(value, types.CellType):
         yield from _contents(value)
     elif isinstance(value, Mapping):
         for name, item in value.items():
             yield from (name, item)
+        yield from _attributes_of_own(value)
     elif isinstance(value, list | tuple | collections.deque):
         yield from value
+        yield from _attributes_of_own(value)
     elif isinstance(value, set | frozenset):
         yield from sorted(value, key=repr)
+        yield from _attributes_of_own(value)
     elif isinstance(value, property):
         yield from (value.fget,)
     elif isinstance(value, staticmethod | classmethod):
@@ -151,12 +162,28 @@ def _inside(value: Any) -> Iterator[Any]:
         if not _is_of(value.__module__, _FUNCTIONS):
             yield from value.__bases__
             yield from _named(vars(value))
-    elif hasattr(value, "__wrapped__"):  # of jax.jit, functools.lru_cache
+            yield from (each for each in vars(value).values() if isinstance(each, _METHODS))
+    elif hasattr(value, "__wrapped__"):  # of jax.jit, jax.custom_jvp, functools.lru_cache
         yield value.__wrapped__
+        for name, item in getattr(value, "__dict__", {}).items():
+            if not name.startswith("_"):  # JAX sets the others
+                yield from (name, item)
+    elif isinstance(value, np.ndarray) and value.dtype.hasobject:
+        yield from np.asarray(value).ravel().tolist()
     elif isinstance(value, _NAMESPACES) or not _is_of(type(value).__module__, _LIBRARIES):
-        yield type(value)
-        yield from _named(getattr(value, "__dict__", {}))
-        yield from (getattr(value, name, None) for name in _slots(type(value)))
+        yield from _attributes(value)
+
+
+def _attributes_of_own(value: Any) -> Iterator[Any]:
+    """Yield class and attributes of a container, if it is of a class that users change."""
+    if not _is_of(type(value).__module__, _FUNCTIONS):  # flax keeps the hash in a FrozenDict
+        yield from _attributes(value)
+
+
+def _attributes(value: Any) -> Iterator[Any]:
+    yield type(value)
+    yield from _named(getattr(value, "__dict__", {}))
+    yield from (getattr(value, name, None) for name in _slots(type(value)))
 
 
 def _named(attributes: Mapping[str, Any]) -> Iterator[Any]:
@@ -177,6 +204,8 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
     yield function.__kwdefaults__
     yield from function.__closure__ or ()
     names = list(_names(function.__code__))
+    if _is_of(function.__globals__.get("__name__"), _FUNCTIONS):  # a library's wrapper of another
+        return
     found = [function.__globals__.get(name) for name in names]
     yield from (value for value in found if not isinstance(value, types.ModuleType))
     found += _imported(names, function.__globals__.get("__package__") or "")
@@ -187,10 +216,10 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
 
 def _of_modules(values: list[Any], names: list[str]) -> Iterator[Any]:
     """Yield what code with these names can read of the modules among `values`, and through them."""
-    ahead, seen = values[::-1], set()
+    ahead, seen = [each for each in values[::-1] if isinstance(each, types.ModuleType)], set()
     while ahead:
         module = ahead.pop()
-        if not isinstance(module, types.ModuleType) or module.__name__ in seen:
+        if module.__name__ in seen:
             continue
         seen.add(module.__name__)
         if not _is_of(module.__name__, _FUNCTIONS):
@@ -207,7 +236,8 @@ def _imported(names: list[str], package: str) -> Iterator[Any]:
     packages = ["", *(".".join(above[:depth]) + "." for depth in range(len(above), 0, -1))]
     for name in names:
         for prefix in packages:  # of a relative import, the code has the rest of the name only
-            yield sys.modules.get(prefix + name)
+            if prefix + name in sys.modules:
+                yield sys.modules[prefix + name]
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -235,8 +265,33 @@ def _is_empty(value: Any) -> bool:
     )
 
 
-def _digest(array: np.ndarray) -> tuple[Any, ...]:
-    if array.dtype.hasobject:
-        return (repr(array),)
-    values = np.ascontiguousarray(array).view(np.uint8).data
-    return array.shape, str(array.dtype), hashlib.blake2b(values).hexdigest()
+def _content(value: Any) -> tuple[Any, ...] | None:
+    """Return what a value is compared by that is neither a container nor an object; or None."""
+    if isinstance(value, np.ma.MaskedArray):
+        mask, fill = np.ma.getmaskarray(value), repr(value.fill_value)
+        return _digest(value.data), _digest(mask), fill
+    if isinstance(value, np.ndarray):
+        return _digest(value)
+    if isinstance(value, bytearray | array.array):
+        kind = getattr(value, "typecode", None)
+        return kind, len(value), hashlib.blake2b(value).hexdigest()
+    if isinstance(value, getattr(sys.modules.get("torch"), "Tensor", ())):
+        return _digest_of_tensor(value)
+    return None
+
+
+def _digest_of_tensor(tensor: Any) -> tuple[Any, ...] | None:
+    """Return shape, type and digest of a torch tensor; None if it is not stored as an array."""
+    try:
+        values = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+        digest = hashlib.blake2b(values.view(sys.modules["torch"].uint8).numpy().data).hexdigest()
+    except (RuntimeError, TypeError, NotImplementedError):  # sparse, quantized, without values
+        return None
+    return tuple(tensor.shape), str(tensor.dtype), digest
+
+
+def _digest(values: np.ndarray) -> tuple[Any, ...]:
+    if values.dtype.hasobject:  # its items are followed
+        return values.shape, str(values.dtype)
+    flat = np.ascontiguousarray(values).view(np.uint8).data
+    return values.shape, str(values.dtype), hashlib.blake2b(flat).hexdigest()

@@ -150,9 +150,7 @@ class _Init:
     Attributes
     ----------
     read : dict
-        Leaves by number that `init` read and did not compute.
-    reads : bool
-        Whether there were such leaves, once it has run.
+        Leaves by number that `init` read and did not compute, once it has run.
     tree : PyTreeDef
         Structure of the variables.
     """
@@ -161,7 +159,6 @@ class _Init:
 
     def __init__(self, init: Init, mesh: Mesh) -> None:
         self.read: Leaves = {}
-        self.reads = False
         self._init = init
         self._mesh = mesh
         self.compute = jax.jit(self._computed)
@@ -175,7 +172,6 @@ class _Init:
                 computed[number] = jax.lax.with_sharding_constraint(leaf, layout)
             else:
                 self.read[number] = leaf
-        self.reads = bool(self.read)
         return computed
 
 
@@ -183,15 +179,14 @@ def _initial_leaves(
     component: TrainableComponent, key: jax.Array, mesh: Mesh
 ) -> tuple[Leaves, Leaves, jax.tree_util.PyTreeDef]:
     """Return the leaves of the variables that `init` computed, those it read, and the tree."""
-    init = component.kept("init", mesh, lambda: _Init(component.init, mesh))
-    if init.reads:  # the files may have changed since
-        init = _Init(component.init, mesh)
+    # Traced for each run, as files may have changed whose values became constants of the program.
+    init = _Init(component.init, mesh)
     try:
         computed: Leaves = dict(init.compute(key))
     except jax.errors.JAXTypeError:
         leaves, tree = jax.tree.flatten(dict(component.init(key)))
         return {}, dict(enumerate(leaves)), tree
-    read, init.read = init.read, {}  # the component keeps `init`, which must not keep weights
+    read, init.read = init.read, {}  # `init` and its program refer to each other: it may stay
     return computed, read, init.tree
 
 

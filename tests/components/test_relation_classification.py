@@ -8,12 +8,18 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from tiny import config
+from tiny import config, mlp
 
 import medjax
 from medjax import Options
 from medjax.components import NO_RELATION, RelationClassification
-from medjax.components.relation_data import Stratum, choose_marks, marked_text
+from medjax.components.relation_data import (
+    PairReader,
+    Stratum,
+    choose_marks,
+    expand_pairs,
+    marked_text,
+)
 from medjax.metrics import PairGold, RelationMetrics, bootstrap, entity_scores
 from medjax.models import Tokenizer
 from medjax.text import Document, Entity, Relation, relation_kinds
@@ -160,6 +166,44 @@ def test_negatives_depend_on_seed_epoch_and_item(tiny_folder):
     assert drawn(1, 1) == drawn(1, 1)
     assert len({str(drawn(seed, epoch)) for seed in (1, 2) for epoch in (1, 2, 3)}) > 3
     assert len(made.expand(DOCUMENTS, training=False)) == 24
+
+
+def test_negatives_are_drawn_by_the_weights_of_their_documents():
+    reader = PairReader(("Relieves",), (*KINDS, ("Sign", "Sign")), 300)
+
+    def expanded(weights, negatives=1.0):
+        documents = medjax.Sampled(DOCUMENTS, weights)
+        component = mlp()._replace(
+            expand=lambda data, *, training: expand_pairs(
+                data, reader, training=training, negatives=negatives
+            )
+        )
+        return medjax.data.expand(documents, component, training=True)
+
+    # Of documents of weight 0 nothing is drawn, and none of their relations asks for a negative.
+    some = expanded([1, 0, 0, 2, 0, 0])
+    strata = [
+        ({pair.position for pair in item.pairs}, weight)
+        for item, weight in zip(some.items, some.weights, strict=True)
+        if isinstance(item, Stratum)
+    ]
+    assert strata == [({0}, pytest.approx(1 / 3)), ({3}, pytest.approx(2 / 3))]
+    # Without another weight the strata are those of documents without weights.
+    plain = expand_pairs(DOCUMENTS, reader, training=True, negatives=1.0)
+
+    def places(each):
+        return [(pair.position, pair.head, pair.tail) for pair in each.pairs]
+
+    found = [places(item) for item in expanded([1] * 6).items if isinstance(item, Stratum)]
+    assert found == [places(item) for item in plain.items if isinstance(item, Stratum)]
+    # A stratum of documents of several weights.
+    (*_, stratum) = expanded([1, 3, 3, 3, 3, 3], negatives=1 / 6).items
+    assert len(stratum.pairs) == 18
+    assert stratum.position != 0
+    rng = np.random.default_rng(0)
+    drawn = [stratum.draw(rng).position for _ in range(4000)]
+    counts = np.bincount(drawn) / 4000
+    assert counts == pytest.approx([1 / 16, *[3 / 16] * 5], abs=0.03)
 
 
 def test_training_saving_and_prediction(tiny_folder, tmp_path):

@@ -141,7 +141,7 @@ def failing_restore(folder: Path) -> None:
 def differing(folder: Path) -> None:
     """Start the processes with different settings."""
     (folder / "failed").write_text(str(time.time()))
-    data = job.items(190 + OWN)
+    data = medjax.Sampled(job.items(190 + OWN), np.arange(1, 191 + OWN))
     job.run(folder / "out", data=data, batch_size=16 + 8 * OWN, options={"max_grad_norm": 1.0})
 
 

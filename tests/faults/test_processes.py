@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -213,6 +214,11 @@ def test_processes_that_differ_are_refused(pairs):
             f"TrainerConfig.batch_size is 16 on process 0 ({host}), 24 on process 1 ({host}); "
             f"items is 190 on process 0 ({host}), 191 on process 1 ({host})"
         ) in error
+        digests = re.search(
+            r"the SHA-256 of the sampling weights is '(\w+)' on .*, '(\w+)' on", error
+        )
+        assert digests is not None
+        assert digests[1] != digests[2]
         assert "Options.max_grad_norm is" not in error
     assert pair.codes == [1, 1]
 

@@ -60,6 +60,43 @@ def test_outputs_have_real_rows_and_the_lengths_of_collate(tmp_path, nb_labels, 
     assert sum(len(inputs["length"]) for _, inputs in keeper.prepared) == 23
 
 
+@pytest.mark.parametrize("size", ["twice", "half", "one less", "pairs"])
+def test_outputs_of_another_length_are_not_cut(tmp_path, size, caplog):
+    component, keeper = tagger(), Keeper()
+    resized = {
+        "twice": lambda ids: jnp.repeat(ids, 2, 1),
+        "half": lambda ids: ids[:, ::2],
+        "one less": lambda ids: ids[:, 1:],
+        "pairs": lambda ids: jnp.repeat(ids[:, :, None], ids.shape[1], 2),
+    }[size]
+
+    def forward(variables, batch, *args, **kwargs):
+        outputs, loss, collections = component.forward(variables, batch, *args, **kwargs)
+        return BatchData(outputs, other=resized(batch["input_ids"]) + 1), loss, collections
+
+    options = Options(length_ladder=(24,))
+    data = [each for each in DATA if len(each["input_ids"]) < 18]
+    run(tmp_path, component._replace(forward=forward), keeper, data=data, options=options)
+    for outputs, inputs in keeper.prepared:
+        rows, length = inputs["input_ids"].shape
+        assert length < 24
+        assert outputs["logits"].shape == (rows, length, 3)
+        expected = {
+            "twice": (rows, 48),
+            "half": (rows, 12),
+            "one less": (rows, 23),
+            "pairs": (rows, length, length),
+        }
+        assert outputs["other"].shape == expected[size]
+    told = [each.message for each in caplog.records if "axis 1 of the output" in each.message]
+    assert len(told) == (size != "pairs")
+    if size == "half":
+        assert told[0].startswith(
+            "axis 1 of the output 'other' has 12 entries where the input is padded to 24, and 6 "
+            "where it is padded to 12; metrics get all of them"
+        )
+
+
 def test_a_ladder_that_starts_at_one(tmp_path):
     data = [{"input_ids": np.ones(n, int), "labels": np.zeros(n, int)} for n in (1, 1, 3, 2)]
     keeper = Keeper()

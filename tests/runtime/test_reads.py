@@ -1,6 +1,7 @@
 """Fingerprints of what functions read from outside: equal until something changes."""
 
 import argparse
+import array
 import collections
 import enum
 import functools
@@ -8,10 +9,12 @@ import importlib
 import sys
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from medjax.runtime.reads import reads, remembers_traces
 
@@ -56,6 +59,66 @@ class Model(Base):
 
     def forward(self, x):
         return jnp.sum(self.soften(x) * self.alpha) * SCALE["loss"]
+
+
+class Scaled(dict):
+    pass
+
+
+class Listed(list):
+    __slots__ = ("alpha",)
+
+
+class Module(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x * SCALE["loss"]
+
+
+def contents():
+    """Return, by name, functions that read values of other kinds, and what changes these."""
+    tensor, raw, numbers = torch.ones(2), bytearray(b"ab"), array.array("d", [1.0])
+    single, half = torch.tensor(1.0), torch.ones(3, dtype=torch.bfloat16)
+    masked = np.ma.array([1.0, 2.0], mask=[False, False])
+    items = np.array([{"rate": 0.1}] * 2000, object)
+    scaled, listed = Scaled(a=1.0), Listed([1.0])
+    scaled.alpha = listed.alpha = 0.1
+    module = Module()
+
+    @jax.custom_jvp
+    def with_rule(x):
+        return x
+
+    def rule(primals, tangents):
+        return primals[0], tangents[0] * SCALE["loss"]
+
+    with_rule.defjvp(rule)
+
+    def attribute(x):
+        return x * attribute.scale
+
+    attribute.scale = 1.0
+    jitted = jax.jit(lambda x: x)
+    jitted.scale = 1.0
+
+    def change_scale():
+        SCALE["loss"] += 1
+
+    return {
+        "attribute of a function": (attribute, lambda: setattr(attribute, "scale", 2.0)),
+        "attribute of a jitted function": (jitted, lambda: setattr(jitted, "scale", 2.0)),
+        "tensor": (lambda x: x * tensor, lambda: tensor.mul_(3)),
+        "tensor without axes": (lambda x: x * single, lambda: single.mul_(3)),
+        "tensor of bfloat16": (lambda x: x * half, lambda: half.mul_(3)),
+        "bytearray": (lambda x: x * raw[0], lambda: raw.__setitem__(0, 5)),
+        "array.array": (lambda x: x * numbers[0], lambda: numbers.__setitem__(0, 5.0)),
+        "mask": (lambda x: x * masked.filled(0), lambda: masked.mask.__setitem__(0, True)),
+        "array of objects": (lambda x: x * items[1000]["rate"], lambda: items[0].update(rate=2)),
+        "attribute of a dict": (lambda x: x * scaled.alpha, lambda: setattr(scaled, "alpha", 2)),
+        "attribute of a list": (lambda x: x * listed.alpha, lambda: setattr(listed, "alpha", 2)),
+        "what __call__ reads": (lambda x: module.apply({}, x), change_scale),
+        "what a rule of custom_jvp reads": (lambda x: with_rule(x), change_scale),
+    }
 
 
 def changes():
@@ -148,9 +211,9 @@ def changes():
     }
 
 
-@pytest.mark.parametrize("name", changes())
+@pytest.mark.parametrize("name", changes() | contents())
 def test_a_change_is_noticed(name):
-    function, change = changes()[name]
+    function, change = (changes() | contents())[name]
     before = reads(function)
     assert reads(function) == before
     change()
@@ -173,6 +236,22 @@ def test_what_is_imported_relative_to_the_package_is_followed(tmp_path, monkeypa
         assert reads(function) == before
         sys.modules["package_of_a_test.settings"].SCALE += 1
         assert reads(function) != before
+
+
+def test_training_changes_nothing_that_modules_of_flax_read():
+    module = Module()
+
+    def forward(x):
+        return module.apply({}, x).sum()
+
+    before = reads(forward)
+    jax.jit(jax.grad(forward))(jnp.ones(3))
+    assert reads(forward) == before
+
+
+def test_tensors_without_an_array_are_compared_by_identity():
+    for tensor in (torch.ones(2, device="meta"), torch.eye(2).to_sparse()):
+        assert reads(tensor) == reads(tensor) != reads(tensor.clone())
 
 
 def test_another_policy_of_a_checkpoint_is_noticed():
