@@ -140,10 +140,12 @@ class TrainerPhases:
         state = self._session.handed_on(state)
         state, schedule_state = next_epoch(self._run, state, progress, eval_metrics)
         link = self._session.link
-        if link is not None:
-            state = link.sync(state)
-            if link.holds_rate:
-                schedule_state = {"learning_rate": link.learning_rate}
+        if link is not None and link.is_current():
+            # The loop has just put its own rate into the state, so the groups' has to return
+            # even if it is the one of the last step.
+            state = link.pushed(state) if link.holds_rate else link.sync(state)
+        if link is not None and link.holds_rate:
+            schedule_state = {"learning_rate": link.learning_rate}
         return state, schedule_state
 
     def save(
