@@ -312,7 +312,10 @@ class Trainer:
         """Return the converted component; convert it again only if its tensors were replaced."""
         lengths = lengths_of(self)
         made = self._preparation
-        if made is None or made.lengths != lengths or not made.converted.is_current():
+        is_medkits = self.options.loss_arithmetic == "medkit"
+        divisor = self.config.gradient_accumulation_steps if is_medkits else 1
+        is_same = made is not None and (made.lengths, made.converted.divisor) == (lengths, divisor)
+        if made is None or not is_same or not made.converted.is_current():
             converted = ConvertedComponent(
                 self.component,
                 self.make_forward_pass,
@@ -321,6 +324,7 @@ class Trainer:
                 attention_implementation=self.options.attention_implementation,
                 marks_rows=isinstance(self.optimizer, torch.optim.SparseAdam),
                 may_skip=self.options.on_non_finite == "skip",
+                divisor=divisor,
             )
             made = self._preparation = BatchAdapter(converted, self.options, self.mesh, lengths)
         return made

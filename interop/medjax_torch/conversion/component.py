@@ -70,6 +70,8 @@ class ConvertedComponent:
         Whether the optimizer updates only the rows that sparse gradients list.
     may_skip : bool
         Whether batches whose loss is not finite are skipped.
+    divisor : int
+        What torch divides the loss of a batch by before its backward pass.
 
     Attributes
     ----------
@@ -86,8 +88,8 @@ class ConvertedComponent:
     version : int
         Increases when the component's tensors, `trained` or the set of parameters that get a
         gradient change.
-    marks_rows : bool
-        The argument of that name.
+    marks_rows, divisor
+        The arguments of these names.
     host_draws : HostDraws
         The numbers that forward draws from `random` and `numpy.random`.
     """
@@ -102,6 +104,7 @@ class ConvertedComponent:
         attention_implementation: AttentionImplementation = "xla",
         marks_rows: bool = False,
         may_skip: bool = False,
+        divisor: int = 1,
     ) -> None:
         self.component = component
         self.inventory: Inventory = find(component)
@@ -113,7 +116,7 @@ class ConvertedComponent:
         self.version = 0
         functions = (component.forward, call)
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
-        self.marks_rows = marks_rows
+        self.marks_rows, self.divisor = marks_rows, divisor
         self.variants = GraphCache(
             self.inventory, max_variants, rules, functions, may_skip=may_skip
         )
@@ -162,7 +165,7 @@ class ConvertedComponent:
 
     def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
         """Return forward as the tracer calls it: on dicts, converted to the type of `batch`."""
-        return ForwardCall(self._call, batch, train=train)
+        return ForwardCall(self._call, batch, train=train, divisor=self.divisor)
 
     def placed(
         self, batch: Any, *, train: bool, check: Check | None = None, shape: Hashable = None
