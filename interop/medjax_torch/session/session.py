@@ -94,7 +94,13 @@ class Session:
         self._steps_per_call = 1
         self._has_warned = False
         self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self._touched)
+        self._watch_optimizer()
         self.bring()
+
+    def _watch_optimizer(self) -> None:
+        link = self.link
+        if link is not None:
+            link.watch(lambda: None if self._is_lost() else link.hand_back(self.state))
 
     def bring(self) -> None:
         """Write the weights of the state into the component's tensors, for user code to read."""
@@ -132,10 +138,12 @@ class Session:
 
         What user code has written to the component since the last step is kept.
         """
+        before = self.state
         if self._watch.is_open and not self._is_lost():
-            before = self.state
             self.state = self._with_written(before)
-            self._is_ahead |= self.state is not before
+        if self.link is not None and not self._is_lost():
+            self.state = self.link.with_written(self.state)
+        self._is_ahead |= self.state is not before
         self._watch.release()
         self.bring()
         if self.link is not None and not self._is_lost():
@@ -171,6 +179,8 @@ class Session:
             with self._watch.aside():
                 self.converted.refresh()
             self.converted.variants.look_at_flags()
+        if self.link is not None:
+            state = self.link.with_written(state)
         is_current = self.link is None or self.link.is_current()
         if self._version != self.converted.version or not is_current:
             state = self._rebuilt(state)
@@ -194,6 +204,8 @@ class Session:
     def has_run(self, state: TrainState) -> None:
         """Store the state after a step; bring it at once while user code holds tensor views."""
         self.state = state
+        if self.link is not None:
+            self.link.outdate()
         if self._watch.is_open:
             self.bring()
 
@@ -208,8 +220,10 @@ class Session:
                     module.training = training
 
     def end(self) -> None:
-        """Stop watching the tensors."""
+        """Stop watching the tensors and the optimizer's state."""
         self._watch.release()
+        if self.link is not None:
+            self.link.release()
         self.converted.variants.watch = None
 
     def _is_lost(self) -> bool:
@@ -276,8 +290,10 @@ class Session:
         parts = self._assembly.parts()
         if self.link is not None:
             self.link.hand_back(state)
+            self.link.release()
         self.link = parts.link
         state = self._assembly.carried(parts, state, replaced)
+        self._watch_optimizer()
         self.programs = self._assembly.programs(parts, state)
         return state
 
