@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import logging
 import random
@@ -137,7 +138,7 @@ class Trainer:
         self.device = component.device
         self.train_dataloader = self.get_dataloader(train_data, shuffle=True)
         self.eval_dataloader = self.get_dataloader(eval_data, shuffle=False)
-        self.nb_training_epochs = config.nb_training_epochs
+        self.nb_training_epochs = self._nb_epochs_configured = config.nb_training_epochs
         self._lr_scheduler_builder = lr_scheduler_builder
         self._configure_optimizer()
         self.metrics_computer = metrics_computer
@@ -282,6 +283,12 @@ class Trainer:
             return self._train(resume)
 
     def _train(self, resume: str | Path | None) -> list[dict[str, dict[str, float]]]:
+        if self.nb_training_epochs != self._nb_epochs_configured:
+            # medkit counts by the attribute; here the checkpoints have to say the same.
+            self.config = dataclasses.replace(
+                self.config, nb_training_epochs=self.nb_training_epochs
+            )
+            self._nb_epochs_configured = self.nb_training_epochs
         if is_of_medkit(resume):
             assert resume is not None
             self.component.load(resume)

@@ -20,6 +20,7 @@ from medjax_torch.conversion import BatchAdapter
 from medjax_torch.session.broken_conditions import check_evaluation, explaining
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import with_flags
+from medjax_torch.session.replaced import Attributes
 from medjax_torch.session.session import DueSave, Session
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
@@ -112,10 +113,12 @@ class TrainerPhases:
         self._run = run.parts
         self._trainer = run.trainer
         self._session = run.session
+        self._attributes = Attributes(run.trainer)
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Call ``trainer.training_epoch()``."""
         session = self._session
+        self._attributes.check()
         session.state = session.handed_on(state)
         session.progress = progress
         metrics = self._trainer.training_epoch()
