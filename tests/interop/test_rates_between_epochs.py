@@ -46,7 +46,5 @@ def test_a_resumed_run_keeps_the_rate(tmp_path):
     complete, parts = sgd(), sgd()
     ours(tmp_path / "complete", complete, scheduler=milestones, options=options, epochs=4)
     ours(tmp_path / "parts", sgd(), scheduler=milestones, options=options, epochs=2)
-    ours(
-        tmp_path / "parts", parts, scheduler=milestones, options=options, epochs=4, resume="auto"
-    )
+    ours(tmp_path / "parts", parts, scheduler=milestones, options=options, epochs=4, resume="auto")
     assert same(weights(parts), weights(complete))

@@ -20,6 +20,10 @@ from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import Inventory, find, read, to_numpy, write_back
+from medjax_torch.conversion.entries import COLUMNS as COLUMNS
+from medjax_torch.conversion.entries import GRAPH as GRAPH
+from medjax_torch.conversion.entries import WEIGHT as WEIGHT
+from medjax_torch.conversion.entries import key_of
 from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.conversion.graph_cache import Check, GraphCache
 from medjax_torch.conversion.losses import settled, unless_broken
@@ -31,9 +35,6 @@ from medjax_torch.lowerings import run
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.optimizers.rule import touched
-
-COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
-"""Entries of a device batch: arrays by path, the graph that they run in, and the loss weight."""
 
 SIZES = "sizes of outputs\0"
 """Name under which a step's outputs contain `Results.sizes`, if there are any."""
@@ -308,6 +309,7 @@ class ConvertedComponent:
     ) -> tuple[BatchData, Mean, Variables, dict[str, jax.Array]]:
         """Return outputs, loss, changed collections and the gradients of the mean loss."""
         number = input_batch[GRAPH]
+        key = key_of(input_batch, key)
         inputs = {name: leaf for each in variables.values() for name, leaf in each.items()}
         results = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {

@@ -72,7 +72,7 @@ class OptimizerLink:
         self._weight_decay = weight_decay
         self._plan: Plan = plan_of(optimizer, names, absent)
         self._last = self._plan.read(optimizer)
-        self._seen = self._settings()
+        self._seen = self.settings()
         self._fixed_seen = self._fixed()
         self._living: LivingState | None = None
 
@@ -104,9 +104,9 @@ class OptimizerLink:
 
     def sync(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters that stand in the groups now."""
-        if self._settings() == self._seen:
+        if self.settings() == self._seen:
             return state
-        self._seen = self._settings()
+        self._seen = self.settings()
         self._last = self._plan.read(self._optimizer)
         return self._pushed(state, self._last)
 
@@ -151,7 +151,9 @@ class OptimizerLink:
         held = find_state(state.opt_state)
         params = dict(state.params)
         fresh = find_state(self._plan.transformation(self._last).init(params)).moments
-        moments = jax.tree.map(lambda new, old: sharding.put(new, old.sharding), fresh, held.moments)
+        moments = jax.tree.map(
+            lambda new, old: sharding.put(new, old.sharding), fresh, held.moments
+        )
         restarted = replace_state(state.opt_state, held._replace(moments=moments))
         with living.aside():
             read = read_moments(self._optimizer, self._plan.groups, restarted)
@@ -164,7 +166,7 @@ class OptimizerLink:
         rate = sharding.put(np.float32(self.learning_rate), state.learning_rate.sharding)
         return state.replace(learning_rate=rate)
 
-    def _settings(self) -> list[list[Any]]:
+    def settings(self) -> list[list[Any]]:
         """Return what the groups say, to notice a change without computing anything."""
         return [
             [_as_it_is(value) for name, value in group.items() if name != "params"]

@@ -24,7 +24,7 @@ class _Noticing(State):
         """Pickle and copy as a state of torch's own class."""
         return State, (dict, self.copy())
 
-    def copy(self) -> State:
+    def copy(self) -> Any:
         """Return a copy of torch's own class."""
         return State(dict, self.items())
 

@@ -70,9 +70,7 @@ def _removes_gradients(optimizer: torch.optim.Optimizer) -> bool:
     tried = copy.copy(optimizer)
     parameter = torch.ones(2, requires_grad=True)
     parameter.grad = torch.ones(2)
-    tried.param_groups = [
-        {**group, "params": [parameter]} for group in optimizer.param_groups[:1]
-    ]
+    tried.param_groups = [{**group, "params": [parameter]} for group in optimizer.param_groups[:1]]
     tried.zero_grad()
     left: Tensor | None = parameter.grad
     return left is None and bool((parameter == 1).all())

@@ -25,9 +25,9 @@ from medjax_torch.optimizers.entries import (
 )
 from medjax_torch.optimizers.first_step import EntrySpec, StateSpecs, learn
 from medjax_torch.optimizers.groups import names_of
-from medjax_torch.optimizers.own_methods import check_methods
 from medjax_torch.optimizers.narrowing import narrow_numbers
 from medjax_torch.optimizers.numbers import BranchesOnValueError
+from medjax_torch.optimizers.own_methods import check_methods
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.stand_in import Entries, StandIn, refuse
 from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept

@@ -30,6 +30,8 @@ class Feed:
         Whether gradients are computed.
     before : callable, optional
         Called with the epoch and the number of its first batch, before that is prepared.
+    each : callable, optional
+        Called before each batch is prepared.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Feed:
         *,
         train: bool,
         before: Callable[[int, int], None] | None = None,
+        each: Callable[[], None] | None = None,
     ) -> None:
         self.loader = loader
         self._preparation = preparation
         self._train = train
         self._before = before
+        self._each = each
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -57,6 +61,8 @@ class Feed:
         generator = self.loader.generator
         seed = 0 if generator is None else generator.initial_seed()
         for number, (indices, batch) in enumerate(epoch_batches(self.loader, epoch, start), start):
+            if self._each is not None:
+                self._each()
             self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
             positions = np.zeros(0, np.int64) if indices is None else indices

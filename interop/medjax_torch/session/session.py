@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -92,10 +92,18 @@ class Session:
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
         self._steps_per_call = 1
-        self._has_warned = False
-        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self._touched)
+        self._has_warned_of = set[str]()
+        self._settings: Any = None
+        self._watch = self._watch_tensors()
         self._watch_optimizer()
         self.bring()
+
+    def _watch_tensors(self) -> TensorWatch:
+        watch = TensorWatch(self._content.tensors, self._touched)
+        if self.converted.divisor > 1:
+            watch.gradient_read = self._warn_of_gradients
+        self.converted.variants.watch = watch
+        return watch
 
     def _watch_optimizer(self) -> None:
         link = self.link
@@ -122,9 +130,8 @@ class Session:
 
     def _touched(self) -> None:
         """Bring the weights that user code is about to use, which may be late for it."""
-        if self._steps_per_call > 1 and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
+        if self._steps_per_call > 1:
+            self._warn(
                 "a callback reads or writes the component's tensors between steps, but "
                 "Options(steps_per_dispatch=%d) trains that many steps in one call, so it sees "
                 "and changes them only after each call. Set steps_per_dispatch=1 to reach them "
@@ -132,6 +139,34 @@ class Session:
                 self._steps_per_call,
             )
         self.bring()
+
+    def _warn_of_gradients(self) -> None:
+        self._warn(
+            "a callback reads .grad of the component's parameters, which is None in training: "
+            "gradients stay on the device, so clipping or changing them in a callback has no "
+            "effect. To clip those of each update, set Options(max_grad_norm=...); for anything "
+            "else, use Tensor.register_hook or the step of an optimizer of your own"
+        )
+
+    def note_settings(self) -> None:
+        """Look, before a batch of a call is prepared, whether a callback changed the settings."""
+        if self.link is None:
+            return
+        now = self.link.settings()
+        if self._settings not in (None, now):
+            self._warn(
+                "a callback changes the optimizer's settings between steps, but "
+                "Options(steps_per_dispatch=%d) trains that many steps in one call, all of them "
+                "with the last settings. Set steps_per_dispatch=1 to change them at every step",
+                self._steps_per_call,
+            )
+        self._settings = now
+
+    def _warn(self, message: str, *arguments: object) -> None:
+        """Log a warning, but only once in a run."""
+        if message not in self._has_warned_of:
+            self._has_warned_of.add(message)
+            logger.warning(message, *arguments)
 
     def write_back(self) -> None:
         """Copy weights and moments into the component and the torch optimizer, and stop watching.
@@ -193,6 +228,7 @@ class Session:
         """Return the loop's state for the next step, with everything that was set on the host."""
         state = self.caught_up(self.handed_on(state))
         self._is_ahead = False
+        self._settings = None
         return state if self.link is None else self.link.sync(state)
 
     def take(self, written: Variables) -> None:
@@ -284,8 +320,7 @@ class Session:
         if old is not new:
             self._watch.release()
             self._content = new
-            watch = TensorWatch(new.tensors, self._touched)
-            self._watch = self.converted.variants.watch = watch
+            self._watch = self._watch_tensors()
         self._version = self.converted.version
         parts = self._assembly.parts()
         if self.link is not None:

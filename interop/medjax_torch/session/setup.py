@@ -91,6 +91,7 @@ def set_up(
             preparation,
             train=True,
             before=ahead if groups is None else None,
+            each=None if groups is None else session.note_settings,
         ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),
