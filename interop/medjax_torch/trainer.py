@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import logging
 import random
@@ -137,7 +138,7 @@ class Trainer:
         self.device = component.device
         self.train_dataloader = self.get_dataloader(train_data, shuffle=True)
         self.eval_dataloader = self.get_dataloader(eval_data, shuffle=False)
-        self.nb_training_epochs = config.nb_training_epochs
+        self.nb_training_epochs = self._nb_epochs_configured = config.nb_training_epochs
         self._lr_scheduler_builder = lr_scheduler_builder
         self._configure_optimizer()
         self.metrics_computer = metrics_computer
@@ -282,6 +283,12 @@ class Trainer:
             return self._train(resume)
 
     def _train(self, resume: str | Path | None) -> list[dict[str, dict[str, float]]]:
+        if self.nb_training_epochs != self._nb_epochs_configured:
+            # medkit counts by the attribute; here the checkpoints have to say the same.
+            self.config = dataclasses.replace(
+                self.config, nb_training_epochs=self.nb_training_epochs
+            )
+            self._nb_epochs_configured = self.nb_training_epochs
         if is_of_medkit(resume):
             assert resume is not None
             self.component.load(resume)
@@ -312,7 +319,10 @@ class Trainer:
         """Return the converted component; convert it again only if its tensors were replaced."""
         lengths = lengths_of(self)
         made = self._preparation
-        if made is None or made.lengths != lengths or not made.converted.is_current():
+        is_medkits = self.options.loss_arithmetic == "medkit"
+        divisor = self.config.gradient_accumulation_steps if is_medkits else 1
+        is_same = made is not None and (made.lengths, made.converted.divisor) == (lengths, divisor)
+        if made is None or not is_same or not made.converted.is_current():
             converted = ConvertedComponent(
                 self.component,
                 self.make_forward_pass,
@@ -321,6 +331,7 @@ class Trainer:
                 attention_implementation=self.options.attention_implementation,
                 marks_rows=isinstance(self.optimizer, torch.optim.SparseAdam),
                 may_skip=self.options.on_non_finite == "skip",
+                divisor=divisor,
             )
             made = self._preparation = BatchAdapter(converted, self.options, self.mesh, lengths)
         return made

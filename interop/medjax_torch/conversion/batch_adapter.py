@@ -34,6 +34,7 @@ from medjax_torch.conversion.component import (
     GraphKey,
 )
 from medjax_torch.conversion.cost import ConversionCost
+from medjax_torch.conversion.entries import NUMBER
 from medjax_torch.conversion.graph_cache import Check
 from medjax_torch.conversion.host_evaluation import (
     HOST,
@@ -243,6 +244,8 @@ class BatchAdapter:
         if complete is not padded or graph.numbers:
             tensors = graph.tensors_of(complete)
         arrays: dict[str, Any] = {COLUMNS: self._arrays(tensors, key), WEIGHT: self._weight(batch)}
+        if not train and graph.draws:
+            arrays[NUMBER] = np.uint32(self.converted.host_draws.position[-1])
         return BatchData({GRAPH: key, **sharding.put_batch(arrays, self.mesh)})
 
     def _has_grown(self, graph: Graph, batch: Any) -> bool:

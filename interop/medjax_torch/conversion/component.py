@@ -20,6 +20,10 @@ from medjax.models.attention import AttentionImplementation, has_cudnn_attention
 from medjax.step import Differentiate, weighed
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.component_state import Inventory, find, read, to_numpy, write_back
+from medjax_torch.conversion.entries import COLUMNS as COLUMNS
+from medjax_torch.conversion.entries import GRAPH as GRAPH
+from medjax_torch.conversion.entries import WEIGHT as WEIGHT
+from medjax_torch.conversion.entries import key_of
 from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.conversion.graph_cache import Check, GraphCache
 from medjax_torch.conversion.losses import settled, unless_broken
@@ -31,9 +35,6 @@ from medjax_torch.lowerings import run
 from medjax_torch.lowerings.dtypes import jax_dtype
 from medjax_torch.lowerings.precision import multiplying_in
 from medjax_torch.optimizers.rule import touched
-
-COLUMNS, GRAPH, WEIGHT = "columns", "graph", "weight"
-"""Entries of a device batch: arrays by path, the graph that they run in, and the loss weight."""
 
 SIZES = "sizes of outputs\0"
 """Name under which a step's outputs contain `Results.sizes`, if there are any."""
@@ -70,6 +71,8 @@ class ConvertedComponent:
         Whether the optimizer updates only the rows that sparse gradients list.
     may_skip : bool
         Whether batches whose loss is not finite are skipped.
+    divisor : int
+        What torch divides the loss of a batch by before its backward pass.
 
     Attributes
     ----------
@@ -86,8 +89,8 @@ class ConvertedComponent:
     version : int
         Increases when the component's tensors, `trained` or the set of parameters that get a
         gradient change.
-    marks_rows : bool
-        The argument of that name.
+    marks_rows, divisor
+        The arguments of these names.
     host_draws : HostDraws
         The numbers that forward draws from `random` and `numpy.random`.
     """
@@ -102,6 +105,7 @@ class ConvertedComponent:
         attention_implementation: AttentionImplementation = "xla",
         marks_rows: bool = False,
         may_skip: bool = False,
+        divisor: int = 1,
     ) -> None:
         self.component = component
         self.inventory: Inventory = find(component)
@@ -113,7 +117,7 @@ class ConvertedComponent:
         self.version = 0
         functions = (component.forward, call)
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
-        self.marks_rows = marks_rows
+        self.marks_rows, self.divisor = marks_rows, divisor
         self.variants = GraphCache(
             self.inventory, max_variants, rules, functions, may_skip=may_skip
         )
@@ -162,7 +166,7 @@ class ConvertedComponent:
 
     def call_on(self, batch: Mapping[str, Any], *, train: bool) -> ForwardCall:
         """Return forward as the tracer calls it: on dicts, converted to the type of `batch`."""
-        return ForwardCall(self._call, batch, train=train)
+        return ForwardCall(self._call, batch, train=train, divisor=self.divisor)
 
     def placed(
         self, batch: Any, *, train: bool, check: Check | None = None, shape: Hashable = None
@@ -305,6 +309,7 @@ class ConvertedComponent:
     ) -> tuple[BatchData, Mean, Variables, dict[str, jax.Array]]:
         """Return outputs, loss, changed collections and the gradients of the mean loss."""
         number = input_batch[GRAPH]
+        key = key_of(input_batch, key)
         inputs = {name: leaf for each in variables.values() for name, leaf in each.items()}
         results = self._evaluate(number, inputs, input_batch[COLUMNS], key)
         collections = {

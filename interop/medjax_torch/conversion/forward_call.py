@@ -21,20 +21,30 @@ class ForwardCall:
         A batch of the type that forward expects.
     train : bool
         Whether gradients are computed.
+    divisor : int
+        What torch divides the loss by before its backward pass.
 
     Attributes
     ----------
     reads : ColumnReads
         What forward has read from the batches.
+    divisor : int
+        The argument of that name.
     """
 
     def __init__(
-        self, call: Callable[[Any, bool], Any], batch: Mapping[str, Any], *, train: bool
+        self,
+        call: Callable[[Any, bool], Any],
+        batch: Mapping[str, Any],
+        *,
+        train: bool,
+        divisor: int = 1,
     ) -> None:
         self.reads = ColumnReads()
         self._call = call
         self._batch = batch
         self._train = train
+        self.divisor = divisor
 
     def __call__(self, values: dict[str, Any]) -> Any:
         """Return outputs and loss."""

@@ -10,6 +10,7 @@ import torch
 
 from medjax.runtime import give_back_memory, size_of, waiting_for
 from medjax_torch.component_state import Inventory
+from medjax_torch.component_state.gradient_hooks import GradientHooks
 from medjax_torch.component_state.watch import TensorWatch, outer_places
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions
@@ -82,6 +83,7 @@ class GraphCache:
         self.seconds = 0.0
         self.watch: TensorWatch | None = None
         self._learning: frozenset[str] = frozenset()
+        self._hooks = GradientHooks([])
         self._max_variants = max_variants
         self._rules = rules
         self._may_skip = may_skip
@@ -153,7 +155,7 @@ class GraphCache:
                 if isinstance(value, torch.Tensor) or columns({name: value})
             }
             shape = signature(seen)
-        learning = self.learning if train else None
+        learning = (self.learning, self._hooks.current()) if train else None
         return self._kept.setdefault((train, learning, shape), [])
 
     @property
@@ -164,10 +166,11 @@ class GraphCache:
         return self._learning
 
     def look_at_flags(self) -> None:
-        """Look up which parameters require a gradient, before `watch` forgets that this changed."""
+        """Look up which gradients are needed and hooked, before `watch` forgets a change."""
         with disable_torch_function_of_subclasses():
             names = (n for n, p in self.inventory.parameters.items() if p.requires_grad)
             self._learning = frozenset(names)
+            self._hooks = GradientHooks(self.inventory.parameters.values())
 
     def _traced(
         self, call: Call, batch: Mapping[str, Any], train: bool, check: Check | None

@@ -112,7 +112,8 @@ def in_torch(
     """Run forward in torch, unchanged, and return outputs and loss.
 
     The component and all random generators are left unchanged. As in an evaluation step in JAX,
-    each batch draws the same numbers, and what forward writes to buffers is not kept.
+    what is drawn depends on the number of the batch only; what forward writes to buffers is not
+    kept.
 
     Parameters
     ----------
@@ -135,9 +136,10 @@ def in_torch(
         swapped(inventory, placed),
         torch.no_grad(),
     ):
-        random.seed(0)
-        np.random.seed(0)
-        torch.default_generator.manual_seed(0)
+        number = converted.host_draws.position[-1]
+        random.seed(number)
+        np.random.seed(number)
+        torch.default_generator.manual_seed(number)
         outputs, loss = converted.call_on(batch, train=train)(dict(batch))
     if loss is None:
         raise ValueError("The component did not return a 'loss' from the input.")

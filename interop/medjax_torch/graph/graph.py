@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch import Tensor, fx, nn
 from medjax_torch.component_state.watch.places import Place
 from medjax_torch.graph.batch_columns import columns
 from medjax_torch.graph.conditions import Condition
-from medjax_torch.graph.guards import Guard
+from medjax_torch.graph.guards import Guard, is_random
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec
 
@@ -252,6 +253,11 @@ class Graph:
     def holds(self, values: Sequence[bool | int | float]) -> bool:
         """Return whether the graph is valid if `guard_module` returned `values`."""
         return all(guard.holds(v) for guard, v in zip(self.guards, values, strict=True))
+
+    @functools.cached_property
+    def draws(self) -> bool:
+        """Whether the device draws random numbers."""
+        return any(map(is_random, self.device.module.graph.nodes))
 
     @property
     def operations(self) -> tuple[str, ...]:

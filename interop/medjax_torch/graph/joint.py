@@ -31,7 +31,9 @@ class Joint:
     Parameters
     ----------
     call : Call
-        The component's forward, with everything fixed except the batch.
+        The component's forward, with everything fixed except the batch. If it has a `divisor`,
+        the loss is divided by it before the backward pass, and the gradients are multiplied by it
+        afterwards: a hook that clips sees what it would see in torch.
     inventory : Inventory
         The contents of the component.
     batch : mapping of str to value
@@ -88,6 +90,7 @@ class Joint:
         mark: float = 0.0,
     ) -> None:
         self._mark = mark
+        self._divisor: int = getattr(call, "divisor", 1)
         self.call, self.inventory, self.train = call, inventory, train
         self.numbers = tuple(numbers)
         self.attributes = AttributeReads(inventory.content)
@@ -204,11 +207,15 @@ class Joint:
                 "can be learned from it. Look for a detach, a no_grad block, or parameters with "
                 "requires_grad=False."
             )
+        divisor = self._divisor
         with marked(BACKWARD):
-            gradients = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves else ()
+            divided = loss if divisor == 1 else loss / divisor
+            gradients = torch.autograd.grad(divided, leaves, allow_unused=True) if leaves else ()
+            found = [gradient for gradient in gradients if gradient is not None]
+            found = found if divisor == 1 else [gradient * divisor for gradient in found]
         pairs = zip(self.trained, gradients, strict=True)
         self.gradients = tuple(name for name, gradient in pairs if gradient is not None)
-        return [gradient for gradient in gradients if gradient is not None]
+        return found
 
     def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the component's tensors after forward; reshaped ones as they were before it."""

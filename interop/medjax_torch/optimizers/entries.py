@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medjax_torch.optimizers.rule import Hyperparams
-from medjax_torch.optimizers.stand_in import Entries
+from medjax_torch.optimizers.stand_in import NOTES, Entries
 
 _VARYING = ("lr", "weight_decay", "momentum")
 """Numbers that may be set as integers and become fractions later."""
@@ -85,13 +85,27 @@ def constants_of(entries: Entries) -> Entries:
 
 
 def comparable(value: Any) -> Any:
-    """Return a token that is equal for equal values; other objects are compared by identity."""
+    """Return a token that is equal for equal values; other objects are compared by identity.
+
+    A tensor is another one after it was written to.
+    """
     if isinstance(value, list | tuple):
         return tuple(map(comparable, value))
     if isinstance(value, dict):
         return {name: comparable(element) for name, element in value.items()}
+    if isinstance(value, Tensor):
+        return "tensor", id(value), value._version
     plain = value is None or isinstance(value, bool | int | float | str)
     return value if plain else ("object", id(value))
+
+
+_CONTENT = ("param_groups", "state", "defaults", "step")
+
+
+def attributes_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the attributes that the step of a class may read, comparable with ``==``."""
+    own = {name: value for name, value in vars(optimizer).items() if name not in _CONTENT}
+    return {name: comparable(v) for name, v in own.items() if not name.startswith(NOTES)}
 
 
 def as_pair(value: float) -> np.ndarray:

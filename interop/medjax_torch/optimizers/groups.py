@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from medjax_torch.optimizers.decays import make_decay
+from medjax_torch.optimizers.own_methods import check_methods
 from medjax_torch.optimizers.rule import Hyperparams, Rule, Switches
 from medjax_torch.optimizers.rules import RULES
 
@@ -57,8 +58,8 @@ def plan_groups(
     Raises
     ------
     ValueError
-        If the class has no rule, hooks are registered on the optimizer, or a parameter has no
-        name or is complex.
+        If the class has no rule, the optimizer has step hooks or methods of its own, or a
+        parameter has no name or is complex.
     """
     rule = _find_rule(optimizer)
     initial = {slot: float(optimizer.defaults[key]) for slot, key in rule.initial.items()}
@@ -143,22 +144,8 @@ def _find_rule(optimizer: torch.optim.Optimizer) -> Rule:
             f"expected one of torch.optim's {', '.join(known.__name__ for known in RULES)}"
         )
         raise ValueError(msg)
-    check_hooks(optimizer)
+    check_methods(optimizer)
     return rule
-
-
-def check_hooks(optimizer: torch.optim.Optimizer) -> None:
-    """Raise ValueError if hooks are registered before or after the step."""
-    kind = type(optimizer)
-    if any(
-        getattr(optimizer, f"_optimizer_step_{moment}_hooks", None) for moment in ("pre", "post")
-    ):
-        msg = (
-            f"the {kind.__module__}.{kind.__qualname__} has step hooks, which JAX cannot call; "
-            "expected none. Modify gradients in the component, or return an optax transformation "
-            "from configure_optimizer"
-        )
-        raise ValueError(msg)
 
 
 def names_of(

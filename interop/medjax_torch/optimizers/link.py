@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 import torch
@@ -13,10 +15,19 @@ import torch
 from medjax import sharding
 from medjax.optimizer.decay import SelfDecaying
 from medjax.state import TrainState
-from medjax_torch.optimizers.plans import Plan, plan_of
+from medjax_torch.optimizers.entries import attributes_of
+from medjax_torch.optimizers.living_state import LivingState
+from medjax_torch.optimizers.own_methods import noticed
+from medjax_torch.optimizers.plans import Plan, RulePlan, plan_of
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.torch_state import read_moments, write_moments
-from medjax_torch.optimizers.transformation import decaying, leaving_alone, set_hyperparams
+from medjax_torch.optimizers.transformation import (
+    decaying,
+    find_state,
+    leaving_alone,
+    replace_state,
+    set_hyperparams,
+)
 
 
 class OptimizerLink:
@@ -61,8 +72,9 @@ class OptimizerLink:
         self._weight_decay = weight_decay
         self._plan: Plan = plan_of(optimizer, names, absent)
         self._last = self._plan.read(optimizer)
-        self._seen = self._settings()
-        self._shape_seen = self._shape()
+        self._seen = self.settings()
+        self._fixed_seen = self._fixed()
+        self._living: LivingState | None = None
 
     @property
     def learning_rate(self) -> float:
@@ -87,14 +99,14 @@ class OptimizerLink:
         return SelfDecaying(*leaving_alone(made, self._sometimes, is_marked_by_rows=marks))
 
     def is_current(self) -> bool:
-        """Tell whether the groups hold the parameters that were planned."""
-        return self._shape() == self._shape_seen
+        """Tell whether the optimizer is as it was planned, but for settings of its groups."""
+        return self._fixed() == self._fixed_seen
 
     def sync(self, state: TrainState) -> TrainState:
         """Return the state with the hyperparameters that stand in the groups now."""
-        if self._settings() == self._seen:
+        if self.settings() == self._seen:
             return state
-        self._seen = self._settings()
+        self._seen = self.settings()
         self._last = self._plan.read(self._optimizer)
         return self._pushed(state, self._last)
 
@@ -109,7 +121,43 @@ class OptimizerLink:
 
     def hand_back(self, state: TrainState) -> None:
         """Write the moments of `state` into the torch optimizer."""
-        write_moments(self._optimizer, self._plan.groups, state.opt_state)
+        with contextlib.nullcontext() if self._living is None else self._living.aside():
+            write_moments(self._optimizer, self._plan.groups, state.opt_state)
+
+    def watch(self, bring: Callable[[], None]) -> None:
+        """Call `bring` when user code uses the torch optimizer's state and it is out of date."""
+        self._living = LivingState(self._optimizer, bring)
+
+    def release(self) -> None:
+        """Stop watching the torch optimizer's state."""
+        if self._living is not None:
+            self._living.release()
+        self._living = None
+
+    def outdate(self) -> None:
+        """Note that the moments on the device are newer than those of the torch optimizer."""
+        if self._living is not None:
+            self._living.outdate()
+
+    def with_written(self, state: TrainState) -> TrainState:
+        """Return the state with the moments of the torch optimizer, if user code changed them.
+
+        Those of parameters that have no state any more begin anew.
+        """
+        living = self._living
+        if living is None or not living.is_written():
+            return state
+        living.rewatch()
+        held = find_state(state.opt_state)
+        params = dict(state.params)
+        fresh = find_state(self._plan.transformation(self._last).init(params)).moments
+        moments = jax.tree.map(
+            lambda new, old: sharding.put(new, old.sharding), fresh, held.moments
+        )
+        restarted = replace_state(state.opt_state, held._replace(moments=moments))
+        with living.aside():
+            read = read_moments(self._optimizer, self._plan.groups, restarted)
+        return state.replace(opt_state=read)
 
     def _pushed(self, state: TrainState, hyperparams: tuple[Hyperparams, ...]) -> TrainState:
         state = state.replace(opt_state=set_hyperparams(state.opt_state, hyperparams))
@@ -118,16 +166,19 @@ class OptimizerLink:
         rate = sharding.put(np.float32(self.learning_rate), state.learning_rate.sharding)
         return state.replace(learning_rate=rate)
 
-    def _settings(self) -> list[list[Any]]:
+    def settings(self) -> list[list[Any]]:
         """Return what the groups say, to notice a change without computing anything."""
         return [
             [_as_it_is(value) for name, value in group.items() if name != "params"]
             for group in self._optimizer.param_groups
         ]
 
-    def _shape(self) -> list[int]:
-        """Return what changes when a group or a parameter is added."""
-        return [len(group["params"]) for group in self._optimizer.param_groups]
+    def _fixed(self) -> tuple[Any, ...]:
+        """Return what the step is made for: parameters by group, methods, attributes it reads."""
+        optimizer = self._optimizer
+        groups = [[id(parameter) for parameter in g["params"]] for g in optimizer.param_groups]
+        reads_attributes = not isinstance(self._plan, RulePlan)
+        return groups, noticed(optimizer), attributes_of(optimizer) if reads_attributes else None
 
 
 def _as_it_is(value: Any) -> Any:

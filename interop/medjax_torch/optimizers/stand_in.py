@@ -20,7 +20,7 @@ States = dict[str, dict[str, Any]]
 """An optimizer's state by parameter name."""
 
 _CONTAINERS = (list, tuple, dict, set)
-_NOTES = ("_warned", "_opt_called")
+NOTES = ("_warned", "_opt_called")
 """Attributes in which torch stores flags about an optimizer that are not state."""
 
 
@@ -140,7 +140,7 @@ class StandIn:
         for place, content in after.items():
             for name in sorted(content.keys() | before[place].keys()):
                 value, expected = content.get(name), before[place].get(name)
-                if name.startswith(_NOTES) or _is_same(value, expected):
+                if name.startswith(NOTES) or _is_same(value, expected):
                     continue
                 raise TraceError(
                     f"the step of {self.kind} changes {name!r} of {place}; expected it to change "
@@ -175,12 +175,6 @@ def refuse(optimizer: torch.optim.Optimizer) -> None:
         raise ValueError(
             f"the optimizer is a {kind}, whose step takes sparse gradients; expected SparseAdam "
             f"itself, or a step that takes dense gradients, as JAX's are. Otherwise {other}"
-        )
-    step = vars(optimizer).get("step")
-    if step is not None and not getattr(step, "_wrapped_by_lr_sched", False):
-        raise ValueError(
-            f"the {kind} has its own step, set on the object; expected the step of its class. "
-            f"Define it in a subclass, or {other}"
         )
     for name, value in vars(optimizer).items():
         values = value if isinstance(value, list | tuple) else [value]

@@ -17,16 +17,17 @@ from medjax_torch.optimizers import rule as rules
 from medjax_torch.optimizers.agreement import check_agreement
 from medjax_torch.optimizers.entries import (
     as_pair,
-    comparable,
+    attributes_of,
     constants_of,
     entries_of,
     hyperparams_of,
     numbers_of,
 )
 from medjax_torch.optimizers.first_step import EntrySpec, StateSpecs, learn
-from medjax_torch.optimizers.groups import check_hooks, names_of
+from medjax_torch.optimizers.groups import names_of
 from medjax_torch.optimizers.narrowing import narrow_numbers
 from medjax_torch.optimizers.numbers import BranchesOnValueError
+from medjax_torch.optimizers.own_methods import check_methods
 from medjax_torch.optimizers.rule import Hyperparams
 from medjax_torch.optimizers.stand_in import Entries, StandIn, refuse
 from medjax_torch.optimizers.step_graph import StepGraph, Traced, entries_kept
@@ -238,7 +239,7 @@ def trace_optimizer(
         If the step cannot be traced.
     """
     refuse(optimizer)
-    check_hooks(optimizer)
+    check_methods(optimizer)
     by_group = [
         names_of(group["params"], index, names)
         for index, group in enumerate(optimizer.param_groups)
@@ -294,7 +295,6 @@ def _identity(
 ) -> tuple[Any, ...]:
     """Return a token that is equal for plans that are interchangeable."""
     kinds = [(n, tuple(p.shape), p.dtype) for n, p in stand_in.parameters.items()]
-    attributes = {n: comparable(v) for n, v in vars(optimizer).items() if n not in _CONTENT}
     starts = [
         (name, entry, *slot[:3], np.asarray(slot.start).tobytes())
         for group in groups
@@ -302,10 +302,7 @@ def _identity(
         for entry, slot in kept.items()
     ]
     fixed = [(group.names, group.constants, group.is_made_first) for group in groups]
-    return type(optimizer), attributes, kinds, starts, fixed
-
-
-_CONTENT = ("param_groups", "state", "defaults", "step")
+    return type(optimizer), attributes_of(optimizer), kinds, starts, fixed
 
 
 def _evaluate(graph: StepGraph, arguments: list[jax.Array]) -> list[jax.Array]:

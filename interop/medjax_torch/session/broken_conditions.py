@@ -15,6 +15,7 @@ from medjax.data import Batch, Batches
 from medjax.loop.monitor import NonFiniteError
 from medjax_torch.conversion import ConvertedComponent
 from medjax_torch.conversion.component import COLUMNS, GRAPH
+from medjax_torch.conversion.entries import key_of
 from medjax_torch.conversion.host_evaluation import in_torch, tensors_of
 from medjax_torch.graph import TraceError
 from medjax_torch.graph.conditions import Condition
@@ -103,6 +104,7 @@ def _broken(
         return None
 
     checked = jax.jit(functools.partial(converted.checked, number))
+    key = key_of(batch.device, key)
     values = sharding.to_host(checked(variables, batch.device[COLUMNS], key))
     for condition, value in zip(conditions, values, strict=True):
         if bool(np.asarray(value).reshape(())) != condition.expected:

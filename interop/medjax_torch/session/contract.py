@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from medjax.loop.contract import check_metric_names, check_metrics_computer, refuse
 from medjax_torch.batches import first_batch
+from medjax_torch.component_state import find, swapped
+from medjax_torch.graph import host_random
 from medjax_torch.optimizers.schedulers import metric_missing
 from medjax_torch.options import Options
 from medjax_torch.session.trainer_protocol import TrainerProtocol
@@ -139,7 +141,14 @@ def _sample_scores(trainer: TrainerProtocol) -> dict[str, Any] | None:
     if trainer.metrics_computer is None:
         return {}
     batch: Any = first_batch(trainer.eval_dataloader)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    inventory = find(trainer.component)
+    # Forward may write to buffers, as a batch norm does that is left in training mode.
+    clones = {
+        name: tensor.detach().clone().requires_grad_(tensor.requires_grad and tensor.is_leaf)
+        for name, tensor in inventory.tensors.items()
+    }
+    generators = host_random.watched(inventory.content.generators)
+    with generators, swapped(inventory, clones), torch.no_grad():
         outputs, _ = trainer.make_forward_pass(batch, eval_mode=True)
     try:
         computer = copy.deepcopy(trainer.metrics_computer)

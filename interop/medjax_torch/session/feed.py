@@ -33,6 +33,8 @@ class Feed:
         Called with the epoch and the number of its first batch, before that is prepared.
     kept : KeptGenerators, optional
         Has the states of generators at the beginning of an epoch that is resumed.
+    each : callable, optional
+        Called before each batch is prepared.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Feed:
         train: bool,
         before: Callable[[int, int], None] | None = None,
         kept: KeptGenerators | None = None,
+        each: Callable[[], None] | None = None,
     ) -> None:
         self.loader = loader
         self._preparation = preparation
         self._train = train
         self._before = before
         self._kept = kept
+        self._each = each
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -64,6 +68,8 @@ class Feed:
         at_start = self._kept.rewound() if self._kept is not None and start else None
         pairs = epoch_batches(self.loader, epoch, start, at_start)
         for number, (indices, batch) in enumerate(pairs, start):
+            if self._each is not None:
+                self._each()
             self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
             positions = np.zeros(0, np.int64) if indices is None else indices

@@ -21,6 +21,7 @@ from medjax_torch.session.broken_conditions import check_evaluation, explaining
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import with_flags
 from medjax_torch.session.kept_generators import KeptGenerators
+from medjax_torch.session.replaced import Attributes
 from medjax_torch.session.session import DueSave, Session
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
@@ -117,10 +118,12 @@ class TrainerPhases:
         self._trainer = run.trainer
         self._session = run.session
         self._generators = run.generators
+        self._attributes = Attributes(run.trainer)
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Call ``trainer.training_epoch()``."""
         session = self._session
+        self._attributes.check()
         session.state = session.handed_on(state)
         session.progress = progress
         metrics = self._trainer.training_epoch()
@@ -146,10 +149,12 @@ class TrainerPhases:
         state = self._session.handed_on(state)
         state, schedule_state = next_epoch(self._run, state, progress, eval_metrics)
         link = self._session.link
-        if link is not None:
-            state = link.sync(state)
-            if link.holds_rate:
-                schedule_state = {"learning_rate": link.learning_rate}
+        if link is not None and link.is_current():
+            # The loop has just put its own rate into the state, so the groups' has to return
+            # even if it is the one of the last step.
+            state = link.pushed(state) if link.holds_rate else link.sync(state)
+        if link is not None and link.holds_rate:
+            schedule_state = {"learning_rate": link.learning_rate}
         return state, schedule_state
 
     def save(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -92,9 +92,23 @@ class Session:
         self._brought: dict[str, np.ndarray] = {}
         self._is_ahead = False
         self._steps_per_call = 1
-        self._has_warned = False
-        self._watch = converted.variants.watch = TensorWatch(self._content.tensors, self._touched)
+        self._has_warned_of = set[str]()
+        self._settings: Any = None
+        self._watch = self._watch_tensors()
+        self._watch_optimizer()
         self.bring()
+
+    def _watch_tensors(self) -> TensorWatch:
+        watch = TensorWatch(self._content.tensors, self._touched)
+        if self.converted.divisor > 1:
+            watch.gradient_read = self._warn_of_gradients
+        self.converted.variants.watch = watch
+        return watch
+
+    def _watch_optimizer(self) -> None:
+        link = self.link
+        if link is not None:
+            link.watch(lambda: None if self._is_lost() else link.hand_back(self.state))
 
     def bring(self) -> None:
         """Write the weights of the state into the component's tensors, for user code to read."""
@@ -116,9 +130,8 @@ class Session:
 
     def _touched(self) -> None:
         """Bring the weights that user code is about to use, which may be late for it."""
-        if self._steps_per_call > 1 and not self._has_warned:
-            self._has_warned = True
-            logger.warning(
+        if self._steps_per_call > 1:
+            self._warn(
                 "a callback reads or writes the component's tensors between steps, but "
                 "Options(steps_per_dispatch=%d) trains that many steps in one call, so it sees "
                 "and changes them only after each call. Set steps_per_dispatch=1 to reach them "
@@ -127,15 +140,45 @@ class Session:
             )
         self.bring()
 
+    def _warn_of_gradients(self) -> None:
+        self._warn(
+            "a callback reads .grad of the component's parameters, which is None in training: "
+            "gradients stay on the device, so clipping or changing them in a callback has no "
+            "effect. To clip those of each update, set Options(max_grad_norm=...); for anything "
+            "else, use Tensor.register_hook or the step of an optimizer of your own"
+        )
+
+    def note_settings(self) -> None:
+        """Look, before a batch of a call is prepared, whether a callback changed the settings."""
+        if self.link is None:
+            return
+        now = self.link.settings()
+        if self._settings not in (None, now):
+            self._warn(
+                "a callback changes the optimizer's settings between steps, but "
+                "Options(steps_per_dispatch=%d) trains that many steps in one call, all of them "
+                "with the last settings. Set steps_per_dispatch=1 to change them at every step",
+                self._steps_per_call,
+            )
+        self._settings = now
+
+    def _warn(self, message: str, *arguments: object) -> None:
+        """Log a warning, but only once in a run."""
+        if message not in self._has_warned_of:
+            self._has_warned_of.add(message)
+            logger.warning(message, *arguments)
+
     def write_back(self) -> None:
         """Copy weights and moments into the component and the torch optimizer, and stop watching.
 
         What user code has written to the component since the last step is kept.
         """
+        before = self.state
         if self._watch.is_open and not self._is_lost():
-            before = self.state
             self.state = self._with_written(before)
-            self._is_ahead |= self.state is not before
+        if self.link is not None and not self._is_lost():
+            self.state = self.link.with_written(self.state)
+        self._is_ahead |= self.state is not before
         self._watch.release()
         self.bring()
         if self.link is not None and not self._is_lost():
@@ -171,6 +214,8 @@ class Session:
             with self._watch.aside():
                 self.converted.refresh()
             self.converted.variants.look_at_flags()
+        if self.link is not None:
+            state = self.link.with_written(state)
         is_current = self.link is None or self.link.is_current()
         if self._version != self.converted.version or not is_current:
             state = self._rebuilt(state)
@@ -183,6 +228,7 @@ class Session:
         """Return the loop's state for the next step, with everything that was set on the host."""
         state = self.caught_up(self.handed_on(state))
         self._is_ahead = False
+        self._settings = None
         return state if self.link is None else self.link.sync(state)
 
     def take(self, written: Variables) -> None:
@@ -194,6 +240,8 @@ class Session:
     def has_run(self, state: TrainState) -> None:
         """Store the state after a step; bring it at once while user code holds tensor views."""
         self.state = state
+        if self.link is not None:
+            self.link.outdate()
         if self._watch.is_open:
             self.bring()
 
@@ -208,8 +256,10 @@ class Session:
                     module.training = training
 
     def end(self) -> None:
-        """Stop watching the tensors."""
+        """Stop watching the tensors and the optimizer's state."""
         self._watch.release()
+        if self.link is not None:
+            self.link.release()
         self.converted.variants.watch = None
 
     def _is_lost(self) -> bool:
@@ -270,14 +320,15 @@ class Session:
         if old is not new:
             self._watch.release()
             self._content = new
-            watch = TensorWatch(new.tensors, self._touched)
-            self._watch = self.converted.variants.watch = watch
+            self._watch = self._watch_tensors()
         self._version = self.converted.version
         parts = self._assembly.parts()
         if self.link is not None:
             self.link.hand_back(state)
+            self.link.release()
         self.link = parts.link
         state = self._assembly.carried(parts, state, replaced)
+        self._watch_optimizer()
         self.programs = self._assembly.programs(parts, state)
         return state
 

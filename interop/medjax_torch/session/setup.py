@@ -94,6 +94,7 @@ def set_up(
             train=True,
             before=ahead if groups is None else None,
             kept=kept,
+            each=None if groups is None else session.note_settings,
         ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),

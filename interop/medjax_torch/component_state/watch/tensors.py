@@ -30,6 +30,9 @@ class _Noticing:
         if func in _FLAGS:
             for watch in _watches_of((args, kwargs)):
                 watch.flags_changed = True
+        if func == _GRADIENT:
+            for watch in _watches_of((args, kwargs)):
+                watch.gradient_read()
         if func not in _FLAGS and func not in _HARMLESS:
             for watch in _watches_of((args, kwargs)):
                 watch.open()
@@ -54,6 +57,8 @@ def _getters(*names: str) -> set[Any]:
     # Not every torch release has all of them.
     return {getattr(Tensor, name).__get__ for name in names if hasattr(Tensor, name)}
 
+
+(_GRADIENT,) = _getters("grad")
 
 _HARMLESS: set[Any] = {
     *_getters("shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf"),
@@ -113,11 +118,14 @@ class TensorWatch:
         Whether the tensors have their own classes and are up to date.
     flags_changed : bool
         Whether ``requires_grad`` was set since this attribute was last set to False.
+    gradient_read : callable
+        Called when the gradient of a watched tensor is read; does nothing by default.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], bring: Callable[[], None]) -> None:
         self.is_open = True
         self.flags_changed = False
+        self.gradient_read: Callable[[], None] = lambda: None
         self._tensors = list(tensors.values())
         self._kinds = [type(tensor) for tensor in self._tensors]
         self._bring = bring
