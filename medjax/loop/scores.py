@@ -83,15 +83,20 @@ def length_axes(
     for name, column in at_length.items():
         sizes = list(enumerate(zip(column.shape, at_other[name].shape, strict=True)))
         axes[name] = tuple(axis for axis, pair in sizes if pair == (longest, shorter))
-        for axis, (size, other) in sizes:
-            if size != other and axis not in axes[name] and jax.process_index() == 0:
-                _LOGGER.warning(
-                    f"axis {axis} of the output {name!r} has {size} entries where the input is "
-                    f"padded to {longest}, and {other} where it is padded to {shorter}; metrics "
-                    "get all of them, those of padding too, as only an axis as long as the input "
-                    "is cut to the length before padding. Cut it in prepare_batch"
-                )
+        for axis, pair in sizes:
+            if pair[0] != pair[1] and axis not in axes[name]:
+                _warn_of_axis(name, axis, pair, (longest, shorter))
     return axes
+
+
+def _warn_of_axis(name: str, axis: int, sizes: tuple[int, int], lengths: tuple[int, int]) -> None:
+    if jax.process_index() == 0:
+        _LOGGER.warning(
+            f"axis {axis} of the output {name!r} has {sizes[0]} entries where the input is padded "
+            f"to {lengths[0]}, and {sizes[1]} where it is padded to {lengths[1]}; metrics get all "
+            "of them, those of padding too, as only an axis as long as the input is cut to the "
+            "length before padding. Cut it in prepare_batch"
+        )
 
 
 class Unpadder:
