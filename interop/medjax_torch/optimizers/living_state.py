@@ -1,4 +1,4 @@
-"""The state of a torch optimizer while JAX trains: current when it is read, adopted when written."""
+"""The state of a torch optimizer while JAX trains: current when read, adopted when written."""
 
 from __future__ import annotations
 
