@@ -8,7 +8,7 @@ import random
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.sharedctypes import SynchronizedBase
 from types import FunctionType, MethodType, SimpleNamespace
@@ -103,7 +103,15 @@ def walk(root: object) -> Walk:
     return _walked([("", None, root)], set(), root=root)
 
 
-def walk_outside(roots: Iterable[tuple[str, Any]], known: Walk) -> Walk:
+def is_installed(module: str, own: Collection[str]) -> bool:
+    """Return whether a module is of an installed package that is not among the user's `own`."""
+    package = module.partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    installed = "site-packages" in file or "dist-packages" in file
+    return is_of_library(package) or (installed and package not in own)
+
+
+def walk_outside(roots: Iterable[tuple[str, Any]], known: Walk, own: Collection[str] = ()) -> Walk:
     """Collect what is reachable from objects outside of a component, within limits.
 
     Parameters
@@ -112,10 +120,19 @@ def walk_outside(roots: Iterable[tuple[str, Any]], known: Walk) -> Walk:
         The objects, with their paths.
     known : Walk
         The component's content, which is left out.
+    own : collection of str
+        The packages that are the user's. Of others only torch modules are entered: a test runner
+        or a tracker changes at each step.
     """
+
+    def enters(value: object) -> bool:
+        if isinstance(value, (*_KNOWN, nn.Module, np.ndarray, SimpleNamespace, Namespace)):
+            return True
+        return not is_installed(type(value).__module__, own)
+
     seen = {id(each) for _, each in (*known.objects, *known.holders, *known.closed)}
     pending: list[_Child] = [(path, None, value) for path, value in roots]
-    return _walked(pending[::-1], seen, most=_MOST)
+    return _walked(pending[::-1], seen, most=_MOST, enters=enters)
 
 
 _MOST = 10_000
@@ -123,7 +140,12 @@ _MOST = 10_000
 
 
 def _walked(
-    pending: list[_Child], seen: set[int], *, root: object = None, most: float = math.inf
+    pending: list[_Child],
+    seen: set[int],
+    *,
+    root: object = None,
+    most: float = math.inf,
+    enters: Callable[[object], bool] = lambda value: True,
 ) -> Walk:
     result = Walk()
     left = 5 * most
@@ -139,7 +161,7 @@ def _walked(
         elif isinstance(value, tuple):
             # Every time it is met: a tuple's tensors must be replaced in each of its places.
             pending.extend(reversed(list(_elements(path, location, value))))
-        elif id(value) not in seen and (value is root or _is_open(value)):
+        elif id(value) not in seen and (value is root or (_is_open(value) and enters(value))):
             seen.add(id(value))
             if isinstance(value, nn.Module):
                 result.modules.append((path, value))

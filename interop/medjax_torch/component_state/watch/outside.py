@@ -18,7 +18,7 @@ from medjax_torch.component_state.locations import (
     OfClass,
     Snapshot,
 )
-from medjax_torch.component_state.walk import Walk, is_of_library, is_readable, walk_outside
+from medjax_torch.component_state.walk import Walk, is_installed, is_readable, walk_outside
 from medjax_torch.component_state.watch.places import Place, is_value
 
 _ALWAYS = frozenset({"__call__", "forward"})
@@ -57,9 +57,12 @@ class Outside:
         self._pending: list[Any] = []
         self._followed: set[int] = set()
         self._kinds: dict[type, None] = {}
+        functions = list(functions)
+        kinds = {kind for _, holder in content.objects for kind in type(holder).__mro__}
+        named = {*kinds, *functions, *content.functions}
+        self._own = {(getattr(each, "__module__", None) or "").partition(".")[0] for each in named}
         for _, holder in content.objects:
             self._add_kinds(holder)
-        functions = list(functions)
         for function in functions:
             owner = getattr(function, "__self__", None)
             if is_readable(owner):
@@ -70,7 +73,7 @@ class Outside:
         self._add_trainers()
         self._follow()
         self.places = list(self._places.values())
-        self.content = walk_outside(self._roots.values(), content)
+        self.content = walk_outside(self._roots.values(), content, self._own)
 
     def snapshots(self) -> list[Snapshot]:
         """Return snapshots of all that forward may change."""
@@ -84,7 +87,7 @@ class Outside:
 
     def _add_kinds(self, holder: Any) -> None:
         for kind in type(holder).__mro__:
-            if kind not in self._kinds and not is_of_library(kind.__module__):
+            if kind not in self._kinds and not is_installed(kind.__module__, self._own):
                 self._kinds[kind] = None
                 for name in self._names:
                     self._read_class(kind, name)
@@ -102,7 +105,7 @@ class Outside:
             if not isinstance(function, FunctionType) or id(function) in self._followed:
                 continue
             self._followed.add(id(function))
-            if not is_of_library(function.__module__ or ""):
+            if not is_installed(function.__module__ or "", self._own):
                 self._read_function(function)
 
     def _read_function(self, function: FunctionType) -> None:
@@ -111,7 +114,7 @@ class Outside:
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             self._read(name, Cell(cell), names)
         for name in names:
-            for holder, value in _named(function.__globals__, name, names):
+            for holder, value in _named(function.__globals__, name, names, self._own):
                 del value
                 self._read(name, Entry(holder, name), names)
         for name in names - self._names:
@@ -129,7 +132,7 @@ class Outside:
             return
         elif isinstance(value, type):
             self._add(path, location)
-            if not is_of_library(value.__module__):
+            if not is_installed(value.__module__, self._own):
                 for name in names & vars(value).keys():
                     self._read_class(value, name, path)
         else:
@@ -173,14 +176,14 @@ def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list
 
 
 def _named(
-    namespace: dict[str, Any], name: str, names: set[str]
+    namespace: dict[str, Any], name: str, names: set[str], own: set[str]
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yield the values of a name in the globals, and in user modules that the code refers to."""
     if name in namespace:
         yield namespace, namespace[name]
     for other in names:
         module = namespace.get(other)
-        if isinstance(module, ModuleType) and not is_of_library(module.__name__):
+        if isinstance(module, ModuleType) and not is_installed(module.__name__, own):
             attributes = vars(module)
             if name in attributes:
                 yield attributes, attributes[name]
