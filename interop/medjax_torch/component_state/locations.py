@@ -6,7 +6,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, MutableSequence
 from dataclasses import dataclass
 from types import CellType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 MISSING: Any = object()
 """The content of an empty location."""
@@ -75,6 +77,40 @@ class Member:
             object.__setattr__(self.holder, self.name, value)
         elif self.get() is not MISSING:
             object.__delattr__(self.holder, self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class OfClass:
+    """An attribute of a class itself, as it is stored there: a static method stays one."""
+
+    holder: type
+    name: str
+
+    def get(self) -> Any:
+        """Return the attribute, or `MISSING` if the class does not have its own."""
+        return vars(self.holder).get(self.name, MISSING)
+
+    def set(self, value: Any) -> None:
+        """Replace the attribute."""
+        if value is not MISSING:
+            setattr(self.holder, self.name, value)
+        elif self.name in vars(self.holder):
+            delattr(self.holder, self.name)
+
+
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The whole content of a list, deque, set or array."""
+
+    holder: Any
+
+    def get(self) -> Any:
+        """Return a copy of the content."""
+        return _content(self.holder)
+
+    def set(self, value: Any) -> None:
+        """Replace the content, not the object."""
+        _fill(self.holder, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +184,7 @@ class Snapshot:
     ----------
     path : str
         The object's name in messages.
-    holder : dict, list, deque, set or Location
+    holder : dict, list, deque, set, array or Location
         The object.
     """
 
@@ -157,18 +193,26 @@ class Snapshot:
         self.holder = holder
         self.content = _content(holder)
 
-    def changes(self) -> list[tuple[str, Any, Any]]:
-        """Return ``(path, before, after)`` for every value that is another object than before."""
+    def changes(self) -> list[Effect]:
+        """Return every value that is another object than before; arrays by their content."""
         if isinstance(self.holder, dict):
             new, old = _content(self.holder), self.content
             return [
-                (f"{self.path}.{key}".lstrip("."), old.get(key, MISSING), new.get(key, MISSING))
+                Effect(
+                    f"{self.path}.{key}".lstrip("."),
+                    old.get(key, MISSING),
+                    new.get(key, MISSING),
+                    Entry(self.holder, key),
+                )
                 for key in {**old, **new}
                 if old.get(key, MISSING) is not new.get(key, MISSING)
             ]
-        if _same(_content(self.holder), self.content):
+        new = _content(self.holder)
+        if _same(new, self.content):
             return []
-        return [(self.path, self.content, self.holder)]
+        if not isinstance(self.holder, _CONTAINERS):
+            return [Effect(self.path, self.content[0], new[0], self.holder)]
+        return [Effect(self.path, self.content, new, Whole(self.holder))]
 
     def restore(self) -> None:
         """Restore the content and its order; an unchanged object is not touched."""
@@ -176,16 +220,43 @@ class Snapshot:
         if isinstance(self.holder, dict):
             if list(new) != list(self.content) or not _same(new.values(), self.content.values()):
                 _refill(self.holder, self.content)
-        elif _same(new, self.content):
-            return
-        elif isinstance(self.holder, set):
-            self.holder.clear()
-            self.holder.update(self.content)
-        elif isinstance(self.holder, list | deque):
-            self.holder.clear()
-            self.holder.extend(self.content)
-        else:
-            self.holder.set(*self.content)
+        elif not _same(new, self.content):
+            _fill(self.holder, self.content)
+
+
+_CONTAINERS = (list, deque, set, np.ndarray)
+
+
+class Effect(NamedTuple):
+    """A change that forward made.
+
+    Attributes
+    ----------
+    path : str
+        Its name in messages.
+    before, after : value
+        The values, `MISSING` if there was or is none; of a list, set or array, its content.
+    location : Location
+        Where it is.
+    """
+
+    path: str
+    before: Any
+    after: Any
+    location: Location
+
+
+def _fill(holder: Any, content: Any) -> None:
+    if isinstance(holder, np.ndarray):
+        holder[...] = content
+    elif isinstance(holder, set):
+        holder.clear()
+        holder.update(content)
+    elif isinstance(holder, list | deque):
+        holder.clear()
+        holder.extend(content)
+    else:
+        holder.set(*content)
 
 
 def _content(holder: Any) -> Any:
@@ -193,11 +264,15 @@ def _content(holder: Any) -> Any:
         return dict(dict.items(holder))
     if isinstance(holder, list | deque | set):
         return list(holder)
+    if isinstance(holder, np.ndarray):
+        return holder.copy()
     return [holder.get()]
 
 
 def _same(left: Iterable[Any], right: Iterable[Any]) -> bool:
     """Return whether both have the same objects in the same order; tensors have no boolean `==`."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        return left.tobytes() == right.tobytes()
     first, second = list(left), list(right)
     return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 

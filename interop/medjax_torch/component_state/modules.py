@@ -7,7 +7,7 @@ and is replaced in both.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medjax_torch.component_state.locations import MISSING, Location, Snapshot
+from medjax_torch.component_state.locations import MISSING, Effect, Location, Snapshot
 from medjax_torch.component_state.names import outermost, paths_of
 from medjax_torch.component_state.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.component_state.walk import Walk, walk
-
-Effect = tuple[str, Any, Any]
-"""The path of a change, the value before and the value after."""
+from medjax_torch.component_state.watch.outside import Outside
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,8 @@ class Inventory:
         All places where each tensor is stored.
     content : Walk
         Everything that was reached from the component.
+    functions : tuple of callable
+        The component's forward and its caller, which may read what lies outside the component.
     """
 
     modules: dict[str, nn.Module]
@@ -51,11 +51,16 @@ class Inventory:
     ties: dict[str, tuple[str, ...]]
     locations: dict[str, tuple[Location, ...]]
     content: Walk
+    functions: tuple[Callable[..., Any], ...] = ()
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Parameters, then buffers."""
         return {**self.parameters, **self.buffers}
+
+    def outside(self) -> Outside:
+        """Look up what forward may read outside of the component now."""
+        return Outside(self.functions, self.content)
 
     @property
     def classes(self) -> dict[str, list[str]]:
@@ -84,7 +89,7 @@ class Inventory:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
-def find(component: object) -> Inventory:
+def find(component: object, functions: Iterable[Callable[..., Any]] = ()) -> Inventory:
     """Find the torch modules, parameters and buffers of a component.
 
     The name of a tensor is the path of the outermost module that contains it, followed by torch's
@@ -95,6 +100,8 @@ def find(component: object) -> Inventory:
     ----------
     component : object
         Any object: modules may be in attributes, containers, other objects or closures.
+    functions : iterable of callable
+        Functions that may read what lies outside the component.
 
     Raises
     ------
@@ -117,6 +124,9 @@ def find(component: object) -> Inventory:
     named = {names[0]: tensor for names, tensor in paths if id(tensor) in locations}
     parameters = {name: tensor for name, tensor in named.items() if _is_parameter(tensor)}
     _check_parameters(parameters)
+    functions = tuple(functions)
+    for path, generator in Outside(functions, content).content.generators.items():
+        content.generators.setdefault(path, generator)
     return Inventory(
         modules=modules,
         parameters=parameters,
@@ -124,6 +134,7 @@ def find(component: object) -> Inventory:
         ties={names[0]: names[1:] for names, _ in paths if len(names) > 1 and names[0] in named},
         locations={name: tuple(locations[id(tensor)]) for name, tensor in named.items()},
         content=content,
+        functions=functions,
     )
 
 
@@ -195,8 +206,10 @@ def swapped(
         except for new values of tensors.
     """
     effects: list[Effect] = []
-    before = inventory.content.snapshots()
+    outside = inventory.outside()
+    before = [*inventory.content.snapshots(), *outside.snapshots()]
     inside: list[Snapshot] = []
+    around: list[Snapshot] = []
     others = [(location, location.get()) for location, _ in more]
     try:
         for name, tensor in mapping.items():
@@ -205,9 +218,10 @@ def swapped(
         for location, value in more:
             location.set(value)
         inside = inventory.content.snapshots()
+        around = outside.snapshots()
         yield effects
     finally:
-        effects += _effects(inside)
+        effects += _effects(inside, around)
         for snapshot in before:
             snapshot.restore()
         for location, value in others:
@@ -275,28 +289,40 @@ def _is_parameter(tensor: Tensor) -> bool:
     return isinstance(tensor, nn.Parameter) or (tensor.requires_grad and tensor.is_leaf)
 
 
-def _effects(snapshots: Sequence[Snapshot]) -> list[Effect]:
+def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Effect]:
     """Return the changes forward made that its next run might read.
 
-    Ignored are modes, which every forward sets; tensors that replace tensors, which are state;
-    values that were None or missing before, which transformers fills in in its configurations;
-    and containers that replace others with the same content.
+    Ignored are modes, which every forward sets; tensors that replace tensors of the component,
+    which are state; values other than numbers that were None or missing before, which transformers
+    fills in in its configurations; and containers that replace others with the same content.
     """
+    snapshots = [*inside, *outside]
     contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
-    changes = [(one, *change) for one in snapshots for change in one.changes()]
+    changes = [(one, change) for one in snapshots for change in one.changes()]
     exchanged = {
-        id(before)
-        for _, _, before, after in changes
-        if type(before) is type(after) and _are_alike(contents.get(id(before), before), after)
+        id(change.before)
+        for _, change in changes
+        if type(change.before) is type(change.after)
+        and _are_alike(contents.get(id(change.before), change.before), change.after)
     }
-    effects: list[Effect] = []
-    for snapshot, path, before, after in changes:
-        undecided = before is None or before is MISSING
+    own = set(map(id, inside))
+    effects: dict[str, Effect] = {}
+    for snapshot, change in changes:
+        before, after = change.before, change.after
         if id(before) in exchanged or id(snapshot.holder) in exchanged:
             continue
-        if isinstance(after, Tensor) == undecided and path.rpartition(".")[2] != "training":
-            effects.append((path, before, after))
-    return effects
+        if change.path.rpartition(".")[2] == "training":
+            continue
+        undecided = before is None or before is MISSING
+        is_state = isinstance(after, Tensor) and not undecided and id(snapshot) in own
+        if is_state or (undecided and not (isinstance(after, Tensor) or _is_number(after))):
+            continue
+        effects.setdefault(change.path, change)
+    return list(effects.values())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def _are_alike(before: object, after: object) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import sys
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.sharedctypes import SynchronizedBase
 from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
@@ -43,6 +45,13 @@ _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.
 
 _KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools.partial)
 
+_SIZED = (dict, list, deque, set, frozenset, tuple)
+
+_RUNNING = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, SynchronizedBase)
+
+_LARGEST_ARRAY = 1 << 20
+"""Bytes of the largest array whose content is compared before and after forward."""
+
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None)})
 """Types of values that lead nowhere and hold no state."""
 
@@ -65,6 +74,11 @@ class Walk:
         Everything whose content forward may change: dicts, lists, sets, closures, `__slots__`.
     objects : list of (str, object)
         Every object with attributes, including modules, with the first path to it.
+    closed : list of (str, object)
+        Optimizers, schedulers and trainers: they are not entered, but forward may read their
+        attributes.
+    functions : list of function
+        Functions of the user's own code.
     """
 
     tensors: list[tuple[str, Location | None, Tensor]] = field(default_factory=list)
@@ -72,6 +86,8 @@ class Walk:
     generators: dict[str, Any] = field(default_factory=dict)
     holders: list[tuple[str, Any]] = field(default_factory=list)
     objects: list[tuple[str, Any]] = field(default_factory=list)
+    closed: list[tuple[str, Any]] = field(default_factory=list)
+    functions: list[FunctionType] = field(default_factory=list)
 
     def snapshots(self) -> list[Snapshot]:
         """Return snapshots of all holders."""
@@ -84,30 +100,90 @@ def walk(root: object) -> Walk:
     Attributes, dicts, lists, tuples, sets, deques, closures, defaults, bound methods and partials
     are entered. Optimizers are not, as they only refer to what the component owns.
     """
+    return _walked([("", None, root)], set(), root=root)
+
+
+def is_installed(module: str, own: Collection[str]) -> bool:
+    """Return whether a module is of an installed package that is not among the user's `own`."""
+    package = module.partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    installed = "site-packages" in file or "dist-packages" in file
+    return is_of_library(package) or (installed and package not in own)
+
+
+def walk_outside(roots: Iterable[tuple[str, Any]], known: Walk, own: Collection[str] = ()) -> Walk:
+    """Collect what is reachable from objects outside of a component, within limits.
+
+    Parameters
+    ----------
+    roots : iterable of (str, object)
+        The objects, with their paths.
+    known : Walk
+        The component's content, which is left out.
+    own : collection of str
+        The packages that are the user's. Of others only torch modules are entered: a test runner
+        or a tracker changes at each step.
+    """
+
+    def enters(value: object) -> bool:
+        if isinstance(value, (*_KNOWN, nn.Module, np.ndarray, SimpleNamespace, Namespace)):
+            return True
+        return not is_installed(type(value).__module__, own)
+
+    seen = {id(each) for _, each in (*known.objects, *known.holders, *known.closed)}
+    pending: list[_Child] = [(path, None, value) for path, value in roots]
+    return _walked(pending[::-1], seen, most=_MOST, enters=enters)
+
+
+_MOST = 10_000
+"""Outside of a component, longer containers are not entered, as a dataset may be among them."""
+
+
+def _walked(
+    pending: list[_Child],
+    seen: set[int],
+    *,
+    root: object = None,
+    most: float = math.inf,
+    enters: Callable[[object], bool] = lambda value: True,
+) -> Walk:
     result = Walk()
-    seen: set[int] = set()
-    pending: list[_Child] = [("", None, root)]
-    while pending:
+    left = 5 * most
+    while pending and left > 0:
         path, location, value = pending.pop()
+        left -= 1
         if isinstance(value, Tensor):
             result.tensors.append((path, location, value))
         elif isinstance(value, _GENERATORS):
             result.generators.setdefault(path, value)
+        elif isinstance(value, _SIZED) and len(value) > most:
+            continue
         elif isinstance(value, tuple):
             # Every time it is met: a tuple's tensors must be replaced in each of its places.
             pending.extend(reversed(list(_elements(path, location, value))))
-        elif id(value) not in seen and (value is root or _is_open(value)):
+        elif id(value) not in seen and (value is root or (_is_open(value) and enters(value))):
             seen.add(id(value))
             if isinstance(value, nn.Module):
                 result.modules.append((path, value))
             if not isinstance(value, _KNOWN):
                 result.objects.append((path, value))
+            elif isinstance(value, FunctionType) and not is_of_library(value.__module__ or ""):
+                result.functions.append(value)
             pending.extend(reversed(list(_children(path, value, result.holders))))
+        elif id(value) not in seen and is_readable(value):
+            seen.add(id(value))
+            result.closed.append((path, value))
     return result
 
 
+def is_readable(value: object) -> bool:
+    """Return whether an object is not entered, although forward may read its attributes."""
+    kinds = type(value).__mro__
+    return isinstance(value, _RUNNING) or any(k.__module__ == "medjax_torch.trainer" for k in kinds)
+
+
 def _is_open(value: object) -> bool:
-    if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler | type):
+    if isinstance(value, type) or is_readable(value):
         return False
     if isinstance(value, (*_KNOWN, SimpleNamespace, Namespace)):
         return True
@@ -150,6 +226,10 @@ def _children(path: str, value: Any, holders: list[tuple[str, Any]]) -> Iterator
     elif isinstance(value, dict):
         holders.append((path, value))
         yield from _entries(path, value)
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        if value.flags.writeable and value.nbytes <= _LARGEST_ARRAY:
+            holders.append((path, value))
+        return
     yield from _attributes(path, value, holders)
 
 

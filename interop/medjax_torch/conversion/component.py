@@ -108,19 +108,17 @@ class ConvertedComponent:
         divisor: int = 1,
     ) -> None:
         self.component = component
-        self.inventory: Inventory = find(component)
+        self._functions = (component.forward, call)
+        self.inventory: Inventory = find(component, self._functions)
         # As one operation it is slow without a kernel, so it is one only where cuDNN may run it.
         if precision != "bfloat16" or not has_cudnn_attention():
             attention_implementation = "xla"
         self.initially = self.trained = self._requiring()
         self.earlier: frozenset[str] = frozenset()
         self.version = 0
-        functions = (component.forward, call)
         rules = tracing_rules(attention_implementation, marks_rows=marks_rows)
         self.marks_rows, self.divisor = marks_rows, divisor
-        self.variants = GraphCache(
-            self.inventory, max_variants, rules, functions, may_skip=may_skip
-        )
+        self.variants = GraphCache(self.inventory, max_variants, rules, may_skip=may_skip)
         self.host_draws = host_draws.HostDraws()
         self._call = call
         self._multiplies_in = jnp.bfloat16 if precision == "bfloat16" else None
@@ -151,7 +149,8 @@ class ConvertedComponent:
     def refresh(self) -> None:
         """Look up the component's tensors again if they changed, and the trained parameters."""
         if not self.is_current():
-            self.inventory = self.variants.inventory = find(self.component)
+            self.inventory = find(self.component, self._functions)
+            self.variants.inventory = self.inventory
             self.version += 1
         known = set(self.trained)
         requiring = set(self._requiring())

@@ -23,6 +23,8 @@ class Conditions:
         The numbers among them that are inputs.
     batch : mapping of str to value
         The batch that was recorded.
+    own : collection of int
+        See `Places`.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Conditions:
         places: Sequence[Place],
         numbers: Sequence[Number],
         batch: Mapping[str, Any],
+        own: Collection[int] | None = None,
     ) -> None:
         self.numbers = tuple(numbers)
         self._live = {number.column for number in numbers if number.column is not None}
@@ -38,7 +41,7 @@ class Conditions:
         self._columns = reads.of(batch, self._live)
         self._kinds = [_kind(number, batch) for number in numbers]
         locations = [number.location for number in numbers if number.location is not None]
-        self._places = Places(place for place in places if not _is_among(place, locations))
+        self._places = Places((p for p in places if not _is_among(p, locations)), own)
 
     def hold(self, batch: Mapping[str, Any]) -> bool:
         """Return whether forward would now read the same values for this batch, inputs aside."""
@@ -76,11 +79,10 @@ def _kind(number: Number, batch: Mapping[str, Any]) -> Any:
 
 
 def _is_among(place: Place, locations: Collection[Any]) -> bool:
-    return any(
-        place.location is location
-        or (
-            getattr(place.location, "holder", place) is getattr(location, "holder", location)
-            and getattr(place.location, "key", place) == getattr(location, "key", location)
-        )
-        for location in locations
-    )
+    return any(_where(place.location) == _where(location) for location in locations)
+
+
+def _where(location: Any) -> tuple[int, Any]:
+    """Return the identity of what holds a value, and the name under which it does."""
+    holder = getattr(location, "cell", None) or getattr(location, "holder", location)
+    return id(holder), getattr(location, "key", getattr(location, "name", None))

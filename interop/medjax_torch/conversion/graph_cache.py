@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from medjax.runtime import give_back_memory, size_of, waiting_for
 from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.gradient_hooks import GradientHooks
-from medjax_torch.component_state.watch import TensorWatch, outer_places
+from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
@@ -51,8 +51,6 @@ class GraphCache:
         Limit on the graphs of one signature, which differ in the values that forward looks at.
     rules : Rules
         The tracer's rules; see `tracing_rules`.
-    functions : iterable of callable
-        The component's forward and its caller, whose globals may be read.
     may_skip : bool
         Whether batches whose loss is not finite are skipped.
 
@@ -74,7 +72,6 @@ class GraphCache:
         inventory: Inventory,
         max_variants: int,
         rules: Rules,
-        functions: Iterable[Callable[..., Any]] = (),
         *,
         may_skip: bool = False,
     ) -> None:
@@ -87,7 +84,6 @@ class GraphCache:
         self._max_variants = max_variants
         self._rules = rules
         self._may_skip = may_skip
-        self._functions = tuple(functions)
         self._kept: dict[Hashable, list[_Kept]] = {}
         self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
         self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
@@ -239,7 +235,7 @@ class GraphCache:
         if check is not None:
             check(graph)
         self._refuse_counters(influential(graph, record, self._idle[train]))
-        self._idle[train].update(graph.counters)
+        self._idle[train].update(graph.counters, (effect.path for effect in graph.left))
         self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
@@ -252,9 +248,10 @@ class GraphCache:
             self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
             give_back_memory(self.inventory.nb_bytes)
-        places = [*graph.places, *outer_places(self._functions, self.inventory.content)]
+        places = [*graph.places, *self.inventory.outside().places]
         reads = getattr(call, "reads", None) or _all_of(batch)
-        return position, Conditions(reads, places, numbers, batch)
+        own = {id(tensor) for tensor in self.inventory.tensors.values()}
+        return position, Conditions(reads, places, numbers, batch, own)
 
     def _changing(self) -> frozenset[str]:
         """Return the names of tensors that are known to change in training."""

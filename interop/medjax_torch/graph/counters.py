@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from medjax_torch.component_state.locations import MISSING, Effect, Whole
 from medjax_torch.graph.graph import Graph, same
 
 
@@ -21,11 +26,109 @@ def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str]
         Paths of counters that are known to have no effect.
     """
     locations = {place.path: place.location for place in graph.places}
-    return [
+    counters = [
         path
         for path in graph.counters
         if path not in known and _decides(graph, locations.get(path), again)
     ]
+    left = [(e, _near(e)) for e in graph.left if e.path not in known]
+    left += [(e, MISSING) for e in _iterators(graph) if e.path not in known]
+    left = [(effect, value) for effect, value in left if value is not _UNKNOWN]
+    if not left:
+        return counters
+    # First all of them together: forward is recorded twice at most where none has an effect.
+    if _matters(graph, left, again):
+        alone = [effect.path for effect, value in left if _matters(graph, [(effect, value)], again)]
+        counters += alone or [effect.path for effect, _ in left]
+    return counters
+
+
+_UNKNOWN: Any = object()
+"""The value of what was left in a form that only exists while forward is recorded."""
+
+_FAR = 1_000
+
+
+def _matters(graph: Graph, left: Sequence[tuple[Effect, Any]], again: Callable[[], Graph]) -> bool:
+    """Return whether a graph differs after values were left, once or as often as in training.
+
+    Values that a second run leaves unchanged were computed once and for all; they do not grow.
+    """
+    before = [(effect.location, effect.location.get()) for effect, _ in left]
+    try:
+        for effect, value in left:
+            if value is not MISSING:
+                effect.location.set(value)
+        second = again()
+        if not same(graph, second):
+            return True
+        changing = {effect.path for effect in second.left} | set(second.counters)
+        growing = [
+            (effect, _far(effect, value))
+            for effect, value in left
+            if effect.path in changing or value is MISSING
+        ]
+        growing = [(effect, value) for effect, value in growing if value is not _UNKNOWN]
+        for effect, value in growing:
+            effect.location.set(value)
+        return bool(growing) and not same(graph, again())
+    except Exception:  # forward cannot be recorded with another value
+        return True
+    finally:
+        for location, value in before:
+            location.set(value)
+
+
+def _iterators(graph: Graph) -> Iterator[Effect]:
+    """Yield the iterators that forward reads, which it can only do to advance them."""
+    for place in graph.places:
+        value = place.location.get()
+        if isinstance(value, Iterator) and not hasattr(value, "__dict__"):
+            yield Effect(place.path, value, value, place.location)
+
+
+def _near(effect: Effect) -> Any:
+    """Return what the second run of forward finds, `_UNKNOWN` if that cannot be kept."""
+    after = effect.after
+    if isinstance(effect.location, Whole) and isinstance(after, list):
+        values = [_kept(value) for value in after]
+        return _UNKNOWN if any(value is _UNKNOWN for value in values) else values
+    return after if after is MISSING else _kept(after)
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        if not all(type(size) is int for size in value.shape):
+            return _UNKNOWN
+        return torch.zeros(tuple(value.shape), dtype=value.dtype)
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    return value if type(value) in _PLAIN or isinstance(value, np.generic) else _UNKNOWN
+
+
+def _far(effect: Effect, near: Any) -> Any:
+    """Return what a run of forward finds after very many others."""
+    if isinstance(near, np.ndarray):
+        return near + _FAR if near.dtype.kind in "iuf" else _UNKNOWN
+    if isinstance(near, bool) or near is MISSING:
+        return _advanced(effect.after) if isinstance(effect.after, Iterator) else _UNKNOWN
+    if isinstance(near, int | float | np.number):
+        return near + _FAR
+    if not isinstance(effect.location, Whole):
+        return _UNKNOWN
+    if isinstance(effect.location.holder, set):
+        return [*near, *range(10**9, 10**9 + _FAR)]
+    if len(near) > len(effect.before):
+        return [*near, *near[-1:] * _FAR]
+    return [value + _FAR if type(value) in (int, float) else value for value in near]
+
+
+def _advanced(values: Iterator[Any]) -> Iterator[Any]:
+    for value in values:
+        yield value + _FAR if type(value) in (int, float) else value
+
+
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 def _decides(graph: Graph, location: Any, again: Callable[[], Graph]) -> bool:
@@ -48,9 +151,9 @@ def _others(value: Any) -> Iterator[Any]:
     """Yield other values of a counter's type, both close to its value and far from it."""
     if isinstance(value, bool):
         yield not value
-    elif isinstance(value, int):
+    elif isinstance(value, int | np.integer):
         yield from (value + 1, value + 1_000)
-    elif isinstance(value, float):
+    elif isinstance(value, float | np.floating):
         yield from (0.0, 1e6)
     else:
         yield f"{value} otherwise"

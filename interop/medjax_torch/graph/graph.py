@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
+from medjax_torch.component_state.locations import Effect
 from medjax_torch.component_state.watch.places import Place
 from medjax_torch.graph.batch_columns import columns
 from medjax_torch.graph.conditions import Condition
@@ -123,7 +124,9 @@ class Graph:
         losses, a new tensor. None of it is kept, so a forward that reads it finds at every step
         what it found while it was traced.
     counters : tuple of str
-        Paths of numbers and similar values that forward read and then changed.
+        Paths of attributes with numbers and similar values that forward read and then changed.
+    left : tuple of Effect
+        The other changes that the next run of forward may read.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float
@@ -166,6 +169,7 @@ class Graph:
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
     counters: tuple[str, ...] = ()
+    left: tuple[Effect, ...] = ()
     modes: tuple[tuple[nn.Module, bool], ...] = ()
     exact: str = ""
     varying: tuple[tuple[str, int], ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medjax_torch.component_state import Inventory, swapped
-from medjax_torch.component_state.locations import Location
+from medjax_torch.component_state.locations import Effect, Location
 from medjax_torch.component_state.modules import current
 from medjax_torch.component_state.watch.reads import AttributeReads
 from medjax_torch.graph.batch_columns import flatten
@@ -63,7 +63,9 @@ class Joint:
     effects : tuple of str
         After a call, the paths of what forward left in the component, other than state.
     counters : tuple of str
-        After a call, those of `effects` that forward read before it changed them.
+        After a call, the attributes that forward read before it changed them.
+    left : tuple of Effect
+        After a call, the other changes that the next run of forward may read.
     modes : tuple of (nn.Module, bool)
         After a call, the modules and whether each was in training mode at the end of forward.
     attributes : AttributeReads
@@ -77,6 +79,7 @@ class Joint:
     replaced: tuple[str, ...]
     effects: tuple[str, ...]
     counters: tuple[str, ...]
+    left: tuple[Effect, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
 
     def __init__(
@@ -93,7 +96,7 @@ class Joint:
         self._divisor: int = getattr(call, "divisor", 1)
         self.call, self.inventory, self.train = call, inventory, train
         self.numbers = tuple(numbers)
-        self.attributes = AttributeReads(inventory.content)
+        self.attributes = AttributeReads(inventory.content, inventory.outside().content)
         learn = {name for name, p in inventory.parameters.items() if train and p.requires_grad}
         self.trained = tuple(name for name in inventory.parameters if name in learn)
         self.frozen = tuple(name for name in inventory.parameters if name not in learn)
@@ -142,10 +145,9 @@ class Joint:
                 layers.marked(gradient, placed[name], self._mark) if name in owned else gradient
                 for name, gradient in zip(self.gradients, gradients, strict=True)
             ]
-        self.effects = tuple(path for path, _, _ in effects)
-        read = {place.path for place in self.attributes.places}
-        within = (p for p, old, new in effects if _counts(old, new) and _is_within(p, read))
-        self.counters = tuple(dict.fromkeys((*self.attributes.changed, *within)))
+        self.effects = tuple(effect.path for effect in effects)
+        self.counters = tuple(self.attributes.changed)
+        self.left = tuple(effect for effect in effects if effect.path not in self.counters)
         results = [loss.reshape(()), *gradients, *values, *after]
         return [value.detach() for value in results]
 
@@ -239,13 +241,3 @@ class Joint:
             after.append(value)
         self.reshaped, self.replaced = tuple(reshaped), tuple(replaced)
         return after
-
-
-def _counts(before: Any, after: Any) -> bool:
-    """Return whether a value that has changed was a number or a string."""
-    return isinstance(before, bool | int | float | str) and not callable(after)
-
-
-def _is_within(path: str, read: Collection[str]) -> bool:
-    """Return whether a value lies in a container that was read."""
-    return path.rpartition(".")[0] in read

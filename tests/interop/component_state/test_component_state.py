@@ -213,7 +213,7 @@ def test_swapped_reports_python_values_that_changed():
         assert (
             current(inventory, "model.running_mean", torch.ones(2)) is component.model.running_mean
         )
-    assert [path for path, _, _ in effects] == ["steps", "losses"]
+    assert [effect.path for effect in effects] == ["steps", "losses"]
     assert (component.steps, component.losses) == (0, [])
 
 

@@ -7,7 +7,7 @@ import itertools
 import operator
 from argparse import Namespace
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from medjax_torch.component_state.locations import MISSING, Entry, Location
+from medjax_torch.torch_internals import disable_torch_function_of_subclasses
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, np.generic)
 _VALUES = (*_PLAIN, torch.dtype, torch.device, torch.Size, slice, range)
@@ -47,16 +48,20 @@ class Place(NamedTuple):
 class Places:
     """Remembers the values in a number of places, to compare them with later ones.
 
-    Numbers, strings and the like are compared by value, arrays and containers by content, and all
-    other objects by identity.
+    Numbers, strings and the like are compared by value, arrays and containers by content, tensors
+    by their version, small ones by content, and all other objects by identity.
 
     Parameters
     ----------
     places : iterable of Place
         The places, including the content of containers there.
+    own : collection of int
+        The `id` of each tensor that is an input of the graph. All others are compared as well.
     """
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    def __init__(self, places: Iterable[Place], own: Collection[int] | None = None) -> None:
+        self._own = own
+        self._foreign: list[tuple[Place, torch.Tensor, Any]] = []
         self._entries: list[Place] = []
         self._others: list[tuple[Place, Any]] = []
         self._lengths: list[tuple[Place, Any, int]] = []
@@ -77,6 +82,8 @@ class Places:
             return False
         if any(self._empty) or any(len(entries) != length for _, entries, length in self._lengths):
             return False
+        if any(_version(tensor) != before for _, tensor, before in self._foreign):
+            return False
         return all(token(place.location.get()) == before for place, before in self._others)
 
     def changed(self) -> list[Place]:
@@ -85,6 +92,7 @@ class Places:
         filled = zip(self._empty_places, self._empty, strict=True)
         changed += [place for place, entries in filled if entries]
         changed += [place for place, entries, length in self._lengths if len(entries) != length]
+        changed += [place for place, t, before in self._foreign if _version(t) != before]
         changed += [p for p, before in self._others if token(p.location.get()) != before]
         return changed
 
@@ -104,6 +112,13 @@ class Places:
             if key in self._seen:
                 return
             self._seen.add(key)
+        if self._own is not None:
+            tensors = {id(tensor): tensor for tensor in _tensors_in(value)}
+            self._foreign += [
+                (place, tensor, _version(tensor))
+                for key, tensor in tensors.items()
+                if key not in self._own
+            ]
         entries = vars(value) if isinstance(value, _NAMESPACES) else value
         if isinstance(entries, dict) and len(entries) <= _MOST:
             self._add_dict(place, value, entries)
@@ -124,6 +139,32 @@ class Places:
         self._lengths.append((place, entries, len(entries)))
         for key in dict.keys(entries):
             self._add(Place(f"{place.path}.{key}", Entry(entries, key)))
+
+
+_SMALL = 1024
+"""Elements of the largest tensor that is compared by content: an array may share its memory."""
+
+
+def _version(tensor: torch.Tensor) -> Any:
+    """Return a value that differs once the tensor has been written to."""
+    with disable_torch_function_of_subclasses():
+        version = None if tensor.is_inference() else tensor._version
+        is_small = tensor.numel() <= _SMALL and tensor.layout == torch.strided
+        if not is_small or tensor.device.type != "cpu":
+            return version
+        return version, tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
+def _tensors_in(value: Any, depth: int = 0) -> Iterator[torch.Tensor]:
+    """Yield a tensor, or those in a list, tuple or set; those in dicts have places of their own."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        if len(value) <= _MOST and depth <= _DEEPEST:
+            for element in value:
+                yield from _tensors_in(element, depth + 1)
+    elif depth and isinstance(value, dict):
+        yield from _tensors_in(list(dict.values(value)), depth)
 
 
 class _Same:

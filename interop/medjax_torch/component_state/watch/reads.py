@@ -1,4 +1,4 @@
-"""Recording the Python values that forward reads: attributes, globals and closure variables.
+"""Recording the attributes that forward reads.
 
 Values that forward read while it was traced are constants in the graph. If one of them changes, the
 graph no longer does what forward does.
@@ -7,18 +7,19 @@ graph no longer does what forward does.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-from medjax_torch.component_state.locations import Cell, Entry, Inherited, Member
-from medjax_torch.component_state.walk import REGISTRIES, Walk, is_of_library
+from medjax_torch.component_state.locations import Entry, Inherited, Member
+from medjax_torch.component_state.walk import REGISTRIES, Walk
 from medjax_torch.component_state.watch.places import Place, is_value, token
 
 _TORCH = str(Path(torch.__file__).parent)
@@ -29,13 +30,14 @@ class AttributeReads:
 
     Parameters
     ----------
-    content : Walk
-        The component's objects.
+    *contents : Walk
+        The component's objects, and those outside that it may read.
     """
 
-    def __init__(self, content: Walk) -> None:
-        self._paths = {id(holder): path for path, holder in content.objects}
-        self._objects = [holder for _, holder in content.objects]  # so that ids stay valid
+    def __init__(self, *contents: Walk) -> None:
+        objects = [each for one in contents for each in (*one.objects, *one.closed)]
+        self._paths = {id(holder): path for path, holder in reversed(objects)}
+        self._objects = [holder for _, holder in objects]  # so that ids stay valid
         self._written: set[tuple[int, str]] = set()
         self._places: dict[tuple[int, str], Place] = {}
         self._changed: dict[str, None] = {}
@@ -108,7 +110,18 @@ class AttributeReads:
         location = _location_of(holder, name)
         if location is not None:
             path = self._paths[id(holder)]
-            self._places[key] = Place(f"{path}.{name}" if path else name, location)
+            path = f"{path}.{name}" if path else name
+            self._places[key] = Place(path, location)
+            if name == "param_groups" and isinstance(holder, torch.optim.Optimizer):
+                self._note_groups(path, holder.__dict__[name])
+
+    def _note_groups(self, path: str, groups: list[dict[str, Any]]) -> None:
+        """Note the rates of an optimizer one by one, so that each can be an input."""
+        for number, group in enumerate(groups):
+            for name, value in group.items():
+                if type(value) is float:
+                    place = Place(f"{path}.{number}.{name}", Entry(group, name))
+                    self._places[id(group), name] = place
 
     def _change(self, holder: Any, name: str, value: Any) -> None:
         place = self._places.get((id(holder), name))
@@ -116,7 +129,9 @@ class AttributeReads:
             return  # every forward sets the mode
         before = getattr(type(holder), name, None)
         before = object.__getattribute__(holder, "__dict__").get(name, before)
-        if isinstance(before, bool | int | float | str) and token(before) != token(value):
+        if isinstance(before, bool | int | float | str | np.generic) and token(before) != token(
+            value
+        ):
             self._changed[place.path] = None
 
     def _note_all(self, holder: Any) -> None:
@@ -154,110 +169,3 @@ def _location_of(holder: Any, name: str) -> Any:
                 return Member(holder, name) if hasattr(type(member), "__set__") else None
             break
     return Entry(attributes, name)
-
-
-def outer_places(functions: Iterable[Callable[..., Any]], content: Walk) -> list[Place]:
-    """Return the globals and closure variables that functions, and what they call, may read.
-
-    Calls are followed by name to functions and methods of the user's own code. Tensors are compared
-    by their version, which torch increments when they are written to.
-
-    Parameters
-    ----------
-    functions : iterable of callable
-        The functions to start from: a component's forward.
-    content : Walk
-        The component's objects, whose classes have the methods.
-    """
-    kinds = {
-        kind
-        for _, holder in content.objects
-        for kind in type(holder).__mro__
-        if not is_of_library(kind.__module__)
-    }
-    places: dict[tuple[int, str], Place] = {}
-    seen: set[int] = set()
-    pending = [_plain_function(function) for function in functions]
-    while pending:
-        function = pending.pop()
-        if not isinstance(function, FunctionType) or id(function) in seen:
-            continue
-        seen.add(id(function))
-        if is_of_library(function.__module__ or ""):
-            continue
-        names = set(_names(function.__code__))
-        for name, cell in zip(
-            function.__code__.co_freevars, function.__closure__ or (), strict=True
-        ):
-            value = Cell(cell).get()
-            if is_value(value):
-                places[id(cell), name] = Place(name, Cell(cell))
-            pending.append(value)
-        for name in names:
-            for holder, value in _named(function.__globals__, name, names):
-                for place in _read_through(holder, name, value, names):
-                    places[id(holder), place.path] = place
-                pending.append(value)
-            for kind in kinds:
-                pending.append(_plain_function(vars(kind).get(name)))
-    return list(places.values())
-
-
-def _read_through(
-    holder: dict[str, Any], name: str, value: Any, names: set[str]
-) -> Iterator[Place]:
-    """Yield what code that uses `names` may read through a global: it or its attributes."""
-    if is_value(value):
-        yield Place(name, Entry(holder, name))
-    elif isinstance(value, Tensor):
-        yield Place(name, _Versioned(holder, name))
-    elif isinstance(value, FunctionType | ModuleType):
-        return
-    elif isinstance(value, type):
-        for attribute in names & vars(value).keys():
-            if is_value(vars(value)[attribute]):
-                yield Place(f"{name}.{attribute}", Member(value, attribute))
-    elif not is_of_library(type(value).__module__):
-        attributes = getattr(value, "__dict__", {})
-        for attribute in names & attributes.keys():
-            if is_value(attributes[attribute]):
-                yield Place(f"{name}.{attribute}", Entry(attributes, attribute))
-
-
-class _Versioned(Entry):
-    """A global tensor, together with its version."""
-
-    def get(self) -> Any:
-        """Return the tensor and its version."""
-        value = super().get()
-        return (value, value._version) if isinstance(value, Tensor) else value
-
-
-def _named(
-    namespace: dict[str, Any], name: str, names: set[str]
-) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Yield the values of a name in the globals, and in user modules that the code refers to."""
-    if name in namespace:
-        yield namespace, namespace[name]
-    for other in names:
-        module = namespace.get(other)
-        if isinstance(module, ModuleType) and not is_of_library(module.__name__):
-            attributes = vars(module)
-            if name in attributes:
-                yield attributes, attributes[name]
-
-
-def _plain_function(value: Any) -> Any:
-    """Return the function wrapped by a method, property or method decorator."""
-    for attribute in ("fget", "__func__", "__wrapped__", "func"):
-        inner = getattr(value, attribute, None)
-        if isinstance(inner, FunctionType):
-            return inner
-    return value
-
-
-def _names(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
