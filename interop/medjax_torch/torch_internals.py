@@ -28,6 +28,8 @@ __all__ = [
     "OpOverload",
     "ShapeEnv",
     "TorchDispatchMode",
+    "check_tensor_all_with",
+    "check_with",
     "core_aten_decompositions",
     "count_owners",
     "disable_proxy_modes_tracing",
@@ -43,6 +45,12 @@ __all__ = [
     "refuse_reads_of_addresses",
     "set_onednn_enabled",
 ]
+
+check_with: Any = torch._check_with
+"""What `torch._check` and its relatives call."""
+
+check_tensor_all_with: Any = torch._check_tensor_all_with
+"""What `torch._check_tensor_all` and its relatives call."""
 
 pack_padded_sequence: Any = torch._C._VariableFunctions._pack_padded_sequence
 """The operator below `torch.nn.utils.rnn.pack_padded_sequence`."""

@@ -1,5 +1,6 @@
 """Callbacks that change the Python values, modules and data that forward reads."""
 
+import numpy as np
 import pytest
 import torch
 from living_runs import ROWS, both, medkit, train
@@ -279,6 +280,51 @@ def test_a_resumed_run_continues_with_a_class_default_that_a_callback_set(tmp_pa
     last = resumed(parts, ByClass(), callbacks, nb_training_epochs=4)
     assert last.component.alpha == complete.component.alpha
     assert same(weights(last.component), weights(complete.component))
+
+
+class InOtherForms(Annealed):
+    """Reads a NumPy number, a list and an array, and a number in preprocess alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = np.float64(1.0)
+        self.weights, self.scale = [1.0, 1.0, 1.0], np.ones(3, np.float32)
+        self.alias = self.weights
+        self.shift = 0.0
+
+    def preprocess(self, data):
+        row = super().preprocess(data)
+        return {**row, "x": row["x"] + self.shift}
+
+    def forward(self, batch, return_loss, eval_mode):
+        self.class_weights = torch.tensor(self.weights) * torch.from_numpy(self.scale)
+        return super().forward(batch, return_loss, eval_mode)
+
+
+def change_each_epoch(component, trainer):
+    def on_epoch_end(metrics, epoch, epoch_duration):
+        component.alpha = component.alpha * np.float64(0.5)
+        component.weights[0] += 1.0
+        component.scale *= np.float32(0.75)
+        component.shift += 0.125
+
+    return {"on_epoch_end": on_epoch_end}
+
+
+def test_a_resumed_run_goes_on_with_arrays_lists_and_what_preprocess_reads(tmp_path):
+    callbacks, parts = change_each_epoch, tmp_path / "parts"
+    whole, _ = train(
+        medjax_torch, tmp_path / "all", InOtherForms(), callbacks, nb_training_epochs=4
+    )
+    train(medjax_torch, parts, InOtherForms(), callbacks, nb_training_epochs=2)
+    last = resumed(parts, InOtherForms(), callbacks, nb_training_epochs=4)
+    found, expected = last.component, whole.component
+    assert same(weights(found), weights(expected))
+    assert (type(found.alpha), found.alpha) == (np.float64, expected.alpha)
+    assert found.alias is found.weights
+    assert found.weights == expected.weights
+    assert found.shift == expected.shift
+    np.testing.assert_array_equal(found.scale, expected.scale)
 
 
 def test_a_value_that_its_user_has_changed_is_kept_and_said(tmp_path, caplog):

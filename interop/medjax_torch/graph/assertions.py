@@ -19,6 +19,7 @@ from medjax_torch.graph.errors import is_of_component, line_of_stack
 from medjax_torch.graph.guards import ASSERTS, OPTIONAL, Source, ancestry, asserted, is_random
 from medjax_torch.graph.replacing import replaced
 from medjax_torch.graph.sizes import Sizes
+from medjax_torch.torch_internals import check_tensor_all_with, check_with
 
 aten = torch.ops.aten
 
@@ -34,8 +35,8 @@ class UndecidedError(Exception):
 def following_checks() -> Iterator[None]:
     """Make torch's Python functions for checks call operators that a recording contains."""
     with (
-        replaced(torch, "_check_tensor_all_with", _check_tensor(torch._check_tensor_all_with)),
-        replaced(torch, "_check_with", _check(torch._check_with)),
+        replaced(torch, "_check_tensor_all_with", _check_tensor(check_tensor_all_with)),
+        replaced(torch, "_check_with", _check(check_with)),
     ):
         yield
 
@@ -46,7 +47,7 @@ def _check_tensor(original: Callable[..., None]) -> Callable[..., None]:
             original(error_type, cond, message)
         else:
             # If it fails while it is recorded, forward itself raises the error with its message.
-            torch._assert_async(cond.all(), _FAILED)
+            aten._assert_async.msg(cond.all(), _FAILED)
 
     return check
 

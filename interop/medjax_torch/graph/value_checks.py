@@ -15,11 +15,13 @@ from torch.nn import functional
 
 from medjax_torch.graph.guards import OPTIONAL
 
+aten = torch.ops.aten
+
 _Function = Callable[..., Tensor]
 
 
 def _checked(allowed: Tensor) -> Tensor:
-    torch._assert_async(allowed.all(), OPTIONAL)
+    aten._assert_async.msg(allowed.all(), OPTIONAL)
     return allowed
 
 

@@ -1,4 +1,4 @@
-"""Keeps plain values that forward reads and callbacks set, from one run to the next.
+"""Keeps plain values of a component that callbacks set, from one run to the next.
 
 A callback that multiplies a loss weight at each epoch would otherwise begin again in a resumed run,
 with the weight that the component was created with.
@@ -6,11 +6,13 @@ with the weight that the component was created with.
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 from medjax.callbacks import TrainerCallback
 from medjax_torch.component_state.locations import MISSING, Entry, Inherited, Location
@@ -24,9 +26,11 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 class KeptValues(TrainerCallback):
-    """Saves the values that callbacks set and forward reads, and restores them in a resumed run.
+    """Saves the values that callbacks set, and restores them in a resumed run.
 
-    It is the last callback, so that it sees what the others do when training begins.
+    These are numbers, strings, bools, NumPy arrays, and lists and tuples of them: of the component,
+    whose forward, preprocess or collate may read them, and of globals that forward reads. It comes
+    after the user's callbacks, so that it sees what they do when training begins.
 
     Parameters
     ----------
@@ -46,16 +50,16 @@ class KeptValues(TrainerCallback):
         del config
         self._set.clear()
         locations = self._locations()
-        self._began = {path: location.get() for path, location in locations.items()}
+        self._began = {path: _encoded(location.get()) for path, location in locations.items()}
         for path, (before, after) in self._saved.items():
             if path not in locations:
                 _say(f"{path} was {_decoded(after)!r}, but the component no longer has this value")
-            elif _encoded(self._began[path]) == before:
-                self._set.append((locations[path], _decoded(after)))
-            elif _encoded(self._began[path]) != after:
+            elif self._began[path] == before:
+                self._set.append((locations[path], after))
+            elif self._began[path] != after:
                 _say(
                     f"{path} was {_decoded(before)!r} when training began and {_decoded(after)!r} "
-                    f"when it was saved; it is {self._began[path]!r} now, which is used"
+                    f"when it was saved; it is {_decoded(self._began[path])!r} now, which is used"
                 )
         self._set_values()
 
@@ -75,22 +79,17 @@ class KeptValues(TrainerCallback):
 
     def _set_values(self) -> None:
         for location, value in self._set:
-            location.set(value)
+            _put(location, _decoded(value))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the first and the latest value, by path, of changed values that forward reads."""
+        """Return the first and the latest value, by path, of values that have changed."""
         graphs = self._converted.variants.graphs
-        read = {place.path for graph in graphs for place in graph.places}
         counted = {path for graph in graphs for path in graph.counters}
-        outer = {place.path for place in self._outer()}
         changed = {}
         for path, location in self._locations().items():
-            before, latest = self._began.get(path, MISSING), location.get()
-            is_read = path in outer or any(path == r or path.startswith(f"{r}.") for r in read)
-            if not is_read or path in counted or not _is_plain(before) or not _is_plain(latest):
-                continue
-            if _encoded(before) != _encoded(latest):
-                changed[path] = [_encoded(before), _encoded(latest)]
+            before, latest = self._began.get(path, MISSING), _encoded(location.get())
+            if before is not MISSING and path not in counted and before != latest:
+                changed[path] = [before, latest]
         return changed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,17 +139,60 @@ def _add_defaults(locations: dict[str, Location], prefix: str, holder: Any) -> N
                 locations.setdefault(prefix + name, Inherited(holder, name))
 
 
+_MOST = 10_000
+"""Elements of the longest list or array that is kept."""
+
+
 def _is_plain(value: Any) -> bool:
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return value.size <= _MOST and value.dtype.kind in "biufc"
+    if type(value) in (list, tuple):
+        return len(value) <= _MOST and all(map(_is_plain, value))
     return type(value) in _PLAIN
 
 
 def _encoded(value: Any) -> Any:
-    """Return a value in a JSON form that is exact bit for bit and tells ints from floats."""
+    """Return a value in a JSON form that is exact bit for bit and tells the types apart."""
+    if isinstance(value, np.ndarray | np.generic):
+        content = base64.b64encode(value.tobytes()).decode()
+        shape = list(value.shape) if isinstance(value, np.ndarray) else None
+        return {"dtype": value.dtype.str, "shape": shape, "bytes": content}
+    if isinstance(value, list | tuple):
+        return {type(value).__name__: [_encoded(each) for each in value]}
     return {"float": value.hex()} if isinstance(value, float) else value
 
 
 def _decoded(value: Any) -> Any:
-    return float.fromhex(value["float"]) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    if "float" in value:
+        return float.fromhex(value["float"])
+    if "bytes" in value:
+        content = base64.b64decode(value["bytes"])
+        array = np.frombuffer(content, np.dtype(value["dtype"]))
+        return array[0] if value["shape"] is None else array.reshape(value["shape"]).copy()
+    ((kind, values),) = value.items()
+    return {"list": list, "tuple": tuple}[kind](map(_decoded, values))
+
+
+def _put(location: Location, value: Any) -> None:
+    """Set a value; a list or array keeps its identity, as others may refer to it."""
+    present = location.get()
+    if type(present) is list and type(value) is list:
+        present[:] = value
+    elif _is_alike(present, value):
+        present[...] = value
+    else:
+        location.set(value)
+
+
+def _is_alike(present: Any, value: Any) -> bool:
+    return (
+        isinstance(present, np.ndarray)
+        and isinstance(value, np.ndarray)
+        and (present.shape, present.dtype) == (value.shape, value.dtype)
+        and present.flags.writeable
+    )
 
 
 def _say(text: str) -> None:
