@@ -36,6 +36,7 @@ __all__ = [
     "WorkerError",
     "Workers",
     "isolate_worker",
+    "takes_rng",
 ]
 
 Example = dict[str, Any]
@@ -110,9 +111,8 @@ class Examples:
         self.preprocess = preprocess
         self.seed = seed
         self.training = training
-        rng = _rng_of(preprocess)
-        self.is_random = training and rng is not None
-        if not training and rng is not None and rng.default is inspect.Parameter.empty:
+        self.is_random = training and takes_rng(preprocess)
+        if not training and takes_rng(preprocess, needed=True):
             msg = (
                 "preprocess has a parameter rng without a default, and in evaluation nothing is "
                 "drawn, so that scores are of the items as they are: expected rng=None, with which "
@@ -145,12 +145,13 @@ class Examples:
         return examples
 
 
-def _rng_of(preprocess: Callable[..., Any]) -> inspect.Parameter | None:
-    """Return the parameter ``rng`` of a function, if it has one."""
+def takes_rng(preprocess: Callable[..., Any], *, needed: bool = False) -> bool:
+    """Return whether a function has a parameter ``rng``, or cannot do without it."""
     try:
-        return inspect.signature(preprocess).parameters.get("rng")
+        rng = inspect.signature(preprocess).parameters.get("rng")
     except (TypeError, ValueError):  # builtins without a signature
-        return None
+        return False
+    return rng is not None and (not needed or rng.default is inspect.Parameter.empty)
 
 
 class ExampleSource(Protocol):

@@ -37,8 +37,10 @@ def items(nb_items: int = NB_ITEMS, seed: int = 0) -> list[dict[str, Any]]:
     return made
 
 
-def preprocess(item: dict[str, Any], *, rng: np.random.Generator) -> dict[str, Any]:
-    scale = item.get("scale", 1.0) + 0.01 * rng.standard_normal()
+def preprocess(item: dict[str, Any], *, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    scale = item.get("scale", 1.0)
+    if rng is not None:
+        scale += 0.01 * rng.standard_normal()
     return {"input_ids": item["tokens"], "scale": scale, "label": item["label"]}
 
 

@@ -57,7 +57,7 @@ def test_an_item_that_raises_in_the_drop_in(tmp_path):
     assert torch_job.complete(out) == torch_job.complete(tmp_path / "whole")
 
 
-def fails_once(folder: Path, how: str, item: dict, *, rng) -> dict:
+def fails_once(folder: Path, how: str, item: dict, *, rng=None) -> dict:
     """Preprocess as the job does; if the file exists, die or hang at an item."""
     if (folder / "armed").exists() and item["tokens"] == job.items()[37]["tokens"]:
         if how == "dies":

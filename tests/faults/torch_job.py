@@ -42,8 +42,11 @@ class Classifier:
     def configure_optimizer(self, lr: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.model.parameters(), lr=lr)
 
-    def preprocess(self, item: dict[str, Any], *, rng: np.random.Generator) -> dict[str, Any]:
-        return {**item, "x": np.float32(item["x"]) + 0.01 * rng.standard_normal(6)}
+    def preprocess(
+        self, item: dict[str, Any], *, rng: np.random.Generator | None = None
+    ) -> dict[str, Any]:
+        noise = 0.0 if rng is None else 0.01 * rng.standard_normal(6)
+        return {**item, "x": np.float32(item["x"]) + noise}
 
     def collate(self, examples: list[dict[str, Any]]) -> medjax_torch.BatchData:
         return medjax_torch.BatchData(

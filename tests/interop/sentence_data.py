@@ -46,9 +46,10 @@ class SentenceComponent:
 class RandomComponent(SentenceComponent):
     """A component whose preprocess is random, including the length."""
 
-    def preprocess(self, item, rng):
+    def preprocess(self, item, rng=None):
         self.preprocessed.append(tuple(item))
-        item = list(item) + [int(rng.integers(1, 9))] * int(rng.integers(1, 9))
+        if rng is not None:
+            item = list(item) + [int(rng.integers(1, 9))] * int(rng.integers(1, 9))
         return {"input_ids": item, "labels": item}
 
 

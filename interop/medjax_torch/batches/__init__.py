@@ -13,6 +13,7 @@ from medjax_torch.batches.mapping import rebuilt as rebuilt
 from medjax_torch.batches.order import medkit_order as medkit_order
 from medjax_torch.batches.padding import padding_rules as padding_rules
 from medjax_torch.batches.reading import batch_indices as batch_indices
+from medjax_torch.batches.reading import check_draws as check_draws
 from medjax_torch.batches.reading import check_length as check_length
 from medjax_torch.batches.reading import close_workers as close_workers
 from medjax_torch.batches.reading import epoch_batches as epoch_batches

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, DataLoader
 
-from medjax.data.source import ItemError, WorkerError
+from medjax.data.source import ItemError, WorkerError, takes_rng
 from medjax_torch.batches.generators import OWN, generators_of, restore, states_of
 from medjax_torch.batches.items import ItemDataset, StreamDataset
 from medjax_torch.batches.order import EpochSampler, GroupedSampler
@@ -212,6 +212,26 @@ def check_length(loader: DataLoader[Any]) -> None:
             f"the data, a {type(data).__name__}, has {nb_items} items; expected {before}, as when "
             "the Trainer was created, since epochs, schedules and resuming depend on the number. "
             "Create a new Trainer for the changed data"
+        )
+        raise ValueError(msg)
+
+
+def check_draws(loader: DataLoader[Any]) -> None:
+    """Refuse to train on a loader whose preprocess draws nothing, though it could.
+
+    Raises
+    ------
+    ValueError
+        If preprocess has a parameter ``rng`` and the loader was made without `shuffle`.
+    """
+    if not isinstance(loader.dataset, ItemDataset | StreamDataset):
+        return
+    examples = loader.dataset.work.examples
+    if not examples.training and takes_rng(examples.preprocess):
+        msg = (
+            "preprocess has a parameter rng, but the loader to train on was made with "
+            "shuffle=False, as for evaluation, so that nothing is drawn; expected shuffle=True, or "
+            "a preprocess without rng"
         )
         raise ValueError(msg)
 

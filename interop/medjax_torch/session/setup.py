@@ -19,7 +19,7 @@ from medjax.loop.setup import check_agreement, data_record, groups_of, initial_s
 from medjax.runtime.preemption import Preemption
 from medjax.state import TrainState
 from medjax.step import TrainStep
-from medjax_torch.batches import expect_draws, first_batch, reseed
+from medjax_torch.batches import check_draws, expect_draws, first_batch, reseed
 from medjax_torch.conversion import BatchAdapter
 from medjax_torch.conversion.host_evaluation import check_outputs
 from medjax_torch.optimizers.horizon import warn_of_interval
@@ -137,6 +137,7 @@ def _prepared(
     if checkpoint is not None:
         resume_flags(checkpoint.record, preparation.converted)
     preparation.converted.refresh()
+    check_draws(trainer.train_dataloader)
     batch = first_batch(trainer.train_dataloader)
     expect_draws(trainer.eval_dataloader, of=trainer.train_dataloader)
     graph = preparation.first(batch, train=True)

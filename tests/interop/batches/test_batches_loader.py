@@ -25,7 +25,13 @@ from torch.utils.data import (
 )
 
 from medjax import ItemError, Sampled, WorkerError, epoch_order
-from medjax_torch.batches import close_workers, epoch_batches, first_batch, make_dataloader
+from medjax_torch.batches import (
+    check_draws,
+    close_workers,
+    epoch_batches,
+    first_batch,
+    make_dataloader,
+)
 
 
 class Stream(IterableDataset):
@@ -176,7 +182,7 @@ def test_data_without_a_length_or_items_is_refused(data, message):
             r"the data is a stream; set cache_preprocessed",
         ),
         (
-            {"component": RandomComponent(), "cache_preprocessed": True},
+            {"component": RandomComponent(), "shuffle": True, "cache_preprocessed": True},
             r"this preprocess draws from rng=",
         ),
     ],
@@ -264,8 +270,9 @@ def test_workers_return_the_same_batches_and_leave_the_accelerator_and_signals_a
 
 def test_workers_see_the_epoch_name_a_failing_item_and_stop():
     component = RandomComponent()
-    here = loader_of(SENTENCES[:6], component, length_window=2)
-    there = loader_of(SENTENCES[:6], component, length_window=2, nb_workers=1)
+    arguments = {"component": component, "length_window": 2, "shuffle": True}
+    here = loader_of(SENTENCES[:6], **arguments)
+    there = loader_of(SENTENCES[:6], **arguments, nb_workers=1)
     for (_, batch), (_, same) in zip(epoch_batches(there, 2), epoch_batches(here, 2), strict=True):
         assert torch.equal(batch["input_ids"], same["input_ids"])
     assert multiprocessing.active_children() == []
@@ -308,3 +315,15 @@ def test_objects_that_cannot_be_pickled_are_named():
     del component.collate
     with pytest.raises(ValueError, match=r"the dataset, a list, cannot be sent to worker"):
         loader_of([lambda: 0], nb_workers=1)
+
+
+def test_evaluation_draws_nothing_and_training_on_its_loader_is_refused():
+    def inputs(loader):
+        return [batch["input_ids"].tolist() for _, batch in epoch_batches(loader, 1)]
+
+    loader = loader_of(SENTENCES[:6], RandomComponent())
+    assert inputs(loader) == inputs(loader_of(SENTENCES[:6]))
+    with pytest.raises(ValueError, match="the loader to train on was made with shuffle=False"):
+        check_draws(loader)
+    check_draws(loader_of(SENTENCES[:6], RandomComponent(), shuffle=True))
+    check_draws(loader_of(SENTENCES[:6]))
