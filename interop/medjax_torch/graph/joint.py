@@ -145,11 +145,11 @@ class Joint:
                 layers.marked(gradient, placed[name], self._mark) if name in owned else gradient
                 for name, gradient in zip(self.gradients, gradients, strict=True)
             ]
+            results = [_apart(each) for each in (loss.reshape(()), *gradients, *values, *after)]
         self.effects = tuple(effect.path for effect in effects)
         self.counters = tuple(self.attributes.changed)
         self.left = tuple(effect for effect in effects if effect.path not in self.counters)
-        results = [loss.reshape(()), *gradients, *values, *after]
-        return [value.detach() for value in results]
+        return results
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return leaf tensors for the component: copies, because forward may write to them."""
@@ -241,3 +241,11 @@ class Joint:
             after.append(value)
         self.reshaped, self.replaced = tuple(reshaped), tuple(replaced)
         return after
+
+
+def _apart(value: Tensor) -> Tensor:
+    """Return a tensor without its history, and not in memory of NumPy, which is to be restored."""
+    value = value.detach()
+    if type(value) is not Tensor or value.layout != torch.strided:
+        return value
+    return value if value.untyped_storage().resizable() else value.clone()
