@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -19,7 +19,16 @@ _LEAST = 0.1
 """The least distance that a bias, a gate or a scale moves, as training moves them from 0."""
 
 
-def moved(inventory: Inventory, gradients: Mapping[str, np.ndarray], seed: int) -> Inventory:
+_FAR = (1_000, 1_000_000)
+"""Values that a counter in a buffer gets, in turn."""
+
+
+def moved(
+    inventory: Inventory,
+    gradients: Mapping[str, np.ndarray],
+    seed: int,
+    counters: Collection[str] = (),
+) -> Inventory:
     """Return copies of a component's tensors in which every floating-point number is moved.
 
     Biases and gates leave 0, and ReLUs leave their kink, so that a property of the new weights
@@ -35,6 +44,9 @@ def moved(inventory: Inventory, gradients: Mapping[str, np.ndarray], seed: int) 
         The known gradients of parameters.
     seed : int
         Seed of the random moves.
+    counters : collection of str
+        Names of buffers that count, and switch a term on or off after many steps: they get a value
+        that they may have by then.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {
@@ -43,8 +55,12 @@ def moved(inventory: Inventory, gradients: Mapping[str, np.ndarray], seed: int) 
         )
         for name, value in inventory.parameters.items()
     }
+    far = _FAR[seed % len(_FAR)]
     buffers = {
-        name: _buffer(value.detach(), generator) for name, value in inventory.buffers.items()
+        name: torch.full_like(value, far)
+        if name in counters
+        else _buffer(value.detach(), generator)
+        for name, value in inventory.buffers.items()
     }
     return dataclasses.replace(inventory, parameters=parameters, buffers=buffers)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from medjax_torch.batches.padding import Ragged, resized
@@ -162,15 +163,20 @@ class Prover:
         for size, pair in pairs:
             ragged = pair.ragged
             assert ragged is not None
-            drawn = moved(self._inventory, gradients, draws)
-            problem = ""
-            try:
-                cut = resized(self._batch, [(ragged, size)])
-                batch, expected = self._few(drawn, cut, pair, turn=draws)
-            except Exception as error:  # other columns, such as positions, may not fit a cut one
-                problem = f"forward raises {type(error).__name__} with other weights: {error}"
-            else:
-                if not _says_something(expected):
+            # A counter may also be a position, which must not lie far away.
+            for counters in [self._counters, ()] if self._counters else [()]:
+                drawn = moved(self._inventory, gradients, draws, counters)
+                problem = ""
+                try:
+                    cut = resized(self._batch, [(ragged, size)])
+                    batch, expected = self._few(drawn, cut, pair, turn=draws)
+                except (
+                    Exception
+                ) as error:  # other columns, such as positions, may not fit a cut one
+                    problem = f"forward raises {type(error).__name__} with other weights: {error}"
+                else:
+                    if _says_something(expected):
+                        break
                     problem = "forward returns no finite number with other weights"
             if not problem:
                 yield self._compared(expected, drawn, batch, pair)
@@ -200,6 +206,18 @@ class Prover:
         if of_few is not None and not _is_telling(outcome):
             return few, of_few
         return batch, outcome
+
+    @property
+    def _counters(self) -> tuple[str, ...]:
+        """Names of buffers with a single number that is whole or that forward changes."""
+        after = self._base.state
+        return tuple(
+            name
+            for name, value in self._inventory.buffers.items()
+            if value.ndim == 0
+            and value.dtype != torch.bool
+            and (not value.is_floating_point() or float(after[name]) != float(value))
+        )
 
     @property
     def _base(self) -> Outcome:

@@ -185,6 +185,45 @@ def test_equality_at_the_initial_weights_alone_is_no_proof(name, train):
     assert reason.startswith("padding changes")
 
 
+class Counting(nn.Module):
+    """Has buffers that count the training batches."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=kind))
+
+    def forward(self, train):
+        if train:
+            self.count += 1
+        return self.count
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.float32])
+@pytest.mark.parametrize("first", [5, 10_000])
+def test_a_term_that_a_counter_switches_on_later_is_tested(kind, first):
+    def forward(component, batch):
+        logits = component.head(component.embed(batch["ids"]))
+        late = torch.where(component.counting(train=True) > first, logits.square().mean(), 0.0)
+        return {"logits": logits}, loss_of(logits, batch) + late
+
+    reason = proved(forward, counting=Counting(kind))
+    assert isinstance(reason, str)
+    assert reason.startswith("padding changes")
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_a_buffer_that_is_a_position_is_not_moved_out_of_range(train):
+    def forward(component, batch):
+        logits = component.head(component.embed(batch["ids"]))
+        position = component.counting(train)
+        return {"logits": logits}, loss_of(logits, batch) * component.scales[position]
+
+    scales = nn.Parameter(torch.rand(4))
+    assert isinstance(
+        proved(forward, train, counting=Counting(torch.int64), scales=scales), PaddingProof
+    )
+
+
 def test_a_maximum_over_many_entries_is_tested_on_few():
     """One of 64 entries is larger than the padding; not even a single one may be."""
     torch.manual_seed(1)
