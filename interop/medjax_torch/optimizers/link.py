@@ -123,6 +123,8 @@ class OptimizerLink:
         """Write the moments of `state` into the torch optimizer."""
         with contextlib.nullcontext() if self._living is None else self._living.aside():
             write_moments(self._optimizer, self._plan.groups, state.opt_state)
+        if self._living is not None:
+            self._living.brought()
 
     def watch(self, bring: Callable[[], None]) -> None:
         """Call `bring` when user code uses the torch optimizer's state and it is out of date."""

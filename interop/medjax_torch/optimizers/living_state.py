@@ -72,6 +72,13 @@ class LivingState:
         """Note that the device has newer values."""
         self._is_current = False
 
+    def brought(self) -> None:
+        """Note that the state has the newest values.
+
+        Reading it then asks no device: of several processes only one may read it, to save it.
+        """
+        self._is_current = True
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Let this package use the state as it is, and take what it writes for what is known."""
