@@ -42,11 +42,30 @@ def _noticed(name: str) -> Any:
     return call
 
 
-for _name in (
-    *("__getitem__", "__setitem__", "__delitem__", "__contains__", "__iter__", "__len__", "__eq__"),
-    *("__or__", "__ior__", "__repr__", "get", "keys", "values", "items", "pop", "popitem"),
-    *("clear", "update", "setdefault"),
-):
+_USES = (
+    "__getitem__",
+    "__setitem__",
+    "__delitem__",
+    "__contains__",
+    "__iter__",
+    "__len__",
+    "__eq__",
+    "__or__",
+    "__ior__",
+    "__repr__",
+    "get",
+    "keys",
+    "values",
+    "items",
+    "pop",
+    "popitem",
+    "clear",
+    "update",
+    "setdefault",
+)
+"""The methods of a dict by which user code reads it or writes to it."""
+
+for _name in _USES:
     setattr(_Noticing, _name, _noticed(_name))
 
 
