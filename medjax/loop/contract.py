@@ -237,10 +237,9 @@ def check_component(
     ItemError
         If the item cannot be preprocessed.
     """
+    check_labels(component, data, ladder, padding)
     batch = _collated(component, data, 1)
     fixed = fix_shape(batch, ladder, 1)
-    if LABELS not in padding:
-        _refuse_single_labels(batch, fixed)
     try:
         _outputs(component, variables, fixed, eval_mode=False)
     except (TypeError, ValueError) as error:
@@ -252,8 +251,28 @@ def check_component(
         raise
 
 
-def _refuse_single_labels(batch: BatchData, fixed: BatchData) -> None:
-    """Refuse labels of shape (rows, 1) that are padded: a loss may broadcast over the padding."""
+def check_labels(
+    component: TrainableComponent,
+    data: Dataset,
+    ladder: Ladder,
+    padding: Mapping[str, float | None],
+) -> None:
+    """Refuse labels of shape (rows, 1) that are padded: a loss may broadcast over the padding.
+
+    Parameters
+    ----------
+    component, data, ladder, padding
+        As for `check_component`.
+
+    Raises
+    ------
+    ValueError
+        If the first item has such labels and `padding` does not say what they are.
+    """
+    if LABELS in padding:
+        return
+    batch = _collated(component, data, 1)
+    fixed = fix_shape(batch, ladder, 1)
     widths = {name: c.shape[1] for name, c in batch.arrays().items() if c.ndim > 1}
     if widths.pop(LABELS, 0) != 1 or fixed[LABELS].shape[1] == 1 or 1 in widths.values():
         return

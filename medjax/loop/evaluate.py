@@ -9,8 +9,9 @@ from medjax import distributed, sharding
 from medjax.callbacks import as_callback_list
 from medjax.component import TrainableComponent, Variables, count_parameters
 from medjax.config import Options, TrainerConfig
-from medjax.data import Dataset, get_dataloader
-from medjax.loop.contract import check_arguments
+from medjax.data import Dataset, expand, get_dataloader
+from medjax.data.make import ladder_of
+from medjax.loop.contract import check_arguments, check_labels
 from medjax.loop.epochs import Metrics, evaluation_epoch
 from medjax.loop.request import RunRequest
 from medjax.loop.scores import Columns, Scores, Unpadder, in_order
@@ -140,6 +141,7 @@ def _evaluate(
     component, options, mesh = request.component, request.options, request.mesh
     variables = sharding.put(variables, sharding.state_shardings(variables, mesh))
     once = dataclasses.replace(request.config, nb_training_epochs=1)
+    data = expand(data, component, training=False)
     loader = get_dataloader(
         data,
         component,
@@ -150,6 +152,7 @@ def _evaluate(
         nb_parameters=count_parameters(variables),
     )
     at_end.callback(loader.close)
+    check_labels(component, data, ladder_of(options), options.padding)
     scores = None
     if request.metrics_computer is not None:
         unpad = Unpadder(component.forward, variables, loader.ragged)

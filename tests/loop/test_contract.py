@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -298,6 +299,9 @@ def test_labels_of_rows_that_would_be_padded_are_refused(out):
     told = r"the column 'labels' with shape \(1, 1\), which is padded with -100 to length \d+, as"
     with pytest.raises(ValueError, match=told):
         train(out, flattened())
+    variables = mlp().init(jax.random.key(0))
+    with pytest.raises(ValueError, match=told):
+        medjax.evaluate(flattened(), variables, config(out), EVAL)
 
 
 def test_labels_of_rows_that_are_not_padded_train(tmp_path):
