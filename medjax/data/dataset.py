@@ -53,7 +53,8 @@ def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> D
     Raises
     ------
     ValueError
-        If the dataset has no length or no items, or if the component refuses it.
+        If the dataset has no length or no items, if the component refuses it, or if all its rows
+        come from items that are never drawn.
     """
     length_of(data)
     weights = data.weights if isinstance(data, Sampled) and training else None
@@ -62,13 +63,20 @@ def expand(data: Dataset, component: TrainableComponent, *, training: bool) -> D
     expanded = ExpandedData(data, range(len(data)))  # type: ignore[arg-type]  # it is indexed only
     if component.expand is not None:
         expanded = component.expand(data, training=training)
-    if weights is not None:
-        expanded = dataclasses.replace(expanded, weights=weights[np.asarray(expanded.origins)])
     if jax.process_index() == 0:
         for note in expanded.notes:
             logger.warning(note)
     length_of(expanded)
-    return expanded
+    if weights is None:
+        return expanded
+    weights = weights[np.asarray(expanded.origins)]
+    if not weights.any():
+        msg = (
+            f"all {len(expanded)} rows come from items of weight 0, so none can be drawn; expected "
+            "a weight above 0 for an item that has rows"
+        )
+        raise ValueError(msg)
+    return dataclasses.replace(expanded, weights=weights)
 
 
 def length_of(data: Dataset) -> int:

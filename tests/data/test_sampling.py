@@ -74,6 +74,18 @@ def test_rows_of_an_item_have_its_weight():
     np.testing.assert_allclose(expanded.weights, np.repeat([0.1, 0.2, 0.3, 0.4], 2))
 
 
+@pytest.mark.parametrize(
+    ("origins", "message"),
+    [([0, 0], "all 2 rows come from items of weight 0"), ([], "has no items")],
+)
+def test_rows_of_which_none_can_be_drawn_are_refused(origins, message):
+    def expand(data, *, training=True):
+        return medjax.ExpandedData([data[n] for n in origins], origins)
+
+    with pytest.raises(ValueError, match=message):
+        medjax.data.expand(Sampled(DATA[:2], [0, 1]), mlp()._replace(expand=expand), training=True)
+
+
 class Stops(medjax.TrainerCallback):
     def on_step_begin(self, step_idx, phase):
         if phase == "train" and step_idx == 5:
