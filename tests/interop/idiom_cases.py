@@ -155,6 +155,17 @@ idiom(
     lambda: f(2, 24),
 )
 idiom(
+    "windows",
+    lambda x: (
+        x * torch.hann_window(8),
+        x * torch.hamming_window(8, periodic=False, alpha=0.5, beta=0.4),
+        x * torch.blackman_window(8, periodic=False),
+        x * torch.bartlett_window(8),
+        x * torch.kaiser_window(8, True, 9.0),
+    ),
+    lambda: f(2, 8),
+)
+idiom(
     "shapes",
     lambda x: (
         x.unfold(1, 2, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -94,3 +94,26 @@ def _linspace(traced: Traced, start: Any, end: Any, steps: int, **placement: Any
 def _eye(traced: Traced, *sizes: int, **placement: Any) -> jax.Array:
     rows, columns = traced.output.shape
     return jnp.eye(rows, columns, dtype=jax_dtype(traced.output.dtype))
+
+
+def _window(operator: Any) -> Callable[..., jax.Array]:
+    """Return the lowering of a window function, whose values torch computes once, in the trace."""
+
+    def lowering(traced: Traced, *settings: Any, **placement: Any) -> jax.Array:
+        window = operator(*settings, dtype=traced.output.dtype)
+        return jnp.asarray(window.double().numpy(), jax_dtype(traced.output.dtype))
+
+    return lowering
+
+
+for _windows in (
+    aten.bartlett_window,
+    aten.blackman_window,
+    aten.hamming_window,
+    aten.hann_window,
+    aten.kaiser_window,
+):
+    for _name in _windows.overloads():
+        if not _name.endswith("out"):
+            _operator = getattr(_windows, _name)
+            lowers(_operator, kind=Kind.TRACED)(_window(_operator))
