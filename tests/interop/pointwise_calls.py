@@ -230,3 +230,13 @@ calls(
 calls("creation", aten.linspace.default, (0, 1, 5), (-2.0, 3, 1))
 calls("creation", aten.eye.default, 3)
 calls("creation", aten.eye.m, (2, 3))
+for _window in (aten.bartlett_window, aten.blackman_window, aten.hann_window):
+    calls("creation", _window.default, 8, 1)
+    calls("creation", _window.periodic, (8, False), (7, True))
+calls("creation", aten.hamming_window.default, 8)
+calls("creation", aten.hamming_window.periodic, (8, False))
+calls("creation", aten.hamming_window.periodic_alpha, (8, True, 0.5))
+calls("creation", aten.hamming_window.periodic_alpha_beta, (8, True, 0.5, 0.4))
+calls("creation", aten.kaiser_window.default, 8)
+calls("creation", aten.kaiser_window.periodic, (8, False))
+calls("creation", aten.kaiser_window.beta, (8, True, 9.0))
