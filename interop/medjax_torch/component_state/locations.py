@@ -36,10 +36,13 @@ class Entry:
         return dict.get(self.holder, self.key, MISSING)
 
     def set(self, value: Any) -> None:
-        """Replace the value."""
+        """Replace the value, or remove the key."""
         # Bypass subclasses that do more than store, such as transformers' outputs; keep the order.
         base = OrderedDict if isinstance(self.holder, OrderedDict) else dict
-        base.__setitem__(self.holder, self.key, value)
+        if value is not MISSING:
+            base.__setitem__(self.holder, self.key, value)
+        elif dict.__contains__(self.holder, self.key):
+            base.__delitem__(self.holder, self.key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +131,9 @@ class Inherited:
         return getattr(self.holder, self.name, MISSING)
 
     def set(self, value: Any) -> None:
-        """Set the object's value."""
+        """Set the object's value, or remove it."""
         own = object.__getattribute__(self.holder, "__dict__")
-        if value is getattr(type(self.holder), self.name, MISSING):
+        if value is MISSING or value is getattr(type(self.holder), self.name, MISSING):
             own.pop(self.name, None)
         else:
             own[self.name] = value

@@ -293,8 +293,8 @@ def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Ef
     """Return the changes forward made that its next run might read.
 
     Ignored are modes, which every forward sets; tensors that replace tensors of the component,
-    which are state; values other than numbers that were None or missing before, which transformers
-    fills in in its configurations; and containers that replace others with the same content.
+    which are state; strings and objects that were None or missing before, which transformers fills
+    in in its configurations; and containers that replace others with the same content.
     """
     snapshots = [*inside, *outside]
     contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
@@ -315,14 +315,22 @@ def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Ef
             continue
         undecided = before is None or before is MISSING
         is_state = isinstance(after, Tensor) and not undecided and id(snapshot) in own
-        if is_state or (undecided and not (isinstance(after, Tensor) or _is_number(after))):
+        if is_state or (undecided and not _has_values(after)):
             continue
         effects.setdefault(change.path, change)
     return list(effects.values())
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+_NUMBERS = (int, float, np.number, torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def _has_values(value: object) -> bool:
+    """Return whether a value is a tensor or a number, or contains one."""
+    if isinstance(value, dict):
+        return any(map(_has_values, dict.values(value)))
+    if isinstance(value, tuple | list):
+        return any(map(_has_values, value))
+    return isinstance(value, (Tensor, *_NUMBERS))
 
 
 def _are_alike(before: object, after: object) -> bool:

@@ -54,6 +54,7 @@ from medjax_torch.graph import (
     is_flat,
     signature_of_tensors,
 )
+from medjax_torch.graph.errors import StoredValueError
 from medjax_torch.options import Options
 from medjax_torch.verification import evaluator, verify
 from medjax_torch.verification.padding_policy import Padding
@@ -211,6 +212,8 @@ class BatchAdapter:
         if not self._on_host:
             try:
                 prepared = self._for_device(batch, train=False)
+            except StoredValueError:
+                raise  # a run in torch would not find the value either
             except TraceError as error:
                 self._on_host = str(error)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +14,8 @@ from medjax_torch.component_state.gradient_hooks import GradientHooks
 from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions
+from medjax_torch.conversion.stored_values import StoredValues, are_read
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
-from medjax_torch.graph.counters import influential
 from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
@@ -62,6 +62,8 @@ class GraphCache:
         The component's content, to be replaced when the component holds other tensors.
     seconds : float
         Total time spent on tracing.
+    stored : StoredValues
+        What forward stores in plain values of the component.
     watch : TensorWatch or None
         Tells whether user code may have changed which parameters require a gradient; None outside
         a session.
@@ -78,16 +80,16 @@ class GraphCache:
         self.graphs: list[Graph] = []
         self.inventory = inventory
         self.seconds = 0.0
+        self.stored = StoredValues()
         self.watch: TensorWatch | None = None
         self._learning: frozenset[str] = frozenset()
         self._hooks = GradientHooks([])
         self._max_variants = max_variants
         self._rules = rules
         self._may_skip = may_skip
-        self._kept: dict[Hashable, list[_Kept]] = {}
+        self._kept: dict[tuple[bool, Hashable], list[_Kept]] = {}
         self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
         self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
-        self._idle: dict[bool, set[str]] = {True: set(), False: set()}  # counters
         self._warned: set[str] = set()
 
     def known(self, batch: Mapping[str, Any], *, train: bool, shape: Hashable = None) -> int | None:
@@ -152,7 +154,7 @@ class GraphCache:
             }
             shape = signature(seen)
         learning = (self.learning, self._hooks.current()) if train else None
-        return self._kept.setdefault((train, learning, shape), [])
+        return self._kept.setdefault((train, (learning, shape)), [])
 
     @property
     def learning(self) -> frozenset[str]:
@@ -234,8 +236,8 @@ class GraphCache:
             check_left_out(call, self.inventory, batch)
         if check is not None:
             check(graph)
-        self._refuse_counters(influential(graph, record, self._idle[train]))
-        self._idle[train].update(graph.counters, (effect.path for effect in graph.left))
+        places = [*graph.places, *self.inventory.outside().places]
+        self._look_again(self.stored.examine(graph, record, places), not train)
         self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
@@ -244,14 +246,22 @@ class GraphCache:
             position = len(self.graphs) - 1
             for each in self.graphs:
                 self._check_guards(each)
-            self._warn_of_effects(graph)
+            self.stored.warn(graph)
             self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
             give_back_memory(self.inventory.nb_bytes)
-        places = [*graph.places, *self.inventory.outside().places]
+        kept = self.stored.kept(train=train)
+        places = [place for place in places if place.path not in kept]
         reads = getattr(call, "reads", None) or _all_of(batch)
         own = {id(tensor) for tensor in self.inventory.tensors.values()}
         return position, Conditions(reads, places, numbers, batch, own)
+
+    def _look_again(self, stored: Collection[str], train: bool) -> None:
+        """Have the graphs of a phase traced again if they read what the other phase stores."""
+        outside = self.inventory.outside().places if stored else []
+        read = [place for each in self.graphs if each.train is train for place in each.places]
+        if are_read(stored, [place.path for place in (*read, *outside)]):
+            self._kept = {key: kept for key, kept in self._kept.items() if key[0] is not train}
 
     def _changing(self) -> frozenset[str]:
         """Return the names of tensors that are known to change in training."""
@@ -269,15 +279,6 @@ class GraphCache:
             except (IndexError, RuntimeError):
                 # The value is only read if earlier values are the same as in the recording.
                 return False
-
-    def _refuse_counters(self, counters: Sequence[str]) -> None:
-        """Raise TraceError if forward depends on Python values that its earlier runs left."""
-        if counters:
-            raise TraceError(
-                f"forward both reads and changes {', '.join(counters)}: a graph would see the same "
-                "value at every step. Keep it in a buffer (register_buffer, or a tensor in an "
-                "attribute), or let a callback set it."
-            )
 
     def _check_guards(self, graph: Graph) -> None:
         """Raise TraceError if forward branches on state that changes in training.
@@ -322,16 +323,6 @@ class GraphCache:
                 "it prints, logs or keeps there comes from the batches that were traced, not from "
                 "every step",
                 "; ".join(new),
-            )
-
-    def _warn_of_effects(self, graph: Graph) -> None:
-        new = sorted(set(graph.effects) - self._warned)
-        if new:
-            self._warned.update(new)
-            logger.warning(
-                "forward stores something in %s, but only while it is traced and not at every "
-                "step; return it as an output, or keep it in a buffer",
-                ", ".join(new),
             )
 
     def _warn_of_cost(self, kept: Sequence[_Kept], batch: Mapping[str, Any]) -> None:

@@ -19,13 +19,14 @@ from medjax.metrics.mean import Mean
 from medjax.runtime import CompiledStep
 from medjax.step import weighed
 from medjax_torch.batches.mapping import rebuilt
-from medjax_torch.component_state import swapped, to_torch
+from medjax_torch.component_state import swapped, to_numpy, to_torch
 from medjax_torch.conversion.component import WEIGHT, ConvertedComponent
 from medjax_torch.conversion.losses import settled
 from medjax_torch.conversion.wrapped_step import WrappedStep
 from medjax_torch.graph import Graph, TraceError, host_random
 from medjax_torch.graph.errors import at
 from medjax_torch.options import Options
+from medjax_torch.torch_internals import pytree
 
 logger = logging.getLogger("medjax")
 
@@ -74,7 +75,9 @@ class EvaluationStep(WrappedStep[_EvalStep]):
         if list(map(id, self._weights[0])) != list(map(id, collections)):
             self._weights = collections, tensors_of(self._converted, sharding.to_host(variables))
         host_batch, reason = batch[HOST]
-        outputs, loss = in_torch(self._converted, self._weights[1], host_batch, train=False)
+        stored = self._converted.variants.stored
+        stored.examine_evaluation(lambda: self._comparable(host_batch))
+        outputs, loss = self._in_torch(host_batch, keep=True)
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -89,6 +92,15 @@ class EvaluationStep(WrappedStep[_EvalStep]):
         weight = settled(value, batch[WEIGHT])
         mean = Mean(value * weight, weight)
         return weighed(mean, self._options), outputs if self._with_outputs else None, {}
+
+    def _in_torch(self, batch: Any, *, keep: bool) -> tuple[Any, Tensor]:
+        converted, weights = self._converted, self._weights[1]
+        return in_torch(converted, weights, batch, train=False, keep=keep)
+
+    def _comparable(self, batch: Any) -> list[Any]:
+        """Return loss and outputs of a batch in a form that can be compared."""
+        leaves = pytree.tree_leaves(self._in_torch(batch, keep=False))
+        return [to_numpy(x).tobytes() if isinstance(x, Tensor) else repr(x) for x in leaves]
 
     def compile_ahead(self, variables: Variables, batch: BatchData) -> None:
         """Begin to compile for a batch, unless it is evaluated in torch."""
@@ -107,13 +119,17 @@ def tensors_of(converted: ConvertedComponent, variables: Mapping[str, Any]) -> d
 
 
 def in_torch(
-    converted: ConvertedComponent, weights: Mapping[str, Tensor], batch: Any, *, train: bool
+    converted: ConvertedComponent,
+    weights: Mapping[str, Tensor],
+    batch: Any,
+    *,
+    train: bool,
+    keep: bool = False,
 ) -> tuple[Any, Tensor]:
     """Run forward in torch, unchanged, and return outputs and loss.
 
-    The component and all random generators are left unchanged. As in an evaluation step in JAX,
-    what is drawn depends on the number of the batch only; what forward writes to buffers is not
-    kept.
+    Tensors and all random generators are left unchanged. As in an evaluation step in JAX, what is
+    drawn depends on the number of the batch only; what forward writes to buffers is not kept.
 
     Parameters
     ----------
@@ -125,6 +141,8 @@ def in_torch(
         A collated batch.
     train : bool
         Whether to run in training mode.
+    keep : bool
+        Whether the component keeps the plain values that forward stores.
     """
     inventory = converted.inventory
     placed = {
@@ -133,7 +151,7 @@ def in_torch(
     }
     with (
         host_random.watched(inventory.content.generators),
-        swapped(inventory, placed),
+        swapped(inventory, placed) as effects,
         torch.no_grad(),
     ):
         number = converted.host_draws.position[-1]
@@ -141,6 +159,8 @@ def in_torch(
         np.random.seed(number)
         torch.default_generator.manual_seed(number)
         outputs, loss = converted.call_on(batch, train=train)(dict(batch))
+    for effect in effects if keep else ():
+        effect.location.set(effect.after)
     if loss is None:
         raise ValueError("The component did not return a 'loss' from the input.")
     return outputs, loss

@@ -67,7 +67,6 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
         numbers=tuple(number for number in joint.numbers if number.name in columns),
         places=tuple(joint.attributes.places),
         counters=joint.counters,
-        left=joint.left,
         modes=joint.modes,
         varying=tuple((name, dim) for name, dim, _ in varying),
     )

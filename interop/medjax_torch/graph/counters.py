@@ -43,6 +43,37 @@ def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str]
     return counters
 
 
+def affected(graph: Graph, stored: Sequence[Effect], again: Callable[[], Graph]) -> list[str]:
+    """Return the paths of what was stored elsewhere, and what a graph computes depends on."""
+    found = [(effect, _near(effect)) for effect in stored]
+    return [
+        effect.path
+        for effect, value in found
+        if value is _UNKNOWN or _matters(graph, [(effect, value)], again)
+    ]
+
+
+def makes_a_difference(effect: Effect, run: Callable[[], Any]) -> bool:
+    """Return whether `run` returns something else once a value was left, or another one."""
+    near, before = _near(effect), effect.location.get()
+    if near is _UNKNOWN:
+        return False
+    values = [near]
+    if isinstance(near, int | float) and not isinstance(near, bool):
+        values += [type(near)(value) for value in (-1e6, 0, 1e6)]  # no threshold is between
+    first = run()
+    try:
+        for value in values:
+            effect.location.set(value)
+            if run() != first:
+                return True
+    except Exception:  # forward cannot be run with another value
+        return True
+    finally:
+        effect.location.set(before)
+    return False
+
+
 _UNKNOWN: Any = object()
 """The value of what was left in a form that only exists while forward is recorded."""
 
@@ -91,8 +122,7 @@ def _near(effect: Effect) -> Any:
     """Return what the second run of forward finds, `_UNKNOWN` if that cannot be kept."""
     after = effect.after
     if isinstance(effect.location, Whole) and isinstance(after, list):
-        values = [_kept(value) for value in after]
-        return _UNKNOWN if any(value is _UNKNOWN for value in values) else values
+        return _kept(after)
     return after if after is MISSING else _kept(after)
 
 
@@ -103,6 +133,12 @@ def _kept(value: Any) -> Any:
         return torch.zeros(tuple(value.shape), dtype=value.dtype)
     if isinstance(value, np.ndarray):
         return value.copy()
+    if type(value) in (list, tuple, dict):
+        entries = value.values() if isinstance(value, dict) else value
+        kept = [_kept(entry) for entry in entries]
+        if any(entry is _UNKNOWN for entry in kept):
+            return _UNKNOWN
+        return dict(zip(value, kept, strict=True)) if isinstance(value, dict) else type(value)(kept)
     return value if type(value) in _PLAIN or isinstance(value, np.generic) else _UNKNOWN
 
 
@@ -152,7 +188,7 @@ def _others(value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int | np.integer):
-        yield from (value + 1, value + 1_000)
+        yield from (value + 1, value + 1_000, value + 1_000_000)
     elif isinstance(value, float | np.floating):
         yield from (0.0, 1e6)
     else:

@@ -21,6 +21,10 @@ class TraceError(RuntimeError):
     """Raised if a forward cannot be turned into a graph; names the line and what to write."""
 
 
+class StoredValueError(TraceError):
+    """Raised if forward depends on a Python value that it stores elsewhere, and that is lost."""
+
+
 def at(line: str) -> str:
     """Return a line as part of a sentence, ``""`` if it is unknown."""
     return f" at {line}" if line else ""

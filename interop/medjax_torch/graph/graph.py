@@ -119,14 +119,11 @@ class Graph:
         changes in training, and the line that read it.
     reported : tuple of str
         Lines that read values on which nothing in the graph depends.
-    effects : tuple of str
-        Paths of what forward leaves in the component for its next run: a counter, a list of
-        losses, a new tensor. None of it is kept, so a forward that reads it finds at every step
-        what it found while it was traced.
+    effects : tuple of Effect
+        What forward leaves in the component for its next run: a counter, a list of losses, a new
+        tensor. Tracing undoes it; see `kept_up`.
     counters : tuple of str
         Paths of attributes with numbers and similar values that forward read and then changed.
-    left : tuple of Effect
-        The other changes that the next run of forward may read.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float
@@ -137,6 +134,8 @@ class Graph:
         The modules of the component, and whether each is in training mode after forward.
     places : tuple of Place
         The places from which forward read values that are constants of the graph.
+    on_values : bool
+        Whether it was recorded on the values of a batch, because Python reads some of them.
     exact : str
         Why sizes that depend on values are fixed in this graph, ``""`` if none are.
     varying : tuple of (str, int)
@@ -162,19 +161,24 @@ class Graph:
     conditions: tuple[Condition, ...]
     left_out: dict[str, str]
     reported: tuple[str, ...]
-    effects: tuple[str, ...]
+    effects: tuple[Effect, ...]
     train: bool
     seconds: float
     droppable: tuple[str, ...] = ()
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
     counters: tuple[str, ...] = ()
-    left: tuple[Effect, ...] = ()
     modes: tuple[tuple[nn.Module, bool], ...] = ()
+    on_values: bool = False
     exact: str = ""
     varying: tuple[tuple[str, int], ...] = ()
     limits: tuple[Limit, ...] = ()
     host_part: HostPart | None = None
+
+    @property
+    def left(self) -> tuple[Effect, ...]:
+        """Those of `effects` that are not in `counters`."""
+        return tuple(effect for effect in self.effects if effect.path not in self.counters)
 
     @property
     def inputs_named(self) -> tuple[str, ...]:

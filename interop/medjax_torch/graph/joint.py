@@ -15,6 +15,7 @@ from medjax_torch.component_state.modules import current
 from medjax_torch.component_state.watch.reads import AttributeReads
 from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.errors import TraceError
+from medjax_torch.graph.examples import example
 from medjax_torch.graph.layer_drop import LayerDrop
 from medjax_torch.graph.numbers import Number, tensors_of
 from medjax_torch.graph.outputs import OutputSpec, flatten_outputs
@@ -60,12 +61,10 @@ class Joint:
         After a call, the tensors that forward replaced by tensors of a different shape or dtype.
     replaced : tuple of str
         After a call, the names of the tensors in whose place forward left others.
-    effects : tuple of str
-        After a call, the paths of what forward left in the component, other than state.
+    effects : tuple of Effect
+        After a call, what forward left in the component, other than state.
     counters : tuple of str
         After a call, the attributes that forward read before it changed them.
-    left : tuple of Effect
-        After a call, the other changes that the next run of forward may read.
     modes : tuple of (nn.Module, bool)
         After a call, the modules and whether each was in training mode at the end of forward.
     attributes : AttributeReads
@@ -77,9 +76,8 @@ class Joint:
     outputs: OutputSpec
     reshaped: tuple[str, ...]
     replaced: tuple[str, ...]
-    effects: tuple[str, ...]
+    effects: tuple[Effect, ...]
     counters: tuple[str, ...]
-    left: tuple[Effect, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
 
     def __init__(
@@ -146,9 +144,8 @@ class Joint:
                 for name, gradient in zip(self.gradients, gradients, strict=True)
             ]
             results = [_apart(each) for each in (loss.reshape(()), *gradients, *values, *after)]
-        self.effects = tuple(effect.path for effect in effects)
+        self.effects = tuple(each._replace(after=example(each.after)) for each in effects)
         self.counters = tuple(self.attributes.changed)
-        self.left = tuple(effect for effect in effects if effect.path not in self.counters)
         return results
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -182,9 +182,9 @@ def _on_values(
         except TraceError as error:
             counted = error
         if isinstance(counted, Graph):
-            return counted
+            return dataclasses.replace(counted, on_values=True)
         exact = str(counted)
-    return dataclasses.replace(graph, exact=exact)
+    return dataclasses.replace(graph, exact=exact, on_values=True)
 
 
 def _selects_any(recording: Recording) -> bool:

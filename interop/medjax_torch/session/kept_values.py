@@ -1,4 +1,4 @@
-"""Keeps plain values of a component that callbacks set, from one run to the next.
+"""Keeps plain values of a component that callbacks and forward set, from one run to the next.
 
 A callback that multiplies a loss weight at each epoch would otherwise begin again in a resumed run,
 with the weight that the component was created with.
@@ -26,7 +26,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 class KeptValues(TrainerCallback):
-    """Saves the values that callbacks set, and restores them in a resumed run.
+    """Saves the values that callbacks and forward set, and restores them in a resumed run.
 
     These are numbers, strings, bools, NumPy arrays, and lists and tuples of them: of the component,
     whose forward, preprocess or collate may read them, and of globals that forward reads. It comes
@@ -83,12 +83,10 @@ class KeptValues(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the first and the latest value, by path, of values that have changed."""
-        graphs = self._converted.variants.graphs
-        counted = {path for graph in graphs for path in graph.counters}
         changed = {}
         for path, location in self._locations().items():
             before, latest = self._began.get(path, MISSING), _encoded(location.get())
-            if before is not MISSING and path not in counted and before != latest:
+            if before is not MISSING and before != latest:
                 changed[path] = [before, latest]
         return changed
 

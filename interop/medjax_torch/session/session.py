@@ -245,15 +245,17 @@ class Session:
         if self._watch.is_open:
             self.bring()
 
-    def leave_modes(self, batch: BatchData) -> None:
-        """Leave the modules in the mode in which forward on a batch leaves them.
+    def leave(self, batch: BatchData, steps: int = 1) -> None:
+        """Leave modes, flags and counts as so many steps with a batch leave them in torch.
 
         Callbacks that run a module themselves get what torch gives: dropout only in training.
         """
         if GRAPH in batch:
-            for module, training in self.converted.graph(batch[GRAPH]).modes:
+            graph = self.converted.graph(batch[GRAPH])
+            for module, training in graph.modes:
                 if module.training != training:
                     module.training = training
+            self.converted.variants.stored.repeat(graph, steps)
 
     def end(self) -> None:
         """Stop watching the tensors and the optimizer's state."""

@@ -8,6 +8,7 @@ from medjax.metrics.mean import Mean
 from medjax.state import TrainState
 from medjax.step import UPDATE_DUE, CollectingEvalStep, StepStats, TrainStep
 from medjax_torch.conversion import WrappedStep
+from medjax_torch.conversion.component import WEIGHT
 from medjax_torch.optimizers.schedulers import Scheduler
 from medjax_torch.session.session import Session
 
@@ -36,7 +37,7 @@ class WatchedStep(WrappedStep[TrainStep]):
         self._step = programs.several if self._several else programs.one
         state, stats = self._step(state, batch)
         session.has_run(state)
-        session.leave_modes(batch)
+        session.leave(batch, batch[WEIGHT].size)
         return state, stats
 
 
@@ -114,5 +115,5 @@ class WatchedEvalStep(WrappedStep[CollectingEvalStep]):
         state = session.caught_up(session.state)
         loss, outputs, written = self._step(state.variables, batch)
         session.take(written)
-        session.leave_modes(batch)
+        session.leave(batch)
         return loss, outputs

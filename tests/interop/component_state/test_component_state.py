@@ -4,6 +4,7 @@ import copy
 import functools
 from collections import OrderedDict, deque, namedtuple
 from dataclasses import dataclass
+from types import CellType
 
 import ml_dtypes
 import numpy as np
@@ -13,6 +14,14 @@ from graph_cases import Component
 from torch import nn
 
 from medjax_torch.component_state import find, read, swapped, write_back
+from medjax_torch.component_state.locations import (
+    MISSING,
+    Cell,
+    Entry,
+    Inherited,
+    Member,
+    OfClass,
+)
 from medjax_torch.component_state.modules import check_reachable, current
 
 Pair = namedtuple("Pair", "first second")
@@ -259,3 +268,35 @@ def test_write_converts_and_checks():
         write_back(inventory, {"wieght": np.ones(2)})
     with pytest.raises(ValueError, match="row: its elements share memory"):
         write_back(inventory, {"row": np.arange(6.0).reshape(2, 3)})
+
+
+class Named:
+    __slots__ = ("name",)
+
+
+class Plain:
+    name = "of the class"
+
+
+def location(kind):
+    return {
+        "entry": Entry({}, "name"),
+        "ordered entry": Entry(OrderedDict(), "name"),
+        "member": Member(Named(), "name"),
+        "of a class": OfClass(type("Own", (), {}), "name"),
+        "inherited": Inherited(Plain(), "name"),
+        "cell": Cell(CellType()),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["entry", "ordered entry", "member", "of a class", "inherited", "cell"]
+)
+def test_a_location_can_be_emptied(kind):
+    place = location(kind)
+    empty = place.get()
+    place.set(3)
+    assert place.get() == 3
+    for _ in range(2):
+        place.set(MISSING)
+        assert place.get() is empty
