@@ -173,6 +173,21 @@ def test_refusals_name_the_line(batch, middle, message):
     assert all(find(component).tensors[name] is tensor for name, tensor in before.items())
 
 
+def grown(self, hidden, batch):
+    if self.first.numel() == 0:
+        self.first = batch["x"].mean()
+    return hidden * self.first
+
+
+def test_a_tensor_that_grows_from_none_is_refused(batch):
+    component = component_of(grown, first=torch.empty(0))
+    with pytest.raises(TraceError, match=r"replaces first, which has no elements, .* in __init__"):
+        traced(component, batch)
+    assert component.first.shape == (0,)
+    component.first = torch.ones(())
+    check(component, batch)
+
+
 GLOBAL = nn.Parameter(torch.ones(()))
 KEPT = torch.ones(2)
 
