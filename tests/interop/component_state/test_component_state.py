@@ -13,7 +13,7 @@ from graph_cases import Component
 from torch import nn
 
 from medjax_torch.component_state import find, read, swapped, write_back
-from medjax_torch.component_state.locations import Member
+from medjax_torch.component_state.locations import Entry
 from medjax_torch.component_state.modules import check_reachable, current
 from medjax_torch.component_state.walk import walk
 from medjax_torch.component_state.watch import Place, Places
@@ -126,10 +126,11 @@ def test_an_optimizer_on_the_component_adds_no_names():
 def test_a_tensor_or_module_that_is_a_key_is_named_by_its_position():
     keys = [nn.Parameter(torch.ones(2)), nn.Linear(1, 1), ("moment", torch.ones(3)), "plain"]
     state = {key: torch.zeros(2) for key in keys}
-    found = [path for path, _, _ in walk(Component(print, state=state)).tensors]
+    component = Component(print, state=state)
+    found = [path for path, _, _ in walk(component).tensors if path.startswith("state.")]
     names = ["state.Parameter 0", "state.Linear 1", "state.tuple 2", "state.plain"]
     assert found == names
-    places = Places([Place("state", Member(Component(print, state=state), "state"))])
+    places = Places([Place("state", Entry(vars(component), "state"))])
     for key in keys:
         state[key] = torch.ones(2)
     assert [place.path for place in places.changed()] == names
