@@ -7,7 +7,6 @@ made again from their shapes, which the checkpoint records.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,8 +133,10 @@ def _without_empty(tree: Any) -> Any:
 
 
 def _is_empty(leaf: Any) -> bool:
-    return math.prod(leaf.shape) == 0
+    return 0 in leaf.shape
 
 
 def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    return jax.jit(lambda: jnp.empty(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
+    make = jax.jit(lambda: jnp.empty(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)
+    made: jax.Array = make()
+    return made
