@@ -66,6 +66,9 @@ class TrainableComponent(Protocol):
     def preprocess(self, data_item: Any) -> dict[str, Any]:
         """Convert an item to everything that `collate` needs, including the labels.
 
+        It is called with the item alone, as in medkit. If it also has a parameter ``rng`` without
+        a default, it gets a `numpy.random.Generator` in training, and None in evaluation.
+
         Parameters
         ----------
         data_item : object

@@ -1,7 +1,8 @@
 """The arrays of a checkpoint: the only file that calls Orbax.
 
 Orbax 0.12 casts dtypes silently, and of two leaves whose joined names collide it stores only one.
-Both are checked here.
+Both are checked here. It rejects arrays without elements, so these are left out of the files and
+made again from their shapes, which the checkpoint records.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
 from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError, MismatchError
@@ -39,6 +40,7 @@ def tree_spec(tree: Any) -> TreeSpec:
 
     Examples
     --------
+    >>> import numpy as np
     >>> tree_spec({"bias": np.zeros(3, np.float32)})
     {"['bias']": [[3], 'float32']}
     """
@@ -75,18 +77,15 @@ def _shown(leaf: list[Any] | None) -> str:
 
 
 def check_storable(tree: Any) -> None:
-    """Raise CheckpointError if Orbax would lose or reject a leaf of `tree`."""
+    """Raise CheckpointError if Orbax would lose a leaf of `tree`."""
     seen: dict[str, str] = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
         shown = jax.tree_util.keystr(path)
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name in seen:
             msg = f"{seen[name]} and {shown} would both be stored as {name!r}; rename one"
             raise CheckpointError(msg)
         seen[name] = shown
-        if np.prod(leaf.shape) == 0:
-            msg = f"the leaf {shown} has no elements (shape {leaf.shape}); remove it from the state"
-            raise CheckpointError(msg)
 
 
 def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
@@ -99,7 +98,7 @@ def save_arrays(path: Path, tree: Any) -> Callable[[], None]:
     context = ocp.Context()
     context.array_options.saving = ocp.options.ArrayOptions.Saving(use_compression=False)
     with context:
-        response = ocp.save_async(path, tree)
+        response = ocp.save_async(path, _without_empty(tree))
     result: Callable[[], None] = response.result
     return result
 
@@ -121,7 +120,23 @@ def load_arrays(path: Path, tree: Any, shardings: Any) -> Any:
         shardings,
     )
     try:
-        return ocp.load(path, wanted)
+        read = iter(jax.tree.leaves(ocp.load(path, _without_empty(wanted))))
     except (*UNREADABLE, AssertionError, NotImplementedError) as error:
         msg = f"the arrays of {path} cannot be read ({type(error).__name__}: {error})"
         raise CorruptCheckpointError(msg) from error
+    return jax.tree.map(lambda leaf: _empty(leaf) if _is_empty(leaf) else next(read), wanted)
+
+
+def _without_empty(tree: Any) -> Any:
+    """Return a tree with None in place of arrays without elements."""
+    return jax.tree.map(lambda leaf: None if _is_empty(leaf) else leaf, tree)
+
+
+def _is_empty(leaf: Any) -> bool:
+    return 0 in leaf.shape
+
+
+def _empty(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    make = jax.jit(lambda: jnp.empty(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)
+    made: jax.Array = make()
+    return made

@@ -92,11 +92,14 @@ class Examples:
         Seed of the items' generators.
     training : bool
         Whether to train on the examples; otherwise nothing is drawn, and ``rng`` is not given.
+    only_needed : bool
+        Whether a default of ``rng`` always applies, as in medkit. Without a default, `preprocess`
+        gets a generator in training, and None otherwise.
 
     Raises
     ------
     ValueError
-        If `preprocess` cannot do without ``rng`` and it is not for training.
+        If `preprocess` cannot do without ``rng`` and it is not for training, unless `only_needed`.
 
     Examples
     --------
@@ -105,14 +108,21 @@ class Examples:
     """
 
     def __init__(
-        self, dataset: Dataset, preprocess: Preprocess, seed: int, *, training: bool = True
+        self,
+        dataset: Dataset,
+        preprocess: Preprocess,
+        seed: int,
+        *,
+        training: bool = True,
+        only_needed: bool = False,
     ) -> None:
         self.dataset = dataset
         self.preprocess = preprocess
         self.seed = seed
         self.training = training
-        self.is_random = training and takes_rng(preprocess)
-        if not training and takes_rng(preprocess, needed=True):
+        self._passes_rng = takes_rng(preprocess, needed=only_needed) and (training or only_needed)
+        self.is_random = self._passes_rng and training
+        if not (training or only_needed) and takes_rng(preprocess, needed=True):
             msg = (
                 "preprocess has a parameter rng without a default, and in evaluation nothing is "
                 "drawn, so that scores are of the items as they are: expected rng=None, with which "
@@ -133,12 +143,10 @@ class Examples:
         try:
             for index in map(int, indices):
                 item = self.dataset[index]
-                if self.is_random:
-                    rng = item_rng(self.seed, epoch, index)
-                    example = self.preprocess(item, rng=rng)  # type: ignore[call-arg]
-                else:
-                    example = self.preprocess(item)
-                examples.append(example)
+                given = {}
+                if self._passes_rng:
+                    given["rng"] = item_rng(self.seed, epoch, index) if self.training else None
+                examples.append(self.preprocess(item, **given))
         except Exception as error:
             cause = f"{type(error).__name__}: {error}"
             raise ItemError(origins_of(self.dataset, [index])[0], cause) from error

@@ -20,6 +20,8 @@ from medjax.checkpoint import space
 from medjax.checkpoint import store as store_module
 from medjax.checkpoint.arrays import ARRAYS, check_storable
 
+KEY = jax.random.key(0)
+
 
 def test_round_trip(tmp_path):
     with CheckpointStore(tmp_path, "run") as store:
@@ -141,7 +143,6 @@ def test_an_older_checkpoint_branches_off(tmp_path):
     [
         ({"a.b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, "'a.b'"),
         ({"a": {"b.c": jnp.ones(2)}, "a.b": {"c": jnp.ones(2)}}, "'a.b.c'"),
-        ({"empty": jnp.ones((3, 0))}, r"\['empty'\] has no elements"),
     ],
 )
 def test_refused_leaves(state, said, tmp_path):
@@ -150,6 +151,19 @@ def test_refused_leaves(state, said, tmp_path):
     with CheckpointStore(tmp_path, "run") as store, pytest.raises(CheckpointError, match=said):
         put(store, 1.0, state=state)
     assert names(tmp_path) == []
+
+
+def test_arrays_without_elements_are_restored_from_their_shapes(tmp_path):
+    empty = {"rows": jnp.ones((0, 3), jnp.bfloat16), "none": None, "keys": jax.random.split(KEY, 0)}
+    state = {"first": empty, "last": (jnp.ones((2, 0), jnp.int32), jnp.arange(3))}
+    with CheckpointStore(tmp_path, "run") as store:
+        put(store, 1.0, state=state)
+    assert same(found := restored(tmp_path, state=state)[1], state)
+    assert found["first"]["rows"].dtype == jnp.bfloat16
+    assert found["first"]["rows"].shape == (0, 3)
+    grown = {**state, "first": {**empty, "rows": jnp.ones((1, 3), jnp.bfloat16)}}
+    with pytest.raises(MismatchError, match=r"'rows'\]: found .* \(0, 3\), exp.*1, 3"):
+        restored(tmp_path, state=grown)
 
 
 def test_odd_names_are_restored(tmp_path):

@@ -46,7 +46,7 @@ class SentenceComponent:
 class RandomComponent(SentenceComponent):
     """A component whose preprocess is random, including the length."""
 
-    def preprocess(self, item, rng=None):
+    def preprocess(self, item, rng):
         self.preprocessed.append(tuple(item))
         if rng is not None:
             item = list(item) + [int(rng.integers(1, 9))] * int(rng.integers(1, 9))

@@ -70,6 +70,32 @@ def test_a_resumed_run_ends_as_if_uninterrupted(tmp_path, scheduler, interval, b
     assert uninterrupted.lr_scheduler.state_dict() == second.lr_scheduler.state_dict()
 
 
+class WithEmpty(Classifier):
+    """Keeps tensors without elements, as to find the device, or class weights that are not set."""
+
+    def __init__(self):
+        super().__init__()
+        self.model.register_buffer("weight", torch.empty(0))
+        self.model.register_parameter("none", torch.nn.Parameter(torch.empty(0, 3)))
+        self.queue = torch.empty(2, 0, dtype=torch.int64)
+
+    def forward(self, batch, return_loss, eval_mode):
+        outputs, loss = super().forward(batch, return_loss, eval_mode)
+        factor = self.model.weight.mean() if self.model.weight.numel() else 1
+        return outputs, loss * factor + self.model.none.sum() + self.queue.sum()
+
+
+def test_tensors_without_elements_are_saved_and_resumed(tmp_path):
+    expected = WithEmpty()
+    make(tmp_path / "whole", expected, nb_training_epochs=2).train()
+    make(tmp_path / "cut", WithEmpty(), nb_training_epochs=1).train()
+    resumed = WithEmpty()
+    make(tmp_path / "cut", resumed, nb_training_epochs=2).train(resume="auto")
+    assert same(weights(expected), weights(resumed))
+    assert resumed.model.none.shape == (0, 3)
+    assert (resumed.queue.shape, resumed.queue.dtype) == ((2, 0), torch.int64)
+
+
 def test_dropout_follows_the_seed(tmp_path):
     losses = []
     for number, seed in enumerate((3, 3, 4)):

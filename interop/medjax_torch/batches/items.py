@@ -110,7 +110,8 @@ class ItemDataset(Dataset[Any]):
     work : Work
         Processing of a map-style dataset.
     position : Position
-        Its epoch seeds the ``rng=`` argument of `preprocess`, if it has that parameter.
+        Its epoch seeds the ``rng=`` argument of `preprocess`, if it has that parameter without
+        a default.
     cache : bool
         Whether every example is kept, so that each item is preprocessed once. Collate gets a
         shallow copy.
@@ -233,7 +234,11 @@ class StreamDataset(IterableDataset[Any]):
         stream: Any = of_stream.dataset
         current: dict[int, Any] = {}
         examples = Examples(
-            current, of_stream.preprocess, of_stream.seed, training=of_stream.training
+            current,
+            of_stream.preprocess,
+            of_stream.seed,
+            training=of_stream.training,
+            only_needed=True,
         )
         count = 0
         for item in stream:

@@ -75,7 +75,8 @@ def make_dataloader(
     options = options or Options()
     _check(nb_workers, options)
     position = Position(seed)
-    work = Work(Examples(data, component.preprocess, seed, training=shuffle), component.collate)
+    examples = Examples(data, component.preprocess, seed, training=shuffle, only_needed=True)
+    work = Work(examples, component.collate)
     common: dict[str, Any] = {
         "batch_size": batch_size,
         "drop_last": drop_last,

@@ -222,12 +222,12 @@ def check_draws(loader: DataLoader[Any]) -> None:
     Raises
     ------
     ValueError
-        If preprocess has a parameter ``rng`` and the loader was made without `shuffle`.
+        If preprocess cannot do without ``rng`` and the loader was made without `shuffle`.
     """
     if not isinstance(loader.dataset, ItemDataset | StreamDataset):
         return
     examples = loader.dataset.work.examples
-    if not examples.training and takes_rng(examples.preprocess):
+    if not examples.training and takes_rng(examples.preprocess, needed=True):
         msg = (
             "preprocess has a parameter rng, but the loader to train on was made with "
             "shuffle=False, as for evaluation, so that nothing is drawn; expected shuffle=True, or "

@@ -270,10 +270,20 @@ def _entries(path: str, values: dict[Any, Any]) -> Iterator[_Child]:
     registries = REGISTRIES if all(name in values for name in REGISTRIES) else ()
     for name in registries:
         yield path, None, values[name]
-    for key, value in dict.items(values):
+    for index, (key, value) in enumerate(dict.items(values)):
         # A tokenizer's vocabulary has tens of thousands of plain values.
         if type(value) not in _PLAIN and key not in registries:
-            yield _join(path, key), Entry(values, key), value
+            yield _join(path, key_name(key, index)), Entry(values, key), value
+
+
+def key_name(key: object, index: int) -> object:
+    """Return what to call a key of a dict: a tensor or module by its class and position.
+
+    Their text has many lines, and that of a parameter is another one after each step.
+    """
+    parts = key if isinstance(key, tuple) else (key,)
+    is_long = any(isinstance(part, Tensor | nn.Module) for part in parts)
+    return f"{type(key).__name__} {index}" if is_long else key
 
 
 def _join(path: str, key: object) -> str:

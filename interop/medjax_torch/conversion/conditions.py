@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from medjax_torch.component_state.watch import Place, Places
+from medjax_torch.component_state.watch.places import token
 from medjax_torch.conversion.column_reads import ColumnReads
+from medjax_torch.graph import Graph
 from medjax_torch.graph.numbers import Number, is_number
 
 
@@ -65,6 +67,37 @@ class Conditions:
         read = self._reads.values - self._live
         values = {name: batch[name] for name in read if name in batch}
         return [n for n, v in values.items() if is_number(v) and not isinstance(v, int)]
+
+
+def said_of_returned(graph: Graph, others: Collection[Conditions], batch: Mapping[str, Any]) -> str:
+    """Return a message if forward returns the columns in which a batch differs from others.
+
+    Parameters
+    ----------
+    graph : Graph
+        The graph of the batch.
+    others : collection of Conditions
+        The conditions of the graphs of other batches.
+    batch : mapping of str to value
+        The batch.
+
+    Returns
+    -------
+    str
+        Empty if there is another difference too.
+    """
+    if graph.guards or any(each.changed_places() for each in others):
+        return ""
+    outputs = [token(value) for value in graph.outputs.fixed.values()]
+    names = sorted({name for each in others for name in each.changed_columns(batch)})
+    if not names or any(token(batch.get(name)) not in outputs for name in names):
+        return ""
+    return (
+        f"forward returns the column {' and '.join(map(repr, names))} as an output. Outputs that "
+        f"are no tensors belong to a graph, so a graph was traced and compiled for each of "
+        f"{len(others) + 1} batches. Leave it out of the outputs, and take it from input_batch in "
+        "the metrics computer's prepare_batch."
+    )
 
 
 def _kind(number: Number, batch: Mapping[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.gradient_hooks import GradientHooks
 from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion.column_reads import ColumnReads
-from medjax_torch.conversion.conditions import Conditions
+from medjax_torch.conversion.conditions import Conditions, said_of_returned
 from medjax_torch.conversion.stored_values import StoredValues, are_read
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
 from medjax_torch.graph.errors import at
@@ -139,7 +139,9 @@ class GraphCache:
             number, conditions = self._traced(call, batch, train, check)
         kept.insert(0, _Kept(conditions, number))
         if len({each.number for each in kept}) > self._max_variants:
-            raise TraceError(self._too_many(kept, batch))
+            others = [each.conditions for each in kept[1:]]
+            said = said_of_returned(self.graphs[number], others, batch)
+            raise TraceError(said or self._too_many(kept, batch))
         self._warn_of_cost(kept, batch)
         return number
 

@@ -159,5 +159,6 @@ def _refuse_counters(counters: Sequence[str]) -> None:
         raise TraceError(
             f"forward both reads and changes {', '.join(counters)}: a graph would see the same "
             "value at every step. Keep it in a buffer (register_buffer, or a tensor in an "
-            "attribute), or let a callback set it."
+            "attribute) and compute with torch.clamp and torch.where instead of min and if, "
+            "or let a callback set it."
         )

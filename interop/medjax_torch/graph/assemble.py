@@ -183,6 +183,14 @@ def _constants(*modules: fx.GraphModule | None) -> dict[str, Tensor]:
 
 def _check_reshaped(joint: Joint, used: Collection[str]) -> None:
     for name in joint.reshaped:
+        # Forward sees the shape of a tensor without reading it, and of this one hardly more.
+        if joint.inventory.tensors[name].numel() == 0:
+            raise TraceError(
+                f"forward replaces {name}, which has no elements, with a tensor of another shape: "
+                "a graph would find it empty at every step. Give it its final shape before "
+                "training, for example by running the model once in __init__; what forward only "
+                "leaves in it can be an output instead."
+            )
         if name in used:
             raise TraceError(
                 f"forward replaces {name} with a tensor of another shape or dtype and also reads "

@@ -204,8 +204,14 @@ def refuse_random(source: Source) -> TraceError:
     """Return the error for a value that is random."""
     return TraceError(
         f"forward branches on a random number{at(source.line)}: a graph would take the same branch "
-        "at every step. Use torch.where with both results, or disable it (layerdrop=0)."
+        "at every step. Use torch.where with both results, or draw with random.random()"
+        f"{_of_layers(source.line)}."
     )
+
+
+def _of_layers(line: str) -> str:
+    is_library = "transformers" in line or "layerdrop" in line.lower()
+    return ", or disable it (layerdrop=0)" if is_library else ""
 
 
 def refuse_unguarded(graph: fx.Graph) -> None:
@@ -230,8 +236,12 @@ def refuse_unguarded(graph: fx.Graph) -> None:
             )
         raise TraceError(
             f"forward calls {node.target}{where}, whose result has a shape that depends on "
-            "values of the batch. Compute it in collate, or with a mask of fixed shape."
+            "values of the batch. Compute it in collate, or with a mask of fixed shape"
+            f"{_OF_CLASSES if 'unique' in str(node.target) else ''}."
         )
+
+
+_OF_CLASSES = ", for example for each of range(number of classes)"
 
 
 def ancestry(*nodes: Any) -> set[fx.Node]:

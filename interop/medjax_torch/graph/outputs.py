@@ -51,6 +51,13 @@ class OutputSpec:
         """The names of the outputs themselves, not of what they contain."""
         return list(self._filled(list(self._leaves)))
 
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The outputs without tensors: whatever the batch, a graph returns them as they are."""
+        outputs = self._filled(list(self._leaves))
+        hold_tensors = {key for key in outputs if any(each[2] for each in self.parts(key))}
+        return {key: value for key, value in outputs.items() if key not in hold_tensors}
+
     def parts(self, key: str) -> list[tuple[str, Any, list[int]]]:
         """Return path and kind of each leaf of an output, with the positions of its tensors."""
         named, _ = flatten({key: self._filled(self._numbered())[key]})

@@ -28,20 +28,24 @@ def check_methods(optimizer: torch.optim.Optimizer) -> None:
     kind = f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
     if any(getattr(optimizer, name, None) for name in _HOOKS):
         msg = (
-            f"the {kind} has step hooks, which JAX cannot call; expected none. Modify gradients in "
-            "the component, or return an optax transformation from configure_optimizer"
+            f"the {kind} has step hooks, which JAX cannot call; expected none. Clip gradients by "
+            "Options(max_grad_norm=...), modify them in the step of a subclass, or "
+            f"{_OTHER}"
         )
         raise ValueError(msg)
     if _has_own_step(optimizer):
         raise ValueError(
             f"the {kind} has its own step, set on the object; expected the step of its class. "
-            f"Define it in a subclass, or {_OTHER}"
+            "Clip gradients by Options(max_grad_norm=...), define the step in a subclass, or "
+            f"{_OTHER}"
         )
     if not _removes_gradients(optimizer):
         raise ValueError(
             f"the {kind} has a zero_grad that keeps gradients, or is set on the object; expected "
-            "one that sets them to None, as JAX computes those of each update anew. Keep what they "
-            f"add up to in self.state[parameter], in the step, or {_OTHER}"
+            "one that sets them to None, as JAX computes those of each update anew. If it sets "
+            "them to 0, leave it out: the updates are the same where every parameter gets a "
+            "gradient in each. Keep what gradients add up to in self.state[parameter], in the "
+            f"step, or {_OTHER}"
         )
 
 

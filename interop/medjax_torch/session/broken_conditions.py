@@ -130,5 +130,6 @@ def _message(condition: Condition, where: str) -> str:
     return (
         f"forward branches on a condition{at(condition.line)} that was {condition.expected} when "
         f"it was traced and is {not condition.expected} {where}, so the graph is not valid there. "
-        "No step was taken with this batch. Use torch.where with both results."
+        "No step was taken with this batch. Use torch.where with both results, or torch.clamp in "
+        "place of min and max."
     )

@@ -9,7 +9,8 @@ from medjax_torch.session.trainer_protocol import TrainerProtocol
 
 _ADVICE = {
     "component": "Write into the tensors of the first one",
-    "optimizer": "Change its groups or its state, or replace it before train()",
+    "optimizer": "Change its groups or its state, with add_param_group for parameters that are "
+    "to be trained from now on, or replace it before train()",
     "train_dataloader": "Replace it before train(), which plans the run by its length",
     "metrics_computer": "Replace it before train(), or change the first one",
     "config": "Replace it before train()",

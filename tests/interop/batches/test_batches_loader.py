@@ -1,5 +1,6 @@
 """The drop-in's loaders: accepted and refused data, workers, and users' loaders."""
 
+import itertools
 import multiprocessing
 import os
 
@@ -327,3 +328,16 @@ def test_evaluation_draws_nothing_and_training_on_its_loader_is_refused():
         check_draws(loader)
     check_draws(loader_of(SENTENCES[:6], RandomComponent(), shuffle=True))
     check_draws(loader_of(SENTENCES[:6]))
+
+
+@pytest.mark.parametrize("data", [SENTENCES[:6], Stream(SENTENCES[:6], 6)])
+def test_the_default_of_rng_applies_as_in_medkit(data):
+    class Noisy(SentenceComponent):
+        def preprocess(self, item, rng=None):
+            assert rng is None
+            return super().preprocess(item)
+
+    for shuffle in (True, False):
+        loader = loader_of(data, Noisy(), shuffle=shuffle)
+        assert sorted(itertools.chain(*lengths(loader))) == sorted(map(len, SENTENCES[:6]))
+        check_draws(loader)

@@ -23,6 +23,8 @@ from medjax_torch.component_state.locations import (
     OfClass,
 )
 from medjax_torch.component_state.modules import check_reachable, current
+from medjax_torch.component_state.walk import walk
+from medjax_torch.component_state.watch import Place, Places
 
 Pair = namedtuple("Pair", "first second")
 
@@ -127,6 +129,19 @@ def test_an_optimizer_on_the_component_adds_no_names():
     component = Component(print, model=nn.Linear(1, 1))
     component.optimizer = torch.optim.SGD(component.model.parameters(), lr=1.0)
     assert find(component).ties == {}
+
+
+def test_a_tensor_or_module_that_is_a_key_is_named_by_its_position():
+    keys = [nn.Parameter(torch.ones(2)), nn.Linear(1, 1), ("moment", torch.ones(3)), "plain"]
+    state = {key: torch.zeros(2) for key in keys}
+    component = Component(print, state=state)
+    found = [path for path, _, _ in walk(component).tensors if path.startswith("state.")]
+    names = ["state.Parameter 0", "state.Linear 1", "state.tuple 2", "state.plain"]
+    assert found == names
+    places = Places([Place("state", Entry(vars(component), "state"))])
+    for key in keys:
+        state[key] = torch.ones(2)
+    assert [place.path for place in places.changed()] == names
 
 
 @pytest.mark.parametrize(

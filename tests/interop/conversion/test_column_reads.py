@@ -134,3 +134,19 @@ def test_a_text_that_differs_in_every_batch_does_not_matter_until_it_is_read(tmp
     kind = type("Reading", (Weighted,), {"read": staticmethod(read)})
     with pytest.raises(TraceError, match="column 'name'"), warnings.catch_warnings():
         train(medjax_torch, tmp_path / "text", kind(), lambda *_: {}, batch_size=2)
+
+
+@pytest.mark.parametrize("column", ["name", "ids"])
+def test_a_column_that_forward_returns_is_named_as_an_output(tmp_path, column):
+    class Returning(Weighted):
+        def collate(self, examples):
+            batch = super().collate(examples)
+            batch["ids"] = [f"{batch['name']}: {row}" for row in range(len(examples))]
+            return batch
+
+        def forward(self, batch, return_loss, eval_mode):
+            outputs, loss = super().forward(batch, return_loss, eval_mode)
+            return BatchData(**outputs, returned=batch[column]), loss
+
+    with pytest.raises(TraceError, match=rf"returns the column '{column}' .*in.*prepare_batch"):
+        train(medjax_torch, tmp_path, Returning(), lambda *_: {}, batch_size=2)

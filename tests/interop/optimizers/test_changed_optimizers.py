@@ -123,7 +123,9 @@ def test_a_step_set_on_the_object_is_refused_under_a_scheduler(tmp_path):
 
 def test_a_zero_grad_that_keeps_gradients_is_refused(tmp_path):
     for component in (Altered(with_zero_grad), Classifier(Remembering)):
-        with pytest.raises(ValueError, match="zero_grad that keeps gradients"):
+        with pytest.raises(
+            ValueError, match=r"zero_grad that keeps gradients.* to 0, leave it out"
+        ):
             ours(tmp_path, component)
     check(tmp_path, functools.partial(Classifier, Noting))
 
@@ -132,9 +134,9 @@ def test_hooks_and_methods_set_in_a_callback_are_refused(tmp_path):
     def hook(trainer):
         trainer.optimizer.register_step_post_hook(lambda *_: None)
 
-    with pytest.raises(ValueError, match="has step hooks"):
+    with pytest.raises(ValueError, match=r"has step hooks.*max_grad_norm=.* step of a subclass"):
         ours(tmp_path / "hook", sgd(), at_second_epoch(hook))
-    with pytest.raises(ValueError, match="has its own step"):
+    with pytest.raises(ValueError, match=r"has its own step.*max_grad_norm=.* in a subclass"):
         ours(tmp_path / "step", sgd(), at_second_epoch(lambda t: stepping_by_sign(t.optimizer)))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from medjax_torch.component_state.locations import MISSING, Entry, Location
+from medjax_torch.component_state.walk import key_name
 from medjax_torch.torch_internals import disable_torch_function_of_subclasses
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), enum.Enum, np.generic)
@@ -137,8 +138,8 @@ class Places:
             self._empty_places.append(place)
             return
         self._lengths.append((place, entries, len(entries)))
-        for key in dict.keys(entries):
-            self._add(Place(f"{place.path}.{key}", Entry(entries, key)))
+        for index, key in enumerate(dict.keys(entries)):
+            self._add(Place(f"{place.path}.{key_name(key, index)}", Entry(entries, key)))
 
 
 _SMALL = 1024
