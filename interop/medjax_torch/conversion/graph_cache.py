@@ -14,8 +14,8 @@ from medjax_torch.component_state.gradient_hooks import GradientHooks
 from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions
+from medjax_torch.conversion.left_behind import LeftBehind, trial
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
-from medjax_torch.graph.counters import influential
 from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
@@ -87,7 +87,7 @@ class GraphCache:
         self._kept: dict[Hashable, list[_Kept]] = {}
         self._live: dict[bool, dict[str, Number]] = {True: {}, False: {}}
         self._fixed: dict[bool, set[str]] = {True: set(), False: set()}
-        self._idle: dict[bool, set[str]] = {True: set(), False: set()}  # counters
+        self._left = LeftBehind()
         self._warned: set[str] = set()
 
     def known(self, batch: Mapping[str, Any], *, train: bool, shape: Hashable = None) -> int | None:
@@ -216,17 +216,16 @@ class GraphCache:
     ) -> tuple[int, Conditions]:
         numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
 
+        options: Any = {
+            "train": train,
+            "rules": self._rules,
+            "numbers": numbers,
+            "changing": self._changing(),
+        }
+
         def record() -> Graph:
             with waiting_for(f"tracing {size_of(dict(batch))}"):
-                return trace(
-                    call,
-                    self.inventory,
-                    batch,
-                    train=train,
-                    rules=self._rules,
-                    numbers=numbers,
-                    changing=self._changing(),
-                )
+                return trace(call, self.inventory, batch, **options)
 
         graph = record()
         self.seconds += graph.seconds
@@ -234,8 +233,7 @@ class GraphCache:
             check_left_out(call, self.inventory, batch)
         if check is not None:
             check(graph)
-        self._refuse_counters(influential(graph, record, self._idle[train]))
-        self._idle[train].update(graph.counters, (effect.path for effect in graph.left))
+        self._left.check(graph, trial(record, call, self.inventory, batch, **options))
         self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
@@ -244,13 +242,14 @@ class GraphCache:
             position = len(self.graphs) - 1
             for each in self.graphs:
                 self._check_guards(each)
-            self._warn_of_effects(graph)
-            self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
             give_back_memory(self.inventory.nb_bytes)
+        self._warn_of_effects(graph)
+        self._warn_of_reports(graph)
         places = [*graph.places, *self.inventory.outside().places]
         reads = getattr(call, "reads", None) or _all_of(batch)
-        own = {id(tensor) for tensor in self.inventory.tensors.values()}
+        held = self._left.caches.sources  # unlike other state, it is not to change
+        own = {id(t) for name, t in self.inventory.tensors.items() if name not in held}
         return position, Conditions(reads, places, numbers, batch, own)
 
     def _changing(self) -> frozenset[str]:
@@ -269,15 +268,6 @@ class GraphCache:
             except (IndexError, RuntimeError):
                 # The value is only read if earlier values are the same as in the recording.
                 return False
-
-    def _refuse_counters(self, counters: Sequence[str]) -> None:
-        """Raise TraceError if forward depends on Python values that its earlier runs left."""
-        if counters:
-            raise TraceError(
-                f"forward both reads and changes {', '.join(counters)}: a graph would see the same "
-                "value at every step. Keep it in a buffer (register_buffer, or a tensor in an "
-                "attribute), or let a callback set it."
-            )
 
     def _check_guards(self, graph: Graph) -> None:
         """Raise TraceError if forward branches on state that changes in training.
@@ -325,7 +315,7 @@ class GraphCache:
             )
 
     def _warn_of_effects(self, graph: Graph) -> None:
-        new = sorted(set(graph.effects) - self._warned)
+        new = sorted({*graph.effects} - self._warned - self._left.caches.paths)
         if new:
             self._warned.update(new)
             logger.warning(
