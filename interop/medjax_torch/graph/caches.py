@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from medjax_torch.component_state import Inventory
 from medjax_torch.component_state.locations import Location
 from medjax_torch.graph.counters import others
 from medjax_torch.graph.graph import Graph, same
@@ -34,7 +33,6 @@ class Caches:
 
     def __init__(self) -> None:
         self._held = _Held({}, frozenset())
-        self._inventory: Inventory | None = None
         self._witnesses: dict[bool, list[tuple[Graph, Trial]]] = {True: [], False: []}
 
     @property
@@ -59,9 +57,6 @@ class Caches:
         refused : collection of str
             Paths of what this graph leaves and depends on, by `influential`.
         """
-        if trial.inventory is not self._inventory:  # what was held may be state by now
-            self.__init__()  # type: ignore[misc]
-            self._inventory = trial.inventory
         if not refused and not self.paths:
             return []
         try:
@@ -88,7 +83,7 @@ class Caches:
         new = {
             path: (places[path], value)
             for path, value in left.values.items()
-            if path in wanted or _is_constant(value)
+            if path in wanted or _is_kept(value)
         }
         later = _Held({**held, **new}, sources | left.sources)
         values = [value for _, value in later.values.values()]
@@ -98,18 +93,17 @@ class Caches:
             return None
         if all(path in held and _equal(held[path][1], value) for path, (_, value) in new.items()):
             return later
-        return later if self._is_harmless(graph, first, trial, later, places) else None
+        steady = {p for p, (_, v) in later.values.items() if _is_constant(v) or p in refused}
+        again = trial.left_with(later.values, places).values
+        if not all(_equal(again.get(p, v), v) for p, (_, v) in later.values.items() if p in steady):
+            return None
+        return later if self._is_harmless(graph, first, trial, later) else None
 
-    def _is_harmless(
-        self, graph: Graph, first: Graph, trial: Trial, later: _Held, places: Mapping[str, Location]
-    ) -> bool:
-        """Return whether these caches change neither themselves nor any result."""
+    def _is_harmless(self, graph: Graph, first: Graph, trial: Trial, later: _Held) -> bool:
+        """Return whether these caches change no result, of earlier kinds of batches included."""
         state, sources = later
         second = trial.record_with(state)
         if not trial.agree(graph, second, sources):
-            return False
-        again = trial.left_with(state, places).values
-        if not all(_equal(again.get(path, value), value) for path, (_, value) in state.items()):
             return False
         for path, (location, value) in state.items():
             for other in () if isinstance(value, Tensor) else others(value):

@@ -51,13 +51,16 @@ def influential(graph: Graph, trial: Trial, known: Collection[str] = ()) -> list
         for path in graph.counters
         if path not in known and _decides(graph, path, locations.get(path), trial)
     ]
-    left = [(e, _near(e)) for e in graph.left if e.path not in known]
-    left += [(e, MISSING) for e in _iterators(graph) if e.path not in known]
+    left = [(e, _near(e)) for e in graph.left]
+    left += [(e, MISSING) for e in _iterators(graph)]
     left = [(effect, value) for effect, value in left if value is not _UNKNOWN]
+    everything = left
+    left = [(e, value) for e, value in left if e.path not in {*known, *graph.counters}]
     if not left:
         return counters
-    # First all of them together: forward is recorded twice at most where none has an effect.
-    if _matters(graph, left, trial):
+    # First all of them together: forward is recorded twice at most where none has an effect. A
+    # counter may also decide whether the others are read.
+    if _matters(graph, everything, trial):
         alone = [effect.path for effect, value in left if _matters(graph, [(effect, value)], trial)]
         counters += alone or [effect.path for effect, _ in left]
     return counters

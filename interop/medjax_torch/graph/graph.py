@@ -127,7 +127,7 @@ class Graph:
     counters : tuple of str
         Paths of attributes with numbers and similar values that forward read and then changed.
     left : tuple of Effect
-        The other changes that the next run of forward may read.
+        All changes that the next run of forward may read.
     train : bool
         Whether forward ran in training mode, with gradients.
     seconds : float

@@ -65,7 +65,7 @@ class Joint:
     counters : tuple of str
         After a call, the attributes that forward read before it changed them.
     left : tuple of Effect
-        After a call, the other changes that the next run of forward may read.
+        After a call, all changes that the next run of forward may read.
     modes : tuple of (nn.Module, bool)
         After a call, the modules and whether each was in training mode at the end of forward.
     attributes : AttributeReads
@@ -148,7 +148,7 @@ class Joint:
             results = [_apart(each) for each in (loss.reshape(()), *gradients, *values, *after)]
         self.effects = tuple(effect.path for effect in effects)
         self.counters = tuple(self.attributes.changed)
-        self.left = tuple(effect for effect in effects if effect.path not in self.counters)
+        self.left = tuple(effects)
         return results
 
     def _place(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
