@@ -6,7 +6,7 @@ not depend on what earlier runs of forward have left, which is tried out.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
