@@ -46,8 +46,8 @@ def agree(
         kind = other.buffers if name in other.buffers else other.parameters
         kind[name] = inventory.tensors[name]
     for each in (inventory, other):
-        outcomes = (outcome_in_torch(graph, each, batch) for graph in (first, second))
-        if differences(*outcomes, ("one", "the other"))[0].relative > _TOLERANCE:
+        one, another = (outcome_in_torch(graph, each, batch) for graph in (first, second))
+        if differences(one, another, ("one", "the other"))[0].relative > _TOLERANCE:
             return False
     return True
 
