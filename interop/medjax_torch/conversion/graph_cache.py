@@ -15,6 +15,7 @@ from medjax_torch.component_state.watch import TensorWatch
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions, said_of_returned
 from medjax_torch.conversion.stored_values import StoredValues, are_read
+from medjax_torch.conversion.trials import trial
 from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
 from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
@@ -220,17 +221,16 @@ class GraphCache:
     ) -> tuple[int, Conditions]:
         numbers = [n for n in self._live[train].values() if is_number(_value(n, batch))]
 
+        options: Any = {
+            "train": train,
+            "rules": self._rules,
+            "numbers": numbers,
+            "changing": self._changing(),
+        }
+
         def record() -> Graph:
             with waiting_for(f"tracing {size_of(dict(batch))}"):
-                return trace(
-                    call,
-                    self.inventory,
-                    batch,
-                    train=train,
-                    rules=self._rules,
-                    numbers=numbers,
-                    changing=self._changing(),
-                )
+                return trace(call, self.inventory, batch, **options)
 
         graph = record()
         self.seconds += graph.seconds
@@ -239,7 +239,8 @@ class GraphCache:
         if check is not None:
             check(graph)
         places = [*graph.places, *self.inventory.outside().places]
-        self._look_again(self.stored.examine(graph, record, places), not train)
+        again = trial(record, call, self.inventory, batch, **options)
+        self._look_again(self.stored.examine(graph, again, places), not train)
         self._check_conditions(graph)
         known = {each.number for each in self._kept_for(batch, train)}
         position = next((n for n in known if same(self.graphs[n], graph)), None)
@@ -248,14 +249,15 @@ class GraphCache:
             position = len(self.graphs) - 1
             for each in self.graphs:
                 self._check_guards(each)
-            self.stored.warn(graph)
-            self._warn_of_reports(graph)
             logger.info("Traced forward for a new kind of batch in %.1f s", graph.seconds)
             give_back_memory(self.inventory.nb_bytes)
+        self.stored.warn(graph)
+        self._warn_of_reports(graph)
         kept = self.stored.kept(train=train)
         places = [place for place in places if place.path not in kept]
         reads = getattr(call, "reads", None) or _all_of(batch)
-        own = {id(tensor) for tensor in self.inventory.tensors.values()}
+        held = self.stored.caches.sources  # unlike other state, it is not to change
+        own = {id(t) for name, t in self.inventory.tensors.items() if name not in held}
         return position, Conditions(reads, places, numbers, batch, own)
 
     def _look_again(self, stored: Collection[str], train: bool) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from medjax_torch.component_state.locations import Effect
 from medjax_torch.component_state.watch import Place
-from medjax_torch.graph import Graph, TraceError
-from medjax_torch.graph.counters import affected, influential, makes_a_difference
+from medjax_torch.graph import Graph
+from medjax_torch.graph.caches import Caches
+from medjax_torch.graph.counters import affected, influential, makes_a_difference, refusal
 from medjax_torch.graph.errors import StoredValueError
 from medjax_torch.graph.kept_up import KeptUp, LaterRuns
+from medjax_torch.graph.trial import Trial
 
 logger = logging.getLogger("medjax")
 
@@ -21,26 +23,30 @@ class StoredValues:
 
     Tracing undoes it, and a graph does none of it. Flags that forward sets and steps that it counts
     are repeated after each step; everything else keeps the value that it had before, so nothing
-    may depend on it.
+    may depend on it. A constant that is computed once and kept is computed in every graph.
+
+    Attributes
+    ----------
+    caches : Caches
+        The constants that are computed once and kept.
     """
 
     def __init__(self) -> None:
+        self.caches = Caches()
         self._idle: dict[bool, set[str]] = {True: set(), False: set()}
         self._kept: dict[bool, dict[str, KeptUp]] = {True: {}, False: {}}
         self._lost: dict[bool, dict[str, Effect]] = {True: {}, False: {}}
         self._no_effect: dict[bool, set[str]] = {True: set(), False: set()}  # of the other phase
         self._warned: set[str] = set()
 
-    def examine(
-        self, graph: Graph, again: Callable[[], Graph], places: Sequence[Place]
-    ) -> set[str]:
+    def examine(self, graph: Graph, trial: Trial, places: Sequence[Place]) -> set[str]:
         """Find out what a new graph stores, and whether it depends on what was stored before.
 
         Parameters
         ----------
         graph : Graph
             The graph.
-        again : callable
+        trial : Trial
             Records forward again.
         places : sequence of Place
             The places that forward may have read.
@@ -56,18 +62,23 @@ class StoredValues:
             If forward depends on what it has stored and what is not repeated. `StoredValueError`
             if the other phase stores it.
         """
-        train = graph.train
+        train, idle = graph.train, self._idle[graph.train]
         later = LaterRuns(graph)
-        _refuse_counters(influential(graph, later.watching(again), self._idle[train]))
-        self._idle[train].update(graph.counters, (effect.path for effect in graph.left))
+        trial = trial._replace(record=later.watching(trial.record))
+        paths = self.caches.unexplained(graph, trial, influential(graph, trial, idle))
+        if paths:
+            raise refusal(graph, paths)
+        left = {*graph.counters, *(effect.path for effect in graph.effects)}
+        idle.update(left - self.caches.paths)
         inside = [place.path for place in places if isinstance(place.location.get(), _CONTAINERS)]
         for path, kept in later.kept_up().items():
-            if not are_read([path], inside):
+            is_beside_cache = path in self.caches.paths and not kept.by  # the cache is empty again
+            if not are_read([path], inside) and not is_beside_cache:
                 self._kept[train].setdefault(path, kept)
-        lost = {e.path: e for e in graph.effects if self._repeated(e, train=train) is None}
+        lost = {e.path: e for e in graph.effects if self._is_lost(e, train=train)}
         new = lost.keys() - self._lost[train].keys()
         self._lost[train] |= lost
-        self._examine_others(graph, again, places)
+        self._examine_others(graph, trial, places)
         return new
 
     def examine_evaluation(self, run: Callable[[], Any]) -> None:
@@ -96,7 +107,7 @@ class StoredValues:
 
     def warn(self, graph: Graph) -> None:
         """Warn once of each path that forward stores something in, if it is not repeated."""
-        paths = {e.path for e in graph.effects if self._repeated(e, train=graph.train) is None}
+        paths = {e.path for e in graph.effects if self._is_lost(e, train=graph.train)}
         new = sorted(paths - self._warned)
         if new:
             self._warned.update(new)
@@ -107,6 +118,10 @@ class StoredValues:
                 ", ".join(new),
             )
 
+    def _is_lost(self, effect: Effect, *, train: bool) -> bool:
+        """Return whether what forward stores is neither repeated nor computed in every graph."""
+        return self._repeated(effect, train=train) is None and effect.path not in self.caches.paths
+
     def _repeated(self, effect: Effect, *, train: bool) -> KeptUp | None:
         """Return what is repeated of an effect, as the graph at hand has it."""
         kept = self._kept[train].get(effect.path)
@@ -116,15 +131,13 @@ class StoredValues:
         counts = type(effect.before) is type(effect.after) is int
         return kept if counts and effect.after - effect.before == kept.by else None
 
-    def _examine_others(
-        self, graph: Graph, again: Callable[[], Graph], places: Sequence[Place]
-    ) -> None:
+    def _examine_others(self, graph: Graph, trial: Trial, places: Sequence[Place]) -> None:
         """Raise StoredValueError if a graph depends on what the other phase stores."""
         paths = [place.path for place in places]
         others = self._lost[not graph.train]
         known = self._no_effect[graph.train]
         stored = [e for path, e in others.items() if path not in known and are_read([path], paths)]
-        found = affected(graph, stored, again)
+        found = affected(graph, stored, trial)
         known.update({effect.path for effect in stored}.difference(found))
         _refuse_others(found, train=graph.train)
 
@@ -150,15 +163,4 @@ def _refuse_others(found: Sequence[str], *, train: bool) -> None:
             f"forward reads {', '.join(found)} in {then}, which it computes in {first} but does "
             "not keep: it would find the value from before training at every step. Keep it in a "
             "buffer (register_buffer, or a tensor in an attribute), or let a callback set it."
-        )
-
-
-def _refuse_counters(counters: Sequence[str]) -> None:
-    """Raise TraceError if forward depends on Python values that its earlier runs left."""
-    if counters:
-        raise TraceError(
-            f"forward both reads and changes {', '.join(counters)}: a graph would see the same "
-            "value at every step. Keep it in a buffer (register_buffer, or a tensor in an "
-            "attribute) and compute with torch.clamp and torch.where instead of min and if, "
-            "or let a callback set it."
         )

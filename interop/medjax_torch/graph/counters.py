@@ -9,18 +9,39 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medjax_torch.component_state.locations import MISSING, Effect, Whole
+from medjax_torch.component_state.locations import MISSING, Effect, Location, Whole
+from medjax_torch.graph.errors import TraceError
 from medjax_torch.graph.graph import Graph, same
+from medjax_torch.graph.trial import Trial
 
 
-def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str] = ()) -> list[str]:
+def refusal(graph: Graph, paths: Sequence[str]) -> TraceError:
+    """Return the error for a forward whose results depend on what its earlier runs left."""
+    numbers = {effect.path for effect in graph.effects if not isinstance(effect.after, Tensor)}
+    numbers |= {*graph.counters, *(effect.path for effect in _iterators(graph))}
+    if numbers.intersection(paths):
+        return TraceError(
+            f"forward both reads and changes {', '.join(paths)}: a graph would see the same value "
+            "at every step. Keep it in a buffer (register_buffer, or a tensor in an attribute) and "
+            "compute with torch.clamp and torch.where instead of min and if, or let a callback set "
+            "it."
+        )
+    return TraceError(
+        f"forward both reads and changes {', '.join(paths)}, and its results depend on what was "
+        "there before: a graph would see the same value at every step. Compute such a tensor in "
+        "__init__ or on every call; if it should change from step to step, register a buffer of "
+        "its shape in __init__, and write to it."
+    )
+
+
+def influential(graph: Graph, trial: Trial, known: Collection[str] = ()) -> list[str]:
     """Return the paths of the counters that affect what a graph computes, found by experiment.
 
     Parameters
     ----------
     graph : Graph
         The recorded graph.
-    again : callable
+    trial : Trial
         Records forward again.
     known : collection of str
         Paths of counters that are known to have no effect.
@@ -29,27 +50,30 @@ def influential(graph: Graph, again: Callable[[], Graph], known: Collection[str]
     counters = [
         path
         for path in graph.counters
-        if path not in known and _decides(graph, locations.get(path), again)
+        if path not in known and _decides(graph, path, locations.get(path), trial)
     ]
-    left = [(e, _near(e)) for e in graph.left if e.path not in known]
-    left += [(e, MISSING) for e in _iterators(graph) if e.path not in known]
+    left = [(e, _near(e)) for e in graph.effects]
+    left += [(e, MISSING) for e in _iterators(graph)]
     left = [(effect, value) for effect, value in left if value is not _UNKNOWN]
+    everything = left
+    left = [(e, value) for e, value in left if e.path not in {*known, *graph.counters}]
     if not left:
         return counters
-    # First all of them together: forward is recorded twice at most where none has an effect.
-    if _matters(graph, left, again):
-        alone = [effect.path for effect, value in left if _matters(graph, [(effect, value)], again)]
+    # First all of them together: forward is recorded twice at most where none has an effect. A
+    # counter may also decide whether the others are read.
+    if _matters(graph, everything, trial):
+        alone = [effect.path for effect, value in left if _matters(graph, [(effect, value)], trial)]
         counters += alone or [effect.path for effect, _ in left]
     return counters
 
 
-def affected(graph: Graph, stored: Sequence[Effect], again: Callable[[], Graph]) -> list[str]:
+def affected(graph: Graph, stored: Sequence[Effect], trial: Trial) -> list[str]:
     """Return the paths of what was stored elsewhere, and what a graph computes depends on."""
     found = [(effect, _near(effect)) for effect in stored]
     return [
         effect.path
         for effect, value in found
-        if value is _UNKNOWN or _matters(graph, [(effect, value)], again)
+        if value is _UNKNOWN or _matters(graph, [(effect, value)], trial)
     ]
 
 
@@ -80,34 +104,26 @@ _UNKNOWN: Any = object()
 _FAR = 1_000
 
 
-def _matters(graph: Graph, left: Sequence[tuple[Effect, Any]], again: Callable[[], Graph]) -> bool:
+def _matters(graph: Graph, left: Sequence[tuple[Effect, Any]], trial: Trial) -> bool:
     """Return whether a graph differs after values were left, once or as often as in training.
 
     Values that a second run leaves unchanged were computed once and for all; they do not grow.
     """
-    before = [(effect.location, effect.location.get()) for effect, _ in left]
+    state = {e.path: (e.location, value) for e, value in left if value is not MISSING}
     try:
-        for effect, value in left:
-            if value is not MISSING:
-                effect.location.set(value)
-        second = again()
+        second = trial.record_with(state)
         if not same(graph, second):
             return True
-        changing = {effect.path for effect in second.left} | set(second.counters)
-        growing = [
-            (effect, _far(effect, value))
+        changing = {effect.path for effect in second.effects} | set(second.counters)
+        growing = {
+            effect.path: (effect.location, far)
             for effect, value in left
-            if effect.path in changing or value is MISSING
-        ]
-        growing = [(effect, value) for effect, value in growing if value is not _UNKNOWN]
-        for effect, value in growing:
-            effect.location.set(value)
-        return bool(growing) and not same(graph, again())
+            if (effect.path in changing or value is MISSING)
+            and (far := _far(effect, value)) is not _UNKNOWN
+        }
+        return bool(growing) and not same(graph, trial.record_with({**state, **growing}))
     except Exception:  # forward cannot be recorded with another value
         return True
-    finally:
-        for location, value in before:
-            location.set(value)
 
 
 def _iterators(graph: Graph) -> Iterator[Effect]:
@@ -167,23 +183,17 @@ def _advanced(values: Iterator[Any]) -> Iterator[Any]:
 _PLAIN = frozenset({bool, int, float, str, bytes, type(None)})
 
 
-def _decides(graph: Graph, location: Any, again: Callable[[], Graph]) -> bool:
+def _decides(graph: Graph, path: str, location: Location | None, trial: Trial) -> bool:
     if location is None:
         return True
-    before = location.get()
     try:
-        for value in _others(before):
-            location.set(value)
-            if not same(graph, again()):
-                return True
+        states = ({path: (location, value)} for value in others(location.get()))
+        return not all(same(graph, trial.record_with(state)) for state in states)
     except Exception:  # forward cannot be recorded with another value
         return True
-    finally:
-        location.set(before)
-    return False
 
 
-def _others(value: Any) -> Iterator[Any]:
+def others(value: Any) -> Iterator[Any]:
     """Yield other values of a counter's type, both close to its value and far from it."""
     if isinstance(value, bool):
         yield not value

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from medjax_torch.component_state.locations import Effect
 from medjax_torch.component_state.watch.places import Place
@@ -176,11 +177,6 @@ class Graph:
     host_part: HostPart | None = None
 
     @property
-    def left(self) -> tuple[Effect, ...]:
-        """Those of `effects` that are not in `counters`."""
-        return tuple(effect for effect in self.effects if effect.path not in self.counters)
-
-    @property
     def inputs_named(self) -> tuple[str, ...]:
         """The names of the inputs, in order."""
         return (*self.trained, *self.frozen, *self.buffers, *self.columns)
@@ -275,23 +271,53 @@ class Graph:
 
 
 def same(first: Graph, second: Graph) -> bool:
-    """Return whether two graphs compute the same from the same inputs."""
+    """Return whether two graphs compute the same from the same inputs, in the same operations.
+
+    The names of operations and constants do not count: they tell what else was recorded, such as
+    a number that forward only printed.
+    """
     return (
-        first.module.code == second.module.code
-        and first.limits == second.limits
+        first.limits == second.limits
         and _names_of(first.host_part) == _names_of(second.host_part)
         and first.inputs_named == second.inputs_named
         and (first.gradients, first.updated, first.guards, first.conditions)
         == (second.gradients, second.updated, second.guards, second.conditions)
         and first.outputs == second.outputs
-        and first.constants.keys() == second.constants.keys()
-        and all(
-            constant.dtype == second.constants[name].dtype
-            and torch.equal(constant, second.constants[name])
-            for name, constant in first.constants.items()
-        )
+        and len(first.module.graph.nodes) == len(second.module.graph.nodes)
+        and all(map(operator.eq, _form(first.module), _form(second.module)))
+        and _equal(_constants(first), _constants(second))
     )
 
 
 def _names_of(part: HostPart | None) -> tuple[str, ...]:
     return () if part is None else part.names
+
+
+class _Position(int):
+    """The position of a node, which no integer argument can be mistaken for."""
+
+    def __repr__(self) -> str:
+        return f"%{int(self)}"
+
+
+def _form(module: fx.GraphModule) -> Iterator[tuple[Any, ...]]:
+    """Yield what each node does, with positions in place of names."""
+    positions: dict[fx.Node, Any] = {}
+    for node in module.graph.nodes:
+        arguments = map_arg((node.args, node.kwargs), positions.__getitem__)
+        positions[node] = _Position(len(positions))
+        yield node.op, node.target if node.op == "call_function" else "", repr(arguments)
+
+
+def _constants(graph: Graph) -> list[Tensor]:
+    """Return the constants in the order in which the graph and its guards use them."""
+    modules = [graph.module] if graph.guard_module is None else [graph.module, graph.guard_module]
+    nodes = [node for module in modules for node in module.graph.find_nodes(op="get_attr")]
+    return [graph.constants[node.target] for node in nodes]
+
+
+def _equal(first: Sequence[Tensor], second: Sequence[Tensor]) -> bool:
+    return len(first) == len(second) and all(
+        one.dtype == other.dtype and torch.equal(one, other)
+        for one, other in zip(first, second, strict=True)
+    )

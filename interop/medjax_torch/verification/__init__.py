@@ -4,3 +4,4 @@ from medjax_torch.verification.graph_verification import VerificationError as Ve
 from medjax_torch.verification.graph_verification import evaluator as evaluator
 from medjax_torch.verification.graph_verification import verify as verify
 from medjax_torch.verification.layer_drop_check import check_left_out as check_left_out
+from medjax_torch.verification.same_results import agree as agree
