@@ -77,7 +77,7 @@ def evaluated(folder, data, capsys, *arguments):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("task", ["entities", "relations"])
+@pytest.mark.parametrize("task", ["entities", pytest.param("relations", marks=pytest.mark.slow)])
 def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
     status, folder = train(task, brat)
     assert status == 0
@@ -130,7 +130,9 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
     assert len(found["chosen"]["history"]) == 2
 
 
-@pytest.mark.parametrize("epochs", ["1", "2"])  # that are there, and more
+@pytest.mark.parametrize(  # that are there, and more
+    "epochs", [pytest.param("1", marks=pytest.mark.slow), "2"]
+)
 def test_resuming_with_another_test_part_is_refused(train, tmp_path, epochs, capsys):
     write_brat(NOTES, tmp_path / "notes")
     status, folder = train("entities", tmp_path / "notes", "--epochs", "1")
@@ -191,7 +193,9 @@ def test_entities_that_overlap_count_as_missed(train, tmp_path, capsys, caplog):
     assert "8 / 2 / 6 to train" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["train.conll", "train.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["train.conll", pytest.param("train.jsonl", marks=pytest.mark.slow)]
+)
 def test_items_of_a_format_of_sentences_are_called_so(train, tmp_path, name):
     rows = [(each.text.split(), ["O", "B-Drug", "O", "O", "B-Sign"]) for each in NOTES]
     if name.endswith("conll"):

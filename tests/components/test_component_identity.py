@@ -45,7 +45,12 @@ def classifier(folder, labels, **options):
             {"labels": ["no", "yes"], "problem_type": "multi_label_classification"},
             "problem_type",
         ),
-        ({"labels": ["no", "yes"], "alpha": 4}, {"labels": ["yes", "no"], "alpha": 4}, "classes"),
+        pytest.param(
+            {"labels": ["no", "yes"], "alpha": 4},
+            {"labels": ["yes", "no"], "alpha": 4},
+            "classes",
+            marks=pytest.mark.slow,
+        ),
         ({"labels": ["no", "yes"], "alpha": 4}, {"labels": ["no", "yes"], "alpha": 8}, "alpha"),
     ],
 )

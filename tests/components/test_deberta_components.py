@@ -73,6 +73,7 @@ def trained(component, items, folder):
     return medjax.train(component, settings, items, items, options=options, callback=[])
 
 
+@pytest.mark.slow  # 25 s; a classifier trains below, and the models are compared elsewhere
 def test_a_tagger_trains_and_its_folder_opens_here_and_in_transformers(original, corpus, tmp_path):
     tagger = TokenClassification.from_pretrained(original)
     assert set(tagger.labels) == set(LABELS)

@@ -29,7 +29,11 @@ def letters(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--pooling", "max"], ["Confusion, true by row", "rheumatology", "by text"]),
+        pytest.param(
+            ["--pooling", "max"],
+            ["Confusion, true by row", "rheumatology", "by text"],
+            marks=pytest.mark.slow,
+        ),
         (
             ["--label", "topics", "--separator", ";", "--group", "patient"],
             ["Thresholds:", "by group"],

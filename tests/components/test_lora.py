@@ -105,6 +105,7 @@ def test_what_is_saved_is_merged_and_opened_by_transformers(lora, classifier, tm
     transformers.AutoModelForSequenceClassification.from_pretrained(result.last_checkpoint)
 
 
+@pytest.mark.slow  # a minute; tests/faults interrupt other runs
 def test_an_interrupted_run_resumes_bit_for_bit(lora, tmp_path):
     class Stops(medjax.TrainerCallback):
         def on_epoch_begin(self, epoch: int) -> None:

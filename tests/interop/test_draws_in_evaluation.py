@@ -39,7 +39,7 @@ class Masks:
         return {"n": 0}
 
 
-@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("as_text", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_each_batch_has_a_mask_of_its_own(tmp_path, as_text):
     masks = Masks()
     make(

@@ -98,6 +98,7 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.mark.slow  # a minute
 @pytest.mark.usefixtures("compiled_quickly")
 def test_audio_is_padded_to_a_ladder_and_nothing_compiles_after_the_first_epoch(
     ctc, speech, tmp_path, caplog

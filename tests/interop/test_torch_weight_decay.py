@@ -87,7 +87,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("two heads, accumulated", "two heads, traced step")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_the_decay_is_that_of_torch(tmp_path, case):
     kind, optimizer, factors, settings = CASES[case]
     make_component = grouped(kind, optimizer, factors)
