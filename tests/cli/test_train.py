@@ -45,7 +45,10 @@ def brat(tmp_path_factory):
 @pytest.fixture
 def letters(tmp_path):
     file = tmp_path / "letters.csv"
-    rows = [f"{n.text},{'heart' if 'drug' in n.text else 'head'};ward" for n in NOTES * 2]
+    rows = [
+        f"{n.text} {number},{'heart' if 'drug' in n.text else 'head'};ward"
+        for number, n in enumerate(NOTES * 2)
+    ]
     file.write_text("\n".join(["letter,topics", *rows]))
     return file
 
@@ -117,6 +120,15 @@ def test_classes_of_texts_have_thresholds_from_devel(train, letters, capsys):
     assert "Thresholds:\nhead " in evaluated(folder, letters, capsys, *columns)
 
 
+def test_texts_in_two_parts_are_told_or_refused(train, brat, capsys, caplog):
+    again = ["--data", str(brat / "train"), str(brat / "train")]
+    assert train("entities", brat / "train", *again)[0] == 2
+    assert "are the same file or folder; expected another for each part" in capsys.readouterr().err
+    assert train("entities", brat)[0] == 0
+    told = "2 of 2 devel texts are also in train, 6 of 6 test texts are also in train, 2 of 6 test"
+    assert told in caplog.text
+
+
 def test_a_run_goes_on_with_resume(train, brat, capsys):
     train("entities", brat, "--epochs", "1")
     _, folder = train("entities", brat, "--epochs", "2", "--resume")
@@ -132,7 +144,8 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
 
 @pytest.mark.parametrize("epochs", ["1", "2"])  # that are there, and more
 def test_resuming_with_another_test_part_is_refused(train, tmp_path, epochs, capsys):
-    write_brat(NOTES, tmp_path / "notes")
+    notes = [each._replace(text=f"{each.text} {number}") for number, each in enumerate(NOTES)]
+    write_brat(notes, tmp_path / "notes")
     status, folder = train("entities", tmp_path / "notes", "--epochs", "1")
     assert status == 0
     report = (folder / "report.txt").read_text()
