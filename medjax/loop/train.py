@@ -28,6 +28,7 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.garbage import rare_collections
 from medjax.loop.contract import check_arguments, warn_of_versions
+from medjax.loop.directions import warn_of_directions
 from medjax.loop.epochs import Metrics
 from medjax.loop.phases import Phases, RunPhases
 from medjax.loop.plan import nb_updates_of
@@ -210,6 +211,8 @@ def train_epochs(
         Whatever ends training early, once the callbacks have been told.
     """
     run.check_space(state, progress)
+    if run.eval_loader is not None:
+        warn_of_directions(run.request)
     try:
         progress = _begin(run, progress)
         state, progress = _epochs(run, phases, state, progress)

@@ -152,8 +152,8 @@ def test_too_few_groups_are_told():
     texts = [LabelledText(f"{n}", group=f"p{n % 2}") for n in range(20)]
     told = (
         "10 / 10 / 0 items to train, to choose the best epoch and to report on; there is none in "
-        "test: its 20 items belong to 2 groups, notes or different texts, which stay together; expected "
-        "at least 3"
+        "test: its 20 items belong to 2 groups, notes or different texts, which stay together; "
+        "expected at least 3"
     )
     with pytest.raises(ValueError, match=told):
         split_parts([texts], seed=0)
