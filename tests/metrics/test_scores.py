@@ -227,7 +227,7 @@ def test_several_labels_on_one_span_are_each_compared_with_their_own():
         ("ab", "cb", {("b", "b"): 1, ("a", "c"): 1}, {}),
         ("ba", "dc", {("a", "c"): 1, ("b", "d"): 1}, {}),
         ("a", "cb", {("a", "b"): 1}, {}),
-        ("aa", "a", {("a", "a"): 1}, {"a": 1}),
+        ("aa", "a", {("a", "a"): 1}, {}),
     ],
 )
 def test_a_predicted_span_stands_for_one_true_span(true, predicted, same_span, partial):
@@ -266,6 +266,17 @@ def test_word_error_rate_needs_words_and_as_many_hypotheses_as_references():
         word_error_rate([" "], ["a"])
     with pytest.raises(ValueError, match="found 1 hypotheses; expected 2"):
         word_error_rate(["a", "b"], ["a"])
+
+
+def test_an_entity_that_is_annotated_or_predicted_twice_counts_once():
+    once = [Entity("Drug", 0, 4), Entity("Sign", 5, 9, score=0.5)]
+    twice = [*once, Entity("Drug", 0, 4, score=0.9)]
+    for true, predicted in ((twice, once), (once, twice), (twice, twice)):
+        scores = entity_scores([true], [predicted])
+        assert scores == entity_scores([once], [once])
+        assert (scores["micro_f1-score"], scores["Drug_support"]) == (1.0, 1)
+        assert entity_confusion([true], [predicted]) == entity_confusion([once], [once])
+    assert entity_scores([twice], [[]])["support"] == 2
 
 
 @pytest.mark.parametrize(
