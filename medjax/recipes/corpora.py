@@ -15,6 +15,7 @@ from medjax.recipes.repeats import (
     refuse_same_files,
     refuse_same_texts,
     tell_shared_texts,
+    tell_similar_groups,
 )
 
 __all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "parts_in", "split_parts"]
@@ -101,6 +102,7 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
             raise ValueError(msg)
     _refuse_shared_groups(Parts(*parts))
     tell_shared_texts(Parts(*parts)._asdict())
+    tell_similar_groups(Parts(*parts)._asdict())
     return Parts(*parts)
 
 

@@ -9,9 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["join_repeats", "refuse_same_files", "refuse_same_texts", "tell_shared_texts"]
+__all__ = [
+    "join_repeats",
+    "refuse_same_files",
+    "refuse_same_texts",
+    "tell_shared_texts",
+    "tell_similar_groups",
+]
 
 _LOGGER = logging.getLogger("medjax")
+
+_NB_SHOWN = 3  # number of groups that a message names
 
 
 def join_repeats(units: Sequence[list[Any]]) -> list[list[Any]]:
@@ -84,6 +92,31 @@ def tell_shared_texts(parts: Mapping[str, Sequence[Any]]) -> None:
         _LOGGER.warning(
             f"{', '.join(told)}; scores on texts that were trained on are too high: remove them "
             "from one of the parts"
+        )
+
+
+def tell_similar_groups(parts: Mapping[str, Sequence[Any]]) -> None:
+    """Warn of groups in two parts that differ in leading zeros: spreadsheets remove them.
+
+    Parameters
+    ----------
+    parts : mapping of str to sequence
+        The items of each part by its name.
+    """
+    known: dict[str, dict[str, str]] = {}  # part of each spelling of a number
+    for name, items in parts.items():
+        for group in sorted({getattr(item, "group", "") for item in items}):
+            if group.isascii() and group.isdecimal():
+                known.setdefault(group.lstrip("0"), {})[group] = name
+    similar = [spelt for spelt in known.values() if len({*spelt.values()}) > 1]
+    if similar:
+        shown = "; ".join(
+            ", ".join(f"{group!r} in {name}" for group, name in spelt.items())
+            for spelt in similar[:_NB_SHOWN]
+        )
+        _LOGGER.warning(
+            f"--group: {len(similar)} groups in two parts or more differ in leading zeros only "
+            f"({shown}): if they are the same patients, write them alike in all files"
         )
 
 

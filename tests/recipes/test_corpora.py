@@ -213,6 +213,18 @@ def test_texts_that_given_parts_share_are_told(caplog):
     )
 
 
+def test_groups_that_differ_in_leading_zeros_are_told(caplog):
+    def texts(*groups):
+        return [LabelledText(f"{group}, {groups}", ("a",), group=group) for group in groups]
+
+    split_parts([texts("1", "p01"), texts("2", "0"), texts("001", "02", "p1")], seed=0)
+    told = "2 groups in two parts or more differ in leading zeros only ('1' in train, '001' in te"
+    assert told in caplog.text
+    caplog.clear()
+    split_parts([texts("1", "01"), texts("2"), texts("3")], seed=0)
+    assert not caplog.records
+
+
 def test_lists_with_the_same_texts_are_refused(tmp_path):
     texts = [LabelledText(f"{n}", ("a",)) for n in range(10)]
     other = [text._replace(labels=("b",), name="b") for text in texts[::-1]]
