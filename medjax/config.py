@@ -100,7 +100,7 @@ class TrainerConfig:
     checkpoint_metric : str
         Evaluation metric that decides which checkpoint is the best.
     minimize_checkpoint_metric : bool
-        Whether a lower `checkpoint_metric` is better.
+        Whether a lower `checkpoint_metric` is better. A warning tells if its name says otherwise.
 
     Raises
     ------

@@ -37,7 +37,7 @@ def run(folder, *, epochs, resume=None, component=None, options=None, **more):
         component or mlp(optimizer=optax.adam, dropout=0.2),
         config(folder, nb_training_epochs=epochs, **fields),
         more.pop("data", DATA),
-        EVAL,
+        more.pop("eval_data", EVAL),
         options=Options(**(options or {})),
         callback=more.pop("callback", []),
         resume=resume,

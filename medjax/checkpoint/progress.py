@@ -14,6 +14,8 @@ from medjax.checkpoint.manifest import UNREADABLE
 from medjax.schedules import ScheduleState
 
 __all__ = [
+    "EVAL_ITEMS",
+    "EVAL_SINCE",
     "Progress",
     "check_position",
     "progress_record",
@@ -22,6 +24,12 @@ __all__ = [
 ]
 
 logger = logging.getLogger("medjax")
+
+EVAL_ITEMS = "eval_items"
+"""Entry of `Progress.data`: number of items of the evaluation data, None without any."""
+
+EVAL_SINCE = "eval_since"
+"""Entry of `Progress.data`: number of epochs whose scores are of other evaluation data."""
 
 _LONGEST = 2**31  # positions of a row
 _LARGEST_RATE = float(np.finfo(np.float32).max)
@@ -52,9 +60,10 @@ class Progress(NamedTuple):
     seed : int
         Seed of initialisation, order and dropout.
     data : dict
-        What determines the meaning of `batch`: number of items, batch size and grouping. The
-        contents of the items are not recorded: without reading them, other data cannot be told
-        from items that were corrected, are random, or have moved to another folder.
+        What determines the meaning of `batch`: number of items, batch size and grouping; and what
+        the scores are of: `EVAL_ITEMS` and `EVAL_SINCE`. The contents of the items are not
+        recorded: without reading them, other data cannot be told from items that were corrected,
+        are random, or have moved to another folder.
     schedule : dict
         State of the learning-rate schedule.
     epoch : int
@@ -217,6 +226,9 @@ def _progress_from(saved: dict[str, Any]) -> Progress:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
     if (progress.updates or 0) < 0 or progress.left_out < 0:
         raise ValueError(f"updates {progress.updates}, left out {progress.left_out}")
+    since = progress.data.get(EVAL_SINCE, 0)
+    if type(since) is not int or not 0 <= since < progress.epoch:
+        raise ValueError(f"{EVAL_SINCE} is {since!r:.60} in epoch {progress.epoch}")
     rate = progress.schedule.get("learning_rate", 0.0)
     if not isinstance(rate, int | float) or isinstance(rate, bool):
         raise TypeError(f"the schedule is {progress.schedule!r:.60}")

@@ -14,6 +14,7 @@ import numpy as np
 from medjax.checkpoint import retention
 from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
 from medjax.checkpoint.manifest import UNREADABLE, read_json, write_json
+from medjax.checkpoint.progress import EVAL_ITEMS, EVAL_SINCE
 from medjax.checkpoint.retention import CheckpointEntry
 
 __all__ = [
@@ -167,7 +168,8 @@ def list_entries(folder: Path, metric: str | None = None) -> list[CheckpointEntr
         value = _value_of(record, metric)
         other = value is None and record["metric"] is not None
         copied = record.get("name", path.name) != path.name
-        entries.append(CheckpointEntry(record["serial"], path, record["run"], value, other, copied))
+        entry = CheckpointEntry(record["serial"], path, record["run"], value, other, copied)
+        entries.append(entry._replace(evaluated_on=_evaluated_on(record)))
     return sorted(entries, key=lambda entry: (entry.serial, entry.copied, entry.path))
 
 
@@ -180,6 +182,13 @@ def _value_of(record: dict[str, Any], metric: str | None) -> float | None:
         return float(record["progress"]["history"][-1]["eval"][metric])
     except UNREADABLE:
         return None
+
+
+def _evaluated_on(record: dict[str, Any]) -> tuple[Any, Any]:
+    """Return `CheckpointEntry.evaluated_on`; checkpoints of older versions do not tell."""
+    data = record["progress"].get("data")
+    known = data if isinstance(data, dict) else {}
+    return known.get(EVAL_SINCE, 0), known.get(EVAL_ITEMS)
 
 
 def newest_first(folder: Path) -> list[Path]:
@@ -208,7 +217,7 @@ def best_checkpoint(output_dir: str | Path) -> Path | None:
     record = read_record(newest.path)
     minimize, metric = bool(record.get("minimize", True)), record.get("metric_name")
     entries = [e for e in list_entries(folder, metric) if e.run == newest.run]
-    best = retention.best(entries, minimize=minimize)
+    best = retention.best(retention.comparable(entries), minimize=minimize)
     return best and best.path
 
 

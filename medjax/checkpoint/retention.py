@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["CheckpointEntry", "best", "last", "superseded"]
+__all__ = ["CheckpointEntry", "best", "comparable", "last", "superseded"]
 
 
 class CheckpointEntry(NamedTuple):
@@ -25,9 +25,13 @@ class CheckpointEntry(NamedTuple):
         Value of the checkpoint metric; None for a checkpoint within an epoch, or one whose
         evaluation did not compute this metric.
     was_compared : bool
-        Whether it has only the value of another metric, by which it may have been the best.
+        Whether it has only the value of another metric, or of other evaluation data, by which it
+        may have been the best.
     copied : bool
         Whether its name differs from the one its run gave it: somebody copied or renamed it.
+    evaluated_on : (int, int or None)
+        Number of epochs of the run that were evaluated on other data than this, and the number of
+        items of the evaluation data, None if it is not known.
 
     Examples
     --------
@@ -41,6 +45,7 @@ class CheckpointEntry(NamedTuple):
     metric: float | None
     was_compared: bool = False
     copied: bool = False
+    evaluated_on: tuple[Any, Any] = (0, None)
 
 
 def best(entries: Sequence[CheckpointEntry], *, minimize: bool) -> CheckpointEntry | None:
@@ -70,6 +75,31 @@ def _is_better(metric: float, best_metric: float | None, *, minimize: bool) -> b
     return metric < best_metric if minimize else metric > best_metric
 
 
+def comparable(entries: Sequence[CheckpointEntry]) -> list[CheckpointEntry]:
+    """Return the entries of a run; those evaluated on other data than the last have no metric.
+
+    Examples
+    --------
+    >>> a = CheckpointEntry(0, Path("a"), "r", 0.1, evaluated_on=(0, 3))
+    >>> b = CheckpointEntry(1, Path("b"), "r", 0.9, evaluated_on=(1, 40))
+    >>> [(entry.metric, entry.was_compared) for entry in comparable([a, b])]
+    [(None, True), (0.9, False)]
+    """
+    newest = last(entries)
+    return [
+        entry
+        if newest is None or _on_same_data(entry.evaluated_on, newest.evaluated_on)
+        else entry._replace(
+            metric=None, was_compared=entry.was_compared or entry.metric is not None
+        )
+        for entry in entries
+    ]
+
+
+def _on_same_data(one: tuple[Any, Any], other: tuple[Any, Any]) -> bool:
+    return one[0] == other[0] and (None in (one[1], other[1]) or one[1] == other[1])
+
+
 def last(entries: Sequence[CheckpointEntry]) -> CheckpointEntry | None:
     """Return the entry that was saved last, or None.
 
@@ -87,8 +117,8 @@ def superseded(
 ) -> list[CheckpointEntry]:
     """Return the entries of one run that are neither the best nor the last.
 
-    An entry that was compared by another metric is not superseded: nobody knows whether it is
-    worse.
+    An entry that was compared by another metric, or on other data, is not superseded: nobody knows
+    whether it is worse.
 
     Examples
     --------

@@ -190,10 +190,12 @@ class CheckpointStore:
     def entries(self) -> list[CheckpointEntry]:
         """Return the complete checkpoints of this run, in the order they were saved.
 
-        Copies that somebody made are left out, so they are never deleted.
+        Copies that somebody made are left out, so they are never deleted. Those that were
+        evaluated on other data than the last have no metric.
         """
         entries = list_entries(self.folder, self._metric)
-        return [entry for entry in entries if entry.run == self.run and not entry.copied]
+        own = [entry for entry in entries if entry.run == self.run and not entry.copied]
+        return retention.comparable(own)
 
     @property
     def best(self) -> Path | None:

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--split",
-        help="part of the data: a file or folder in --data, or part of a dataset; needed where the "
-        "data have parts",
+        help="part of the data: a file or folder in --data, part of a dataset or, for the corpus "
+        "that the model was trained on, train, devel or test; needed where there are any",
     )
     add_reading(parser)
     add_computation(parser)

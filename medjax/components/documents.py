@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from medjax.component import ExpandedData
-from medjax.components.unreachable import INSIDE, Unreachable, find_unreachable, unreachable_note
+from medjax.components.unreachable import (
+    INSIDE,
+    Unreachable,
+    entities_once,
+    find_unreachable,
+    repeated_note,
+    unreachable_note,
+)
 from medjax.components.windows import Window, split_windows
 from medjax.metrics import GOLD, IGNORED, Gold
 from medjax.models.tokenizer import Tokenizer
@@ -139,7 +146,7 @@ def expand_documents(
     """Return the windows of all documents; see `TokenClassification.expand`."""
     windows: list[DocumentWindow] = []
     unreachable: list[Unreachable] = []
-    nb_entities = nb_tokens = nb_unknown = 0
+    nb_entities = nb_repeated = nb_tokens = nb_unknown = 0
     used_labels: set[str] = set()
     of_layers = [labels_of(tags) for tags in layers]
     labels = [label for of_layer in of_layers for label in of_layer]
@@ -149,7 +156,8 @@ def expand_documents(
         windows += [DocumentWindow(documents, position, n) for n in range(len(reading.windows))]
         unreachable += find_unreachable(position, document, reading.words, of_layers, scheme)
         used_labels.update(entity.label for entity in document.entities)
-        nb_entities += len(document.entities)
+        nb_entities += (count := len(entities_once(document)))
+        nb_repeated += len(document.entities) - count
         nb_tokens += reading.nb_tokens
         nb_unknown += reading.nb_unknown
     known_tags = {tag for tags in layers for tag in tags}
@@ -159,18 +167,22 @@ def expand_documents(
             f"lacks; it has {sorted(known_tags)}. Pass labels=[...] to train a new classifier"
         )
         raise ValueError(msg)
-    notes = []
+    notes = [repeated_note(nb_repeated, len(documents))] if nb_repeated else []
     if unreachable:
         note = unreachable_note(unreachable, nb_entities, len(documents))
         if not reader.subtokens and any(entity.reason == INSIDE for entity in unreachable):
             note += "; tag_subtokens=True can represent entities that start and end between tokens"
         notes.append(note)
     if nb_unknown > _UNKNOWN * nb_tokens:
-        notes.append(
-            f"{nb_unknown / nb_tokens:.0%} of the tokens of {len(documents):,} documents are "
-            "unknown to the tokenizer; use a model for their language and script"
-        )
+        notes.append(_unknown_note(nb_unknown / nb_tokens, len(documents)))
     return ExpandedData(windows, [window.position for window in windows], tuple(notes))
+
+
+def _unknown_note(share: float, nb_documents: int) -> str:
+    return (
+        f"{share:.0%} of the tokens of {nb_documents:,} documents are unknown to the tokenizer; "
+        "use a model for their language and script"
+    )
 
 
 def find_all_unreachable(
@@ -258,7 +270,7 @@ def window_example(
             labels[token] = ids.get(name, ids.get(OUTSIDE, 0))  # in evaluation, one may be unknown
         of_layers.append(labels)
     begin, stop = _text_range(reading, number, len(document.text))
-    entities = [(e.label, e.start, e.end) for e in document.entities if begin <= e.start < stop]
+    entities = [e for e in entities_once(document) if begin <= e[1] < stop]
     gold = Gold(position, offsets[tagged], entities)
     labels_of_tokens: Any = of_layers[0] if len(layers) == 1 else list(zip(*of_layers, strict=True))
     return {"input_ids": window.ids, "labels": labels_of_tokens, GOLD: gold}

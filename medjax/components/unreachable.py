@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from medjax.text import Document, Entity
 from medjax.text.alignment import Word, entities_to_spans, spans_to_entities
 from medjax.text.tagging import spans_to_tags, tags_to_spans
 
-__all__ = ["INSIDE", "Unreachable", "find_unreachable", "unreachable_note"]
+__all__ = [
+    "INSIDE",
+    "Unreachable",
+    "entities_once",
+    "find_unreachable",
+    "repeated_note",
+    "unreachable_note",
+]
 
 _NB_NAMED = 3  # number of entities that a note names
 
@@ -74,7 +81,7 @@ def find_unreachable(
     if not document.entities:
         return []
     offsets = [(word.start, word.end) for word in words]
-    recovered: Counter[tuple[str, int, int]] = Counter()
+    recovered: set[tuple[str, int, int]] = set()
     for labels in layers:
         known = [entity for entity in document.entities if entity.label in labels]
         tags = spans_to_tags(entities_to_spans(known, offsets), len(words), scheme)
@@ -82,14 +89,17 @@ def find_unreachable(
     all_labels = {label for labels in layers for label in labels}
     name = getattr(document, "name", "") or f"document {position}"
     unreachable = []
-    for entity in document.entities:
-        key = (entity.label, entity.start, entity.end)
-        if recovered[key] == 0:
+    for key, entity in entities_once(document).items():
+        if key not in recovered:
             text = document.text[entity.start : entity.end]
             reason = _reason(entity, offsets) if entity.label in all_labels else _UNKNOWN
             unreachable.append(Unreachable(position, name, entity, text, reason))
-        recovered[key] -= 1  # an entity that is annotated twice is recovered only once
     return unreachable
+
+
+def entities_once(document: Any) -> dict[tuple[str, int, int], Entity]:
+    """Return the entities of a document by label, start and end, those annotated twice once."""
+    return {(entity.label, entity.start, entity.end): entity for entity in document.entities}
 
 
 def _reason(entity: Entity, offsets: Sequence[tuple[int, int]]) -> str:
@@ -98,6 +108,14 @@ def _reason(entity: Entity, offsets: Sequence[tuple[int, int]]) -> str:
         return _NO_WORD
     fits_words = touched[0][0] == entity.start and touched[-1][1] == entity.end
     return _SHARED if fits_words else INSIDE
+
+
+def repeated_note(nb_repeated: int, nb_documents: int) -> str:
+    """Return a note for the user on the entities that are annotated more than once."""
+    return (
+        f"{nb_repeated:,} entities in {nb_documents:,} documents are annotated twice, with the "
+        "same label, start and end; they count once"
+    )
 
 
 def unreachable_note(

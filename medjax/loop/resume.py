@@ -21,8 +21,9 @@ from jax.sharding import Mesh
 
 from medjax import sharding
 from medjax.checkpoint import CheckpointStore, MismatchError
-from medjax.checkpoint.progress import Progress, tell_of_other_data
+from medjax.checkpoint.progress import EVAL_ITEMS, Progress, tell_of_other_data
 from medjax.checkpoint.store import ResumePoint
+from medjax.loop.evaluation_data import with_evaluation
 from medjax.loop.request import RunRequest
 from medjax.metrics.mean import Mean
 from medjax.schedules import ScheduleState, resumed
@@ -127,7 +128,7 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         _warn("scores in training were asked for and are not now: those of this epoch are dropped")
     return saved._replace(
         seed=saved.seed if saved.batch else fresh.seed,
-        data=fresh.data,
+        data=with_evaluation(saved, fresh.data),
         settings=fresh.settings,
         schedule=rate,
         columns=kept,
@@ -182,7 +183,7 @@ def _schedule_state(
         request.config.learning_rate,
         saved.epoch,
         same_rate=same("learning_rate", OPTIMIZER_RATE),
-        same_metric=same("metric_to_track_lr", "schedule mode"),
+        same_metric=same("metric_to_track_lr", "schedule mode", EVAL_ITEMS),
     )
     if schedule.resume is None and state != saved.schedule:
         _warn(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from medjax import distributed
 from medjax.checkpoint import CheckpointStore
 from medjax.checkpoint.arrays import check_storable
-from medjax.checkpoint.progress import Progress, check_position, read_progress
+from medjax.checkpoint.progress import EVAL_ITEMS, Progress, check_position, read_progress
 from medjax.component import ExpandedData, TrainableComponent, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
@@ -72,13 +72,14 @@ def set_up(
     eval_data = None if eval_data is None else expand(eval_data, component, training=False)
     nb_items = len(train_data)
     weights = train_data.weights if isinstance(train_data, ExpandedData) else None
-    data = data_record(nb_items, config, options, weights)
+    nb_evaluated = None if eval_data is None else len(eval_data)
+    data = data_record(nb_items, config, options, weights, nb_evaluated=nb_evaluated)
     check_agreement(
         config,
         options,
         request.mesh,
         items=nb_items,
-        eval_items=None if eval_data is None else len(eval_data),
+        eval_items=nb_evaluated,
         resume=request.resume,
         # The rest of `data` follows from the items and the settings.
         **{"the SHA-256 of the sampling weights": data["sampling"]},
@@ -195,10 +196,16 @@ Record = dict[str, object]
 
 
 def data_record(
-    nb_items: int, config: TrainerConfig, options: Options, weights: np.ndarray | None = None
+    nb_items: int,
+    config: TrainerConfig,
+    options: Options,
+    weights: np.ndarray | None = None,
+    *,
+    nb_evaluated: int | None,
 ) -> Record:
-    """Record what the meaning of a position within an epoch depends on."""
+    """Record what the meaning of a position within an epoch depends on, and that of a score."""
     return {
+        EVAL_ITEMS: nb_evaluated,
         "items": nb_items,
         "sampling": None if weights is None else hashlib.sha256(weights.tobytes()).hexdigest(),
         "batch_size": config.batch_size,

@@ -28,7 +28,9 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset
 from medjax.garbage import rare_collections
 from medjax.loop.contract import check_arguments, warn_of_versions
+from medjax.loop.directions import warn_of_directions
 from medjax.loop.epochs import Metrics
+from medjax.loop.evaluation_data import evaluated_before, forget_other_scores
 from medjax.loop.phases import Phases, RunPhases
 from medjax.loop.plan import nb_updates_of
 from medjax.loop.request import RunRequest, all_callbacks
@@ -210,6 +212,8 @@ def train_epochs(
         Whatever ends training early, once the callbacks have been told.
     """
     run.check_space(state, progress)
+    if run.eval_loader is not None:
+        warn_of_directions(run.request)
     try:
         progress = _begin(run, progress)
         state, progress = _epochs(run, phases, state, progress)
@@ -227,6 +231,7 @@ def _begin(run: Run, progress: Progress) -> Progress:
     """Give the callbacks what they remember, and tell them that training begins or resumes."""
     callback = run.request.callback
     callback.load_state_dict(progress.callbacks)
+    forget_other_scores(callback, progress)
     callback.resume_stop(progress.stop_reason, progress.stopped_by)
     progress = run.with_callbacks(progress)
     callback.on_train_begin(config=run.request.config)
@@ -268,7 +273,7 @@ def _epochs(
             phases.save(state, progress, epoch=epoch, metric=metric)
     run.store.wait()  # callbacks find the last checkpoint complete
     if jax.process_index() == 0:
-        _warn_if_best_is_elsewhere(run.store, config, progress.history)
+        _warn_if_best_is_elsewhere(run.store, config, progress)
     callback.on_train_end()
     return state, progress
 
@@ -328,14 +333,15 @@ def _check_metric(name: str, metrics: Metrics) -> None:
 
 
 def _warn_if_best_is_elsewhere(
-    store: CheckpointStore, config: TrainerConfig, history: list[dict[str, Metrics]]
+    store: CheckpointStore, config: TrainerConfig, progress: Progress
 ) -> None:
     """Warn if the best evaluation is not that of the best checkpoint of this run."""
     name, period = config.checkpoint_metric, config.checkpoint_period
+    history, nb_others = progress.history, evaluated_before(progress)
     entries = [
         CheckpointEntry(epoch, Path(), "", float(row["eval"][name]))
         for epoch, row in enumerate(history, 1)
-        if name in row.get("eval", {})
+        if epoch > nb_others and name in row.get("eval", {})
     ]
     top = best(entries, minimize=config.minimize_checkpoint_metric)
     if top is None:

@@ -81,7 +81,8 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
     Parameters
     ----------
     y_true, y_pred : sequence of sequences of (label, start, end)
-        Annotated and predicted entities of each document, as for `entity_scores`.
+        Annotated and predicted entities of each document, as for `entity_scores`; one that is there
+        twice counts once.
 
     Returns
     -------
@@ -104,7 +105,7 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
     missed: Counter[str] = Counter()
     spurious: Counter[str] = Counter()
     labels: set[str] = set()
-    for true_spans, pred_spans in zip(y_true, y_pred, strict=True):
+    for true_spans, pred_spans in zip(map(_once, y_true), map(_once, y_pred), strict=True):
         labels.update(span[0] for span in (*true_spans, *pred_spans))
         pairs, unpaired = _paired(true_spans, pred_spans)
         same_span.update(pairs)
@@ -124,6 +125,10 @@ def entity_confusion(y_true: Spans, y_pred: Spans) -> Confusion:
         missed=dict(missed),
         spurious=dict(spurious),
     )
+
+
+def _once(spans: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return list(dict.fromkeys(tuple(span[:3]) for span in spans))
 
 
 def _paired(

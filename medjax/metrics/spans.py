@@ -95,8 +95,8 @@ def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        What `span_scores` returns, without ``accuracy``. An entity that is annotated twice counts
-        twice in the support and at most once as correct.
+        What `span_scores` returns, without ``accuracy``. An entity that is annotated or predicted
+        twice, with the same label, start and end, counts once.
 
     Raises
     ------
@@ -269,8 +269,11 @@ def _counted(
     true_spans: Sequence[tuple[Any, ...]], pred_spans: Sequence[tuple[Any, ...]]
 ) -> tuple[Counter[str], Counter[str], Counter[str]]:
     true_set, pred_set = ({tuple(s[:3]) for s in spans} for spans in (true_spans, pred_spans))
-    correct = Counter(label for label, _, _ in true_set & pred_set)
-    return correct, Counter(s[0] for s in pred_spans), Counter(s[0] for s in true_spans)
+    correct, predicted, support = (
+        Counter(label for label, _, _ in spans)
+        for spans in (true_set & pred_set, pred_set, true_set)
+    )
+    return correct, predicted, support
 
 
 def _measures(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medjax.data import epoch_order
+from medjax.recipes.repeats import (
+    join_repeats,
+    refuse_same_files,
+    refuse_same_texts,
+    tell_shared_texts,
+    tell_similar_groups,
+)
 
 __all__ = ["SPLITS", "Parts", "find_split", "locate_parts", "parts_in", "split_parts"]
 
@@ -49,7 +56,8 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     of the first chooses the best epoch. Items that belong together stay in one part: the texts of a
     group, and the sentences of a note, which `medjax.text.split_sentences` names ``"note#1"``,
     ``"note#2"`` and so on. Groups and notes are drawn as a whole: as many as fit into the share of
-    a part, and at least one.
+    a part, and at least one. So are items, groups and notes with the same texts. Where two parts
+    share a text nevertheless, a warning says how many they are.
 
     Parameters
     ----------
@@ -61,8 +69,8 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     Raises
     ------
     ValueError
-        If there are none or more than three lists, a part is empty, or a group of texts is in two
-        of the lists.
+        If there are none or more than three lists, a part is empty, or a group of texts or all
+        texts of a list are in two of the lists.
 
     Examples
     --------
@@ -74,13 +82,14 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
     if not 1 <= len(given) <= 3:
         msg = f"--data got {len(given)} files or folders; expected 1, 2 or 3: train, devel, test"
         raise ValueError(msg)
+    refuse_same_texts(given)
     parts, reason = [list(items) for items in given], ""
     if shares := _SHARES.get(len(parts)):
         units = _units_of(parts[0])
         if len(units) <= len(shares) and len(units) < len(parts[0]):
             reason = (
-                f": its {len(parts[0])} items belong to {len(units)} groups or notes, which stay "
-                f"together; expected at least {len(shares) + 1}"
+                f": its {len(parts[0])} items belong to {len(units)} groups, notes or different "
+                f"texts, which stay together; expected at least {len(shares) + 1}"
             )
         parts[:1] = _divided(units, seed, shares)
     sizes = " / ".join(str(len(part)) for part in parts)
@@ -92,6 +101,8 @@ def split_parts(given: Sequence[Sequence[Any]], seed: int) -> Parts:
             )
             raise ValueError(msg)
     _refuse_shared_groups(Parts(*parts))
+    tell_shared_texts(Parts(*parts)._asdict())
+    tell_similar_groups(Parts(*parts)._asdict())
     return Parts(*parts)
 
 
@@ -130,7 +141,7 @@ def _units_of(items: Sequence[Any]) -> list[list[Any]]:
         else:
             key = position if sentence is None else ("note", sentence[1])
         units.setdefault(key, []).append(item)
-    return list(units.values())
+    return join_repeats(list(units.values()))
 
 
 def _divided(units: Sequence[Sequence[Any]], seed: int, shares: Sequence[float]) -> list[list[Any]]:
@@ -157,9 +168,11 @@ def locate_parts(paths: Sequence[Path]) -> list[Path]:
     Raises
     ------
     ValueError
-        If a single folder has some of the parts only, or nothing that can be read. A corpus in
-        BRAT is not shuffled where an entry is named devel or test: these notes were set apart.
+        If a single folder has some of the parts only, or nothing that can be read, or a file or
+        folder is given twice. A corpus in BRAT is not shuffled where an entry is named devel or
+        test: these notes were set apart.
     """
+    refuse_same_files(paths)
     if len(paths) != 1 or not paths[0].is_dir():
         return list(paths)
     folder = paths[0]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from medjax.checkpoint import last_checkpoint
 from medjax.checkpoint.lock import FolderLock
-from medjax.recipes.corpora import Parts
+from medjax.recipes.corpora import SPLITS, Parts, split_parts
 from medjax.text.writers._files import replacing
 
-__all__ = ["SPLIT", "keep_split"]
+__all__ = ["SPLIT", "keep_split", "redo_split", "refuse_trained_texts", "run_of"]
 
 SPLIT = "split.json"
 """File in the folder of a run with what its parts consist of."""
 
 _CHECKPOINTS = "checkpoints"  # where the examples and `python -m medjax train` keep them
+
+_TEXTS = "texts"
+_TOGETHER = [Parts._fields[:count] for count in (3, 2, 1)]  # parts that a file may consist of
 
 _LOGGER = logging.getLogger("medjax")
 
@@ -38,8 +42,8 @@ def keep_split(parts: Parts, seed: int, folder: str | Path, *, resume: bool) -> 
         What it was drawn with.
     folder : path
         Folder of the run, which has its checkpoints in ``checkpoints``; ``split.json`` in it gets
-        the seed and, of each part, the number of items and a SHA-256 over their texts. Annotation
-        may be corrected.
+        the seed and, of each part, the number of items and a SHA-256 over their texts, and the
+        same of train with devel and test in any order. Annotation may be corrected.
     resume : bool
         Whether the run goes on from the last checkpoint, if there is one.
 
@@ -63,7 +67,11 @@ def keep_split(parts: Parts, seed: int, folder: str | Path, *, resume: bool) -> 
         found = {
             "after": last and last.name,
             "seed": seed,
-            "parts": {name: _described(part) for name, part in parts._asdict().items()},
+            "parts": _described_parts(parts),
+            _TEXTS: {
+                ", ".join(names): _described(_sorted(getattr(parts, name) for name in names))
+                for names in _TOGETHER
+            },
         }
         if resume and earlier:
             _compare(earlier[0], found, folder)
@@ -78,6 +86,107 @@ def keep_split(parts: Parts, seed: int, folder: str | Path, *, resume: bool) -> 
             json.dump([*earlier, found], file, indent=2)
     finally:
         lock.release()
+
+
+def run_of(model: str | Path) -> Path | None:
+    """Return the folder of the run that trained a model, if it has a ``split.json``.
+
+    Parameters
+    ----------
+    model : path
+        Folder of the component or of a checkpoint of the run; it may also be another model.
+    """
+    path = Path(model)
+    folders = path.resolve().parents[:2] if path.is_dir() else ()
+    return next((folder for folder in folders if (folder / SPLIT).is_file()), None)
+
+
+def refuse_trained_texts(where: str, items: Sequence[Any], folder: Path) -> None:
+    """Refuse to score a model on the whole corpus that it was trained on.
+
+    A warning tells of a file that was given to train on.
+
+    Parameters
+    ----------
+    where : str
+        What the messages call the items.
+    items : sequence
+        Documents or labelled texts.
+    folder : Path
+        That of the run, with a ``split.json``.
+
+    Raises
+    ------
+    ValueError
+        If they are all that the run was given, test included.
+    """
+    for record in reversed(_read(folder)):
+        found = _described(_sorted([items]))
+        names = next((n for n, texts in record.get(_TEXTS, {}).items() if texts == found), None)
+        if names is None and _split_of(record, items) is None:
+            continue
+        if names in (None, ", ".join(Parts._fields)):
+            msg = (
+                f"{where} is the corpus of the run in {folder}, of which the model was trained on "
+                f"{record['parts']['train']['items']} of {len(items)} texts; expected the part to "
+                "score on, such as --split test, which repeats the split of the run"
+            )
+            raise ValueError(msg)
+        _LOGGER.warning(
+            f"{where} has the texts that the model was trained on ({names} of {folder}): the "
+            "scores are too high for other texts"
+        )
+        return
+
+
+def redo_split(where: str, items: Sequence[Any], folder: Path, split: str) -> list[Any]:
+    """Return a part of the corpus of a run, split as the run did.
+
+    Parameters
+    ----------
+    where : str
+        What the message calls the items.
+    items : sequence
+        All items of the corpus.
+    folder : Path
+        That of the run, with a ``split.json``.
+    split : str
+        Name of the part, one of those in `medjax.recipes.corpora.SPLITS`.
+
+    Raises
+    ------
+    ValueError
+        If the items are not those of the run.
+    """
+    name = next(part for part, names in SPLITS.items() if split in names)
+    for record in reversed(_read(folder)):
+        if parts := _split_of(record, items):
+            return list(getattr(parts, name))
+    msg = (
+        f"--split is {split!r}, but {where} has no such part, and split in three it does not give "
+        f"the parts of the run in {folder}; expected the corpus that it has split, read with the "
+        "same options (--group, --sentences), or the path of a part without --split"
+    )
+    raise ValueError(msg)
+
+
+def _split_of(record: dict[str, Any], items: Sequence[Any]) -> Parts | None:
+    """Return the parts of a run's corpus; None if these items are another."""
+    if len(items) != sum(part["items"] for part in record["parts"].values()):
+        return None
+    try:
+        parts = split_parts([items], record["seed"])
+    except ValueError:  # there are too few groups
+        return None
+    return parts if _described_parts(parts) == record["parts"] else None
+
+
+def _described_parts(parts: Parts) -> dict[str, dict[str, Any]]:
+    return {name: _described(part) for name, part in parts._asdict().items()}
+
+
+def _sorted(lists: Iterable[Sequence[Any]]) -> list[Any]:
+    return sorted(itertools.chain.from_iterable(lists), key=lambda item: item.text)
 
 
 def _described(items: Sequence[Any]) -> dict[str, Any]:

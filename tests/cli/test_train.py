@@ -45,7 +45,10 @@ def brat(tmp_path_factory):
 @pytest.fixture
 def letters(tmp_path):
     file = tmp_path / "letters.csv"
-    rows = [f"{n.text},{'heart' if 'drug' in n.text else 'head'};ward" for n in NOTES * 2]
+    rows = [
+        f"{n.text} {number},{'heart' if 'drug' in n.text else 'head'};ward"
+        for number, n in enumerate(NOTES * 2)
+    ]
     file.write_text("\n".join(["letter,topics", *rows]))
     return file
 
@@ -67,6 +70,11 @@ def train(encoder, tmp_path):
         return main(["train", *fixed, *arguments]), tmp_path / output
 
     return run
+
+
+def report_of(folder):
+    """Return the scores that ``train`` has written."""
+    return (folder / "report.txt").read_text().removeprefix("Test: ").rstrip("\n")
 
 
 def evaluated(folder, data, capsys, *arguments):
@@ -99,7 +107,7 @@ def test_documents_are_learned_and_reported_on(train, brat, task, capsys):
     assert "2 epochs; written" in page
     assert NOTES[6].text not in page  # the texts are the patients'
     told = evaluated(folder, brat, capsys, "--split", "test")
-    assert told.rpartition("\n\nloss")[0] == report.removeprefix("Test: ").rstrip("\n")
+    assert told.rpartition("\n\nloss")[0] == report_of(folder)
 
 
 def test_classes_of_texts_have_thresholds_from_devel(train, letters, capsys):
@@ -114,7 +122,36 @@ def test_classes_of_texts_have_thresholds_from_devel(train, letters, capsys):
     assert component.max_length == 16
     assert set(component.thresholds) == {"head", "heart", "ward"}
     # They are those of the model wherever it is used.
-    assert "Thresholds:\nhead " in evaluated(folder, letters, capsys, *columns)
+    told = evaluated(folder, letters, capsys, *columns, "--split", "test")
+    assert told.rpartition("\n\nloss")[0] == report_of(folder)
+    fixed = ["evaluate", "--model", str(folder / "model"), "--data", str(letters), *columns]
+    assert main(fixed) == 2
+    told = f"{letters} is the corpus of the run in {folder}, of which the model was trained on 19"
+    assert told in capsys.readouterr().err
+
+
+def test_texts_in_two_parts_are_told_or_refused(train, brat, capsys, caplog):
+    again = ["--data", str(brat / "train"), str(brat / "train")]
+    assert train("entities", brat / "train", *again)[0] == 2
+    assert "are the same file or folder; expected another for each part" in capsys.readouterr().err
+    assert train("entities", brat)[0] == 0
+    told = "2 of 2 devel texts are also in train, 6 of 6 test texts are also in train, 2 of 6 test"
+    assert told in caplog.text
+
+
+def test_a_corpus_of_notes_is_split_again_as_in_training(train, tmp_path, capsys):
+    notes = [each._replace(text=f"{each.text}. Day {n}.") for n, each in enumerate(NOTES)]
+    write_brat(notes, tmp_path / "notes")
+    _, folder = train("entities", tmp_path / "notes", "--sentences", "--seed", "3", "--epochs", "1")
+    model = ["evaluate", "--model", str(folder / "model"), "--data", str(tmp_path / "notes")]
+    told = evaluated(folder, tmp_path / "notes", capsys, "--sentences", "--split", "test")
+    assert told.rpartition("\n\nloss")[0] == report_of(folder)
+    assert main([*model, "--split", "test"]) == 2
+    assert "read with the same options (--group, --sentences)" in capsys.readouterr().err
+    assert main([*model, "--sentences"]) == 2
+    assert "was trained on 18 of 24 texts; expected the part to" in capsys.readouterr().err
+    checkpoint = str(last_checkpoint(folder / "checkpoints"))
+    assert main([*model, "--sentences", "--model", checkpoint]) == 2
 
 
 def test_a_run_goes_on_with_resume(train, brat, capsys):
@@ -134,7 +171,8 @@ def test_a_run_goes_on_with_resume(train, brat, capsys):
     "epochs", [pytest.param("1", marks=pytest.mark.slow), "2"]
 )
 def test_resuming_with_another_test_part_is_refused(train, tmp_path, epochs, capsys):
-    write_brat(NOTES, tmp_path / "notes")
+    notes = [each._replace(text=f"{each.text} {number}") for number, each in enumerate(NOTES)]
+    write_brat(notes, tmp_path / "notes")
     status, folder = train("entities", tmp_path / "notes", "--epochs", "1")
     assert status == 0
     report = (folder / "report.txt").read_text()

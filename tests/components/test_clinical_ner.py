@@ -78,7 +78,7 @@ def test_it_reads_brat(run, tmp_path):
     folder = tmp_path / "brat"
     folder.mkdir()
     for number in range(12):
-        (folder / f"{number}.txt").write_text("No chest pain. He takes aspirin.\n")
+        (folder / f"{number}.txt").write_text(f"No chest pain. He takes aspirin. Day {number}.\n")
         (folder / f"{number}.ann").write_text(
             "T1\tProblem 3 13\tchest pain\nT2\tTreatment 24 31\taspirin\n"
         )
@@ -149,8 +149,8 @@ def test_an_empty_data_folder_is_refused(run, tmp_path):
 
 
 def split_files(folder, train, test):
-    """Write three files in columns, with the same devel and test splits."""
-    files = {"train.tsv": train, "devel.tsv": test, "test.tsv": test}
+    """Write three files in columns; devel has a sentence more than test."""
+    files = {"train.tsv": train, "devel.tsv": test and f"{test}Well\tO\n\n", "test.tsv": test}
     for name, lines in files.items():
         (folder / name).write_text(lines)
     return [str(folder / name) for name in files]
@@ -184,6 +184,6 @@ def test_an_unusable_corpus_is_refused_before_training(train, test, message, run
 
 def test_two_sentences_are_too_few_for_three_splits(run, tmp_path):
     path = tmp_path / "two.tsv"
-    path.write_text("pain\tB-Problem\n\n" * 2)
+    path.write_text("pain\tB-Problem\n\nfever\tB-Problem\n\n")
     with pytest.raises(ValueError, match=r"1 / 1 / 0 items .* there is none in test"):
         run("--data", str(path))

@@ -81,6 +81,17 @@ def test_entities_of_one_label_that_overlap_count_as_missed(tagger):
     assert (scores["micro_precision"], scores["micro_recall"]) == (1.0, 0.5)
 
 
+def test_an_entity_that_is_annotated_twice_counts_once(tagger):
+    twice = NESTED._replace(entities=(*NESTED.entities, NESTED.entities[0], NESTED.entities[-1]))
+    assert tagger.unreachable([twice]) == []
+    told = "2 entities in 1 documents are annotated twice, with the same label, start and end; they"
+    (note,) = tagger.expand([twice]).notes
+    assert note.startswith(told)
+    metrics, columns = perfect(tagger, [twice])
+    scores = metrics.compute(columns)
+    assert (scores["micro_f1-score"], scores["support"]) == (1.0, len(NESTED.entities))
+
+
 def test_without_a_sequence_for_each_label_overlaps_are_missed(tiny_folder):
     flat = TokenClassification.from_pretrained(tiny_folder, LABELS)
     assert len(flat.unreachable([NESTED, CROSSING])) == 3

@@ -83,7 +83,10 @@ def test_parts_without_relations_are_refused(example, notes):
         file.write_text("")
     with pytest.raises(ValueError, match="no relation in the 8 documents of train; expected some"):
         example["load"](example["parse"](["--data", str(notes)]))
-    too_many = example["parse"](["--data", *[str(notes)] * 4])
+    folders = [notes.with_name(f"copy {number}") for number in range(4)]
+    for folder in folders:
+        shutil.copytree(notes, folder)
+    too_many = example["parse"](["--data", *map(str, folders)])
     with pytest.raises(ValueError, match="--data got 4 files or folders; expected 1, 2 or 3"):
         example["load"](too_many)
 

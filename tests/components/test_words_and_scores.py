@@ -117,7 +117,7 @@ def test_entities_that_no_tags_can_represent_are_missed_and_the_user_is_warned(c
     documents = [
         document("HTA puis AVC", ["HTA", "AVC"], "well"),
         Document("antidiabétique", (Entity("Finding", 4, 11),), "inside"),
-        Document("AVC", (Entity("Finding", 0, 3), Entity("Finding", 0, 3)), "shared"),
+        Document("HTA AVC", (Entity("Finding", 0, 7), Entity("Finding", 4, 7)), "shared"),
         Document("a \u200b", (Entity("Finding", 2, 3),), "no word"),
     ]
     tagger = perfect(tokenizer, documents)

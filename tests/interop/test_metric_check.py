@@ -5,6 +5,7 @@ import random
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from trained import Accuracy, Classifier, make, same, weights
 
 from medjax_torch.session.contract import check_metrics
@@ -58,3 +59,29 @@ def test_training_does_not_depend_on_the_metric_that_is_followed(tmp_path):
         trainer.train()
         ends.append(weights(trainer.component))
     assert same(*ends)
+
+
+def test_scores_that_are_followed_in_the_wrong_direction_are_told(tmp_path, caplog):
+    """medkit minimises and torch's scheduler does, unless they are told otherwise."""
+
+    def followed(folder, mode, **settings):
+        trainer = make(
+            folder,
+            Classifier(),
+            checkpoint_metric="accuracy",
+            metric_to_track_lr="accuracy",
+            metrics_computer=Accuracy(),
+            lr_scheduler_builder=lambda optimizer: ReduceLROnPlateau(optimizer, mode=mode),
+            **settings,
+        )
+        trainer.train()
+
+    followed(tmp_path / "a", "min")
+    told = [record.getMessage() for record in caplog.records if "by its name" in record.message]
+    assert sorted(text.partition("; set ")[2] for text in told) == [
+        "ReduceLROnPlateau(mode='max')",
+        "TrainerConfig(minimize_checkpoint_metric=False)",
+    ]
+    caplog.clear()
+    followed(tmp_path / "b", "max", minimize_checkpoint_metric=False)
+    assert "by its name" not in caplog.text

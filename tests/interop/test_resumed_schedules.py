@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from trained import Accuracy, Classifier, make, same, weights
+from trained import DATA, Accuracy, Classifier, make, same, weights
 
 import medjax
 from medjax_torch import Options
@@ -133,3 +133,21 @@ def test_a_plateau_of_torch_drops_what_it_saw_of_another_metric(tmp_path, caplog
     expected = best if metric == "loss" else history[-1]["eval"][metric]
     assert second.lr_scheduler.best == pytest.approx(expected)
     assert ("what ReduceLROnPlateau has seen" in caplog.text) == (metric != "loss")
+
+
+def test_a_plateau_of_torch_drops_what_it_saw_of_other_evaluation_data(tmp_path, caplog):
+    def trainer(epochs, nb_evaluated):
+        return make(
+            tmp_path,
+            nb_training_epochs=epochs,
+            lr_scheduler_builder=torch.optim.lr_scheduler.ReduceLROnPlateau,
+            evaluated=DATA[:nb_evaluated],
+        )
+
+    trainer(2, 20).train()
+    second = trainer(3, 4)
+    history = second.train(resume="auto")
+    assert second.lr_scheduler.best == pytest.approx(history[-1]["eval"]["loss"])
+    told = "number of evaluation items was 20 and is 4 now: what ReduceLROnPlateau has seen of the"
+    assert told in caplog.text
+    assert second.best_checkpoint == second.last_checkpoint

@@ -262,6 +262,32 @@ def test_the_best_epoch_that_was_not_saved_is_said(tmp_path, caplog):
     assert "not saved" not in caplog.text
 
 
+def test_a_score_that_is_followed_in_the_wrong_direction_is_told_before_training(tmp_path, caplog):
+    def followed(folder, *, minimize, mode):
+        stopping = medjax.EarlyStopping("Drug_recall", 9, minimize=minimize)
+        train(folder, metrics_computer=Scores(), callback=[stopping],
+              schedule=medjax.reduce_on_plateau(mode=mode), nb_training_epochs=2,
+              checkpoint_metric="micro_f1-score", minimize_checkpoint_metric=minimize,
+              options=Options(early_stopping_patience=9))  # fmt: skip
+
+    followed(tmp_path / "a", minimize=True, mode="max")
+    told = [record.getMessage() for record in caplog.records if "by its name" in record.message]
+    assert [text.partition(":")[0] for text in told] == [
+        "checkpoint_metric is 'micro_f1-score'",
+        "the metric of EarlyStopping is 'Drug_recall'",
+        "metric_to_track_lr is 'loss'",
+    ]
+    assert [text.partition("; set ")[2] for text in told] == [
+        "TrainerConfig(minimize_checkpoint_metric=False)",
+        "EarlyStopping(minimize=False)",
+        "reduce_on_plateau(mode='min')",
+    ]
+    caplog.clear()
+    followed(tmp_path / "b", minimize=False, mode="min")
+    train(tmp_path / "c", eval_data=None, minimize_checkpoint_metric=False)  # follows nothing
+    assert "by its name" not in caplog.text
+
+
 def test_the_note_of_a_failing_forward_names_the_columns(out):
     def forward(*_, **__):
         message = "my own mistake"

@@ -4,9 +4,10 @@ import json
 import shutil
 
 import pytest
-from resumed_runs import Dies, Scores, rates_of, run
+from resumed_runs import EVAL, Dies, Scores, rates_of, run
 
 import medjax
+from medjax.checkpoint.manifest import write_manifest
 
 
 def plateau_run(folder, **more):
@@ -158,3 +159,52 @@ def test_a_branch_that_is_worse_than_where_it_began_says_so(
     assert branch.best_checkpoint != first.best_checkpoint
     said = f"before this run branched off {first.best_checkpoint}; the best checkpoint of this run"
     assert (said in caplog.text) == is_worse
+
+
+def name_of_best(result):
+    return result.best_checkpoint.name[:14]
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_scores_of_other_evaluation_data_are_not_compared(tmp_path, caplog, within):
+    """The first ones are higher, so that compared they would win for ever."""
+    options = {"early_stopping_patience": 2, "save_interval_steps": 2}
+    plateau = {"schedule": halving(), "metric_to_track_lr": "falling"}
+    if within:
+        with pytest.raises(RuntimeError):
+            stopped(tmp_path, epochs=3, eval_data=EVAL[:4], options=options,
+                    callback=Dies(3, 3), **plateau)  # fmt: skip
+    else:
+        stopped(tmp_path, epochs=2, eval_data=EVAL[:4], options=options, **plateau)
+    caplog.clear()
+    computer = Scores()
+    computer.epoch = 3
+    settings = {
+        "metrics_computer": computer,
+        "checkpoint_metric": "falling",
+        "minimize_checkpoint_metric": False,
+        "resume": "auto",
+    }
+    third = run(tmp_path, epochs=3, options=options, **settings, **plateau)
+    assert "evaluation data has 9 items, but it had 4 when the checkpoint was sa" in caplog.text
+    assert third.stop_reason is None
+    assert name_of_best(third) == "checkpoint_003"
+    assert rates_of(third)[0] == 0.05  # halved by the second epoch, and not by the third
+    caplog.clear()
+    result = run(tmp_path, epochs=9, options=options, **settings)
+    assert len(result.history) == 5
+    assert name_of_best(result) == medjax.best_checkpoint(tmp_path).name[:14] == "checkpoint_003"
+    assert "evaluation" not in caplog.text
+
+
+def test_evaluation_data_that_a_checkpoint_does_not_tell_are_taken_for_the_same(tmp_path, caplog):
+    first = stopped(tmp_path, epochs=1)
+    file = first.last_checkpoint / "training_state.json"
+    record = json.loads(file.read_text())
+    assert record["progress"]["data"].pop("eval_items") == 9
+    file.write_text(json.dumps(record))
+    (first.last_checkpoint / "manifest.json").unlink()
+    write_manifest(first.last_checkpoint)
+    result = stopped(tmp_path, epochs=2, eval_data=EVAL[:4], resume="auto")
+    assert name_of_best(result) == "checkpoint_001"
+    assert "evaluation data" not in caplog.text

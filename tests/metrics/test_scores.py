@@ -7,8 +7,10 @@ import pytest
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.metrics import (
     Accuracy,
+    ClassificationMetrics,
     Gold,
     SpanMetrics,
+    TranscriptionMetrics,
     character_error_rate,
     entity_confusion,
     entity_scores,
@@ -17,6 +19,7 @@ from medjax.metrics import (
     span_scores,
     word_error_rate,
 )
+from medjax.metrics.direction import is_higher_better
 from medjax.text import Entity
 
 TAGS = ("O", "B-a", "I-a", "B-b", "I-b")
@@ -224,7 +227,7 @@ def test_several_labels_on_one_span_are_each_compared_with_their_own():
         ("ab", "cb", {("b", "b"): 1, ("a", "c"): 1}, {}),
         ("ba", "dc", {("a", "c"): 1, ("b", "d"): 1}, {}),
         ("a", "cb", {("a", "b"): 1}, {}),
-        ("aa", "a", {("a", "a"): 1}, {"a": 1}),
+        ("aa", "a", {("a", "a"): 1}, {}),
     ],
 )
 def test_a_predicted_span_stands_for_one_true_span(true, predicted, same_span, partial):
@@ -263,3 +266,47 @@ def test_word_error_rate_needs_words_and_as_many_hypotheses_as_references():
         word_error_rate([" "], ["a"])
     with pytest.raises(ValueError, match="found 1 hypotheses; expected 2"):
         word_error_rate(["a", "b"], ["a"])
+
+
+def test_an_entity_that_is_annotated_or_predicted_twice_counts_once():
+    once = [Entity("Drug", 0, 4), Entity("Sign", 5, 9, score=0.5)]
+    twice = [*once, Entity("Drug", 0, 4, score=0.9)]
+    for true, predicted in ((twice, once), (once, twice), (twice, twice)):
+        scores = entity_scores([true], [predicted])
+        assert scores == entity_scores([once], [once])
+        assert (scores["micro_f1-score"], scores["Drug_support"]) == (1.0, 1)
+        assert entity_confusion([true], [predicted]) == entity_confusion([once], [once])
+    assert entity_scores([twice], [[]])["support"] == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "is_higher"),
+    [
+        ("accuracy macro_f1 val_balancedAccuracy f1-score cohen_kappa BLEU mcc error_recall", True),
+        ("loss eval_loss wer CER der word_error_rate accuracy_loss macro_brier_score rmse", False),
+        ("falling support neg_log_loss power order epoch 1", None),
+    ],
+)
+def test_a_name_tells_which_score_is_better(names, is_higher):
+    assert {name: is_higher_better(name) for name in names.split()} == dict.fromkeys(
+        names.split(), is_higher
+    )
+
+
+def test_the_names_of_all_own_scores_tell():
+    rows = {"labels": [0, 1, 1, 0], "probabilities": [[0.9, 0.1], [0.2, 0.8]] * 2}
+    speech = TranscriptionMetrics(list).compute({"references": ["a"], "hypotheses": ["b"]})
+    gold = [[Entity("Drug", 0, 4)]]
+    scores = [
+        *Accuracy().compute({"labels": [1], "predictions": [1]}),
+        *span_scores([["B-loss"]], [["B-error"]]),
+        *entity_scores(gold, gold),
+        *ClassificationMetrics(("error", "wer")).compute(rows),
+    ]
+    told = {name: is_higher_better(name) for name in scores}
+    assert {name for name, known in told.items() if known is None} <= {
+        name for name in told if name.endswith("support")
+    }
+    lower = {name for name, is_higher in told.items() if is_higher is False}
+    assert all("brier" in name or "calibration" in name for name in lower)
+    assert {is_higher_better(name) for name in speech} == {False}

@@ -102,7 +102,7 @@ def test_texts_of_a_group_are_in_one_part(nb_lists, seed):
 @pytest.mark.parametrize("nb_lists", [2, 3])
 def test_groups_in_two_lists_are_refused(nb_lists):
     first, second, third = (
-        [LabelledText(f"{n}", group=f"p{n % 20 + which}") for n in range(40)]
+        [LabelledText(f"{n} of {which}", group=f"p{n % 20 + which}") for n in range(40)]
         for which in (0, 15, 100)
     )
     lists = [first, second] if nb_lists == 2 else [first, third, second]
@@ -119,7 +119,7 @@ def test_groups_in_two_lists_are_refused(nb_lists):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_sentences_of_a_note_are_in_one_part(seed):
-    notes = [Document("No fever. No cough. Now well.", name=f"ward#{n}/note") for n in range(10)]
+    notes = [Document(f"No fever. Day {n}. Well.", name=f"ward#{n}/note") for n in range(10)]
     parts = split_parts([[part for note in notes for part in split_sentences(note)]], seed)
     assert are_disjoint(parted(parts, lambda sentence: sentence.name.rpartition("#")[0]))
     assert list(map(len, parts)) == [24, 3, 3]
@@ -152,7 +152,8 @@ def test_too_few_groups_are_told():
     texts = [LabelledText(f"{n}", group=f"p{n % 2}") for n in range(20)]
     told = (
         "10 / 10 / 0 items to train, to choose the best epoch and to report on; there is none in "
-        "test: its 20 items belong to 2 groups or notes, which stay together; expected at least 3"
+        "test: its 20 items belong to 2 groups, notes or different texts, which stay together; "
+        "expected at least 3"
     )
     with pytest.raises(ValueError, match=told):
         split_parts([texts], seed=0)
@@ -170,3 +171,69 @@ def test_three_lists_stay_as_they_are():
 def test_other_numbers_of_lists_are_refused(count):
     with pytest.raises(ValueError, match=f"--data got {count} files or folders; expected 1, 2 or"):
         split_parts([[1]] * count, seed=0)
+
+
+def texts_of(part):
+    return [item.text for item in part]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", [LabelledText, Document])
+def test_identical_texts_are_in_one_part(seed, kind, caplog):
+    items = [kind(f"letter {n % 20}", name=f"line {n}") for n in range(60)]
+    parts = split_parts([items], seed)
+    assert are_disjoint([set(texts_of(part)) for part in parts])
+    assert list(map(len, parts)) == [48, 6, 6]
+    assert sorted(items) == sorted(item for part in parts for item in part)
+    assert "40 of 60 texts, groups or notes have the same text as an earlier one" in caplog.text
+    assert "also in" not in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_note_that_occurs_twice_is_in_one_part(seed):
+    """Its sentences do not join other notes that have one of them, as many notes have."""
+    texts = [f"No fever. Cough for {n % 10} days." for n in range(20)]
+    notes = [Document(text, name=f"note {n}") for n, text in enumerate(texts)]
+    parts = split_parts([[part for note in notes for part in split_sentences(note)]], seed)
+    own = [{text for text in texts_of(part) if text.startswith("Cough")} for part in parts]
+    assert are_disjoint(own)
+    assert list(map(len, parts)) == [32, 4, 4]
+
+
+def test_texts_that_given_parts_share_are_told(caplog):
+    lists = [[Document(f"{n}") for n in range(first, first + 10)] for first in (0, 8, 15)]
+    parts = split_parts(lists, seed=0)
+    assert parts == tuple(lists)
+    told = "2 of 10 devel texts are also in train, 3 of 10 test texts are also in devel; scores on"
+    assert told in caplog.text
+    caplog.clear()
+    split_parts([lists[0], [*lists[0], *lists[2]]], seed=0)
+    assert (
+        "9 of 20 test texts are also in train, 1 of 20 test texts are also in devel" in caplog.text
+    )
+
+
+def test_groups_that_differ_in_leading_zeros_are_told(caplog):
+    def texts(*groups):
+        return [LabelledText(f"{group}, {groups}", ("a",), group=group) for group in groups]
+
+    split_parts([texts("1", "p01"), texts("2", "0"), texts("001", "02", "p1")], seed=0)
+    told = "2 groups in two parts or more differ in leading zeros only ('1' in train, '001' in te"
+    assert told in caplog.text
+    caplog.clear()
+    split_parts([texts("1", "01"), texts("2"), texts("3")], seed=0)
+    assert not caplog.records
+
+
+def test_lists_with_the_same_texts_are_refused(tmp_path):
+    texts = [LabelledText(f"{n}", ("a",)) for n in range(10)]
+    other = [text._replace(labels=("b",), name="b") for text in texts[::-1]]
+    told = "file or folder 2 has the same 10 texts as 1; expected other texts in each part"
+    with pytest.raises(ValueError, match=told):
+        split_parts([texts, other], seed=0)
+    file = write(tmp_path, "a.csv", "b.csv") / "a.csv"
+    (tmp_path / "again.csv").symlink_to(file)
+    for path in (file, tmp_path / "again.csv"):
+        with pytest.raises(ValueError, match="are the same file or folder; expected another for"):
+            locate_parts([file, path])
+    assert locate_parts([file, tmp_path / "b.csv"]) == [file, tmp_path / "b.csv"]

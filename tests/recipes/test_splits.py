@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from medjax.checkpoint import CheckpointError, CheckpointStore
-from medjax.recipes import Parts, keep_split, split_parts
+from medjax.recipes import (
+    Parts,
+    keep_split,
+    redo_split,
+    refuse_trained_texts,
+    run_of,
+    split_parts,
+)
 from medjax.text import Document, Entity, LabelledText
 
 TEXTS = [LabelledText(f"letter {n}", ("a",), f"line {n}") for n in range(20)]
@@ -113,3 +120,33 @@ def test_the_parts_of_a_run_that_goes_on_stay(begun):
     ):
         keep_split(split_parts([TEXTS], seed=1), 1, begun, resume=False)
     assert (begun / "split.json").read_text() == before
+
+
+def test_a_corpus_that_was_trained_on_is_recognised_in_any_order(begun):
+    assert run_of(begun / "checkpoints") == begun
+    with pytest.raises(ValueError, match=r"letters.csv is the corpus .* on 16 of 20 texts; expec"):
+        refuse_trained_texts("letters.csv", TEXTS[::-1], begun)
+    assert redo_split("letters.csv", TEXTS, begun, "test") == PARTS.test
+    assert redo_split("letters.csv", TEXTS, begun, "dev") == PARTS.devel
+    with pytest.raises(ValueError, match=r"--split is 'test', but other\.csv has no such part"):
+        redo_split("other.csv", TEXTS[1:], begun, "test")
+
+
+def test_files_that_were_trained_on_are_told(begun, caplog):
+    for other in (PARTS.test, TEXTS[:16], [*TEXTS, TEXTS[0]]):
+        refuse_trained_texts("test.csv", other, begun)
+    assert not caplog.records
+    refuse_trained_texts("train.csv", PARTS.train, begun)
+    assert "train.csv has the texts that the model was trained on (train of" in caplog.text
+    refuse_trained_texts("both.csv", [*PARTS.devel, *PARTS.train], begun)
+    assert "both.csv has the texts that the model was trained on (train, devel of" in caplog.text
+
+
+def test_a_run_of_an_earlier_version_is_recognised_by_its_split(begun):
+    (record,) = json.loads((begun / "split.json").read_text())
+    del record["texts"]
+    (begun / "split.json").write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match="is the corpus of the run"):
+        refuse_trained_texts("letters.csv", TEXTS, begun)
+    refuse_trained_texts("letters.csv", TEXTS[1:], begun)
+    assert run_of(begun / "nothing") is None

@@ -71,7 +71,7 @@ def test_parquet(tmp_path):
         (
             "notes.csv",
             "text;label\na;b\n",
-            "line 2 has the columns ['text;label']; expected 'text'",
+            "has the one column 'text;label', but seems to separate columns by ';'",
         ),
         ("notes.csv", "text,label\na,b,c\n", "line 2 is {'text': 'a', 'label': 'b', None: ['c']}"),
         ("notes.csv", "text,label,label\na,b,c\n", "has several columns named 'label'; expected"),
@@ -94,6 +94,32 @@ def test_parquet(tmp_path):
 def test_what_cannot_be_read_is_refused_by_name(tmp_path, name, content, told):
     with pytest.raises(ValueError, match=re.escape(told)):
         read_texts(write(tmp_path, name, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", "text;label\nno, fever;a\n", "by ';'; expected ',': save it with commas"),
+        ("a.csv", "text;label\nno fever;a\n", "has the one column 'text;label', but seems to"),
+        (
+            "a.csv",
+            "text\tlabel\nx\ta\n",
+            "expected ',': give format=\"tsv\", or --input-format tsv",
+        ),
+        ("a.tsv", "text,label\nx,a\n", 'give format="csv", or --input-format csv'),
+    ],
+)
+def test_other_separators_of_columns_are_told(tmp_path, name, content, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read_texts(write(tmp_path, name, content))
+
+
+def test_several_columns_of_labels_are_refused_by_name(tmp_path):
+    file = write(tmp_path, "notes.csv", "text,a,b\nx,1,0\n")
+    with pytest.raises(ValueError, match=r"label is \['a', 'b'\]; expected the name of one column"):
+        read_texts(file, label=["a", "b"])
+    with pytest.raises(ValueError, match="group is 3; expected the name of one column"):
+        read_texts(file, label="a", group=3)
 
 
 def test_cells_of_a_tsv_file_may_have_line_ends_or_tabs_and_those_of_csv_both(tmp_path):
@@ -140,6 +166,14 @@ def test_white_space_and_floats_do_not_part_a_patient_or_a_class(tmp_path):
     rows = [{"text": "a", "label": "x", "patient": patient} for patient in (7, 7.0, "7", 7.5)]
     file = write(tmp_path, "notes.jsonl", "\n".join(map(json.dumps, rows)))
     assert [text.group for text in read_texts(file, group="patient")] == ["7", "7", "7", "7.5"]
+
+
+def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_patient(tmp_path):
+    for written in ("7", "7.0", "7.00"):
+        file = write(tmp_path, "notes.csv", f"text,label,patient\na,x,{written}\n")
+        assert read_texts(file, group="patient")[0].group == "7"
+    file = write(tmp_path, "notes.csv", "text,label,patient\na,x,7.01\nb,x,7.0.0\nc,x,A7.0\n")
+    assert [text.group for text in read_texts(file, group="patient")] == ["7.01", "7.0.0", "A7.0"]
 
 
 def test_a_format_that_is_given_is_not_told_from_the_name(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medjax.loop.contract import check_metric_names, check_metrics_computer, refuse
+from medjax.loop.directions import warn_of_direction
 from medjax_torch.batches import first_batch
 from medjax_torch.component_state import find, swapped
 from medjax_torch.graph import host_random
@@ -128,6 +129,10 @@ def check_metrics(trainer: TrainerProtocol) -> None:
     if trainer.schedule.needs_metric or isinstance(trainer.lr_scheduler, plateau):
         metric = config.metric_to_track_lr
         wanted[metric_missing(metric)] = metric, "TrainerConfig.metric_to_track_lr"
+    if isinstance(trainer.lr_scheduler, plateau):
+        is_minimized = trainer.lr_scheduler.mode == "min"
+        other = f"ReduceLROnPlateau(mode={'max' if is_minimized else 'min'!r})"
+        warn_of_direction("metric_to_track_lr", config.metric_to_track_lr, is_minimized, other)
     scores = _sample_scores(trainer) if any(name != "loss" for name, _ in wanted.values()) else {}
     for medkits_message, (name, field) in wanted.items() if scores is not None else ():
         try:

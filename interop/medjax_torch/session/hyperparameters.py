@@ -17,6 +17,7 @@ import jax
 import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from medjax.checkpoint.progress import EVAL_ITEMS
 from medjax.checkpoint.records import read_record
 from medjax_torch.checkpoints import read_torch_files
 
@@ -70,7 +71,12 @@ def _plain(value: Any) -> Any:
 
 
 def resume_torch(
-    folder: Path, optimizer: Any, scheduler: Any, current: dict[str, Any], metric: str
+    folder: Path,
+    optimizer: Any,
+    scheduler: Any,
+    current: dict[str, Any],
+    metric: str,
+    nb_evaluated: int,
 ) -> None:
     """Load the saved states of optimizer and scheduler, and apply settings changed since.
 
@@ -84,13 +90,16 @@ def resume_torch(
         Their `torch_settings`.
     metric : str
         The metric that ReduceLROnPlateau follows.
+    nb_evaluated : int
+        Number of items of the evaluation data.
 
     Raises
     ------
     CheckpointError
         If their states cannot be read.
     """
-    then = read_record(folder)["progress"].get("settings", {})
+    progress = read_record(folder)["progress"]
+    then = progress.get("settings", {})
     was = then.get("torch scheduler") or {}
     is_another = bool(was) and _are_different(was, current["torch scheduler"])
     fresh = _attributes(scheduler)
@@ -104,14 +113,28 @@ def resume_torch(
         _start_again(optimizer, scheduler, was["class"], current)
     elif was:
         _follow(scheduler, fresh, was, current["torch scheduler"])
-        former = then.get("metric_to_track_lr", metric)
-        if former != metric and isinstance(scheduler, ReduceLROnPlateau):
-            for name in ("best", "num_bad_epochs", "cooldown_counter"):
-                setattr(scheduler, name, fresh[name])
-            _say(
-                f"metric_to_track_lr was {former!r} and is {metric!r} now: what ReduceLROnPlateau "
-                "has seen of the former is dropped"
-            )
+        former = {
+            "metric_to_track_lr": then.get("metric_to_track_lr", metric),
+            "number of evaluation items": progress["data"].get(EVAL_ITEMS) or nb_evaluated,
+        }
+        _forget_metric(scheduler, fresh, former, (metric, nb_evaluated))
+
+
+def _forget_metric(
+    scheduler: Any, fresh: dict[str, Any], former: dict[str, Any], current: tuple[Any, ...]
+) -> None:
+    """Let ReduceLROnPlateau start again where it would compare values of different things."""
+    if not isinstance(scheduler, ReduceLROnPlateau):
+        return
+    for (name, was), now in zip(former.items(), current, strict=True):
+        if was == now:
+            continue
+        for attribute in ("best", "num_bad_epochs", "cooldown_counter"):
+            setattr(scheduler, attribute, fresh[attribute])
+        _say(
+            f"{name} was {was!r} and is {now!r} now: what ReduceLROnPlateau has seen of the former "
+            "is dropped"
+        )
 
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:

@@ -165,7 +165,9 @@ def _state_of(
     """Return state and progress, and make torch's optimizer, scheduler and data order agree."""
     config, options, loader = trainer.config, trainer.options, trainer.train_dataloader
     nb_items = len(loader.dataset)  # type: ignore[arg-type]
-    data = {**data_record(nb_items, config, options), "order": options.order}
+    nb_evaluated = len(trainer.eval_dataloader.dataset)  # type: ignore[arg-type]
+    data = data_record(nb_items, config, options, nb_evaluated=nb_evaluated)
+    data["order"] = options.order
     as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
     rate = {} if parts.link is None else {OPTIMIZER_RATE: parts.link.learning_rate}
     state, progress = initial_state(request, store, data, {**as_set, **rate})
@@ -178,6 +180,7 @@ def _state_of(
             trainer.lr_scheduler,
             as_set,
             trainer.config.metric_to_track_lr,
+            nb_evaluated,
         )
     reseed(loader, progress.seed)
     if parts.link is not None:

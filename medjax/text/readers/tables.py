@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ _MISSING = ("NA", "<NA>", "N/A", "NaN", "nan", "NULL", "null", "None")
 """What R, pandas and others write for a value that is missing."""
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_WHOLE = re.compile(r"(-?[0-9]+)\.0+")
+_OTHERS = (";", "\t", ",", "|")  # what may separate columns
 _JSON_LINES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (*_DELIMITERS, *_JSON_LINES, PARQUET)
 """Endings of the files that `read_texts` reads."""
@@ -60,7 +63,7 @@ def read_texts(
         the names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient. White
-        space around it does not count, and 7.0 is 7.
+        space around it does not count, and 7.0 is 7, as a number or as text.
     separator : str, optional
         What separates the labels of a text in one cell.
     encoding : str
@@ -89,6 +92,7 @@ def read_texts(
     ...     read_texts(file)[0][:2]
     ('No fever.', ('other',))
     """
+    _check_columns({"text": text, "label": label, "group": "" if group is None else group})
     table = _table(path, split, encoding, format)
     names = table.class_names(label)
     texts = []
@@ -109,6 +113,16 @@ def read_texts(
     if not texts:
         raise ValueError(f"{table.name} has no rows; expected labelled texts")
     return texts
+
+
+def _check_columns(columns: Mapping[str, object]) -> None:
+    for argument, column in columns.items():
+        if not isinstance(column, str):
+            msg = (
+                f"{argument} is {column!r:.60}; expected the name of one column. Labels in several "
+                'columns can be joined in one, such as "a;b", for separator=";"'
+            )
+            raise ValueError(msg)
 
 
 def _table(path: Any, split: str | None, encoding: str, format: TableFormat | None) -> Table:
@@ -165,6 +179,8 @@ def _group(cell: Any, where: str, column: str) -> str:
     group = "" if cell is None or cell != cell else str(cell).strip()
     if isinstance(cell, float) and cell.is_integer():
         group = str(int(cell))  # pandas turns a column of numbers with a gap into floats
+    elif whole := _WHOLE.fullmatch(group):
+        group = whole[1]  # and writes them so to a file
     if not group or group in _MISSING:
         msg = (
             f"{where}: the column {column!r} is {cell!r}; expected in each row what the texts of a "
@@ -203,6 +219,7 @@ def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, 
             f"{path} has several columns named {', '.join(map(repr, twice))}; expected one of each "
             "name: rename or remove the others"
         )
+    _refuse_other_delimiter(path, names, delimiter)
     while True:
         where = f"{path}, line {reader.line_num + 1}"
         try:
@@ -218,6 +235,24 @@ def _delimited(path: Path, content: str, delimiter: str) -> Iterator[tuple[str, 
             msg = f"{where} is {row!r:.200}; expected one cell for each of {names}"
             raise ValueError(msg)
         yield where, row
+
+
+def _refuse_other_delimiter(path: Path, names: list[str], delimiter: str) -> None:
+    """Raise ValueError if the only name of a column looks like several."""
+    found = next((each for each in _OTHERS if len(names) == 1 and each in names[0]), delimiter)
+    if found == delimiter:
+        return
+    given = next((form for form, each in _DELIMITERS.items() if each == found), None)
+    how = (
+        "save it with commas, as .csv, or with tabs, as .tsv"
+        if given is None
+        else f'give format="{given[1:]}", or --input-format {given[1:]}'
+    )
+    msg = (
+        f"{path} has the one column {names[0]!r:.200}, but seems to separate columns by {found!r}; "
+        f"expected {delimiter!r}: {how} (separator is for several labels in one cell)"
+    )
+    raise ValueError(msg)
 
 
 def _refuse_joined_rows(row: Mapping[Any, Any], where: str, last: int) -> None:
