@@ -17,6 +17,7 @@ from medjax.component import Forward, Variables
 from medjax.data import Batch
 from medjax.metrics import DOCUMENT
 from medjax.metrics.computer import MetricsComputer
+from medjax.runtime.traces import tracing
 
 _LOGGER = logging.getLogger("medjax")
 
@@ -154,7 +155,9 @@ class Unpadder:
         columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
         key = (frozenset(self._ragged), *sorted(columns))
         if key not in self._known:
-            self._known[key] = length_axes(self._forward, self._variables, batch, self._ragged)
+            with tracing():
+                axes = length_axes(self._forward, self._variables, batch, self._ragged)
+            self._known[key] = axes
         return self._known[key]
 
 

@@ -155,13 +155,14 @@ def train(
         with waiting_for("preparing model and data"), rare_collections():
             run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
         owners = state.owners
-        state, progress = train_epochs(run, RunPhases(run), state, progress)
+        phases = RunPhases(run)
+        state, progress = train_epochs(run, phases, state, progress)
         return TrainResult(
             state=state.owning(*owners),
             history=progress.history,
             best_checkpoint=store.best,
             last_checkpoint=store.last,
-            compilations=run.compilations,
+            compilations=phases.compilations,
             stop_reason=request.callback.stop_reason,
         )
 
