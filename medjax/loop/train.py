@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterator
@@ -340,6 +341,12 @@ def _warn_if_best_is_elsewhere(
     ]
     top = best(entries, minimize=config.minimize_checkpoint_metric)
     if top is None:
+        return
+    if math.isnan(top.metric or 0.0):
+        logger.warning(
+            f"the checkpoint metric {name!r} was not a number (nan) in any evaluation, so no "
+            "checkpoint is better than another"
+        )
         return
     if top.serial == len(history) or (period and top.serial % period == 0):
         own = best(store.entries(), minimize=config.minimize_checkpoint_metric)
