@@ -21,21 +21,21 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
 from medjax.data.make import ladder_of
 from medjax.loop.contract import (
-    check_component,
     check_metric_names,
     check_schedule_state,
     check_wanted_metrics,
-    sample_scores,
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState, weighs_updates
+from medjax.loop.padding_check import check_padding
 from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import Steps, kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
-from medjax.loop.scores import Unpadder
+from medjax.loop.scores import Unpadder, check_free_names
 from medjax.loop.self_check import self_check
+from medjax.loop.trial import check_component, sample_scores
 from medjax.runtime import warn_of_other_threads
 from medjax.runtime.preemption import Preemption
 from medjax.runtime.reads import reads
@@ -105,6 +105,8 @@ def set_up(
         ladders["eval"] = list(eval_loader.lengths)
     if options.length_ladder == "fitted":
         progress = progress._replace(ladders=ladders)
+    lengths = [length for ladder in ladders.values() for length in ladder]
+    check_padding(request, state.variables, train_data, lengths)
     self_check(request, state.variables, train_loader)
     run = Run(
         request=request,
@@ -117,6 +119,7 @@ def set_up(
         unpad=Unpadder(component.forward, state.variables, train_loader.ragged, steps.axes),
         store=store,
         preemption=preemption,
+        strict_scores=True,
         read_outside=programs.read_outside,
         renewed=programs.renewed,
     )
@@ -152,7 +155,7 @@ class _Programs(NamedTuple):
         """Return the run with the programs for what they read now."""
         trace_anew()  # the schedule may call a jitted function, whose trace JAX remembers
         request, steps = self.of(state)
-        forward, ragged = request.component.forward, run.train_loader.ragged
+        forward, ragged = request.component.forward, set(ladder_of(request.options).fills)
         return dataclasses.replace(
             run,
             request=request,
@@ -177,6 +180,7 @@ def _check_names(
         return
     scores = sample_scores(request, state.variables, eval_data)
     if scores:
+        check_free_names(scores)
         check_metric_names(wanted, scores)
 
 

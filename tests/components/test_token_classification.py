@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tiny import mlp
 
 import medjax
-from medjax.components import TokenClassification
+from medjax.components import Lora, TokenClassification
 from medjax.components.windows import split_windows
+from medjax.loop.padding_check import is_ready
 from medjax.text import Document, Entity
 from medjax.text.alignment import tokens_to_words
 
@@ -232,3 +234,23 @@ def test_weights_for_other_classes_are_not_loaded(tiny_folder, tagger, tmp_path)
     other.save(tmp_path, other.init(jax.random.key(0)))
     with pytest.raises(ValueError, match=r"has the classes \['O', 'B-Treatment'.*; expected \['O'"):
         tagger.load(tmp_path)
+
+
+def test_the_check_of_padding_leaves_ready_components_out(tiny_folder):
+    ready = TokenClassification.from_pretrained(tiny_folder, ["Drug"]).component
+    assert is_ready(ready)
+    assert is_ready(Lora(ready, rank=2).component)
+    for other in (
+        mlp(),
+        Lora(mlp(), rank=2).component,
+        ready._replace(forward=lambda *args, **kwargs: ready.forward(*args, **kwargs)),
+        ready._replace(collate=lambda examples: ready.collate(examples)),
+    ):
+        assert not is_ready(other)
+
+
+def test_the_check_of_padding_looks_at_subclasses(tiny_folder):
+    class Mine(TokenClassification):
+        pass
+
+    assert not is_ready(Mine.from_pretrained(tiny_folder, ["Drug"]).component)
