@@ -27,7 +27,7 @@ from medjax.loop.contract import (
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState, weighs_updates
-from medjax.loop.padding_check import check_padding
+from medjax.loop.padding_check import check_padding, is_ready
 from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import Steps, kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
@@ -149,7 +149,10 @@ class _Programs(NamedTuple):
 
     def read_outside(self) -> object:
         """Return what the programs depend on besides their arguments."""
-        return self.request.component.read_outside(), reads(self.request.schedule.rate)
+        component, rate = self.request.component, self.request.schedule.rate
+        if is_ready(component):  # frozen, and tens of milliseconds to walk; the optimizer is not
+            return reads(component.configure_optimizer, rate)
+        return component.read_outside(), reads(rate)
 
     def renewed(self, run: Run, state: TrainState) -> Run:
         """Return the run with the programs for what they read now."""

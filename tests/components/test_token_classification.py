@@ -6,6 +6,7 @@ import re
 
 import jax
 import numpy as np
+import optax
 import pytest
 import torch
 import transformers
@@ -254,3 +255,21 @@ def test_the_check_of_padding_looks_at_subclasses(tiny_folder):
         pass
 
     assert not is_ready(Mine.from_pretrained(tiny_folder, ["Drug"]).component)
+
+
+def test_an_optimizer_that_a_callback_changes_is_used_in_the_next_epoch(tiny_folder, tmp_path):
+    settings = {"scale": 1.0}
+
+    def optimizer(rate):
+        return optax.chain(optax.scale(settings["scale"]), optax.sgd(rate))
+
+    class Stops(medjax.TrainerCallback):
+        def on_epoch_end(self):
+            settings["scale"] = 0.0
+
+    tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, optimizer=optimizer)
+    data = [Document("No chest pain today", (Entity("Problem", 3, 13),))] * 4
+    config = medjax.TrainerConfig(tmp_path, batch_size=4, nb_training_epochs=3, learning_rate=0.1)
+    result = medjax.train(tagger.component, config, data, data, callback=[Stops()])
+    losses = [row["eval"]["loss"] for row in result.history]
+    assert losses[0] == losses[1] == losses[2]
