@@ -63,6 +63,7 @@ from medjax.loop import (
     update_learning_rate,
 )
 from medjax.loop.monitor import NonFiniteError
+from medjax.loop.padding_check import PaddingError
 from medjax.loop.scores import Scores, Unpadder
 from medjax.loop.self_check import SelfCheckError
 from medjax.metrics import (
@@ -145,6 +146,7 @@ __all__ = [
     "NonFiniteError",
     "Options",
     "OutOfMemoryError",
+    "PaddingError",
     "Progress",
     "ReportWriter",
     "ResumePoint",

@@ -253,7 +253,8 @@ class TrainableComponent(_ComponentFields):
 
     A component caches the programs that were compiled for it. Training it again with the same
     settings and shapes does not trace it again, unless something that `init`, `forward` or
-    `configure_optimizer` reads from outside, such as a global variable, has changed meanwhile.
+    `configure_optimizer` reads from outside, such as a global variable, has changed meanwhile. The
+    same is asked before each epoch and evaluation of a run.
 
     Attributes
     ----------
@@ -355,6 +356,16 @@ class TrainableComponent(_ComponentFields):
         cache.append((key, value))
         del cache[:-2]
         return value
+
+    def forget(self, kind: str) -> None:
+        """Empty a cache of `kept`.
+
+        Parameters
+        ----------
+        kind : str
+            Its name.
+        """
+        self.__dict__.pop(kind, None)
 
     def __repr__(self) -> str:
         """Return the names of the functions, as the objects that they belong to may be large."""

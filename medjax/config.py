@@ -243,6 +243,10 @@ class Options:
     verify : bool, optional
         Whether loss and outputs of the first batch are compared with the CPU's in float32 before
         training; by default on accelerators only.
+    verify_padding : bool
+        Whether the loss of a few items is compared, before training and by `evaluate`, with what it
+        is when rows and tokens of padding are added, if the component is not one of medjax's own.
+        One that counts padding on purpose needs False.
 
     Raises
     ------
@@ -282,6 +286,7 @@ class Options:
     log_dir: str | Path | None = None
     deterministic: bool = True
     verify: bool | None = None
+    verify_padding: bool = True
 
     def __post_init__(self) -> None:
         validate(self, _OPTION_CHECKS)
@@ -319,4 +324,5 @@ _OPTION_CHECKS: dict[str, Check] = {
     "log_dir": optional(file_path),
     "deterministic": flag,
     "verify": optional(flag),
+    "verify_padding": flag,
 }

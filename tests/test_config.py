@@ -57,6 +57,7 @@ BAD_OPTIONS = {
     "padding": [None, ["a"], {"a": "x"}, {1: 0}],
     "max_shapes": [0, 1.0, None],
     "verify": [0, 1, "cpu"],
+    "verify_padding": [0, None, "cpu"],
     "deterministic": [0, 1, None],
     "cache_preprocessed": [0, 1, None],
     "prefetch": [0, 1.5, True, None],

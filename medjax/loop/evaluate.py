@@ -11,10 +11,12 @@ from medjax.component import TrainableComponent, Variables, count_parameters
 from medjax.config import Options, TrainerConfig
 from medjax.data import Dataset, expand, get_dataloader
 from medjax.data.make import ladder_of
-from medjax.loop.contract import check_arguments, check_labels
+from medjax.loop.contract import check_arguments
 from medjax.loop.epochs import Metrics, evaluation_epoch
+from medjax.loop.padding_check import check_padding
 from medjax.loop.request import RunRequest
 from medjax.loop.scores import Columns, Scores, Unpadder, in_order
+from medjax.loop.trial import check_labels
 from medjax.metrics.computer import MetricsComputer
 from medjax.runtime import keep_memory, telling
 from medjax.step import make_eval_step
@@ -153,10 +155,11 @@ def _evaluate(
     )
     at_end.callback(loader.close)
     check_labels(component, data, ladder_of(options), options.padding)
+    check_padding(request, variables, data, loader.lengths)
     scores = None
     if request.metrics_computer is not None:
         unpad = Unpadder(component.forward, variables, loader.ragged)
-        scores = Scores(request.metrics_computer, unpad)
+        scores = Scores(request.metrics_computer, unpad, strict=True)
     component.read_outside()  # may have changed since a jitted function within was traced
     eval_step = make_eval_step(
         component.forward, options=options, mesh=mesh, with_outputs=scores is not None

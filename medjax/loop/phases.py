@@ -18,10 +18,13 @@ from medjax.loop.epochs import (
     training_epoch,
     update_learning_rate,
 )
+from medjax.loop.outside import Outside
 from medjax.loop.run import Run
 from medjax.loop.save import save
 from medjax.loop.scores import Scores
 from medjax.metrics.mean import Mean
+from medjax.runtime import Compilation
+from medjax.runtime.traces import around_traces
 from medjax.schedules import ScheduleState
 from medjax.state import EpochLoss, TrainState
 
@@ -89,18 +92,45 @@ class RunPhases:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._is_ahead = False
+        self._outside = Outside(run.read_outside)
+        self._former: list[Compilation] = []
+
+    @property
+    def compilations(self) -> list[Compilation]:
+        """The compilations of all programs that were used."""
+        return [*self._former, *self._run.compilations]
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
         """Train for the rest of the epoch, saving meanwhile when that is due."""
-        if not self._is_ahead:
-            self._is_ahead = True
-            compile_ahead(self._run, state, progress)
-        return train_rest(self._run, state, progress, self.save)
+        if self._outside.has_changed():
+            self._renew(state)
+        with around_traces(self._outside.tracing):
+            if not self._is_ahead:
+                self._is_ahead = True
+                compile_ahead(self._run, state, progress)
+            result = train_rest(self._run, state, progress, self.save)
+        self._look_back(f"the training of epoch {progress.epoch}", result[0])
+        return result
 
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Evaluate the state on the evaluation data."""
         assert self._run.eval_loader is not None
-        return evaluate_state(self._run, self._run.eval_loader, state, progress, self.save)
+        with around_traces(self._outside.tracing):
+            metrics = evaluate_state(self._run, self._run.eval_loader, state, progress, self.save)
+        self._look_back(f"the evaluation of epoch {progress.epoch}", state)
+        return metrics
+
+    def _look_back(self, phase: str, state: TrainState) -> None:
+        """Warn if what programs read from outside has changed within a phase, and renew them."""
+        if self._outside.has_changed():
+            self._outside.warn(phase)
+            # Some were perhaps traced after the change: they are not what they are kept for.
+            self._run.request.component.forget("steps")
+            self._renew(state)
+
+    def _renew(self, state: TrainState) -> None:
+        self._former = self.compilations
+        self._run = self._run.renewed(self._run, state)
 
     def next_epoch(
         self, state: TrainState, progress: Progress, eval_metrics: Metrics

@@ -104,5 +104,9 @@ def layout_of(state: TrainState) -> tuple[object, ...]:
 def traced(options: Options) -> Options:
     """Reset the options that no program depends on."""
     return dataclasses.replace(
-        options, log_dir=None, early_stopping_patience=None, save_interval_steps=None
+        options,
+        log_dir=None,
+        early_stopping_patience=None,
+        save_interval_steps=None,
+        verify_padding=True,
     )

@@ -45,6 +45,13 @@ class Run:
         Asked after every batch whether the run has to end.
     more_checkpoint_bytes : int
         Bytes of a checkpoint besides state and weights.
+    strict_scores : bool
+        See `Scores`.
+    read_outside : callable
+        Returns what its programs depend on besides their arguments.
+    renewed : callable
+        Returns the run with programs that are traced anew, unless the component has kept programs
+        for what they now read.
     nb_known_compilations : tuple of int
         How often each of `steps` had been compiled when the run was made.
     """
@@ -60,6 +67,9 @@ class Run:
     store: CheckpointStore
     preemption: Preemption
     more_checkpoint_bytes: int = 0
+    strict_scores: bool = False
+    read_outside: Callable[[], object] = lambda: None
+    renewed: Callable[[Run, TrainState], Run] = lambda run, _: run
     nb_known_compilations: tuple[int, ...] = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,4 +128,5 @@ class Run:
         """
         if self.request.metrics_computer is None:
             return None
-        return Scores(self.request.metrics_computer, self.unpad, columns)
+        computer = self.request.metrics_computer
+        return Scores(computer, self.unpad, columns, strict=self.strict_scores)

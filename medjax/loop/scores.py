@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from medjax.component import Forward, Variables
 from medjax.data import Batch
 from medjax.metrics import DOCUMENT
 from medjax.metrics.computer import MetricsComputer
+from medjax.runtime.traces import tracing
 
 _LOGGER = logging.getLogger("medjax")
 
@@ -154,7 +155,9 @@ class Unpadder:
         columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
         key = (frozenset(self._ragged), *sorted(columns))
         if key not in self._known:
-            self._known[key] = length_axes(self._forward, self._variables, batch, self._ragged)
+            with tracing():
+                axes = length_axes(self._forward, self._variables, batch, self._ragged)
+            self._known[key] = axes
         return self._known[key]
 
 
@@ -173,6 +176,9 @@ class Scores:
         Fetches the outputs: an `Unpadder`.
     columns : dict, optional
         What was kept of earlier batches, when a phase is resumed.
+    strict : bool
+        Whether a score called ``"loss"``, which would replace the loss, and a string as a column,
+        which would become its letters, are refused. medkit takes both.
     """
 
     def __init__(
@@ -180,8 +186,11 @@ class Scores:
         computer: MetricsComputer,
         unpad: Callable[[BatchData, Batch], BatchData],
         columns: Columns | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
         self._computer = computer
+        self._strict = strict
         self._unpad = unpad
         self._columns = {name: list(values) for name, values in (columns or {}).items()}
         self._waiting: tuple[BatchData, Batch, bool | jax.Array] | None = None
@@ -217,23 +226,64 @@ class Scores:
 
     def compute(self) -> dict[str, float]:
         """Compute the scores of all batches added."""
-        return self._computer.compute(self.columns())
+        found = self._computer.compute(self.columns())
+        if not isinstance(found, Mapping):
+            _refuse("compute", found, "a dict of scores by name")
+        if self._strict:
+            check_free_names(found)
+        return found
 
     def _prepare(self, outputs: BatchData, batch: Batch, taken: bool | jax.Array) -> None:
         counts = bool(jax.device_get(taken))
         if batch.rows is None:
             if counts:
-                self._keep(self._computer.prepare_batch(self._unpad(outputs, batch), batch.host))
+                self._keep(self._prepared(outputs, batch))
             return
         self._shares = [] if self._shares is None else self._shares
         self._shares.append({})
         if counts and len(batch.rows):  # without rows the host batch only serves as padding
-            prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+            prepared = self._prepared(outputs, batch)
             self._shares[-1] = {name: list(values) for name, values in prepared.items()}
+
+    def _prepared(self, outputs: BatchData, batch: Batch) -> Mapping[str, Iterable[Any]]:
+        prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+        if not isinstance(prepared, Mapping):
+            _refuse("prepare_batch", prepared, "a dict of columns by name")
+        for name, values in prepared.items():
+            is_text = self._strict and isinstance(values, str | bytes)
+            if is_text or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+                expected = "a list or an array of what is kept, one entry for each row or more"
+                _refuse("prepare_batch", values, expected, name)
+        return prepared
 
     def _keep(self, prepared: Mapping[str, Iterable[Any]]) -> None:
         for name, values in prepared.items():
             self._columns.setdefault(name, []).extend(values)
+
+
+def check_free_names(scores: Mapping[str, object]) -> None:
+    """Refuse a score that would take the place of the loss.
+
+    Raises
+    ------
+    ValueError
+        If there is a score called ``"loss"``.
+    """
+    if "loss" in scores:
+        msg = (
+            "metrics_computer.compute returned a score called 'loss', which would take the place "
+            "of the loss of the component; give it another name, such as 'own_loss'"
+        )
+        raise ValueError(msg)
+
+
+def _refuse(method: str, value: object, expected: str, column: str | None = None) -> NoReturn:
+    of_column = "" if column is None else f" for the column {column!r}"
+    msg = (
+        f"metrics_computer.{method} returned {value!r:.60} of type {type(value).__name__}"
+        f"{of_column}; expected {expected}"
+    )
+    raise ValueError(msg)
 
 
 def _exchange(shares: list[Columns]) -> list[list[Columns]]:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import secrets
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
@@ -20,27 +21,28 @@ from medjax.config import Options, TrainerConfig
 from medjax.data import DataLoader, Dataset, expand, get_dataloader
 from medjax.data.make import ladder_of
 from medjax.loop.contract import (
-    check_component,
     check_metric_names,
     check_schedule_state,
     check_wanted_metrics,
-    sample_scores,
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState, weighs_updates
+from medjax.loop.padding_check import check_padding, is_ready
 from medjax.loop.plan import Plan, Start
-from medjax.loop.program_cache import kept_optimizer, kept_steps
+from medjax.loop.program_cache import Steps, kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
 from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
 from medjax.loop.run import Run
-from medjax.loop.scores import Unpadder
+from medjax.loop.scores import Unpadder, check_free_names
 from medjax.loop.self_check import self_check
+from medjax.loop.trial import check_component, sample_scores
 from medjax.runtime import warn_of_other_threads
 from medjax.runtime.preemption import Preemption
 from medjax.runtime.reads import reads
 from medjax.schedules import Schedule, with_warmup
 from medjax.state import TrainState, make_optimizer
 from medjax.step import TrainStep
+from medjax.target import trace_anew
 
 
 def set_up(
@@ -88,10 +90,8 @@ def set_up(
     state, progress = initial_state(request, store, data)
     check_position(progress, nb_batches)
     plan = Plan.of(nb_batches, config, options, Start.of(state, progress, nb_batches, config))
-    schedule = with_kept_rate(component, request.schedule)
-    plain_rate, warmup = schedule.rate, warmup_steps(options, plan)
-    request = dataclasses.replace(request, schedule=with_warmup(schedule, warmup))
-    steps = kept_steps(request, state, plain_rate=plain_rate, warmup=warmup)
+    programs = _Programs(request, warmup_steps(options, plan))
+    request, steps = programs.of(state)
     ladder = ladder_of(options)
     check_component(component, state.variables, train_data, ladder, options.padding)
     _check_names(request, wanted, state, eval_data)
@@ -106,6 +106,8 @@ def set_up(
         ladders["eval"] = list(eval_loader.lengths)
     if options.length_ladder == "fitted":
         progress = progress._replace(ladders=ladders)
+    lengths = [length for ladder in ladders.values() for length in ladder]
+    check_padding(request, state.variables, train_data, lengths)
     self_check(request, state.variables, train_loader)
     run = Run(
         request=request,
@@ -118,8 +120,54 @@ def set_up(
         unpad=Unpadder(component.forward, state.variables, train_loader.ragged, steps.axes),
         store=store,
         preemption=preemption,
+        strict_scores=True,
+        read_outside=programs.read_outside,
+        renewed=programs.renewed,
     )
     return run, state, progress
+
+
+class _Programs(NamedTuple):
+    """Makes the programs of a run, again when what they read from outside has changed.
+
+    Attributes
+    ----------
+    request : RunRequest
+        What the run is asked to do; its schedule lacks the warm-up.
+    warmup : int
+        Updates of the warm-up.
+    """
+
+    request: RunRequest
+    warmup: int
+
+    def of(self, state: TrainState) -> tuple[RunRequest, Steps]:
+        """Return the request with the warm-up, and the programs for a state."""
+        schedule = with_kept_rate(self.request.component, self.request.schedule)
+        request = dataclasses.replace(self.request, schedule=with_warmup(schedule, self.warmup))
+        steps = kept_steps(request, state, plain_rate=schedule.rate, warmup=self.warmup)
+        return request, steps
+
+    def read_outside(self) -> object:
+        """Return what the programs depend on besides their arguments."""
+        component, rate = self.request.component, self.request.schedule.rate
+        if is_ready(component):  # frozen, and tens of milliseconds to walk; the optimizer is not
+            return reads(component.configure_optimizer, rate)
+        return component.read_outside(), reads(rate)
+
+    def renewed(self, run: Run, state: TrainState) -> Run:
+        """Return the run with the programs for what they read now."""
+        trace_anew()  # the schedule may call a jitted function, whose trace JAX remembers
+        request, steps = self.of(state)
+        forward, ragged = request.component.forward, set(ladder_of(request.options).fills)
+        return dataclasses.replace(
+            run,
+            request=request,
+            train_step=steps.train,
+            groups=groups_of(request, steps.several),
+            eval_step=steps.evaluate,
+            unpad=Unpadder(forward, state.variables, ragged, steps.axes),
+        )
 
 
 def groups_of(request: RunRequest, train_steps: TrainStep | None) -> Groups | None:
@@ -136,6 +184,7 @@ def _check_names(
         return
     scores = sample_scores(request, state.variables, eval_data)
     if scores:
+        check_free_names(scores)
         check_metric_names(wanted, scores)
 
 

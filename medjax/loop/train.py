@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import Iterator
@@ -157,13 +158,14 @@ def train(
         with waiting_for("preparing model and data"), rare_collections():
             run, state, progress = set_up(request, train_data, eval_data, store, preemption, at_end)
         owners = state.owners
-        state, progress = train_epochs(run, RunPhases(run), state, progress)
+        phases = RunPhases(run)
+        state, progress = train_epochs(run, phases, state, progress)
         return TrainResult(
             state=state.owning(*owners),
             history=progress.history,
             best_checkpoint=store.best,
             last_checkpoint=store.last,
-            compilations=run.compilations,
+            compilations=phases.compilations,
             stop_reason=request.callback.stop_reason,
         )
 
@@ -345,6 +347,12 @@ def _warn_if_best_is_elsewhere(
     ]
     top = best(entries, minimize=config.minimize_checkpoint_metric)
     if top is None:
+        return
+    if math.isnan(top.metric or 0.0):
+        logger.warning(
+            f"the checkpoint metric {name!r} was not a number (nan) in any evaluation, so no "
+            "checkpoint is better than another"
+        )
         return
     if top.serial == len(history) or (period and top.serial % period == 0):
         own = best(store.entries(), minimize=config.minimize_checkpoint_metric)

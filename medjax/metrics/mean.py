@@ -66,18 +66,27 @@ class Mean:
         values : jax.Array
             Values of any shape.
         weights : jax.Array, optional
-            Weights or a mask, of a shape that broadcasts to that of `values`. By default all
-            weights are 1. A value of weight zero does not count, even if it is NaN or infinite.
+            Weights or a mask, of the first axes of `values`: weights of shape (rows,) are those of
+            the rows for losses of shape (rows, classes), too. Or with as many axes, 1 where they
+            are the same along an axis. By default all weights are 1. A value of weight zero does
+            not count, even if it is NaN or infinite.
+
+        Raises
+        ------
+        ValueError
+            If the weights have another shape; NumPy would broadcast some along the last axes.
 
         Examples
         --------
         >>> float(Mean.of(jnp.array([1.0, 4.0]), jnp.array([1.0, 3.0])).compute())
         3.25
+        >>> float(Mean.of(jnp.array([[1.0, 3.0], [8.0, 9.0]]), jnp.array([1.0, 0.0])).compute())
+        2.0
         """
         values = jnp.asarray(values, jnp.float32)
         if weights is None:
             return cls(values.sum(), jnp.asarray(values.size, jnp.float32))
-        weights = jnp.broadcast_to(jnp.asarray(weights, jnp.float32), values.shape)
+        weights = _along_first_axes(jnp.asarray(weights, jnp.float32), values.shape)
         counted = jnp.where(weights != 0, values, 0.0)
         return cls((counted * weights).sum(), weights.sum())
 
@@ -89,3 +98,21 @@ class Mean:
     def compute(self) -> jax.Array:
         """Return `total` divided by `weight`, shape (), float32; NaN if there are no values."""
         return self.total / self.weight
+
+
+def _along_first_axes(weights: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Broadcast weights to a shape, with the axes that they lack at the end."""
+    found = weights.shape
+    full = (*found, *(1,) * (len(shape) - len(found)))
+    is_prefix = found == shape[: len(found)]
+    fits = len(found) == len(shape) and all(
+        own in (1, size) for own, size in zip(found, shape, strict=True)
+    )
+    if not is_prefix and not fits:
+        msg = (
+            f"Mean.of got weights of shape {found} for values of shape {shape}; expected the shape "
+            f"of the first axes, such as {shape[:1]}, or as many axes, with 1 for those along "
+            "which the weights are the same"
+        )
+        raise ValueError(msg)
+    return jnp.broadcast_to(weights.reshape(full), shape)

@@ -15,6 +15,7 @@ import jax
 
 from medjax.runtime.allocator import give_back_memory
 from medjax.runtime.aside import compile_aside
+from medjax.runtime.traces import tracing
 from medjax.runtime.waiting import size_of, tell_wait, waiting_for
 from medjax.target import tracing_for
 
@@ -196,7 +197,7 @@ class CompiledStep(Generic[P, R]):
         def counted(*args: P.args, **kwargs: P.kwargs) -> R:
             self.compilations.append(Compilation(*self._described(args), seconds=0.0))
             tell_wait(self._reason(args))
-            with tracing_for(platform, deterministic=deterministic):
+            with tracing_for(platform, deterministic=deterministic), tracing():
                 return function(*args, **kwargs)
 
         self._function, self._counted, self._jit_options = function, counted, jit_options

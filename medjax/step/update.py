@@ -174,6 +174,7 @@ def _take_batch(
         weight = choose(state.gradient_weight + loss.weight, state.gradient_weight)
     written = collections.get("params", {})
     collections = {k: v for k, v in collections.items() if k != "params"}
+    check_collections(collections, state.collections)
     collections = {**state.collections, **collections}
     if written:
         state = state.replace(params=choose({**state.params, **written}, state.params))
@@ -186,6 +187,39 @@ def _take_batch(
         collections=choose(collections, state.collections),
     )
     return state, waiting
+
+
+def check_collections(found: Variables, known: Variables) -> None:
+    """Refuse collections of `forward` that differ from those of the state in more than values.
+
+    Parameters
+    ----------
+    found : dict
+        What `forward` returned; ``"params"`` is left out.
+    known : dict
+        The collections of `init`.
+
+    Raises
+    ------
+    ValueError
+        Names a collection that `init` lacks, or that has another structure or other shapes.
+    """
+    for name in sorted(found.keys() - {"params"}):
+        if name not in known:
+            own = sorted(known.keys() - {"params"})
+            msg = (
+                f"component.forward returned the collection {name!r}, which component.init did not "
+                f"return; it returned {own} besides params. Return it from init, too, or leave it "
+                "out of what forward returns, in Flax out of mutable=[...]"
+            )
+            raise ValueError(msg)
+        shapes = [jax.tree.map(jnp.shape, each[name]) for each in (found, known)]
+        if shapes[0] != shapes[1]:
+            msg = (
+                f"component.forward returned the collection {name!r} with the shapes "
+                f"{shapes[0]!s:.200}; expected those of component.init, {shapes[1]!s:.200}"
+            )
+            raise ValueError(msg)
 
 
 def _note_skipped(state: TrainState, finite: jax.Array, max_skipped: int) -> TrainState:

@@ -6,13 +6,16 @@ import re
 
 import jax
 import numpy as np
+import optax
 import pytest
 import torch
 import transformers
+from tiny import mlp
 
 import medjax
-from medjax.components import TokenClassification
+from medjax.components import Lora, TokenClassification
 from medjax.components.windows import split_windows
+from medjax.loop.padding_check import is_ready
 from medjax.text import Document, Entity
 from medjax.text.alignment import tokens_to_words
 
@@ -232,3 +235,41 @@ def test_weights_for_other_classes_are_not_loaded(tiny_folder, tagger, tmp_path)
     other.save(tmp_path, other.init(jax.random.key(0)))
     with pytest.raises(ValueError, match=r"has the classes \['O', 'B-Treatment'.*; expected \['O'"):
         tagger.load(tmp_path)
+
+
+def test_the_check_of_padding_leaves_ready_components_out(tiny_folder):
+    ready = TokenClassification.from_pretrained(tiny_folder, ["Drug"]).component
+    assert is_ready(ready)
+    assert is_ready(Lora(ready, rank=2).component)
+    for other in (
+        mlp(),
+        Lora(mlp(), rank=2).component,
+        ready._replace(forward=lambda *args, **kwargs: ready.forward(*args, **kwargs)),
+        ready._replace(collate=lambda examples: ready.collate(examples)),
+    ):
+        assert not is_ready(other)
+
+
+def test_the_check_of_padding_looks_at_subclasses(tiny_folder):
+    class Mine(TokenClassification):
+        pass
+
+    assert not is_ready(Mine.from_pretrained(tiny_folder, ["Drug"]).component)
+
+
+def test_an_optimizer_that_a_callback_changes_is_used_in_the_next_epoch(tiny_folder, tmp_path):
+    settings = {"scale": 1.0}
+
+    def optimizer(rate):
+        return optax.chain(optax.scale(settings["scale"]), optax.sgd(rate))
+
+    class Stops(medjax.TrainerCallback):
+        def on_epoch_end(self):
+            settings["scale"] = 0.0
+
+    tagger = TokenClassification.from_pretrained(tiny_folder, LABELS, optimizer=optimizer)
+    data = [Document("No chest pain today", (Entity("Problem", 3, 13),))] * 4
+    config = medjax.TrainerConfig(tmp_path, batch_size=4, nb_training_epochs=3, learning_rate=0.1)
+    result = medjax.train(tagger.component, config, data, data, callback=[Stops()])
+    losses = [row["eval"]["loss"] for row in result.history]
+    assert losses[0] == losses[1] == losses[2]

@@ -78,3 +78,18 @@ def test_weights_broadcast_and_the_sums_are_float32():
     assert (float(mean.total), float(mean.weight)) == (3.0, 2.0)
     assert mean.total.dtype == mean.weight.dtype == jnp.float32
     assert mean.total.shape == mean.weight.shape == ()
+
+
+def test_weights_are_those_of_the_first_axes():
+    values = jnp.arange(4.0).reshape(2, 2)
+    by_row = Mean.of(values, jnp.array([1.0, 0.0]))
+    assert (float(by_row.total), float(by_row.weight)) == (1.0, 2.0)
+    by_column = Mean.of(values, jnp.array([[1.0, 0.0]]))
+    assert (float(by_column.total), float(by_column.weight)) == (2.0, 2.0)
+    assert float(Mean.of(values, jnp.array(2.0)).weight) == 8.0
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 2), (1,), (2, 3, 1), (1, 2)])
+def test_weights_of_other_axes_are_refused(shape):
+    with pytest.raises(ValueError, match=r"shape of the first axes, such as \(2,\)"):
+        Mean.of(jnp.ones((2, 3)), jnp.ones(shape))

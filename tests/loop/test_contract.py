@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import torch
 from tiny import (
     FEATURES,
     collate_points,
@@ -18,7 +19,7 @@ from tiny import (
 )
 
 import medjax
-from medjax import BatchData, Options
+from medjax import BatchData, Mean, Options
 from medjax.loop.contract import warn_of_versions
 
 DATA, EVAL = points(8), points(4, seed=1)
@@ -59,6 +60,10 @@ def wrong_forward(change):
     return component._replace(forward=forward)
 
 
+def with_tensor(batch):
+    return BatchData({**batch, "x": torch.from_numpy(batch["x"])})
+
+
 @pytest.mark.parametrize(
     ("component", "message"),
     [
@@ -91,6 +96,19 @@ def wrong_forward(change):
         (
             wrong_forward(lambda outputs, loss, _: (outputs, loss, None)),
             "a dict of collections as third",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, _: (outputs, loss, {"intermediates": {"h": 0.0}})),
+            "returned the collection 'intermediates', which component.init did not return; it "
+            "returned [] besides params",
+        ),
+        (
+            wrong_forward(lambda outputs, loss, c: (outputs, Mean(outputs["logits"], 1.0), c)),
+            "returned a loss with arrays of shapes {'total': (1, 3), 'weight': ()}; expected sums",
+        ),
+        (
+            mlp(collate=lambda examples: with_tensor(collate_points(examples))),
+            "component.collate returned the column 'x' as a torch.Tensor; expected a numpy array",
         ),
     ],
 )
@@ -334,3 +352,63 @@ def test_labels_of_rows_that_are_not_padded_train(tmp_path):
     options = Options(padding={"labels": None})
     result = train(tmp_path, flattened(), options=options)
     assert result.history == train(tmp_path / "plain", options=options).history
+
+
+def test_a_collection_of_other_shapes_is_refused(out):
+    plain = mlp()
+
+    def init(key):
+        return {**plain.init(key), "stats": {"n": np.zeros(3, np.float32)}}
+
+    def forward(*args, **kwargs):
+        outputs, loss, _ = plain.forward(*args, **kwargs)
+        return outputs, loss, {"stats": {"n": np.zeros((2, 3), np.float32)}}
+
+    with pytest.raises(ValueError, match=r"'stats' with the shapes .*\(2, 3\).*expected those of"):
+        train(out, plain._replace(init=init, forward=forward))
+
+
+class Scored:
+    """A metrics computer that returns what it is made with."""
+
+    def __init__(self, scores=None, prepared=None):
+        self.scores = {"n": 1.0} if scores is None else scores
+        self.prepared = {"y": [1]} if prepared is None else prepared
+
+    def prepare_batch(self, output, batch):
+        return self.prepared
+
+    def compute(self, columns):
+        return self.scores
+
+
+@pytest.mark.parametrize("metric", ["loss", "n"])
+def test_a_score_does_not_take_the_place_of_the_loss(out, metric):
+    computer = Scored({"loss": 9.0, "n": 1.0})
+    with pytest.raises(ValueError, match="a score called 'loss', which would take the place"):
+        train(out, metrics_computer=computer, checkpoint_metric=metric)
+    variables = mlp().init(jax.random.key(0))
+    with pytest.raises(ValueError, match="a score called 'loss'"):
+        medjax.evaluate(mlp(), variables, config(out), DATA, metrics_computer=computer)
+
+
+@pytest.mark.parametrize(
+    ("computer", "message"),
+    [
+        (Scored(scores=3.0), "compute returned 3.0 of type float; expected a dict of scores"),
+        (Scored(prepared=[1]), "prepare_batch returned [1] of type list; expected a dict of colum"),
+        (Scored(prepared={"y": 4.0}), "returned 4.0 of type float for the column 'y'; expected a"),
+        (Scored(prepared={"y": "abc"}), "returned 'abc' of type str for the column 'y'; expected"),
+        (Scored(prepared={"y": np.array(1)}), "of type ndarray for the column 'y'; expected a li"),
+    ],
+)
+def test_what_a_metrics_computer_returns(out, computer, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train(out, metrics_computer=computer)
+
+
+def test_a_checkpoint_metric_that_is_never_a_number_is_said(tmp_path, caplog):
+    train(tmp_path, metrics_computer=Scored({"n": float("nan")}), checkpoint_metric="n")
+    (told,) = [r.message for r in caplog.records if "checkpoint metric" in r.message]
+    assert "'n' was not a number (nan) in any evaluation" in told
+    assert "branched off" not in caplog.text

@@ -66,6 +66,7 @@ OPTIONS = {
     "padding": ({"unknown": 0.0}, "refused within"),
     "max_shapes": (9, "holds"),
     "verify": (True, "holds"),
+    "verify_padding": (False, "holds"),
     "deterministic": (False, "holds"),
     "cache_preprocessed": (True, "holds"),
     "prefetch": (1, "holds"),
