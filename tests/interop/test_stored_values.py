@@ -218,9 +218,85 @@ def from_step(limit, self, loss, eval_mode):
     return 2.0 if self.steps > limit else 1.0
 
 
-@pytest.mark.parametrize("limit", [500, 50_000])
-def test_a_count_that_matters_much_later_is_refused(tmp_path, limit):
-    component = Storing(functools.partial(from_step, limit), steps=0)
-    component.store = functools.partial(from_step, limit)
-    with pytest.raises(TraceError, match="both reads and changes steps"):
+def at_intervals(interval, self, loss, eval_mode):
+    if not eval_mode:
+        self.steps += 1
+    return 2.0 if self.steps % interval == 0 else 1.0
+
+
+def in_a_dict_at_intervals(interval, self, loss, eval_mode):
+    self.counts["steps"] += 1
+    return 2.0 if self.counts["steps"] % interval == 0 else 1.0
+
+
+def in_a_dict_from(limit, self, loss, eval_mode):
+    self.counts["steps"] += 1
+    return 2.0 if self.counts["steps"] > limit else 1.0
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        functools.partial(from_step, 500),
+        functools.partial(from_step, 50_000),
+        functools.partial(at_intervals, 100),
+        functools.partial(in_a_dict_from, 50_000),
+        functools.partial(in_a_dict_at_intervals, 50),
+    ],
+    ids=["soon", "late", "at intervals", "in a dict", "in a dict, at intervals"],
+)
+def test_a_count_that_matters_later_is_refused(tmp_path, store):
+    component = Storing(store, steps=0, counts={"steps": 0})
+    with pytest.raises(TraceError, match=r"both reads and changes (counts\.)?steps"):
         in_jax(tmp_path, component)
+
+
+def made_once(self, loss, eval_mode):
+    if not self.is_ready:
+        self.scale, self.is_ready = (lambda x: 2 * x), True
+    return self.scale(1.0)
+
+
+def made_once_without_a_flag_before(self, loss, eval_mode):
+    if not hasattr(self, "has_scale"):
+        self.scale, self.has_scale = (lambda x: 2 * x), True
+    return self.scale(1.0)
+
+
+@pytest.mark.parametrize("store", [made_once, made_once_without_a_flag_before])
+def test_an_object_may_be_made_at_the_first_call(tmp_path, store):
+    losses = in_torch(Storing(store, scale=None, is_ready=False))
+    component = Storing(store, scale=None, is_ready=False)
+    np.testing.assert_allclose(in_jax(tmp_path, component), losses, rtol=1e-5)
+    assert (component.scale, component.is_ready) == (None, False)
+
+
+def reduced(self, loss, eval_mode):
+    if self.last.dim() == 0:
+        return 3.0
+    self.last = loss.detach()
+    return 1.0
+
+
+def queued(self, loss, eval_mode):
+    if len(self.last) < 4 and not eval_mode:
+        self.last = torch.cat([self.last, loss.detach()[None]])
+    return float(len(self.last))
+
+
+@pytest.mark.parametrize("store", [reduced, queued])
+def test_a_tensor_whose_shape_changes_and_counts_is_refused(tmp_path, store):
+    component = Storing(store, last=torch.zeros(1))
+    with pytest.raises(TraceError, match=r"replaces last, of shape \(1,\), by a tensor of another"):
+        in_jax(tmp_path, component)
+
+
+def only_left(self, loss, eval_mode):
+    self.last = loss.detach()
+    return 1.0
+
+
+def test_a_tensor_whose_shape_changes_may_be_left(tmp_path):
+    losses = in_torch(Storing(only_left, last=torch.zeros(1)))
+    actual = in_jax(tmp_path, Storing(only_left, last=torch.zeros(1)))
+    np.testing.assert_allclose(actual, losses, rtol=1e-5)

@@ -293,8 +293,7 @@ def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Ef
     """Return the changes forward made that its next run might read.
 
     Ignored are modes, which every forward sets; tensors that replace tensors of the component,
-    which are state; strings and objects that were None or missing before, which transformers fills
-    in in its configurations; and containers that replace others with the same content.
+    which are state; and containers that replace others with the same content.
     """
     snapshots = [*inside, *outside]
     contents = {id(snapshot.holder): snapshot.content for snapshot in snapshots}
@@ -314,11 +313,15 @@ def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Ef
         if change.path.rpartition(".")[2] == "training":
             continue
         undecided = before is None or before is MISSING
-        is_state = isinstance(after, Tensor) and not undecided and id(snapshot) in own
-        if is_state or (undecided and not _has_values(after)):
+        if isinstance(after, Tensor) and not undecided and id(snapshot) in own:
             continue
         effects.setdefault(change.path, change)
     return list(effects.values())
+
+
+def is_filled_in(effect: Effect) -> bool:
+    """Return whether an effect is a string or an object, in a place that was None or missing."""
+    return (effect.before is None or effect.before is MISSING) and not _has_values(effect.after)
 
 
 _NUMBERS = (int, float, np.number, torch.SymInt, torch.SymFloat, torch.SymBool)

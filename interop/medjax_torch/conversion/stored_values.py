@@ -8,11 +8,17 @@ from typing import Any
 
 from medjax_torch.component_state.locations import Effect
 from medjax_torch.component_state.watch import Place
-from medjax_torch.graph import Graph
+from medjax_torch.graph import Graph, TraceError
 from medjax_torch.graph.caches import Caches
-from medjax_torch.graph.counters import affected, influential, makes_a_difference, refusal
+from medjax_torch.graph.counters import (
+    affected,
+    influential,
+    makes_a_difference,
+    refusal,
+)
 from medjax_torch.graph.errors import StoredValueError
 from medjax_torch.graph.kept_up import KeptUp, LaterRuns
+from medjax_torch.graph.reshaped import sees_shape
 from medjax_torch.graph.trial import Trial
 
 logger = logging.getLogger("medjax")
@@ -70,6 +76,9 @@ class StoredValues:
             raise refusal(graph, paths)
         left = {*graph.counters, *(effect.path for effect in graph.effects)}
         idle.update(left - self.caches.paths)
+        for name in graph.reshaped.keys() - idle:
+            _refuse_shape(graph, name, trial)
+            idle.add(name)
         inside = [place.path for place in places if isinstance(place.location.get(), _CONTAINERS)]
         for path, kept in later.kept_up().items():
             is_beside_cache = path in self.caches.paths and not kept.by  # the cache is empty again
@@ -153,6 +162,17 @@ def are_read(stored: Iterable[str], read: Iterable[str]) -> bool:
         or any(path.startswith(f"{each}.") or each.startswith(f"{path}.") for each in paths)
         for path in stored
     )
+
+
+def _refuse_shape(graph: Graph, name: str, trial: Trial) -> None:
+    """Raise TraceError if forward depends on the shape of a tensor that it replaces."""
+    if sees_shape(graph, name, trial):
+        shape = tuple(trial.inventory.tensors[name].shape)
+        raise TraceError(
+            f"forward replaces {name}, of shape {shape}, by a tensor of another shape or dtype, "
+            "and what it computes depends on it: a graph would see the old one at every step. "
+            "Give it its final shape in __init__, and write to it."
+        )
 
 
 def _refuse_others(found: Sequence[str], *, train: bool) -> None:

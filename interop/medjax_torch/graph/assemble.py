@@ -62,6 +62,8 @@ def assemble(joint: Joint, recording: Recording, seconds: float) -> Graph:
         left_out=recording.left_out,
         reported=recording.reported,
         effects=joint.effects,
+        filled_in=joint.filled_in,
+        reshaped=joint.reshaped,
         train=joint.train,
         seconds=seconds,
         numbers=tuple(number for number in joint.numbers if number.name in columns),

@@ -102,6 +102,11 @@ _UNKNOWN: Any = object()
 """The value of what was left in a form that only exists while forward is recorded."""
 
 _FAR = 1_000
+_COMMON = 1_386_000
+"""Beyond most thresholds, and a multiple of what steps are counted by: 1 to 12, 100, 500, 2,000.
+
+Forward may look at a count before or after it counts.
+"""
 
 
 def _matters(graph: Graph, left: Sequence[tuple[Effect, Any]], trial: Trial) -> bool:
@@ -109,19 +114,21 @@ def _matters(graph: Graph, left: Sequence[tuple[Effect, Any]], trial: Trial) -> 
 
     Values that a second run leaves unchanged were computed once and for all; they do not grow.
     """
-    state = {e.path: (e.location, value) for e, value in left if value is not MISSING}
+    state = {e.path: (e.location, e.after) for e in graph.filled_in}
+    state |= {e.path: (e.location, value) for e, value in left if value is not MISSING}
     try:
         second = trial.record_with(state)
         if not same(graph, second):
             return True
         changing = {effect.path for effect in second.effects} | set(second.counters)
-        growing = {
-            effect.path: (effect.location, far)
-            for effect, value in left
-            if (effect.path in changing or value is MISSING)
-            and (far := _far(effect, value)) is not _UNKNOWN
-        }
-        return bool(growing) and not same(graph, trial.record_with({**state, **growing}))
+        growing = [(e, value) for e, value in left if e.path in changing or value is MISSING]
+        counts = any(type(value) is int for _, value in growing)
+        for last in (_COMMON, _COMMON - 1) if counts else (_COMMON,):
+            fars = ((e, _far(e, value, last)) for e, value in growing)
+            later = {e.path: (e.location, far) for e, far in fars if far is not _UNKNOWN}
+            if later and not same(graph, trial.record_with({**state, **later})):
+                return True
+        return False
     except Exception:  # forward cannot be recorded with another value
         return True
 
@@ -136,10 +143,7 @@ def _iterators(graph: Graph) -> Iterator[Effect]:
 
 def _near(effect: Effect) -> Any:
     """Return what the second run of forward finds, `_UNKNOWN` if that cannot be kept."""
-    after = effect.after
-    if isinstance(effect.location, Whole) and isinstance(after, list):
-        return _kept(after)
-    return after if after is MISSING else _kept(after)
+    return effect.after if effect.after is MISSING else _kept(effect.after)
 
 
 def _kept(value: Any) -> Any:
@@ -158,13 +162,15 @@ def _kept(value: Any) -> Any:
     return value if type(value) in _PLAIN or isinstance(value, np.generic) else _UNKNOWN
 
 
-def _far(effect: Effect, near: Any) -> Any:
-    """Return what a run of forward finds after very many others."""
+def _far(effect: Effect, near: Any, last: int) -> Any:
+    """Return what a run of forward finds after very many others, `last` where it counts."""
     if isinstance(near, np.ndarray):
-        return near + _FAR if near.dtype.kind in "iuf" else _UNKNOWN
+        return near + _COMMON if near.dtype.kind in "iuf" else _UNKNOWN
     if isinstance(near, bool) or near is MISSING:
         return _advanced(effect.after) if isinstance(effect.after, Iterator) else _UNKNOWN
-    if isinstance(near, int | float | np.number):
+    if isinstance(near, int):
+        return last
+    if isinstance(near, float | np.number):
         return near + _FAR
     if not isinstance(effect.location, Whole):
         return _UNKNOWN
@@ -187,7 +193,8 @@ def _decides(graph: Graph, path: str, location: Location | None, trial: Trial) -
     if location is None:
         return True
     try:
-        states = ({path: (location, value)} for value in others(location.get()))
+        beside = {e.path: (e.location, e.after) for e in graph.filled_in}
+        states = ({**beside, path: (location, value)} for value in others(location.get()))
         return not all(same(graph, trial.record_with(state)) for state in states)
     except Exception:  # forward cannot be recorded with another value
         return True
@@ -198,7 +205,8 @@ def others(value: Any) -> Iterator[Any]:
     if isinstance(value, bool):
         yield not value
     elif isinstance(value, int | np.integer):
-        yield from (value + 1, value + 1_000, value + 1_000_000)
+        yield from (value + 1, value + _FAR)
+        yield from (_COMMON - 1, _COMMON)
     elif isinstance(value, float | np.floating):
         yield from (0.0, 1e6)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -123,6 +123,11 @@ class Graph:
     effects : tuple of Effect
         What forward leaves in the component for its next run: a counter, a list of losses, a new
         tensor. Tracing undoes it; see `kept_up`.
+    filled_in : tuple of Effect
+        The strings and objects that forward left where there was nothing.
+    reshaped : dict of str to Tensor
+        Tensors of another shape or dtype by which forward replaces state, whose values it does not
+        read. The state stays as it was.
     counters : tuple of str
         Paths of attributes with numbers and similar values that forward read and then changed.
     train : bool
@@ -168,6 +173,8 @@ class Graph:
     droppable: tuple[str, ...] = ()
     numbers: tuple[Number, ...] = ()
     places: tuple[Place, ...] = ()
+    filled_in: tuple[Effect, ...] = ()
+    reshaped: Mapping[str, Tensor] = field(default_factory=dict)
     counters: tuple[str, ...] = ()
     modes: tuple[tuple[nn.Module, bool], ...] = ()
     on_values: bool = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medjax_torch.component_state import Inventory, swapped
 from medjax_torch.component_state.locations import Effect, Location
-from medjax_torch.component_state.modules import current
+from medjax_torch.component_state.modules import current, is_filled_in
 from medjax_torch.component_state.watch.reads import AttributeReads
 from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.errors import TraceError
@@ -57,12 +57,15 @@ class Joint:
         After a call, those of `gradients` that belong to layers that are left out at random.
     outputs : OutputSpec
         After a call, the structure of the outputs.
-    reshaped : tuple of str
-        After a call, the tensors that forward replaced by tensors of a different shape or dtype.
+    reshaped : dict of str to Tensor
+        After a call, the tensors of a different shape or dtype by which forward replaced others.
     replaced : tuple of str
         After a call, the names of the tensors in whose place forward left others.
     effects : tuple of Effect
-        After a call, what forward left in the component, other than state.
+        After a call, what forward left in the component, other than state and `filled_in`.
+    filled_in : tuple of Effect
+        After a call, the strings and objects that forward left where there was nothing, as
+        transformers does in its configurations.
     counters : tuple of str
         After a call, the attributes that forward read before it changed them.
     modes : tuple of (nn.Module, bool)
@@ -74,9 +77,10 @@ class Joint:
     gradients: tuple[str, ...]
     droppable: tuple[str, ...]
     outputs: OutputSpec
-    reshaped: tuple[str, ...]
+    reshaped: dict[str, Tensor]
     replaced: tuple[str, ...]
     effects: tuple[Effect, ...]
+    filled_in: tuple[Effect, ...]
     counters: tuple[str, ...]
     modes: tuple[tuple[nn.Module, bool], ...]
 
@@ -144,7 +148,10 @@ class Joint:
                 for name, gradient in zip(self.gradients, gradients, strict=True)
             ]
             results = [_apart(each) for each in (loss.reshape(()), *gradients, *values, *after)]
-        self.effects = tuple(each._replace(after=example(each.after)) for each in effects)
+        self.filled_in = tuple(filter(is_filled_in, effects))
+        self.effects = tuple(
+            each._replace(after=example(each.after)) for each in effects if not is_filled_in(each)
+        )
         self.counters = tuple(self.attributes.changed)
         return results
 
@@ -218,7 +225,7 @@ class Joint:
 
     def _after(self, placed: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the component's tensors after forward; reshaped ones as they were before it."""
-        reshaped, replaced, after = [], [], []
+        reshaped, replaced, after = {}, [], []
         for name, before in placed.items():
             try:
                 value = current(self.inventory, name, before)
@@ -233,10 +240,10 @@ class Joint:
             if value is not before:
                 replaced.append(name)
             if value.shape != before.shape or value.dtype != before.dtype:
-                reshaped.append(name)
+                reshaped[name] = value
                 value = before
             after.append(value)
-        self.reshaped, self.replaced = tuple(reshaped), tuple(replaced)
+        self.reshaped, self.replaced = reshaped, tuple(replaced)
         return after
 
 

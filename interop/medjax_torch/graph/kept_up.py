@@ -77,6 +77,8 @@ class LaterRuns:
         path, after = effect.path, effect.after
         if type(after) not in (bool, str, int):
             return None
+        if type(after) is not int and any(type(e.after) is not str for e in self._graph.filled_in):
+            return None  # the flag may stand for an object, which is not kept
         # What later runs found and left there, which is the same if they left it alone.
         runs = [(found[path], _left(graph, path, found[path])) for found, graph in self._runs]
         runs = [(before, then) for before, then in runs if type(before) is type(after)]

@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from medjax_torch.component_state import Inventory, swapped
-from medjax_torch.component_state.locations import MISSING, Location
+from medjax_torch.component_state.locations import MISSING, Entry, Location
 from medjax_torch.graph.graph import Graph, same
 from medjax_torch.graph.left_values import Left
 
@@ -40,6 +42,19 @@ class Trial(NamedTuple):
         """Record forward with values that earlier runs have left."""
         with self._holding(state):
             return self.record()
+
+    def record_reshaped(self, name: str, tensor: Tensor) -> Graph:
+        """Record forward with another tensor in place of one of the component's."""
+        inventory = self.inventory
+        tensors = inventory.buffers if name in inventory.buffers else inventory.parameters
+        before = tensors[name]
+        try:
+            for place in (*inventory.locations[name], Entry(tensors, name)):
+                place.set(tensor)
+            return self.record()
+        finally:
+            for place in (*inventory.locations[name], Entry(tensors, name)):
+                place.set(before)
 
     def left_with(self, state: State, places: Mapping[str, Location]) -> Left:
         """Return what forward leaves after earlier runs have left `state`."""
