@@ -191,7 +191,7 @@ def test_state_on_the_component_is_returned(batch):
     graph = check(component, batch)
     assert graph.updated == ("mean", "history.0")
     assert graph.buffers == ("mean", "history.0")
-    assert graph.effects == ("steps",)
+    assert [effect.path for effect in graph.effects] == ["steps"]
     assert component.steps == 0
 
 
