@@ -19,6 +19,7 @@ from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.make import ladder_of
 from medjax.data.source import Examples
 from medjax.loop.request import RunRequest
+from medjax.runtime.jit import is_out_of_memory
 from medjax.step.forward import make_forward_pass
 from medjax.target import platform_of, tracing_for
 
@@ -72,6 +73,8 @@ def check_padding(
     try:
         component.kept("padding", key, lambda: _compare(request, _moved(variables), batches))
     except Exception as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and is_out_of_memory(error):
+            return  # the run has too little, too, and says what to lower
         if not isinstance(error, PaddingError):
             error.add_note(
                 "raised by component.forward on a few items that were padded to see whether the "

@@ -226,7 +226,7 @@ class CompiledStep(Generic[P, R]):
         try:
             result: R = self._program(args, kwargs)(*args, **kwargs)
         except jax.errors.JaxRuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(self.phase, self._described(args)[0]) from error
         if len(self.compilations) > nb_before:
@@ -358,7 +358,7 @@ def explaining_memory(*steps: Compiled) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         compilations = (made for step in steps for made in step.compilations)
         largest = max(compilations, key=lambda made: made.size, default=None)
@@ -366,7 +366,8 @@ def explaining_memory(*steps: Compiled) -> Iterator[None]:
         raise OutOfMemoryError(steps[0].phase, batch) from error
 
 
-def _is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Return whether the memory of a device did not suffice."""
     # The status code is lost if a later step raises the error.
     text = str(error)
     return "RESOURCE_EXHAUSTED" in text or "out of memory" in text.lower()
