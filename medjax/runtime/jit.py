@@ -25,6 +25,7 @@ __all__ = [
     "CompiledStep",
     "OutOfMemoryError",
     "explaining_memory",
+    "is_out_of_memory",
 ]
 
 logger = logging.getLogger("medjax")
