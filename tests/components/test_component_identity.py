@@ -51,7 +51,12 @@ def classifier(folder, labels, **options):
             "classes",
             marks=pytest.mark.slow,
         ),
-        ({"labels": ["no", "yes"], "alpha": 4}, {"labels": ["no", "yes"], "alpha": 8}, "alpha"),
+        pytest.param(
+            {"labels": ["no", "yes"], "alpha": 4},
+            {"labels": ["no", "yes"], "alpha": 8},
+            "alpha",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_ready_components_say_what_their_weights_mean(tiny_folder, tmp_path, first, second, told):

@@ -257,6 +257,7 @@ def test_the_check_of_padding_looks_at_subclasses(tiny_folder):
     assert not is_ready(Mine.from_pretrained(tiny_folder, ["Drug"]).component)
 
 
+@pytest.mark.slow  # half a minute; tests/loop/test_outside.py has a small component
 def test_an_optimizer_that_a_callback_changes_is_used_in_the_next_epoch(tiny_folder, tmp_path):
     settings = {"scale": 1.0}
 

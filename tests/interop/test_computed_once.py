@@ -138,7 +138,11 @@ def trained(folder, component, callback=None, **options):
     return [(row["train"]["loss"], row["eval"]["loss"]) for row in history], trainer
 
 
-@pytest.mark.parametrize("table", [*CACHES, before_a_value_is_read], ids=lambda t: t.__name__)
+SLOW = (of_buffer, in_buffer)
+TABLES = [pytest.param(t, marks=pytest.mark.slow) if t in SLOW else t for t in CACHES]
+
+
+@pytest.mark.parametrize("table", [*TABLES, before_a_value_is_read], ids=lambda t: t.__name__)
 def test_a_table_that_forward_fills_at_its_first_call_trains_as_in_torch(tmp_path, table, caplog):
     expected, state = in_torch(Keeping(table))
     component = Keeping(table)
