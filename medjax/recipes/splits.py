@@ -151,7 +151,7 @@ def redo_split(where: str, items: Sequence[Any], folder: Path, split: str) -> li
     folder : Path
         That of the run, with a ``split.json``.
     split : str
-        Name of the part, one of those in `medjax.recipes.corpora.SPLITS`.
+        Name of the part, one of those in ``SPLITS``.
 
     Raises
     ------

@@ -74,6 +74,7 @@ def test_it_writes_its_files_prints_a_report_and_resumes(run, columns, tmp_path,
         run("--data", str(columns), "--resume", "--seed", "1")
 
 
+@pytest.mark.slow  # 25 s; the commands read BRAT, too
 def test_it_reads_brat(run, tmp_path):
     folder = tmp_path / "brat"
     folder.mkdir()

@@ -39,7 +39,12 @@ def classifier(folder, labels, **options):
 @pytest.mark.parametrize(
     ("first", "second", "told"),
     [
-        ({"labels": ["no", "yes"]}, {"labels": ["yes", "no"]}, "classes"),
+        pytest.param(
+            {"labels": ["no", "yes"]},
+            {"labels": ["yes", "no"]},
+            "classes",
+            marks=pytest.mark.slow,
+        ),
         (
             {"labels": ["no", "yes"]},
             {"labels": ["no", "yes"], "problem_type": "multi_label_classification"},

@@ -274,6 +274,7 @@ def test_entities_of_the_same_offsets_are_told_apart(tiny_folder):
     assert (both["micro_precision"], both["micro_recall"]) == (0.5, 1.0)
 
 
+@pytest.mark.slow  # half a minute
 def test_cross_validation_scores_each_document_by_its_own_relations(classifier, tmp_path):
     # Documents of the same place in two folds have different relations, at the same offsets.
     documents = [

@@ -24,8 +24,17 @@ def blocks(page):
     return [(text[: m.start(1)].count("\n"), m.group(1)) for m in _BLOCK.finditer(text)]
 
 
+SLOW = ("documents",)  # a minute; the example of documents has a test of its own
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in pages() if blocks(page)], ids=lambda page: page.stem
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.slow if page.stem in SLOW else ())
+        for page in pages()
+        if blocks(page)
+    ],
+    ids=lambda page: page.stem,
 )
 def test_the_blocks_of_a_page_run_in_order(page, tmp_path, monkeypatch):
     write_page_files(tmp_path, ROOT / "examples")
