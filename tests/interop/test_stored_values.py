@@ -300,3 +300,16 @@ def test_a_tensor_whose_shape_changes_may_be_left(tmp_path):
     losses = in_torch(Storing(only_left, last=torch.zeros(1)))
     actual = in_jax(tmp_path, Storing(only_left, last=torch.zeros(1)))
     np.testing.assert_allclose(actual, losses, rtol=1e-5)
+
+
+def made_at_the_first_count(self, loss, eval_mode):
+    if self.steps < 1:
+        self.scale = torch.tensor(2.0)
+    self.steps += 1
+    return self.scale
+
+
+def test_a_count_that_says_whether_a_constant_is_made_is_refused(tmp_path):
+    component = Storing(made_at_the_first_count, scale=None, steps=0)
+    with pytest.raises(TraceError, match="both reads and changes steps, scale"):
+        in_jax(tmp_path, component)

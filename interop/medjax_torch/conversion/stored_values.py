@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from medjax_torch.component_state.locations import Effect
 from medjax_torch.component_state.watch import Place
 from medjax_torch.graph import Graph, TraceError
 from medjax_torch.graph.caches import Caches
-from medjax_torch.graph.counters import (
-    affected,
-    influential,
-    makes_a_difference,
-    refusal,
-)
+from medjax_torch.graph.counters import affected, influential, makes_a_difference, refusal
 from medjax_torch.graph.errors import StoredValueError
 from medjax_torch.graph.kept_up import KeptUp, LaterRuns
 from medjax_torch.graph.reshaped import sees_shape
@@ -71,24 +66,41 @@ class StoredValues:
         train, idle = graph.train, self._idle[graph.train]
         later = LaterRuns(graph)
         trial = trial._replace(record=later.watching(trial.record))
-        paths = self.caches.unexplained(graph, trial, influential(graph, trial, idle))
-        if paths:
-            raise refusal(graph, paths)
+        decisive = influential(graph, trial, idle)
+        unexplained = self.caches.unexplained(graph, trial, decisive)
+        if unexplained:
+            raise refusal(graph, unexplained)
         left = {*graph.counters, *(effect.path for effect in graph.effects)}
         idle.update(left - self.caches.paths)
         for name in graph.reshaped.keys() - idle:
             _refuse_shape(graph, name, trial)
             idle.add(name)
-        inside = [place.path for place in places if isinstance(place.location.get(), _CONTAINERS)]
-        for path, kept in later.kept_up().items():
-            is_beside_cache = path in self.caches.paths and not kept.by  # the cache is empty again
-            if not are_read([path], inside) and not is_beside_cache:
-                self._kept[train].setdefault(path, kept)
+        self._keep_up(later.kept_up(), decisive, places, train=train)
         lost = {e.path: e for e in graph.effects if self._is_lost(e, train=train)}
         new = lost.keys() - self._lost[train].keys()
         self._lost[train] |= lost
         self._examine_others(graph, trial, places)
         return new
+
+    def _keep_up(
+        self,
+        found: Mapping[str, KeptUp],
+        decisive: Collection[str],
+        places: Sequence[Place],
+        *,
+        train: bool,
+    ) -> None:
+        """Keep up flags and counts, but those in containers and those that say what a cache holds.
+
+        A container is compared as a whole before each step, and caches are empty again by then.
+        """
+        if not found:
+            return
+        inside = [place.path for place in places if isinstance(place.location.get(), _CONTAINERS)]
+        for path, kept in found.items():
+            is_of_cache = path in decisive or (path in self.caches.paths and not kept.by)
+            if not is_of_cache and not are_read([path], inside):
+                self._kept[train].setdefault(path, kept)
 
     def examine_evaluation(self, run: Callable[[], Any]) -> None:
         """Find out whether an evaluation in torch depends on what training stores; see `examine`.
@@ -134,11 +146,12 @@ class StoredValues:
     def _repeated(self, effect: Effect, *, train: bool) -> KeptUp | None:
         """Return what is repeated of an effect, as the graph at hand has it."""
         kept = self._kept[train].get(effect.path)
-        if kept is None or not kept.by:
-            fits = kept is not None and type(effect.after) is type(kept.value)
-            return kept._replace(value=effect.after) if kept is not None and fits else None
-        counts = type(effect.before) is type(effect.after) is int
-        return kept if counts and effect.after - effect.before == kept.by else None
+        if kept is None:
+            return None
+        if kept.by:
+            counts = type(effect.before) is type(effect.after) is int
+            return kept if counts and effect.after - effect.before == kept.by else None
+        return kept._replace(value=effect.after) if type(effect.after) is type(kept.value) else None
 
     def _examine_others(self, graph: Graph, trial: Trial, places: Sequence[Place]) -> None:
         """Raise StoredValueError if a graph depends on what the other phase stores."""
