@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +112,7 @@ def cross_validate(
         A class of each item, whose shares are kept alike in the folds as far as groups allow.
     groups : sequence of hashable, optional
         What items share that depend on each other, such as a patient: they are in one fold, and
-        are drawn together for the intervals.
+        are drawn together for the intervals. A text that occurs in two folds is told in a warning.
     schedule, callback, options
         As for `train`.
 
@@ -128,6 +128,7 @@ def cross_validate(
         raise ValueError("config.seed is None; expected a number, which the folds depend on")
     _refuse_watching(options, schedule, callback)
     folds = _folds(len(data), nb_folds, strata, groups, config.seed)
+    _tell_shared_texts(data, folds)
     options = _with_lengths(options or Options(), component, config, data)
     settings = settings_of_folds(
         component, config, options, data, metrics_computer, as_schedule(schedule)
@@ -169,6 +170,23 @@ def _refuse_watching(options: Options | None, schedule: Any, callback: object) -
             "expected neither: give a number of epochs and a rate by step"
         )
         raise ValueError(msg)
+
+
+def _tell_shared_texts(data: Dataset, folds: Sequence[np.ndarray]) -> None:
+    """Warn of items whose text is also in another fold: those folds are trained on it."""
+    folds_of_text = collections.defaultdict(list)
+    for number, fold in enumerate(folds):
+        for position in fold:
+            item = data[int(position)]
+            text = item.get("text") if isinstance(item, Mapping) else getattr(item, "text", None)
+            if isinstance(text, str):
+                folds_of_text[text].append(number)
+    if nb_shared := sum(len(each) for each in folds_of_text.values() if len({*each}) > 1):
+        logger.warning(
+            f"{nb_shared} of {len(data)} items have a text that is also in another fold; scores "
+            "on texts that were trained on are too high: remove copies, or give items with the "
+            "same text one group in groups"
+        )
 
 
 def _check_groups(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import array
 import collections
+import dis
 import enum
 import functools
 import hashlib
@@ -208,7 +209,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
         return
     found = [function.__globals__.get(name) for name in names]
     yield from (value for value in found if not isinstance(value, types.ModuleType))
-    found += _imported(names, function.__globals__.get("__package__") or "")
+    found += _imported(function.__code__, function.__globals__.get("__package__") or "")
     found += (value for cell in function.__closure__ or () for value in _contents(cell))
     found += (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     yield from _of_modules(found, names)
@@ -230,21 +231,32 @@ def _of_modules(values: list[Any], names: list[str]) -> Iterator[Any]:
                     yield value
 
 
-def _imported(names: list[str], package: str) -> Iterator[Any]:
-    """Yield the modules that code with these names imports, as far as they have been imported."""
+def _imported(code: types.CodeType, package: str) -> Iterator[Any]:
+    """Yield the modules that code of a package imports, as far as they have been imported."""
     above = package.split(".") if package else []
     packages = ["", *(".".join(above[:depth]) + "." for depth in range(len(above), 0, -1))]
-    for name in names:
-        for prefix in packages:  # of a relative import, the code has the rest of the name only
-            if prefix + name in sys.modules:
-                yield sys.modules[prefix + name]
+    for each in _codes(code):
+        if dis.opmap["IMPORT_NAME"] not in each.co_code[::2]:  # hundreds of times faster
+            continue
+        for instruction in dis.get_instructions(each):
+            if instruction.opname in ("IMPORT_NAME", "IMPORT_FROM"):
+                name = instruction.argval
+                # ``import a.b`` gives the code a; a relative import has the rest of the name only.
+                for full in (name.partition(".")[0], *(prefix + name for prefix in packages)):
+                    if full in sys.modules:
+                        yield sys.modules[full]
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+    for each in _codes(code):
+        yield from each.co_names
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from _codes(constant)
 
 
 def _contents(cell: types.CellType) -> Iterator[Any]:

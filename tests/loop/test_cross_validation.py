@@ -20,7 +20,7 @@ from tiny import collate_points, config, mlp, points, sentences, tagger
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
 from medjax.batch import ROW_MASK
-from medjax.loop.cross_validation import _folds, _numbered
+from medjax.loop.cross_validation import _folds, _numbered, _tell_shared_texts
 from medjax.loop.fold_identity import digest
 from medjax.loop.scores import in_order
 from medjax.metrics import DOCUMENT, GOLD, PAIR, PairGold
@@ -75,6 +75,19 @@ def test_groups_stay_together_and_classes_keep_their_shares():
     assert [fold.tolist() for fold in again] == [fold.tolist() for fold in folds]
     other = _folds(90, 5, strata, groups, seed=2)
     assert [fold.tolist() for fold in other] != [fold.tolist() for fold in folds]
+
+
+def test_texts_in_two_folds_are_told(caplog):
+    texts = ["fever", "cough", "pain", "fever", "cough", "rash"]
+    folds = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]
+    for data in ([{"text": text} for text in texts], [medjax.text.Document(t, ()) for t in texts]):
+        caplog.clear()
+        _tell_shared_texts(data, folds)
+        assert "4 of 6 items have a text that is also in another fold" in caplog.text
+    caplog.clear()
+    _tell_shared_texts(data, [np.array([0, 3]), np.array([1, 4]), np.array([2, 5])])
+    _tell_shared_texts(DATA, [np.arange(10), np.arange(10, 45)])
+    assert not caplog.text
 
 
 def test_every_item_is_scored_once_in_the_order_of_the_data(tmp_path):

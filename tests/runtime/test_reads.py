@@ -238,6 +238,25 @@ def test_what_is_imported_relative_to_the_package_is_followed(tmp_path, monkeypa
         assert reads(function) != before
 
 
+def test_an_attribute_with_the_name_of_a_module_is_no_import(monkeypatch):
+    module = types.ModuleType("check_of_a_test")
+    module.scale = module.alpha = 1.0
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def forward(x):
+        return x.check_of_a_test(x.scale)
+
+    def importing(x):
+        import check_of_a_test.alpha
+
+        return x.scale * check_of_a_test.scale
+
+    before = reads(forward), reads(importing)
+    module.scale = 2.0
+    assert reads(forward) == before[0]
+    assert reads(importing) != before[1]
+
+
 def test_training_changes_nothing_that_modules_of_flax_read():
     module = Module()
 
