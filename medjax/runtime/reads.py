@@ -30,6 +30,12 @@ _OWN = frozenset({"medjax", "medjax_torch"})
 _MAX_OBJECTS = 100_000
 """Number of objects that are looked into; any more, as in a vocabulary, compare by identity."""
 
+_MAX_INSTALLED = 5_000
+"""Number of objects of installed packages that are looked into, after all others.
+
+A class of a component that reads tables or draws curves leads to hundreds of thousands of them.
+"""
+
 _METHODS = (types.FunctionType, staticmethod, classmethod, property)
 """Attributes of a class that are followed whatever their name is, such as __call__."""
 
@@ -99,7 +105,13 @@ def _walk(functions: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
     seen: dict[int, int] = {}
     alive: list[Any] = []  # the id of an object that is freed could be used again
     ahead: list[Any] = list(functions)
-    while ahead:
+    later: list[Any] = []  # what only installed packages lead to
+    own = {_package_of(each) for each in functions} | _OWN
+    most = _MAX_OBJECTS
+    while ahead or later:
+        if not ahead:
+            ahead, later = later, ahead
+            most, own = min(most, len(alive) + _MAX_INSTALLED), set()
         value = ahead.pop()
         if isinstance(value, _PLAIN):
             yield value, (type(value).__name__, repr(value))
@@ -109,13 +121,30 @@ def _walk(functions: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
             continue
         seen[id(value)] = len(alive)
         alive.append(value)
-        inside = list(_inside(value)) if len(alive) < _MAX_OBJECTS else None
+        inside = list(_inside(value)) if len(alive) < most else None
         content = _content(value)
         if content is None and not inside and not (inside is not None and _is_empty(value)):
             yield value, _Same(value)
         else:
             yield value, (type(value).__name__, content, len(inside or ()))
-            ahead.extend(inside or ())
+            follows = not own or _package_of(value) in own or not _is_installed(_package_of(value))
+            (ahead if follows else later).extend(inside or ())
+
+
+def _package_of(value: Any) -> str:
+    """Return the package of a function or class, or of the class of an object."""
+    if isinstance(value, types.MethodType):
+        return _package_of(value.__self__)
+    if isinstance(value, functools.partial):
+        return _package_of(value.func)
+    is_definition = isinstance(value, types.FunctionType | type) or hasattr(value, "__wrapped__")
+    module = getattr(value if is_definition else type(value), "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else ""
+
+
+def _is_installed(package: str) -> bool:
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file
 
 
 class _Same:

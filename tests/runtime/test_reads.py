@@ -257,6 +257,43 @@ def test_an_attribute_with_the_name_of_a_module_is_no_import(monkeypatch):
     assert reads(importing) != before[1]
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Return an installed package with a setting and more objects than are looked into."""
+    folder = tmp_path / "site-packages" / "tables_of_a_test"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text(
+        "SCALE = [1.0]\nTABLES = [[n] for n in range(30_000)]\n"
+        "def read(path):\n    return TABLES, path\n"
+        "def scaled(x):\n    return x * SCALE[0]\n"
+    )
+    monkeypatch.syspath_prepend(folder.parent)
+    yield importlib.import_module("tables_of_a_test")
+    del sys.modules["tables_of_a_test"]
+
+
+def test_of_an_installed_package_some_objects_are_followed_after_all_others(installed):
+    setting = {"factor": [2.0]}
+
+    class Component:
+        def forward(self, x):
+            return setting["factor"][0] * installed.scaled(x)
+
+        def load(self, path):
+            return installed.read(path)
+
+    forward = Component().forward
+    before = reads(forward)
+    assert len(before) < 40_000  # each table, but not what is in it
+    installed.SCALE[0] = 2.0
+    found = reads(forward)
+    assert found != before
+    setting["factor"][0] = 3.0
+    assert reads(forward) != found
+    # One that defines the function is the user's own.
+    assert len(reads(installed.read)) > 60_000
+
+
 def test_training_changes_nothing_that_modules_of_flax_read():
     module = Module()
 
