@@ -53,7 +53,8 @@ def reads(*functions: Any) -> list[Any]:
     a global, in a closure, a default, imported by the code or an attribute of such a module, what
     the code names is followed. NumPy arrays, torch tensors and buffers are compared by their
     values; JAX arrays, which do not change, by identity. What only a call can reach, such as a
-    file, is not included.
+    file, is not included. Installed packages, except those that define the functions, come last,
+    and beyond some thousands of their objects identity counts.
 
     Parameters
     ----------

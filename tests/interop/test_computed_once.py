@@ -15,9 +15,9 @@ LENGTHS = (5, 9, 5, 7)
 """The length of the rows of each batch: a table grows, and then is longer than two of them."""
 
 
-def rows():
+def rows(lengths=LENGTHS):
     draw = np.random.default_rng(0)
-    ids = [draw.integers(1, 20, length) for length in LENGTHS for _ in range(4)]
+    ids = [draw.integers(1, 20, length) for length in lengths for _ in range(4)]
     return [{"input_ids": row.tolist(), "labels": (row % 3).tolist()} for row in ids]
 
 
@@ -128,9 +128,9 @@ def in_torch(component):
     return losses, component.model.state_dict()
 
 
-def trained(folder, component, callback=None, **options):
-    options = Options(length_ladder=tuple(sorted({*LENGTHS})), **options)
-    data = rows()
+def trained(folder, component, callback=None, lengths=LENGTHS, **options):
+    options = Options(length_ladder=tuple(sorted({*lengths})), **options)
+    data = rows(lengths)
     settings = {"learning_rate": 0.05, "nb_training_epochs": 2, "batch_size": 4, "kind": InOrder}
     settings["callback"] = callback or []
     trainer = make(folder, component, train=data, evaluated=data, options=options, **settings)
@@ -138,7 +138,7 @@ def trained(folder, component, callback=None, **options):
     return [(row["train"]["loss"], row["eval"]["loss"]) for row in history], trainer
 
 
-SLOW = (of_buffer, in_buffer)
+SLOW = (of_buffer, in_buffer, with_length, of_class)
 TABLES = [pytest.param(t, marks=pytest.mark.slow) if t in SLOW else t for t in CACHES]
 
 
@@ -246,7 +246,7 @@ def test_a_change_of_what_a_table_was_computed_from_is_refused(tmp_path):
     """In torch the table stays as it was."""
     component = Keeping(of_rates)
     with pytest.raises(TraceError, match="kept"):
-        trained(tmp_path, component, callback=Renewing(component), verify=False)
+        trained(tmp_path, component, Renewing(component), lengths=(5, 5), verify=False)
 
 
 class Announcing(Tagger):
@@ -267,6 +267,7 @@ class Announcing(Tagger):
 
 
 def test_a_first_batch_is_printed(tmp_path):
-    plain, _ = trained(tmp_path / "plain", Tagger(), verify=False)
-    printing, _ = trained(tmp_path / "printing", Announcing(), verify=False)
+    settings = {"lengths": (5, 5), "verify": False}
+    plain, _ = trained(tmp_path / "plain", Tagger(), **settings)
+    printing, _ = trained(tmp_path / "printing", Announcing(), **settings)
     assert printing == plain
