@@ -186,6 +186,13 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 
 def _output(component: ReadyComponent, chosen: str, folder: Path, notes: Notes) -> Output:
     if isinstance(component, TextClassification):
+        unclear = [each for each in component.labels if ";" in each and component.is_multi_label]
+        if unclear and chosen == "csv":
+            msg = (
+                f"--format csv separates the classes of a text by ';', which is in {unclear}; "
+                "expected other names, or --format jsonl"
+            )
+            raise ValueError(msg)
         header, record = _class_records(component.labels)[chosen]
         return FileOutput(folder, f"predictions.{chosen}", header, record, with_entities=False)
     are_relations = isinstance(component, RelationClassification)

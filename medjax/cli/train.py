@@ -36,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=positive, help=f"(default: {counts})")
     add("--learning-rate", type=float, help=f"falls to 0 in the run (default: {rates})")
     add("--weight-decay", type=float, default=0.01, help="(default: 0.01)")
-    add("--warmup", type=float, default=0.1, help="as a fraction of the updates (default: 0.1)")
+    add(
+        "--warmup",
+        type=float,
+        default=0.1,
+        help="fraction of the updates in which a factor rises to 1 (default: 0.1)",
+    )
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--save-interval", type=positive, help="batches between checkpoints within an epoch")
     add("--max-length", type=positive, help="tokens of a window (default: as many as fit, to 512)")

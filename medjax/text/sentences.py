@@ -31,7 +31,7 @@ def split_sentences(document: Document) -> list[Document]:
     Parameters
     ----------
     document : Document
-        Text of any length, with its entities and relations.
+        Text of any length, with its entities, in any order, and relations.
 
     Returns
     -------
@@ -50,6 +50,7 @@ def split_sentences(document: Document) -> list[Document]:
     note#1 Dr. Roe saw him. ()
     note#2 No fever. (Entity(label='Sign', start=3, end=8, score=None),)
     """
+    document = _in_order(document)
     sentences: list[Document] = []
     waiting = list(reversed(document.entities))
     nb_relations = 0
@@ -74,6 +75,19 @@ def split_sentences(document: Document) -> list[Document]:
             f"{len(document.relations)} relations are between two sentences and left out"
         )
     return sentences
+
+
+def _in_order(document: Document) -> Document:
+    """Return the document with its entities in the order of the text."""
+    order = sorted(range(len(document.entities)), key=lambda n: document.entities[n][1:3])
+    place = {before: now for now, before in enumerate(order)}
+    return document._replace(
+        entities=tuple(document.entities[n] for n in order),
+        relations=tuple(
+            relation._replace(head=place[relation.head], tail=place[relation.tail])
+            for relation in document.relations
+        ),
+    )
 
 
 def _relations_of(document: Document, first: int, stop: int) -> tuple[Relation, ...]:

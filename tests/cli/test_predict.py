@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 import pytest
 import trained_folders
-from sample_notes import TEXTS, without_scores
+from sample_notes import MULTI, TEXTS, without_scores
 
 from medjax.cli import main, prediction
-from medjax.components import TokenClassification, load_component
+from medjax.components import TextClassification, TokenClassification, load_component
 from medjax.text.readers import read_brat, read_doccano, read_medkit_json
 from medjax.text.writers import write_brat, write_csv, write_doccano, write_medkit_json
 
@@ -280,6 +280,17 @@ def test_labels_that_brat_cannot_hold_are_refused_at_the_start(predict, models, 
     assert predict(folder)[0] == 2
     assert "found the label 'Adverse event'" in capsys.readouterr().err
     assert predict(folder, "--format", "csv", output="table")[0] == 0
+
+
+def test_classes_with_the_separator_of_a_table_are_refused(predict, models, tmp_path, capsys):
+    for several in (True, False):
+        folder = tmp_path / f"classifier {several}"
+        made = TextClassification.from_pretrained(
+            models / "encoder", ["a;b", "a", "b"], **(MULTI if several else {})
+        )
+        trained_folders.save(made, folder)
+        assert predict(folder, output=f"out {several}")[0] == (2 if several else 0)
+    assert "separates the classes of a text by ';', which is in ['a;b']" in capsys.readouterr().err
 
 
 def test_programs_are_compiled_once_for_all_chunks(predict, notes, monkeypatch, traces):

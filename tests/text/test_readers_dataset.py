@@ -132,6 +132,15 @@ def test_the_error_names_malformed_entities(write, spans, message):
         read_dataset(path, entities="spans")
 
 
+def test_rows_of_prodigy_that_were_not_accepted_are_refused(write):
+    rows = {"text": ["Rash"] * 2, "spans": [SPANS[:1]] * 2}
+    path = write("a.jsonl", lines(**rows, answer=["accept", "reject"]))
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: the answer is 'reject'"):
+        read_dataset(path, entities="spans")
+    path = write("b.jsonl", lines(**rows, answer=["accept"] * 2))
+    assert len(read_dataset(path, entities="spans")) == 2
+
+
 def test_numbers_without_a_name_and_other_sources_are_refused(tmp_path, write):
     label = {"names": NAMES, "_type": "ClassLabel"}
     columns = {"tokens": [["No"]], "ner_tags": [[-1]]}

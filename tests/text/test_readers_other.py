@@ -104,7 +104,7 @@ JSON = [
     ("spaCy JSON", {"text": "pain", "ents": [SPAN], "tokens": []}, "SpacyInputConverter"),
     ("spaCy JSON", {"id": 0, "paragraphs": []}, "SpacyInputConverter"),
     ("spaCy training data", ["pain", {"entities": [[0, 4, "Sign"]]}], "SpacyInputConverter"),
-    ("Prodigy JSON", {"text": "pain", "_input_hash": 1, "spans": [SPAN]}, "data-to-spacy"),
+    ("Prodigy JSON", {"text": "pain", "_input_hash": 1, "spans": [SPAN]}, 'entities="spans"'),
     ("spaCy or Prodigy JSON", {"text": "pain", "spans": [SPAN]}, "SpacyInputConverter"),
     ("PubAnnotation JSON", {"text": "pain", "denotations": []}, "bconv"),
     ("UIMA CAS JSON", {"%TYPES": {}, "%VIEWS": {}}, "CoNLL 2002"),

@@ -176,6 +176,24 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_patient(tmp_path
     assert [text.group for text in read_texts(file, group="patient")] == ["7.01", "7.0.0", "A7.0"]
 
 
+def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_class(tmp_path):
+    file = write(tmp_path, "notes.csv", "text,label\na,1\nb,1.0\nc,0.0\nd,grade 2.0\n")
+    assert [text.labels[0] for text in read_texts(file)] == ["1", "1", "0", "grade 2.0"]
+    file = write(tmp_path, "notes.csv", "text,label\na,1.0\nb,1.5\n")
+    assert [text.labels[0] for text in read_texts(file)] == ["1.0", "1.5"]
+    file = write(tmp_path, "notes.csv", "text,label\na,1;1.0;2\n")
+    assert read_texts(file, separator=";")[0].labels == ("1", "2")
+
+
+def test_labels_that_mark_missing_values_are_told(tmp_path, caplog):
+    file = write(tmp_path, "notes.csv", "text,label\na,NA\nb,x\nc,NA\nd,nan\n")
+    assert len(read_texts(file)) == 4
+    assert "'label' has 'NA' (2 rows), 'nan' (1 rows), which are learned as classes" in caplog.text
+    caplog.clear()
+    read_texts(write(tmp_path, "notes.csv", "text,label\na,\nb,NAD\n"))
+    assert not caplog.text
+
+
 def test_a_format_that_is_given_is_not_told_from_the_name(tmp_path):
     file = write(tmp_path, "notes.txt", "text\tlabel\nNo fever, no cough.\ta\n")
     assert read_texts(file, format="tsv")[0][:2] == ("No fever, no cough.", ("a",))

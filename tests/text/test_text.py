@@ -72,6 +72,28 @@ def test_repr_of_a_short_document_is_complete():
     assert eval(repr(document)) == document
 
 
+def test_entities_may_come_in_any_order():
+    text = "No fever. Pain since Monday. Aspirin helped. Chest pain. Big"
+    entities = [("Drug", 29, 36), ("Sign", 3, 8), ("Sign", 10, 14), ("Sign", 45, 60)]
+    document = Document(text, tuple(Entity(*each) for each in entities), "n")
+    relations = (Relation("Relieves", 0, 0), Relation("Is", 2, 2), Relation("Is", 1, 1))
+    sentences = split_sentences(document._replace(relations=relations))
+    found = [[s.text[e.start : e.end] for e in s.entities] for s in sentences]
+    assert found == [["fever"], ["Pain"], ["Aspirin"], ["Chest pain. Big"]]
+    assert [s.text for s in sentences] == [
+        "No fever.",
+        "Pain since Monday.",
+        "Aspirin helped.",
+        "Chest pain. Big",
+    ]
+    assert [s.relations for s in sentences] == [
+        (Relation("Is", 0, 0),),
+        (Relation("Is", 0, 0),),
+        (Relation("Relieves", 0, 0),),
+        (),
+    ]
+
+
 def test_white_space_inside_an_entity_is_not_stripped():
     (sentence,) = split_sentences(Document("  fever ", (Entity("Sign", 1, 8, 0.5),)))
     assert sentence.text == " fever "

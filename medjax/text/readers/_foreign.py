@@ -28,6 +28,9 @@ _SPACY = (
     "load it with spaCy, convert it with medkit.io.spacy.SpacyInputConverter and save it with "
     "medkit.io.medkit_json.save_text_documents"
 )
+_PRODIGY = (
+    'medjax.text.readers.read_dataset(file, entities="spans") reads the rows that were accepted'
+)
 
 
 class Foreign(NamedTuple):
@@ -119,9 +122,9 @@ _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
     (_has_any("paragraphs", "ents"), Foreign("spaCy JSON", _SPACY)),
     (
         _has_any("_input_hash", "_task_hash"),
-        Foreign("Prodigy JSON", f"run prodigy data-to-spacy, then {_SPACY}"),
+        Foreign("Prodigy JSON", _PRODIGY),
     ),
-    (_has("text", "spans"), Foreign("spaCy or Prodigy JSON", _SPACY)),
+    (_has("text", "spans"), Foreign("spaCy or Prodigy JSON", f"{_SPACY}; of Prodigy, {_PRODIGY}")),
     (
         lambda record: "text" in record and _has_any("label", "labels", "entities")(record),
         Foreign(

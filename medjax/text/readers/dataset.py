@@ -142,6 +142,7 @@ def _annotated(
 ) -> Iterator[Document]:
     for where, row in table.rows:
         written = _cell(row, text, where, str)
+        _refuse_unaccepted(row, where)
         found = [
             _entity(item, written, where) for item in _items(_cell(row, entities, where, None))
         ]
@@ -154,6 +155,16 @@ def _annotated(
             file=table.name,
             tally=tally,
         )
+
+
+def _refuse_unaccepted(row: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for a row of Prodigy that an annotator has not accepted."""
+    if (answer := row.get("answer")) in ("reject", "ignore"):
+        msg = (
+            f"{where}: the answer is {answer!r}; expected rows that were accepted: leave out the "
+            "others, which have what was suggested, not what is right"
+        )
+        raise ValueError(msg)
 
 
 def _cell(row: Mapping[str, Any], name: str, where: str, kind: type | None = list) -> Any:

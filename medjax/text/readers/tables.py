@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -25,7 +26,10 @@ TABLE_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 _MISSING = ("NA", "<NA>", "N/A", "NaN", "nan", "NULL", "null", "None")
 """What R, pandas and others write for a value that is missing."""
 
+_LOGGER = logging.getLogger("medjax")
+
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 _OTHERS = (";", "\t", ",", "|")  # what may separate columns
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -58,9 +62,10 @@ def read_texts(
         Name of the column with the texts.
     label : str
         Name of the column with the labels. A label may be a string, a whole number or, in JSON and
-        Parquet, a list of them; an empty one means that the text has none. White space around one
-        does not belong to it. If the data have names for the numbers, as those of Hugging Face do,
-        the names are the labels.
+        Parquet, a list of them; an empty one means that the text has none, and a warning says if
+        one is NA or another mark of a missing value. White space around one does not belong to it,
+        and 1.0 is 1 unless others are such as 1.5. If the data have names for the numbers, as those
+        of Hugging Face do, the names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient. White
         space around it does not count, and 7.0 is 7, as a number or as text.
@@ -112,7 +117,31 @@ def read_texts(
         texts.append(LabelledText(cells[text], labels, where, of_group))
     if not texts:
         raise ValueError(f"{table.name} has no rows; expected labelled texts")
-    return texts
+    _warn_of_missing(texts, table.name, label)
+    return _with_whole_numbers(texts)
+
+
+def _warn_of_missing(texts: list[LabelledText], name: str, column: str) -> None:
+    """Warn of labels that look like values that are missing."""
+    counts = {mark: sum(mark in text.labels for text in texts) for mark in _MISSING}
+    if found := {mark: count for mark, count in counts.items() if count}:
+        shown = ", ".join(f"{mark!r} ({count} rows)" for mark, count in found.items())
+        _LOGGER.warning(
+            f"{name}: the column {column!r} has {shown}, which are learned as classes; if they "
+            "mark missing values, remove the rows, or empty the cells of texts without a label"
+        )
+
+
+def _with_whole_numbers(texts: list[LabelledText]) -> list[LabelledText]:
+    """Return texts with 1 for the label 1.0, which pandas writes for a column with a gap."""
+    numbers = {name for text in texts for name in text.labels if _NUMBER.fullmatch(name)}
+    whole = {name: found[1] for name in numbers if (found := _WHOLE.fullmatch(name))}
+    if not whole or any("." in name for name in numbers - whole.keys()):
+        return texts
+    return [
+        text._replace(labels=tuple(dict.fromkeys(whole.get(name, name) for name in text.labels)))
+        for text in texts
+    ]
 
 
 def _check_columns(columns: Mapping[str, object]) -> None:
