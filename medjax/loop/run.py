@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from medjax.batch import BatchData
 from medjax.checkpoint import CheckpointStore
@@ -38,7 +39,8 @@ class Run:
     groups : Groups or None
         How several batches are trained on in one call, if they are.
     unpad : callable
-        Brings outputs to the host without padding.
+        Brings outputs to the host without padding, and returns them with the batch that they are
+        scored with.
     store : CheckpointStore
         Its checkpoints.
     preemption : Preemption
@@ -63,7 +65,7 @@ class Run:
     train_step: TrainStep
     groups: Groups | None
     eval_step: EvalStep
-    unpad: Callable[[BatchData, Batch], BatchData]
+    unpad: Callable[[BatchData, Batch], tuple[BatchData, Any]]
     store: CheckpointStore
     preemption: Preemption
     more_checkpoint_bytes: int = 0

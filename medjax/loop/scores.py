@@ -128,8 +128,11 @@ class Unpadder:
         self._known: KnownAxes = {} if known is None else known
         self._axes: LengthAxes | None = None
 
-    def __call__(self, outputs: BatchData, batch: Batch) -> BatchData:
-        """Fetch the columns of `outputs` as numpy arrays with the rows and lengths of `batch`."""
+    def __call__(self, outputs: BatchData, batch: Batch) -> tuple[BatchData, Any]:
+        """Fetch the columns of `outputs` as numpy arrays with the rows and lengths of `batch`.
+
+        They are returned with the batch that they are scored with, that on the host.
+        """
         if self._axes is None:
             self._axes = self._axes_of(batch.device)
         lengths = [
@@ -149,7 +152,7 @@ class Unpadder:
                 cut[axis] = slice(max(lengths))
             cut[0] = slice(len(batch.indices)) if batch.rows is None else batch.rows
             stripped[name] = np.asarray(column)[tuple(cut)]
-        return stripped
+        return stripped, batch.host
 
     def _axes_of(self, batch: BatchData) -> LengthAxes:
         columns = ((name, column.shape, str(column.dtype)) for name, column in batch.items())
@@ -184,7 +187,7 @@ class Scores:
     def __init__(
         self,
         computer: MetricsComputer,
-        unpad: Callable[[BatchData, Batch], BatchData],
+        unpad: Callable[[BatchData, Batch], tuple[BatchData, Any]],
         columns: Columns | None = None,
         *,
         strict: bool = False,
@@ -246,7 +249,7 @@ class Scores:
             self._shares[-1] = {name: list(values) for name, values in prepared.items()}
 
     def _prepared(self, outputs: BatchData, batch: Batch) -> Mapping[str, Iterable[Any]]:
-        prepared = self._computer.prepare_batch(self._unpad(outputs, batch), batch.host)
+        prepared = self._computer.prepare_batch(*self._unpad(outputs, batch))
         if not isinstance(prepared, Mapping):
             _refuse("prepare_batch", prepared, "a dict of columns by name")
         for name, values in prepared.items():

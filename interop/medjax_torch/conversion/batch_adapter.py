@@ -35,6 +35,7 @@ from medjax_torch.conversion.component import (
 )
 from medjax_torch.conversion.cost import ConversionCost
 from medjax_torch.conversion.entries import NUMBER
+from medjax_torch.conversion.forward_call import WRITTEN
 from medjax_torch.conversion.graph_cache import Check
 from medjax_torch.conversion.host_evaluation import (
     HOST,
@@ -104,6 +105,7 @@ class BatchAdapter:
         self._bounds: dict[GraphKey, Bounds] = {}
         self._eval_steps: dict[bool, EvaluationStep] = {}
         self._evaluates_outputs = False
+        self._has_told_of_labels = False
         self._on_host = ""
         self._evaluators: dict[GraphKey, jax.stages.Wrapped] = {}
         self._trainable: tuple[Any, TrainableComponent] | None = None
@@ -265,10 +267,25 @@ class BatchAdapter:
         return has_grown
 
     def _weight(self, batch: Any) -> np.float32:
-        return np.float32(loss_weight(batch, self._options.loss_arithmetic))
+        weight = loss_weight(batch, self._options.loss_arithmetic)
+        if weight <= 0 and not self._has_told_of_labels:
+            self._has_told_of_labels = True
+            logger.warning(
+                "a batch has no label that counts, all are -100: torch's cross entropy of it is "
+                "NaN, and so would be the mean of the epoch. If its loss is not finite, it counts "
+                "in no mean and makes no update"
+            )
+        return np.float32(weight)
 
-    def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
-        """Return outputs of the device as the component's forward would have returned them."""
+    def unpad(self, outputs: Mapping[str, Any], batch: Batch) -> tuple[Any, Any]:
+        """Return outputs of the device as forward would have returned them, and left the batch."""
+        found = self._unpadded(outputs, batch)
+        if WRITTEN not in found:
+            return found, batch.host
+        own = {name: value for name, value in found.items() if name != WRITTEN}
+        return rebuilt(found, own), rebuilt(batch.host, {**batch.host, **found[WRITTEN]})
+
+    def _unpadded(self, outputs: Mapping[str, Any], batch: Batch) -> Any:
         if HOST in batch.device:
             return rebuilt_outputs(outputs, batch.host)
         graph = self.converted.graph(batch.device[GRAPH])

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.graph import host_draws
+from medjax_torch.torch_internals import pytree
+
+WRITTEN = "_medjax_written"
+"""Name of an output with the columns of the batch that forward has written to in place.
+
+A metrics computer gets them as they are then.
+"""
 
 
 class ForwardCall:
@@ -47,8 +56,22 @@ class ForwardCall:
         self.divisor = divisor
 
     def __call__(self, values: dict[str, Any]) -> Any:
-        """Return outputs and loss."""
+        """Return outputs, with `WRITTEN` among them if there are such columns, and loss."""
         drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
         own = {name: value for name, value in values.items() if name not in drawn}
+        before = _versions(own)
         with host_draws.returning(drawn):
-            return self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)
+            result = self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)
+        written = {name: own[name] for name, each in _versions(own).items() if each != before[name]}
+        if not written:
+            return result
+        outputs, loss = result
+        return {**(outputs or {}), WRITTEN: written}, loss
+
+
+def _versions(values: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return for each column how often each of its tensors has been written to."""
+    return {
+        name: [leaf._version for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
+        for name, value in values.items()
+    }

@@ -149,6 +149,7 @@ def in_torch(
         name: value if name in inventory.parameters else value.clone()
         for name, value in weights.items()
     }
+    apart = pytree.tree_map_only(Tensor, Tensor.clone, dict(batch))  # forward may write to it
     with (
         host_random.watched(inventory.content.generators),
         swapped(inventory, placed) as effects,
@@ -158,7 +159,7 @@ def in_torch(
         random.seed(number)
         np.random.seed(number)
         torch.default_generator.manual_seed(number)
-        outputs, loss = converted.call_on(batch, train=train)(dict(batch))
+        outputs, loss = converted.call_on(batch, train=train)(apart)
     for effect in effects if keep else ():
         effect.location.set(effect.after)
     if loss is None:

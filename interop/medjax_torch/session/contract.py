@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from medjax.loop.contract import check_metric_names, check_metrics_computer, refuse
 from medjax.loop.directions import warn_of_direction
-from medjax_torch.batches import first_batch
+from medjax_torch.batches import first_batch, rebuilt
 from medjax_torch.component_state import find, swapped
 from medjax_torch.graph import host_random
 from medjax_torch.optimizers.schedulers import metric_missing
 from medjax_torch.options import Options
 from medjax_torch.session.trainer_protocol import TrainerProtocol
+from medjax_torch.torch_internals import pytree
 from medjax_torch.trainer_config import TrainerConfig
 
 _METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "load")
@@ -146,6 +147,8 @@ def _sample_scores(trainer: TrainerProtocol) -> dict[str, Any] | None:
     if trainer.metrics_computer is None:
         return {}
     batch: Any = first_batch(trainer.eval_dataloader)
+    # Forward may write to the batch, which may hold tensors of the dataset.
+    batch = rebuilt(batch, pytree.tree_map_only(torch.Tensor, torch.clone, dict(batch)))
     inventory = find(trainer.component)
     # Forward may write to buffers, as a batch norm does that is left in training mode.
     clones = {
