@@ -112,7 +112,7 @@ def cross_validate(
         A class of each item, whose shares are kept alike in the folds as far as groups allow.
     groups : sequence of hashable, optional
         What items share that depend on each other, such as a patient: they are in one fold, and
-        are drawn together for the intervals. A text that occurs in two folds is told in a warning.
+        are drawn together for the intervals. A warning tells of texts in two folds.
     schedule, callback, options
         As for `train`.
 

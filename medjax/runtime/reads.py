@@ -111,7 +111,7 @@ def _walk(functions: tuple[Any, ...]) -> Iterator[tuple[Any, Any]]:
     most = _MAX_OBJECTS
     while ahead or later:
         if not ahead:
-            ahead, later = later, ahead
+            ahead, later = later, ahead  # from here on, all of it is theirs
             most, own = min(most, len(alive) + _MAX_INSTALLED), set()
         value = ahead.pop()
         if isinstance(value, _PLAIN):
@@ -272,7 +272,8 @@ def _imported(code: types.CodeType, package: str) -> Iterator[Any]:
             if instruction.opname in ("IMPORT_NAME", "IMPORT_FROM"):
                 name = instruction.argval
                 # ``import a.b`` gives the code a; a relative import has the rest of the name only.
-                for full in (name.partition(".")[0], *(prefix + name for prefix in packages)):
+                bound = name.partition(".")[0]
+                for full in [bound, *[prefix + name for prefix in packages]]:
                     if full in sys.modules:
                         yield sys.modules[full]
 

@@ -64,8 +64,8 @@ def read_texts(
         Name of the column with the labels. A label may be a string, a whole number or, in JSON and
         Parquet, a list of them; an empty one means that the text has none, and a warning says if
         one is NA or another mark of a missing value. White space around one does not belong to it,
-        and 1.0 is 1 unless others are such as 1.5. If the data have names for the numbers, as those
-        of Hugging Face do, the names are the labels.
+        and where both 1 and 1.0 occur, they are the label 1. If the data have names for the
+        numbers, as those of Hugging Face do, the names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient. White
         space around it does not count, and 7.0 is 7, as a number or as text.
@@ -133,10 +133,10 @@ def _warn_of_missing(texts: list[LabelledText], name: str, column: str) -> None:
 
 
 def _with_whole_numbers(texts: list[LabelledText]) -> list[LabelledText]:
-    """Return texts with 1 for the label 1.0, which pandas writes for a column with a gap."""
+    """Return texts with 1 for the label 1.0 where both occur: pandas writes both for a class."""
     numbers = {name for text in texts for name in text.labels if _NUMBER.fullmatch(name)}
     whole = {name: found[1] for name in numbers if (found := _WHOLE.fullmatch(name))}
-    if not whole or any("." in name for name in numbers - whole.keys()):
+    if numbers.isdisjoint(whole.values()):
         return texts
     return [
         text._replace(labels=tuple(dict.fromkeys(whole.get(name, name) for name in text.labels)))
