@@ -95,13 +95,6 @@ calls(
 calls("sorting", aten.kthvalue.default, (f(5, 4), 2), (f(5, 4), 3, 0, True), (f(), 1))
 calls("sorting", aten.median.dim, (f(5, 4), 0), (f(5, 4), 1, True), (BROKEN, 1), (f(), 0))
 calls("sorting", aten.median.default, f(5, 4), BROKEN, ids(9, 6))
-calls(
-    "sorting",
-    aten._unique2.default,
-    ids(4, 3, 4),
-    (ids(4, 9), True, True, True),
-    (f(3), True, True),
-)
 for _right in (False, True):
     calls(
         "sorting",

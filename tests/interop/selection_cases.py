@@ -349,6 +349,24 @@ def first_and_last(self, h, batch):
     return kept[0].sum() - kept[-1].pow(2).sum()
 
 
+@selects
+def inverse_frequencies(self, h, batch):
+    values, groups, counts = torch.unique(batch["labels"], return_inverse=True, return_counts=True)
+    return (h.pow(2).sum(-1) / counts[groups]).sum() + (values * counts).sum() * h.mean()
+
+
+@selects
+def lengths_of_runs(self, h, batch):
+    values, lengths = batch["labels"].unique_consecutive(return_counts=True)
+    return (lengths * values).float().mean() * h.pow(2).mean()
+
+
+@exact("a count is treated as a fixed number at .*in each_class")
+def each_class(self, h, batch):
+    labels = batch["labels"]
+    return sum(h[labels == label].pow(2).mean() for label in labels.unique())
+
+
 @exact("a count is treated as a fixed number at .*len\\(kept\\)")
 def length(self, h, batch):
     kept = h[batch["mask"].bool()]

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from medjax_torch.graph.assertions import following_checks
+from medjax_torch.graph.distinct import DISTINCT
 from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
 from medjax_torch.graph.nested_encoder import padded_with_zeros
 from medjax_torch.graph.number_lists import Numbers, stacked
@@ -288,6 +289,7 @@ REPLACEMENTS: Replacements = {
     torch.as_tensor: stacked(torch.as_tensor),
     torch.tensor: stacked(torch.tensor),
     **CHECKED,
+    **DISTINCT,
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,

@@ -236,12 +236,8 @@ def refuse_unguarded(graph: fx.Graph) -> None:
             )
         raise TraceError(
             f"forward calls {node.target}{where}, whose result has a shape that depends on "
-            "values of the batch. Compute it in collate, or with a mask of fixed shape"
-            f"{_OF_CLASSES if 'unique' in str(node.target) else ''}."
+            "values of the batch. Compute it in collate, or with a mask of fixed shape."
         )
-
-
-_OF_CLASSES = ", for example for each of range(number of classes)"
 
 
 def ancestry(*nodes: Any) -> set[fx.Node]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import torch
 from jax import lax
 
 from medjax_torch.lowerings.reductions import only, picked
-from medjax_torch.lowerings.table import Kind, Traced, lowers
+from medjax_torch.lowerings.table import lowers
 
 aten = torch.ops.aten
 
@@ -72,26 +70,6 @@ def _median(x: jax.Array, dim: int, keepdim: bool = False) -> tuple[jax.Array, j
 @lowers(aten.median.default)
 def _median_all(x: jax.Array) -> jax.Array:
     return _median(x.reshape(-1), 0)[0]
-
-
-@lowers(aten._unique2.default, kind=Kind.TRACED)
-def _unique(
-    traced: Traced,
-    x: jax.Array,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-) -> tuple[Any, Any, Any]:
-    """Return the distinct values, as many as in the traced batch."""
-    values, inverse, counts = jnp.unique(
-        x, return_inverse=True, return_counts=True, size=traced.output[0].shape[0]
-    )
-    none = jnp.zeros(0, jnp.int32)
-    return (
-        values,
-        inverse.reshape(x.shape) if return_inverse else none,
-        counts if return_counts else none,
-    )
 
 
 @lowers(aten.searchsorted.Tensor)

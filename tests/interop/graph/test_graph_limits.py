@@ -148,8 +148,8 @@ LINE = r" at .*test_graph_limits\.py:\d+ in "
         (lambda self, h, b: h * np.random.rand(), "draws from numpy.random" + LINE + "<lambda>"),
         (unknown_generator, "draws from generator" + LINE + "unknown_generator"),
         (
-            lambda self, h, b: h[b["ids"].unique()],
-            "calls aten._unique2.default" + LINE + r".* range\(number",
+            lambda self, h, b: h * len(b["x"].unique(dim=0)),
+            "calls aten.unique_dim.default" + LINE + ".*mask of fixed shape",
         ),
         (lambda self, h, b: (torch.manual_seed(3), h)[1], "forward sets torch's seed"),
         (lambda self, h, b: h * GLOBAL, "cannot be reached from the component"),
