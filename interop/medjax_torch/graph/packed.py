@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import rnn
+from torch.overrides import TorchFunctionMode
 
 from medjax_torch.torch_internals import (
     disable_torch_function,
@@ -279,10 +280,42 @@ def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:
 
 def _wants_sorted() -> bool:
     """Return whether the lengths must be sorted: not if torch has sorted them itself."""
+    return bool(_argument(rnn.pack_padded_sequence, "enforce_sorted", True))
+
+
+def _argument(function: Callable[..., Any], name: str, default: Any) -> Any:
+    """Return an argument of a call that is under way, `default` if there is none."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not rnn.pack_padded_sequence.__code__:
+    while frame is not None and frame.f_code is not function.__code__:
         frame = frame.f_back
-    return frame is None or bool(frame.f_locals.get("enforce_sorted", True))
+    return default if frame is None else frame.f_locals.get(name, default)
+
+
+_TOTAL_LENGTH = (
+    ". Call pad_packed_sequence with total_length, the length of the padded input (x.size(1)): "
+    "then few shapes serve all batches"
+)
+
+
+class LongestNoted(TorchFunctionMode):
+    """Notes whether forward unpacks a sequence to the length of its longest row.
+
+    Attributes
+    ----------
+    remedy : str
+        What to write instead, "" if `pad_packed_sequence` is always called with `total_length`.
+    """
+
+    remedy = ""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Call the function itself."""
+        if func is pad_packed_sequence:
+            total = _argument(rnn.pad_packed_sequence, "total_length", None)
+            self.remedy = self.remedy if total is not None else _TOTAL_LENGTH
+        return func(*args, **(kwargs or {}))
 
 
 def pad(

@@ -15,6 +15,7 @@ from medjax_torch.batches.padding import Ragged, resized
 from medjax_torch.component_state import Inventory
 from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.joint import Call
+from medjax_torch.graph.packed import LongestNoted
 from medjax_torch.torch_internals import pytree
 from medjax_torch.verification.comparison import differences
 from medjax_torch.verification.fewer_rows import fewer_rows
@@ -252,11 +253,13 @@ class Prover:
         pair: _Pair,
         train: bool | None = None,
     ) -> PaddingProof | _Harm:
+        unpacking = LongestNoted()
         try:
-            longer = self._run(inventory, pair.padded(batch), train)
+            with unpacking:
+                longer = self._run(inventory, pair.padded(batch), train)
         except Exception as error:
             reason = f"forward raises {type(error).__name__} on {_SIDES[0]}: {error}"
-            return _Harm(reason, is_raised=True)
+            return _Harm(f"{reason}{unpacking.remedy}", is_raised=True)
         outputs = strip(longer.outputs, pair.cuts(batch))
         axes: Axes = {}
         if pair.ragged is not None:

@@ -8,6 +8,7 @@ import torch
 from graph_cases import Component
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from medjax_torch.batches.padding import Ragged
 from medjax_torch.component_state import find
@@ -49,6 +50,22 @@ def tagging(component, batch):
         "kind": batch["kind"],
     }
     return outputs, loss_of(logits, batch)
+
+
+def recurrent(component, batch):
+    lengths = (batch["ids"] != 0).sum(1)
+    packed = pack_padded_sequence(component.embed(batch["ids"]), lengths, batch_first=True)
+    total = batch["ids"].size(1) if component.lasts else None
+    states, _ = pad_packed_sequence(component.layer(packed)[0], True, total_length=total)
+    logits = component.head(states)
+    return {"logits": logits}, loss_of(logits, batch)
+
+
+def test_recurrent_layers_need_the_padded_length():
+    layer = nn.GRU(6, 6, batch_first=True)
+    assert isinstance(proved(recurrent, layer=layer, lasts=True), PaddingProof)
+    harm = proved(recurrent, layer=layer, lasts=False)
+    assert "Call pad_packed_sequence with total_length" in harm
 
 
 def attention():
