@@ -11,6 +11,7 @@ from torch import Tensor
 
 from medjax.data.ladder import HUGGING_FACE_PADDING
 from medjax_torch.batches.mapping import rebuilt
+from medjax_torch.graph.longest_row import sizes_before
 
 ColumnAxis = tuple[str, int]
 """A column and one of its axes."""
@@ -105,6 +106,14 @@ def resized(batch: Mapping[str, Any], sizes: Iterable[tuple[Ragged, int]]) -> An
             column = changed.get(name, batch[name])
             changed[name] = _resized(name, column, axis, size, ragged.fills[name])
     return rebuilt(batch, {**batch, **changed}) if changed else batch
+
+
+def resized_with_sizes(batch: Mapping[str, Any], sizes: Iterable[tuple[Ragged, int]]) -> Any:
+    """Return a resized batch with columns for the sizes before; see `graph.longest_row`."""
+    sizes = list(sizes)
+    changed = resized(batch, sizes)
+    before = sizes_before((ragged.size(batch), size) for ragged, size in sizes)
+    return rebuilt(batch, {**changed, **before}) if changed is not batch else batch
 
 
 def _resized(name: str, column: Tensor, axis: int, size: int, fill: float | None) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.conversion.column_reads import ColumnReads
-from medjax_torch.graph import host_draws
+from medjax_torch.graph import host_draws, longest_row
 from medjax_torch.torch_internals import pytree
 
 WRITTEN = "_medjax_written"
@@ -57,16 +57,21 @@ class ForwardCall:
 
     def __call__(self, values: dict[str, Any]) -> Any:
         """Return outputs, with `WRITTEN` among them if there are such columns, and loss."""
-        drawn = {n: v for n, v in values.items() if str(n).startswith(host_draws.PREFIX)}
-        own = {name: value for name, value in values.items() if name not in drawn}
+        drawn = _named(values, host_draws.PREFIX)
+        sizes = _named(values, longest_row.PREFIX)
+        own = {name: value for name, value in values.items() if name not in {*drawn, *sizes}}
         before = _versions(own)
-        with host_draws.returning(drawn):
+        with host_draws.returning(drawn), longest_row.unpacking(sizes):
             result = self._call(self.reads.wrap(rebuilt(self._batch, own)), not self._train)
         written = {name: own[name] for name, each in _versions(own).items() if each != before[name]}
         if not written:
             return result
         outputs, loss = result
         return {**(outputs or {}), WRITTEN: written}, loss
+
+
+def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    return {name: value for name, value in values.items() if str(name).startswith(prefix)}
 
 
 def _versions(values: Mapping[str, Any]) -> dict[str, list[int]]:

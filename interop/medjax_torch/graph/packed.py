@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import rnn
-from torch.overrides import TorchFunctionMode
 
+from medjax_torch.graph.guards import OPTIONAL
+from medjax_torch.graph.longest_row import argument, before_padding
 from medjax_torch.torch_internals import (
+    FakeTensor,
     disable_torch_function,
     pack_padded_sequence,
     pad_packed_sequence,
@@ -58,6 +60,8 @@ class Steps:
     def __init__(self, lengths: Tensor, total: int, *, is_sorted: bool = False) -> None:
         self.lengths = lengths
         self.total = total
+        # Before the assertion, which a tracer would take for the source of the lengths.
+        self._longest = lengths.max()
         if is_sorted:
             falls = (lengths[1:] <= lengths[:-1]).all()
             lengths = SORTED(falls, _UNSORTED, lengths)
@@ -92,9 +96,15 @@ class Steps:
         return func(*_read(args), **_read(kwargs or {}))
 
     def longest(self) -> int:
-        """Return the longest length: the number of steps, or a value that the graph depends on."""
-        maximum = self.lengths.max()
-        return self.total if (maximum == self.total).item() else int(maximum.item())
+        """Return the longest length: the number of steps, or a value that the graph depends on.
+
+        Where the batch is padded, the number of steps stands for that before.
+        """
+        is_full = self._longest == before_padding(self.total)
+        if isinstance(is_full, FakeTensor):
+            torch.ops.aten._assert_async.msg(is_full, OPTIONAL)
+            return self.total
+        return self.total if is_full.item() else int(self._longest.item())
 
     def column(self, rank: int) -> Tensor:
         """Return the mask for tensors of `rank` dimensions, the first two being steps and rows."""
@@ -212,7 +222,7 @@ for _name in ("__neg__", "__getitem__", "__len__", "__lt__", "__le__", "__gt__",
 
 def _not_special(holder: Any, name: str) -> Any:
     """Return `holder`, unless Python itself is looking for a special method."""
-    if name.startswith("__") or name in ("steps", "padded", "lengths", "valid", "total"):
+    if name.startswith("__") or name in ("steps", "padded", "lengths", "valid", "total", "_longest"):
         raise AttributeError(name)
     return holder
 
@@ -280,42 +290,7 @@ def pack(padded: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Any, Any]:
 
 def _wants_sorted() -> bool:
     """Return whether the lengths must be sorted: not if torch has sorted them itself."""
-    return bool(_argument(rnn.pack_padded_sequence, "enforce_sorted", True))
-
-
-def _argument(function: Callable[..., Any], name: str, default: Any) -> Any:
-    """Return an argument of a call that is under way, `default` if there is none."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not function.__code__:
-        frame = frame.f_back
-    return default if frame is None else frame.f_locals.get(name, default)
-
-
-_TOTAL_LENGTH = (
-    ". Call pad_packed_sequence with total_length, the length of the padded input (x.size(1)): "
-    "then few shapes serve all batches"
-)
-
-
-class LongestNoted(TorchFunctionMode):
-    """Notes whether forward unpacks a sequence to the length of its longest row.
-
-    Attributes
-    ----------
-    remedy : str
-        What to write instead, "" if `pad_packed_sequence` is always called with `total_length`.
-    """
-
-    remedy = ""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Call the function itself."""
-        if func is pad_packed_sequence:
-            total = _argument(rnn.pad_packed_sequence, "total_length", None)
-            self.remedy = self.remedy if total is not None else _TOTAL_LENGTH
-        return func(*args, **(kwargs or {}))
+    return bool(argument(rnn.pack_padded_sequence, "enforce_sorted", True))
 
 
 def pad(

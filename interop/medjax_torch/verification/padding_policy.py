@@ -10,9 +10,10 @@ from typing import Any
 
 from medjax_torch.batches.guesses import Guesses
 from medjax_torch.batches.mapping import rebuilt
-from medjax_torch.batches.padding import ColumnAxis, Ragged, resized
+from medjax_torch.batches.padding import ColumnAxis, Ragged, resized, resized_with_sizes
+from medjax_torch.verification.cropping import Cuts, cuts_of, strip
 from medjax_torch.verification.padding_kind import Kind, key_of, kind_of, names_of, sizes_of
-from medjax_torch.verification.padding_proof import Cuts, PaddingProof, Prover, cuts_of, strip
+from medjax_torch.verification.padding_proof import PaddingProof, Prover
 
 logger = logging.getLogger("medjax")
 
@@ -57,6 +58,7 @@ class Padding:
         self._kinds: dict[bool, dict[Hashable, Kind]] = {True: {}, False: {}}
         self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
         self._reasons: dict[str, str] = {}
+        self._unpacks: bool | None = None  # see `Prover`; decided by the first batch
         self._tested: Any = None  # the last batch on which padding was tested
 
     def pad(self, batch: Any, *, train: bool) -> Any:
@@ -76,7 +78,9 @@ class Padding:
             if len(self._targets[train]) == _KEPT:
                 self._targets[train].clear()
             self._targets[train][key] = targets
-        return resized(batch, targets) if targets else batch
+        if not targets:
+            return batch
+        return (resized_with_sizes if self._unpacks else resized)(batch, targets)
 
     def still_harmless(self, batch: Any, *, train: bool) -> bool:
         """Test the padding of a batch for what forward computes by now.
@@ -95,7 +99,7 @@ class Padding:
             if one.proof.ragged == ragged
         ]
         began = time.perf_counter()
-        reason = self._prover(batch, train).still_holds(known)
+        reason = self._prover_of(batch, train).still_holds(known)
         self.seconds += time.perf_counter() - began
         self._tested = batch
         if not reason:
@@ -120,8 +124,13 @@ class Padding:
         """Return why columns are not padded, as far as is known."""
         return list(dict.fromkeys(self._reasons[name] for name in columns if name in self._reasons))
 
-    def _decide(self, batch: Any, train: bool) -> tuple[Target, ...]:
+    def _prover_of(self, batch: Any, train: bool) -> Prover:
         prover = self._prover(batch, train)
+        prover.unpacks = self._unpacks
+        return prover
+
+    def _decide(self, batch: Any, train: bool) -> tuple[Target, ...]:
+        prover = self._prover_of(batch, train)
         kinds, name = self._kinds[train], kind_of(batch)
         nb_proved = len(kinds[name].ever) if name in kinds else 0
         if name in kinds:
@@ -134,6 +143,7 @@ class Padding:
         self._prove_pending(kind, batch, prover, train)
         new = kind.observe(batch)
         self._find_groups(kind, batch, prover, train)
+        self._unpacks = prover.unpacks
         if len(kind.ever) > nb_proved:
             self._tested = batch
         return self._within_reach(kind, batch, prover, new)

@@ -7,17 +7,17 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import torch
 from torch import Tensor
 
-from medjax_torch.batches.padding import Ragged, resized
+from medjax_torch.batches.padding import Ragged, resized, resized_with_sizes
 from medjax_torch.component_state import Inventory
-from medjax_torch.graph.batch_columns import flatten
 from medjax_torch.graph.joint import Call
-from medjax_torch.graph.packed import LongestNoted
-from medjax_torch.torch_internals import pytree
+from medjax_torch.graph.longest_row import REMEDY, Unpacking
 from medjax_torch.verification.comparison import differences
+from medjax_torch.verification.cropping import Axes, Cuts, cuts_of, strip
 from medjax_torch.verification.fewer_rows import fewer_rows
 from medjax_torch.verification.moved_weights import moved
 from medjax_torch.verification.reference import Outcome, reference
@@ -29,9 +29,6 @@ _DRAWS = 2
 """Number of other weights, each with another size, at which padding has to be harmless too."""
 
 _SIDES = ("the padded batch", "the batch itself")
-
-Axes = dict[str, tuple[int, ...]]
-"""The axes of each output, by path, that have the padded size."""
 
 
 class PaddingProof(NamedTuple):
@@ -86,6 +83,13 @@ class Prover:
         The batch.
     train : bool
         Whether to compare gradients too.
+
+    Attributes
+    ----------
+    unpacks : bool or None
+        Whether forward unpacks sequences to the longest row and finds that as long as the batch,
+        so that padded batches get the columns of `longest_row`. Decided by the batch if it is
+        None; always False with several processes, whose rows differ.
     """
 
     def __init__(
@@ -93,6 +97,8 @@ class Prover:
     ) -> None:
         self._call, self._inventory, self._batch, self._train = call, inventory, batch, train
         self._expected: Outcome | None = None
+        self.unpacks: bool | None = None
+        self._is_longest = False
 
     def prove(self, ragged: Ragged, known: Sequence[PaddingProof] = ()) -> PaddingProof | str:
         """Compare the batch with padded versions, at the component's weights and at others.
@@ -119,6 +125,14 @@ class Prover:
         Exception
             Any exception of forward on the batch itself.
         """
+        found = self._proved(ragged, known)
+        return (
+            f"{found.reason}{REMEDY if self._is_longest else ''}"
+            if isinstance(found, _Harm)
+            else found
+        )
+
+    def _proved(self, ragged: Ragged, known: Sequence[PaddingProof]) -> PaddingProof | _Harm:
         size = ragged.size(self._batch)
         others = [(proof, proof.ragged.rung(proof.ragged.size(self._batch))) for proof in known]
         taken = {(proof.ragged.size(self._batch), target) for proof, target in others}
@@ -128,17 +142,17 @@ class Prover:
         longest = _Pair(ragged, longer, others)
         first = self._compared(self._base, self._inventory, self._batch, longest)
         if isinstance(first, _Harm) and not first.is_raised:
-            return first.reason
+            return first
         done = [first] if isinstance(first, PaddingProof) else []
         pairs = [(shorter, longest._replace(size=size)) for shorter in self._shorter(ragged, size)]
         pairs += [(size, longest)] * (_DRAWS * len(done))
         for judged in itertools.islice(self._at_other_weights(pairs), _DRAWS):
             if isinstance(judged, _Harm):
-                return judged.reason
+                return judged
             done.append(judged)
         if not done:
             assert isinstance(first, _Harm)
-            return first.reason
+            return first
         largest = longer if done[0] is first else size
         return PaddingProof(ragged, done[0].axes, largest, max(one.relative for one in done))
 
@@ -230,7 +244,12 @@ class Prover:
         self, inventory: Inventory, batch: Mapping[str, Any], train: bool | None = None
     ) -> Outcome:
         train = self._train if train is None else train
-        return reference(self._call, inventory, batch, train=train, spread=False)
+        with Unpacking() as unpacked:
+            outcome = reference(self._call, inventory, batch, train=train, spread=False)
+        self._is_longest |= unpacked.is_full is not None
+        if self.unpacks is None:
+            self.unpacks = unpacked.is_full is True and jax.process_count() == 1
+        return outcome
 
     def _shorter(self, ragged: Ragged, size: int) -> list[int]:
         """Return shorter sizes to try in order: a medium one, small ones, and one just shorter."""
@@ -253,13 +272,11 @@ class Prover:
         pair: _Pair,
         train: bool | None = None,
     ) -> PaddingProof | _Harm:
-        unpacking = LongestNoted()
         try:
-            with unpacking:
-                longer = self._run(inventory, pair.padded(batch), train)
+            longer = self._run(inventory, pair.padded(batch, bool(self.unpacks)), train)
         except Exception as error:
             reason = f"forward raises {type(error).__name__} on {_SIDES[0]}: {error}"
-            return _Harm(f"{reason}{unpacking.remedy}", is_raised=True)
+            return _Harm(reason, is_raised=True)
         outputs = strip(longer.outputs, pair.cuts(batch))
         axes: Axes = {}
         if pair.ragged is not None:
@@ -307,9 +324,10 @@ class _Pair(NamedTuple):
     size: int
     known: Sequence[tuple[PaddingProof, int]]
 
-    def padded(self, batch: Mapping[str, Any]) -> Any:
+    def padded(self, batch: Mapping[str, Any], with_sizes: bool) -> Any:
         own = [] if self.ragged is None else [(self.ragged, self.size)]
-        return resized(batch, [*own, *((proof.ragged, size) for proof, size in self.known)])
+        sizes = [*own, *((proof.ragged, size) for proof, size in self.known)]
+        return (resized_with_sizes if with_sizes else resized)(batch, sizes)
 
     def cuts(self, batch: Mapping[str, Any]) -> Cuts:
         cuts: Cuts = {}
@@ -317,42 +335,6 @@ class _Pair(NamedTuple):
             for name, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
                 cuts[name] = {**cuts.get(name, {}), **sizes}
         return cuts
-
-
-Cuts = dict[str, dict[int, int]]
-"""The size of each axis to crop, by output path and axis."""
-
-
-def cuts_of(axes: Axes, size: int) -> Cuts:
-    """Return the cuts that restore outputs' `axes` to the unpadded `size`."""
-    return {name: dict.fromkeys(followed, size) for name, followed in axes.items()}
-
-
-def strip(outputs: Mapping[str, Any], cuts: Cuts) -> dict[str, Any]:
-    """Crop from forward's outputs what was computed for padding.
-
-    Parameters
-    ----------
-    outputs : mapping of str to value
-        Dicts, lists and tuples of torch tensors or numpy arrays.
-    cuts : mapping of str to dict of int to int
-        The size of each axis to crop, by output path and axis.
-
-    Returns
-    -------
-    dict
-        Outputs with the same structure; tensors are views.
-    """
-    leaves, spec = flatten(outputs)
-    cut = [_cut(leaf, cuts.get(name, {})) for name, leaf in leaves.items()]
-    stripped: dict[str, Any] = pytree.tree_unflatten(cut, spec)
-    return stripped
-
-
-def _cut(leaf: Any, sizes: Mapping[int, int]) -> Any:
-    if not sizes or not isinstance(leaf, Tensor | np.ndarray):
-        return leaf
-    return leaf[tuple(slice(sizes.get(axis)) for axis in range(leaf.ndim))]
 
 
 def _followed(

@@ -12,8 +12,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from medjax_torch.batches.padding import Ragged
 from medjax_torch.component_state import find
+from medjax_torch.conversion.forward_call import ForwardCall
+from medjax_torch.verification.cropping import strip
 from medjax_torch.verification.moved_weights import moved
-from medjax_torch.verification.padding_proof import PaddingProof, Prover, strip
+from medjax_torch.verification.padding_proof import PaddingProof, Prover
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
 BATCH = {"ids": IDS, "labels": torch.where(IDS > 0, IDS % 3, -100), "kind": "words"}
@@ -25,13 +27,10 @@ def proved(forward, train=True, batch=BATCH, ragged=LENGTH, **content):
     content.setdefault("embed", nn.Embedding(8, 6, padding_idx=0))
     content.setdefault("head", nn.Linear(6, 3))
     component = Component(forward, **content)
-    prover = Prover(
-        lambda values: component.forward(values, return_loss=True, eval_mode=not train),
-        find(component),
-        batch,
-        train=train,
+    call = ForwardCall(
+        lambda values, mode: component.forward(values, True, mode), batch, train=train
     )
-    return prover.prove(ragged)
+    return Prover(call, find(component), batch, train=train).prove(ragged)
 
 
 def loss_of(logits, batch):
@@ -55,17 +54,28 @@ def tagging(component, batch):
 def recurrent(component, batch):
     lengths = (batch["ids"] != 0).sum(1)
     packed = pack_padded_sequence(component.embed(batch["ids"]), lengths, batch_first=True)
-    total = batch["ids"].size(1) if component.lasts else None
+    total = batch["ids"].size(1) if component.takes_total else None
     states, _ = pad_packed_sequence(component.layer(packed)[0], True, total_length=total)
     logits = component.head(states)
-    return {"logits": logits}, loss_of(logits, batch)
+    return {"logits": logits}, loss_of(logits, {"labels": batch["labels"][:, : states.size(1)]})
 
 
-def test_recurrent_layers_need_the_padded_length():
+def test_recurrent_layers_unpack_to_a_full_batch_or_a_total():
     layer = nn.GRU(6, 6, batch_first=True)
-    assert isinstance(proved(recurrent, layer=layer, lasts=True), PaddingProof)
-    harm = proved(recurrent, layer=layer, lasts=False)
-    assert "Call pad_packed_sequence with total_length" in harm
+    for takes_total in (True, False):
+        found = proved(recurrent, layer=layer, takes_total=takes_total)
+        assert isinstance(found, PaddingProof)
+        assert found.axes == {"logits": (1,)}
+
+
+def test_a_batch_longer_than_its_longest_row_has_a_remedy():
+    def longest(component, batch):
+        outputs, loss = recurrent(component, batch)
+        return outputs, loss * batch["ids"].size(1)
+
+    batch = {"ids": F.pad(IDS, (0, 1)), "labels": F.pad(IDS % 3, (0, 1), value=-100)}
+    found = proved(longest, batch=batch, layer=nn.GRU(6, 6, batch_first=True), takes_total=False)
+    assert re.search("padding changes the loss.*pad_packed_sequence with total_length", found)
 
 
 def attention():
