@@ -154,7 +154,7 @@ def test_windows_cover_the_text_and_overlap_by_a_quarter(tiny_folder):
     assert joined == inner
 
 
-@pytest.mark.parametrize("options", [{}, MULTI])
+@pytest.mark.parametrize("options", [pytest.param({}, marks=pytest.mark.slow), MULTI])
 def test_loss_and_gradients_do_not_depend_on_padding(tiny_folder, options):
     classifier = TextClassification.from_pretrained(tiny_folder, LABELS, max_length=12, **options)
     texts = SEVERAL if options else TEXTS

@@ -138,7 +138,7 @@ def trained(folder, component, callback=None, lengths=LENGTHS, **options):
     return [(row["train"]["loss"], row["eval"]["loss"]) for row in history], trainer
 
 
-SLOW = (of_buffer, in_buffer, with_length, of_class)
+SLOW = (of_buffer, in_buffer, with_length, of_class, by_length, cached)
 TABLES = [pytest.param(t, marks=pytest.mark.slow) if t in SLOW else t for t in CACHES]
 
 

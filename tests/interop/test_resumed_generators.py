@@ -95,7 +95,10 @@ def resumed_as_whole(folder, settings, component=Classifier, stop=("train", 5)):
     assert same(weights(expected), weights(resumed))
 
 
-@pytest.mark.parametrize("kind", ["torch", "numpy", "random", "own"])
+@pytest.mark.parametrize(
+    "kind",
+    ["torch", *(pytest.param(k, marks=pytest.mark.slow) for k in ("numpy", "random")), "own"],
+)
 def test_a_dataset_that_draws(tmp_path, kind):
     resumed_as_whole(tmp_path, {"train": Noisy(kind), "evaluated": Noisy(kind)} | _fresh(kind))
 
@@ -117,8 +120,15 @@ def test_a_dataset_that_draws_is_resumed_anywhere(tmp_path, stop):
     resumed_as_whole(tmp_path, data, stop=stop)
 
 
-@pytest.mark.parametrize("kind", [Sampled, SampledFromOwn])
-@pytest.mark.parametrize("count", [4, 5], ids=["next epoch", "within"])
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    [
+        pytest.param(4, Sampled, id="next epoch", marks=pytest.mark.slow),
+        pytest.param(5, Sampled, id="within"),
+        pytest.param(4, SampledFromOwn, id="own, next epoch"),
+        pytest.param(5, SampledFromOwn, id="own, within", marks=pytest.mark.slow),
+    ],
+)
 def test_a_users_sampler(tmp_path, kind, count):
     settings = {"kind": kind, "train": DATA[:24], "evaluated": DATA[:8]}
     resumed_as_whole(tmp_path, settings, stop=("train", count))

@@ -35,8 +35,12 @@ def goes_on(folder, component, **settings):
 
 @pytest.mark.parametrize(
     ("changed", "options"),
-    [({"lr": 0.04}, {}), ({"weight_decay": 0.5}, {"weight_decay": 0.5})],
-    ids=["rate", "decay"],
+    [
+        pytest.param({"lr": 0.04}, {}, id="rate"),
+        pytest.param(
+            {"weight_decay": 0.5}, {"weight_decay": 0.5}, id="decay", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_what_is_changed_for_a_resumed_run_is_in_force(tmp_path, changed, options):
     rate = {"learning_rate": changed["lr"]} if "lr" in changed else {}

@@ -175,8 +175,15 @@ def of_number(self, batch, logits, loss):
     return loss * 2 if self.model[0].weight.abs().max().item() * 2 > 1.2 else loss
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-@pytest.mark.parametrize("function", [deciding, of_number])
+@pytest.mark.parametrize(
+    ("function", "accumulation"),
+    [
+        (deciding, 1),
+        (of_number, 2),
+        pytest.param(deciding, 2, marks=pytest.mark.slow),
+        pytest.param(of_number, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_decision_that_turns_ends_training_by_name(tmp_path, function, accumulation):
     component = reading(function)
     message = LINE + function.__name__ + r".*was False.*is True in (epoch \d|evaluation), batch \d"

@@ -116,7 +116,7 @@ def medjax_gradients(task, config, params, batch, **options):
     [
         *((form, TOKEN_CLASSIFICATION) for form in FORMS),
         ("v3", TEXT_CLASSIFICATION),
-        ("positions to contents", TEXT_CLASSIFICATION),
+        pytest.param("positions to contents", TEXT_CLASSIFICATION, marks=pytest.mark.slow),
     ],
 )
 def test_logits_gradients_and_files_are_those_of_transformers(

@@ -95,8 +95,18 @@ def scored(logits, mask, weights):
     return (logits**2 * weights).sum(), logits
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "task"),
+    [
+        *((case, TOKEN_CLASSIFICATION) for case in CASES),
+        ("in blocks", TEXT_CLASSIFICATION),
+        *(
+            pytest.param(case, TEXT_CLASSIFICATION, marks=pytest.mark.slow)
+            for case in CASES
+            if case != "in blocks"
+        ),
+    ],
+)
 def test_logits_and_gradients_are_those_of_transformers(case, task, tmp_path):
     fields, length = CASES[case]
     model = torch_model(task, **fields)

@@ -222,7 +222,14 @@ for _name in ("__neg__", "__getitem__", "__len__", "__lt__", "__le__", "__gt__",
 
 def _not_special(holder: Any, name: str) -> Any:
     """Return `holder`, unless Python itself is looking for a special method."""
-    if name.startswith("__") or name in ("steps", "padded", "lengths", "valid", "total", "_longest"):
+    if name.startswith("__") or name in (
+        "steps",
+        "padded",
+        "lengths",
+        "valid",
+        "total",
+        "_longest",
+    ):
         raise AttributeError(name)
     return holder
 

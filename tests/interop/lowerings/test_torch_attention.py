@@ -95,7 +95,7 @@ def test_grouped_queries_are_left_to_torch():
     assert WHOLE not in check_on_jax(component, batch, rules=RULES).operations
 
 
-@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("train", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_encoder_of_transformers_attends_in_one_operation(train):
     config = transformers.BertConfig(
         vocab_size=40,

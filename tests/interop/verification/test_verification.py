@@ -228,7 +228,9 @@ def rectified():
     return nn.Sequential(nn.Conv1d(5, 16, 1), *blocks)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)]
+)
 def test_rectified_networks_pass(dtype):
     def forward(component, batch):
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
