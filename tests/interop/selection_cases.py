@@ -361,6 +361,14 @@ def lengths_of_runs(self, h, batch):
     return (lengths * values).float().mean() * h.pow(2).mean()
 
 
+@selects
+def ends_of_rows(self, h, batch):
+    ends = list(enumerate(batch["mask"].sum(1).tolist()))
+    first = torch.stack([h[row, :end].sum(0) for row, end in ends])
+    last = torch.stack([h[row, -end:].pow(2).sum(0) for row, end in ends])
+    return (first * last).mean() + torch.cat([h[row, end:9] for row, end in ends]).sum()
+
+
 @exact("a count is treated as a fixed number at .*in each_class")
 def each_class(self, h, batch):
     labels = batch["labels"]

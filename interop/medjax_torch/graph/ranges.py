@@ -255,9 +255,13 @@ def _is_of_batch(sources: set[fx.Node], columns: Mapping[fx.Node, str]) -> bool:
 
 def _is_integral(node: fx.Node) -> bool:
     value = node.meta.get("val")
-    if node.op == "get_attr" or is_random(node) or not isinstance(value, Tensor):
+    values = value if isinstance(value, tuple | list) else [value]
+    if node.op == "get_attr" or is_random(node):
         return False
-    return not (value.is_floating_point() or value.is_complex())
+    return all(
+        isinstance(each, Tensor) and not (each.is_floating_point() or each.is_complex())
+        for each in values
+    )
 
 
 def _source(origin: fx.Node, bound: Bound) -> fx.Node:

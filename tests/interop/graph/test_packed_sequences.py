@@ -13,7 +13,7 @@ from medjax_torch import BatchData
 from medjax_torch.component_state import find
 from medjax_torch.conversion import ConvertedComponent
 from medjax_torch.conversion.tracing_rules import tracing_rules
-from medjax_torch.graph import TraceError, columns, trace
+from medjax_torch.graph import TraceError, bounds, check_ranges, columns, trace
 from medjax_torch.lowerings.interpreter import MissingOperatorWarning
 from medjax_torch.verification import verify
 
@@ -108,6 +108,15 @@ def test_lengths_may_come_in_any_form(lengths, options):
     (graph,) = agree(Packed(LAYERS["GRU"], lengths, **options), *cases)
     # The only remaining decision is whether the longest row fills the batch.
     assert len(graph.guards) == ("total_length" not in options)
+
+
+@pytest.mark.parametrize("ordered", [lambda n: n.sort(descending=True), lambda n: n.topk(4)])
+def test_lengths_that_forward_sorts_are_checked_on_the_host(ordered):
+    component = Packed(LAYERS["RNN"], lambda n: ordered(n)[0], enforce_sorted=True, total_length=6)
+    (graph,) = agree(component, *UNSORTED)
+    check_ranges(bounds(graph), {"ids": IDS, "lengths": torch.tensor(UNSORTED[0])})
+    with pytest.raises(ValueError, match="computed from 'lengths' is 6; expected 0 to 5"):
+        check_ranges(bounds(graph), {"ids": IDS, "lengths": torch.tensor([1, 7, 1, 1])})
 
 
 @pytest.mark.slow

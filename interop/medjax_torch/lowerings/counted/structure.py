@@ -330,9 +330,21 @@ def _select_scatter(call: Call, x: jax.Array, source: jax.Array, dim: int, index
     return x.at[at].set(source.astype(x.dtype))
 
 
-def _start(node: Node, position: int, size: Length) -> Length:
-    start = number_of(argument(node, position, "start"), 0)
-    return size + start if isinstance(start, int) and start < 0 else start
+def _end(call: Call, end: Any, size: Length, default: Any) -> Any:
+    """Return where a slice begins or ends, counted from the start and within the size."""
+    if end is None:
+        return default
+    if isinstance(end, int):  # possibly the largest of 64 bits, which stands for the size
+        most = call.counts.bound(size)
+        end = min(max(end, -most), most)
+    end = end.value if isinstance(end, Number) else end
+    size = call.counts.value(size)
+    return jnp.clip(jnp.where(end < 0, end + size, end), 0, size)
+
+
+def _varies(*ends: Any) -> bool:
+    """Return whether the end of a slice is computed while the graph runs."""
+    return any(isinstance(end, Number | jax.Array) for end in ends)
 
 
 def _cuts(node: Node, first: int = 1) -> None:
@@ -346,11 +358,16 @@ def _cuts(node: Node, first: int = 1) -> None:
 def _slice(
     call: Call, x: jax.Array, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> jax.Array:
-    size, ends = call.shape(0)[dim], (start, end)
-    if is_plain(size) and not any(isinstance(e, Number) for e in ends):
+    size = call.shape(0)[dim]
+    if is_plain(size) and not _varies(start, end):
         result: jax.Array = call.ordinary(x, dim, start, end, step)
         return result
-    first = call.counts.value(_start(call.node, 2, size))
+    first = _end(call, start, size, 0)
+    if not is_plain(call.output.shape[dim]):
+        # A number that was read from a tensor gives a size that no count has determined.
+        last = _end(call, end, size, call.counts.value(size))
+        length = jnp.maximum(jnp.asarray(last - first), 0)
+        call.counts.set(call.output.shape[dim], call.counts.bound(size), length)
     places = first + jnp.arange(call.counts.shape(call.output)[dim])
     return jnp.take(x, places, dim, mode="clip")
 
@@ -369,11 +386,11 @@ def _slice_scatter(
     end: Any = None,
     step: int = 1,
 ) -> jax.Array:
-    size, ends = call.shape(0)[dim], (start, end)
-    if is_plain(size) and not any(isinstance(e, Number) for e in ends):
+    size = call.shape(0)[dim]
+    if is_plain(size) and not _varies(start, end):
         result: jax.Array = call.ordinary(x, source, dim, start, end, step)
         return result
-    first = call.counts.value(_start(call.node, 3, size))
+    first = _end(call, start, size, 0)
     length = call.shape(1)[dim]
     places = jnp.arange(call.counts.bound(length))
     places = jnp.where(places < call.counts.value(length), first + places, x.shape[dim])
