@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader
 
+from medjax.batch import BatchData
 from medjax.data import Batch
 from medjax_torch.batches import batch_indices, check_length, epoch_batches
 from medjax_torch.conversion import BatchAdapter
@@ -35,6 +36,8 @@ class Feed:
         Has the states of generators at the beginning of an epoch that is resumed.
     each : callable, optional
         Called before each batch is prepared.
+    after : callable, optional
+        Called with each batch when it is prepared, and with its number in the epoch.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Feed:
         before: Callable[[int, int], None] | None = None,
         kept: KeptGenerators | None = None,
         each: Callable[[], None] | None = None,
+        after: Callable[[BatchData, int], None] | None = None,
     ) -> None:
         self.loader = loader
         self._preparation = preparation
@@ -53,6 +57,7 @@ class Feed:
         self._before = before
         self._kept = kept
         self._each = each
+        self._after = after
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -72,6 +77,8 @@ class Feed:
                 self._each()
             self._preparation.converted.host_draws.position = (seed, epoch, number)
             device = self._preparation(batch, train=self._train)
+            if self._after is not None:
+                self._after(device, number)
             positions = np.zeros(0, np.int64) if indices is None else indices
             yield Batch(device, batch, positions)
 

@@ -94,6 +94,9 @@ class Session:
         self._steps_per_call = 1
         self._has_warned_of = set[str]()
         self._settings: Any = None
+        self._used: Any = None  # the settings of the latest call
+        self._changed = False
+        self._nb_left = 0  # batches for which `leave_early` has been called, but not `leave`
         self._watch = self._watch_tensors()
         self._watch_optimizer()
         self.bring()
@@ -123,6 +126,7 @@ class Session:
     def training(self, steps_per_call: int) -> Iterator[None]:
         """Mark the block in which the loop runs steps, so many in each call of the device."""
         self._steps_per_call = steps_per_call
+        self._nb_left = 0
         try:
             yield
         finally:
@@ -132,10 +136,10 @@ class Session:
         """Bring the weights that user code is about to use, which may be late for it."""
         if self._steps_per_call > 1:
             self._warn(
-                "a callback reads or writes the component's tensors between steps, but "
-                "Options(steps_per_dispatch=%d) trains that many steps in one call, so it sees "
-                "and changes them only after each call. Set steps_per_dispatch=1 to reach them "
-                "after every step",
+                "the component's tensors are read or written between steps, by a callback or "
+                "while data are prepared, but Options(steps_per_dispatch=%d) trains that many "
+                "steps in one call, so they change only after each call. Set steps_per_dispatch=1 "
+                "to reach them after every step",
                 self._steps_per_call,
             )
         self.bring()
@@ -154,13 +158,27 @@ class Session:
             return
         now = self.link.settings()
         if self._settings not in (None, now):
-            self._warn(
-                "a callback changes the optimizer's settings between steps, but "
-                "Options(steps_per_dispatch=%d) trains that many steps in one call, all of them "
-                "with the last settings. Set steps_per_dispatch=1 to change them at every step",
-                self._steps_per_call,
-            )
+            self._warn_of_settings()
         self._settings = now
+
+    def end_step(self) -> None:
+        """Look, after the callbacks for the end of a step, whether they changed the settings.
+
+        A change at the last step of a call is in time for the next call.
+        """
+        if self.link is None or self._steps_per_call == 1:
+            return
+        if self._changed:
+            self._warn_of_settings()
+        self._changed = self.link.settings() != self._used
+
+    def _warn_of_settings(self) -> None:
+        self._warn(
+            "a callback changes the optimizer's settings between steps, but "
+            "Options(steps_per_dispatch=%d) trains that many steps in one call, all of them "
+            "with the same settings. Set steps_per_dispatch=1 to change them at every step",
+            self._steps_per_call,
+        )
 
     def _warn(self, message: str, *arguments: object) -> None:
         """Log a warning, but only once in a run."""
@@ -228,8 +246,12 @@ class Session:
         """Return the loop's state for the next step, with everything that was set on the host."""
         state = self.caught_up(self.handed_on(state))
         self._is_ahead = False
-        self._settings = None
-        return state if self.link is None else self.link.sync(state)
+        self._settings, self._changed = None, False
+        if self.link is None:
+            return state
+        state = self.link.sync(state)
+        self._used = self.link.settings() if self._steps_per_call > 1 else None
+        return state
 
     def take(self, written: Variables) -> None:
         """Put what forward wrote in evaluation into the state, and update views of user code."""
@@ -250,6 +272,20 @@ class Session:
 
         Callbacks that run a module themselves get what torch gives: dropout only in training.
         """
+        early = min(self._nb_left, steps)
+        self._nb_left -= early
+        self._leave(batch, steps - early)
+
+    def leave_early(self, batch: BatchData, number: int) -> None:
+        """Leave modes, flags and counts as a step with a batch will, for the next of its call.
+
+        That is prepared before the call, by a preprocess and a collate that may read them.
+        """
+        if (number + 1) % self._steps_per_call:
+            self._nb_left += 1
+            self._leave(batch, 1)
+
+    def _leave(self, batch: BatchData, steps: int) -> None:
         if GRAPH in batch:
             graph = self.converted.graph(batch[GRAPH])
             for module, training in graph.modes:

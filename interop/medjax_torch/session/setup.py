@@ -33,7 +33,7 @@ from medjax_torch.session.kept_values import KeptValues
 from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
-from medjax_torch.session.steps import ScheduledStep, WatchedEvalStep, WatchedStep
+from medjax_torch.session.steps import ScheduledStep, StepEnds, WatchedEvalStep, WatchedStep
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
 logger = logging.getLogger("medjax")
@@ -63,6 +63,7 @@ def set_up(
     assembly = Assembly(trainer, preparation, plan)
     parts = assembly.parts()
     kept = KeptGenerators(trainer.train_dataloader, trainer.eval_dataloader)
+    ends = StepEnds()
     callbacks = all_callbacks(trainer.callback, trainer.config, trainer.options).callbacks
     request = RunRequest(
         component=parts.component,
@@ -70,7 +71,7 @@ def set_up(
         options=trainer.options,
         mesh=preparation.mesh,
         schedule=parts.schedule,
-        callback=CallbackList([*callbacks, KeptValues(preparation.converted), kept]),
+        callback=CallbackList([*callbacks, KeptValues(preparation.converted), kept, ends]),
         metrics_computer=trainer.metrics_computer,
         resume=resume,
     )
@@ -79,6 +80,7 @@ def set_up(
     start = Start.of(state, progress, nb_batches, trainer.config)
     programs = assembly.programs(parts, state)
     session = Session(preparation.converted, assembly, parts.link, programs, state, progress)
+    ends.session = session
     several = WatchedStep(session, several=True)
     eval_step = preparation.eval_step(with_outputs=trainer.metrics_computer is not None)
     groups = None if _steps_by_update(trainer) else groups_of(request, several)
@@ -95,6 +97,7 @@ def set_up(
             before=ahead if groups is None else None,
             kept=kept,
             each=None if groups is None else session.note_settings,
+            after=None if groups is None else session.leave_early,
         ),
         eval_loader=Feed(trainer.eval_dataloader, preparation, train=False),
         train_step=_train_step(trainer, session),

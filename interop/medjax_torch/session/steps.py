@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medjax.batch import BatchData
+from medjax.callbacks import TrainerCallback
 from medjax.component import Variables
 from medjax.metrics.mean import Mean
 from medjax.state import TrainState
@@ -39,6 +40,26 @@ class WatchedStep(WrappedStep[TrainStep]):
         session.has_run(state)
         session.leave(batch, batch[WEIGHT].size)
         return state, stats
+
+
+class StepEnds(TrainerCallback):
+    """Tells a session that the callbacks have heard of the end of a step; comes after them.
+
+    Attributes
+    ----------
+    session : Session
+        The session. It is made after the list of callbacks.
+    """
+
+    session: Session
+
+    def on_step_end(
+        self, step_idx: int, nb_batches: int, phase: str, loss: float | None = None
+    ) -> None:
+        """Tell the session."""
+        del step_idx, nb_batches, loss
+        if phase == "train":
+            self.session.end_step()
 
 
 class ScheduledStep(WrappedStep[TrainStep]):
