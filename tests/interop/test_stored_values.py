@@ -15,6 +15,8 @@ from medjax_torch.graph import TraceError
 class Storing(Classifier):
     """Calls `store` and multiplies the loss by what it returns."""
 
+    begun = 0
+
     def __init__(self, store, **held):
         super().__init__(optimizer=torch.optim.SGD)
         self.store = store
@@ -67,6 +69,13 @@ def counted(self, loss, eval_mode):
     return 1.0
 
 
+def counted_in_class(self, loss, eval_mode):
+    if eval_mode:
+        return float(self.begun)
+    self.begun += 1
+    return 1.0
+
+
 def counted_down(self, loss, eval_mode):
     if eval_mode:
         return self.left / 10
@@ -81,6 +90,7 @@ def counted_down(self, loss, eval_mode):
         (evaluated, {"mode": "warm"}),
         (counted, {"steps": 0}),
         (counted_down, {"left": 9}),
+        (counted_in_class, {}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -90,6 +100,7 @@ def test_flags_and_counts_of_one_phase_reach_the_other(tmp_path, store, held):
     np.testing.assert_allclose(in_jax(tmp_path, actual), losses, rtol=1e-5)
     for name in (*held, *(["is_trained"] if store is trained else [])):
         assert getattr(actual, name) == getattr(expected, name)
+    assert actual.begun == expected.begun
 
 
 def only_counted(self, loss, eval_mode):
@@ -105,6 +116,23 @@ def test_a_callback_and_a_resumed_run_find_the_count(tmp_path, options):
     again = Storing(only_counted, steps=0)
     in_jax(tmp_path, again, options=options, nb_training_epochs=3, resume="auto")
     assert again.steps == 9
+
+
+class Prepared(Storing):
+    """Prepares items by the steps so far and by the mode that the last step left."""
+
+    def preprocess(self, item):
+        return {**item, "x": item["x"] * (1 + self.steps + 10 * self.model.training)}
+
+
+def test_batches_of_one_call_are_prepared_after_the_steps_before_them(tmp_path):
+    runs = []
+    for steps in (1, 3, 2):  # 2: the last step of an epoch is alone
+        component = Prepared(only_counted, steps=0)
+        options = Options(steps_per_dispatch=steps)
+        runs.append(in_jax(tmp_path / str(steps), component, options=options))
+        assert component.steps == 6
+    np.testing.assert_allclose(runs[1:], [runs[0]] * 2, rtol=1e-6)
 
 
 def sized(self, loss, eval_mode):

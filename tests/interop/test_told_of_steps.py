@@ -27,16 +27,26 @@ def rate_by(event):
             if phase == "train":
                 trainer.optimizer.param_groups[0]["lr"] *= 0.9
 
+        def on_step_end(step, nb_batches, phase):
+            on_step_begin(step, nb_batches, phase)
+
+        def at_end_of_call(step, nb_batches, phase):
+            if (step + 1) % 3 == 0 or step + 1 == nb_batches:
+                on_step_begin(step, nb_batches, phase)
+
         def on_epoch_begin(epoch):
             trainer.optimizer.param_groups[0]["lr"] *= 0.9
 
-        return {event: locals()[event]}
+        return {event if event.startswith("on") else "on_step_end": locals()[event]}
 
     return events
 
 
-@pytest.mark.parametrize(("event", "times"), [("on_step_begin", 1), ("on_epoch_begin", 0)])
+@pytest.mark.parametrize(
+    ("event", "times"),
+    [("on_step_begin", 1), ("on_step_end", 1), ("at_end_of_call", 0), ("on_epoch_begin", 0)],
+)
 def test_settings_that_change_within_a_call(tmp_path, caplog, event, times):
     options = Options(steps_per_dispatch=3)
     ours(tmp_path, Classifier(), rate_by(event), options=options)
-    assert caplog.text.count("all of them with the last settings") == times
+    assert caplog.text.count("all of them with the same settings") == times

@@ -6,6 +6,7 @@ and is replaced in both.
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medjax_torch.component_state.locations import MISSING, Effect, Location, Snapshot
+from medjax_torch.component_state.locations import (
+    MISSING,
+    Effect,
+    Entry,
+    Inherited,
+    Location,
+    Snapshot,
+)
 from medjax_torch.component_state.names import outermost, paths_of
 from medjax_torch.component_state.tensors import is_expanded, overlapping, to_numpy, to_torch
 from medjax_torch.component_state.walk import Walk, walk
@@ -221,7 +229,7 @@ def swapped(
         around = outside.snapshots()
         yield effects
     finally:
-        effects += _effects(inside, around)
+        effects += map(_of_class(inventory.content.objects), _effects(inside, around))
         for snapshot in before:
             snapshot.restore()
         for location, value in others:
@@ -317,6 +325,23 @@ def _effects(inside: Sequence[Snapshot], outside: Sequence[Snapshot]) -> list[Ef
             continue
         effects.setdefault(change.path, change)
     return list(effects.values())
+
+
+def _of_class(objects: Iterable[tuple[str, object]]) -> Callable[[Effect], Effect]:
+    """Return what finds the number in the class that an object's own number takes the place of."""
+    owners = {id(each.__dict__): each for _, each in objects if hasattr(each, "__dict__")}
+
+    def found(effect: Effect) -> Effect:
+        place = effect.location
+        if effect.before is not MISSING or not isinstance(place, Entry):
+            return effect
+        owner = owners.get(id(place.holder))
+        default = None if owner is None else inspect.getattr_static(type(owner), place.key, None)
+        if type(default) is not int:
+            return effect
+        return effect._replace(before=default, location=Inherited(owner, place.key))
+
+    return found
 
 
 def is_filled_in(effect: Effect) -> bool:
