@@ -33,6 +33,8 @@ def accept(nodes: Sequence[Node]) -> list[Condition]:
         if not concerns(node, known):
             continue
         need(node.op == "call_function", node, "returns a size that varies")
+        is_read = node.target is torch.ops.aten._local_scalar_dense.default
+        need(not is_read, node, "reads a number that is a size")
         for size in _sizes(node):
             need(computable(size), node, f"has a result of size {size}")
             if isinstance(size, sympy.Basic):
