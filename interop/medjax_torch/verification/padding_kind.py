@@ -35,6 +35,8 @@ class Proved:
     def target(self, batch: Mapping[str, Any]) -> int:
         """Return the size to pad a batch to; its own size means no padding."""
         size = self.proof.ragged.size(batch)
+        if size < self.proof.least:
+            return size
         rung = self.proof.ragged.rung(size)
         return size if self.end is not None and rung >= self.end else rung
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,12 +44,16 @@ class PaddingProof(NamedTuple):
         The largest size that was tried.
     relative : float
         The largest relative difference of a result.
+    least : int
+        Batches of a smaller size must not be padded: some parameters get no gradient from them,
+        such as the transitions of a CRF from single tokens, and a gradient of 0 from padded ones.
     """
 
     ragged: Ragged
     axes: Axes
     size: int
     relative: float
+    least: int = 0
 
 
 class _Harm(NamedTuple):
@@ -62,10 +65,13 @@ class _Harm(NamedTuple):
         What padding changes.
     is_raised : bool
         Whether forward raises on the padded batch, for instance because that is too long.
+    adds_zeros : bool
+        Whether nothing changes except that parameters without a gradient get one of 0.
     """
 
     reason: str
     is_raised: bool = False
+    adds_zeros: bool = False
 
 
 class Prover:
@@ -146,15 +152,22 @@ class Prover:
         done = [first] if isinstance(first, PaddingProof) else []
         pairs = [(shorter, longest._replace(size=size)) for shorter in self._shorter(ragged, size)]
         pairs += [(size, longest)] * (_DRAWS * len(done))
-        for judged in itertools.islice(self._at_other_weights(pairs), _DRAWS):
-            if isinstance(judged, _Harm):
+        least, wanted = 0, len(done) + _DRAWS
+        for shorter, judged in self._at_other_weights(pairs):
+            if isinstance(judged, PaddingProof):
+                done.append(judged)
+            elif judged.adds_zeros and shorter < size:
+                least = max(least, shorter + 1)
+            else:
                 return judged
-            done.append(judged)
+            if len(done) == wanted:
+                break
         if not done:
             assert isinstance(first, _Harm)
             return first
         largest = longer if done[0] is first else size
-        return PaddingProof(ragged, done[0].axes, largest, max(one.relative for one in done))
+        relative = max(one.relative for one in done)
+        return PaddingProof(ragged, done[0].axes, largest, relative, least)
 
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
         """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
@@ -168,11 +181,11 @@ class Prover:
 
     def _at_other_weights(
         self, pairs: Iterable[tuple[int, _Pair]]
-    ) -> Iterator[PaddingProof | _Harm]:
+    ) -> Iterator[tuple[int, PaddingProof | _Harm]]:
         """Compare a few rows that are cut to a size with the sizes to which they are padded.
 
-        Each comparison has other weights and rows. A size that forward does not take is left out,
-        unless it is that of the batch.
+        The size comes with each result. Each comparison has other weights and rows. A size that
+        forward does not take is left out, unless it is that of the batch.
         """
         gradients, draws = dict(self._base.gradients), 0
         for size, pair in pairs:
@@ -194,11 +207,11 @@ class Prover:
                         break
                     problem = "forward returns no finite number with other weights"
             if not problem:
-                yield self._compared(expected, drawn, batch, pair)
+                yield size, self._compared(expected, drawn, batch, pair)
                 gradients = _either(gradients, expected.gradients)
                 draws += 1
             elif size == ragged.size(self._batch):
-                yield _Harm(f"{problem}, so it cannot be tested")
+                yield size, _Harm(f"{problem}, so it cannot be tested")
 
     def _few(
         self,
@@ -302,7 +315,10 @@ class Prover:
         wrong = [one for one in listing if one.relative > _TOLERANCE]
         if wrong:
             more = f" (and {len(wrong) - 1} more results differ)" if len(wrong) > 1 else ""
-            return _Harm(f"padding changes {wrong[0]}{more}")
+            zeros = (
+                o.expected is None and o.actual is not None and not o.actual.any() for o in wrong
+            )
+            return _Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
         ragged = pair.ragged or Ragged((), {}, ())
         return PaddingProof(ragged, axes, pair.size, listing[0].relative)
 

@@ -15,6 +15,7 @@ from medjax_torch.component_state import find
 from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.verification.cropping import strip
 from medjax_torch.verification.moved_weights import moved
+from medjax_torch.verification.padding_kind import Proved
 from medjax_torch.verification.padding_proof import PaddingProof, Prover
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
@@ -76,6 +77,35 @@ def test_a_batch_longer_than_its_longest_row_has_a_remedy():
     batch = {"ids": F.pad(IDS, (0, 1)), "labels": F.pad(IDS % 3, (0, 1), value=-100)}
     found = proved(longest, batch=batch, layer=nn.GRU(6, 6, batch_first=True), takes_total=False)
     assert re.search("padding changes the loss.*pad_packed_sequence with total_length", found)
+
+
+def chained(component, batch):
+    """Score tags and, from the second token on, the transitions between them."""
+    scores = component.head(component.embed(batch["ids"]))
+    steps = scores.softmax(-1)
+    follows = torch.einsum("bti,ij,btj->bt", steps[:, :-1], component.steps, steps[:, 1:])
+    follows = follows * (batch["ids"][:, 1:] != 0)
+    loss = loss_of(scores, batch)
+    return {"scores": scores}, loss + follows.sum() if scores.shape[1] > 1 else loss
+
+
+def test_batches_that_give_a_parameter_no_gradient_are_not_padded():
+    steps = nn.Parameter(torch.ones(3, 3))
+    found = proved(chained, steps=steps)
+    assert isinstance(found, PaddingProof)
+    assert found.least == 2
+    one, two = ({name: BATCH[name][:, :size] for name in ("ids", "labels")} for size in (1, 2))
+    assert [Proved(found, 7).target(batch) for batch in (one, two)] == [1, 7]
+
+
+def test_a_parameter_that_only_padding_trains_is_harmful():
+    def trained_by_padding(component, batch):
+        loss = loss_of(component.head(component.embed(batch["ids"])), batch)
+        return {}, loss + component.steps.mean() if (batch["ids"] == 0).any() else loss
+
+    batch = {**BATCH, "ids": IDS.clamp(min=1)}
+    harm = proved(trained_by_padding, batch=batch, steps=nn.Parameter(torch.zeros(3)))
+    assert "padding changes the gradient of steps: only in the padded batch" in harm
 
 
 def attention():
