@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from medjax.models.attention import AttentionImplementation
 from medjax_torch.graph import Rules
 from medjax_torch.graph.listed_rows import marking
+from medjax_torch.graph.recurrent import replacements
 from medjax_torch.lowerings import counted, custom_ops, decompositions
 from medjax_torch.optimizers.rule import TOUCH
 
@@ -29,6 +30,7 @@ def tracing_rules(
         replacements={
             F.ctc_loss: custom_ops.ctc_loss,
             torch.ctc_loss: custom_ops.ctc_loss,
+            **replacements(custom_ops.recur, of_tensors=True),
             **(attend if attention_implementation == "cudnn" else {}),
             **(marking(TOUCH) if marks_rows else {}),
         },

@@ -38,6 +38,7 @@ from medjax_torch.graph.passes import Rules, functionalize, record
 from medjax_torch.graph.pointers import following_int
 from medjax_torch.graph.read_numbers import following_math
 from medjax_torch.graph.reader import PASSED_ON, Answer, Reader
+from medjax_torch.graph.recurrent import RECURRENT, UNDIFFERENTIABLE
 from medjax_torch.graph.sized import record_sized
 from medjax_torch.graph.sizes import ExactShapesError, Sizes, is_counted, without_values
 from medjax_torch.graph.symbols import UNREADABLE, check_symbols, noticing_text
@@ -95,6 +96,10 @@ def trace(
     joint = Joint(call, inventory, batch, train=train, numbers=numbers, mark=rules.mark)
     with host_random.watched(inventory.content.generators) as drawn:
         graph = _on_shapes(joint, rules, drawn, start)
+        if isinstance(graph, Exception) and UNDIFFERENTIABLE in str(graph):
+            # Forward differentiates a gradient: then recurrent layers are recorded step by step.
+            rules = dataclasses.replace(rules, replacements={**rules.replacements, **RECURRENT})
+            graph = _on_shapes(joint, rules, drawn, start)
         if isinstance(graph, Exception):
             graph = _on_values(joint, rules, drawn, start, graph, changing)
     check_aliases(inventory, graph)

@@ -21,6 +21,7 @@ from medjax_torch.lowerings import normalisation as normalisation
 from medjax_torch.lowerings import pointwise as pointwise
 from medjax_torch.lowerings import pooling as pooling
 from medjax_torch.lowerings import random_ops as random_ops
+from medjax_torch.lowerings import recurrence as recurrence
 from medjax_torch.lowerings import reductions as reductions
 from medjax_torch.lowerings import scattering as scattering
 from medjax_torch.lowerings import shapes as shapes

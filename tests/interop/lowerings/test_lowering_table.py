@@ -10,6 +10,7 @@ import loss_calls  # noqa: F401
 import order_calls  # noqa: F401
 import pointwise_calls  # noqa: F401
 import pytest
+import recurrence_calls  # noqa: F401
 import torch
 import view_calls  # noqa: F401
 from random_draws import CAUCHY, DRAWS
