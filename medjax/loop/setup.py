@@ -24,6 +24,7 @@ from medjax.loop.contract import (
     check_metric_names,
     check_schedule_state,
     check_wanted_metrics,
+    warn_of_no_updates,
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState, weighs_updates
@@ -312,6 +313,7 @@ def initial_state(
     template = initial.template(mesh)
     warn_of_other_threads(4 * count_parameters(template.variables))
     check_storable(template)  # rather here than at the first checkpoint, an epoch later
+    warn_of_no_updates(initial.optimizer, template.params)
     numbers = configured_hyperparameters(initial.optimizer, template.params, template.opt_state)
     settings = settings_of(request, {**(more_settings or {}), HYPERPARAMETERS: numbers})
     progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)

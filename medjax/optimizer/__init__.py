@@ -2,7 +2,7 @@
 
 from medjax.optimizer.decay import decays
 from medjax.optimizer.hyperparameters import configured_hyperparameters, with_hyperparameters
-from medjax.optimizer.make import make_optimizer, uses_value
+from medjax.optimizer.make import make_optimizer, updates_nothing, uses_value
 from medjax.optimizer.norm import global_norm
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "decays",
     "global_norm",
     "make_optimizer",
+    "updates_nothing",
     "uses_value",
     "with_hyperparameters",
 ]
