@@ -12,12 +12,11 @@ from medjax.cli.tasks import ANNOTATIONS, Task
 from medjax.recipes import find_split, parts_in
 from medjax.text import Document, LabelledText, split_sentences
 from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
+from medjax.text.readers.dataset import has_sentences
 
 __all__ = ["check_annotated", "check_one_part", "read_annotated", "unit_of"]
 
 _CONLL, _DATASET, _UTF_8 = "conll", "dataset", "utf-8"
-_OF_SENTENCES = (_CONLL, _DATASET)
-"""Formats whose documents are single sentences, as `read_annotated` reads them."""
 
 
 def read_annotated(
@@ -94,9 +93,12 @@ def unit_of(path: Path, arguments: argparse.Namespace, split: str | None = None)
     """
     if arguments.sentences:
         return "sentence"
-    path, _ = _located(path, split)
+    path, split = _located(path, split)
     kind = arguments.input_format or format_of(path)
-    return "sentence" if kind in _OF_SENTENCES else "document"
+    encoding = arguments.encoding or _UTF_8
+    if kind == _CONLL or (kind == _DATASET and has_sentences(path, split=split, encoding=encoding)):
+        return "sentence"
+    return "document"
 
 
 def _located(path: Path, split: str | None) -> tuple[Path, str | None]:

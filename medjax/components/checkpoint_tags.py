@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from medjax.components.folders import check_order
+from medjax.components.folders import check_order, warn_of_forms
 from medjax.models import read_labels
 from medjax.text.tagging import (
     TagError,
@@ -51,6 +51,7 @@ def choose_tags(
     if labels is None:
         return _readable_tags(folder)
     tags = (layered_tag_names if overlapping else tag_names)(labels, scheme)
+    warn_of_forms(labels)
     known = known_tags(folder)
     if sorted(known) == sorted(tags):
         return known, scheme

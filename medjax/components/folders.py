@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,16 @@ from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.runtime import run_in_calling_thread
 
-__all__ = ["WINDOW_LENGTH", "OpenedFolder", "check_order", "check_settings", "open_folder"]
+__all__ = [
+    "WINDOW_LENGTH",
+    "OpenedFolder",
+    "check_order",
+    "check_settings",
+    "open_folder",
+    "warn_of_forms",
+]
+
+_LOGGER = logging.getLogger("medjax")
 
 WINDOW_LENGTH = "window_length"
 """Field of config.json that medjax adds: tokens of a window."""
@@ -62,6 +73,25 @@ def check_order(labels: Any) -> None:
             "has the same number in each run: pass labels=sorted(labels)"
         )
         raise ValueError(msg)
+
+
+def warn_of_forms(labels: Sequence[str]) -> None:
+    """Warn if two labels look the same and differ only in how Unicode encodes their accents.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Names of classes.
+    """
+    known: dict[str, str] = {}
+    for label in labels:
+        first = known.setdefault(unicodedata.normalize("NFC", label), label)
+        if first != label:
+            _LOGGER.warning(
+                f"the labels {first!a} and {label!a} both read {label!r} and are two "
+                "classes, as their accents are encoded in two ways: make them one in the data, "
+                "with unicodedata.normalize('NFC', label)"
+            )
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any], kind: str) -> None:

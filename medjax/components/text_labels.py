@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medjax.components.folders import check_order
+from medjax.components.folders import check_order, warn_of_forms
 from medjax.metrics.thresholds import check_thresholds
 from medjax.models import TEXT_CLASSIFICATION, read_labels
 from medjax.models.config_json import CONFIG_FILE
@@ -62,6 +62,7 @@ def choose_classes(folder: Path, labels: Sequence[str] | None) -> tuple[str, ...
     if isinstance(labels, str) or not labels or len(set(labels)) < len(labels):
         msg = f"labels is {labels!r}; expected different names of classes, ['no', 'yes'], or None"
         raise ValueError(msg)
+    warn_of_forms(labels)
     if known is not None and sorted(known) != sorted(labels):
         _LOGGER.warning(
             f"the classifier of {folder}, for {', '.join(known)}, is replaced by a new one for "

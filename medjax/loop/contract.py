@@ -19,6 +19,7 @@ import optax
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
 from medjax.loop.request import RunRequest
+from medjax.optimizer import updates_nothing
 
 logger = logging.getLogger("medjax")
 
@@ -35,6 +36,27 @@ def warn_of_versions(installed: str = jaxlib.__version__) -> None:
     if installed in UNSOUND:
         logger.warning(
             "jaxlib %s is installed: %s; install another release", installed, UNSOUND[installed]
+        )
+
+
+def warn_of_no_updates(optimizer: optax.GradientTransformation, params: object) -> None:
+    """Warn if the optimizer of a run updates none of its parameters.
+
+    Parameters
+    ----------
+    optimizer : optax.GradientTransformation
+        From `make_optimizer`.
+    params : pytree
+        The parameters, or their shapes and dtypes.
+    """
+    if updates_nothing(optimizer, params) and jax.process_index() == 0:
+        logger.warning(
+            "The optimizer that component.configure_optimizer returned updates no parameter: the "
+            "update of each is zero by construction, as by optax.set_to_zero, so training leaves "
+            "the weights as they are. A mask of optax.freeze or optax.selective_transform is a "
+            "tree of bools like the parameters, True where they are frozen; a function in its "
+            "place counts as True. In optax.partition, set_to_zero belongs to the label of the "
+            "frozen parameters only",
         )
 
 

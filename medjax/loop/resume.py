@@ -8,6 +8,7 @@ be honoured is refused, with both values.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from medjax.checkpoint.store import ResumePoint
 from medjax.loop.evaluation_data import with_evaluation
 from medjax.loop.request import RunRequest
 from medjax.metrics.mean import Mean
+from medjax.optimizer import with_hyperparameters
 from medjax.schedules import ScheduleState, resumed
 from medjax.state import EpochLoss, TrainState, dropout_key, none_waiting
 
@@ -63,6 +65,9 @@ SHAPING_OPTIONS = ("max_grad_norm", "weight_decay")
 
 OPTIMIZER_RATE = "rate of the optimizer"
 """Setting with the rate that a schedule begins with, if the optimizer has one of its own."""
+
+HYPERPARAMETERS = "hyperparameters of the optimizer"
+"""Setting with the numbers that the optimizer's state begins with; see `with_settings`."""
 
 Settings = Mapping[str, Any]
 """Settings by name, ready for JSON."""
@@ -269,7 +274,9 @@ def restore_state(
 def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: Mesh) -> TrainState:
     """Put the current learning rate and, if the seed has changed, its dropout key into a state.
 
-    What updates weighed in other data, or with another batch size or loss, is dropped.
+    A hyperparameter that the optimizer keeps in its state has the current setting if that has
+    changed, else the value that it had reached. What updates weighed in other data, or with another
+    batch size or loss, is dropped.
 
     Parameters
     ----------
@@ -285,6 +292,7 @@ def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: M
     if current.seed != saved.seed:
         key = sharding.put(dropout_key(current.seed), sharding.replicated(mesh))
         state = state.replace(key=key)
+    state = _with_hyperparameters(state, saved.settings, current.settings, mesh)
     before, after = ({**each.settings, **each.data} for each in (saved, current))
     # A checkpoint of an earlier version does not tell its loss.
     others = any(before.get(name, after[name]) != after[name] for name in WEIGHING if name in after)
@@ -292,3 +300,17 @@ def with_settings(state: TrainState, saved: Progress, current: Progress, mesh: M
         losses = sharding.put(EpochLoss.empty(), sharding.replicated(mesh))
         state = state.replace(losses=losses)
     return state
+
+
+def _with_hyperparameters(
+    state: TrainState, saved: Settings, current: Settings, mesh: Mesh
+) -> TrainState:
+    before, after = (each.get(HYPERPARAMETERS, {}) for each in (saved, current))
+    # A checkpoint of an earlier version does not tell what they were set to.
+    changed = {n: after[n] for n in after if n in before and before[n] != after[n]}
+    if not changed:
+        return state
+    told = (f"{n} was {float(before[n]):.7g} and is {float(after[n]):.7g} now" for n in changed)
+    _warn(f"hyperparameters of the optimizer have changed: {', '.join(told)}")
+    put = functools.partial(sharding.put, shardings=sharding.replicated(mesh))
+    return state.replace(opt_state=with_hyperparameters(state.opt_state, changed, put))

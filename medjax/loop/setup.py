@@ -24,6 +24,7 @@ from medjax.loop.contract import (
     check_metric_names,
     check_schedule_state,
     check_wanted_metrics,
+    warn_of_no_updates,
 )
 from medjax.loop.epochs import Groups
 from medjax.loop.initial import InitialState, weighs_updates
@@ -31,11 +32,19 @@ from medjax.loop.padding_check import check_padding, is_ready
 from medjax.loop.plan import Plan, Start
 from medjax.loop.program_cache import Steps, kept_optimizer, kept_steps
 from medjax.loop.request import RunRequest
-from medjax.loop.resume import SHAPING_OPTIONS, reconcile, restore_state, settings_of, with_settings
+from medjax.loop.resume import (
+    HYPERPARAMETERS,
+    SHAPING_OPTIONS,
+    reconcile,
+    restore_state,
+    settings_of,
+    with_settings,
+)
 from medjax.loop.run import Run
 from medjax.loop.scores import Unpadder, check_free_names
 from medjax.loop.self_check import self_check
 from medjax.loop.trial import check_component, sample_scores
+from medjax.optimizer import configured_hyperparameters
 from medjax.runtime import warn_of_other_threads
 from medjax.runtime.preemption import Preemption
 from medjax.runtime.reads import reads
@@ -304,7 +313,9 @@ def initial_state(
     template = initial.template(mesh)
     warn_of_other_threads(4 * count_parameters(template.variables))
     check_storable(template)  # rather here than at the first checkpoint, an epoch later
-    settings = settings_of(request, more_settings)
+    warn_of_no_updates(initial.optimizer, template.params)
+    numbers = configured_hyperparameters(initial.optimizer, template.params, template.opt_state)
+    settings = settings_of(request, {**(more_settings or {}), HYPERPARAMETERS: numbers})
     progress = Progress(seed=seed, data=data, schedule=schedule_state, settings=settings)
     checkpoint = None if request.resume is None else store.find(request.resume)
     if checkpoint is None:

@@ -354,6 +354,15 @@ def _warn_if_best_is_elsewhere(
             "checkpoint is better than another"
         )
         return
+    if len(entries) > 1 and len({entry.metric for entry in entries}) == 1:
+        kept = best(store.entries(), minimize=config.minimize_checkpoint_metric)
+        logger.warning(
+            f"the checkpoint metric {name!r} was {top.metric:.4g} in all {len(entries)} "
+            "evaluations, so it tells no epoch from another, and the best checkpoint"
+            + (f", {kept.path.name}," if kept else "")
+            + " is only the first that was saved; train on, or choose another checkpoint_metric"
+        )
+        return
     if top.serial == len(history) or (period and top.serial % period == 0):
         own = best(store.entries(), minimize=config.minimize_checkpoint_metric)
         if own is None or own.metric == top.metric:

@@ -26,11 +26,13 @@ def weigher(classified: Classified) -> Weigh:
     correct = (truth == decided).all(axis=1).astype(np.float64)
     errors, gaps = classified.squared_errors(), classified.calibration_gaps()
     rankings = [_Ranking(*column) for column in zip(truth.T, probabilities.T, strict=True)]
+    once = np.ones((1, len(truth)))
+    whole = np.array([ranking.areas(once) for ranking in rankings])
 
     def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
         total = weights.sum(axis=1)
         sums = (weights @ counts).reshape(len(weights), 3, len(labels))
-        scores = count_scores(labels, sums, np.ones((len(weights), len(labels)), bool))
+        scores = count_scores(labels, sums)
         agreed = weights @ correct
         scores["accuracy"] = agreed / np.maximum(total, 1)
         scores["brier-score"] = _divide(weights @ errors, total)
@@ -39,9 +41,11 @@ def weigher(classified: Classified) -> Weigh:
             by_chance = _divide((sums[:, 1] * sums[:, 2]).sum(axis=1), total)
             scores["cohen-kappa"] = 1 - _divide(total - agreed, total - by_chance)
         curves = np.array([ranking.areas(weights) for ranking in rankings])
-        for measure, of_labels in zip(("auroc", "auprc"), curves.swapaxes(0, 1), strict=True):
-            scores[f"macro_{measure}"] = _mean_of_defined(of_labels)
-            for label, values in zip(labels, of_labels, strict=True):
+        # A resample that does not define an area tells nothing of that of the label.
+        averages = _mean_of_defined(np.where(np.isnan(curves), whole, curves))
+        for number, measure in enumerate(("auroc", "auprc")):
+            scores[f"macro_{measure}"] = averages[number]
+            for label, values in zip(labels, curves[:, number], strict=True):
                 scores[f"{label}_{measure}"] = values
         return scores
 

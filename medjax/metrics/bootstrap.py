@@ -85,6 +85,12 @@ def bootstrap(
     its values :math:`s^*` on the resamples. Resamples on which a score is undefined (NaN, or not
     returned, as the scores of a label that does not occur) are left out for this score.
 
+    Macro averages of resamples are over the labels of the whole data, so that a rare label makes
+    no bound jump. A label that a resample tells nothing of has its score on the whole data there:
+    for entities and relations, one of which no instance is annotated or predicted, and in
+    ``macro_auroc`` and ``macro_auprc`` one whose area is undefined. In macro precision, recall and
+    F1 of `ClassificationMetrics` it has the score 0, as in ``compute``.
+
     Parameters
     ----------
     metrics : MetricsComputer

@@ -206,7 +206,8 @@ class ClassificationMetrics:
         -------
         Units
             The rows of the columns. A label without documents in a resample still counts in macro
-            averages, as in `compute`.
+            averages, as in `compute`; if that leaves an area undefined, the label has the area of
+            the whole data in ``macro_auroc`` and ``macro_auprc``.
 
         Raises
         ------

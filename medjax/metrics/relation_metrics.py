@@ -151,6 +151,12 @@ class RelationMetrics:
         ----------
         all_data : mapping of str to list
             The columns that `prepare_batch` returned for all batches, concatenated.
+
+        Returns
+        -------
+        Units
+            The documents that have a row. The scores of a label that no relation of a resample has
+            are NaN; in macro averages it has its scores on the whole data.
         """
         y_true, y_pred = self.relations(all_data)
         return Units([sorted(relations) for relations in y_true], weighed_scores(y_true, y_pred))

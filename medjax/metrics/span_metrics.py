@@ -258,7 +258,8 @@ class SpanMetrics:
         -------
         Units
             The documents, or without the column `GOLD` the rows, in the order of `entities`. The
-            scores of a label that no entity of a resample has are NaN.
+            scores of a label that no entity of a resample has are NaN; in macro averages it has
+            its scores on the whole data.
 
         Raises
         ------

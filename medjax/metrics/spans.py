@@ -127,7 +127,7 @@ def entity_scores(y_true: Spans, y_pred: Spans) -> dict[str, float]:
     counts = np.array([[[c[label] for label in labels] for c in (correct, predicted, support)]])
     return {
         name: int(values[0]) if name.endswith("support") else float(values[0])
-        for name, values in count_scores(labels, counts, counts[:, 2] >= 0).items()
+        for name, values in count_scores(labels, counts).items()
     }
 
 
@@ -170,20 +170,22 @@ def weighed_scores(y_true: Spans, y_pred: Spans) -> Callable[[np.ndarray], dict[
     callable
         It takes weights, float64 whole numbers, shape (resamples, documents), and returns what
         `entity_scores` does, shape (resamples,). The scores of a label that no entity of a
-        resample has are NaN.
+        resample has are NaN; in macro averages it has its scores on the whole data, as the resample
+        tells nothing of it. So each is a mean over the same labels.
     """
     labels, counts = entity_counts(y_true, y_pred)
+    whole = counts.sum(axis=0)
 
     def weigh(weights: np.ndarray) -> dict[str, np.ndarray]:
         flat = weights @ counts.reshape(len(counts), -1).astype(np.float64)
         totals = flat.reshape(len(weights), 3, len(labels))
-        return count_scores(labels, totals, totals[:, 1] + totals[:, 2] > 0)
+        return count_scores(labels, totals, whole)
 
     return weigh
 
 
 def count_scores(
-    labels: Sequence[str], counts: np.ndarray, present: np.ndarray
+    labels: Sequence[str], counts: np.ndarray, whole: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Return precision, recall and F1 from counts, for many data sets at once.
 
@@ -193,9 +195,10 @@ def count_scores(
         Names of the labels.
     counts : numpy.ndarray
         Numbers of correct, predicted and true instances, shape (data sets, 3, labels).
-    present : numpy.ndarray
-        Which labels a data set has, bool, shape (data sets, labels). The scores of others are NaN,
-        and macro averages leave them out.
+    whole : numpy.ndarray, optional
+        The numbers of the data that the data sets are drawn from, shape (3, labels). If given, the
+        scores of a label without predicted and true instances are NaN, and macro averages take
+        those that it has here; by default they are 0.
 
     Returns
     -------
@@ -205,11 +208,16 @@ def count_scores(
     support = counts[:, 2]
     of_labels = _measures(counts)
     of_sums = _measures(counts.sum(axis=2, keepdims=True))
-    nb_present = np.maximum(present.sum(axis=1), 1)
+    present = np.full(support.shape, True) if whole is None else counts[:, 1] + support > 0
+    of_whole = of_labels if whole is None else _measures(whole[None])
+    nb_labels = max(len(labels), 1)
     nb_true = support.sum(axis=1)
     averages = {
         "micro": [values[:, 0] for values in of_sums],
-        "macro": [np.where(present, v, 0.0).sum(axis=1) / nb_present for v in of_labels],
+        "macro": [
+            np.where(present, values, if_absent).sum(axis=1) / nb_labels
+            for values, if_absent in zip(of_labels, of_whole, strict=True)
+        ],
         "weighted": [(v * support).sum(axis=1) / np.maximum(nb_true, 1) for v in of_labels],
     }
     scores = {

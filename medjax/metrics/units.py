@@ -22,7 +22,9 @@ class Units(NamedTuple):
     weigh : callable
         Takes weights, float64 whole numbers, shape (resamples, units). Returns the scores by name,
         shape (resamples,): what ``compute`` returns for data in which a unit with weight w occurs
-        w times; NaN where a score is undefined or ``compute`` does not return it.
+        w times; NaN where a score is undefined or ``compute`` does not return it. A mean over
+        labels may count one that these data tell nothing of with its score on all units; see
+        `bootstrap`.
 
     Examples
     --------

@@ -21,7 +21,7 @@ from medjax.optimizer.rate import Configure
 from medjax.optimizer.refusals import as_transformation
 from medjax.runtime.lent import owned
 
-__all__ = ["make_optimizer", "uses_value"]
+__all__ = ["make_optimizer", "updates_nothing", "uses_value"]
 
 _Probed = Callable[[Any, Any], Probe]
 
@@ -69,7 +69,32 @@ def make_optimizer(configure: Configure, options: Options) -> optax.GradientTran
 
     # A placeholder, as the current rate is in the state. A JAX array would be kept alive here.
     update = injected(learning_rate=np.zeros((), np.float32)).update
+    _PROBED[update] = probed
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def updates_nothing(optimizer: optax.GradientTransformation, params: Any) -> bool:
+    """Return whether the update of every parameter is zero by construction.
+
+    Parameters
+    ----------
+    optimizer : optax.GradientTransformation
+        From `make_optimizer`.
+    params : pytree
+        Arrays, or their shapes and dtypes.
+
+    Examples
+    --------
+    >>> params = {"kernel": jnp.ones((1, 2))}
+    >>> updates_nothing(make_optimizer(lambda rate: optax.set_to_zero(), Options()), params)
+    True
+    """
+    frozen = _PROBED[owned(optimizer.update)](params, params).frozen
+    return len(frozen) == len(jax.tree.leaves(params))
+
+
+_PROBED: weakref.WeakKeyDictionary[Any, _Probed] = weakref.WeakKeyDictionary()
+"""What knows the properties of an optimizer, by its update function, for as long as it lives."""
 
 
 def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:

@@ -16,7 +16,7 @@ import optax
 
 from medjax.optimizer.dataflow import depend_on
 
-__all__ = ["Configure", "with_rate"]
+__all__ = ["Configure", "is_injected", "with_rate"]
 
 Configure = Callable[[Any], optax.GradientTransformation]
 """See `medjax.component.ConfigureOptimizer`."""
@@ -53,8 +53,8 @@ def with_rate(state: Any, learning_rate: Any, configure: Configure, params: Any)
     >>> float(state.hyperparams["learning_rate"])
     0.25
     """
-    nodes = jax.tree.leaves(state, is_leaf=_is_injected)
-    if not any(map(_is_injected, nodes)):
+    nodes = jax.tree.leaves(state, is_leaf=is_injected)
+    if not any(map(is_injected, nodes)):
         return state
 
     def init(learning_rate: Any, params: Any) -> Any:
@@ -66,7 +66,8 @@ def with_rate(state: Any, learning_rate: Any, configure: Configure, params: Any)
     return _corrected(state, init(learning_rate, params), follows)
 
 
-def _is_injected(node: Any) -> bool:
+def is_injected(node: Any) -> bool:
+    """Return whether a part of a state is that of `optax.inject_hyperparams`."""
     return isinstance(node, _INJECTED)
 
 
@@ -74,7 +75,7 @@ def _corrected(state: Any, fresh: Any, follows: Any) -> Any:
     """Return `state` with the hyperparameters of `fresh` where `follows` says so."""
 
     def correct(old: Any, new: Any, marks: Any) -> Any:
-        if not _is_injected(old):
+        if not is_injected(old):
             return old
         hyperparams = {
             name: jnp.asarray(new.hyperparams[name]).astype(jnp.asarray(value).dtype)
@@ -85,4 +86,4 @@ def _corrected(state: Any, fresh: Any, follows: Any) -> Any:
         inner = _corrected(old.inner_state, new.inner_state, marks.inner_state)
         return old._replace(hyperparams=hyperparams, inner_state=inner)
 
-    return jax.tree.map(correct, state, fresh, follows, is_leaf=_is_injected)
+    return jax.tree.map(correct, state, fresh, follows, is_leaf=is_injected)

@@ -248,6 +248,18 @@ def test_items_of_a_format_of_sentences_are_called_so(train, tmp_path, name):
     assert (folder / "report.txt").read_text().startswith(told)
 
 
+def test_rows_of_texts_and_entities_are_trained_on_as_documents(train, tmp_path):
+    rows = [
+        {"text": text, "entities": [each._asdict() for each in entities]}
+        for text, entities, *_ in NOTES
+    ]
+    (tmp_path / "notes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, folder = train("entities", tmp_path / "notes.jsonl", "--epochs", "1")
+    assert status == 0
+    told = "Test: 2 documents, rule of conlleval, 95 % intervals by document:"
+    assert (folder / "report.txt").read_text().startswith(told)
+
+
 def tables(folder, rows):
     """Write a table for each part, of texts, labels and patients."""
     folder.mkdir()

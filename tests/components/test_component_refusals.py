@@ -54,6 +54,20 @@ def test_classes_without_an_order_are_refused(encoder, labels):
         RelationClassification.from_pretrained(encoder, labels, [("Drug", "Sign")])
 
 
+def test_classes_that_look_the_same_are_told(encoder, caplog):
+    make = (
+        TextClassification.from_pretrained,
+        TokenClassification.from_pretrained,
+        lambda *args: RelationClassification.from_pretrained(*args, [("Drug", "Sign")]),
+    )
+    for from_pretrained in make:
+        caplog.clear()
+        from_pretrained(encoder, ["décès", "deces"])
+        assert "encoded in two ways" not in caplog.text
+        from_pretrained(encoder, ["d\xe9c", "de\u0301c", "x"])
+        assert r"the labels 'd\xe9c' and 'de\u0301c' both read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("write", "item"),
     [

@@ -7,8 +7,9 @@ import optax
 import pytest
 from optax_optimizers import RATE, WRAPPED, loss_of, trained
 from stepping import POINTS, assert_close, batches
-from tiny import init_mlp, mlp, one_device, start_state
+from tiny import config, init_mlp, mlp, one_device, start_state
 
+import medjax
 from medjax import Options
 from medjax.optimizer.probe import probe
 
@@ -109,6 +110,26 @@ def test_updates_that_are_zero_only_at_first_are_not_frozen(configure):
 def test_masked_alone_freezes_nothing():
     # What the mask leaves out is not zero: optax hands the gradient on as it is.
     assert frozen(lambda rate: optax.masked(optax.sgd(rate), TOP)) == set()
+
+
+@pytest.mark.parametrize(
+    ("configure", "expected"),
+    [
+        (lambda rate: optax.set_to_zero(), 1),
+        (lambda rate: optax.selective_transform(optax.adam(rate), freeze_mask=lambda path: 0), 1),
+        (partition, 0),
+        (first_update_is_zero, 0),
+        (set_by_the_host, 0),
+    ],
+)
+def test_a_run_that_updates_no_parameter_is_warned_of(configure, expected, tmp_path, caplog):
+    run = config(tmp_path, nb_training_epochs=1)
+    component = mlp(optimizer=configure)
+    for resume in (None, "auto"):
+        caplog.clear()
+        medjax.train(component, run, POINTS, callback=[], resume=resume)
+        told = [each for each in caplog.records if "updates no parameter" in each.getMessage()]
+        assert len(told) == expected
 
 
 def by_hand(component, items, *, frozen, clip, decay):

@@ -274,6 +274,25 @@ def test_conll_a_column_more_in_comments_is_no_error(write):
     assert [document.text for document in read_conll(path)] == ["No rash"]
 
 
+def test_conll_tokens_with_a_column_more_that_are_taken_for_comments_are_told(write, caplog):
+    path = write("x.txt", "No O\n#1 b O\nrash B-a\n#2 b B-a\n#3 O\n")
+    assert texts_of(read_conll(path)) == [("No rash #3", [("a", "rash")])]
+    assert f"{path}: left out 2 lines that begin with '#' as comments" in caplog.text
+    assert "line 2 is ['#1', 'b', 'O']" in caplog.text
+    caplog.clear()
+    read_conll(write("x.tsv", "No\tDT\tO\n#1\tb\tNN\tO\n"), tag_column=2)
+    assert "line 2 is ['#1', 'b', 'NN', 'O']" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["# sent_id = 3", "# text = O", "#text = O O", "# vitamin a O", "#begin a 0", "#1 O"],
+)
+def test_conll_usual_comments_are_not_told(write, caplog, comment):
+    read_conll(write("x.txt", f"No DT O\n{comment}\nrash NN B-a\n"))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [

@@ -9,7 +9,13 @@ import pytest
 from pyarrow import parquet
 
 from medjax.text import Document, Entity, LabelledText
-from medjax.text.readers import format_of, read_dataset, read_documents, read_texts
+from medjax.text.readers import (
+    format_of,
+    read_dataset,
+    read_doccano,
+    read_documents,
+    read_texts,
+)
 
 NAMES = ["O", "B-Sign", "I-Sign", "B-Drug"]
 ROWS = {"tokens": [["No", "high", "fever"], ["Aspirin"]], "ner_tags": [[0, 1, 2], [3]]}
@@ -55,6 +61,39 @@ def test_tags_by_name_in_json_lines_and_another_joiner(write, caplog):
     options = {"tokens": "words", "tags": "tags", "tag_names": NAMES, "joiner": "_"}
     first = read_dataset(path, **options)[0]
     assert (first.text, first.name) == ("No_high_fever", "b.jsonl:1")
+
+
+@pytest.mark.parametrize("shape", ["lines", "list"])
+def test_rows_of_texts_and_entities_are_recognised(write, shape, caplog):
+    rows = [{"text": "No", "entities": []}, {"text": "Rash here", "entities": SPANS[:1]}]
+    text = json.dumps(rows) if shape == "list" else "\n".join(map(json.dumps, rows))
+    path = write("a.jsonl", text)
+    assert format_of(path) == "dataset"
+    expected = [("No", ()), ("Rash here", (Entity("Sign", 0, 4),))]
+    for documents in (read_documents(path), read_documents(path, format="dataset")):
+        assert [document[:2] for document in documents] == expected
+    assert not caplog.records
+    with pytest.raises(ValueError, match=r'expected a Doc.*read_dataset\(file, entities="ent'):
+        read_doccano(path)
+
+
+def test_rows_of_texts_and_entities_in_a_parquet_table(tmp_path):
+    columns = {"text": ["Rash here"], "entities": [SPANS[:1]]}
+    (document,) = read_documents(write_parquet(tmp_path / "a.parquet", columns))
+    assert document[:2] == ("Rash here", (Entity("Sign", 0, 4),))
+
+
+def test_relations_in_rows_of_texts_and_entities_are_counted(write, caplog):
+    row = {"text": "Rash here", "entities": SPANS, "relations": [{"head": 0}, {"head": 1}]}
+    path = write("a.jsonl", json.dumps(row))
+    read_documents(path, overlapping=True)
+    assert f"relations, which read_dataset does not read: 2 ({path})" in caplog.text
+
+
+def test_entities_with_the_fields_of_doccano_are_its_own(write):
+    entity = {"id": 1, "start_offset": 0, "end_offset": 4, "label": "Sign"}
+    rows = [{"text": "No", "entities": []}, {"text": "Rash here", "entities": [entity]}]
+    assert format_of(write("a.jsonl", "\n".join(map(json.dumps, rows)))) == "doccano"
 
 
 @pytest.mark.parametrize(

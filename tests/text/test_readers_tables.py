@@ -168,6 +168,13 @@ def test_white_space_and_floats_do_not_part_a_patient_or_a_class(tmp_path):
     assert [text.group for text in read_texts(file, group="patient")] == ["7", "7", "7", "7.5"]
 
 
+def test_how_accents_are_encoded_parts_no_class_and_no_patient(tmp_path):
+    one, two = "d\xe9c\xe8s", "de\u0301ce\u0300s"
+    file = write(tmp_path, "notes.csv", f"text,label,patient\na,{one},{two}\nb,{two};{one},{one}\n")
+    texts = read_texts(file, group="patient", separator=";")
+    assert [(text.labels, text.group) for text in texts] == [((one,), one)] * 2
+
+
 def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_patient(tmp_path):
     for written in ("7", "7.0", "7.00"):
         file = write(tmp_path, "notes.csv", f"text,label,patient\na,x,{written}\n")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ _INCEPTION = (
     'export the layer "Named entity" as "CoNLL 2002" in INCEpTION or WebAnno, or convert to BRAT'
 )
 _DATASETS = "medjax.text.readers.read_dataset reads its columns"
+_ENTITIES = 'medjax.text.readers.read_dataset(file, entities="entities") reads it'
 _ARROW = "pass the folder that save_to_disk wrote to medjax.text.readers.read_dataset"
 _BIOC = "medjax.text.readers.read_bioc reads it"
 _SPACY = (
@@ -103,6 +104,13 @@ def _is_label_studio(record: dict[str, Any]) -> bool:
     )
 
 
+def _is_row_of_entities(record: dict[str, Any]) -> bool:
+    """Return whether a record has a text and entities as `read_dataset` takes them."""
+    entities = record.get("entities")
+    first = entities[0] if isinstance(entities, list) and entities else entities
+    return "text" in record and isinstance(first, dict) and _has("start", "end", "label")(first)
+
+
 _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
     (_has("content_type"), Foreign("medkit JSON", "medjax.text.readers.read_medkit_json reads it")),
     (_has("text", "denotations"), Foreign("PubAnnotation JSON", _BCONV)),
@@ -124,6 +132,7 @@ _RECORDS: tuple[tuple[Callable[[dict[str, Any]], bool], Foreign], ...] = (
         _has_any("_input_hash", "_task_hash"),
         Foreign("Prodigy JSON", _PRODIGY),
     ),
+    (_is_row_of_entities, Foreign("rows of texts and entities", _ENTITIES)),
     (_has("text", "spans"), Foreign("spaCy or Prodigy JSON", f"{_SPACY}; of Prodigy, {_PRODIGY}")),
     (
         lambda record: "text" in record and _has_any("label", "labels", "entities")(record),
@@ -171,13 +180,18 @@ def refuse_other_text(path: Path, text: str, expected: str) -> None:
 
 
 def kind_of_json(text: str) -> Foreign | None:
-    """Return the format of the first record of JSON or JSON lines, None if it is unknown."""
+    """Return the format of the first record of JSON or JSON lines, None if it is unknown.
+
+    A record without entities does not tell how they are written; the next one that has some does.
+    """
     if not looks_like_json(text):
         return None
     record = _first_record(text)
     if isinstance(record, list) and len(record) == 2 and isinstance(record[1], dict):
         return Foreign("spaCy training data", _SPACY)
     if isinstance(record, dict):
+        if record.get("entities") == []:
+            record = next((each for each in _records(text) if each.get("entities")), record)
         return next((foreign for matches, foreign in _RECORDS if matches(record)), None)
     return None
 
@@ -222,6 +236,17 @@ def _first_record(text: str) -> Any:
         is_pair = isinstance(record, list) and bool(record) and isinstance(record[0], str)
         return record[0] if isinstance(record, list) and record and not is_pair else record
     return None
+
+
+def _records(text: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON list or of JSON lines, as far as they can be read."""
+    for piece in [text] if text.lstrip().startswith("[") else text.splitlines():
+        try:
+            value = json.loads(piece)
+        except (ValueError, RecursionError):
+            continue
+        values = value if isinstance(value, list) else [value]
+        yield from (each for each in values if isinstance(each, dict))
 
 
 def _refuse(path: Path, foreign: Foreign, expected: str) -> None:

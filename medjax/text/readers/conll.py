@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medjax.text.document import Document, Entity
@@ -46,7 +46,8 @@ def read_conll(
 
     A header with the names of the columns, lines that start with ``-DOCSTART-`` (which end a
     sentence) and comments are left out. Comments are lines that start with ``#`` and have no tag,
-    or not as many columns as the other lines. A first line with a usual name for the tokens, such
+    or not as many columns as the other lines; a warning tells of those that seem to be tokens
+    with a column too many. A first line with a usual name for the tokens, such
     as ``word``, and a tag without prefix that no other line has is a header, and a warning says so.
 
     Parameters
@@ -142,6 +143,7 @@ def _sentences(
     for row in certain:
         _refuse_more_cells(path, row, width, token_column, tag_column)
     standard = _standard(path, certain, tag_column)
+    _warn_of_comments(path, rows, width, tag_column, standard)
     sentences: list[list[Row]] = [[]]
     for row in rows:
         if _is_end(row):
@@ -155,6 +157,38 @@ def _sentences(
                 standard[tag] = standard_tag
                 sentences[-1].append(row)
     return [sentence for sentence in sentences if sentence], standard
+
+
+def _warn_of_comments(
+    path: Path, rows: Sequence[Row], width: int, tag_column: int, standard: Mapping[str, str]
+) -> None:
+    """Warn of lines that are left out as comments and are tokens with a column too many.
+
+    They begin with a word such as ``#1``, which comments such as ``# text = ...`` do not, and end
+    in a tag of the file, be it O or one with a prefix.
+    """
+    tags = {tag for tag, name in standard.items() if name != f"I-{tag}"}
+    at = (tag_column,) if tag_column < 0 else (tag_column, tag_column + 1)
+    found = [
+        row
+        for row in rows
+        if len(row.cells) == width + 1
+        and row.cells[0].startswith("#")
+        and row.cells[0] != "#"
+        and not any("=" in cell for cell in row.cells[:2])
+        and any(row.cells[column] in tags for column in at if column < width + 1)
+    ]
+    if found:
+        LOGGER.warning(
+            "%s: left out %d lines that begin with '#' as comments, but they end in a tag and have "
+            "%d columns, one more than the others: line %d is %s; remove the column, or the space "
+            "in the token",
+            path,
+            len(found),
+            width + 1,
+            found[0].number,
+            found[0].cells,
+        )
 
 
 def _is_end(row: Row) -> bool:

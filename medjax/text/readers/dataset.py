@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,9 +17,11 @@ from medjax.text.readers._tags import warn_of_tags
 from medjax.text.readers.conll import sentence_of
 from medjax.text.tagging import TagError, standard_tags
 
-__all__ = ["read_dataset"]
+__all__ = ["has_sentences", "read_dataset"]
 
 EMPTY = "rows without tokens"
+RELATIONS = "relations, which read_dataset does not read"
+_ENTITIES = "entities"
 
 
 def read_dataset(
@@ -40,7 +43,8 @@ def read_dataset(
     datasets for named entities. Tags are names, or whole numbers whose names ``datasets`` stores
     with them; they are read as `read_conll` does.
 
-    With `entities`, each row has a text and its entities: a list of objects with ``start``, ``end``
+    With `entities`, or where there is no column of tokens but the columns ``text`` and
+    ``entities``, each row has a text and its entities: a list of objects with ``start``, ``end``
     and ``label``, a list of ``[start, end, label]``, or an object with a list for each of the
     three. Offsets count characters; where there is a ``text`` next to them, it is compared.
 
@@ -58,7 +62,8 @@ def read_dataset(
     joiner : str
         Inserted between the tokens to form the text of a document.
     text, entities : str
-        Names of the columns of texts and entities.
+        Names of the columns of texts and entities, the latter by default ``entities`` in a table
+        without tokens.
     overlapping : bool
         Whether entities that overlap are kept. By default the longest of them is, and a warning to
         the logger ``medjax`` says how many were left out. Tags cannot overlap.
@@ -89,6 +94,9 @@ def read_dataset(
     (Entity(label='Sign', start=3, end=8, score=None),)
     """
     table, tally = open_table(source, split, encoding), Tally()
+    first, table = _peeked(table)
+    if entities is None and _has_entities(first, tokens, text):
+        entities = _ENTITIES
     if entities is None:
         names = tag_names or table.class_names(tags)
         documents = list(_sentences(table, tokens, tags, names, joiner, tally))
@@ -98,6 +106,30 @@ def read_dataset(
         raise ValueError(f"{table.name}: found no rows, expected documents")
     tally.warn(table.name)
     return documents
+
+
+def has_sentences(source: Any, *, split: str | None = None, encoding: str = "utf-8") -> bool:
+    """Return whether `read_dataset` takes the rows of a source for sentences of tokens.
+
+    Parameters
+    ----------
+    source, split, encoding
+        As for `read_dataset`.
+    """
+    first, _ = _peeked(open_table(source, split, encoding))
+    return not _has_entities(first, "tokens", "text")
+
+
+def _peeked(table: Table) -> tuple[Mapping[str, Any], Table]:
+    """Return the first row, empty if there is none, and the table with all its rows."""
+    rows = iter(table.rows)
+    first = list(itertools.islice(rows, 1))
+    whole = table._replace(rows=itertools.chain(first, rows))
+    return (first[0][1] if first else {}), whole
+
+
+def _has_entities(row: Mapping[str, Any], tokens: str, text: str) -> bool:
+    return tokens not in row and text in row and _ENTITIES in row
 
 
 def _sentences(
@@ -143,6 +175,8 @@ def _annotated(
     for where, row in table.rows:
         written = _cell(row, text, where, str)
         _refuse_unaccepted(row, where)
+        if isinstance(row.get("relations"), list):
+            tally.add(table.name, RELATIONS, len(row["relations"]))
         found = [
             _entity(item, written, where) for item in _items(_cell(row, entities, where, None))
         ]

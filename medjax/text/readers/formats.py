@@ -72,6 +72,7 @@ _BY_KIND: dict[str, Format] = {
     "a Doccano export": "doccano",
     "a Label Studio export": "label_studio",
     "a Hugging Face dataset": "dataset",
+    "rows of texts and entities": "dataset",
 }
 
 
@@ -86,8 +87,8 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     Returns
     -------
     {"brat", "conll", "medkit", "pubtator", "bioc", "doccano", "label_studio", "docbin", "dataset"}
-        For ``"conll"``, `read_documents` returns sentences, and so it does for most datasets; for
-        the others, whole documents.
+        For ``"conll"``, `read_documents` returns sentences, and so it does for datasets of tokens;
+        for the others, whole documents.
 
     Raises
     ------
@@ -161,8 +162,9 @@ def read_documents(
     path : path
         A folder with ``.ann`` files (also in subfolders) or one such file (BRAT); a file in CoNLL
         columns, such as ``.tsv``, ``.conll`` or ``.csv``; a ``.json`` or ``.jsonl`` file (medkit,
-        Doccano, Label Studio, BioC, tokens with tags); PubTator; BioC XML; a ``.spacy`` file; a
-        ``.parquet`` file, or a folder of Hugging Face's datasets, with tokens and tags.
+        Doccano, Label Studio, BioC, tokens with tags, texts with entities); PubTator; BioC XML; a
+        ``.spacy`` file; a ``.parquet`` file, or a folder of Hugging Face's datasets, with tokens
+        and tags or with ``text`` and ``entities``.
     encoding : str, optional
         Encoding of the files. The default is UTF-8, with or without a byte order mark.
     overlapping : bool
