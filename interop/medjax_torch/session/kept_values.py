@@ -29,8 +29,9 @@ class KeptValues(TrainerCallback):
     """Saves the values that callbacks and forward set, and restores them in a resumed run.
 
     These are numbers, strings, bools, NumPy arrays, and lists and tuples of them: of the component,
-    whose forward, preprocess or collate may read them, and of globals that forward reads. It comes
-    after the user's callbacks, so that it sees what they do when training begins.
+    whose forward, preprocess or collate may read them, and of globals that forward reads. Modes of
+    modules are among them: preprocess may read the mode before forward sets it. It comes after the
+    user's callbacks, so that it sees what they do when training begins.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ class KeptValues(TrainerCallback):
         self._began: dict[str, Any] = {}
         self._saved: dict[str, Any] = {}
         self._set: list[tuple[Location, Any]] = []
+        self._moved = set[str]()  # paths of modes that forward or callbacks have set
         self._is_within_epoch = False
 
     def on_train_begin(self, config: Any) -> None:
@@ -54,7 +56,7 @@ class KeptValues(TrainerCallback):
         for path, (before, after) in self._saved.items():
             if path not in locations:
                 _say(f"{path} was {_decoded(after)!r}, but the component no longer has this value")
-            elif self._began[path] == before:
+            elif self._began[path] == before or path in self._moved:
                 self._set.append((locations[path], after))
             elif self._began[path] != after:
                 _say(
@@ -77,6 +79,18 @@ class KeptValues(TrainerCallback):
             self._set_values()
         self._is_within_epoch = False
 
+    def on_epoch_end(self, metrics: Any, epoch: int, epoch_duration: float) -> None:
+        """Note which modes have moved by now, if only to return at the next save."""
+        del metrics, epoch, epoch_duration
+        self._note_modes(self._locations())
+
+    def _note_modes(self, locations: dict[str, Location]) -> None:
+        self._moved |= {
+            path
+            for path, location in locations.items()
+            if _is_mode(path) and _encoded(location.get()) != self._began.get(path)
+        }
+
     def _set_values(self) -> None:
         for location, value in self._set:
             _put(location, _decoded(value))
@@ -84,15 +98,18 @@ class KeptValues(TrainerCallback):
     def state_dict(self) -> dict[str, Any]:
         """Return the first and the latest value, by path, of values that have changed."""
         changed = {}
-        for path, location in self._locations().items():
+        locations = self._locations()
+        self._note_modes(locations)
+        for path, location in locations.items():
             before, latest = self._began.get(path, MISSING), _encoded(location.get())
-            if before is not MISSING and before != latest:
+            if before is not MISSING and (before != latest or path in self._moved):
                 changed[path] = [before, latest]
         return changed
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Store what `state_dict` returned; the values are set when training begins."""
         self._saved = state
+        self._moved = set(filter(_is_mode, state))
 
     def _outer(self) -> Iterable[Place]:
         functions = [self._converted.component.forward]
@@ -119,8 +136,8 @@ def _add(
     locations: dict[str, Location], prefix: str, entries: dict[Any, Any], *, depth: int
 ) -> None:
     for key, value in list(dict.items(entries)):
-        if not isinstance(key, str) or key == "training" or key.startswith("__"):
-            continue  # every call of forward sets the mode
+        if not isinstance(key, str) or key.startswith("__"):
+            continue
         if _is_plain(value):
             locations.setdefault(prefix + key, Entry(entries, key))
         elif isinstance(value, dict) and depth < _DEEPEST and not key.startswith("_"):
@@ -135,6 +152,10 @@ def _add_defaults(locations: dict[str, Location], prefix: str, holder: Any) -> N
         for name, value in () if is_of_library(kind.__module__) else list(vars(kind).items()):
             if _is_plain(value) and not name.startswith("__"):
                 locations.setdefault(prefix + name, Inherited(holder, name))
+
+
+def _is_mode(path: str) -> bool:
+    return path.rpartition(".")[2] == "training"
 
 
 _MOST = 10_000
