@@ -139,12 +139,40 @@ _MOST = 10_000
 """Outside of a component, longer containers are not entered, as a dataset may be among them."""
 
 
+def walk_shallow(roots: Iterable[tuple[str, Any]], known: Walk | None = None) -> Walk:
+    """Collect what is reachable from data, or from code that reads it, except for the items.
+
+    Containers with more than 64 elements are not entered. Nor are objects of transformers: its
+    tokenizers note in themselves which warnings they have given.
+
+    Parameters
+    ----------
+    roots : iterable of (str, object)
+        The objects, with their paths.
+    known : Walk, optional
+        What is left out.
+    """
+    known = known or Walk()
+    seen = {id(each) for _, each in (*known.objects, *known.holders, *known.closed)}
+    pending: list[_Child] = [(path, None, value) for path, value in roots]
+
+    def enters(value: object) -> bool:
+        return type(value).__module__.partition(".")[0] != "transformers"
+
+    return _walked(pending[::-1], seen, most=_MOST, longest=_LONGEST, enters=enters)
+
+
+_LONGEST = 64
+"""Elements of the longest container of data that is entered: a list of datasets, not of items."""
+
+
 def _walked(
     pending: list[_Child],
     seen: set[int],
     *,
     root: object = None,
     most: float = math.inf,
+    longest: float = math.inf,
     enters: Callable[[object], bool] = lambda value: True,
 ) -> Walk:
     result = Walk()
@@ -160,7 +188,8 @@ def _walked(
             continue
         elif isinstance(value, tuple):
             # Every time it is met: a tuple's tensors must be replaced in each of its places.
-            pending.extend(reversed(list(_elements(path, location, value))))
+            if len(value) <= longest:
+                pending.extend(reversed(list(_elements(path, location, value))))
         elif id(value) not in seen and (value is root or (_is_open(value) and enters(value))):
             seen.add(id(value))
             if isinstance(value, nn.Module):
@@ -169,7 +198,9 @@ def _walked(
                 result.objects.append((path, value))
             elif isinstance(value, FunctionType) and not is_of_library(value.__module__ or ""):
                 result.functions.append(value)
-            pending.extend(reversed(list(_children(path, value, result.holders))))
+            children = list(_children(path, value, result.holders))
+            if not isinstance(value, _SIZED) or len(value) <= longest:
+                pending.extend(reversed(children))
         elif id(value) not in seen and is_readable(value):
             seen.add(id(value))
             result.closed.append((path, value))
