@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medjax_torch.component_state.locations import MISSING, Effect, Snapshot
 from medjax_torch.component_state.tensors import is_expanded
 from medjax_torch.component_state.walk import Walk
+from medjax_torch.component_state.watch.places import token
 from medjax_torch.torch_internals import disable_torch_function_of_subclasses
 
 _LARGEST = 1 << 16
@@ -64,7 +65,9 @@ class Before:
 
 def is_count(effect: Effect) -> bool:
     """Return whether a value was replaced by another: no cache was filled, and no flag was set."""
-    return not (effect.before is None or effect.before is MISSING or type(effect.before) is bool)
+    before, after = effect.before, effect.after
+    is_filled = before is None or before is MISSING or type(before) is bool
+    return not is_filled and token(before) != token(after)
 
 
 def _is_put_back(holder: Any) -> bool:

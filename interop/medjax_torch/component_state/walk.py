@@ -47,6 +47,8 @@ _KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools
 
 _SIZED = (dict, list, deque, set, frozenset, tuple)
 
+_CHANGEABLE = (dict, list, deque, set)
+
 _RUNNING = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, SynchronizedBase)
 
 _LARGEST_ARRAY = 1 << 20
@@ -184,12 +186,14 @@ def _walked(
             result.tensors.append((path, location, value))
         elif isinstance(value, _GENERATORS):
             result.generators.setdefault(path, value)
-        elif isinstance(value, _SIZED) and len(value) > most:
-            continue
+        elif isinstance(value, _SIZED) and len(value) > min(most, longest):
+            if len(value) <= most and id(value) not in seen and isinstance(value, _CHANGEABLE):
+                seen.add(id(value))
+                result.holders.append((path, value))
+                pending.extend(reversed(list(_attributes(path, value, result.holders))))
         elif isinstance(value, tuple):
             # Every time it is met: a tuple's tensors must be replaced in each of its places.
-            if len(value) <= longest:
-                pending.extend(reversed(list(_elements(path, location, value))))
+            pending.extend(reversed(list(_elements(path, location, value))))
         elif id(value) not in seen and (value is root or (_is_open(value) and enters(value))):
             seen.add(id(value))
             if isinstance(value, nn.Module):
@@ -198,9 +202,7 @@ def _walked(
                 result.objects.append((path, value))
             elif isinstance(value, FunctionType) and not is_of_library(value.__module__ or ""):
                 result.functions.append(value)
-            children = list(_children(path, value, result.holders))
-            if not isinstance(value, _SIZED) or len(value) <= longest:
-                pending.extend(reversed(children))
+            pending.extend(reversed(list(_children(path, value, result.holders))))
         elif id(value) not in seen and is_readable(value):
             seen.add(id(value))
             result.closed.append((path, value))

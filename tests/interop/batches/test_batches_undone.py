@@ -193,10 +193,11 @@ def test_only_counts_make_batches_depend_on_those_before():
 
         def __init__(self):
             super().__init__()
-            self.cache, self.is_ready = {}, False
+            self.cache, self.is_ready, self.name = {}, False, "A"
 
         def preprocess(self, item):
             self.is_ready = True
+            self.name = self.name.upper()
             return self.cache.setdefault(len(self.cache), item)
 
     draws = []
@@ -230,8 +231,13 @@ def test_long_lists_are_not_entered():
             next(Item.copies)
             return super().__getattribute__(name)
 
-    data = [Item() for _ in range(100)]
+    class Items(list):
+        count = 0
+
+    data = Items(Item() for _ in range(100))
+    data.count = 0
     with undone(data):
         data.append(1)
-    assert len(data) == 100
+        data.count += 1
+    assert (len(data), data.count) == (100, 0)
     assert next(Item.copies) == 0
