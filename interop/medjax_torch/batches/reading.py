@@ -203,6 +203,14 @@ def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
     return list(range(batch * size, min((batch + 1) * size, len(loader.dataset))))
 
 
+def data_of(loader: DataLoader[Any]) -> Any:
+    """Return the user's dataset, of which the loader's own may be made."""
+    dataset = loader.dataset
+    if isinstance(dataset, ItemDataset | StreamDataset):
+        return dataset.work.examples.dataset
+    return dataset
+
+
 def check_length(loader: DataLoader[Any]) -> None:
     """Refuse a dataset whose length has changed since its loader was made.
 
@@ -213,7 +221,7 @@ def check_length(loader: DataLoader[Any]) -> None:
     """
     if not isinstance(loader.dataset, ItemDataset | StreamDataset):
         return
-    data: Any = loader.dataset.work.examples.dataset
+    data = data_of(loader)
     nb_items, before = len(data), len(loader.dataset)
     if nb_items != before:
         msg = (

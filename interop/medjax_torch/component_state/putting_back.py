@@ -44,7 +44,9 @@ class Before:
             for path, generator in content.generators.items():
                 self.generators[f"{number} {path}"] = generator
             self._snapshots += [
-                Snapshot(path, holder) for path, holder in content.holders if _is_put_back(holder)
+                Snapshot(path, holder)
+                for path, holder in content.holders
+                if not (has_open_file(holder) or is_large(holder))
             ]
             with disable_torch_function_of_subclasses():
                 for _, _, tensor in content.tensors:
@@ -70,12 +72,16 @@ def is_count(effect: Effect) -> bool:
     return not is_filled and token(before) != token(after)
 
 
-def _is_put_back(holder: Any) -> bool:
-    if isinstance(holder, np.ndarray):
-        return holder.nbytes <= _LARGEST
-    return not isinstance(holder, dict) or not any(
+def has_open_file(holder: Any) -> bool:
+    """Return whether a dict, such as the attributes of an object, has an open file."""
+    return isinstance(holder, dict) and any(
         isinstance(value, io.IOBase) for value in dict.values(holder)
     )
+
+
+def is_large(holder: Any) -> bool:
+    """Return whether an array is so large that it is data and does not count."""
+    return isinstance(holder, np.ndarray) and holder.nbytes > _LARGEST
 
 
 def _is_small(tensor: Tensor) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from medjax.data import Batch
 from medjax_torch.batches import batch_indices, check_length, epoch_batches
 from medjax_torch.conversion import BatchAdapter
-from medjax_torch.session.kept_generators import KeptGenerators
+from medjax_torch.session.kept import Kept
 
 
 class Feed:
@@ -31,8 +31,8 @@ class Feed:
         Whether gradients are computed.
     before : callable, optional
         Called with the epoch and the number of its first batch, before that is prepared.
-    kept : KeptGenerators, optional
-        Has the states of generators at the beginning of an epoch that is resumed.
+    kept : Kept, optional
+        Has what there was at the beginning of an epoch that is resumed.
     each : callable, optional
         Called before each batch is prepared.
     """
@@ -44,7 +44,7 @@ class Feed:
         *,
         train: bool,
         before: Callable[[int, int], None] | None = None,
-        kept: KeptGenerators | None = None,
+        kept: Kept | None = None,
         each: Callable[[], None] | None = None,
     ) -> None:
         self.loader = loader
