@@ -15,6 +15,8 @@ def largest_difference(folder, component, data, evaluated, **fields):
     ----------
     component : callable
         Makes a component.
+    data, evaluated : dataset or callable
+        The data, or what makes it, if reading changes it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -35,7 +37,8 @@ def largest_difference(folder, component, data, evaluated, **fields):
                 **fields,
             },
         )
-        trainer = module.Trainer(one, config, data, evaluated, callback=_silent(module), **settings)
+        datasets = [each() if callable(each) else each for each in (data, evaluated)]
+        trainer = module.Trainer(one, config, *datasets, callback=_silent(module), **settings)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # medkit's utcnow
             history = trainer.train()

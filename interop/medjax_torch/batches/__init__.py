@@ -16,6 +16,7 @@ from medjax_torch.batches.reading import batch_indices as batch_indices
 from medjax_torch.batches.reading import check_draws as check_draws
 from medjax_torch.batches.reading import check_length as check_length
 from medjax_torch.batches.reading import close_workers as close_workers
+from medjax_torch.batches.reading import data_of as data_of
 from medjax_torch.batches.reading import epoch_batches as epoch_batches
 from medjax_torch.batches.reading import expect_draws as expect_draws
 from medjax_torch.batches.reading import first_batch as first_batch

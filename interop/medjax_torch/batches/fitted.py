@@ -14,7 +14,7 @@ from medjax.data.fitting import MEASURED, STANDARD_LENGTHS, lengths_beyond
 from medjax.data.order import fixed_sample
 from medjax_torch.batches.items import ItemDataset
 from medjax_torch.batches.order import EpochSampler, Lengths
-from medjax_torch.graph import host_random
+from medjax_torch.batches.undone import undone
 
 Fit = Callable[[Sequence[int], int], tuple[int, ...]]
 """``fit(lengths, nb_items)`` returns a ladder; see `medjax.data.fitting.fit_lengths`."""
@@ -59,8 +59,7 @@ class LoaderLadder:
         lengths: list[int] = []
         if jax.process_index() == 0:
             positions = fixed_sample(len(self._dataset), MEASURED)
-            # Preprocessing may draw from global generators, whose order training keeps.
-            with host_random.watched({}):
+            with undone(self._dataset):
                 lengths = Lengths(self._dataset, self._fills, hand_over=False)(positions).tolist()
             if lengths[0] == 0:
                 lengths = []

@@ -56,7 +56,7 @@ class Work:
     ----------
     draws : bool
         Whether it is known to draw from generators that go on from one batch to the next, such as
-        torch's global one. Such batches depend on those before them in their epoch.
+        torch's global one, or to count. Such batches depend on those before them in their epoch.
     """
 
     def __init__(self, examples: Examples, collate: Collate) -> None:
@@ -190,6 +190,10 @@ class ItemDataset(Dataset[Any]):
         """Drop examples that were peeked at but not requested, unless all are cached."""
         if not self._cache:
             self._kept.clear()
+
+    def discard(self) -> None:
+        """Drop all examples, also cached ones."""
+        self._kept.clear()
 
     def _example(self, index: int) -> Any:
         return self.work.examples(self.position.epoch, [index])[0]

@@ -16,7 +16,9 @@ from medjax.data.source import ItemError, WorkerError, takes_rng
 from medjax_torch.batches.generators import OWN, generators_of, restore, states_of
 from medjax_torch.batches.items import ItemDataset, StreamDataset
 from medjax_torch.batches.order import EpochSampler, GroupedSampler
-from medjax_torch.graph import host_random
+from medjax_torch.batches.undone import undone
+from medjax_torch.component_state.locations import Effect
+from medjax_torch.component_state.putting_back import is_count
 
 EpochBatch = tuple[np.ndarray | None, Mapping[str, Any]]
 
@@ -112,7 +114,8 @@ def _without_iterator(
 def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
     """Return the first batch of epoch 1, made in this process, without advancing the loader.
 
-    All random generators are left as they were, and it is noted whether it drew from any.
+    Random generators and attributes are left as they were (see `undone`), and it is noted whether
+    it drew from any, or changed any value.
 
     Raises
     ------
@@ -120,19 +123,25 @@ def first_batch(loader: DataLoader[Any]) -> Mapping[str, Any]:
         If `collate` does not return a mapping.
     """
     dataset: Any = loader.dataset
+    is_ordered = _is_ordered(loader)
     generators = generators_of(loader)
-    before = states_of(generators)
+    before = after = states_of(generators)
+    effects: list[Effect] = []
     try:
-        if not _is_ordered(loader):
-            return _checked(next(iter(loader)))
-        examples = [dataset[index] for index in batch_indices(loader, 1, 0)]
-        return _checked(loader.collate_fn(examples))
+        with undone(dataset, None if is_ordered else loader) as effects:
+            try:
+                if not is_ordered:
+                    return _checked(next(iter(loader)))
+                examples = [dataset[index] for index in batch_indices(loader, 1, 0)]
+                return _checked(loader.collate_fn(examples))
+            finally:
+                after = states_of(generators)
     finally:
-        after = states_of(generators)
         restore(generators, before)
         if isinstance(dataset, ItemDataset | StreamDataset):
             drawn = {path for path, state in after.items() if state != before[path]}
-            dataset.work.draws = bool(drawn - {f"loader 0.{OWN}"})
+            counts = any(map(is_count, effects))
+            dataset.work.draws = counts or bool(drawn - {f"loader 0.{OWN}"})
 
 
 def expect_draws(loader: DataLoader[Any], of: DataLoader[Any]) -> None:
@@ -174,8 +183,7 @@ def first_of_shapes(
         return
     dataset.position.epoch = epoch
     work = dataset.work
-    # Preprocessing may draw from global generators, whose order training keeps.
-    with host_random.watched({}):
+    with undone(dataset):
         firsts = sampler.first_of_shapes(epoch, start)
         batches = {
             number: _checked(work.collate(work.examples(epoch, indices)))
@@ -195,6 +203,14 @@ def batch_indices(loader: DataLoader[Any], epoch: int, batch: int) -> list[int]:
     return list(range(batch * size, min((batch + 1) * size, len(loader.dataset))))
 
 
+def data_of(loader: DataLoader[Any]) -> Any:
+    """Return the user's dataset, of which the loader's own may be made."""
+    dataset = loader.dataset
+    if isinstance(dataset, ItemDataset | StreamDataset):
+        return dataset.work.examples.dataset
+    return dataset
+
+
 def check_length(loader: DataLoader[Any]) -> None:
     """Refuse a dataset whose length has changed since its loader was made.
 
@@ -205,7 +221,7 @@ def check_length(loader: DataLoader[Any]) -> None:
     """
     if not isinstance(loader.dataset, ItemDataset | StreamDataset):
         return
-    data: Any = loader.dataset.work.examples.dataset
+    data = data_of(loader)
     nb_items, before = len(data), len(loader.dataset)
     if nb_items != before:
         msg = (

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from medjax_torch.component_state.locations import (
     MISSING,
@@ -41,11 +42,17 @@ Their containers and functions, the kinds in `_KNOWN`, are entered.
 _LIBRARIES = _CLOSED | {"torch", "numpy", "scipy", "sklearn", "transformers", "optax", "flax"}
 """Packages whose functions do not read globals that users change."""
 
-_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+"""Kinds of random generators."""
 
 _KNOWN = (dict, list, deque, set, frozenset, FunctionType, MethodType, functools.partial)
 
 _SIZED = (dict, list, deque, set, frozenset, tuple)
+
+_ALWAYS = (*_KNOWN, nn.Module, np.ndarray, SimpleNamespace, Namespace)
+"""Kinds that are entered whatever package they are of."""
+
+_CHANGEABLE = (dict, list, deque, set)
 
 _RUNNING = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, SynchronizedBase)
 
@@ -126,9 +133,7 @@ def walk_outside(roots: Iterable[tuple[str, Any]], known: Walk, own: Collection[
     """
 
     def enters(value: object) -> bool:
-        if isinstance(value, (*_KNOWN, nn.Module, np.ndarray, SimpleNamespace, Namespace)):
-            return True
-        return not is_installed(type(value).__module__, own)
+        return isinstance(value, _ALWAYS) or not is_installed(type(value).__module__, own)
 
     seen = {id(each) for _, each in (*known.objects, *known.holders, *known.closed)}
     pending: list[_Child] = [(path, None, value) for path, value in roots]
@@ -139,12 +144,50 @@ _MOST = 10_000
 """Outside of a component, longer containers are not entered, as a dataset may be among them."""
 
 
+def walk_shallow(
+    roots: Iterable[tuple[str, Any]],
+    known: Walk | None = None,
+    own: Collection[str] | None = None,
+) -> Walk:
+    """Collect what is reachable from data, or from code that reads it, except for the items.
+
+    Containers with more than 64 elements are not entered. Nor are objects of transformers: its
+    tokenizers note in themselves which warnings they have given.
+
+    Parameters
+    ----------
+    roots : iterable of (str, object)
+        The objects, with their paths.
+    known : Walk, optional
+        What is left out.
+    own : collection of str, optional
+        The packages that are the user's: of other installed ones only torch's modules and datasets
+        are entered then, as caches of others (pandas) change at each access.
+    """
+    known = known or Walk()
+    seen = {id(each) for _, each in (*known.objects, *known.holders, *known.closed)}
+    pending: list[_Child] = [(path, None, value) for path, value in roots]
+
+    def enters(value: object) -> bool:
+        module = type(value).__module__
+        if own is None:
+            return module.partition(".")[0] != "transformers"
+        return isinstance(value, (*_ALWAYS, Dataset)) or not is_installed(module, own)
+
+    return _walked(pending[::-1], seen, most=_MOST, longest=_LONGEST, enters=enters)
+
+
+_LONGEST = 64
+"""Elements of the longest container of data that is entered: a list of datasets, not of items."""
+
+
 def _walked(
     pending: list[_Child],
     seen: set[int],
     *,
     root: object = None,
     most: float = math.inf,
+    longest: float = math.inf,
     enters: Callable[[object], bool] = lambda value: True,
 ) -> Walk:
     result = Walk()
@@ -154,10 +197,13 @@ def _walked(
         left -= 1
         if isinstance(value, Tensor):
             result.tensors.append((path, location, value))
-        elif isinstance(value, _GENERATORS):
+        elif isinstance(value, GENERATORS):
             result.generators.setdefault(path, value)
-        elif isinstance(value, _SIZED) and len(value) > most:
-            continue
+        elif isinstance(value, _SIZED) and len(value) > min(most, longest):
+            if len(value) <= most and id(value) not in seen and isinstance(value, _CHANGEABLE):
+                seen.add(id(value))
+                result.holders.append((path, value))
+                pending.extend(reversed(list(_attributes(path, value, result.holders))))
         elif isinstance(value, tuple):
             # Every time it is met: a tuple's tensors must be replaced in each of its places.
             pending.extend(reversed(list(_elements(path, location, value))))

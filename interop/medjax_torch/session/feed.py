@@ -12,7 +12,7 @@ from medjax.batch import BatchData
 from medjax.data import Batch
 from medjax_torch.batches import batch_indices, check_length, epoch_batches
 from medjax_torch.conversion import BatchAdapter
-from medjax_torch.session.kept_generators import KeptGenerators
+from medjax_torch.session.kept import Kept
 
 
 class Feed:
@@ -32,8 +32,8 @@ class Feed:
         Whether gradients are computed.
     before : callable, optional
         Called with the epoch and the number of its first batch, before that is prepared.
-    kept : KeptGenerators, optional
-        Has the states of generators at the beginning of an epoch that is resumed.
+    kept : Kept, optional
+        Has what there was at the beginning of an epoch that is resumed.
     each : callable, optional
         Called before each batch is prepared.
     after : callable, optional
@@ -47,7 +47,7 @@ class Feed:
         *,
         train: bool,
         before: Callable[[int, int], None] | None = None,
-        kept: KeptGenerators | None = None,
+        kept: Kept | None = None,
         each: Callable[[], None] | None = None,
         after: Callable[[BatchData, int], None] | None = None,
     ) -> None:

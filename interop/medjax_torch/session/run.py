@@ -20,7 +20,7 @@ from medjax_torch.conversion import BatchAdapter
 from medjax_torch.session.broken_conditions import check_evaluation, explaining
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import with_flags
-from medjax_torch.session.kept_generators import KeptGenerators
+from medjax_torch.session.kept import Kept
 from medjax_torch.session.replaced import Attributes
 from medjax_torch.session.session import DueSave, Session
 from medjax_torch.session.trainer_protocol import TrainerProtocol
@@ -40,15 +40,15 @@ class TorchRun:
         The state that changes during training.
     preparation : BatchAdapter
         Prepares the batches of the run.
-    generators : KeptGenerators
-        The random generators of the data.
+    kept : Kept
+        What else a resumed run gets.
     """
 
     parts: Run
     trainer: TrainerProtocol
     session: Session
     preparation: BatchAdapter
-    generators: KeptGenerators
+    kept: Kept
 
     @property
     def phases(self) -> TrainerPhases:
@@ -117,7 +117,7 @@ class TrainerPhases:
         self._run = run.parts
         self._trainer = run.trainer
         self._session = run.session
-        self._generators = run.generators
+        self._kept = run.kept
         self._attributes = Attributes(run.trainer)
 
     def train(self, state: TrainState, progress: Progress) -> tuple[TrainState, Metrics, Progress]:
@@ -138,7 +138,7 @@ class TrainerPhases:
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
         self._session.state, self._session.progress = self._session.merged(state), progress
-        with self._generators.evaluating():
+        with self._kept.evaluating():
             return self._trainer.evaluation_epoch(self._trainer.eval_dataloader)
 
     def next_epoch(

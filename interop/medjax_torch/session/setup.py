@@ -28,8 +28,7 @@ from medjax_torch.session.assembly import Assembly, Parts
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
 from medjax_torch.session.hyperparameters import resume_torch, torch_settings
-from medjax_torch.session.kept_generators import KeptGenerators
-from medjax_torch.session.kept_values import KeptValues
+from medjax_torch.session.kept import Kept
 from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
@@ -62,7 +61,7 @@ def set_up(
     plan = _plan_of(trainer)
     assembly = Assembly(trainer, preparation, plan)
     parts = assembly.parts()
-    kept = KeptGenerators(trainer.train_dataloader, trainer.eval_dataloader)
+    kept = Kept(preparation.converted, trainer.train_dataloader, trainer.eval_dataloader)
     ends = StepEnds()
     callbacks = all_callbacks(trainer.callback, trainer.config, trainer.options).callbacks
     request = RunRequest(
@@ -71,7 +70,7 @@ def set_up(
         options=trainer.options,
         mesh=preparation.mesh,
         schedule=parts.schedule,
-        callback=CallbackList([*callbacks, KeptValues(preparation.converted), kept, ends]),
+        callback=CallbackList([*callbacks, *kept.callbacks, ends]),
         metrics_computer=trainer.metrics_computer,
         resume=resume,
     )
@@ -109,9 +108,7 @@ def set_up(
         # The file of a torch optimizer contains the moments a second time.
         more_checkpoint_bytes=0 if parts.link is None else bytes_of(state.opt_state),
     )
-    return TorchRun(
-        parts=run, trainer=trainer, session=session, preparation=preparation, generators=kept
-    )
+    return TorchRun(parts=run, trainer=trainer, session=session, preparation=preparation, kept=kept)
 
 
 def _prepared(
