@@ -69,7 +69,8 @@ def make_optimizer(configure: Configure, options: Options) -> optax.GradientTran
 
     # A placeholder, as the current rate is in the state. A JAX array would be kept alive here.
     update = injected(learning_rate=np.zeros((), np.float32)).update
-    _PROBED[update] = probed
+    # On the function itself: a registry of its own would keep what the probe closes over alive.
+    vars(update)[_PROBE] = probed
     return optax.GradientTransformationExtraArgs(init, update)
 
 
@@ -89,12 +90,13 @@ def updates_nothing(optimizer: optax.GradientTransformation, params: Any) -> boo
     >>> updates_nothing(make_optimizer(lambda rate: optax.set_to_zero(), Options()), params)
     True
     """
-    frozen = _PROBED[owned(optimizer.update)](params, params).frozen
+    probed: _Probed = vars(owned(optimizer.update))[_PROBE]
+    frozen = probed(params, params).frozen
     return len(frozen) == len(jax.tree.leaves(params))
 
 
-_PROBED: weakref.WeakKeyDictionary[Any, _Probed] = weakref.WeakKeyDictionary()
-"""What knows the properties of an optimizer, by its update function, for as long as it lives."""
+_PROBE = "medjax_probe"
+"""The attribute of an update function that knows the properties of its optimizer."""
 
 
 def uses_value(optimizer: optax.GradientTransformation, params: Any) -> bool:

@@ -9,6 +9,9 @@ CLASSES = 3
 SELECTED = {}
 """Losses by name; each takes the component, hidden states (4, 6, 3) and the batch."""
 
+SLOW = {"each_class", "up_to_lengths"}
+"""Losses whose many graphs take long."""
+
 EXACT = {}
 """Losses that need the exact shapes of a batch, and the part of the message that says why."""
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graph_cases import Component
-from selection_cases import EXACT, SELECTED, batch, content
+from selection_cases import EXACT, SELECTED, SLOW, batch, content
 from torch.nn import functional as F
 from torch_graphs import QUICKLY
 
@@ -104,7 +104,9 @@ def test_every_count_equals_torch(name):
 
 
 @pytest.mark.filterwarnings("ignore::medjax_torch.lowerings.MissingOperatorWarning")
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in EXACT]
+)
 def test_operations_that_need_exact_shapes_get_them(name):
     middle, reason = EXACT[name]
     compared = Compared(middle, max_variants=10)
