@@ -105,6 +105,8 @@ class Prover:
         self._expected: Outcome | None = None
         self.unpacks: bool | None = None
         self._is_longest = False
+        self._is_full: bool | None = None  # of the latest run; see `Unpacking`
+        self._is_partial = False  # whether that of the batch itself was not
 
     def prove(self, ragged: Ragged, known: Sequence[PaddingProof] = ()) -> PaddingProof | str:
         """Compare the batch with padded versions, at the component's weights and at others.
@@ -139,6 +141,10 @@ class Prover:
         )
 
     def _proved(self, ragged: Ragged, known: Sequence[PaddingProof]) -> PaddingProof | _Harm:
+        base = self._base
+        if self.unpacks and self._is_partial:
+            # Its outputs would not show which of their axes grow in batches that are full.
+            return _Harm("the longest row of the first such batch is shorter than the batch")
         size = ragged.size(self._batch)
         others = [(proof, proof.ragged.rung(proof.ragged.size(self._batch))) for proof in known]
         taken = {(proof.ragged.size(self._batch), target) for proof, target in others}
@@ -146,7 +152,7 @@ class Prover:
         while (size, longer) in taken:
             longer += 1
         longest = _Pair(ragged, longer, others)
-        first = self._compared(self._base, self._inventory, self._batch, longest)
+        first = self._compared(base, self._inventory, self._batch, longest)
         if isinstance(first, _Harm) and not first.is_raised:
             return first
         done = [first] if isinstance(first, PaddingProof) else []
@@ -251,6 +257,7 @@ class Prover:
     def _base(self) -> Outcome:
         if self._expected is None:
             self._expected = self._run(self._inventory, self._batch)
+            self._is_partial = self._is_full is False
         return self._expected
 
     def _run(
@@ -259,6 +266,7 @@ class Prover:
         train = self._train if train is None else train
         with Unpacking() as unpacked:
             outcome = reference(self._call, inventory, batch, train=train, spread=False)
+        self._is_full = unpacked.is_full
         self._is_longest |= unpacked.is_full is not None
         if self.unpacks is None:
             self.unpacks = unpacked.is_full is True and jax.process_count() == 1

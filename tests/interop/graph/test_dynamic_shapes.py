@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import pytest
 import torch
+from exact_cases import EXACT, SLOW
 from graph_cases import Component
-from selection_cases import EXACT, SELECTED, SLOW, batch, content
+from selection_cases import SELECTED, batch, content
 from torch.nn import functional as F
 from torch_graphs import QUICKLY
 
@@ -124,7 +125,7 @@ def test_the_limit_names_line_cost_and_remedy():
         compared.graph_of(batch("all"))
     message = str(caught.value)
     assert re.search(
-        r"at .*selection_cases.py:\d+ in length: kept = h.* in more than 3 ways: 4 graphs were "
+        r"at .*exact_cases.py:\d+ in length: kept = h.* in more than 3 ways: 4 graphs were "
         r"traced in \d+\.\d s, and each was also compiled.* a count is treated as a fixed number "
         r"at .*in length: return kept.*x\.size\(0\) instead of len\(x\), or raise "
         r"Options\(max_variants",

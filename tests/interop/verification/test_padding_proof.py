@@ -23,7 +23,7 @@ BATCH = {"ids": IDS, "labels": torch.where(IDS > 0, IDS % 3, -100), "kind": "wor
 LENGTH = Ragged((("ids", 1), ("labels", 1)), {"ids": 0, "labels": -100}, (7,))
 
 
-def proved(forward, train=True, batch=BATCH, ragged=LENGTH, **content):
+def proved(forward, train=True, batch=BATCH, ragged=LENGTH, unpacks=None, **content):
     torch.manual_seed(0)
     content.setdefault("embed", nn.Embedding(8, 6, padding_idx=0))
     content.setdefault("head", nn.Linear(6, 3))
@@ -31,7 +31,9 @@ def proved(forward, train=True, batch=BATCH, ragged=LENGTH, **content):
     call = ForwardCall(
         lambda values, mode: component.forward(values, True, mode), batch, train=train
     )
-    return Prover(call, find(component), batch, train=train).prove(ragged)
+    prover = Prover(call, find(component), batch, train=train)
+    prover.unpacks = unpacks
+    return prover.prove(ragged)
 
 
 def loss_of(logits, batch):
@@ -77,6 +79,15 @@ def test_a_batch_longer_than_its_longest_row_has_a_remedy():
     batch = {"ids": F.pad(IDS, (0, 1)), "labels": F.pad(IDS % 3, (0, 1), value=-100)}
     found = proved(longest, batch=batch, layer=nn.GRU(6, 6, batch_first=True), takes_total=False)
     assert re.search("padding changes the loss.*pad_packed_sequence with total_length", found)
+
+
+def test_a_batch_that_is_not_full_is_no_proof_for_those_that_are():
+    content = {"layer": nn.GRU(6, 6, batch_first=True), "takes_total": False}
+    batch = {"ids": F.pad(IDS, (0, 1)), "labels": F.pad(IDS % 3, (0, 1), value=-100)}
+    # Alone it would: logits do not grow, as its longest row does not.
+    assert proved(recurrent, batch=batch, unpacks=False, **content).axes == {}
+    harm = proved(recurrent, batch=batch, unpacks=True, **content)
+    assert re.search("longest row .* is shorter than the batch.*with total_length", harm)
 
 
 def chained(component, batch):
