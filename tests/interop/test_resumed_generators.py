@@ -5,30 +5,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from stopping import StopAt, StoppedError
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from trained import DATA, Classifier, make, same, sentences, weights
 from trained import Tagger as PlainTagger
 
-from medjax.callbacks import TrainerCallback
 from medjax.checkpoint import CheckpointError
 from medjax_torch import Options, Trainer
 from medjax_torch.batches import generators_of, make_dataloader, restore, states_of
 from medjax_torch.session.kept_generators import KeptGenerators
-
-
-class StoppedError(Exception):
-    pass
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, phase, count):
-        self.phase, self.left = phase, count
-
-    def on_step_end(self, step_idx, nb_batches, phase):
-        if phase == self.phase:
-            self.left -= 1
-            if self.left == 0:
-                raise StoppedError
 
 
 class Noisy(Dataset):

@@ -5,28 +5,11 @@ import signal
 import pytest
 import torch
 import tqdm
+from stopping import StopAt, StoppedError
 from torch.utils.data import ConcatDataset, Dataset
 from trained import DATA, Classifier, make, same, weights
 
-from medjax.callbacks import TrainerCallback
 from medjax_torch import Options
-
-
-class StoppedError(Exception):
-    pass
-
-
-class StopAt(TrainerCallback):
-    """Stops after some steps of a phase."""
-
-    def __init__(self, phase, count):
-        self.phase, self.left = phase, count
-
-    def on_step_end(self, step_idx, nb_batches, phase):
-        if phase == self.phase:
-            self.left -= 1
-            if self.left == 0:
-                raise StoppedError
 
 
 def resumed_as_whole(folder, component, stop, *, again=False, **settings):
