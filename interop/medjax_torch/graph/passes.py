@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from medjax_torch.graph.environment import Replacements
+from medjax_torch.graph.repeated_operations import rewrite_each_once
 from medjax_torch.graph.sizes import Condition
 from medjax_torch.torch_internals import core_aten_decompositions, get_decompositions, make_fx
 
@@ -87,7 +89,28 @@ def functionalize(
     Views are removed too unless `views` is set: for tensors whose size depends on values, torch
     cannot record the copies that replace them.
     """
+    result = None
+    if mode == "fake" and not views:
+        # An error is raised again by the whole graph, with the line that it comes from.
+        with suppress(Exception):
+            result = rewrite_each_once(
+                module,
+                lambda small, examples: _functionalized(small, examples, mode, rules),
+            )
+    if result is None:
+        result = _functionalized(module, inputs, mode, rules, views=views)
+    _simplify(result.graph)
+    return result
 
+
+def _functionalized(
+    module: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    mode: Mode,
+    rules: Rules,
+    *,
+    views: bool = False,
+) -> fx.GraphModule:
     def run(*values: Tensor) -> Any:
         # Nodes keep the user's source line from the first pass.
         with fx.traceback.preserve_node_meta():
@@ -96,9 +119,7 @@ def functionalize(
     pure = torch.func.functionalize(run, remove="mutations" if views else "mutations_and_views")
     with torch.no_grad():
         make = _make_fx(pure, mode, rules.after_autograd, strict=False, lines=False)
-        result = make(*inputs)
-    _simplify(result.graph)
-    return result
+        return make(*inputs)
 
 
 def _make_fx(
