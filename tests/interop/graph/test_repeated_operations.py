@@ -88,9 +88,15 @@ def test_graph_equals_that_of_recording_every_operation(recorded, monkeypatch):
     monkeypatch.setattr(passes, "rewrite_each_once", refuse)
     expected = functional(first, inputs).graph
     assert lines(graph) == lines(expected)
+    # torch repeats a view of a tensor that was written to where it is next used.
+    skipped = torch.ops.aten.view_copy.default
     for name in ("stack_trace", "custom"):
         passed_on = [
-            [node.meta.get(name) for node in each.nodes if node.op == "call_function"]
+            [
+                node.meta.get(name)
+                for node in each.nodes
+                if node.op == "call_function" and node.target is not skipped
+            ]
             for each in (graph, expected)
         ]
         assert passed_on[0] == passed_on[1]
