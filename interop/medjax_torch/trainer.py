@@ -41,6 +41,7 @@ from medjax_torch.session.contract import (
     check_metrics,
     check_optimizer,
     check_result,
+    warn_of_same_draws,
 )
 from medjax_torch.trainable_component import TrainableComponent
 from medjax_torch.trainer_config import TrainerConfig
@@ -146,6 +147,7 @@ class Trainer:
         self.best_checkpoint: Path | None = None
         self.last_checkpoint: Path | None = None
         self._run: TorchRun | None = None
+        self._seeds: set[int] = set()
         self._preparation: BatchAdapter | None = None
 
     def _configure_optimizer(self) -> None:
@@ -303,6 +305,10 @@ class Trainer:
         ):
             with waiting_for("preparing model and data"), rare_collections():
                 run = set_up(self, store, preemption, resume)
+                seed = run.session.progress.seed
+                if store.resumed is None:
+                    warn_of_same_draws(seed, self._seeds)
+                self._seeds.add(seed)
             with self._during(run):
                 session = run.session
                 _, progress = train_epochs(run.parts, run.phases, session.state, session.progress)

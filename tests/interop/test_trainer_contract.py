@@ -211,3 +211,14 @@ def test_a_dict_is_a_batch_and_outputs(tmp_path):
         collate=lambda self, examples: BatchData(Classifier.collate(self, examples)),
     )
     assert make(tmp_path, component, nb_training_epochs=1).train()
+
+
+@pytest.mark.parametrize("is_cleared", [False, True])
+def test_gradients_from_before_training_are_named(is_cleared, tmp_path, caplog):
+    component = Classifier()
+    trainer = make(tmp_path, component, nb_training_epochs=1)
+    component.model(torch.ones(1, 6)).sum().backward()
+    if is_cleared:
+        trainer.optimizer.zero_grad(set_to_none=False)
+    trainer.train()
+    assert ("parameters have gradients from before training" in caplog.text) is not is_cleared

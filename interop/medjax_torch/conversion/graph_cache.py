@@ -16,7 +16,7 @@ from medjax_torch.conversion.column_reads import ColumnReads
 from medjax_torch.conversion.conditions import Conditions, said_of_returned
 from medjax_torch.conversion.stored_values import StoredValues, are_read
 from medjax_torch.conversion.trials import trial
-from medjax_torch.graph import Graph, Rules, TraceError, columns, same, signature, trace
+from medjax_torch.graph import Graph, Rules, TraceError, columns, host_draws, same, signature, trace
 from medjax_torch.graph.errors import at
 from medjax_torch.graph.guards import ancestry
 from medjax_torch.graph.host_random import HostRandomError
@@ -361,6 +361,8 @@ class GraphCache:
                 f"{'; '.join(reasons)}. Keep all rows and mask the terms of the sum, as in "
                 "(loss * mask).sum() / mask.sum(), or read a count with x.size(0) instead of len(x)"
             )
+        if any(name.startswith(host_draws.PREFIX) for name in batch):
+            advice += ". A number drawn by numpy.random or random is used without float() or int()"
         return (
             f"forward branches on values of the batch {' and '.join(places)} in more than "
             f"{self._max_variants} ways: {len(graphs)} graphs were traced in {seconds:.1f} s, and "

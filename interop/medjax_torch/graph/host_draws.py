@@ -104,17 +104,23 @@ class HostDraws:
 
     Attributes
     ----------
+    seed : int
+        The seed of the run.
     position : tuple of int
-        The seed of the run, the epoch and the number of the next batch.
+        The epoch and the number of the next batch.
     """
 
     def __init__(self) -> None:
-        self.position: tuple[int, ...] = (0, 0, 0)
+        self.seed = 0
+        self.position: tuple[int, ...] = (0, 0)
         self._known: dict[bool, dict[str, Draw]] = {True: {}, False: {}}
+
+    def _position(self, train: bool) -> tuple[int, ...]:
+        return self.seed, *self.position, int(train)
 
     def columns(self, *, train: bool) -> dict[str, Tensor]:
         """Return the columns for the batch at the current position."""
-        position = (*self.position, int(train))
+        position = self._position(train)
         return {name: draw.value(position) for name, draw in self._known[train].items()}
 
     def discover(self, call: Callable[[], object], *, train: bool) -> bool:
@@ -127,7 +133,7 @@ class HostDraws:
 
         def answer(draw: Draw) -> Tensor:
             known.setdefault(draw.column, draw)
-            return draw.value((*self.position, int(train)))
+            return draw.value(self._position(train))
 
         with _answering(answer):
             call()

@@ -76,8 +76,7 @@ class Ahead:
     def _prepared(
         self, loader: DataLoader[Any], epoch: int, start: int, *, train: bool
     ) -> Iterator[BatchData]:
-        generator: Any = loader.generator
         draws = self._preparation.converted.host_draws
         for number, batch in first_of_shapes(loader, epoch, start):
-            draws.position = (generator.initial_seed(), epoch, number)
+            draws.position = (epoch, number)
             yield self._preparation(batch, train=train)

@@ -1,10 +1,11 @@
-"""Checks of a `Trainer`'s arguments, so that mistakes are reported before training starts."""
+"""Checks before training starts, so that mistakes are reported in time."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import optax
@@ -21,6 +22,8 @@ from medjax_torch.options import Options
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 from medjax_torch.torch_internals import pytree
 from medjax_torch.trainer_config import TrainerConfig
+
+logger = logging.getLogger("medjax")
 
 _METHODS = ("configure_optimizer", "preprocess", "collate", "forward", "save", "load")
 
@@ -67,6 +70,41 @@ def check_optimizer(optimizer: Any) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer | optax.GradientTransformation):
         expected = "a torch.optim.Optimizer of its parameters, or an optax.GradientTransformation"
         refuse("the result of component.configure_optimizer", optimizer, expected)
+
+
+def warn_of_gradients(optimizer: Any) -> None:
+    """Warn if parameters have gradients already, which medkit's first update would contain."""
+    groups = optimizer.param_groups if isinstance(optimizer, torch.optim.Optimizer) else []
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    gradients = [each.grad for each in parameters if each.grad is not None]
+    if any(gradient.count_nonzero() for gradient in gradients if not gradient.is_sparse):
+        logger.warning(
+            "%d of %d parameters have gradients from before training. medkit adds them to those of "
+            "the first batch; here they are left out. Call optimizer.zero_grad() after a backward "
+            "pass of your own",
+            len(gradients),
+            len(parameters),
+        )
+
+
+def warn_of_same_draws(seed: int, earlier: Collection[int]) -> None:
+    """Warn if a run draws what an earlier run of the same trainer has drawn.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of a run that begins.
+    earlier : collection of int
+        The seeds of the earlier runs.
+    """
+    if seed in earlier:
+        logger.warning(
+            "this Trainer has already trained with seed %d. The order of the data and the dropout "
+            "masks follow from the seed and the epoch, so this run draws the same ones again. For "
+            "others, set trainer.config = dataclasses.replace(trainer.config, seed=...), or train "
+            "all epochs in one run",
+            seed,
+        )
 
 
 def check_result(result: Any) -> tuple[Any, Any]:

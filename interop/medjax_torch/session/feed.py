@@ -68,14 +68,12 @@ class Feed:
         check_length(self.loader)
         if self._before is not None:
             self._before(epoch, start)
-        generator = self.loader.generator
-        seed = 0 if generator is None else generator.initial_seed()
         at_start = self._kept.rewound() if self._kept is not None and start else None
         pairs = epoch_batches(self.loader, epoch, start, at_start)
         for number, (indices, batch) in enumerate(pairs, start):
             if self._each is not None:
                 self._each()
-            self._preparation.converted.host_draws.position = (seed, epoch, number)
+            self._preparation.converted.host_draws.position = (epoch, number)
             device = self._preparation(batch, train=self._train)
             if self._after is not None:
                 self._after(device, number)

@@ -25,6 +25,7 @@ from medjax_torch.conversion.host_evaluation import check_outputs
 from medjax_torch.optimizers.horizon import warn_of_interval
 from medjax_torch.session.ahead import Ahead
 from medjax_torch.session.assembly import Assembly, Parts
+from medjax_torch.session.contract import warn_of_gradients
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
 from medjax_torch.session.hyperparameters import resume_torch, torch_settings
@@ -57,6 +58,7 @@ def set_up(
     resume : "auto", path or None
         See ``Trainer.train``.
     """
+    warn_of_gradients(trainer.optimizer)
     preparation = _prepared(trainer, store, resume)
     plan = _plan_of(trainer)
     assembly = Assembly(trainer, preparation, plan)
@@ -75,6 +77,7 @@ def set_up(
         resume=resume,
     )
     state, progress = _state_of(trainer, request, parts, store)
+    preparation.converted.host_draws.seed = progress.seed
     nb_batches = len(trainer.train_dataloader)
     start = Start.of(state, progress, nb_batches, trainer.config)
     programs = assembly.programs(parts, state)

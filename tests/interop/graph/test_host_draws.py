@@ -1,5 +1,6 @@
 """What forward draws from `random` and `numpy.random` is drawn again for every step."""
 
+import dataclasses
 import random
 
 import numpy as np
@@ -9,7 +10,7 @@ from medkit_runs import largest_difference
 from torch.nn import functional as F
 from trained import DATA, Classifier, make, same, weights
 
-from medjax_torch import BatchData
+from medjax_torch import BatchData, Options
 from medjax_torch.graph import TraceError
 from medjax_torch.graph.host_draws import Draw, HostDraws, returning
 
@@ -40,11 +41,12 @@ class MixedByPosition(Mixed):
     def __init__(self):
         super().__init__()
         self.draws, self.step = HostDraws(), 0
+        self.draws.seed = 3
 
     def forward(self, batch, return_loss, eval_mode):
         if eval_mode:
             return super().forward(batch, return_loss, eval_mode)
-        self.draws.position = (3, self.step // 6 + 1, self.step % 6)
+        self.draws.position = (self.step // 6 + 1, self.step % 6)
         self.step += 1
         run = super().forward
         self.draws.discover(lambda: run(batch, return_loss, eval_mode), train=True)
@@ -105,3 +107,44 @@ class Refused(Mixed):
 def test_what_cannot_be_an_input_is_refused_by_name(tmp_path, draw, message):
     with pytest.raises(TraceError, match=message):
         make(tmp_path, Refused(draw)).train()
+
+
+class Drawn(Classifier):
+    """Scales the loss by a number that forward draws."""
+
+    read = staticmethod(lambda number: number)
+
+    def __init__(self):
+        super().__init__(optimizer=torch.optim.SGD)
+
+    def forward(self, batch, return_loss, eval_mode):
+        outputs, loss = super().forward(batch, return_loss, eval_mode)
+        return outputs, loss * (1.0 if eval_mode else self.read(np.random.rand()))
+
+
+def trained_in_one_batch(tmp_path, seed):
+    trainer = make(tmp_path, Drawn(), batch_size=len(DATA), learning_rate=0.0, seed=seed)
+    return trainer, [epoch["train"]["loss"] for epoch in trainer.train()]
+
+
+def test_runs_without_a_seed_draw_other_numbers_each_time(tmp_path):
+    (_, first), (_, second) = (trained_in_one_batch(tmp_path / str(n), seed=None) for n in range(2))
+    assert not set(first) & set(second)
+
+
+def test_another_seed_of_a_trainer_is_that_of_its_next_training(tmp_path, caplog):
+    trainer, first = trained_in_one_batch(tmp_path / "first", seed=7)
+    _, expected = trained_in_one_batch(tmp_path / "other", seed=8)
+    assert "already trained" not in caplog.text
+    trainer.config = dataclasses.replace(trainer.config, seed=8)
+    assert [epoch["train"]["loss"] for epoch in trainer.train()] == expected
+    assert "already trained" not in caplog.text
+    trainer.config = dataclasses.replace(trainer.config, seed=7)
+    assert [epoch["train"]["loss"] for epoch in trainer.train()] == first
+    assert "this Trainer has already trained with seed 7" in caplog.text
+
+
+def test_a_drawn_number_that_float_reads_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Drawn, "read", staticmethod(float))
+    with pytest.raises(TraceError, match=r"drawn by numpy.random or random is used without float"):
+        make(tmp_path, Drawn(), batch_size=10, options=Options(max_variants=1)).train()
