@@ -90,12 +90,18 @@ def _epoch_pairs(loader: DataLoader[Any], epoch: int, start: int) -> Generator[E
         dataset.position.epoch, dataset.position.start = epoch, start
     _renew_workers(loader)
     iterator = iter(loader)
+    nb_read = 0
     try:
-        yield from _pairs(loader, iterator)
+        for nb_read, pair in enumerate(_pairs(loader, iterator), 1):
+            yield pair
     except Exception:
         close_workers(loader)
         raise
     finally:
+        if not _is_ordered(loader) and nb_read == len(loader):
+            # The loop stops at the last batch; medkit's looks for another, for which a
+            # RandomSampler draws.
+            next(iterator, None)
         if not loader.persistent_workers:
             _stop(iterator)
 
