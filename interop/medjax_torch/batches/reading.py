@@ -92,7 +92,8 @@ def _epoch_pairs(loader: DataLoader[Any], epoch: int, start: int) -> Generator[E
     iterator = iter(loader)
     nb_read = 0
     try:
-        for nb_read, pair in enumerate(_pairs(loader, iterator), 1):
+        for pair in _pairs(loader, iterator):
+            nb_read += 1
             yield pair
     except Exception:
         close_workers(loader)
