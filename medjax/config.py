@@ -198,7 +198,8 @@ class Options:
         number of labels of the update, as torch's mean does.
     on_non_finite : {"stop", "skip"}
         What to do with a batch whose loss or gradient is not finite: stop with an error, or skip
-        it and its outputs, as if it had not been there.
+        it and its outputs, as if it had not been there. After each epoch a warning says how many
+        were skipped.
     max_skipped : int
         Number of consecutive batches that "skip" may skip before the run stops with an error.
     length_ladder : tuple of int or "fitted"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -206,6 +208,7 @@ class CallbackList(TrainerCallback):
         self._names = _numbered([type(callback).__name__ for callback in self.callbacks])
         for event in _EVENTS:
             setattr(self, event, self._dispatcher(event))
+        self._before: dict[str, Any] | None = None  # the evaluation that is running
 
     def _dispatcher(self, event: str) -> Callable[..., None]:
         receivers = [
@@ -230,6 +233,36 @@ class CallbackList(TrainerCallback):
                     raise
 
         return dispatch
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Mark an evaluation: a checkpoint that is saved meanwhile repeats it from its beginning.
+
+        Until it ends, `record` returns what it would have returned then.
+        """
+        record = self.record()
+        try:
+            self._before = copy.deepcopy(record)  # a callback may go on to change what it returned
+        except Exception as error:
+            error.add_note(
+                f"copying the states of the callbacks {', '.join(self._names)} failed; expected "
+                "state_dict to return what JSON can hold"
+            )
+            raise
+        try:
+            yield
+        finally:
+            self._before = None
+
+    def record(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the states of the callbacks and whether one stopped."""
+        if self._before is not None:
+            return self._before
+        return {
+            "callbacks": self.state_dict(),
+            "stop_reason": self.stop_reason,
+            "stopped_by": self.stopped_by,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the callbacks by class; those of one class are numbered from 0."""

@@ -49,6 +49,7 @@ _KINDS: dict[str, Any] = {
     "ladders": dict,
     "updates": int | None,
     "left_out": int,
+    "skipped": int | None,
 }
 
 
@@ -89,6 +90,9 @@ class Progress(NamedTuple):
         or weighed nothing included; None if the run began in an older version.
     left_out : int
         Number of batches of the last finished epoch that it ended before.
+    skipped : int or None
+        Number of batches of the finished epochs that were skipped, as they were not finite; None if
+        the checkpoint is one of an older version.
 
     Examples
     --------
@@ -111,6 +115,7 @@ class Progress(NamedTuple):
     ladders: dict[str, list[int]] = {}  # noqa: RUF012
     updates: int | None = 0
     left_out: int = 0
+    skipped: int | None = 0
 
 
 def progress_record(progress: Progress) -> dict[str, Any]:
@@ -217,15 +222,17 @@ def _is_ladder(lengths: list[Any]) -> bool:
 
 def _progress_from(saved: dict[str, Any]) -> Progress:
     fields = {name: value for name, value in saved.items() if name in Progress._fields}
-    fields.setdefault("updates", None)
+    for name in ("updates", "skipped"):
+        fields.setdefault(name, None)
     for name, value in fields.items():
         if not isinstance(value, _KINDS[name]) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r:.60}")
     progress = Progress(**fields)
     if progress.epoch < 1 or progress.batch < 0 or not 0 <= progress.seed < 2**63:
         raise ValueError(f"epoch {progress.epoch}, batch {progress.batch}, seed {progress.seed}")
-    if (progress.updates or 0) < 0 or progress.left_out < 0:
-        raise ValueError(f"updates {progress.updates}, left out {progress.left_out}")
+    counts = {name: fields.get(name) or 0 for name in ("updates", "left_out", "skipped")}
+    if min(counts.values()) < 0:
+        raise ValueError(f"found {counts}")
     since = progress.data.get(EVAL_SINCE, 0)
     if type(since) is not int or not 0 <= since < progress.epoch:
         raise ValueError(f"{EVAL_SINCE} is {since!r:.60} in epoch {progress.epoch}")

@@ -43,6 +43,8 @@ __all__ = ["Done", "predict_notes"]
 _CHUNK_NOTES, _CHUNK_CHARACTERS = 256, 1 << 20
 """Notes are read until there are as many, or they have as many characters."""
 
+_COLUMNS = ("document", "labels")  # of a table of classes, before a column for each class
+
 _WEIGHTS = ("config.json", "tokenizer*.json", "*.safetensors")
 
 Predict = Callable[[Sequence[Document]], list[Predicted]]
@@ -77,6 +79,8 @@ def predict_notes(arguments: argparse.Namespace) -> Done:
         _refuse_output_among(arguments.input, arguments.output)
         component, variables = load_component(arguments.model, max_length=arguments.max_length)
         chosen = _format_of(component, arguments.format)
+        if isinstance(component, TextClassification) and chosen == "csv":
+            _refuse_unclear_columns(component)
         threshold = checked_threshold(component, arguments.threshold)
         with _locked(arguments.output):
             settings = {
@@ -186,13 +190,6 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 
 def _output(component: ReadyComponent, chosen: str, folder: Path, notes: Notes) -> Output:
     if isinstance(component, TextClassification):
-        unclear = [each for each in component.labels if ";" in each and component.is_multi_label]
-        if unclear and chosen == "csv":
-            msg = (
-                f"--format csv separates the classes of a text by ';', which is in {unclear}; "
-                "expected other names, or --format jsonl"
-            )
-            raise ValueError(msg)
         header, record = _class_records(component.labels)[chosen]
         return FileOutput(folder, f"predictions.{chosen}", header, record, with_entities=False)
     are_relations = isinstance(component, RelationClassification)
@@ -234,7 +231,24 @@ def _class_records(
         record = {"name": predicted.document.name, **found._asdict()}
         return f"{json.dumps(record, ensure_ascii=False)}\n"
 
-    return {"csv": (as_csv([("document", "labels", *labels)]), as_row), "jsonl": ("", as_line)}
+    return {"csv": (as_csv([(*_COLUMNS, *labels)]), as_row), "jsonl": ("", as_line)}
+
+
+def _refuse_unclear_columns(component: TextClassification) -> None:
+    """Raise ValueError if the names of classes make a table of their probabilities ambiguous."""
+    unclear = [each for each in component.labels if ";" in each and component.is_multi_label]
+    if unclear:
+        msg = (
+            f"--format csv separates the classes of a text by ';', which is in {unclear}; "
+            "expected other names, or --format jsonl"
+        )
+        raise ValueError(msg)
+    if twice := [each for each in component.labels if each in _COLUMNS]:
+        msg = (
+            f"--format csv has the columns {' and '.join(map(repr, _COLUMNS))} and one for each "
+            f"class, and there are classes called {twice}; expected other names, or --format jsonl"
+        )
+        raise ValueError(msg)
 
 
 def _format_of(component: ReadyComponent, asked: str | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from medjax.models import (
 from medjax.models.config_json import CONFIG_FILE
 from medjax.models.files import read_json
 from medjax.runtime import run_in_calling_thread
+from medjax.text.document import label_form
 
 __all__ = [
     "WINDOW_LENGTH",
@@ -76,7 +76,7 @@ def check_order(labels: Any) -> None:
 
 
 def warn_of_forms(labels: Sequence[str]) -> None:
-    """Warn if two labels look the same and differ only in how Unicode encodes their accents.
+    """Warn if two labels look the same: only the encoding of accents or white space differs.
 
     Parameters
     ----------
@@ -85,12 +85,13 @@ def warn_of_forms(labels: Sequence[str]) -> None:
     """
     known: dict[str, str] = {}
     for label in labels:
-        first = known.setdefault(unicodedata.normalize("NFC", label), label)
+        form = label_form(label)
+        first = known.setdefault(form, label)
         if first != label:
             _LOGGER.warning(
-                f"the labels {first!a} and {label!a} both read {label!r} and are two "
-                "classes, as their accents are encoded in two ways: make them one in the data, "
-                "with unicodedata.normalize('NFC', label)"
+                f"the labels {first!a} and {label!a} both read {form!r} and are two classes, as "
+                "their accents are encoded in two ways or their white space differs: make them one "
+                "in the data, with ' '.join(unicodedata.normalize('NFC', label).split())"
             )
 
 

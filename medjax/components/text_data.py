@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from medjax.components.windows import split_windows
 from medjax.models.tokenizer import Encoding
+from medjax.text.document import label_form
 
 __all__ = ["NumberedText", "NumberedTexts", "check_texts", "label_of", "target_of", "windowed"]
 
@@ -99,7 +100,14 @@ def target_of(item: Any, labels: Sequence[str]) -> list[int]:
         If a label of the text is unknown.
     """
     if unknown := [label for label in item.labels if label not in labels]:
-        msg = f"{_name_of(item)} has the label {unknown[0]!r}; expected one of {list(labels)}"
+        label = unknown[0]
+        msg = f"{_name_of(item)} has the label {label!r}; expected one of {list(labels)}"
+        if alike := [each for each in labels if label_form(each) == label_form(label)]:
+            msg += (
+                f". The class {alike[0]!a} looks like {label!a}, but its white space or the "
+                "encoding of its accents differs: train the model again, or give items with its "
+                "own name"
+            )
         raise ValueError(msg)
     return [int(label in item.labels) for label in labels]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 import math
 import time
 from typing import Generic, TypeVar
@@ -11,6 +12,8 @@ import jax
 
 from medjax.metrics.mean import Mean
 from medjax.step import StepStats
+
+logger = logging.getLogger("medjax")
 
 Results = TypeVar("Results")
 
@@ -44,6 +47,25 @@ class NonFiniteError(RuntimeError):
             f"learning rate {self.learning_rate:g}; the batch holds the items {self.indices} of "
             "the training data. The last checkpoint is finite. Look at these items, lower the "
             "learning rate, give Options(max_grad_norm=...), or Options(on_non_finite='skip')"
+        )
+
+
+def warn_of_skipped(nb_skipped: int, nb_batches: int, epoch: int) -> None:
+    """Warn if batches of an epoch were skipped, as `Options.on_non_finite` asks for.
+
+    Parameters
+    ----------
+    nb_skipped, nb_batches : int
+        How many were skipped, of how many.
+    epoch : int
+        The epoch, from 1.
+    """
+    if nb_skipped:
+        logger.warning(
+            f"epoch {epoch}: the loss or a gradient was not finite in {nb_skipped} of {nb_batches} "
+            "batches, which were skipped: nothing was learnt from their items. To find these, "
+            "train with Options(on_non_finite='stop'), whose error names the items of the batch; "
+            "if they are right, lower the learning rate, or give Options(max_grad_norm=...)"
         )
 
 

@@ -115,7 +115,7 @@ class RunPhases:
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Evaluate the state on the evaluation data."""
         assert self._run.eval_loader is not None
-        with around_traces(self._outside.tracing):
+        with self._run.request.callback.evaluating(), around_traces(self._outside.tracing):
             metrics = evaluate_state(self._run, self._run.eval_loader, state, progress, self.save)
         self._look_back(f"the evaluation of epoch {progress.epoch}", state)
         return metrics

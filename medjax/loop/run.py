@@ -113,12 +113,7 @@ class Run:
 
     def with_callbacks(self, progress: Progress) -> Progress:
         """Add to `progress` what the callbacks must remember."""
-        callback = self.request.callback
-        return progress._replace(
-            callbacks=callback.state_dict(),
-            stop_reason=callback.stop_reason,
-            stopped_by=callback.stopped_by,
-        )
+        return progress._replace(**self.request.callback.record())
 
     def scores(self, columns: dict[str, list[object]] | None = None) -> Scores | None:
         """Begin a collection of scores; None without a metrics computer.

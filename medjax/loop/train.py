@@ -32,6 +32,7 @@ from medjax.loop.contract import check_arguments, warn_of_versions
 from medjax.loop.directions import warn_of_directions
 from medjax.loop.epochs import Metrics
 from medjax.loop.evaluation_data import evaluated_before, forget_other_scores
+from medjax.loop.monitor import warn_of_skipped
 from medjax.loop.phases import Phases, RunPhases
 from medjax.loop.plan import nb_updates_of
 from medjax.loop.request import RunRequest, all_callbacks
@@ -214,6 +215,8 @@ def train_epochs(
         Whatever ends training early, once the callbacks have been told.
     """
     run.check_space(state, progress)
+    if progress.skipped is None:
+        progress = progress._replace(skipped=int(state.skipped))
     if run.eval_loader is not None:
         warn_of_directions(run.request)
     try:
@@ -265,8 +268,11 @@ def _epochs(
             _check_metric(config.checkpoint_metric, metrics["eval"])
         eval_metrics = metrics.get("eval", {})
         state, schedule_state = phases.next_epoch(state, progress, eval_metrics)
-        progress = _after_epoch(run, progress, metrics, schedule_state)
+        before, nb_skipped = progress, int(state.skipped)
+        progress = _after_epoch(run, progress, metrics, schedule_state, nb_skipped)
         callback.on_epoch_end(metrics=metrics, epoch=epoch, epoch_duration=time.monotonic() - began)
+        if jax.process_index() == 0:
+            warn_of_skipped(nb_skipped - (before.skipped or 0), before.batch, epoch)
         _agree_on_stop(callback)
         is_last = epoch == run.plan.nb_epochs or callback.stop_reason is not None
         period = config.checkpoint_period
@@ -281,7 +287,11 @@ def _epochs(
 
 
 def _after_epoch(
-    run: Run, progress: Progress, metrics: dict[str, Metrics], schedule_state: ScheduleState
+    run: Run,
+    progress: Progress,
+    metrics: dict[str, Metrics],
+    schedule_state: ScheduleState,
+    nb_skipped: int,
 ) -> Progress:
     """Return the progress at the beginning of the next epoch."""
     before, made = progress.updates, nb_updates_of(progress.batch, run.request.config)
@@ -293,6 +303,7 @@ def _after_epoch(
         columns={},
         updates=None if before is None else before + made,
         left_out=len(run.train_loader) - progress.batch,
+        skipped=nb_skipped,
     )
 
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Document", "Entity", "LabelledText", "Relation", "relation_kinds", "without_overlaps"]
+__all__ = [
+    "Document",
+    "Entity",
+    "LabelledText",
+    "Relation",
+    "label_form",
+    "relation_kinds",
+    "without_overlaps",
+]
 
 # Characters of a text, and entities and relations of a document, that a repr shows.
 _SHOWN_TEXT = 80
 _SHOWN_ANNOTATIONS = 3
+
+
+def label_form(name: str) -> str:
+    r"""Return the one form of the labels that look like this one.
+
+    White space around it is removed, any within is one blank, and accents are those of NFC.
+
+    Examples
+    --------
+    >>> label_form(" heart\xa0 failure")
+    'heart failure'
+    """
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 class Entity(NamedTuple):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import sys
+import threading
 
 import pytest
 from tiny import config, mlp, points
@@ -56,6 +57,37 @@ def test_every_callback_gets_every_event_in_order():
     assert events == [("a", 1), ("b", 1)]
     assert as_callback_list(both) is both
     as_callback_list(None).on_epoch_begin(epoch=1)
+
+
+def test_within_an_evaluation_the_record_is_that_of_its_beginning():
+    class Stops(TrainerCallback):
+        def __init__(self):
+            self.steps = []
+
+        def on_step_end(self, step_idx):
+            self.steps.append(step_idx)
+            raise StopTraining
+
+        def state_dict(self):
+            return {"steps": self.steps}  # the list itself
+
+    callbacks = CallbackList([Stops()])
+    before = {"callbacks": {"Stops:0": {"steps": []}}, "stop_reason": None, "stopped_by": None}
+    with callbacks.evaluating():
+        callbacks.on_step_end(0)
+        assert callbacks.record() == before
+    assert callbacks.record()["callbacks"] == {"Stops:0": {"steps": [0]}}
+    assert callbacks.record()["stopped_by"] == "Stops:0"
+
+
+def test_a_state_that_cannot_be_copied_is_told():
+    class Holds(TrainerCallback):
+        def state_dict(self):
+            return {"lock": threading.Lock()}
+
+    with pytest.raises(TypeError) as caught, CallbackList([Holds()]).evaluating():
+        pass
+    assert "states of the callbacks Holds:0 failed; expected" in caught.value.__notes__[0]
 
 
 def test_an_override_gets_only_the_arguments_it_takes():

@@ -126,6 +126,7 @@ def test_malformed_columns_are_refused(column, said):
         *(("history", [3]), ("history", [{"train": 1}]), ("schedule", {"learning_rate": "x"})),
         *(("schedule", {"learning_rate": value}) for value in (None, [0.1], True, 1e39)),
         *(("updates", -1), ("updates", "3"), ("left_out", -1), ("left_out", None)),
+        *(("skipped", -1), ("skipped", "3")),
         *(("ladders", {"train": lengths}) for lengths in ([], "abc", [8, 8], [0], [2**40], [True])),
         *(("callbacks", []), ("stop_reason", 3), ("settings", 3), ("data", None), ("columns", [])),
     ],

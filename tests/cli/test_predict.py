@@ -293,6 +293,16 @@ def test_classes_with_the_separator_of_a_table_are_refused(predict, models, tmp_
     assert "separates the classes of a text by ';', which is in ['a;b']" in capsys.readouterr().err
 
 
+def test_classes_with_the_name_of_another_column_are_refused(predict, models, tmp_path, capsys):
+    folder = tmp_path / "classifier"
+    made = TextClassification.from_pretrained(models / "encoder", ["labels", "a", "document"])
+    trained_folders.save(made, folder)
+    assert predict(folder)[0] == 2
+    told = "there are classes called ['labels', 'document']; expected other names, or --format"
+    assert told in capsys.readouterr().err
+    assert predict(folder, "--format", "jsonl")[0] == 0
+
+
 def test_programs_are_compiled_once_for_all_chunks(predict, notes, monkeypatch, traces):
     for number in range(12):
         (notes / f"more{number}.txt").write_text("no fever")

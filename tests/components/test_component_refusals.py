@@ -64,6 +64,9 @@ def test_classes_that_look_the_same_are_told(encoder, caplog):
         caplog.clear()
         from_pretrained(encoder, ["décès", "deces"])
         assert "encoded in two ways" not in caplog.text
+        from_pretrained(encoder, ["heart failure", "heart\xa0failure", "heart"])
+        assert r"the labels 'heart failure' and 'heart\xa0failure' both read" in caplog.text
+        caplog.clear()
         from_pretrained(encoder, ["d\xe9c", "de\u0301c", "x"])
         assert r"the labels 'd\xe9c' and 'de\u0301c' both read" in caplog.text
 

@@ -265,6 +265,10 @@ def test_classes_asked_for_in_another_order_have_the_weights_of_the_checkpoint(
         ({"labels": ()}, "item 0|labels []; expected exactly one"),
         ({"labels": ("cardiology", "surgery")}, "expected exactly one, or problem_type="),
         ({"labels": ("heart",)}, "has the label 'heart'; expected one of ['cardiology'"),
+        (
+            {"labels": ("surgery\xa0",)},
+            "'surgery'].|looks like 'surgery\\xa0', but its white space",
+        ),
         ({"labels": "surgery"}, "labels, a tuple of strings"),
         ({"text": None}, "item 0 is LabelledText(text=None"),
     ],

@@ -11,6 +11,23 @@ def die() -> None:
     raise DiedError("a fault")
 
 
+class EvalSteps:
+    """Counts the steps of evaluations, in a list that its state refers to."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_step_end(self, step_idx: int, phase: str) -> None:
+        if phase == "eval":
+            self.seen.append(step_idx)
+
+    def state_dict(self) -> dict[str, list[int]]:
+        return {"seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, list[int]]) -> None:
+        self.seen = state["seen"]
+
+
 class At:
     """Does something at the end of one batch; epochs from 1, batches from 0."""
 

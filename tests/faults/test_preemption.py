@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import job
 import pytest
-from breaking import At, DiedError, die
+from breaking import At, DiedError, EvalSteps, die
 from jax.experimental import multihost_utils
 
 import medjax
@@ -87,6 +87,16 @@ def test_an_interrupted_evaluation_is_repeated(epoch, batch, tmp_path, reference
         == (reference["state"])
     )
     assert evaluated[:3] == [(0, "eval"), (1, "eval"), (2, "eval")]
+
+
+def test_callbacks_count_an_interrupted_evaluation_once(tmp_path):
+    whole, resumed = EvalSteps(), EvalSteps()
+    job.run(tmp_path / "whole", callback=whole)
+    stop = At(2, 1, "eval", _send("SIGTERM"))
+    with pytest.raises(SystemExit):
+        job.run(tmp_path / "cut", callback=[EvalSteps(), stop])
+    job.run(tmp_path / "cut", resume="auto", callback=resumed)
+    assert resumed.seen == whole.seen
 
 
 def test_a_signal_at_the_end_of_the_run(tmp_path, reference):

@@ -9,7 +9,7 @@ import signal
 import job
 import pytest
 import torch_job
-from breaking import At
+from breaking import At, EvalSteps
 
 import medjax
 
@@ -53,6 +53,16 @@ def test_a_signal_saves_at_that_batch(phase, batch, signum, code, tmp_path, unin
     assert _position(out) == (2, batch + 1 if phase == "train" else 12)
     assert [signal.getsignal(each) for each in HANDLED] == before
     assert torch_job.complete(out) == uninterrupted
+
+
+def test_callbacks_count_an_interrupted_evaluation_once(tmp_path):
+    whole, resumed = EvalSteps(), EvalSteps()
+    torch_job.complete(tmp_path / "whole", callback=whole)
+    stop = At(2, 1, "eval", _send(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        torch_job.make(tmp_path / "cut", callback=[EvalSteps(), stop]).train()
+    torch_job.complete(tmp_path / "cut", callback=resumed)
+    assert resumed.seen == whole.seen
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, uninterrupted):

@@ -41,7 +41,7 @@ def test_a_scheduler_by_step_skips_skipped_batches(tmp_path, accumulation, batch
         assert rates[-1][0] == len(rates) - 3  # one batch of each epoch was skipped
 
 
-def test_outputs_of_a_skipped_batch_are_not_scored(tmp_path):
+def test_outputs_of_a_skipped_batch_are_not_scored(tmp_path, caplog):
     computer = Accuracy()
     make(
         tmp_path,
@@ -53,6 +53,7 @@ def test_outputs_of_a_skipped_batch_are_not_scored(tmp_path):
     ).train()
     assert [len(inputs["y"]) for inputs in computer.inputs] == [8, 8, 8, 8, 4]  # 2 train, 3 eval
     assert all(torch.isfinite(inputs["x"]).all() for inputs in computer.inputs)
+    assert "epoch 1: the loss or a gradient was not finite in 1 of 3 batches" in caplog.text
 
 
 @pytest.mark.parametrize("arithmetic", ["medkit", "exact"])

@@ -77,6 +77,41 @@ def test_updates_that_were_not_made_count_in_a_resumed_run_as_well(
     assert same_bits(resumed.state, whole.state)
 
 
+@pytest.mark.parametrize(
+    ("accumulation", "options"),
+    [(1, {}), (2, {"steps_per_dispatch": 4})],
+    ids=["one by one", "four in a call"],
+)
+def test_skipped_batches_are_told_after_each_epoch(tmp_path, caplog, accumulation, options):
+    data = points(24)
+    for number in (3, 11):
+        data[number] = {**data[number], "x": data[number]["x"] * np.float32(np.nan)}
+    more = {"data": data, "batch_size": 2, "gradient_accumulation_steps": accumulation}
+    more["component"] = mlp(optimizer=optax.adam)
+    settings = {"on_non_finite": "skip", "save_interval_steps": 4, "length_window": 0, **options}
+    orders = [medjax.epoch_order(7, epoch, 24).tolist() for epoch in (1, 2, 3)]
+    counts = [len({order.index(3) // 2, order.index(11) // 2}) for order in orders]
+    told = [f"epoch {n}: the loss or a gradient was not finite in {count} of 12 batches, which"
+            for n, count in enumerate(counts, 1)]  # fmt: skip
+
+    def said():
+        found = [each for each in told if each in caplog.text]
+        assert caplog.text.count("was not finite in") == len(found)
+        caplog.clear()
+        return found
+
+    run(tmp_path / "whole", epochs=3, options=settings, **more)
+    assert said() == told
+    with pytest.raises(RuntimeError):
+        run(tmp_path / "cut", epochs=3, options=settings, callback=Dies(2, 10), **more)
+    assert said() == told[:1]
+    run(tmp_path / "cut", epochs=3, options=settings, resume="auto", **more)
+    assert said() == told[1:]
+    more["data"] = points(24)
+    run(tmp_path / "finite", epochs=1, options=settings, **more)
+    assert said() == []
+
+
 def test_a_warmup_is_a_fraction_of_the_updates_of_the_whole_run(tmp_path):
     # 6 updates, then 12: a third of 18 is the sixth, though the current epochs have 12 each.
     seen = []
@@ -115,7 +150,7 @@ def test_the_updates_of_a_run_that_an_older_version_began_are_those_of_its_state
     result = run(tmp_path, epochs=9, options={"max_steps": 9})
     file = result.last_checkpoint / "training_state.json"
     record = json.loads(file.read_text())
-    for name in ("updates", "left_out"):
+    for name in ("updates", "left_out", "skipped"):
         del record["progress"][name]
     file.write_text(json.dumps(record))
     (result.last_checkpoint / "manifest.json").unlink()

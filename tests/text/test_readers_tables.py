@@ -86,8 +86,9 @@ def test_parquet(tmp_path):
         ("notes.jsonl", "text\n", "line 1 is not JSON"),
         ("notes.jsonl", "[1]\n", "line 1 is [1]; expected a JSON object"),
         ("notes.jsonl", '{"text": 5, "label": "a"}', "the column 'text' is 5; expected a text"),
-        ("notes.jsonl", '{"text": "a", "label": 0.5}', "has 0.5; expected names of classes"),
-        ("notes.jsonl", '{"text": "a", "label": [true]}', "has True; expected names of classes"),
+        ("notes.jsonl", '{"text": "a", "label": 0.5}', "as a string, such as '0.5', or as null"),
+        ("notes.jsonl", '{"text": "a", "label": [NaN]}', "has nan; expected names of classes"),
+        ("notes.jsonl", '{"text": "a", "label": {}}', "has {}; expected names of classes"),
         ("notes.csv", b"text,label\nfi\xe8vre,a\n", "expected text in utf-8; it looks like cp1252"),
     ],
 )
@@ -191,6 +192,22 @@ def test_whole_numbers_that_pandas_wrote_as_floats_are_the_same_class(tmp_path):
         assert [text.labels[0] for text in read_texts(file)] == grades
     file = write(tmp_path, "notes.csv", "text,label\na,1;1.0;2\n")
     assert read_texts(file, separator=";")[0].labels == ("1", "2")
+
+
+def test_white_space_within_a_label_parts_no_class(tmp_path):
+    rows = ["heart failure", "heart\xa0failure", " heart  failure", "heart\u2009failure", "heart"]
+    content = "".join(f"a,{row},{row}\n" for row in rows)
+    texts = read_texts(write(tmp_path, "n.csv", f"text,label,ward\n{content}"), group="ward")
+    assert [text.labels for text in texts] == [("heart failure",)] * 4 + [("heart",)]
+    assert [text.group for text in texts] == ["heart failure"] * 4 + ["heart"]
+
+
+def test_json_numbers_and_booleans_are_the_classes_of_the_table(tmp_path):
+    values = ["1.0", "0", "-2.0", "true", "[false, 3.0]", "null"]
+    lines = "".join(f'{{"text": "a", "label": {value}}}\n' for value in values)
+    texts = read_texts(write(tmp_path, "notes.jsonl", lines))
+    expected = [("1",), ("0",), ("-2",), ("True",), ("False", "3"), ()]
+    assert [text.labels for text in texts] == expected
 
 
 def test_labels_that_mark_missing_values_are_told(tmp_path, caplog):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch.utils.data import DataLoader
 
@@ -44,12 +43,6 @@ class Kept:
         self._values = KeptValues(converted, data)
         self._generators = KeptGenerators(train_loader, eval_loader)
         self.callbacks: list[TrainerCallback] = [self._values, self._generators]
-
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Mark an evaluation; a checkpoint saved meanwhile repeats it."""
-        with self._values.evaluating(), self._generators.evaluating():
-            yield
 
     def rewound(self) -> Callable[[], None]:
         """Prepare reading the batches again that come before a position within an epoch.

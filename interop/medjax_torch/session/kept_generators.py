@@ -7,9 +7,8 @@ what it has drawn in the first epoch.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +39,6 @@ class KeptGenerators(TrainerCallback):
         self._seed: int | None = None
         self._saved: _States = {}
         self._began: _States | None = None  # before the first batch of the epoch
-        self._trained: _States | None = None  # before the evaluation that is running
         self._is_within_epoch = False
         self._is_due = False
 
@@ -80,15 +78,6 @@ class KeptGenerators(TrainerCallback):
         del metrics, epoch, epoch_duration
         self._began = None
 
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Mark an evaluation; a checkpoint saved meanwhile repeats it."""
-        self._trained = self._states()
-        try:
-            yield
-        finally:
-            self._trained = None
-
     def rewound(self) -> Callable[[], None]:
         """Set the states of the beginning of the epoch, and return what sets the current ones.
 
@@ -101,9 +90,8 @@ class KeptGenerators(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the generators and the seed that they began with."""
-        now = self._states() if self._trained is None else self._trained
         began = {} if self._began is None else {"began": self._began}
-        return {"seed": self._seed, "now": now, **began}
+        return {"seed": self._seed, "now": self._states(), **began}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Store what `state_dict` returned; it is restored when training begins.

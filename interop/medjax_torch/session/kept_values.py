@@ -6,9 +6,8 @@ with the weight that the component was created with.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -53,7 +52,6 @@ class KeptValues(TrainerCallback):
         self._data = DataValues(data, lambda: converted.inventory.content, converted.component)
         self._began: dict[str, Any] = {}
         self._saved: dict[str, Any] = {}
-        self._trained: dict[str, Any] | None = None  # before the evaluation that is running
         self._set: dict[str, tuple[Location, Any]] = {}
         self._moved = set[str]()  # paths of modes that forward or callbacks have set
         self._is_within_epoch = False
@@ -118,15 +116,6 @@ class KeptValues(TrainerCallback):
         for location, value in self._set.values():
             put_value(location, decoded(value))
 
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Mark an evaluation; a checkpoint saved meanwhile repeats it."""
-        self._trained = self.state_dict()
-        try:
-            yield
-        finally:
-            self._trained = None
-
     def rewound(self) -> Callable[[], None]:
         """Return what sets the current values, for when batches have been read again.
 
@@ -151,8 +140,6 @@ class KeptValues(TrainerCallback):
 
         Of what has changed and cannot be restored, only the name is told, with an empty value.
         """
-        if self._trained is not None:
-            return self._trained
         locations = self._locations()
         self._note_modes(locations)
         now = {path: encoded(location.get()) for path, location in locations.items()}

@@ -138,7 +138,7 @@ class TrainerPhases:
     def evaluate(self, state: TrainState, progress: Progress) -> Metrics:
         """Call ``trainer.evaluation_epoch(trainer.eval_dataloader)``."""
         self._session.state, self._session.progress = self._session.merged(state), progress
-        with self._kept.evaluating():
+        with self._run.request.callback.evaluating():
             return self._trainer.evaluation_epoch(self._trainer.eval_dataloader)
 
     def next_epoch(

@@ -9,12 +9,11 @@ import logging
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from medjax.text.document import LabelledText
+from medjax.text.document import LabelledText, label_form
 from medjax.text.readers._files import Texts
 from medjax.text.readers._rows import PARQUET, Table, named, open_table, read_parquet
 
@@ -65,13 +64,15 @@ def read_texts(
         Name of the column with the labels. A label may be a string, a whole number or, in JSON and
         Parquet, a list of them; an empty one means that the text has none, and a warning says if
         one is NA or another mark of a missing value. White space around one does not belong to it,
-        accents are those of Unicode's form NFC, so that labels that look the same are the same, and
-        where both 1 and 1.0 occur, they are the label 1. If the data have names for the
-        numbers, as those of Hugging Face do, the names are the labels.
+        any within is one blank, and accents are those of Unicode's form NFC, so that labels that
+        look the same are the same. Where both 1 and 1.0 occur in a table of text, they are the
+        label 1; in JSON and Parquet 1.0 is 1, and true and false are True and False, as pandas
+        writes them to CSV. If the data have names for the numbers, as those of Hugging Face do, the
+        names are the labels.
     group : str, optional
         Name of a column with what texts share that depend on each other, such as a patient. White
-        space around it does not count, nor how accents are encoded, and 7.0 is 7, as a number or as
-        text.
+        space around it does not count, nor what kind is within, nor how accents are encoded, and
+        7.0 is 7, as a number or as text.
     separator : str, optional
         What separates the labels of a text in one cell.
     encoding : str
@@ -189,31 +190,33 @@ def _with_names(cell: Any, names: list[str] | None, where: str, column: str) -> 
 
 
 def _labels(cell: Any, separator: str | None, where: str, column: str) -> tuple[str, ...]:
-    """Return the labels in a cell, each once, in order and in the form of `_one_form`."""
+    """Return the labels in a cell, each once, in order and in the form of `label_form`."""
     if cell is None:
         return ()
     parts = cell if isinstance(cell, list) else [cell]
     if separator is not None and isinstance(cell, str):
         parts = cell.split(separator)
-    for part in parts:
-        if isinstance(part, bool) or not isinstance(part, str | int):
-            msg = (
-                f"{where}: the column {column!r} has {part!r:.60}; expected names of classes, as "
-                "strings or whole numbers"
-            )
-            raise ValueError(msg)
-    names = (_one_form(str(part)) for part in parts)
+    names = (label_form(_name_of(part, where, column)) for part in parts)
     return tuple(dict.fromkeys(filter(None, names)))
 
 
-def _one_form(name: str) -> str:
-    """Return a name without white space around it, and with accents encoded in one way."""
-    return unicodedata.normalize("NFC", name).strip()
+def _name_of(part: Any, where: str, column: str) -> str:
+    """Return a label as a string."""
+    if isinstance(part, float) and part.is_integer():
+        part = int(part)  # pandas turns a column of numbers with a gap into floats
+    if not isinstance(part, str | int):
+        msg = (
+            f"{where}: the column {column!r} has {part!r:.60}; expected names of classes, as "
+            "strings, whole numbers, true or false: write it as a string, such as "
+            f"{str(part)!r:.60}, or as null if the text has no label"
+        )
+        raise ValueError(msg)
+    return str(part)
 
 
 def _group(cell: Any, where: str, column: str) -> str:
     """Return the group in a cell; what marks a missing value would join texts of any patients."""
-    group = "" if cell is None or cell != cell else _one_form(str(cell))
+    group = "" if cell is None or cell != cell else label_form(str(cell))
     if isinstance(cell, float) and cell.is_integer():
         group = str(int(cell))  # pandas turns a column of numbers with a gap into floats
     elif whole := _WHOLE.fullmatch(group):
