@@ -27,12 +27,13 @@ from medjax_torch.session.ahead import Ahead
 from medjax_torch.session.assembly import Assembly, Parts
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
-from medjax_torch.session.hyperparameters import resume_torch, torch_settings
+from medjax_torch.session.hyperparameters import resume_torch
 from medjax_torch.session.kept import Kept
 from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
 from medjax_torch.session.steps import ScheduledStep, StepEnds, WatchedEvalStep, WatchedStep
+from medjax_torch.session.torch_settings import torch_settings
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
 logger = logging.getLogger("medjax")
@@ -174,14 +175,7 @@ def _state_of(
     progress = progress._replace(ladders=ladders_record(trainer))
     check_position(progress, len(loader))
     if store.resumed is not None:
-        resume_torch(
-            store.resumed,
-            trainer.optimizer,
-            trainer.lr_scheduler,
-            as_set,
-            trainer.config.metric_to_track_lr,
-            nb_evaluated,
-        )
+        resume_torch(store.resumed, trainer, as_set, int(state.step))
     reseed(loader, progress.seed)
     if parts.link is not None:
         is_fresh = store.resumed is None
