@@ -29,8 +29,9 @@ def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``"torch optimizer"``, a list with a dict for each group, and ``"torch scheduler"``, a dict
-        that has the class under ``"class"``. They contain what JSON can hold only.
+        ``"torch optimizer"``, a list with a dict for each group, ``"torch optimizer class"``, and
+        ``"torch scheduler"``, a dict that has the class under ``"class"``. They contain what JSON
+        can hold only.
     """
     groups = [
         {name: plain(value) for name, value in group.items() if name != "params"}
@@ -41,7 +42,11 @@ def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
         state = scheduler.state_dict() if hasattr(scheduler, "state_dict") else {}
         known = {n: plain(v) for n, v in state.items() if plain(v) is not NOT_PLAIN}
         known["class"] = type(scheduler).__name__
-    return {"torch optimizer": groups, "torch scheduler": known}
+    return {
+        "torch optimizer": groups,
+        "torch optimizer class": type(optimizer).__name__,
+        "torch scheduler": known,
+    }
 
 
 def plain(value: Any) -> Any:
