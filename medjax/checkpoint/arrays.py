@@ -69,7 +69,7 @@ def check_spec(saved: TreeSpec, wanted: TreeSpec, where: Path) -> None:
             "Resume with the model and optimizer it was saved with; for a new run, pass a "
             "different output_dir or resume=None"
         )
-        raise MismatchError(msg)
+        raise MismatchError(msg, tuple(differing))
 
 
 def _shown(leaf: list[Any] | None) -> str:

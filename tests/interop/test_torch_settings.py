@@ -131,26 +131,6 @@ def test_a_changed_scheduler_follows_its_new_arguments(tmp_path, first, then, ra
     assert rate == pytest.approx(rates_of(trainer, epochs=4))
 
 
-def test_the_state_of_a_function_that_stays_as_it_was_is_said(tmp_path, caplog):
-    class Halves:
-        def __init__(self, every):
-            self.every = every
-
-        def __call__(self, epoch):
-            return 0.5 ** (epoch // self.every)
-
-    for every, epochs in ((1, 1), (2, 2)):
-        trainer = make(
-            tmp_path,
-            nb_training_epochs=epochs,
-            lr_scheduler_builder=lambda optimizer, every=every: lr_scheduler.LambdaLR(
-                optimizer, Halves(every)
-            ),
-        )
-        trainer.train(resume="auto")
-    assert "lr_lambdas of the scheduler LambdaLR stays" in caplog.text
-
-
 def test_a_schedule_holds_the_rate_from_the_first_epoch(tmp_path):
     schedule = medjax.schedules.by_epoch(lambda epoch: 1e-4 * 2.0**epoch)
     ends = []

@@ -7,76 +7,28 @@ has changed since are applied again after loading.
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import jax
-import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from medjax.checkpoint.progress import EVAL_ITEMS
 from medjax.checkpoint.records import read_record
 from medjax_torch.checkpoints import read_torch_files
+from medjax_torch.session.resumed_schedulers import (
+    INTERVAL,
+    Counted,
+    FreshScheduler,
+    are_different,
+    tell,
+)
+from medjax_torch.session.stepped_schedulers import like
+from medjax_torch.session.torch_settings import NOT_PLAIN
+from medjax_torch.session.trainer_protocol import TrainerProtocol
 
-logger = logging.getLogger("medjax")
-
-_PLAIN = (bool, int, float, str, type(None))
 _BASE = "initial_lr"  # the value that schedulers scale
 
 
-def torch_settings(optimizer: Any, scheduler: Any) -> dict[str, Any]:
-    """Return the settings of an optimizer and a scheduler that have not trained yet.
-
-    Parameters
-    ----------
-    optimizer, scheduler
-        torch's optimizer and scheduler, or None.
-
-    Returns
-    -------
-    dict
-        ``"torch optimizer"``, a list with a dict for each group, and ``"torch scheduler"``, a dict
-        that has the class under ``"class"``. They contain what JSON can hold only.
-    """
-    groups = [
-        {name: _plain(value) for name, value in group.items() if name != "params"}
-        for group in getattr(optimizer, "param_groups", ())
-    ]
-    known: dict[str, Any] = {}
-    if scheduler is not None:
-        state = scheduler.state_dict() if hasattr(scheduler, "state_dict") else {}
-        known = {n: _plain(v) for n, v in state.items() if _plain(v) is not _NOT_PLAIN}
-        known["class"] = type(scheduler).__name__
-    return {"torch optimizer": groups, "torch scheduler": known}
-
-
-_NOT_PLAIN = "not plain"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, torch.Tensor):  # a rate, for instance
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        items = [_plain(item) for item in value]
-        return _NOT_PLAIN if _NOT_PLAIN in items else items
-    if isinstance(value, Mapping):  # the milestones of MultiStepLR, the phases of OneCycleLR
-        pairs = {str(name): _plain(item) for name, item in value.items()}
-        return _NOT_PLAIN if _NOT_PLAIN in pairs.values() else pairs
-    return _NOT_PLAIN
-
-
 def resume_torch(
-    folder: Path,
-    optimizer: Any,
-    scheduler: Any,
-    current: dict[str, Any],
-    metric: str,
-    nb_evaluated: int,
+    folder: Path, trainer: TrainerProtocol, current: dict[str, Any], nb_updates: int
 ) -> None:
     """Load the saved states of optimizer and scheduler, and apply settings changed since.
 
@@ -84,25 +36,27 @@ def resume_torch(
     ----------
     folder : Path
         The checkpoint.
-    optimizer, scheduler
-        New objects, as the user created them.
+    trainer : TrainerProtocol
+        Provides optimizer and scheduler, new as the user created them, and the settings.
     current : dict
         Their `torch_settings`.
-    metric : str
-        The metric that ReduceLROnPlateau follows.
-    nb_evaluated : int
-        Number of items of the evaluation data.
+    nb_updates : int
+        Number of updates made so far.
 
     Raises
     ------
     CheckpointError
         If their states cannot be read.
+    MismatchError
+        If the scheduler counts epochs instead of updates now, or updates instead of epochs, and
+        cannot go on.
     """
+    optimizer, scheduler = trainer.optimizer, trainer.lr_scheduler
     progress = read_record(folder)["progress"]
     then = progress.get("settings", {})
     was = then.get("torch scheduler") or {}
-    is_another = bool(was) and _are_different(was, current["torch scheduler"])
-    fresh = _attributes(scheduler)
+    is_another = bool(was) and are_different(was, current["torch scheduler"])
+    fresh = FreshScheduler(scheduler)
     read_torch_files(folder, optimizer, None if is_another else scheduler)
     before, after = then.get("torch optimizer", []), current["torch optimizer"]
     groups = getattr(optimizer, "param_groups", [])
@@ -112,88 +66,30 @@ def resume_torch(
     if is_another:
         _start_again(optimizer, scheduler, was["class"], current)
     elif was:
-        _follow(scheduler, fresh, was, current["torch scheduler"])
+        interval = trainer.options.lr_scheduler_interval
+        nb_done = nb_updates if interval == "step" else progress["epoch"] - 1
+        counted = Counted(then.get(INTERVAL, interval), interval, nb_done)
+        fresh.follow(scheduler, was, current["torch scheduler"], counted)
+        metric = trainer.config.metric_to_track_lr
+        nb_evaluated = len(trainer.eval_dataloader.dataset)  # type: ignore[arg-type]
         former = {
             "metric_to_track_lr": then.get("metric_to_track_lr", metric),
             "number of evaluation items": progress["data"].get(EVAL_ITEMS) or nb_evaluated,
         }
-        _forget_metric(scheduler, fresh, former, (metric, nb_evaluated))
-
-
-def _forget_metric(
-    scheduler: Any, fresh: dict[str, Any], former: dict[str, Any], current: tuple[Any, ...]
-) -> None:
-    """Let ReduceLROnPlateau start again where it would compare values of different things."""
-    if not isinstance(scheduler, ReduceLROnPlateau):
-        return
-    for (name, was), now in zip(former.items(), current, strict=True):
-        if was == now:
-            continue
-        for attribute in ("best", "num_bad_epochs", "cooldown_counter"):
-            setattr(scheduler, attribute, fresh[attribute])
-        _say(
-            f"{name} was {was!r} and is {now!r} now: what ReduceLROnPlateau has seen of the former "
-            "is dropped"
-        )
+        fresh.forget_metric(scheduler, former, (metric, nb_evaluated))
 
 
 def _put_in_force(group: dict[str, Any], old: dict[str, Any], new: dict[str, Any]) -> None:
     for name, value in new.items():
-        if name not in old or old[name] == value or _NOT_PLAIN in (old[name], value):
+        if name not in old or old[name] == value or NOT_PLAIN in (old[name], value):
             continue
         if name == "lr" and _BASE in group and old["lr"]:
             group["lr"] *= value / old["lr"]  # keep the factor that a scheduler has applied
         elif name != _BASE:
-            group[name] = _like(group.get(name), value)
+            group[name] = like(group.get(name), value)
         if name in {"lr", _BASE} and _BASE in group:
-            group[_BASE] = _like(group[_BASE], new.get(_BASE, value))
-        _say(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
-
-
-def _like(former: Any, value: Any) -> Any:
-    """Return a plain value as the kind of object that stood in its place."""
-    if isinstance(former, torch.Tensor):
-        return former.new_tensor(value)
-    return tuple(value) if isinstance(former, tuple) else value
-
-
-_PARTS = "_schedulers"  # of SequentialLR and ChainedScheduler
-
-
-def _are_different(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Return whether two schedulers are of different classes or consist of different numbers."""
-    if old.get("class") != new.get("class"):
-        return True
-    return _PARTS in old and len(old[_PARTS]) != len(new.get(_PARTS, ()))
-
-
-def _attributes(scheduler: Any) -> dict[str, Any]:
-    """Return copies of what a new scheduler holds; of those that it consists of, a list."""
-    held = dict(vars(scheduler)) if hasattr(scheduler, "__dict__") else {}
-    held.pop("optimizer", None)
-    parts = [_attributes(part) for part in held.pop(_PARTS, ())]
-    plain = {name: value for name, value in held.items() if _plain(value) is not _NOT_PLAIN}
-    return {**copy.deepcopy(plain), _PARTS: parts}
-
-
-def _follow(
-    scheduler: Any, fresh: dict[str, Any], old: dict[str, Any], new: dict[str, Any]
-) -> None:
-    """Set what the user has changed about a scheduler, which holds what was saved."""
-    kind = type(scheduler).__name__
-    for name, value in new.items():
-        if name not in old or old[name] == value or name in {"class", "_last_lr"}:
-            continue
-        if name == _PARTS:
-            parts = zip(scheduler._schedulers, fresh[_PARTS], old[name], value, strict=True)
-            for part in parts:
-                _follow(*part)
-            continue
-        if name not in fresh:  # the state of a function of LambdaLR
-            _say(f"{name} of the scheduler {kind} stays {old[name]!r}, as saved, not {value!r}")
-            continue
-        setattr(scheduler, name, fresh[name])
-        _say(f"{name} of the scheduler {kind} was {old[name]!r} and is {value!r} now")
+            group[_BASE] = like(group[_BASE], new.get(_BASE, value))
+        tell(f"{name} of the optimizer was {old[name]!r} and is {value!r} now")
 
 
 def _start_again(optimizer: Any, scheduler: Any, kind: str, current: dict[str, Any]) -> None:
@@ -202,12 +98,7 @@ def _start_again(optimizer: Any, scheduler: Any, kind: str, current: dict[str, A
         group.pop(_BASE, None)
         if _BASE in fresh:
             group[_BASE] = fresh[_BASE]
-    _say(
+    tell(
         f"the scheduler was {kind} and is {type(scheduler).__name__} now, so it starts from the "
         "beginning"
     )
-
-
-def _say(text: str) -> None:
-    if jax.process_index() == 0:
-        logger.warning("Resuming: %s", text)

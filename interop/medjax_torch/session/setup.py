@@ -20,20 +20,22 @@ from medjax.runtime.preemption import Preemption
 from medjax.state import TrainState
 from medjax.step import TrainStep
 from medjax_torch.batches import check_draws, expect_draws, first_batch, reseed
-from medjax_torch.conversion import BatchAdapter
+from medjax_torch.conversion import BatchAdapter, ConvertedComponent
 from medjax_torch.conversion.host_evaluation import check_outputs
 from medjax_torch.optimizers.horizon import warn_of_interval
 from medjax_torch.session.ahead import Ahead
 from medjax_torch.session.assembly import Assembly, Parts
 from medjax_torch.session.contract import warn_of_gradients
+from medjax_torch.session.differing_states import in_torchs_terms
 from medjax_torch.session.feed import Feed
 from medjax_torch.session.flags import resume_flags
-from medjax_torch.session.hyperparameters import resume_torch, torch_settings
+from medjax_torch.session.hyperparameters import resume_torch
 from medjax_torch.session.kept import Kept
 from medjax_torch.session.ladders import ladders_record, restore_ladders
 from medjax_torch.session.run import TorchRun
 from medjax_torch.session.session import Session
 from medjax_torch.session.steps import ScheduledStep, StepEnds, WatchedEvalStep, WatchedStep
+from medjax_torch.session.torch_settings import torch_settings
 from medjax_torch.session.trainer_protocol import TrainerProtocol
 
 logger = logging.getLogger("medjax")
@@ -76,7 +78,7 @@ def set_up(
         metrics_computer=trainer.metrics_computer,
         resume=resume,
     )
-    state, progress = _state_of(trainer, request, parts, store)
+    state, progress = _state_of(trainer, request, parts, store, preparation.converted)
     preparation.converted.host_draws.seed = progress.seed
     nb_batches = len(trainer.train_dataloader)
     start = Start.of(state, progress, nb_batches, trainer.config)
@@ -163,7 +165,11 @@ def _plan_of(trainer: TrainerProtocol) -> Plan:
 
 
 def _state_of(
-    trainer: TrainerProtocol, request: RunRequest, parts: Parts, store: CheckpointStore
+    trainer: TrainerProtocol,
+    request: RunRequest,
+    parts: Parts,
+    store: CheckpointStore,
+    converted: ConvertedComponent,
 ) -> tuple[TrainState, Progress]:
     """Return state and progress, and make torch's optimizer, scheduler and data order agree."""
     config, options, loader = trainer.config, trainer.options, trainer.train_dataloader
@@ -173,18 +179,12 @@ def _state_of(
     data["order"] = options.order
     as_set = torch_settings(trainer.optimizer, trainer.lr_scheduler)
     rate = {} if parts.link is None else {OPTIMIZER_RATE: parts.link.learning_rate}
-    state, progress = initial_state(request, store, data, {**as_set, **rate})
+    with in_torchs_terms(store, request.resume, converted, as_set):
+        state, progress = initial_state(request, store, data, {**as_set, **rate})
     progress = progress._replace(ladders=ladders_record(trainer))
     check_position(progress, len(loader))
     if store.resumed is not None:
-        resume_torch(
-            store.resumed,
-            trainer.optimizer,
-            trainer.lr_scheduler,
-            as_set,
-            trainer.config.metric_to_track_lr,
-            nb_evaluated,
-        )
+        resume_torch(store.resumed, trainer, as_set, int(state.step))
     reseed(loader, progress.seed)
     if parts.link is not None:
         is_fresh = store.resumed is None
