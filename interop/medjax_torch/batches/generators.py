@@ -27,6 +27,22 @@ _MOST_ELEMENTS = 64  # of a list, such as the datasets of a ConcatDataset, not i
 _MOST_OBJECTS = 10_000
 
 
+def seed_workers(generator: torch.Generator, seed: int, *, training: bool) -> None:
+    """Seed the generator from which a loader draws the seeds of its workers.
+
+    Parameters
+    ----------
+    generator : torch.Generator
+        The loader's.
+    seed : int
+        The seed of the run.
+    training : bool
+        Whether the loader is that of the training data. Evaluation draws other numbers.
+    """
+    other = np.random.SeedSequence((seed, 1)).generate_state(1, np.uint64)
+    generator.manual_seed(seed if training else int(other[0]))
+
+
 def generators_of(*loaders: DataLoader[Any]) -> dict[str, Any]:
     """Return the global generators, and those held by datasets, samplers and components, by path.
 

@@ -13,6 +13,7 @@ from medjax.data.order import epoch_order
 from medjax.data.policy import check_worker_caches
 from medjax.data.source import Examples, isolate_worker
 from medjax_torch.batches.fitted import Fit, LoaderLadder
+from medjax_torch.batches.generators import seed_workers
 from medjax_torch.batches.items import (
     ItemDataset,
     Position,
@@ -77,13 +78,14 @@ def make_dataloader(
     position = Position(seed)
     examples = Examples(data, component.preprocess, seed, training=shuffle, only_needed=True)
     work = Work(examples, component.collate)
+    generator = torch.Generator()  # not torch's global one
+    seed_workers(generator, seed, training=shuffle)
     common: dict[str, Any] = {
         "batch_size": batch_size,
         "drop_last": drop_last,
         "pin_memory": pin_memory,
         "collate_fn": component.collate,
-        # A separate generator, from which the loader draws a seed for its workers.
-        "generator": torch.Generator().manual_seed(seed),
+        "generator": generator,
     }
     if isinstance(data, IterableDataset):
         _check_stream(nb_workers, options.cache_preprocessed)

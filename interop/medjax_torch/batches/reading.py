@@ -13,7 +13,13 @@ import numpy as np
 from torch.utils.data import BatchSampler, DataLoader
 
 from medjax.data.source import ItemError, WorkerError, takes_rng
-from medjax_torch.batches.generators import OWN, generators_of, restore, states_of
+from medjax_torch.batches.generators import (
+    OWN,
+    generators_of,
+    restore,
+    seed_workers,
+    states_of,
+)
 from medjax_torch.batches.items import ItemDataset, StreamDataset
 from medjax_torch.batches.order import EpochSampler, GroupedSampler
 from medjax_torch.batches.undone import undone
@@ -260,9 +266,12 @@ def check_draws(loader: DataLoader[Any]) -> None:
 
 
 def reseed(loader: DataLoader[Any], seed: int) -> None:
-    """Set the seed of a loader from `make_dataloader` to that of the resumed run."""
-    if isinstance(loader.dataset, ItemDataset | StreamDataset):
-        loader.dataset.position.seed = loader.dataset.work.examples.seed = seed
+    """Set the seed of a loader from `make_dataloader` to that of the run."""
+    dataset = loader.dataset
+    if isinstance(dataset, ItemDataset | StreamDataset):
+        dataset.position.seed = dataset.work.examples.seed = seed
+        if _is_ordered(loader):  # else the generator is the user's
+            seed_workers(loader.generator, seed, training=dataset.work.examples.training)
 
 
 def close_workers(loader: DataLoader[Any]) -> None:

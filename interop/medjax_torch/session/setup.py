@@ -185,7 +185,8 @@ def _state_of(
     check_position(progress, len(loader))
     if store.resumed is not None:
         resume_torch(store.resumed, trainer, as_set, int(state.step))
-    reseed(loader, progress.seed)
+    for each in (loader, trainer.eval_dataloader):
+        reseed(each, progress.seed)
     if parts.link is not None:
         is_fresh = store.resumed is None
         state = parts.link.adopt(state) if is_fresh else parts.link.pushed(state)

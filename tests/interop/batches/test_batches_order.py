@@ -16,6 +16,7 @@ from medjax_torch.batches import (
     first_of_shapes,
     make_dataloader,
     medkit_order,
+    reseed,
 )
 
 
@@ -238,3 +239,16 @@ def test_no_first_batches_of_random_items_or_without_groups():
     random = loader_of(RandomComponent(), length_window=3)
     assert [*first_of_shapes(random, 1, 0)] == []
     assert [*first_of_shapes(loader_of(length_window=0), 1, 0)] == []
+
+
+def test_workers_draw_other_numbers_for_each_seed_and_phase():
+    loaders = {
+        (seed, shuffle): loader_of(seed=seed, shuffle=shuffle)
+        for seed in (1, 2)
+        for shuffle in (False, True)
+    }
+    seeds = {key: loader.generator.initial_seed() for key, loader in loaders.items()}
+    assert len(set(seeds.values())) == 4
+    for shuffle in (False, True):
+        reseed(loaders[1, shuffle], 2)
+        assert loaders[1, shuffle].generator.initial_seed() == seeds[2, shuffle]
