@@ -172,10 +172,10 @@ def test_every_part_is_covered():
     assert state - elsewhere == set(STATE)
     from medjax.checkpoint.progress import Progress
 
-    elsewhere = {"settings", "stopped_by", "ladders", "updates", "left_out"}
+    elsewhere = {"settings", "stopped_by", "ladders", "updates", "left_out", "skipped"}
     names = {name.split(".")[0] for name in OF_PROGRESS}
     # These matter only when settings change: see tests/loop/test_resume_settings.py.
-    # The counts of updates are those of tests/loop/test_resume_updates.py.
+    # The counts of updates and skipped batches are those of tests/loop/test_resume_updates.py.
     # Fitted ladders, which this job does not have, are those of tests/data/test_fitting.py.
     assert set(Progress._fields) - elsewhere <= names
 
