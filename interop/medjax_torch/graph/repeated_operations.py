@@ -28,10 +28,8 @@ Rewrite = Callable[[fx.GraphModule, Sequence[Tensor]], fx.GraphModule]
 _ROUNDS = 6
 """How often operations are rewritten for other strides of their operands before giving up."""
 
-
 _WORTHWHILE = 200
 """How many operations must be repetitions of others: fewer are recorded again sooner than these."""
-
 
 _LIFTED = (torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default)
 """What torch records for a tensor that forward makes of Python's numbers."""
@@ -115,6 +113,7 @@ def rewrite_each_once(module: fx.GraphModule, rewrite: Rewrite) -> fx.GraphModul
     with disable_torch_function():
         operations = _operations(graph)
     parts: dict[Hashable, _Part] = {}
+    # What an operation becomes may have other strides, which makes others of those that take it.
     for _ in range(_ROUNDS):
         with disable_torch_function():
             keys, missing = _described(graph, operations, parts)
@@ -177,9 +176,9 @@ def _hashable(argument: Any, places: Mapping[fx.Node, int]) -> Hashable:
     if isinstance(argument, fx.Node):
         return "operand", places[argument]
     if isinstance(argument, list | tuple):
-        return "several", *(_hashable(each, places) for each in argument)
+        return "several", tuple(_hashable(each, places) for each in argument)
     if isinstance(argument, dict):
-        return "named", *((name, _hashable(each, places)) for name, each in argument.items())
+        return "named", tuple((name, _hashable(each, places)) for name, each in argument.items())
     if isinstance(argument, float | complex):
         return repr(argument)  # which tells 0.0 from -0.0
     return type(argument), argument

@@ -251,16 +251,16 @@ def test_a_users_loader_is_read_in_its_own_order():
 
 
 def test_a_users_loader_leaves_its_generator_as_a_loop_of_torch_does():
-    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    own, another = (torch.Generator().manual_seed(3) for _ in range(2))
     ours, theirs = (
         DataLoader(range(10), 4, shuffle=True, generator=each, collate_fn=lambda x: {"x": x})
-        for each in generators
+        for each in (own, another)
     )
     batches = epoch_batches(ours, 1)
     read = [next(batches)[1] for _ in range(len(ours))]
     batches.close()
     assert read == list(theirs)
-    assert torch.equal(*(each.get_state() for each in generators))
+    assert torch.equal(own.get_state(), another.get_state())
 
 
 def test_workers_return_the_same_batches_and_leave_the_accelerator_and_signals_alone():

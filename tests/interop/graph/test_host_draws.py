@@ -128,8 +128,12 @@ def trained_in_one_batch(tmp_path, seed):
 
 
 def test_runs_without_a_seed_draw_other_numbers_each_time(tmp_path):
-    (_, first), (_, second) = (trained_in_one_batch(tmp_path / str(n), seed=None) for n in range(2))
+    trainer, first = trained_in_one_batch(tmp_path / "first", seed=None)
+    other, second = trained_in_one_batch(tmp_path / "second", seed=None)
     assert not set(first) & set(second)
+    loaders = [each.train_dataloader for each in (trainer, other)]
+    loaders += [each.eval_dataloader for each in (trainer, other)]
+    assert len({loader.generator.initial_seed() for loader in loaders}) == 4  # of the workers
 
 
 def test_another_seed_of_a_trainer_is_that_of_its_next_training(tmp_path, caplog):
