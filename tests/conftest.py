@@ -61,6 +61,7 @@ QUICKLY = {
     "cli",
     "data",
     "distributed",
+    "interop",
     "loop",
     "optimizer",
     "runtime",

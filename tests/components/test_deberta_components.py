@@ -96,6 +96,7 @@ def test_a_tagger_trains_and_its_folder_opens_here_and_in_transformers(original,
     np.testing.assert_allclose(logits, model(**inputs).logits.detach().numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_adapted_classifier_of_texts_trains_is_saved_and_predicts(original, corpus, tmp_path):
     classifier = TextClassification.from_pretrained(original, ["no", "yes"], max_length=32)
     texts = [LabelledText(d.text, ("yes" if d.entities else "no",)) for d in corpus[:8]]

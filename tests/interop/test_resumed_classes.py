@@ -71,6 +71,7 @@ def test_names_in_another_order_are_refused(tmp_path):
     assert len(trainer(tmp_path, {1: "yes", 0: "no"}, 2).train(resume="auto")) == 2
 
 
+@pytest.mark.slow
 def test_classes_without_names_may_get_some(tmp_path):
     trainer(tmp_path, {0: "LABEL_0", 1: "LABEL_1"}, 1).train()
     assert len(trainer(tmp_path, {0: "no", 1: "yes"}, 2).train(resume="auto")) == 2

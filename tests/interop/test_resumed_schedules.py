@@ -49,8 +49,15 @@ def after(folder, schedules, rates, settings_of=configured, **more):
     return weights(component)
 
 
-@pytest.mark.parametrize("settings_of", [configured, of_its_own])
-@pytest.mark.parametrize("options", [Options(), Options(warmup_steps=12)], ids=["", "warm-up"])
+@pytest.mark.parametrize(
+    ("settings_of", "options"),
+    [
+        (configured, Options()),
+        (of_its_own, Options(warmup_steps=12)),
+        pytest.param(configured, Options(warmup_steps=12), marks=pytest.mark.slow),
+        pytest.param(of_its_own, Options(), marks=pytest.mark.slow),
+    ],
+)
 def test_a_plateau_schedule_starts_again_from_a_changed_rate(tmp_path, settings_of, options):
     schedules = {"plateau": halving(), "constant": None}
     ends = {

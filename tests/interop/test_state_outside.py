@@ -248,6 +248,7 @@ CHANGES = {
         lambda self, z, y: F.cross_entropy(z, y) * float(os.environ["MEDJAX_TEST_SCALE"]),
     ),
 }
+SLOW = ("criterion written", "own optimizer", "property")
 
 
 def losses_in_torch(component, loss_of, change, owner):
@@ -280,7 +281,9 @@ def train_losses(folder, component, kind, change, owner=None):
     return [row["train"]["loss"] for row in trainer.train()]
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CHANGES]
+)
 def test_changes_outside_of_the_component_count_in_the_next_step(tmp_path, monkeypatch, name):
     change, loss = CHANGES[name]
     monkeypatch.setenv("MEDJAX_TEST_SCALE", "1")

@@ -87,7 +87,7 @@ CASES = {
 }
 
 
-SLOW = ("two heads, accumulated", "two heads, traced step")
+SLOW = ("two heads, accumulated", "two heads, traced step", "frozen during the run", "a rate of 0")
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_training_equals_medkits(tmp_path, kind, options):
         assert {n: type(v) for n, v in slots.items()} == {n: type(v) for n, v in others.items()}
 
 
-@by_class(nb_fast=2)
+@by_class(nb_fast=1)
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, kind, options):
     uninterrupted = trainer_of(tmp_path / "whole", kind, options, nb_training_epochs=4)
     history = uninterrupted.train()

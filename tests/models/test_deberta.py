@@ -115,8 +115,10 @@ def medjax_gradients(task, config, params, batch, **options):
     ("form", "task"),
     [
         *((form, TOKEN_CLASSIFICATION) for form in FORMS),
-        ("v3", TEXT_CLASSIFICATION),
-        pytest.param("positions to contents", TEXT_CLASSIFICATION, marks=pytest.mark.slow),
+        *(
+            pytest.param(form, TEXT_CLASSIFICATION, marks=pytest.mark.slow)
+            for form in ("v3", "positions to contents")
+        ),
     ],
 )
 def test_logits_gradients_and_files_are_those_of_transformers(
@@ -193,6 +195,7 @@ def test_options_change_no_number(options, convolved):
         np.testing.assert_allclose(same[path], gradient, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_to_float32(convolved):
     config, params = convolved
     half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

@@ -99,12 +99,7 @@ def scored(logits, mask, weights):
     ("case", "task"),
     [
         *((case, TOKEN_CLASSIFICATION) for case in CASES),
-        ("in blocks", TEXT_CLASSIFICATION),
-        *(
-            pytest.param(case, TEXT_CLASSIFICATION, marks=pytest.mark.slow)
-            for case in CASES
-            if case != "in blocks"
-        ),
+        *(pytest.param(case, TEXT_CLASSIFICATION, marks=pytest.mark.slow) for case in CASES),
     ],
 )
 def test_logits_and_gradients_are_those_of_transformers(case, task, tmp_path):
@@ -212,6 +207,7 @@ def gradient_of(model, params, ids, mask):
     return jax.tree.leaves(jax.grad(run)(params))
 
 
+@pytest.mark.slow
 def test_gradients_that_are_computed_again_and_in_bfloat16():
     config = dataclasses.replace(SMALL, attention_dropout=0.0)
     ids, mask = batch_of(40)

@@ -165,7 +165,7 @@ class Component:
         return {"logits": output.logits}, output.loss
 
 
-SLOW = ("Whisper", "Longformer", "BART")  # 10 s to a minute each
+SLOW = ("Whisper", "Longformer", "BART", "ELECTRA", "Llama")  # 7 s to a minute each
 
 
 @pytest.mark.parametrize(
