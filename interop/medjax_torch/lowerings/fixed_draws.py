@@ -23,8 +23,8 @@ _RANGE = 2**20
 _STEP = 648_055
 """Odd, so the first `_RANGE` elements all differ; near the golden ratio, so they spread evenly."""
 
-UNSPREAD = _RANGE - 1
-"""The step of every element when draws must not depend on position: dropout then keeps all."""
+LARGEST = _RANGE - 1
+"""The step of the largest draws, at which dropout keeps everything."""
 
 
 def steps(index: Any) -> Any:

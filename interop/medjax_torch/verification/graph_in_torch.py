@@ -81,7 +81,7 @@ class _Runner(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         if n.op == "output":
             return super().run_node(n)
-        with FixedDraws(spread=True) if is_random(n) else contextlib.nullcontext():
+        with FixedDraws() if is_random(n) else contextlib.nullcontext():
             result = super().run_node(n)
         if self._watch is not None and n.op == "call_function":
             self._watch(n, self.fetch_args_kwargs_from_env(n), result)

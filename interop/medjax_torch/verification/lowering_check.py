@@ -139,7 +139,7 @@ def _sensitivity(node: fx.Node, arguments: Any, place: int, result: Tensor) -> f
 
         args, kwargs = pytree.tree_map_only(Tensor, widened, arguments)
         target: Any = node.target
-        with FixedDraws(spread=True) if is_random(node) else contextlib.nullcontext():
+        with FixedDraws() if is_random(node) else contextlib.nullcontext():
             value = pytree.tree_leaves(target(*args, **kwargs))[place]
         return to_numpy(moved(value, shares.get(result.dtype, 0.0) if share else 0.0, signs))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -19,15 +19,17 @@ _LEAST = 0.1
 """The least distance that a bias, a gate or a scale moves, as training moves them from 0."""
 
 
-_FAR = (1_000, 1_000_000)
-"""Values that a counter in a buffer gets, in turn."""
+_TURNED = 100.0
+"""The largest number that changes its sign."""
 
 
 def moved(
     inventory: Inventory,
     gradients: Mapping[str, np.ndarray],
     seed: int,
-    counters: Collection[str] = (),
+    counted: Mapping[str, int] = {},
+    *,
+    turned: bool = True,
 ) -> Inventory:
     """Return copies of a component's tensors in which every floating-point number is moved.
 
@@ -44,25 +46,35 @@ def moved(
         The known gradients of parameters.
     seed : int
         Seed of the random moves.
-    counters : collection of str
-        Names of buffers that count, and switch a term on or off after many steps: they get a value
-        that they may have by then.
+    counted : mapping of str to int
+        By how much buffers advance that count, and switch a term on or off after some steps.
+    turned : bool
+        Whether every second number in biases and gates changes its sign, and every other one with
+        the next seed: a bias far below 0 hides behind a ReLU what it adds once it is trained.
     """
     generator = torch.Generator().manual_seed(seed)
     parameters = {
-        name: _parameter(value.detach(), gradients.get(name), generator).requires_grad_(
-            value.requires_grad
-        )
+        name: _parameter(
+            _turned(value, seed) if turned else value.detach(), gradients.get(name), generator
+        ).requires_grad_(value.requires_grad)
         for name, value in inventory.parameters.items()
     }
-    far = _FAR[seed % len(_FAR)]
     buffers = {
-        name: torch.full_like(value, far)
-        if name in counters
-        else _buffer(value.detach(), generator)
+        name: value + counted[name] if name in counted else _buffer(value.detach(), generator)
         for name, value in inventory.buffers.items()
     }
     return dataclasses.replace(inventory, parameters=parameters, buffers=buffers)
+
+
+def _turned(parameter: Tensor, seed: int) -> Tensor:
+    """Change the sign of every second number of a bias or gate that is trained."""
+    value = parameter.detach()
+    turns = parameter.requires_grad and value.ndim < 2 and _moves(value) and value.min() < 0
+    if not turns:
+        return value
+    other = (torch.arange(value.numel(), device=value.device) + seed) % 2 == 1
+    small = value.abs() <= _TURNED  # larger ones stand for infinity
+    return torch.where(other.reshape(value.shape) & small, -value, value)
 
 
 def _parameter(value: Tensor, gradient: np.ndarray | None, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from medjax_torch.batches.padding import ColumnAxis, Ragged
-from medjax_torch.verification.padding_proof import PaddingProof
+from medjax_torch.verification.padded_pair import PaddingProof
+from medjax_torch.verification.trail import Tried
 
 
 @dataclasses.dataclass
@@ -22,14 +23,14 @@ class Proved:
     ----------
     proof : PaddingProof
         The proof for these axes.
-    reach : int
-        The largest size tested to be harmless.
+    tried : list of Tried
+        The sizes that were padded, in this proof and since.
     end : int or None
         A size that forward cannot take; batches are padded only to smaller ones.
     """
 
     proof: PaddingProof
-    reach: int
+    tried: list[Tried]
     end: int | None = None
 
     def target(self, batch: Mapping[str, Any]) -> int:
@@ -39,6 +40,10 @@ class Proved:
             return size
         rung = self.proof.ragged.rung(size)
         return size if self.end is not None and rung >= self.end else rung
+
+    def covers(self, size: int, to: int) -> bool:
+        """Return whether padding from a size to another was tried."""
+        return any(one.covers(size, to) for one in self.tried)
 
 
 class Kind:
@@ -70,7 +75,7 @@ class Kind:
 
     def add(self, proof: PaddingProof) -> None:
         """Pad the proof's axes in the following batches."""
-        self.proved.append(Proved(proof, proof.size))
+        self.proved.append(Proved(proof, [*proof.tried]))
         self.ever.append(proof)
 
     def observe(self, batch: Mapping[str, Any]) -> set[tuple[ColumnAxis, int]]:

@@ -12,8 +12,9 @@ from medjax_torch.batches.guesses import Guesses
 from medjax_torch.batches.mapping import rebuilt
 from medjax_torch.batches.padding import ColumnAxis, Ragged, resized, resized_with_sizes
 from medjax_torch.verification.cropping import Cuts, cuts_of, strip
-from medjax_torch.verification.padding_kind import Kind, key_of, kind_of, names_of, sizes_of
-from medjax_torch.verification.padding_proof import PaddingProof, Prover
+from medjax_torch.verification.padded_pair import Harm, PaddingProof
+from medjax_torch.verification.padding_kind import Kind, Proved, key_of, kind_of, names_of, sizes_of
+from medjax_torch.verification.padding_proof import Prover
 
 logger = logging.getLogger("medjax")
 
@@ -261,21 +262,37 @@ class Padding:
     def _within_reach(
         self, kind: Kind, batch: Any, prover: Prover, new: set[tuple[ColumnAxis, int]]
     ) -> tuple[Target, ...]:
-        """Return the sizes to pad a batch to, after testing sizes larger than before."""
+        """Return the sizes to pad a batch to, after testing sizes that nothing known covers."""
         if kind.is_harmed(batch):
             return ()
-        aimed = [(one, one.target(batch)) for one in kind.proved]
-        aimed = [(one, to) for one, to in aimed if to != one.proof.ragged.size(batch)]
-        farther = [(one, to) for one, to in aimed if to > one.reach]
-        if aimed and (farther or new):
-            reason = prover.still_holds([(one.proof, to) for one, to in aimed])
-            if reason:
+        sized = [(one, one.proof.ragged.size(batch), one.target(batch)) for one in kind.proved]
+        aimed = [(one, size, to) for one, size, to in sized if to != size]
+        untried = [(one, size, to) for one, size, to in aimed if not one.covers(size, to)]
+        if aimed and (untried or new):
+            found = prover.reached([(one.proof, to) for one, _, to in aimed])
+            if isinstance(found, Harm):
                 kind.note_harm(new)
-                for one, to in farther:
+                for one, _, to in untried:
                     one.end = to
-                logger.info("A batch keeps its exact shape: %s", reason)
+                if found.is_raised or new:
+                    logger.info("A batch keeps its exact shape: %s", found.reason)
+                else:
+                    self._warn_of_sizes(untried, found.reason)
                 return ()
             self._tested = batch
-            for one, to in farther:
-                one.reach = to
-        return tuple((one.proof.ragged, to) for one, to in aimed)
+            for (one, _, _), tried in zip(aimed, found, strict=True):
+                one.tried.append(tried)
+        return tuple((one.proof.ragged, to) for one, _, to in aimed)
+
+    def _warn_of_sizes(self, untried: list[tuple[Proved, int, int]], harm: str) -> None:
+        """Say which sizes batches are not padded to any more, as forward decides by the size."""
+        for one, size, to in untried:
+            names = names_of(one.proof.ragged.column_axes)
+            reason = f"padding {names} from {size} to {to} is not harmless, because {harm}"
+            self._reasons |= {name: reason for name, _ in one.proof.ragged.column_axes}
+            logger.warning(
+                "Batches that would be padded to %d or more keep their exact shapes, each of which "
+                "is traced and compiled: %s",
+                to,
+                reason,
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,10 +17,12 @@ from medjax_torch.component_state import Inventory
 from medjax_torch.graph.joint import Call
 from medjax_torch.graph.longest_row import REMEDY, Unpacking
 from medjax_torch.verification.comparison import differences
-from medjax_torch.verification.cropping import Axes, Cuts, cuts_of, strip
+from medjax_torch.verification.cropping import Axes, cuts_of, strip
 from medjax_torch.verification.fewer_rows import fewer_rows
 from medjax_torch.verification.moved_weights import moved
-from medjax_torch.verification.reference import Outcome, reference
+from medjax_torch.verification.padded_pair import Harm, PaddingProof, Pair, followed
+from medjax_torch.verification.reference import Outcome, Spread, reference
+from medjax_torch.verification.trail import Operation, Tried, is_alike
 
 _TOLERANCE = 1e-4
 """Largest relative difference: small, as torch computes both sides and padding is short."""
@@ -30,48 +33,24 @@ _DRAWS = 2
 _SIDES = ("the padded batch", "the batch itself")
 
 
-class PaddingProof(NamedTuple):
-    """Evidence, from one batch, that padding changes nothing.
+_COUNTED = ((1_000, 1_000_000), (1, 2))
+"""By how much counters advance in turn: as far as in a long run, or else by a step or two."""
+
+
+class _Equal(NamedTuple):
+    """The results of a batch and of its padded version are equal.
 
     Attributes
     ----------
-    ragged : Ragged
-        The padded axes.
-    axes : dict of str to tuple of int
-        The axes of each output, by path, that have the padded size. Outputs without such an axis
-        are left out.
-    size : int
-        The largest size that was tried.
-    relative : float
-        The largest relative difference of a result.
-    least : int
-        Batches of a smaller size must not be padded: some parameters get no gradient from them,
-        such as the transitions of a CRF from single tokens, and a gradient of 0 from padded ones.
+    axes, relative
+        As in `PaddingProof`.
+    trail : sequence of Operation
+        What forward did for the padded batch.
     """
 
-    ragged: Ragged
     axes: Axes
-    size: int
     relative: float
-    least: int = 0
-
-
-class _Harm(NamedTuple):
-    """Why padding is not harmless.
-
-    Attributes
-    ----------
-    reason : str
-        What padding changes.
-    is_raised : bool
-        Whether forward raises on the padded batch, for instance because that is too long.
-    adds_zeros : bool
-        Whether nothing changes except that parameters without a gradient get one of 0.
-    """
-
-    reason: str
-    is_raised: bool = False
-    adds_zeros: bool = False
+    trail: Sequence[Operation]
 
 
 class Prover:
@@ -103,6 +82,7 @@ class Prover:
     ) -> None:
         self._call, self._inventory, self._batch, self._train = call, inventory, batch, train
         self._expected: Outcome | None = None
+        self._spread = Spread.RISING
         self.unpacks: bool | None = None
         self._is_longest = False
         self._is_full: bool | None = None  # of the latest run; see `Unpacking`
@@ -136,32 +116,33 @@ class Prover:
         found = self._proved(ragged, known)
         return (
             f"{found.reason}{REMEDY if self._is_longest else ''}"
-            if isinstance(found, _Harm)
+            if isinstance(found, Harm)
             else found
         )
 
-    def _proved(self, ragged: Ragged, known: Sequence[PaddingProof]) -> PaddingProof | _Harm:
+    def _proved(self, ragged: Ragged, known: Sequence[PaddingProof]) -> PaddingProof | Harm:
+        self._spread = Spread.RISING
         base = self._base
         if self.unpacks and self._is_partial:
             # Its outputs would not show which of their axes grow in batches that are full.
-            return _Harm("the longest row of the first such batch is shorter than the batch")
+            return Harm("the longest row of the first such batch is shorter than the batch")
         size = ragged.size(self._batch)
         others = [(proof, proof.ragged.rung(proof.ragged.size(self._batch))) for proof in known]
         taken = {(proof.ragged.size(self._batch), target) for proof, target in others}
         longer = next((rung for rung in ragged.ladder if rung > size), size + 1)
         while (size, longer) in taken:
             longer += 1
-        longest = _Pair(ragged, longer, others)
+        longest = Pair(ragged, longer, others)
         first = self._compared(base, self._inventory, self._batch, longest)
-        if isinstance(first, _Harm) and not first.is_raised:
+        if isinstance(first, Harm) and not first.is_raised:
             return first
-        done = [first] if isinstance(first, PaddingProof) else []
+        done = [] if isinstance(first, Harm) else [(size, longer, first)]
         pairs = [(shorter, longest._replace(size=size)) for shorter in self._shorter(ragged, size)]
         pairs += [(size, longest)] * (_DRAWS * len(done))
         least, wanted = 0, len(done) + _DRAWS
         for shorter, judged in self._at_other_weights(pairs):
-            if isinstance(judged, PaddingProof):
-                done.append(judged)
+            if isinstance(judged, _Equal):
+                done.append((shorter, longer if shorter == size else size, judged))
             elif judged.adds_zeros and shorter < size:
                 least = max(least, shorter + 1)
             else:
@@ -169,25 +150,69 @@ class Prover:
             if len(done) == wanted:
                 break
         if not done:
-            assert isinstance(first, _Harm)
+            assert isinstance(first, Harm)
             return first
-        largest = longer if done[0] is first else size
-        relative = max(one.relative for one in done)
-        return PaddingProof(ragged, done[0].axes, largest, relative, least)
+        tried = tuple(Tried(start, to, is_alike=False) for start, to, _ in done)
+        relative = max(equal.relative for *_, equal in done)
+        return PaddingProof(ragged, done[0][2].axes, tried, relative, least)
 
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
         """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
 
         Only loss, outputs and state of a few rows are compared, at the component's own weights.
         """
-        pair = _Pair(None, 0, known)
+        judged, _ = self._now(Pair(None, 0, known))
+        return judged.reason if isinstance(judged, Harm) else ""
+
+    def reached(self, known: Sequence[tuple[PaddingProof, int]]) -> list[Tried] | Harm:
+        """Return what `still_holds` does, or up to which sizes each axis in `known` may be padded.
+
+        What forward does for the beginning of the batch tells whether it decides by the size.
+        """
+        judged, batch = self._now(Pair(None, 0, known))
+        if isinstance(judged, Harm):
+            return judged
+        ends = [to for _, to in known]
+        sizes = [proof.ragged.size(batch) for proof, _ in known]
+        for starts in ([min(2, size) for size in sizes], [size // 2 for size in sizes]):
+            contents = [start - 1 for start in starts]
+            trail = self._of_beginning(batch, known, contents, starts)
+            # Loops over packed sequences run as often as there is content, others to the end.
+            sides = zip([*ends, *sizes], [*starts, *contents], strict=True)
+            if trail and is_alike(trail, judged.trail, [long - short for long, short in sides]):
+                return [Tried(start, to, True) for start, to in zip(starts, ends, strict=True)]
+        return [Tried(size, to, False) for size, to in zip(sizes, ends, strict=True)]
+
+    def _of_beginning(
+        self,
+        batch: Any,
+        known: Sequence[tuple[PaddingProof, int]],
+        contents: Sequence[int],
+        sizes: Sequence[int],
+    ) -> Sequence[Operation]:
+        """Return what forward does for a batch that is cut and padded; nothing if it raises.
+
+        Without padding, forward may do without a mask.
+        """
+        axes = [proof.ragged for proof, _ in known]
+        padded = resized_with_sizes if self.unpacks else resized
+        if min(contents) < 1:
+            return ()
+        with contextlib.suppress(Exception):  # other columns may not fit a cut one
+            cut = resized(batch, list(zip(axes, contents, strict=True)))
+            longer = padded(cut, list(zip(axes, sizes, strict=True)))
+            return self._run(self._inventory, longer, False).trail
+        return ()
+
+    def _now(self, pair: Pair) -> tuple[_Equal | Harm, Any]:
+        """Compare a few rows at the component's own weights; returns them too."""
+        self._spread = Spread.RISING
         batch, expected = self._few(self._inventory, self._batch, pair, train=False)
-        judged = self._compared(expected, self._inventory, batch, pair, train=False)
-        return judged.reason if isinstance(judged, _Harm) else ""
+        return self._compared(expected, self._inventory, batch, pair, train=False), batch
 
     def _at_other_weights(
-        self, pairs: Iterable[tuple[int, _Pair]]
-    ) -> Iterator[tuple[int, PaddingProof | _Harm]]:
+        self, pairs: Iterable[tuple[int, Pair]]
+    ) -> Iterator[tuple[int, _Equal | Harm]]:
         """Compare a few rows that are cut to a size with the sizes to which they are padded.
 
         The size comes with each result. Each comparison has other weights and rows. A size that
@@ -197,9 +222,13 @@ class Prover:
         for size, pair in pairs:
             ragged = pair.ragged
             assert ragged is not None
-            # A counter may also be a position, which must not lie far away.
-            for counters in [self._counters, ()] if self._counters else [()]:
-                drawn = moved(self._inventory, gradients, draws, counters)
+            self._spread = (Spread.FALLING, Spread.RISING)[draws % 2]
+            # A counter may also be a position, which must not lie far away, and the sign of a
+            # weight may have to stay, as that of a rate of decay.
+            passed = [count[draws % 2] for count in _COUNTED] if self._counters else []
+            for count, turned in itertools.product([*passed, 0], (True, False)):
+                counted = dict.fromkeys(self._counters, count) if count else {}
+                drawn = moved(self._inventory, gradients, draws, counted, turned=turned)
                 problem = ""
                 try:
                     cut = resized(self._batch, [(ragged, size)])
@@ -217,13 +246,13 @@ class Prover:
                 gradients = _either(gradients, expected.gradients)
                 draws += 1
             elif size == ragged.size(self._batch):
-                yield size, _Harm(f"{problem}, so it cannot be tested")
+                yield size, Harm(f"{problem}, so it cannot be tested")
 
     def _few(
         self,
         inventory: Inventory,
         batch: Mapping[str, Any],
-        pair: _Pair,
+        pair: Pair,
         turn: int = 0,
         train: bool | None = None,
     ) -> tuple[Any, Outcome]:
@@ -248,9 +277,9 @@ class Prover:
         return tuple(
             name
             for name, value in self._inventory.buffers.items()
-            if value.ndim == 0
+            if value.numel() == 1  # also of shape (1,), as the pointer into a queue has
             and value.dtype != torch.bool
-            and (not value.is_floating_point() or float(after[name]) != float(value))
+            and (not value.is_floating_point() or after[name].item() != value.item())
         )
 
     @property
@@ -265,7 +294,7 @@ class Prover:
     ) -> Outcome:
         train = self._train if train is None else train
         with Unpacking() as unpacked:
-            outcome = reference(self._call, inventory, batch, train=train, spread=False)
+            outcome = reference(self._call, inventory, batch, train=train, spread=self._spread)
         self._is_full = unpacked.is_full
         self._is_longest |= unpacked.is_full is not None
         if self.unpacks is None:
@@ -290,86 +319,39 @@ class Prover:
         expected: Outcome,
         inventory: Inventory,
         batch: Mapping[str, Any],
-        pair: _Pair,
+        pair: Pair,
         train: bool | None = None,
-    ) -> PaddingProof | _Harm:
+    ) -> _Equal | Harm:
         try:
             longer = self._run(inventory, pair.padded(batch, bool(self.unpacks)), train)
         except Exception as error:
             reason = f"forward raises {type(error).__name__} on {_SIDES[0]}: {error}"
-            return _Harm(reason, is_raised=True)
+            return Harm(reason, is_raised=True)
         outputs = strip(longer.outputs, pair.cuts(batch))
         axes: Axes = {}
         if pair.ragged is not None:
             sizes = pair.ragged.size(batch), pair.size
             for name in expected.outputs.keys() & outputs.keys():
                 shapes = expected.outputs[name].shape, outputs[name].shape
-                followed = _followed(*shapes, sizes)
-                if followed is None:
-                    return _Harm(
+                kept = followed(*shapes, sizes)
+                if kept is None:
+                    return Harm(
                         f"output {name} has shape {shapes[1]} for {_SIDES[0]}, which is not "
                         f"{shapes[0]} with {sizes[0]} replaced by {sizes[1]}, so it cannot be "
                         "cropped"
                     )
-                if followed:
-                    axes[name] = followed
+                if kept:
+                    axes[name] = kept
             outputs = strip(outputs, cuts_of(axes, sizes[0]))
-        return self._judged(longer._replace(outputs=outputs), expected, axes, pair)
-
-    def _judged(
-        self, cut: Outcome, expected: Outcome, axes: Axes, pair: _Pair
-    ) -> PaddingProof | _Harm:
-        listing = differences(cut, expected, _SIDES)
+        listing = differences(longer._replace(outputs=outputs), expected, _SIDES)
         wrong = [one for one in listing if one.relative > _TOLERANCE]
         if wrong:
             more = f" (and {len(wrong) - 1} more results differ)" if len(wrong) > 1 else ""
             zeros = (
                 o.expected is None and o.actual is not None and not o.actual.any() for o in wrong
             )
-            return _Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
-        ragged = pair.ragged or Ragged((), {}, ())
-        return PaddingProof(ragged, axes, pair.size, listing[0].relative)
-
-
-class _Pair(NamedTuple):
-    """The sizes to which a batch is padded.
-
-    Attributes
-    ----------
-    ragged : Ragged or None
-        The axes to test.
-    size : int
-        Their size.
-    known : sequence of (PaddingProof, int)
-        Axes proved before, with their sizes.
-    """
-
-    ragged: Ragged | None
-    size: int
-    known: Sequence[tuple[PaddingProof, int]]
-
-    def padded(self, batch: Mapping[str, Any], with_sizes: bool) -> Any:
-        own = [] if self.ragged is None else [(self.ragged, self.size)]
-        sizes = [*own, *((proof.ragged, size) for proof, size in self.known)]
-        return (resized_with_sizes if with_sizes else resized)(batch, sizes)
-
-    def cuts(self, batch: Mapping[str, Any]) -> Cuts:
-        cuts: Cuts = {}
-        for proof, _ in self.known:
-            for name, sizes in cuts_of(proof.axes, proof.ragged.size(batch)).items():
-                cuts[name] = {**cuts.get(name, {}), **sizes}
-        return cuts
-
-
-def _followed(
-    shape: tuple[int, ...], longer: tuple[int, ...], sizes: tuple[int, int]
-) -> tuple[int, ...] | None:
-    """Return the axes that became longer, or None if the shapes differ in any other way."""
-    if len(shape) != len(longer):
-        return None
-    pairs = list(zip(shape, longer, strict=True))
-    changed = tuple(axis for axis, (before, after) in enumerate(pairs) if before != after)
-    return changed if all(pairs[axis] == sizes for axis in changed) else None
+            return Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
+        return _Equal(axes, listing[0].relative, longer.trail)
 
 
 def _says_something(outcome: Outcome) -> bool:

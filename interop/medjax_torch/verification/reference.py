@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,10 +20,34 @@ from medjax_torch.graph.environment import plain_kernels
 from medjax_torch.graph.graph import Graph
 from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import without_generator
-from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
+from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, LARGEST, steps
 from medjax_torch.torch_internals import TorchDispatchMode, pytree
+from medjax_torch.verification.trail import Operation, operation
 
 aten = torch.ops.aten
+
+
+_PLACES = 2**13
+"""Draws of `Spread.RISING` and `Spread.FALLING` differ at so many places, and no more beyond."""
+
+
+class Spread(enum.Enum):
+    """How fixed draws differ between the elements of a result.
+
+    Attributes
+    ----------
+    EVEN
+        As random numbers do.
+    RISING, FALLING
+        By next to nothing, so that dropout keeps everything, and by the place along each axis: an
+        element that stays where it is gets the same number in a longer result. The largest number,
+        or the smallest, is at the end, where padding is, and so is what is drawn among classes
+        that are as likely, or at the beginning.
+    """
+
+    EVEN = "even"
+    RISING = "rising"
+    FALLING = "falling"
 
 
 class Outcome(NamedTuple):
@@ -38,12 +63,15 @@ class Outcome(NamedTuple):
         Tensors and numbers among forward's outputs, by path.
     state : dict of str to array
         All parameters and buffers after forward.
+    trail : sequence of Operation
+        What torch has done for it; empty for a graph.
     """
 
     loss: np.ndarray
     gradients: dict[str, np.ndarray]
     outputs: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
+    trail: Sequence[Operation] = ()
 
 
 def reference(
@@ -52,7 +80,7 @@ def reference(
     batch: Mapping[str, Any],
     *,
     train: bool,
-    spread: bool = True,
+    spread: Spread = Spread.EVEN,
     drops_layers: bool = False,
     mark: float = 0.0,
     leave_out: Collection[str] = (),
@@ -69,9 +97,8 @@ def reference(
         The batch.
     train : bool
         Whether to compute gradients of the parameters that require them.
-    spread : bool
-        Whether draws differ between elements, as in `lowerings.run` without a key. If not, all
-        draws are equal, whatever the shape, and dropout keeps everything.
+    spread : Spread
+        How draws differ between elements; by default as in `lowerings.run` without a key.
     drops_layers : bool
         Whether scalars of `torch.rand` are the smallest it draws, for which LayerDrop leaves out
         every layer.
@@ -92,7 +119,7 @@ def reference(
         _sharing_cores(),
         host_random.watched(inventory.content.generators),
         plain_kernels(),
-        FixedDraws(spread=spread, drops_layers=drops_layers),
+        FixedDraws(spread=spread, drops_layers=drops_layers) as draws,
     ):
         values = joint.forward(*joint.arguments())
     first = 1 + len(joint.gradients)
@@ -110,6 +137,7 @@ def reference(
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
         outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
+        trail=draws.trail,
     )
 
 
@@ -164,16 +192,23 @@ _FUNCTIONAL: dict[Any, Any] = {
 
 
 class FixedDraws(TorchDispatchMode):
-    """A dispatch mode that replaces random draws by those of `fixed_draws`.
+    """A dispatch mode that replaces random draws by those of `fixed_draws`, and leaves a trail.
 
     Parameters
     ----------
-    spread, drops_layers : bool
+    spread : Spread
+    drops_layers : bool
         As in `reference`.
+
+    Attributes
+    ----------
+    trail : list of Operation
+        The operations that were called.
     """
 
-    def __init__(self, *, spread: bool, drops_layers: bool = False) -> None:
+    def __init__(self, *, spread: Spread = Spread.EVEN, drops_layers: bool = False) -> None:
         super().__init__()
+        self.trail: list[Operation] = []
         self._drops_layers = drops_layers
         self._spread = spread
 
@@ -181,6 +216,7 @@ class FixedDraws(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
+        self.trail.append(operation(func, args, options))
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **options)
         functional = _functional(func)
@@ -195,7 +231,10 @@ class FixedDraws(TorchDispatchMode):
         place = self._steps(targets[0])
         if self._drops_layers and functional is aten.rand.default and targets[0].dim() == 0:
             place = torch.zeros_like(place)
-        drawn = FIXED_DRAWS[functional](place, *before, **options)
+        draw = FIXED_DRAWS[functional]
+        if functional is aten.multinomial.default and self._spread is Spread.RISING:
+            draw = _last_of_equals
+        drawn = draw(place, *before, **options)
         for target, value in zip(targets, drawn if len(targets) > 1 else [drawn], strict=True):
             target.copy_(torch.as_tensor(value))
         return result
@@ -212,12 +251,21 @@ class FixedDraws(TorchDispatchMode):
         return result
 
     def _steps(self, result: Tensor) -> Tensor:
-        if not self._spread:
-            return torch.full(result.shape, UNSPREAD, device=result.device)
-        returned: Tensor = steps(
-            torch.arange(result.numel(), device=result.device).reshape(result.shape)
-        )
-        return returned
+        if self._spread is Spread.EVEN:
+            index = torch.arange(result.numel(), device=result.device)
+            returned: Tensor = steps(index.reshape(result.shape))
+            return returned
+        place = torch.zeros(result.shape, dtype=torch.int64, device=result.device)
+        for axis, size in enumerate(result.shape):
+            place.transpose(axis, -1).add_(torch.arange(size, device=result.device))
+        place.clamp_(max=_PLACES)
+        return LARGEST - (_PLACES - place if self._spread is Spread.RISING else place)
+
+
+def _last_of_equals(place: Tensor, weights: Tensor, *args: Any, **options: Any) -> Tensor:
+    draw = FIXED_DRAWS[aten.multinomial.default]
+    drawn: Tensor = weights.shape[-1] - 1 - draw(place, weights.flip(-1), *args, **options)
+    return drawn
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from test_padding_proof import LENGTH, loss_of, proved
 from medjax_torch.batches.padding import Ragged, resized
 from medjax_torch.verification import padding_proof
 from medjax_torch.verification.fewer_rows import fewer_rows
-from medjax_torch.verification.padding_proof import PaddingProof
+from medjax_torch.verification.padded_pair import PaddingProof
 from medjax_torch.verification.reference import reference
 
 LENGTHS = (3, 9, 1, 7, 5, 2, 8, 4)

@@ -15,8 +15,9 @@ from medjax_torch.component_state import find
 from medjax_torch.conversion.forward_call import ForwardCall
 from medjax_torch.verification.cropping import strip
 from medjax_torch.verification.moved_weights import moved
+from medjax_torch.verification.padded_pair import PaddingProof
 from medjax_torch.verification.padding_kind import Proved
-from medjax_torch.verification.padding_proof import PaddingProof, Prover
+from medjax_torch.verification.padding_proof import Prover
 
 IDS = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
 BATCH = {"ids": IDS, "labels": torch.where(IDS > 0, IDS % 3, -100), "kind": "words"}
@@ -106,7 +107,7 @@ def test_batches_that_give_a_parameter_no_gradient_are_not_padded():
     assert isinstance(found, PaddingProof)
     assert found.least == 2
     one, two = ({name: BATCH[name][:, :size] for name in ("ids", "labels")} for size in (1, 2))
-    assert [Proved(found, 7).target(batch) for batch in (one, two)] == [1, 7]
+    assert [Proved(found, []).target(batch) for batch in (one, two)] == [1, 7]
 
 
 def test_a_parameter_that_only_padding_trains_is_harmful():
@@ -127,7 +128,7 @@ def attention():
 def test_masked_attention(train):
     proof = proved(tagging, train, attention=attention())
     assert isinstance(proof, PaddingProof)
-    assert proof.size == 7
+    assert proof.tried[0][:2] == (4, 7)
     assert proof.axes == {"logits": (1,), "more.0": (1, 2), "more.1": (1,)}
     assert proof.relative < 1e-5
 
@@ -350,7 +351,7 @@ def test_a_length_limit_does_not_count_as_harm():
 
     proof = proved(forward, places=nn.Embedding(4, 6))
     assert isinstance(proof, PaddingProof)
-    assert proof.size == 4
+    assert max(to for _, to, _ in proof.tried) == 4
 
 
 def test_rows_padded_in_front_are_not_shortened_to_padding():

@@ -12,11 +12,11 @@ from torch.utils import _pytree as pytree
 from torch_graphs import to_jax
 
 from medjax_torch.component_state import find
-from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, UNSPREAD, steps
+from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, steps
 from medjax_torch.lowerings.interpreter import run
 from medjax_torch.lowerings.table import TABLE, Kind
 from medjax_torch.verification import reference as module
-from medjax_torch.verification.reference import FixedDraws, reference
+from medjax_torch.verification.reference import FixedDraws, Spread, reference
 
 aten = torch.ops.aten
 WEIGHTS = torch.tensor([[1.0, 4.0, 0.0, 5.0], [1.0, 1.0, 2.0, 0.5]])
@@ -52,7 +52,7 @@ def test_every_random_operator_has_a_fixed_draw():
 @pytest.mark.parametrize("target", DRAWS, ids=str)
 def test_torch_and_jax_draw_the_same(target):
     calls = listing(target)
-    with FixedDraws(spread=True):
+    with FixedDraws():
         expected = [call.target(*call.args, **call.kwargs) for call in calls]
     graph, inputs = graph_of(calls, expected)
     actual = run(graph, list(map(to_jax, inputs)), None, {})
@@ -80,7 +80,7 @@ IN_PLACE = {
 
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_variants_of_an_operator_draw_the_same(name):
-    with FixedDraws(spread=True):
+    with FixedDraws():
         one, other = IN_PLACE[name](torch.zeros(5, 6))
     torch.testing.assert_close(one, other)
     assert one.unique().numel() > 1
@@ -89,7 +89,7 @@ def test_variants_of_an_operator_draw_the_same(name):
 @pytest.mark.parametrize("inplace", [False, True])
 def test_rrelu_and_its_derivative_share_the_slopes(inplace):
     x = (-torch.arange(1.0, 7)).requires_grad_()
-    with FixedDraws(spread=True):
+    with FixedDraws():
         y = F.rrelu(x * 1, training=True, inplace=inplace)
         y.sum().backward()
     torch.testing.assert_close(y, x * x.grad)
@@ -97,7 +97,7 @@ def test_rrelu_and_its_derivative_share_the_slopes(inplace):
 
 
 def test_dropout_keeps_the_expected_share():
-    with FixedDraws(spread=True):
+    with FixedDraws():
         kept = F.dropout(torch.ones(64, 96), 0.3)
         feature = F.dropout1d(torch.ones(64, 96, 2), 0.3)
     assert kept.count_nonzero().item() / kept.numel() == pytest.approx(0.7, abs=0.01)
@@ -105,10 +105,22 @@ def test_dropout_keeps_the_expected_share():
     torch.testing.assert_close(feature[..., 0], feature[..., 1])
 
 
-def test_unspread_draws_do_not_depend_on_the_shape():
-    with FixedDraws(spread=False):
+@pytest.mark.parametrize("spread", [Spread.RISING, Spread.FALLING])
+def test_draws_in_longer_results_are_the_same_and_the_extreme_is_at_the_end(spread):
+    with FixedDraws(spread=spread):
         torch.testing.assert_close(F.dropout(torch.ones(3, 5), 0.9), torch.full((3, 5), 10.0))
-        assert torch.rand(4, 7).unique().tolist() == [(2 * UNSPREAD + 1) / 2**21]
+        short, long, huge = torch.rand(4, 7, 2), torch.rand(4, 9, 2), torch.rand(3, 20_000)
+        classes = [torch.multinomial(torch.ones(2, size), 1).tolist() for size in (7, 9)]
+        likely = torch.multinomial(torch.tensor([0.1, 0.5, 0.4]), 2).tolist()
+        noise = F.gumbel_softmax(torch.zeros(4, 9), hard=True).argmax(1)
+    assert torch.equal(short, long[:, :7])
+    rising = spread is Spread.RISING
+    extreme = long.argmax(1) if rising else long.argmin(1)
+    assert (extreme == 8).all()
+    assert huge.min() > 0.99
+    assert classes == [[[size - 1 if rising else 0]] * 2 for size in (7, 9)]
+    assert likely == [1, 2]
+    assert (noise == (0 if rising else 8)).all()
 
 
 def test_the_steps_of_a_long_row_all_differ():
@@ -118,16 +130,16 @@ def test_the_steps_of_a_long_row_all_differ():
 
 
 def test_composite_operations_of_inference_mode():
-    with torch.inference_mode(), FixedDraws(spread=True):
+    with torch.inference_mode(), FixedDraws():
         first = F.dropout(torch.ones(4, 5), 0.5)
-    with torch.no_grad(), FixedDraws(spread=True):
+    with torch.no_grad(), FixedDraws():
         second = F.dropout(torch.ones(4, 5), 0.5)
     torch.testing.assert_close(first, second)
 
 
 def test_a_draw_without_convention_is_refused(monkeypatch):
     monkeypatch.delitem(FIXED_DRAWS, torch.ops.aten.geometric.default)
-    with FixedDraws(spread=True), pytest.raises(ValueError, match=r"geometric_.*Use another"):
+    with FixedDraws(), pytest.raises(ValueError, match=r"geometric_.*Use another"):
         torch.ones(3).geometric_(0.5)
 
 
