@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from torch import Tensor
+
 from medjax_torch.batches.padding import Ragged, resized, resized_with_sizes
 from medjax_torch.verification.cropping import Axes, Cuts, cuts_of
+from medjax_torch.verification.reference import Outcome
 from medjax_torch.verification.trail import Tried
 
 
@@ -27,6 +31,9 @@ class PaddingProof(NamedTuple):
     least : int
         Batches of a smaller size must not be padded: some parameters get no gradient from them,
         such as the transitions of a CRF from single tokens, and a gradient of 0 from padded ones.
+    vague : tuple of str
+        Outputs that are equal only where ``attention_mask`` is not 0. A row's own padding attends
+        to all of the padding in some encoders, such as DeBERTa, and no loss reads what it gets.
     """
 
     ragged: Ragged
@@ -34,6 +41,7 @@ class PaddingProof(NamedTuple):
     tried: tuple[Tried, ...]
     relative: float
     least: int = 0
+    vague: tuple[str, ...] = ()
 
 
 class Harm(NamedTuple):
@@ -77,6 +85,11 @@ class Pair(NamedTuple):
         sizes = [*own, *((proof.ragged, size) for proof, size in self.known)]
         return (resized_with_sizes if with_sizes else resized)(batch, sizes)
 
+    @property
+    def axes(self) -> Axes:
+        """The axes of the outputs that were padded before."""
+        return {name: axes for proof, _ in self.known for name, axes in proof.axes.items()}
+
     def cuts(self, batch: Mapping[str, Any]) -> Cuts:
         """Return how outputs are cropped on the axes that were padded before."""
         cuts: Cuts = {}
@@ -95,3 +108,32 @@ def followed(
     pairs = list(zip(shape, longer, strict=True))
     changed = tuple(axis for axis, (before, after) in enumerate(pairs) if before != after)
     return changed if all(pairs[axis] == sizes for axis in changed) else None
+
+
+def without_padding(
+    actual: Outcome, expected: Outcome, batch: Mapping[str, Any], axes: Axes
+) -> tuple[Outcome, Outcome, list[str]]:
+    """Blank the outputs of both outcomes where ``attention_mask`` is 0, if they differ there.
+
+    Returns
+    -------
+    Outcome, Outcome
+        The two outcomes.
+    list of str
+        The outputs that differ there.
+    """
+    mask = batch.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        return actual, expected, []
+    padding = mask.detach().cpu().numpy() == 0
+    blank, differing = [{**actual.outputs}, {**expected.outputs}], []
+    for name in [name for name, padded in axes.items() if 1 in padded]:
+        one, other = (outputs[name] for outputs in blank)
+        if one.shape != other.shape or one.shape[:2] != padding.shape:
+            continue
+        if not np.allclose(one[padding], other[padding], 1e-4, 1e-6, equal_nan=True):
+            differing.append(name)
+            for outputs in blank:
+                outputs[name] = outputs[name].copy()
+                outputs[name][padding] = 0
+    return actual._replace(outputs=blank[0]), expected._replace(outputs=blank[1]), differing

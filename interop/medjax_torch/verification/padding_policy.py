@@ -20,6 +20,11 @@ logger = logging.getLogger("medjax")
 
 Target = tuple[Ragged, int]
 
+_VAGUE = (
+    "output %s differs from torch's where attention_mask is 0, because forward attends to padding "
+    "there; loss and gradients do not depend on it, and neither may a metrics computer"
+)
+
 _TRIES = 24  # guesses tested at a time
 _KEPT = 10_000  # shapes whose plan is cached
 
@@ -218,6 +223,8 @@ class Padding:
             proof = prover.prove(ragged, [one.proof for one in kind.proved])
             if isinstance(proof, PaddingProof):
                 kind.add(proof)
+                if proof.vague:
+                    logger.warning(_VAGUE, " and ".join(proof.vague))
                 kind.barred |= {*guesses[0].column_axes} - {*ragged.column_axes}
                 return True
             reasons.append(proof)

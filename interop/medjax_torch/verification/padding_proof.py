@@ -20,7 +20,13 @@ from medjax_torch.verification.comparison import differences
 from medjax_torch.verification.cropping import Axes, cuts_of, strip
 from medjax_torch.verification.fewer_rows import fewer_rows
 from medjax_torch.verification.moved_weights import moved
-from medjax_torch.verification.padded_pair import Harm, PaddingProof, Pair, followed
+from medjax_torch.verification.padded_pair import (
+    Harm,
+    PaddingProof,
+    Pair,
+    followed,
+    without_padding,
+)
 from medjax_torch.verification.reference import Outcome, Spread, reference
 from medjax_torch.verification.trail import Operation, Tried, is_alike
 
@@ -46,11 +52,14 @@ class _Equal(NamedTuple):
         As in `PaddingProof`.
     trail : sequence of Operation
         What forward did for the padded batch.
+    vague : sequence of str
+        As in `PaddingProof`.
     """
 
     axes: Axes
     relative: float
     trail: Sequence[Operation]
+    vague: Sequence[str]
 
 
 class Prover:
@@ -154,7 +163,8 @@ class Prover:
             return first
         tried = tuple(Tried(start, to, is_alike=False) for start, to, _ in done)
         relative = max(equal.relative for *_, equal in done)
-        return PaddingProof(ragged, done[0][2].axes, tried, relative, least)
+        vague = tuple(dict.fromkeys(name for *_, equal in done for name in equal.vague))
+        return PaddingProof(ragged, done[0][2].axes, tried, relative, least, vague)
 
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
         """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
@@ -343,7 +353,14 @@ class Prover:
                 if kept:
                     axes[name] = kept
             outputs = strip(outputs, cuts_of(axes, sizes[0]))
-        listing = differences(longer._replace(outputs=outputs), expected, _SIDES)
+        cropped = longer._replace(outputs=outputs)
+        listing = differences(cropped, expected, _SIDES)
+        vague: list[str] = []
+        if listing[0].relative > _TOLERANCE:
+            cropped, expected, vague = without_padding(
+                cropped, expected, batch, {**pair.axes, **axes}
+            )
+            listing = differences(cropped, expected, _SIDES)
         wrong = [one for one in listing if one.relative > _TOLERANCE]
         if wrong:
             more = f" (and {len(wrong) - 1} more results differ)" if len(wrong) > 1 else ""
@@ -351,7 +368,7 @@ class Prover:
                 o.expected is None and o.actual is not None and not o.actual.any() for o in wrong
             )
             return Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
-        return _Equal(axes, listing[0].relative, longer.trail)
+        return _Equal(axes, listing[0].relative, longer.trail, vague)
 
 
 def _says_something(outcome: Outcome) -> bool:

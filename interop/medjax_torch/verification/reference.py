@@ -22,7 +22,7 @@ from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import without_generator
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, LARGEST, steps
 from medjax_torch.torch_internals import TorchDispatchMode, pytree
-from medjax_torch.verification.trail import Operation, operation
+from medjax_torch.verification.trail import Operation, Trail
 
 aten = torch.ops.aten
 
@@ -64,7 +64,7 @@ class Outcome(NamedTuple):
     state : dict of str to array
         All parameters and buffers after forward.
     trail : sequence of Operation
-        What torch has done for it; empty for a graph.
+        What forward has called for it; empty for a graph.
     """
 
     loss: np.ndarray
@@ -119,7 +119,8 @@ def reference(
         _sharing_cores(),
         host_random.watched(inventory.content.generators),
         plain_kernels(),
-        FixedDraws(spread=spread, drops_layers=drops_layers) as draws,
+        FixedDraws(spread=spread, drops_layers=drops_layers),
+        Trail() as trail,
     ):
         values = joint.forward(*joint.arguments())
     first = 1 + len(joint.gradients)
@@ -137,7 +138,7 @@ def reference(
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
         outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
-        trail=draws.trail,
+        trail=trail.operations,
     )
 
 
@@ -192,23 +193,17 @@ _FUNCTIONAL: dict[Any, Any] = {
 
 
 class FixedDraws(TorchDispatchMode):
-    """A dispatch mode that replaces random draws by those of `fixed_draws`, and leaves a trail.
+    """A dispatch mode that replaces random draws by those of `fixed_draws`.
 
     Parameters
     ----------
     spread : Spread
     drops_layers : bool
         As in `reference`.
-
-    Attributes
-    ----------
-    trail : list of Operation
-        The operations that were called.
     """
 
     def __init__(self, *, spread: Spread = Spread.EVEN, drops_layers: bool = False) -> None:
         super().__init__()
-        self.trail: list[Operation] = []
         self._drops_layers = drops_layers
         self._spread = spread
 
@@ -216,7 +211,6 @@ class FixedDraws(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        self.trail.append(operation(func, args, options))
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **options)
         functional = _functional(func)

@@ -6,17 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from torch.overrides import TorchFunctionMode
+
 _LEAST = 3
 """Sizes nearer to each other tell nothing: any two whole numbers would go with them."""
 
 
 class Operation(NamedTuple):
-    """An operation of torch that forward or backward has called.
+    """A call of a function of torch.
 
     Attributes
     ----------
-    function : OpOverload
-        The operation.
+    function : callable
+        The function.
     numbers : tuple of int or float
         The numbers among its arguments, such as the ends of a slice, in order.
     """
@@ -49,15 +51,35 @@ class Tried(NamedTuple):
         return (size, to) == (self.size, self.to)
 
 
-def operation(function: Any, arguments: Sequence[Any], options: Any) -> Operation:
-    """Return what a call of an operation leaves in a trail."""
-    return Operation(function, tuple(_numbers([*arguments, *options.values()])))
+class Trail(TorchFunctionMode):
+    """A mode that notes which functions of torch Python calls; what they call themselves is not.
+
+    So an LSTM over packed sequences is one operation, whatever the number of its steps.
+
+    Attributes
+    ----------
+    operations : list of Operation
+        The calls.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[Operation] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function."""
+        options = kwargs or {}
+        numbers = tuple(_numbers([*args, *options.values()]))
+        self.operations.append(Operation(func, numbers))
+        return func(*args, **options)
 
 
 def _numbers(arguments: Iterable[Any]) -> Iterable[int | float]:
     for argument in arguments:
         if type(argument) in (int, float):
             yield argument
+        elif isinstance(argument, slice):
+            yield from _numbers([argument.start, argument.stop, argument.step])
         elif isinstance(argument, list | tuple):
             yield from _numbers(argument)
 
