@@ -64,6 +64,7 @@ class Padding:
         self._kinds: dict[bool, dict[Hashable, Kind]] = {True: {}, False: {}}
         self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
         self._reasons: dict[str, str] = {}
+        self._vague: set[tuple[str, ...]] = set()  # what was said of it
         self._unpacks: bool | None = None  # see `Prover`; decided by the first batch
         self._tested: Any = None  # the last batch on which padding was tested
 
@@ -223,7 +224,8 @@ class Padding:
             proof = prover.prove(ragged, [one.proof for one in kind.proved])
             if isinstance(proof, PaddingProof):
                 kind.add(proof)
-                if proof.vague:
+                if proof.vague and proof.vague not in self._vague:
+                    self._vague.add(proof.vague)
                     logger.warning(_VAGUE, " and ".join(proof.vague))
                 kind.barred |= {*guesses[0].column_axes} - {*ragged.column_axes}
                 return True
