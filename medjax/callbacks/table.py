@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medjax.callbacks.writers import plain
+
 __all__ = ["chosen_columns", "heading", "number_text", "row"]
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -14,6 +16,7 @@ Column = tuple[str, str]
 _GAP = "  "
 _FIRST = ("epoch", " seconds")
 _NARROWEST = 10  # characters of -1.234e-05
+_WIDEST = 40  # characters of a score that is no number
 
 
 def chosen_columns(
@@ -75,7 +78,10 @@ def row(metrics: Metrics, columns: Sequence[Column], epoch: int, seconds: float)
     cells = [f"{epoch:5d}", f"{seconds:8.1f}"]
     for phase, name in columns:
         value = metrics[phase][name]
-        text = number_text(value) if isinstance(value, int | float) else str(value)
+        number = value if isinstance(value, str) else plain(value)
+        text = number_text(number) if isinstance(number, float) else " ".join(number.split())
+        if len(text) > _WIDEST:  # a matrix, for instance
+            text = f"{text[: _WIDEST - 4]} ..."
         cells.append(text.rjust(max(_NARROWEST, len(_title((phase, name))))))
     return _GAP.join(cells)
 

@@ -79,7 +79,7 @@ def plain(value: Any) -> float | str:
     """Return a metric as a float, or as a string if it is not a number."""
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # torch raises the last
         return str(value)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.checkpoint.errors import CorruptCheckpointError
 from medjax.checkpoint.manifest import UNREADABLE
+from medjax.checkpoint.metrics_json import history_to_json
 from medjax.schedules import ScheduleState
 
 __all__ = [
@@ -133,7 +134,8 @@ def progress_record(progress: Progress) -> dict[str, Any]:
     True
     """
     columns = {name: column_to_json(name, values) for name, values in progress.columns.items()}
-    return {**progress._asdict(), "columns": columns}
+    history = history_to_json(progress.history)
+    return {**progress._asdict(), "columns": columns, "history": history}
 
 
 def read_progress(saved: dict[str, Any]) -> Progress:

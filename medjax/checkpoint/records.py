@@ -14,6 +14,7 @@ import numpy as np
 from medjax.checkpoint import retention
 from medjax.checkpoint.errors import CorruptCheckpointError, MismatchError
 from medjax.checkpoint.manifest import UNREADABLE, read_json, write_json
+from medjax.checkpoint.metrics_json import array_to_json
 from medjax.checkpoint.progress import EVAL_ITEMS, EVAL_SINCE
 from medjax.checkpoint.retention import CheckpointEntry
 
@@ -63,10 +64,12 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numpy and JAX values, which metrics often are, to what JSON can hold."""
+    """Convert arrays and tensors, which callbacks often keep, to what JSON can hold."""
     if isinstance(value, np.generic | np.ndarray | jax.Array):
         return np.asarray(value).tolist()
-    msg = f"{value!r} of type {type(value).__name__} cannot be stored as JSON"
+    if hasattr(value, "tolist"):
+        return array_to_json(value)
+    msg = f"{value!r:.200} of type {type(value).__name__} cannot be stored as JSON"
     raise TypeError(msg)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = ["bytes_in", "bytes_of", "check_space", "free_bytes", "give_back", "me
 logger = logging.getLogger("medjax")
 
 _LONGEST = 300  # characters of a cause: TensorStore's messages can run to pages
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def bytes_of(tree: Any) -> int:
@@ -70,12 +73,24 @@ def give_back(path: Path, staging: Path, need: int, error: BaseException) -> Che
     if len(cause) > _LONGEST:
         cause = f"{cause[:_LONGEST]} ..."
     rest = f" {staging} could not be removed." if staging.exists() else ""
-    remedy = "free some space" if free is not None and free < need else "fix the cause"
+    remedy, sizes = "fix the cause", ""
+    if _is_of_space(error):
+        remedy = "free some space" if free is not None and free < need else remedy
+        sizes = (
+            f" It needs about {megabytes(need)}; "
+            f"{'an unknown number of MB' if free is None else megabytes(free)} are free there."
+        )
     return CheckpointError(
-        f"the checkpoint {path} could not be saved ({cause}). It needs about {megabytes(need)}; "
-        f"{'an unknown number of MB' if free is None else megabytes(free)} are free there.{rest} "
+        f"the checkpoint {path} could not be saved ({cause}).{sizes}{rest} "
         f"Earlier checkpoints are unchanged: {remedy} and resume"
     )
+
+
+def _is_of_space(error: BaseException) -> bool:
+    """Return whether an error says that the disk, or the user's share of it, is full."""
+    said = str(error).lower()  # TensorStore raises a ValueError with the text of the system
+    known = (os.strerror(number).lower() for number in _FULL)
+    return (isinstance(error, OSError) and error.errno in _FULL) or any(t in said for t in known)
 
 
 def check_space(folder: Path, need: int, nb_saves: int, at_once: int | None) -> None:

@@ -278,7 +278,8 @@ def _epochs(
         period = config.checkpoint_period
         if is_last or (period != 0 and epoch % period == 0):
             metric = eval_metrics.get(config.checkpoint_metric)
-            phases.save(state, progress, epoch=epoch, metric=metric)
+            value = None if metric is None else float(metric)  # tensors and fractions, too
+            phases.save(state, progress, epoch=epoch, metric=value)
     run.store.wait()  # callbacks find the last checkpoint complete
     if jax.process_index() == 0:
         _warn_if_best_is_elsewhere(run.store, config, progress)
@@ -340,7 +341,7 @@ def _check_metric(name: str, metrics: Metrics) -> None:
         raise ValueError(msg)
     try:
         float(metrics[name])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # torch raises the last
         msg = f"Checkpoint metric {name!r} is {metrics[name]!r:.60}; expected a number"
         raise ValueError(msg) from None
 

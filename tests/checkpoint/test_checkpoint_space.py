@@ -1,5 +1,6 @@
 """Before it trains, a run checks that there is disk space for its checkpoints."""
 
+import errno
 import logging
 import math
 import shutil
@@ -125,7 +126,7 @@ def test_a_disk_of_unknown_size_is_no_obstacle(tmp_path, disk, monkeypatch):
 
 
 def _refuse(*_args):
-    raise OSError("not told")
+    raise OSError(errno.ENOSPC, "not told")
 
 
 @pytest.mark.parametrize("interval", [None, 1, 3, 4, 8])

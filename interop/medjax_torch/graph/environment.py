@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from medjax_torch.graph.assertions import following_checks
 from medjax_torch.graph.distinct import DISTINCT
 from medjax_torch.graph.errors import TraceError, at, frames_here, line_here
+from medjax_torch.graph.index_tensors import IndexTensors
 from medjax_torch.graph.nested_encoder import padded_with_zeros
 from medjax_torch.graph.number_lists import Numbers, stacked
 from medjax_torch.graph.packed import PACKING
@@ -35,13 +36,16 @@ Replacements = Mapping[Callable[..., Any], Callable[..., Any]]
 
 
 class _Replace(TorchFunctionMode):
-    def __init__(self, replacements: Replacements) -> None:
+    def __init__(self, replacements: Replacements, indices: IndexTensors) -> None:
         super().__init__()
-        self._replacements = replacements
+        own: Replacements = {Tensor.__getitem__: indices.read, Tensor.__setitem__: indices.write}
+        self._replacements = {**own, **replacements}
+        self._indices = indices
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
+        self._indices.check_use(args)
         return self._replacements.get(func, func)(*args, **(kwargs or {}))
 
 
@@ -54,6 +58,7 @@ def tracing(replacements: Replacements) -> Iterator[None]:
     replacements : mapping of function to function
         Functions to call instead of torch's. They take precedence over `REPLACEMENTS`.
     """
+    indices = IndexTensors(_set_item)
     with ExitStack() as stack:
         stack.enter_context(plain_kernels())
         # No fused kernels for attention in evaluation; the comparison with torch uses them.
@@ -67,8 +72,9 @@ def tracing(replacements: Replacements) -> Iterator[None]:
         stack.enter_context(_quiet("torch._subclasses.fake_tensor"))
         stack.enter_context(_lines_of_the_component())
         stack.enter_context(following_checks())
-        stack.enter_context(_Replace({**REPLACEMENTS, **replacements}))
+        stack.enter_context(_Replace({**REPLACEMENTS, **replacements}, indices))
         yield
+    indices.check_writes()
 
 
 @contextmanager
@@ -293,7 +299,6 @@ REPLACEMENTS: Replacements = {
     **PACKING,
     **RECURRENT,
     Tensor.tolist: _to_list,
-    Tensor.__setitem__: _set_item,
     Tensor.data.__set__: _set_data,  # type: ignore[attr-defined]
     Tensor.numpy: _refused("Tensor.numpy"),
     Tensor.__array__: _refused("numpy.asarray on a tensor"),

@@ -49,6 +49,11 @@ class OptimizerLink:
         Whether the groups hold the learning rate; if not, a schedule on the device does, and the
         groups only say how their rates are related.
 
+    Attributes
+    ----------
+    held : frozenset of str
+        Names of the parameters in the groups.
+
     Raises
     ------
     ValueError
@@ -71,6 +76,7 @@ class OptimizerLink:
         self._absent, self._sometimes = frozenset(absent), frozenset(sometimes)
         self._weight_decay = weight_decay
         self._plan: Plan = plan_of(optimizer, names, absent)
+        self.held = frozenset(name for group in self._plan.groups for name in group.names)
         self._last = self._plan.read(optimizer)
         self._seen = self.settings()
         self._fixed_seen = self._fixed()

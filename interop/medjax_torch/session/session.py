@@ -23,6 +23,7 @@ from medjax_torch.graph import TraceError
 from medjax_torch.optimizers.link import OptimizerLink
 from medjax_torch.session.assembly import Assembly, Programs
 from medjax_torch.session.evaluation_state import applied
+from medjax_torch.session.left_gradients import LeftGradients
 
 logger = logging.getLogger("medjax")
 
@@ -97,6 +98,7 @@ class Session:
         self._used: Any = None  # the settings of the latest call
         self._changed = False
         self._nb_left = 0  # batches for which `leave_early` has been called, but not `leave`
+        self._left = LeftGradients()
         self._watch = self._watch_tensors()
         self._watch_optimizer()
         self.bring()
@@ -151,6 +153,18 @@ class Session:
             "effect. To clip those of each update, set Options(max_grad_norm=...); for anything "
             "else, use Tensor.register_hook or the step of an optimizer of your own"
         )
+
+    def _warn_of_left_gradients(self) -> None:
+        joined = [] if self.link is None else self._left.joined(self.link.held)
+        if joined:
+            logger.warning(
+                "the optimizer has got %s, which forward has used with requires_grad=True before. "
+                "In torch the gradients of all earlier batches would count in the first update, "
+                "since zero_grad of the optimizer does not reach parameters that it does not hold; "
+                "here only those of the new batches do. Set parameter.grad = None before they are "
+                "added, and torch does the same; if you did, nothing differs",
+                ", ".join(joined),
+            )
 
     def note_settings(self) -> None:
         """Look, before a batch of a call is prepared, whether a callback changed the settings."""
@@ -288,6 +302,8 @@ class Session:
     def _leave(self, batch: BatchData, steps: int) -> None:
         if GRAPH in batch:
             graph = self.converted.graph(batch[GRAPH])
+            if graph.train and self.link is not None:
+                self._left.note(batch[GRAPH], graph.gradients, self.link.held)
             for module, training in graph.modes:
                 if module.training != training:
                     module.training = training
@@ -365,6 +381,7 @@ class Session:
             self.link.hand_back(state)
             self.link.release()
         self.link = parts.link
+        self._warn_of_left_gradients()
         state = self._assembly.carried(parts, state, replaced)
         self._watch_optimizer()
         self.programs = self._assembly.programs(parts, state)
