@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from medjax.component import Variables
 from medjax.components import ReadyComponent, TextClassification, TokenClassification
+from medjax.components.lora import check_merged
 from medjax.models.vocabulary import TOKENIZER_FILE
 from medjax.target import tracing_for
 
@@ -65,7 +66,7 @@ def export_component(
     Raises
     ------
     ValueError
-        If a platform or a length is unknown.
+        If a platform or a length is unknown, or the variables are those of a `Lora`, not merged.
 
     Examples
     --------
@@ -78,6 +79,7 @@ def export_component(
     longest = component.max_length
     if lengths is not None and not all(0 < length <= longest for length in lengths):
         raise ValueError(f"lengths are {list(lengths)}; expected 1 to {longest} for this component")
+    check_merged(variables)
     flat = flatten_dict(variables["params"], sep="/")
     weights = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in flat.items()}
     made = {}

@@ -14,6 +14,7 @@ import numpy as np
 from medjax.batch import BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
 from medjax.components.folders import WINDOW_LENGTH, check_settings
+from medjax.components.lora import check_merged
 from medjax.components.losses import ClassificationLoss
 from medjax.components.optimizers import Optimizer
 from medjax.components.rows import padded
@@ -133,6 +134,7 @@ class EncoderComponent(abc.ABC):
 
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers` and `from_pretrained` can load."""
+        check_merged(variables)
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
         write_checkpoint(
             path,
@@ -182,6 +184,7 @@ class EncoderComponent(abc.ABC):
         self, variables: Variables, ids: Any, mask: Any, key: jax.Array, eval_mode: bool
     ) -> jax.Array:
         """Return the model's logits of rows of tokens."""
+        check_merged(variables)
         logits: jax.Array = self.model.apply(  # type: ignore[assignment]
             {"params": variables["params"]},
             ids,
