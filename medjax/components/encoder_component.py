@@ -13,7 +13,7 @@ import numpy as np
 
 from medjax.batch import BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import WINDOW_LENGTH, check_settings
+from medjax.components.folders import WINDOW_LENGTH, check_settings, plain_settings
 from medjax.components.lora import check_merged
 from medjax.components.losses import ClassificationLoss
 from medjax.components.optimizers import Optimizer
@@ -66,7 +66,10 @@ class EncoderComponent(abc.ABC):
     @property
     @abc.abstractmethod
     def _meaning(self) -> dict[str, Any]:
-        """Fields of config.json that say what weights mean, besides those of the model."""
+        """Fields of config.json that say what weights mean, besides those of the model.
+
+        A run resumes none with others.
+        """
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -109,8 +112,9 @@ class EncoderComponent(abc.ABC):
             save=self.save,
             load=self.load,
             expand=self.expand,
-            identity={"classes": list(self.classes), **self._meaning},
+            identity={"classes": list(self.classes), **plain_settings(self._meaning)},
             loss_settings=self.loss.settings(),
+            reading={"max_length": self.max_length},
         )
 
     def init(self, key: jax.Array) -> Variables:

@@ -23,7 +23,7 @@ from medjax.data import Dataset, expand, get_dataloader
 from medjax.data.fitting import lengths_beyond
 from medjax.data.sampling import Sampled
 from medjax.loop.evaluate import evaluate
-from medjax.loop.fold_identity import settings_of_folds
+from medjax.loop.fold_identity import differences, identity_of_fold, settings_of_folds
 from medjax.loop.folds import make_folds, tell_shared_texts
 from medjax.loop.scores import Columns, in_order
 from medjax.loop.train import train
@@ -114,10 +114,10 @@ def cross_validate(
     to pad to are fitted to all data, so no program is compiled twice. A run that was killed goes on
     at its fold if the function is called again with the same arguments; to start afresh, choose
     another ``config.output_dir``. What can be told of them is compared: configuration, options,
-    rates of the schedule, initial variables of the component, class and public attributes of the
-    metrics computer, and the items where they consist of plain values, arrays, and containers and
-    records of them. Other items, those of a dataset that reads them at random, and the code of
-    functions are not compared.
+    rates of the schedule, initial variables, `identity`, `loss_settings` and `reading` of the
+    component, class and public attributes of the metrics computer, and the items where they consist
+    of plain values, arrays, and containers and records of them. Other items, those of a dataset
+    that reads them at random, and the code of functions are not compared.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def cross_validate(
     scores, columns = [], []
     for number, held_out in enumerate(folds, start=1):
         folder = Path(config.output_dir) / f"fold_{number}"
-        identity = json.dumps([settings, held_out.tolist()], sort_keys=True)
+        identity = identity_of_fold(settings, held_out.tolist())
         fold = _finished(folder, identity)
         if fold is None:
             logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
@@ -337,9 +337,10 @@ def _finished(folder: Path, identity: str) -> Columns | None:
         return None
     content = json.loads(file.read_text(encoding="utf-8"))
     if content["fold"] != identity:
+        told = differences(content["fold"], identity)
         msg = (
-            f"{file} is of other data, folds or settings; expected those of this call: choose "
-            "another output_dir, or remove this one"
+            f"{file} is of other data, folds or settings ({told}); expected those of this call: "
+            "choose another output_dir, or remove this one"
         )
         raise ValueError(msg)
     if "columns" not in content:
