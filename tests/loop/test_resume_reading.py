@@ -32,21 +32,23 @@ def test_items_that_are_read_otherwise_are_told_and_scores_not_compared(tmp_path
     assert "max_length" not in caplog.text
 
 
-def test_plateaus_and_patience_start_again(tmp_path):
+@pytest.mark.parametrize("length", [32, 16])
+def test_plateaus_and_patience_start_again(length, tmp_path):
     def go(length, epochs, resume=None):
-        return run(
-            tmp_path, epochs=epochs, component=reading(length), resume=resume,
-            schedule=medjax.reduce_on_plateau(patience=9),
-            callback=medjax.EarlyStopping("loss", 9),
+        watching = medjax.EarlyStopping("loss", 9, minimize=False)
+        result = run(
+            tmp_path, epochs=epochs, component=reading(length), resume=resume, callback=watching,
+            schedule=medjax.reduce_on_plateau("max", patience=9), learning_rate=0.5,
         )  # fmt: skip
+        file = result.last_checkpoint / "training_state.json"
+        best = json.loads(file.read_text())["progress"]["schedule"]["best"]
+        losses = [row["eval"]["loss"] for row in result.history]
+        return losses, [losses.index(value) for value in (best, watching.state_dict()["best"])]
 
-    go(32, 1)
-    result = go(16, 1, "auto")
-    record = json.loads((result.last_checkpoint / "training_state.json").read_text())["progress"]
-    assert record["schedule"]["best"] is not None
-    result = go(16, 2, "auto")
-    record = json.loads((result.last_checkpoint / "training_state.json").read_text())["progress"]
-    assert record["schedule"]["best"] == result.history[-1]["eval"]["loss"]
+    losses, best = go(32, 2)
+    assert losses[0] > losses[1]
+    assert best == [0, 0]  # the highest loss, of the first epoch
+    assert go(length, 3, "auto")[1] == ([0, 0] if length == 32 else [2, 2])
 
 
 def test_within_an_epoch_another_reading_is_refused(tmp_path):
