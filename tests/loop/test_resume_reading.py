@@ -17,7 +17,7 @@ def reading(length):
 
 def test_items_that_are_read_otherwise_are_told_and_scores_not_compared(tmp_path, caplog):
     # The loss that is highest is the best: that of the first epoch, by far.
-    more = {"minimize_checkpoint_metric": False, "learning_rate": 0.5}
+    more = {"minimize_checkpoint_metric": False, "learning_rate": 0.01}
     first = run(tmp_path, epochs=2, component=reading(32), **more)
     again = run(tmp_path, epochs=3, component=reading(16), resume="auto", **more)
     losses = [row["eval"]["loss"] for row in again.history]
@@ -38,7 +38,7 @@ def test_plateaus_and_patience_start_again(length, tmp_path):
         watching = medjax.EarlyStopping("loss", 9, minimize=False)
         result = run(
             tmp_path, epochs=epochs, component=reading(length), resume=resume, callback=watching,
-            schedule=medjax.reduce_on_plateau("max", patience=9), learning_rate=0.5,
+            schedule=medjax.reduce_on_plateau("max", patience=9), learning_rate=0.01,
         )  # fmt: skip
         file = result.last_checkpoint / "training_state.json"
         best = json.loads(file.read_text())["progress"]["schedule"]["best"]
