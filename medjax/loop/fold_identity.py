@@ -36,6 +36,9 @@ _NAMES = {
 }
 """How settings are called where their values say nothing."""
 
+_MOST_TOLD = 6
+"""Settings that differ, of which an error tells."""
+
 _NB_RATES = 50
 """Updates, over a run, whose rates tell a schedule from others."""
 
@@ -138,7 +141,8 @@ def differences(stored: str, current: str) -> str:
         return "of an older version, or changed by hand"
     if held_before != held_now and before.get("items") == now.get("items"):
         told.append("other items are held out, by nb_folds, strata, groups or the seed")
-    return ", ".join(told)
+    rest = len(told) - _MOST_TOLD
+    return ", ".join([*told[:_MOST_TOLD], *([f"and {rest} more"] if rest > 0 else [])])
 
 
 def _changes(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -74,3 +74,8 @@ def test_folds_of_older_versions_are_told(finished):
     assert differences(older, stored) == "component: not recorded by an older version"
     for text in ('"x"', "[1]", "{", "[[1], [2]]"):
         assert differences(text, stored) == "of an older version, or changed by hand"
+
+
+def test_of_many_differences_the_first_are_told():
+    one, other = (json.dumps([{"config": dict.fromkeys("abcdefgh", n)}, []]) for n in (1, 2))
+    assert differences(one, other).endswith("config.f was 1 and is 2, and 2 more")
