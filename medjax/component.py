@@ -246,6 +246,7 @@ class _ComponentFields(NamedTuple):
     expand: Expand | None = None
     identity: Mapping[str, Any] | None = None
     loss_settings: Mapping[str, Any] | None = None
+    reading: Mapping[str, Any] | None = None
 
 
 class TrainableComponent(_ComponentFields):
@@ -284,6 +285,10 @@ class TrainableComponent(_ComponentFields):
         What the loss depends on besides the weights, such as weights of classes, by name and ready
         for JSON. A run that resumes with others does so at the end of an epoch, and learns anew
         what an update weighs.
+    reading : mapping of str to object, optional
+        How items are read, in training and evaluation, by weights that mean the same, such as the
+        tokens of a window, by name and ready for JSON. A run that resumes with another value does
+        so at the end of an epoch, with a warning, and compares no scores from before and after.
 
     Examples
     --------

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from medjax.component import Variables
 from medjax.components import ReadyComponent, TextClassification, TokenClassification
+from medjax.components.lora import check_merged
 from medjax.models.vocabulary import TOKENIZER_FILE
 from medjax.target import tracing_for
 
@@ -65,7 +66,7 @@ def export_component(
     Raises
     ------
     ValueError
-        If a platform or a length is unknown.
+        If a platform or a length is unknown, or the variables are those of a `Lora`, not merged.
 
     Examples
     --------
@@ -78,16 +79,18 @@ def export_component(
     longest = component.max_length
     if lengths is not None and not all(0 < length <= longest for length in lengths):
         raise ValueError(f"lengths are {list(lengths)}; expected 1 to {longest} for this component")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_merged(variables)
     flat = flatten_dict(variables["params"], sep="/")
     weights = {name: np.ascontiguousarray(leaf, np.float32) for name, leaf in flat.items()}
-    programs = []
+    made = {}
     for length in [None] if lengths is None else lengths:
-        exported = _exported(component, weights, platforms, length)
         name = "model.stablehlo" if length is None else f"model-{length}.stablehlo"
-        (folder / name).write_bytes(exported.serialize())
-        programs.append({"file": name, "length": length})
+        made[name] = (length, _exported(component, weights, platforms, length).serialize())
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)  # now that nothing is left to fail but the disk
+    for name, (_, content) in made.items():
+        (folder / name).write_bytes(content)
+    programs = [{"file": name, "length": length} for name, (length, _) in made.items()]
     save_file(weights, folder / _WEIGHTS)
     _save_tokenizer(component, folder)
     description = {**_description(component), "platforms": list(platforms), "programs": programs}

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from medjax.components import TokenClassification, load_component
 from medjax.export import export_component
-from medjax.models import ModernBertConfig, TokenClassifier
+from medjax.models import DebertaV2Config, ModernBertConfig, TokenClassifier
 from medjax.text.alignment import tokens_to_words
 
 pytest.importorskip("flatbuffers")
@@ -247,6 +247,53 @@ def test_a_program_for_all_lengths_of_a_modernbert(longest, lengths, modernbert,
         np.testing.assert_allclose(found[mask != 0], expected[mask != 0], rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match=r"length|refining shapes"):
         program.call(weights, *inputs((1, longest + 1)))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"position_buckets": 8, "share_att_key": True, "conv_kernel_size": 3},
+        {"max_relative_positions": 12, "position_biased_input": False},
+    ],
+    ids=["buckets", "without buckets"],
+)
+def test_a_program_for_all_lengths_of_a_deberta(fields, encoder, tmp_path):
+    config = DebertaV2Config(
+        vocab_size=120,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=64,
+        relative_attention=True,
+        pos_att_type=("c2p", "p2c"),
+        **fields,
+    )
+    tokenizer = TokenClassification.from_pretrained(encoder, ["Sign"]).tokenizer
+    tags = ("O", "B-Sign", "I-Sign")
+    component = TokenClassification(TokenClassifier(config, 3), tokenizer, tags, max_length=64)
+    shapes = jax.eval_shape(component.init, jax.random.key(0))
+    variables = trained_folders.random_like(shapes, seed=0)
+    export_component(component, variables, tmp_path)
+    program = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
+    weights = load_file(tmp_path / "weights.safetensors")
+    for shape in SHAPES.values():
+        found = program.call(weights, *inputs(shape))
+        expected = logits(component, variables, shape)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+
+
+def test_an_export_that_fails_leaves_no_folder(encoder, tmp_path, monkeypatch):
+    made = trained_folders.write_tagger(tmp_path / "model", encoder)
+    component, variables = load_component(made)
+
+    def broken(self, *_, **__):
+        raise NotImplementedError("no such operation")
+
+    monkeypatch.setattr(TokenClassifier, "__call__", broken)
+    with pytest.raises(NotImplementedError, match="no such operation"):
+        export_component(component, variables, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
 
 
 def test_programs_for_some_lengths_compute_all_logits(modernbert, tmp_path):

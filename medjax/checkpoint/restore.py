@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from medjax.checkpoint.errors import CheckpointError, CorruptCheckpointError
 from medjax.checkpoint.manifest import verify
 from medjax.checkpoint.records import RECORD, newest_first, read_record
 
-__all__ = ["CORRUPT", "OWNED", "choose", "free_path", "newest_intact"]
+__all__ = ["CORRUPT", "OWNED", "choose", "forget_damaged", "free_path", "newest_intact"]
 
 logger = logging.getLogger("medjax")
 
@@ -76,12 +77,45 @@ def _newest_intact(folder: Path) -> Path | None:
         msg = f"every checkpoint in {folder} is damaged; nothing was changed: {reasons}"
         raise CorruptCheckpointError(msg)
     for bad, reason in damaged.items():
-        aside = free_path(bad.with_name(CORRUPT + bad.name))
-        bad.rename(aside)
-        logger.warning("%s; set aside as %s", reason, aside.name)
+        _set_aside(bad, reason)
     if damaged:
         logger.warning("Resuming from the previous checkpoint, which is intact: %s", chosen)
     return chosen
+
+
+def _set_aside(bad: Path, reason: CorruptCheckpointError) -> None:
+    aside = free_path(bad.with_name(CORRUPT + bad.name))
+    bad.rename(aside)
+    logger.warning("%s; set aside as %s", reason, aside.name)
+
+
+def forget_damaged(best: Callable[[], Path | None], resumed: Path) -> None:
+    """Set the best checkpoint of a run aside if it is damaged, and so on with the next best.
+
+    Otherwise it would stay the best, and those beside it be deleted.
+
+    Parameters
+    ----------
+    best : callable
+        Returns the best of the checkpoints that are there, if any.
+    resumed : Path
+        The checkpoint that the run resumes from, which is verified already.
+    """
+    while (path := best()) not in (None, resumed):
+        assert path is not None
+        try:
+            verify(path, OWNED)
+        except CorruptCheckpointError as error:
+            try:
+                _set_aside(path, error)
+            except OSError as failed:
+                logger.warning("%s; it cannot be set aside (%s)", error, failed)
+                return
+            logger.warning(
+                "%s was the best checkpoint; the best is one of the others from now on", path.name
+            )
+        else:
+            return
 
 
 def newest_intact(folder: Path) -> tuple[Path | None, dict[Path, CorruptCheckpointError]]:

@@ -38,7 +38,7 @@ from medjax.checkpoint.records import (
     versions,
     write_record,
 )
-from medjax.checkpoint.restore import choose, free_path
+from medjax.checkpoint.restore import choose, forget_damaged, free_path
 from medjax.checkpoint.retention import CheckpointEntry
 from medjax.checkpoint.saver import STAGING, Saver
 from medjax.checkpoint.space import check_space
@@ -363,6 +363,7 @@ class CheckpointStore:
         if newest is not None and newest.path == path:
             self.run = record["run"]
             if jax.process_index() == 0:
+                forget_damaged(lambda: self.best, path)
                 self._delete_superseded()  # a killed run may have left some
         self.resumed = path
         return restored

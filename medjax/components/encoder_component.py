@@ -13,7 +13,8 @@ import numpy as np
 
 from medjax.batch import BatchData
 from medjax.component import ExpandedData, TrainableComponent, Variables
-from medjax.components.folders import WINDOW_LENGTH, check_settings
+from medjax.components.folders import WINDOW_LENGTH, check_settings, plain_settings
+from medjax.components.lora import check_merged
 from medjax.components.losses import ClassificationLoss
 from medjax.components.optimizers import Optimizer
 from medjax.components.rows import padded
@@ -65,7 +66,10 @@ class EncoderComponent(abc.ABC):
     @property
     @abc.abstractmethod
     def _meaning(self) -> dict[str, Any]:
-        """Fields of config.json that say what weights mean, besides those of the model."""
+        """Fields of config.json that say what weights mean, besides those of the model.
+
+        A run resumes none with others.
+        """
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -108,8 +112,9 @@ class EncoderComponent(abc.ABC):
             save=self.save,
             load=self.load,
             expand=self.expand,
-            identity={"classes": list(self.classes), **self._meaning},
+            identity={"classes": list(self.classes), **plain_settings(self._meaning)},
             loss_settings=self.loss.settings(),
+            reading={"max_length": self.max_length},
         )
 
     def init(self, key: jax.Array) -> Variables:
@@ -133,6 +138,7 @@ class EncoderComponent(abc.ABC):
 
     def save(self, path: Path, variables: Variables) -> None:
         """Write a folder that `transformers` and `from_pretrained` can load."""
+        check_merged(variables)
         original = self.folder if self.folder is not None and self.folder.is_dir() else None
         write_checkpoint(
             path,
@@ -182,6 +188,7 @@ class EncoderComponent(abc.ABC):
         self, variables: Variables, ids: Any, mask: Any, key: jax.Array, eval_mode: bool
     ) -> jax.Array:
         """Return the model's logits of rows of tokens."""
+        check_merged(variables)
         logits: jax.Array = self.model.apply(  # type: ignore[assignment]
             {"params": variables["params"]},
             ids,

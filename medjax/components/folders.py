@@ -28,6 +28,7 @@ __all__ = [
     "check_order",
     "check_settings",
     "open_folder",
+    "plain_settings",
     "warn_of_forms",
 ]
 
@@ -115,6 +116,20 @@ def check_settings(folder: Path, settings: Mapping[str, Any], kind: str) -> None
                 f"component: make the component with {kind}.from_pretrained of this folder"
             )
             raise ValueError(msg)
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as JSON has them, those within a setting by their own names.
+
+    Examples
+    --------
+    >>> plain_settings({"kind": "x", "candidates": {"pairs": (("b", "c"), ("a", "b"))}})
+    {'kind': 'x', 'pairs': [['a', 'b'], ['b', 'c']]}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in settings.items():
+        plain |= plain_settings(value) if isinstance(value, Mapping) else {name: _plain(value)}
+    return plain
 
 
 def _fields(

@@ -21,7 +21,7 @@ from medjax.metrics import Mean
 from medjax.models.adapters import Adapter
 from medjax.sharding import to_host
 
-__all__ = ["FROZEN", "Lora"]
+__all__ = ["FROZEN", "Lora", "check_merged"]
 
 FROZEN = "frozen"
 """Name of the collection with the weights that are not trained."""
@@ -143,9 +143,7 @@ class Lora:
         kernels = [path[:-1] for path in leaves if path[-1] == "kernel" and leaves[path].ndim == 2]
         for target in self.targets:
             if not any(_ends(module, target) for module in kernels):
-                known = sorted({module[-1] for module in kernels})
-                msg = f"the target {target!r} is no module with a matrix; expected ends of {known}"
-                raise ValueError(msg)
+                raise ValueError(_told_targets(target, kernels))
         return [m for m in sorted(kernels) if any(_ends(m, target) for target in self.targets)]
 
     def _trained_paths(self, leaves: dict[_Names, Any]) -> set[_Names]:
@@ -298,6 +296,34 @@ class Lora:
             raise ValueError(msg)
         order = [adapter.classes.index(name) for name in self._classes]
         return {**adapter.trained, **{path: adapter.trained[path][..., order] for path in head}}
+
+
+def _told_targets(target: str, kernels: list[_Names]) -> str:
+    """Say which modules there are, and those that a target most likely was to be."""
+    known = sorted({module[-1] for module in kernels})
+    of_attention = {module[-2:] for module in kernels if module[-2:-1] == ("attention",)}
+    ends = sorted("/".join(names) for names in of_attention)
+    joined = [end for end in ends if any(name in end for name in ("query", "key", "value"))]
+    advice = f": those of attention are {ends}" if ends else ""
+    if joined == ["attention/query_key_value"]:
+        advice += f"; this model has one matrix for all, so give targets=({joined[0]!r},)"
+    return f"the target {target!r} is no module with a matrix; expected ends of {known}{advice}"
+
+
+def check_merged(variables: Mapping[str, Any]) -> None:
+    """Raise ValueError if variables are those of a `Lora`, which its component does not take.
+
+    Examples
+    --------
+    >>> check_merged({"params": {"encoder": {}, "classifier": {}}})
+    """
+    if FROZEN in variables and _ADAPTERS in variables.get("params", {}):
+        msg = (
+            "the variables are those of a Lora, with frozen weights and changes apart; expected "
+            "those of the component itself: give lora.merged(variables), or evaluate "
+            "lora.component, which takes them as they are"
+        )
+        raise ValueError(msg)
 
 
 def _ends(module: Sequence[str], target: str) -> bool:

@@ -323,17 +323,13 @@ class RelationClassification(EncoderComponent):
 
     @property
     def _meaning(self) -> dict[str, Any]:
-        return {"problem_type": "single_label_classification"}
-
-    @property
-    def _settings(self) -> dict[str, Any]:
         candidates = {
             "kinds": self.kinds,
             "reach": self.reach,
             "context": self.context,
             "marks": self.marks,
         }
-        return {**self._meaning, RELATION_SETTINGS: candidates}
+        return {"problem_type": "single_label_classification", RELATION_SETTINGS: candidates}
 
     def predictor(
         self,

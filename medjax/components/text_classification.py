@@ -323,12 +323,12 @@ class TextClassification(EncoderComponent):
 
     @property
     def _meaning(self) -> dict[str, Any]:
-        return {"problem_type": self.problem_type}
+        return {"problem_type": self.problem_type, POOLING: self.pooling}
 
     @property
     def _settings(self) -> dict[str, Any]:
         thresholds = None if self.thresholds is None else dict(self.thresholds)
-        return {**self._meaning, POOLING: self.pooling, THRESHOLDS: thresholds}
+        return {**self._meaning, THRESHOLDS: thresholds}
 
     def predictor(
         self,

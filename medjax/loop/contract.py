@@ -104,7 +104,7 @@ def _check_component(component: object) -> None:
             expected += "; torch components are trained by medjax_torch.Trainer"
         refuse("component", component, expected)
     slots = component._asdict()
-    for name in ("identity", "loss_settings"):
+    for name in ("identity", "loss_settings", "reading"):
         given = slots.pop(name)
         if given is not None and not (isinstance(given, dict) and _is_json(given)):
             refuse(f"component.{name}", given, "None, or a dict by strings that JSON gives back")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
+import difflib
 import json
 import logging
-import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -19,15 +19,16 @@ from medjax.callbacks import EarlyStopping, as_callback_list
 from medjax.checkpoint.columns_json import column_to_json, from_json
 from medjax.component import TrainableComponent
 from medjax.config import Options, TrainerConfig
-from medjax.data import Dataset, get_dataloader
+from medjax.data import Dataset, expand, get_dataloader
 from medjax.data.fitting import lengths_beyond
 from medjax.data.sampling import Sampled
 from medjax.loop.evaluate import evaluate
-from medjax.loop.fold_identity import settings_of_folds
+from medjax.loop.fold_identity import differences, identity_of_fold, settings_of_folds
+from medjax.loop.folds import make_folds, tell_shared_texts
 from medjax.loop.scores import Columns, in_order
 from medjax.loop.train import train
+from medjax.loop.trial import sample_columns
 from medjax.metrics import DOCUMENT, GOLD, PAIR, Interval, MetricsComputer, bootstrap
-from medjax.metrics.groups import number_groups
 from medjax.schedules import Schedule, as_schedule
 from medjax.target import platform_of
 
@@ -62,13 +63,36 @@ class CrossValidation(NamedTuple):
     def mean(self, name: str) -> tuple[float, float]:
         """Return mean and standard deviation of a score over the folds.
 
+        Raises
+        ------
+        ValueError
+            If a fold lacks the score, as that of a label that does not occur there, or all do.
+
         Examples
         --------
         >>> CrossValidation([{"accuracy": 0.5}, {"accuracy": 1.0}], {}, {}).mean("accuracy")
         (0.75, 0.3535533905932738)
         """
+        lacking = [number for number, each in enumerate(self.scores, start=1) if name not in each]
+        if lacking:
+            raise ValueError(_told_missing(name, lacking, self.scores))
         values = [scores[name] for scores in self.scores]
         return float(np.mean(values)), float(np.std(values, ddof=1))
+
+
+def _told_missing(name: str, lacking: list[int], scores: list[dict[str, float]]) -> str:
+    """Say what to do about a score that some folds lack."""
+    if len(lacking) < len(scores):
+        return (
+            f"{name!r} is missing in the scores of {len(lacking)} of {len(scores)} folds, number "
+            f"{', '.join(map(str, lacking))}: its label may not occur there. Take the interval of "
+            f"all items together, intervals[{name!r}], average over the other folds by hand, or "
+            "give strata, or fewer folds, so that it occurs in each"
+        )
+    known = sorted({name for each in scores for name in each})
+    similar = difflib.get_close_matches(name, known)
+    hint = f"; did you mean {similar[0]!r}?" if similar else "."
+    return f"no fold has the score {name!r}{hint} There are {known}"
 
 
 def cross_validate(
@@ -90,10 +114,10 @@ def cross_validate(
     to pad to are fitted to all data, so no program is compiled twice. A run that was killed goes on
     at its fold if the function is called again with the same arguments; to start afresh, choose
     another ``config.output_dir``. What can be told of them is compared: configuration, options,
-    rates of the schedule, initial variables of the component, class and public attributes of the
-    metrics computer, and the items where they consist of plain values, arrays, and containers and
-    records of them. Other items, those of a dataset that reads them at random, and the code of
-    functions are not compared.
+    rates of the schedule, initial variables, `identity`, `loss_settings` and `reading` of the
+    component, class and public attributes of the metrics computer, and the items where they consist
+    of plain values, arrays, and containers and records of them. Other items, those of a dataset
+    that reads them at random, and the code of functions are not compared.
 
     Parameters
     ----------
@@ -127,16 +151,18 @@ def cross_validate(
     if config.seed is None:
         raise ValueError("config.seed is None; expected a number, which the folds depend on")
     _refuse_watching(options, schedule, callback)
-    folds = _folds(len(data), nb_folds, strata, groups, config.seed)
-    _tell_shared_texts(data, folds)
+    folds = make_folds(len(data), nb_folds, strata, groups, config.seed)
+    tell_shared_texts(data, folds)
     options = _with_lengths(options or Options(), component, config, data)
     settings = settings_of_folds(
         component, config, options, data, metrics_computer, as_schedule(schedule)
     )
+    if groups is not None and (names := _names_of_columns(component, metrics_computer, data)):
+        _check_groups(names, metrics_computer)
     scores, columns = [], []
     for number, held_out in enumerate(folds, start=1):
         folder = Path(config.output_dir) / f"fold_{number}"
-        identity = json.dumps([settings, held_out.tolist()], sort_keys=True)
+        identity = identity_of_fold(settings, held_out.tolist())
         fold = _finished(folder, identity)
         if fold is None:
             logger.info("Fold %d of %d, %d items held out", number, nb_folds, len(held_out))
@@ -152,10 +178,11 @@ def cross_validate(
                 options=options if options.log_dir is None else _logging(options, number),
             )
             _write(folder, identity, fold)
+        if groups is not None:
+            _check_groups(fold, metrics_computer)
         scores.append(metrics_computer.compute(fold))
         columns.append(fold)
     pooled = in_order({name: [v for part in columns for v in part[name]] for name in columns[0]})
-    _check_groups(groups, pooled, metrics_computer)
     intervals = bootstrap(metrics_computer, pooled, groups=groups)
     return CrossValidation(scores, pooled, intervals, [fold.tolist() for fold in folds])
 
@@ -172,34 +199,26 @@ def _refuse_watching(options: Options | None, schedule: Any, callback: object) -
         raise ValueError(msg)
 
 
-def _tell_shared_texts(data: Dataset, folds: Sequence[np.ndarray]) -> None:
-    """Warn of items whose text is also in another fold: those folds are trained on it."""
-    folds_of_text = collections.defaultdict(list)
-    for number, fold in enumerate(folds):
-        for position in fold:
-            item = data[int(position)]
-            text = item.get("text") if isinstance(item, Mapping) else getattr(item, "text", None)
-            if isinstance(text, str):
-                folds_of_text[text].append(number)
-    if nb_shared := sum(len(each) for each in folds_of_text.values() if len({*each}) > 1):
-        logger.warning(
-            f"{nb_shared} of {len(data)} items have a text that is also in another fold; scores "
-            "on texts that were trained on are too high: remove copies, or give items with the "
-            "same text one group in groups"
-        )
-
-
-def _check_groups(
-    groups: Sequence[Hashable] | None, pooled: Columns, metrics_computer: MetricsComputer
-) -> None:
+def _check_groups(names: Collection[str], metrics_computer: MetricsComputer) -> None:
     """Refuse groups where no column tells which item a row belongs to."""
-    if groups is None or {DOCUMENT, GOLD, PAIR} & pooled.keys():
-        return
-    msg = (
-        f"the columns {[*pooled]} of {type(metrics_computer).__name__} do not tell which item "
-        f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
-    )
-    raise ValueError(msg)
+    if {DOCUMENT, GOLD, PAIR}.isdisjoint(names):
+        msg = (
+            f"the columns {[*names]} of {type(metrics_computer).__name__} do not tell which item "
+            f"a row belongs to; expected {DOCUMENT!r} among them, to draw groups"
+        )
+        raise ValueError(msg)
+
+
+def _names_of_columns(
+    component: TrainableComponent, metrics_computer: MetricsComputer, data: Dataset
+) -> list[str]:
+    """Return the names of the columns of an evaluation, before any; [] if they cannot be told."""
+    try:
+        first = expand(_Part(data, np.arange(1)), component, training=False)
+        variables = jax.eval_shape(component.init, jax.random.key(0))
+        return sorted(sample_columns(component, metrics_computer, variables, first))
+    except Exception:  # told by the training, if it is no matter of one item alone
+        return []
 
 
 def _trained(
@@ -230,55 +249,6 @@ def _trained(
         variables = result.state.variables
         evaluate(component, variables, config, tests, metrics_computer=collector, options=options)
     return _numbered(collector.columns, held_out)
-
-
-def _folds(
-    nb_items: int,
-    nb_folds: int,
-    strata: Sequence[Hashable] | None,
-    groups: Sequence[Hashable] | None,
-    seed: int,
-) -> list[np.ndarray]:
-    """Return the positions of the items of each fold, in order."""
-    try:
-        from sklearn.model_selection import KFold, StratifiedGroupKFold
-    except ImportError as error:
-        msg = "cross_validate needs scikit-learn: pip install 'medjax[scores]'"
-        raise ImportError(msg) from error
-    for name, values in (("strata", strata), ("groups", groups)):
-        if values is not None and len(values) != nb_items:
-            msg = f"found {name} for {len(values)} items; expected {nb_items}, one for each"
-            raise ValueError(msg)
-    group_of_item = [*range(nb_items)] if groups is None else number_groups(groups)
-    nb_groups = len(set(group_of_item))
-    if not 2 <= nb_folds <= nb_groups:
-        kind = "items" if groups is None else "groups"
-        msg = f"nb_folds is {nb_folds}; expected 2 to {nb_groups}, the number of {kind}"
-        raise ValueError(msg)
-    state = seed % 2**32  # what scikit-learn takes
-    items = np.zeros(nb_items)
-    if strata is None and groups is None:
-        splits = list(KFold(nb_folds, shuffle=True, random_state=state).split(items))
-    else:
-        classes = np.zeros(nb_items, int) if strata is None else _numbers(strata)
-        for stratum, count in collections.Counter(strata or ()).items():
-            if count < nb_folds:
-                logger.warning("strata has %r %d times in %d folds", stratum, count, nb_folds)
-        split = StratifiedGroupKFold(nb_folds, shuffle=True, random_state=state).split
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # told above
-            splits = list(split(items, classes, np.array(group_of_item)))
-    folds = [np.sort(held_out) for _, held_out in splits]
-    if not all(map(len, folds)):
-        sizes = [len(fold) for fold in folds]
-        msg = f"the groups make folds of {sizes} items; expected some in each: use fewer folds"
-        raise ValueError(msg)
-    return folds
-
-
-def _numbers(values: Sequence[Hashable]) -> np.ndarray:
-    """Return a number for each distinct value."""
-    known: dict[Hashable, int] = {}
-    return np.array([known.setdefault(value, len(known)) for value in values])
 
 
 def _with_lengths(
@@ -367,9 +337,10 @@ def _finished(folder: Path, identity: str) -> Columns | None:
         return None
     content = json.loads(file.read_text(encoding="utf-8"))
     if content["fold"] != identity:
+        told = differences(content["fold"], identity)
         msg = (
-            f"{file} is of other data, folds or settings; expected those of this call: choose "
-            "another output_dir, or remove this one"
+            f"{file} is of other data, folds or settings ({told}); expected those of this call: "
+            "choose another output_dir, or remove this one"
         )
         raise ValueError(msg)
     if "columns" not in content:

@@ -15,7 +15,9 @@ __all__ = ["evaluated_before", "forget_other_scores", "with_evaluation"]
 logger = logging.getLogger("medjax")
 
 
-def with_evaluation(saved: Progress, data: dict[str, Any]) -> dict[str, Any]:
+def with_evaluation(
+    saved: Progress, data: dict[str, Any], *, reads_otherwise: bool = False
+) -> dict[str, Any]:
     """Return a record of the data with the epochs whose scores are of other evaluation data.
 
     Without evaluation data, what the checkpoint knows of them is kept. A checkpoint of an earlier
@@ -27,12 +29,15 @@ def with_evaluation(saved: Progress, data: dict[str, Any]) -> dict[str, Any]:
         The checkpoint's.
     data : dict
         `Progress.data` of a new run.
+    reads_otherwise : bool
+        Whether the items are read otherwise, which the caller has told.
     """
     before, now = saved.data.get(EVAL_ITEMS), data.get(EVAL_ITEMS)
     since = evaluated_before(saved)
-    if None not in (before, now) and before != now:
+    is_other = None not in (before, now) and before != now
+    if is_other or reads_otherwise:
         since = saved.epoch - 1
-        if since and jax.process_index() == 0:
+        if is_other and since and jax.process_index() == 0:
             logger.warning(
                 f"Resuming: the evaluation data has {now} items, but it had {before} when the "
                 "checkpoint was saved: scores of the two are not compared. The best checkpoint, "

@@ -7,7 +7,8 @@ import dataclasses
 import enum
 import hashlib
 import itertools
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,21 @@ from medjax.data.sampling import Sampled
 from medjax.metrics import MetricsComputer
 from medjax.schedules import Schedule
 
-__all__ = ["digest", "settings_of_folds"]
+__all__ = ["differences", "digest", "identity_of_fold", "settings_of_folds"]
+
+_NAMES = {
+    "items": "the numbers of items",
+    "contents": "the contents of items",
+    "weights": "the weights of items",
+    "rows": "the numbers of rows that items are expanded to",
+    "variables": "the initial variables",
+    "schedule": "the rates of the schedule",
+    "metrics": "class or parameters of the metrics computer",
+}
+"""How settings are called where their values say nothing."""
+
+_MOST_TOLD = 6
+"""Settings that differ, of which an error tells."""
 
 _NB_RATES = 50
 """Updates, over a run, whose rates tell a schedule from others."""
@@ -46,7 +61,8 @@ def settings_of_folds(
     Parameters
     ----------
     component : TrainableComponent
-        Its `init` is called with a key of its own.
+        Its `init` is called with a key of its own, and `expand` with the data. Its `identity`,
+        `loss_settings` and `reading` count.
     config, options
         How it is trained.
     data : Dataset
@@ -60,11 +76,16 @@ def settings_of_folds(
     with _on_host():
         variables = component.init(jax.random.key(0))
         rates = _rates(schedule, config, len(data))
+    named = {
+        name: getattr(component, name) or {} for name in ("identity", "loss_settings", "reading")
+    }
     return {
         "items": len(data),
         "contents": _digest_of_items(data),
         "weights": digest(data.weights) if isinstance(data, Sampled) else None,
+        "rows": _number_of_rows(component, data),
         "variables": _digest_of_variables(variables),
+        "component": json.loads(json.dumps(named, default=str)),
         "schedule": [schedule.mode, *rates],
         "metrics": [type(metrics).__name__, _attributes(metrics)],
         "config": config.to_dict(),
@@ -89,6 +110,54 @@ def digest(value: Any) -> str:
     False
     """
     return hashlib.sha256(_described(value)).hexdigest()
+
+
+def identity_of_fold(settings: Mapping[str, Any], held_out: Sequence[int]) -> str:
+    """Return what tells a fold from others, as text.
+
+    Parameters
+    ----------
+    settings : mapping
+        From `settings_of_folds`.
+    held_out : sequence of int
+        Positions of the items that it holds out.
+    """
+    return json.dumps([settings, [*held_out]], sort_keys=True)
+
+
+def differences(stored: str, current: str) -> str:
+    """Say in what two results of `identity_of_fold` differ.
+
+    Examples
+    --------
+    >>> one = identity_of_fold({"config": {"seed": 1}, "variables": "x"}, [3, 4])
+    >>> differences(one, identity_of_fold({"config": {"seed": 2}, "variables": "y"}, [3, 4]))
+    'config.seed was 1 and is 2, the initial variables differ'
+    """
+    try:
+        (before, held_before), (now, held_now) = json.loads(stored), json.loads(current)
+        told = _changes("", before, now)
+    except (TypeError, ValueError, AttributeError):
+        return "of an older version, or changed by hand"
+    if held_before != held_now and before.get("items") == now.get("items"):
+        told.append("other items are held out, by nb_folds, strata, groups or the seed")
+    rest = len(told) - _MOST_TOLD
+    return ", ".join([*told[:_MOST_TOLD], *([f"and {rest} more"] if rest > 0 else [])])
+
+
+def _changes(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    told = []
+    for name in dict.fromkeys([*now, *before]):
+        was, value = before.get(name), now.get(name)
+        if isinstance(was, dict) and isinstance(value, dict):
+            told += _changes(f"{path}{name}.", was, value)
+        elif name not in before and not path:
+            told.append(f"{_NAMES.get(name, name)}: not recorded by an older version")
+        elif was != value and name in _NAMES and not path:
+            told.append(f"{_NAMES[name]} differ")
+        elif was != value:
+            told.append(f"{path}{name} was {was!r:.80} and is {value!r:.80}")
+    return told
 
 
 def _described(value: Any) -> bytes:
@@ -131,6 +200,16 @@ def _joined(kind: str, parts: list[bytes]) -> bytes:
     for part in parts:
         total.update(f"{len(part)} ".encode() + part)
     return total.digest()
+
+
+def _number_of_rows(component: TrainableComponent, data: Dataset) -> int | None:
+    """Return the number of rows for training, which tells how negatives are drawn, for instance."""
+    if component.expand is None:
+        return None
+    try:
+        return len(component.expand(data, training=True))
+    except Exception:  # training names what is wrong with the data
+        return None
 
 
 def _digest_of_items(data: Dataset) -> str | None:

@@ -36,6 +36,9 @@ logger = logging.getLogger("medjax")
 LOSS = "loss"
 """Name of `TrainableComponent.loss_settings` among the settings."""
 
+READING = "reading"
+"""Name of `TrainableComponent.reading` among the settings."""
+
 WITHIN_EPOCH = (
     "seed",
     "items",
@@ -51,6 +54,7 @@ WITHIN_EPOCH = (
     "do_metrics_in_training",
     "metrics computer",
     LOSS,
+    READING,
 )
 """Settings that the meaning of a position within an epoch depends on."""
 
@@ -92,6 +96,7 @@ def settings_of(request: RunRequest, more: Mapping[str, object] | None = None) -
         "metrics computer": None if computer is None else type(computer).__name__,
         IDENTITY: request.component.identity or {},
         LOSS: request.component.loss_settings or {},
+        READING: request.component.reading or {},
         **(more or {}),
     }
     return dict(json.loads(json.dumps(fields, default=str)))
@@ -125,6 +130,7 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         tell_of_other_data(saved, fresh)
         if before["seed"] != after["seed"]:
             _warn(f"seed was {before['seed']} and is {after['seed']} now: order and dropout change")
+    reads_otherwise = _tell_of_reading(saved, fresh)
     rate = _schedule_state(saved, before, after, request)
     # Lengths that were fitted serve on, so that a resumed run groups and pads as before.
     fitted = saved.ladders if request.options.length_ladder == "fitted" else {}
@@ -133,7 +139,7 @@ def reconcile(saved: Progress, fresh: Progress, request: RunRequest) -> Progress
         _warn("scores in training were asked for and are not now: those of this epoch are dropped")
     return saved._replace(
         seed=saved.seed if saved.batch else fresh.seed,
-        data=with_evaluation(saved, fresh.data),
+        data=with_evaluation(saved, fresh.data, reads_otherwise=reads_otherwise),
         settings=fresh.settings,
         schedule=rate,
         columns=kept,
@@ -151,6 +157,21 @@ def _check_identity(saved: Progress, fresh: Progress) -> None:
                 "was, or start afresh with resume=None"
             )
             raise MismatchError(msg)
+
+
+def _tell_of_reading(saved: Progress, fresh: Progress) -> bool:
+    """Return whether items are read otherwise than in the checkpoint, and warn of that."""
+    # A checkpoint of an earlier version does not tell how.
+    before, after = (progress.settings.get(READING, {}) for progress in (saved, fresh))
+    changed = [name for name in after if name in before and before[name] != after[name]]
+    if changed:
+        told = (f"{name} was {before[name]!r} and is {after[name]!r} now" for name in changed)
+        _warn(
+            f"{', '.join(told)}: losses and scores before and after are of different readings of "
+            "the items. They are not compared: the best checkpoint, early stopping and "
+            f"reduce-on-plateau go by the evaluations from epoch {saved.epoch} on"
+        )
+    return bool(changed)
 
 
 def _check_position(saved: Progress, before: Settings, after: Settings, data: Settings) -> None:
@@ -188,7 +209,7 @@ def _schedule_state(
         request.config.learning_rate,
         saved.epoch,
         same_rate=same("learning_rate", OPTIMIZER_RATE),
-        same_metric=same("metric_to_track_lr", "schedule mode", EVAL_ITEMS),
+        same_metric=same("metric_to_track_lr", "schedule mode", EVAL_ITEMS, READING),
     )
     if schedule.resume is None and state != saved.schedule:
         _warn(

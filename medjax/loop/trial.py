@@ -14,11 +14,12 @@ from medjax.data import Dataset
 from medjax.data.ladder import Ladder, fix_shape
 from medjax.data.source import Examples
 from medjax.loop.request import RunRequest
+from medjax.metrics.computer import MetricsComputer
 from medjax.metrics.mean import Mean
 from medjax.step.forward import LABELS
 from medjax.step.update import check_collections
 
-__all__ = ["check_component", "check_labels", "sample_scores"]
+__all__ = ["check_component", "check_labels", "sample_columns", "sample_scores"]
 
 
 def check_component(
@@ -212,15 +213,45 @@ def sample_scores(request: RunRequest, variables: Variables, data: Dataset) -> d
     data : Dataset
         The evaluation data.
     """
+    assert request.metrics_computer is not None
     count = min(request.config.batch_size, len(data))
-    batch = _collated(request.component, data, count)
-    inputs = BatchData({**batch.arrays(), ROW_MASK: np.ones(batch.nb_rows, np.float32)})
-    outputs = _outputs(request.component, variables, inputs, eval_mode=True)
-    zeros = BatchData({name: np.zeros(o.shape, o.dtype) for name, o in outputs.items()})
+    sample = _zeros_for(request.component, variables, data, count)
     try:
         computer = copy.deepcopy(request.metrics_computer)
-        assert computer is not None
-        kept = computer.prepare_batch(zeros, batch)
+        kept = computer.prepare_batch(*sample)
         return dict(computer.compute({name: list(values) for name, values in kept.items()}))
     except Exception:  # a user's own code, on numbers it was not made for
         return {}
+
+
+def sample_columns(
+    component: TrainableComponent,
+    metrics_computer: MetricsComputer,
+    variables: Variables,
+    data: Dataset,
+) -> frozenset[str]:
+    """Return the names of what a metrics computer keeps of one item; none if it fails.
+
+    Parameters
+    ----------
+    component, metrics_computer
+        As for `train`. A copy of the metrics computer is asked.
+    variables, data
+        As for `sample_scores`.
+    """
+    sample = _zeros_for(component, variables, data, 1)
+    try:
+        return frozenset(copy.deepcopy(metrics_computer).prepare_batch(*sample))
+    except Exception:  # a user's own code, on numbers it was not made for
+        return frozenset()
+
+
+def _zeros_for(
+    component: TrainableComponent, variables: Variables, data: Dataset, count: int
+) -> tuple[BatchData, BatchData]:
+    """Return outputs that are 0, and the batch of the first items that they are of."""
+    batch = _collated(component, data, count)
+    inputs = BatchData({**batch.arrays(), ROW_MASK: np.ones(batch.nb_rows, np.float32)})
+    outputs = _outputs(component, variables, inputs, eval_mode=True)
+    zeros = BatchData({name: np.zeros(o.shape, o.dtype) for name, o in outputs.items()})
+    return zeros, batch

@@ -19,8 +19,8 @@ def number_groups(groups: Sequence[Hashable]) -> list[int]:
     Raises
     ------
     ValueError
-        If one is None or NaN: items of which it is not known whether they depend on each other
-        would make one large group.
+        If one is None, NaN or pandas' NA: items of which it is not known whether they depend on
+        each other would make one large group.
 
     Examples
     --------
@@ -30,7 +30,7 @@ def number_groups(groups: Sequence[Hashable]) -> list[int]:
     known: dict[Hashable, int] = {}
     numbers = []
     for position, group in enumerate(groups):
-        if group is None or group != group:
+        if _is_unknown(group):
             msg = (
                 f"the group of item {position} is {group!r}; expected what the items of a group "
                 "share, such as the id of a patient: fill it in, or give '' to an item that "
@@ -40,3 +40,10 @@ def number_groups(groups: Sequence[Hashable]) -> list[int]:
         key = (position, group) if group == "" else group
         numbers.append(known.setdefault(key, len(known)))
     return numbers
+
+
+def _is_unknown(group: Hashable) -> bool:
+    try:
+        return group is None or bool(group != group)
+    except TypeError:  # pandas' NA, of which nothing is equal or unequal
+        return True

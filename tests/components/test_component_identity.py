@@ -1,12 +1,23 @@
 """What weights mean is stored with them: a run resumes no checkpoint of other classes."""
 
+import dataclasses
+
 import pytest
 from resumed_runs import run
 from tiny import config, mlp
 
 import medjax
-from medjax.components import Lora, TextClassification
-from medjax.text import LabelledText
+from medjax.components import (
+    ClassificationLoss,
+    Lora,
+    RelationClassification,
+    TextClassification,
+    TokenClassification,
+)
+from medjax.loop.fold_identity import settings_of_folds
+from medjax.metrics import Accuracy
+from medjax.schedules import constant
+from medjax.text import Document, Entity, LabelledText, Relation
 
 TEXTS = [LabelledText("Chest pain.", ("yes",)), LabelledText("No chest pain.", ("no",))] * 4
 
@@ -51,6 +62,12 @@ def classifier(folder, labels, **options):
             "problem_type",
         ),
         pytest.param(
+            {"labels": ["no", "yes"]},
+            {"labels": ["no", "yes"], "pooling": "max"},
+            "window_pooling",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             {"labels": ["no", "yes"], "alpha": 4},
             {"labels": ["yes", "no"], "alpha": 4},
             "classes",
@@ -84,3 +101,91 @@ def test_ready_components_say_what_their_weights_mean(tiny_folder, tmp_path, fir
     with pytest.raises(medjax.MismatchError, match=f"saved with {told} "):
         train(second, 2, resume="auto")
     assert len(train(first, 2, resume="auto").history) == 2
+
+
+RELATED = [
+    Document(
+        "Aspirin relieved her headache, not the cough.",
+        (Entity("Drug", 0, 7), Entity("Sign", 21, 29), Entity("Sign", 39, 44)),
+        "note",
+        (Relation("Relieves", 0, 1),),
+    )
+] * 4
+
+KINDS = [("Drug", "Sign")]
+
+
+def relations(folder, kinds=KINDS, **settings):
+    made = RelationClassification.from_pretrained(folder, ["Relieves"], kinds, max_length=32)
+    return dataclasses.replace(made, **settings).component
+
+
+def test_what_reading_relations_depends_on_is_part_of_the_identity(tiny_folder):
+    own = relations(tiny_folder)
+    assert own.identity == {
+        "classes": ["no relation", "Relieves"],
+        "problem_type": "single_label_classification",
+        "kinds": [["Drug", "Sign"]],
+        "reach": 300,
+        "context": 200,
+        "marks": own.load.__self__.marks,
+    }
+    assert own.reading == {"max_length": 32}
+    one, other = [("Drug", "Sign"), ("Drug", "Drug")], [("Drug", "Drug"), ("Drug", "Sign")]
+    assert relations(tiny_folder, one).identity == relations(tiny_folder, other).identity
+
+
+def test_marks_and_candidates_of_another_run_are_refused(tiny_folder, tmp_path):
+    component = mlp()._replace(identity=relations(tiny_folder).identity)
+    run(tmp_path, epochs=1, component=component)
+    for name, value in {"context": 20, "reach": 5, "marks": "+=|~"}.items():
+        other = mlp()._replace(identity=relations(tiny_folder, **{name: value}).identity)
+        with pytest.raises(medjax.MismatchError, match=f"saved with {name} .*, but now it is"):
+            run(tmp_path, epochs=2, component=other, resume="auto")
+    older = mlp()._replace(identity={"classes": component.identity["classes"]})
+    run(tmp_path / "older", epochs=1, component=older)
+    whole = run(tmp_path / "older", epochs=2, component=component, resume="auto")
+    assert len(whole.history) == 2
+
+
+def text(folder, **settings):
+    return classifier(folder, ["no", "yes"], **settings)
+
+
+def tags(folder, **settings):
+    return TokenClassification.from_pretrained(folder, **settings).component
+
+
+def lora(folder, **settings):
+    return Lora(text(folder), rank=2, **settings).component
+
+
+WEIGHTED = ClassificationLoss(class_weights={"no": 2.0, "yes": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "settings"),
+    [
+        (text, TEXTS, {"loss": WEIGHTED}),
+        (text, TEXTS, {"max_length": 16}),
+        (text, TEXTS, {"pooling": "max"}),
+        (lora, TEXTS, {"alpha": 3.0}),
+        (tags, RELATED, {"tag_subtokens": True}),
+        (tags, RELATED, {"max_length": 16}),
+        (relations, RELATED, {"reach": 25}),
+        (relations, RELATED, {"context": 10}),
+        (relations, RELATED, {"negatives": 0.5}),
+        (relations, RELATED, {"marks": "+=|~"}),
+        (relations, RELATED, {"kinds": [("Sign", "Drug"), *KINDS]}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_folds_depend_on_the_settings_of_ready_components(make, data, settings, tiny_folder):
+    def recorded(component):
+        return settings_of_folds(
+            component, config("out"), medjax.Options(), data, Accuracy(), constant()
+        )
+
+    own, other = recorded(make(tiny_folder)), recorded(make(tiny_folder, **settings))
+    assert own == recorded(make(tiny_folder))
+    assert {name for name in own if own[name] != other[name]} & {"component", "rows"}

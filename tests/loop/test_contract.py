@@ -44,6 +44,7 @@ def with_tensor(batch):
         (mlp()._replace(configure_optimizer=optax.adam(1e-3)), "configure_optimizer is an optimiz"),
         (mlp()._replace(save=None), "component.save is None of type NoneType; expected a function"),
         (mlp()._replace(identity=["a"]), "component.identity is ['a'] of type list; expected None"),
+        (mlp()._replace(reading={"a": {1}}), "component.reading is {'a': {1}} of type dict; exp"),
         (mlp()._replace(identity={"a": {1}}), "component.identity is {'a': {1}} of type dict; exp"),
         (mlp(preprocess=lambda item: 3), "component.preprocess returned a int; expected a dict"),
         (

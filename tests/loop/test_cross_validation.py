@@ -20,8 +20,9 @@ from tiny import collate_points, config, mlp, points, sentences, tagger
 import medjax
 from medjax import Accuracy, ClassificationMetrics, Options, cross_validate
 from medjax.batch import ROW_MASK
-from medjax.loop.cross_validation import _folds, _numbered, _tell_shared_texts
+from medjax.loop.cross_validation import _numbered
 from medjax.loop.fold_identity import digest
+from medjax.loop.folds import make_folds, tell_shared_texts
 from medjax.loop.scores import in_order
 from medjax.metrics import DOCUMENT, GOLD, PAIR, PairGold
 
@@ -57,23 +58,23 @@ def run(folder, made=None, data=DATA, **more):
 
 
 def test_items_without_a_group_are_apart_and_unknown_ones_refused():
-    folds = _folds(20, 5, None, [*[""] * 16, *["p"] * 4], seed=1)
+    folds = make_folds(20, 5, None, [*[""] * 16, *["p"] * 4], seed=1)
     assert min(map(len, folds)) >= 3  # the longest is that with the group
     with pytest.raises(ValueError, match="the group of item 2 is None; expected what the items"):
-        _folds(20, 5, None, ["a", "b", None, *range(17)], seed=1)
+        make_folds(20, 5, None, ["a", "b", None, *range(17)], seed=1)
 
 
 def test_groups_stay_together_and_classes_keep_their_shares():
     groups = [n // 3 for n in range(90)]
     strata = ["rare" if group % 5 == 0 else "common" for group in groups]
-    folds = _folds(90, 5, strata, groups, seed=1)
+    folds = make_folds(90, 5, strata, groups, seed=1)
     assert sorted(np.concatenate(folds).tolist()) == list(range(90))
     for fold in folds:
         assert {groups[n] for n in fold}.isdisjoint({groups[n] for n in set(range(90)) - {*fold}})
         assert 0.1 <= np.mean([strata[n] == "rare" for n in fold]) <= 0.34
-    again = _folds(90, 5, strata, groups, seed=1)
+    again = make_folds(90, 5, strata, groups, seed=1)
     assert [fold.tolist() for fold in again] == [fold.tolist() for fold in folds]
-    other = _folds(90, 5, strata, groups, seed=2)
+    other = make_folds(90, 5, strata, groups, seed=2)
     assert [fold.tolist() for fold in other] != [fold.tolist() for fold in folds]
 
 
@@ -82,11 +83,11 @@ def test_texts_in_two_folds_are_told(caplog):
     folds = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]
     for data in ([{"text": text} for text in texts], [medjax.text.Document(t, ()) for t in texts]):
         caplog.clear()
-        _tell_shared_texts(data, folds)
+        tell_shared_texts(data, folds)
         assert "4 of 6 items have a text that is also in another fold" in caplog.text
     caplog.clear()
-    _tell_shared_texts(data, [np.array([0, 3]), np.array([1, 4]), np.array([2, 5])])
-    _tell_shared_texts(DATA, [np.arange(10), np.arange(10, 45)])
+    tell_shared_texts(data, [np.array([0, 3]), np.array([1, 4]), np.array([2, 5])])
+    tell_shared_texts(DATA, [np.arange(10), np.arange(10, 45)])
     assert not caplog.text
 
 

@@ -7,11 +7,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from medjax.models.dropout import Dropout
 from medjax.models.families.deberta.config import C2P, P2C, DebertaV2Config
-from medjax.models.families.deberta.positions import rows_of_distances, shift, used_rows
+from medjax.models.families.deberta.positions import (
+    reversed_rows,
+    rows_of_distances,
+    shift,
+    used_rows,
+)
 from medjax.models.layers import dense
 from medjax.models.products import Dense, matmul
 
@@ -85,8 +89,8 @@ class DisentangledAttention(nn.Module):
             scale = (config.head_size * (1 + len(config.pos_att_type))) ** -0.5
             queries = self._by_head(self._projection("query", project)(table)) * scale
             # The rows of these scores are keys, for which distances go the other way.
-            backwards = np.roll(rows[::-1], -1)
-            scores = scores + jnp.swapaxes(shift(self._products(key, queries, backwards)), 2, 3)
+            products = self._products(key, queries, reversed_rows(rows))
+            scores = scores + jnp.swapaxes(shift(products), 2, 3)
         return scores
 
     def _projection(self, name: str, project: dict[str, Dense]) -> Dense:
@@ -95,7 +99,7 @@ class DisentangledAttention(nn.Module):
             return project[name]
         return dense(self.config, self.config.hidden_size, f"position_{name}")
 
-    def _products(self, contents: jax.Array, positions: jax.Array, rows: np.ndarray) -> jax.Array:
+    def _products(self, contents: jax.Array, positions: jax.Array, rows: Any) -> jax.Array:
         """Return the products of contents, (heads, rows, n, size), and of some rows of positions.
 
         The result has the shape (heads, rows, n, number of rows).

@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.models.families.deberta.config import DebertaV2Config
 
-__all__ = ["buckets", "rows_of_distances", "shift", "used_rows"]
+__all__ = ["buckets", "reversed_rows", "rows_of_distances", "shift", "used_rows"]
 
 
 def buckets(config: DebertaV2Config, length: int) -> np.ndarray:
@@ -42,8 +43,7 @@ def buckets(config: DebertaV2Config, length: int) -> np.ndarray:
     return np.where(distances <= middle, distances, logarithmic)
 
 
-@cache
-def rows_of_distances(config: DebertaV2Config, length: int) -> np.ndarray:
+def rows_of_distances(config: DebertaV2Config, length: int) -> np.ndarray | jax.Array:
     """Return the embeddings of the distances of a query from a key.
 
     Parameters
@@ -51,14 +51,26 @@ def rows_of_distances(config: DebertaV2Config, length: int) -> np.ndarray:
     config : DebertaV2Config
         The encoder's configuration.
     length : int
-        Number of tokens in a row.
+        Number of tokens in a row; in a program for all lengths a symbol, with which the rows are
+        computed in the program.
 
     Returns
     -------
-    numpy.ndarray
+    numpy.ndarray or jax.Array
         Rows of the table of embeddings, int32, shape (2 x length,), for the distances ``length - 1,
         length - 2, ..., 1 - length``; the last is there twice, as `shift` needs an even number.
     """
+    if isinstance(length, int):
+        return _known_rows(config, length)
+    # The buckets are looked up, as a logarithm of XLA may be rounded to another one than numpy's.
+    signed = jnp.maximum(length - 1 - jnp.arange(2 * length, dtype=jnp.int32), 1 - length)
+    table = jnp.asarray(buckets(config, config.max_length))
+    span = config.position_span
+    return jnp.clip(jnp.sign(signed) * table[jnp.abs(signed)] + span, 0, 2 * span - 1)
+
+
+@cache
+def _known_rows(config: DebertaV2Config, length: int) -> np.ndarray:
     positive = buckets(config, length)
     signed = np.concatenate((positive[::-1], -positive[1:], -positive[-1:]))
     span = config.position_span
@@ -66,9 +78,22 @@ def rows_of_distances(config: DebertaV2Config, length: int) -> np.ndarray:
     return rows
 
 
+def reversed_rows(rows: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """Return the rows for the distances of a key from a query, the last again there twice."""
+    if isinstance(rows, np.ndarray):
+        return np.roll(rows[::-1], -1)
+    backwards = rows[::-1]
+    return jnp.concatenate((backwards[1:], backwards[:1]))
+
+
 def used_rows(config: DebertaV2Config, length: int) -> slice:
-    """Return the rows of the table of embeddings that rows of `length` tokens need."""
-    rows = rows_of_distances(config, length)
+    """Return the rows of the table of embeddings that rows of `length` tokens need.
+
+    With a symbol for the length, these are all.
+    """
+    if not isinstance(length, int):
+        return slice(0, 2 * config.position_span)
+    rows = _known_rows(config, length)
     return slice(int(rows.min()), int(rows.max()) + 1)
 
 
@@ -95,6 +120,9 @@ def shift(scores: jax.Array) -> jax.Array:
     [[1, 2], [4, 5]]
     """
     *leading, length, width = scores.shape
-    flat = scores.reshape(*leading, length * width)[..., length - 1 :]
-    flat = flat[..., : length * (width - 1)]
+    flat = scores.reshape(*leading, length * width)
+    if isinstance(length, int):
+        flat = flat[..., length - 1 :][..., : length * (width - 1)]
+    else:  # the same, where JAX cannot tell that the number of elements is positive
+        flat = flat[..., length - 1 : -1]
     return flat.reshape(*leading, length, width - 1)[..., :length]
