@@ -38,7 +38,6 @@ _DRAWS = 2
 
 _SIDES = ("the padded batch", "the batch itself")
 
-
 _COUNTED = ((1_000, 1_000_000), (1, 2))
 """By how much counters advance in turn: as far as in a long run, or else by a step or two."""
 

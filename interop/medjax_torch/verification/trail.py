@@ -1,4 +1,4 @@
-"""What forward does at two sizes of a batch, from which follows whether it decides by the size."""
+"""What forward does at two sizes of a batch, which tells whether it decides by the size."""
 
 from __future__ import annotations
 
