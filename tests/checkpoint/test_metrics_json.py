@@ -62,7 +62,7 @@ NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), NUMBERS, ids=str)
+@pytest.mark.parametrize(("value", "expected"), NUMBERS, ids=range(len(NUMBERS)))
 def test_what_has_numbers_is_stored_in_silence(value, expected, caplog):
     assert stored(value) == expected
     assert type(stored(value)) is type(expected)

@@ -247,7 +247,7 @@ class Prover:
                 ) as error:  # other columns, such as positions, may not fit a cut one
                     problem = f"forward raises {type(error).__name__} with other weights: {error}"
                 else:
-                    if _says_something(expected):
+                    if expected.says_something:
                         break
                     problem = "forward returns no finite number with other weights"
             if not problem:
@@ -272,10 +272,10 @@ class Prover:
         if few is not batch:
             with contextlib.suppress(Exception):  # forward may need all of its rows
                 of_few = self._run(inventory, few, train)
-                if _is_telling(of_few):
+                if of_few.is_telling:
                     return few, of_few
         outcome = self._run(inventory, batch, train)
-        if of_few is not None and not _is_telling(outcome):
+        if of_few is not None and not outcome.is_telling:
             return few, of_few
         return batch, outcome
 
@@ -299,11 +299,22 @@ class Prover:
         return self._expected
 
     def _run(
-        self, inventory: Inventory, batch: Mapping[str, Any], train: bool | None = None
+        self,
+        inventory: Inventory,
+        batch: Mapping[str, Any],
+        train: bool | None = None,
+        shorter: Sequence[tuple[int, ...]] = (),
     ) -> Outcome:
         train = self._train if train is None else train
         with Unpacking() as unpacked:
-            outcome = reference(self._call, inventory, batch, train=train, spread=self._spread)
+            outcome = reference(
+                self._call,
+                inventory,
+                batch,
+                train=train,
+                spread=self._spread,
+                shorter=shorter,
+            )
         self._is_full = unpacked.is_full
         self._is_longest |= unpacked.is_full is not None
         if self.unpacks is None:
@@ -332,7 +343,8 @@ class Prover:
         train: bool | None = None,
     ) -> _Equal | Harm:
         try:
-            longer = self._run(inventory, pair.padded(batch, bool(self.unpacks)), train)
+            padded = pair.padded(batch, bool(self.unpacks))
+            longer = self._run(inventory, padded, train, expected.drawn)
         except Exception as error:
             reason = f"forward raises {type(error).__name__} on {_SIDES[0]}: {error}"
             return Harm(reason, is_raised=True)
@@ -368,21 +380,6 @@ class Prover:
             )
             return Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
         return _Equal(axes, listing[0].relative, longer.trail, vague)
-
-
-def _says_something(outcome: Outcome) -> bool:
-    """Return whether any number is finite; at impossible weights, none is."""
-    arrays = [outcome.loss, *outcome.gradients.values(), *outcome.outputs.values()]
-    return any(array.size and np.isfinite(array).any() for array in arrays)
-
-
-def _is_telling(outcome: Outcome) -> bool:
-    """Return whether the loss is a number, and not 0, with gradients if they were asked for.
-
-    If none of the rows has a label, it is 0 or no number.
-    """
-    told = [*outcome.gradients.values()] or [outcome.loss]
-    return bool(np.isfinite(outcome.loss).all()) and any(array.any() for array in told)
 
 
 def _either(

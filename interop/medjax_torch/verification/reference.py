@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,9 +41,9 @@ class Spread(enum.Enum):
         As random numbers do.
     RISING, FALLING
         By next to nothing, so that dropout keeps everything, and by the place along each axis: an
-        element that stays where it is gets the same number in a longer result. The largest number,
-        or the smallest, is at the end, where padding is, and so is what is drawn among classes
-        that are as likely, or at the beginning.
+        element that stays where it is gets the same number in a longer result. What is longer gets
+        the largest numbers, or the smallest there are. Of classes that are as likely, the last is
+        drawn, or the first.
     """
 
     EVEN = "even"
@@ -65,6 +66,8 @@ class Outcome(NamedTuple):
         All parameters and buffers after forward.
     trail : sequence of Operation
         What forward has called for it; empty for a graph.
+    drawn : sequence of tuple of int
+        The shapes of what was drawn; empty for a graph.
     """
 
     loss: np.ndarray
@@ -72,6 +75,22 @@ class Outcome(NamedTuple):
     outputs: dict[str, np.ndarray]
     state: dict[str, np.ndarray]
     trail: Sequence[Operation] = ()
+    drawn: Sequence[tuple[int, ...]] = ()
+
+    @property
+    def says_something(self) -> bool:
+        """Whether any number is finite; at impossible weights, none is."""
+        arrays = [self.loss, *self.gradients.values(), *self.outputs.values()]
+        return any(array.size and np.isfinite(array).any() for array in arrays)
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether the loss is a number, and not 0, with gradients if they were asked for.
+
+        If none of the rows has a label, it is 0 or no number.
+        """
+        told = [*self.gradients.values()] or [self.loss]
+        return bool(np.isfinite(self.loss).all()) and any(array.any() for array in told)
 
 
 def reference(
@@ -81,6 +100,7 @@ def reference(
     *,
     train: bool,
     spread: Spread = Spread.EVEN,
+    shorter: Sequence[tuple[int, ...]] = (),
     drops_layers: bool = False,
     mark: float = 0.0,
     leave_out: Collection[str] = (),
@@ -99,6 +119,8 @@ def reference(
         Whether to compute gradients of the parameters that require them.
     spread : Spread
         How draws differ between elements; by default as in `lowerings.run` without a key.
+    shorter : sequence of tuple of int
+        `Outcome.drawn` of a shorter batch, to which `spread` refers.
     drops_layers : bool
         Whether scalars of `torch.rand` are the smallest it draws, for which LayerDrop leaves out
         every layer.
@@ -119,7 +141,7 @@ def reference(
         _sharing_cores(),
         host_random.watched(inventory.content.generators),
         plain_kernels(),
-        FixedDraws(spread=spread, drops_layers=drops_layers),
+        FixedDraws(spread=spread, shorter=shorter, drops_layers=drops_layers) as draws,
         Trail() as trail,
     ):
         values = joint.forward(*joint.arguments())
@@ -139,6 +161,7 @@ def reference(
         outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
         trail=trail.operations,
+        drawn=draws.shapes,
     )
 
 
@@ -198,12 +221,26 @@ class FixedDraws(TorchDispatchMode):
     Parameters
     ----------
     spread : Spread
+    shorter : sequence of tuple of int
     drops_layers : bool
         As in `reference`.
+
+    Attributes
+    ----------
+    shapes : list of tuple of int
+        The shapes of what was drawn so far.
     """
 
-    def __init__(self, *, spread: Spread = Spread.EVEN, drops_layers: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        spread: Spread = Spread.EVEN,
+        shorter: Sequence[tuple[int, ...]] = (),
+        drops_layers: bool = False,
+    ) -> None:
         super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+        self._shorter = shorter
         self._drops_layers = drops_layers
         self._spread = spread
 
@@ -223,6 +260,7 @@ class FixedDraws(TorchDispatchMode):
         targets = [*pytree.tree_leaves(result)]
         targets += [value for value in written if all(value is not other for other in targets)]
         place = self._steps(targets[0])
+        self.shapes.append(tuple(targets[0].shape))
         if self._drops_layers and functional is aten.rand.default and targets[0].dim() == 0:
             place = torch.zeros_like(place)
         draw = FIXED_DRAWS[functional]
@@ -253,7 +291,19 @@ class FixedDraws(TorchDispatchMode):
         for axis, size in enumerate(result.shape):
             place.transpose(axis, -1).add_(torch.arange(size, device=result.device))
         place.clamp_(max=_PLACES)
-        return LARGEST - (_PLACES - place if self._spread is Spread.RISING else place)
+        if self._spread is Spread.RISING:
+            return LARGEST - _PLACES + place
+        falling = LARGEST - place
+        for axis, size in enumerate(self._shorter_shape(result)):
+            falling.narrow(axis, size, max(0, result.shape[axis] - size)).zero_()
+        return falling
+
+    def _shorter_shape(self, result: Tensor) -> tuple[int, ...]:
+        """Return the shape that a shorter batch has drawn at this place, if it has."""
+        number = len(self.shapes)
+        shape = self._shorter[number] if number < len(self._shorter) else ()
+        fits = len(shape) == result.dim() and all(map(operator.le, shape, result.shape))
+        return shape if fits else ()
 
 
 def _last_of_equals(place: Tensor, weights: Tensor, *args: Any, **options: Any) -> Tensor:

@@ -121,6 +121,11 @@ def test_draws_in_longer_results_are_the_same_and_the_extreme_is_at_the_end(spre
     assert classes == [[[size - 1 if rising else 0]] * 2 for size in (7, 9)]
     assert likely == [1, 2]
     assert (noise == (0 if rising else 8)).all()
+    with FixedDraws(spread=spread, shorter=[(4, 7), (3,), (4, 9)]):
+        beyond, other, same = torch.rand(4, 9), torch.rand(2), torch.rand(4, 9)
+    assert torch.equal(beyond[:, :7], long[:, :7, 0])
+    assert (beyond[:, 7:] > 0.99).all() if rising else (beyond[:, 7:] < 1e-6).all()
+    assert min(other.min(), same.min()) > 0.99
 
 
 def test_the_steps_of_a_long_row_all_differ():

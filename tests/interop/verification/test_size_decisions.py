@@ -176,6 +176,29 @@ def test_a_draw_among_all_tokens_falls_on_padding(name, masks):
     assert isinstance(found, PaddingProof) == masks, found
 
 
+CHANCES = {
+    "rand": lambda ids: torch.rand(ids.shape) < 0.1,
+    "bernoulli": lambda ids: torch.bernoulli(torch.full(ids.shape, 0.9)) == 0,
+    "dropout": lambda ids: F.dropout(torch.ones(ids.shape), 0.1) == 0,
+    "normal": lambda ids: torch.randn(ids.shape) < -1,
+}
+
+
+@pytest.mark.parametrize("masks", [False, True])
+@pytest.mark.parametrize("name", CHANCES)
+def test_tokens_that_are_replaced_by_chance_are_padding_too(name, masks):
+    def forward(component, batch):
+        replaced = CHANCES[name](batch["input_ids"])
+        if masks:
+            replaced = replaced & batch["attention_mask"].bool()
+        hidden = component.embed(batch["input_ids"].masked_fill(replaced, 17)).sum(1)
+        return {}, component.head(hidden).square().mean()
+
+    embed = nn.Embedding(18, 6, padding_idx=0)
+    found = proved(forward, batch=batch_of(12), ragged=TOKENS, embed=embed)
+    assert isinstance(found, PaddingProof) == masks, found
+
+
 @pytest.mark.parametrize("shape", [(), (1,)])
 @pytest.mark.parametrize("reads", ["threshold", "table"])
 def test_a_counter_of_any_shape_may_switch_on_what_reads_padding(shape, reads):
