@@ -69,7 +69,7 @@ def moved(
 def _turned(parameter: Tensor, seed: int) -> Tensor:
     """Change the sign of every second number of a bias or gate that is trained."""
     value = parameter.detach()
-    turns = parameter.requires_grad and value.ndim < 2 and _moves(value) and value.min() < 0
+    turns = parameter.requires_grad and _is_vector(value) and _moves(value) and value.min() < 0
     if not turns:
         return value
     other = (torch.arange(value.numel(), device=value.device) + seed) % 2 == 1
@@ -85,7 +85,7 @@ def _parameter(value: Tensor, gradient: np.ndarray | None, generator: torch.Gene
         return _positive(wide, generator).to(value.dtype)
     scale = _SHARE * float(torch.linalg.vector_norm(wide)) / math.sqrt(wide.numel())
     fan_in = math.prod(value.shape[1:])
-    scale = max(scale, _LEAST if value.ndim < 2 else _SHARE / math.sqrt(fan_in))
+    scale = max(scale, _LEAST if _is_vector(value) else _SHARE / math.sqrt(fan_in))
     other = _normal(wide, generator).mul_(scale).add_(wide)
     if 0 < wide.count_nonzero() < wide.numel():
         zeros = wide == 0
@@ -121,3 +121,8 @@ def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def _moves(value: Tensor) -> bool:
     return value.is_floating_point() and value.layout == torch.strided and value.numel() > 0
+
+
+def _is_vector(value: Tensor) -> bool:
+    """Return whether a tensor has one axis at most, besides those of size 1."""
+    return sum(size > 1 for size in value.shape) < 2

@@ -281,15 +281,20 @@ class Prover:
 
     @property
     def _counters(self) -> tuple[str, ...]:
-        """Names of buffers with a single number that is whole or that forward changes."""
+        """Names of buffers that count: whole numbers, and single ones that forward changes."""
         after = self._base.state
-        return tuple(
-            name
-            for name, value in self._inventory.buffers.items()
-            if value.numel() == 1  # also of shape (1,), as the pointer into a queue has
-            and value.dtype != torch.bool
-            and (not value.is_floating_point() or after[name].item() != value.item())
-        )
+
+        def counts(name: str, value: Tensor) -> bool:
+            if value.dtype == torch.bool or not value.numel():
+                return False
+            is_one = value.numel() == 1  # of shape (1,) as well, as the pointer into a queue
+            is_whole = not value.is_floating_point()
+            if is_one and is_whole:
+                return True
+            changes = not np.array_equal(after[name], value.detach().cpu().numpy())
+            return changes and (is_one or is_whole)
+
+        return tuple(name for name, value in self._inventory.buffers.items() if counts(name, value))
 
     @property
     def _base(self) -> Outcome:

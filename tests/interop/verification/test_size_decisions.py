@@ -199,7 +199,7 @@ def test_tokens_that_are_replaced_by_chance_are_padding_too(name, masks):
     assert isinstance(found, PaddingProof) == masks, found
 
 
-@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
 @pytest.mark.parametrize("reads", ["threshold", "table"])
 def test_a_counter_of_any_shape_may_switch_on_what_reads_padding(shape, reads):
     def forward(component, batch):
@@ -209,7 +209,7 @@ def test_a_counter_of_any_shape_may_switch_on_what_reads_padding(shape, reads):
         if reads == "threshold":
             weight = torch.where(component.seen > 4, 1.0, 0.0)
         else:
-            weight = table.index_select(0, component.seen.view(1) - 1)
+            weight = table.index_select(0, component.seen.flatten()[:1] - 1)
         return {}, component.head(hidden[:, 0]).square().mean() + (weight * hidden.mean()).sum()
 
     found = proved(
@@ -223,17 +223,18 @@ def test_a_counter_of_any_shape_may_switch_on_what_reads_padding(shape, reads):
 
 
 @pytest.mark.parametrize("masks", [False, True])
-def test_a_bias_below_zero_hides_what_it_adds_once_it_is_trained(masks):
+@pytest.mark.parametrize("shape", [(1,), (1, 1, 1)])
+def test_a_bias_below_zero_hides_what_it_adds_once_it_is_trained(shape, masks):
     def forward(component, batch):
-        hidden = F.relu(component.count(component.embed(batch["input_ids"])))
+        count = component.embed(batch["input_ids"]).sum(2, keepdim=True)
+        hidden = F.relu(count + component.bias)
         if masks:
             hidden = hidden * batch["attention_mask"].unsqueeze(-1)
         return {}, (hidden.sum(1) - 1).square().mean()
 
-    count = nn.Linear(6, 1)
-    nn.init.constant_(count.bias, -1.0)
+    bias = nn.Parameter(torch.full(shape, -1.0))
     embed = nn.Embedding(18, 6, padding_idx=0)
-    found = proved(forward, batch=batch_of(12), ragged=TOKENS, embed=embed, count=count)
+    found = proved(forward, batch=batch_of(12), ragged=TOKENS, embed=embed, bias=bias)
     assert isinstance(found, PaddingProof) == masks, found
 
 
