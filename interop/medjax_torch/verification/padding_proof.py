@@ -28,7 +28,7 @@ from medjax_torch.verification.padded_pair import (
     without_padding,
 )
 from medjax_torch.verification.reference import Outcome, Spread, reference
-from medjax_torch.verification.trail import Operation, Tried, is_alike
+from medjax_torch.verification.trail import Operation, Trail, Tried, is_alike
 
 _TOLERANCE = 1e-4
 """Largest relative difference: small, as torch computes both sides and padding is short."""
@@ -311,7 +311,8 @@ class Prover:
         shorter: Sequence[tuple[int, ...]] = (),
     ) -> Outcome:
         train = self._train if train is None else train
-        with Unpacking() as unpacked:
+        # Either mode keeps `nn.TransformerEncoder` from its fast path, which drops padding.
+        with Unpacking() as unpacked, Trail() as trail:
             outcome = reference(
                 self._call,
                 inventory,
@@ -324,7 +325,7 @@ class Prover:
         self._is_longest |= unpacked.is_full is not None
         if self.unpacks is None:
             self.unpacks = unpacked.is_full is True and jax.process_count() == 1
-        return outcome
+        return outcome._replace(trail=trail.operations)
 
     def _shorter(self, ragged: Ragged, size: int) -> list[int]:
         """Return shorter sizes to try in order: a medium one, small ones, and one just shorter."""

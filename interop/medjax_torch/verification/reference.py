@@ -23,7 +23,7 @@ from medjax_torch.graph.joint import Call, Joint
 from medjax_torch.graph.passes import without_generator
 from medjax_torch.lowerings.fixed_draws import FIXED_DRAWS, LARGEST, steps
 from medjax_torch.torch_internals import TorchDispatchMode, pytree
-from medjax_torch.verification.trail import Operation, Trail
+from medjax_torch.verification.trail import Operation
 
 aten = torch.ops.aten
 
@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
     state : dict of str to array
         All parameters and buffers after forward.
     trail : sequence of Operation
-        What forward has called for it; empty for a graph.
+        What forward has called for it; empty where that was not noted.
     drawn : sequence of tuple of int
         The shapes of what was drawn; empty for a graph.
     """
@@ -142,7 +142,6 @@ def reference(
         host_random.watched(inventory.content.generators),
         plain_kernels(),
         FixedDraws(spread=spread, shorter=shorter, drops_layers=drops_layers) as draws,
-        Trail() as trail,
     ):
         values = joint.forward(*joint.arguments())
     first = 1 + len(joint.gradients)
@@ -160,7 +159,6 @@ def reference(
         gradients=dict(zip(joint.gradients, arrays[1:first], strict=True)),
         outputs=_numeric({n: value for n, value in outputs.items() if n not in leave_out}),
         state=dict(zip(joint.state, arrays[last:], strict=True)),
-        trail=trail.operations,
         drawn=draws.shapes,
     )
 
