@@ -89,8 +89,15 @@ def by_hand(weight_of, nb_epochs):
     return found
 
 
-@pytest.mark.parametrize("event", ["on_epoch_begin", "on_epoch_end"])
-@pytest.mark.parametrize("steps_per_dispatch", [1, 2])
+@pytest.mark.parametrize(
+    ("event", "steps_per_dispatch"),
+    [
+        ("on_epoch_begin", 1),
+        ("on_epoch_end", 2),
+        pytest.param("on_epoch_begin", 2, marks=pytest.mark.slow),
+        pytest.param("on_epoch_end", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_an_annealed_value_is_used_in_the_next_epoch(tmp_path, event, steps_per_dispatch):
     penalty = Penalty()
     ahead = int(event == "on_epoch_end")

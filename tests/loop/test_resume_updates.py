@@ -17,8 +17,13 @@ from medjax.checkpoint.manifest import write_manifest
 from medjax.loop.plan import Plan, Start
 
 
-@pytest.mark.parametrize("batch_size", [2, 3, 4, 6, 24])
-@pytest.mark.parametrize("max_steps", [9, 10, 15, 16])
+def slow(value):
+    """Return a value of a parameter with which a test is slow."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("batch_size", [2, slow(3), 4, slow(6), 24])
+@pytest.mark.parametrize("max_steps", [9, 10, slow(15), 16])
 def test_a_resumed_run_ends_at_the_number_of_updates(tmp_path, batch_size, max_steps):
     first = run(tmp_path, epochs=9, options={"max_steps": 9})  # epoch 2 is cut after batch 3 of 6
     assert (int(first.state.step), len(first.history)) == (9, 2)
@@ -28,8 +33,8 @@ def test_a_resumed_run_ends_at_the_number_of_updates(tmp_path, batch_size, max_s
     assert int(result.state.step) == max_steps
 
 
-@pytest.mark.parametrize("accumulation", [1, 2, 4])
-@pytest.mark.parametrize("max_steps", [1, 4, 7, 8, 9, 14])
+@pytest.mark.parametrize("accumulation", [1, slow(2), 4])
+@pytest.mark.parametrize("max_steps", [1, 4, slow(7), 8, 9, 14])
 def test_a_run_that_was_interrupted_ends_at_the_number_of_updates(
     tmp_path, accumulation, max_steps
 ):

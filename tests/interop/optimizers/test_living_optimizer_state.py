@@ -67,7 +67,11 @@ def replace(trainer):
 
 
 @pytest.mark.parametrize("events", [clear, reload, forget_one, write_in_place, replace])
-@pytest.mark.parametrize("component", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize(
+    "component",
+    [pytest.param(c, marks=pytest.mark.slow) if n == "SGD" else c for n, c in OPTIMIZERS.items()],
+    ids=OPTIMIZERS,
+)
 def test_what_callbacks_do_to_the_state_is_done(tmp_path, component, events):
     check(tmp_path, component, events, epochs=4, lr=0.02)
 
