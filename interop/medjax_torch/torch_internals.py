@@ -37,6 +37,7 @@ __all__ = [
     "disable_torch_function_of_subclasses",
     "get_decompositions",
     "get_proxy_mode",
+    "is_alias",
     "is_onednn_enabled",
     "make_fx",
     "pack_padded_sequence",
@@ -69,6 +70,12 @@ def disable_torch_function_of_subclasses() -> AbstractContextManager[Any]:
     """Return a context without tensor subclasses that intercept torch functions."""
     context: AbstractContextManager[Any] = torch._C.DisableTorchFunctionSubclass()
     return context
+
+
+def is_alias(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether two tensors share their memory, as a view does with its base."""
+    shared: bool = torch._C._is_alias_of(one, other)  # type: ignore[attr-defined]
+    return shared
 
 
 def is_onednn_enabled() -> bool:

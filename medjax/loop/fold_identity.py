@@ -142,7 +142,8 @@ def differences(stored: str, current: str) -> str:
     if held_before != held_now and before.get("items") == now.get("items"):
         told.append("other items are held out, by nb_folds, strata, groups or the seed")
     rest = len(told) - _MOST_TOLD
-    return ", ".join([*told[:_MOST_TOLD], *([f"and {rest} more"] if rest > 0 else [])])
+    more = [f"and {rest} more"] if rest > 0 else []
+    return ", ".join(told[:_MOST_TOLD] + more)
 
 
 def _changes(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

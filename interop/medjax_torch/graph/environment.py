@@ -45,7 +45,7 @@ class _Replace(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        self._indices.check_use(args)
+        self._indices.check_use(func, (args, kwargs))
         return self._replacements.get(func, func)(*args, **(kwargs or {}))
 
 

@@ -6,7 +6,7 @@ for this number only; here the index stays a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medjax_torch.graph.errors import TraceError, at, line_here
 from medjax_torch.graph.guards import ancestry
-from medjax_torch.torch_internals import get_proxy_mode
+from medjax_torch.torch_internals import get_proxy_mode, is_alias, pytree
 
 _NOT_NUMBERS = (torch.bool, torch.uint8)  # masks, to torch
 _ALL = slice(None)
@@ -86,17 +86,22 @@ class IndexTensors:
         for number in own:
             self._copies[number] = self._copies[number].again()
 
-    def check_use(self, arguments: Iterable[Any]) -> None:
+    def check_use(self, function: Any, arguments: Any) -> None:
         """Raise TraceError if a function gets what torch would have changed since it was read.
 
         Parameters
         ----------
-        arguments : iterable
-            The arguments of the function.
+        function : callable
+            The function.
+        arguments : pytree
+            Its arguments.
         """
-        for value in arguments if self._copies else ():
-            for copy in self._copies:
-                if copy.result is value and _version(copy.tensor) != copy.versions[1]:
+        if getattr(function, "__name__", "") == "__get__":
+            return  # reads an attribute, such as the shape
+        stale = [copy for copy in self._copies if _version(copy.tensor) != copy.versions[1]]
+        for value in pytree.tree_leaves(arguments) if stale else ():
+            for copy in stale:
+                if isinstance(value, Tensor) and is_alias(value, copy.result):
                     raise TraceError(
                         "forward uses what it has read at an index that is a "
                         f"tensor{at(copy.line)}, and has written to the indexed tensor meanwhile. "

@@ -31,9 +31,6 @@ class PaddingProof(NamedTuple):
     least : int
         Batches of a smaller size must not be padded: some parameters get no gradient from them,
         such as the transitions of a CRF from single tokens, and a gradient of 0 from padded ones.
-    vague : tuple of str
-        Outputs that are equal only where ``attention_mask`` is not 0. A row's own padding attends
-        to all of the padding in some encoders, such as DeBERTa, and no loss reads what it gets.
     """
 
     ragged: Ragged
@@ -41,7 +38,6 @@ class PaddingProof(NamedTuple):
     tried: tuple[Tried, ...]
     relative: float
     least: int = 0
-    vague: tuple[str, ...] = ()
 
 
 class Harm(NamedTuple):

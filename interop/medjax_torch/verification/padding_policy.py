@@ -22,7 +22,7 @@ Target = tuple[Ragged, int]
 
 _VAGUE = (
     "output %s differs from torch's where attention_mask is 0, because forward attends to padding "
-    "there; loss and gradients do not depend on it, and neither may a metrics computer"
+    "there; loss and gradients do not depend on it, and neither should a metrics computer"
 )
 
 _TRIES = 24  # guesses tested at a time
@@ -64,7 +64,7 @@ class Padding:
         self._kinds: dict[bool, dict[Hashable, Kind]] = {True: {}, False: {}}
         self._targets: dict[bool, dict[Hashable, tuple[Target, ...]]] = {True: {}, False: {}}
         self._reasons: dict[str, str] = {}
-        self._vague: set[tuple[str, ...]] = set()  # what was said of it
+        self._vague: set[str] = set()  # outputs of which was told
         self._unpacks: bool | None = None  # see `Prover`; decided by the first batch
         self._tested: Any = None  # the last batch on which padding was tested
 
@@ -106,7 +106,9 @@ class Padding:
             if one.proof.ragged == ragged
         ]
         began = time.perf_counter()
-        reason = self._prover_of(batch, train).still_holds(known)
+        prover = self._prover_of(batch, train)
+        reason = prover.still_holds(known)
+        self._tell_of_vague(prover)
         self.seconds += time.perf_counter() - began
         self._tested = batch
         if not reason:
@@ -153,7 +155,9 @@ class Padding:
         self._unpacks = prover.unpacks
         if len(kind.ever) > nb_proved:
             self._tested = batch
-        return self._within_reach(kind, batch, prover, new)
+        targets = self._within_reach(kind, batch, prover, new)
+        self._tell_of_vague(prover)
+        return targets
 
     def _follow(self, kind: Kind, name: Hashable, train: bool) -> bool:
         """Adopt for evaluation, subject to proof, what training pads with the same columns."""
@@ -224,9 +228,6 @@ class Padding:
             proof = prover.prove(ragged, [one.proof for one in kind.proved])
             if isinstance(proof, PaddingProof):
                 kind.add(proof)
-                if proof.vague and proof.vague not in self._vague:
-                    self._vague.add(proof.vague)
-                    logger.warning(_VAGUE, " and ".join(proof.vague))
                 kind.barred |= {*guesses[0].column_axes} - {*ragged.column_axes}
                 return True
             reasons.append(proof)
@@ -292,6 +293,11 @@ class Padding:
             for (one, _, _), tried in zip(aimed, found, strict=True):
                 one.tried.append(tried)
         return tuple((one.proof.ragged, to) for one, _, to in aimed)
+
+    def _tell_of_vague(self, prover: Prover) -> None:
+        if names := sorted(prover.vague - self._vague):
+            self._vague.update(names)
+            logger.warning(_VAGUE, " and ".join(names))
 
     def _warn_of_sizes(self, untried: list[tuple[Proved, int, int]], harm: str) -> None:
         """Say which sizes batches are not padded to any more, as forward decides by the size."""

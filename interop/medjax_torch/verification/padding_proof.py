@@ -51,14 +51,11 @@ class _Equal(NamedTuple):
         As in `PaddingProof`.
     trail : sequence of Operation
         What forward did for the padded batch.
-    vague : sequence of str
-        As in `PaddingProof`.
     """
 
     axes: Axes
     relative: float
     trail: Sequence[Operation]
-    vague: Sequence[str]
 
 
 class Prover:
@@ -83,6 +80,9 @@ class Prover:
         Whether forward unpacks sequences to the longest row and finds that as long as the batch,
         so that padded batches get the columns of `longest_row`. Decided by the batch if it is
         None; always False with several processes, whose rows differ.
+    vague : set of str
+        Outputs that were equal only where ``attention_mask`` is not 0. A row's own padding attends
+        to all of the padding in some encoders, such as DeBERTa, and no loss reads what it gets.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Prover:
         self._expected: Outcome | None = None
         self._spread = Spread.RISING
         self.unpacks: bool | None = None
+        self.vague: set[str] = set()
         self._is_longest = False
         self._is_full: bool | None = None  # of the latest run; see `Unpacking`
         self._is_partial = False  # whether that of the batch itself was not
@@ -122,11 +123,9 @@ class Prover:
             Any exception of forward on the batch itself.
         """
         found = self._proved(ragged, known)
-        return (
-            f"{found.reason}{REMEDY if self._is_longest else ''}"
-            if isinstance(found, Harm)
-            else found
-        )
+        if not isinstance(found, Harm):
+            return found
+        return f"{found.reason}{REMEDY if self._is_longest else ''}"
 
     def _proved(self, ragged: Ragged, known: Sequence[PaddingProof]) -> PaddingProof | Harm:
         self._spread = Spread.RISING
@@ -162,8 +161,7 @@ class Prover:
             return first
         tried = tuple(Tried(start, to, is_alike=False) for start, to, _ in done)
         relative = max(equal.relative for *_, equal in done)
-        vague = tuple(dict.fromkeys(name for *_, equal in done for name in equal.vague))
-        return PaddingProof(ragged, done[0][2].axes, tried, relative, least, vague)
+        return PaddingProof(ragged, done[0][2].axes, tried, relative, least)
 
     def still_holds(self, known: Sequence[tuple[PaddingProof, int]]) -> str:
         """Return what padding the batch to the sizes in `known` changes, or "" if nothing.
@@ -237,9 +235,9 @@ class Prover:
             passed = [count[draws % 2] for count in _COUNTED] if self._counters else []
             for count, turned in itertools.product([*passed, 0], (True, False)):
                 counted = dict.fromkeys(self._counters, count) if count else {}
-                drawn = moved(self._inventory, gradients, draws, counted, turned=turned)
                 problem = ""
-                try:
+                try:  # a counter of 8 bits does not hold so large a number
+                    drawn = moved(self._inventory, gradients, draws, counted, turned=turned)
                     cut = resized(self._batch, [(ragged, size)])
                     batch, expected = self._few(drawn, cut, pair, turn=draws)
                 except (
@@ -385,7 +383,8 @@ class Prover:
                 o.expected is None and o.actual is not None and not o.actual.any() for o in wrong
             )
             return Harm(f"padding changes {wrong[0]}{more}", adds_zeros=all(zeros))
-        return _Equal(axes, listing[0].relative, longer.trail, vague)
+        self.vague.update(vague)
+        return _Equal(axes, listing[0].relative, longer.trail)
 
 
 def _either(

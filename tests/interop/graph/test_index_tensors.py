@@ -72,7 +72,18 @@ class Written(Counted):
         return self.table[n].sum(1) + self.model.kept.sum(0) + own.sum(0)
 
 
-@pytest.mark.parametrize("component", [Counted, Forms, Written])
+class Replaced(Counted):
+    """A row is read and used, also through a view, before it is written."""
+
+    def chosen(self, n, batch):
+        row = self.model.kept[n % 3]
+        total = self.table[n].sum(1) + row + row.view(1, -1).sum(0)
+        with torch.no_grad():
+            self.model.kept[n % 3] = 0.5 * row + 1
+        return total
+
+
+@pytest.mark.parametrize("component", [Counted, Forms, Written, Replaced])
 def test_values_and_gradients_are_those_of_torch(tmp_path, component):
     fields = {"batch_size": 8, "nb_training_epochs": 3}
     assert largest_difference(tmp_path, component, DATA[:24], DATA[:8], **fields) < 1e-5
@@ -125,12 +136,25 @@ class Stale(Counted):
 
     def chosen(self, n, batch):
         before = self.model.kept[n]
+        view = before.view(1, -1)
         with torch.no_grad():
             self.model.kept[n] = self.model[0](batch["x"]).mean(0)[:3]
-        return self.table[n].sum(1) + before
+        total = self.table[n].sum(1)
+        return total + self.used(before, view)
 
 
-def test_a_use_of_what_was_read_before_a_write_is_refused_by_line(tmp_path):
+USES = {
+    "alone": lambda row, view: row * 2,
+    "in a list": lambda row, view: torch.stack([row, row]).sum(0),
+    "by name": lambda row, view: torch.mul(input=row, other=2),
+    "through a view": lambda row, view: view.sum(0),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_use_of_what_was_read_before_a_write_is_refused_by_line(tmp_path, use):
+    component = Stale()
+    component.used = USES[use]
     match = r"has read at an index .* before = self.model.kept\[n\], and has written"
     with pytest.raises(RuntimeError, match=match):
-        make(tmp_path, Stale(), train=DATA[:16]).train()
+        make(tmp_path, component, train=DATA[:16]).train()

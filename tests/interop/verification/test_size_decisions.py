@@ -222,6 +222,18 @@ def test_a_counter_of_any_shape_may_switch_on_what_reads_padding(shape, reads):
     assert isinstance(found, str)
 
 
+def test_a_counter_of_eight_bits_is_no_obstacle():
+    def forward(component, batch):
+        component.seen += 1
+        hidden = component.embed(batch["input_ids"]) * batch["attention_mask"].unsqueeze(-1)
+        return {}, component.head(hidden.sum(1)).square().mean()
+
+    seen = torch.zeros(1, dtype=torch.uint8)
+    embed = nn.Embedding(18, 6)
+    found = proved(forward, batch=batch_of(12), ragged=TOKENS, embed=embed, seen=seen)
+    assert isinstance(found, PaddingProof), found
+
+
 @pytest.mark.parametrize("masks", [False, True])
 @pytest.mark.parametrize("shape", [(1,), (1, 1, 1)])
 def test_a_bias_below_zero_hides_what_it_adds_once_it_is_trained(shape, masks):
@@ -259,3 +271,27 @@ def test_padding_that_attends_to_padding_is_told(reads, caplog):
     lengths, _ = padded_sizes(Attending(), [12, 22])
     assert lengths == ([12, 22] if reads else [16, 24])
     assert ("output logits differs from torch's where attention_mask is 0" in caplog.text) != reads
+
+
+def test_padding_that_attends_to_padding_after_a_while_is_told_then(caplog):
+    class Later(Document):
+        share = 0.0
+
+        def forward(self, batch):
+            hidden = self.model["embed"](batch["input_ids"])
+            real = batch["attention_mask"].unsqueeze(-1)
+            logits = self.model["head"](hidden + self.share * (1 - real) * hidden.mean(1, True))
+            return BatchData(logits=logits), (logits * real).square().sum()
+
+    component = Later()
+
+    def prover(batch, train):
+        return Prover(component.forward, find(component), batch, train=train)
+
+    caplog.set_level(logging.WARNING, "medjax")
+    padding = Padding(prover, {}, dict.fromkeys((True, False), LADDER))
+    assert padding.pad(batch_of(12), train=True)["input_ids"].shape[1] == 16
+    assert caplog.text == ""
+    component.share = 1.0
+    assert padding.pad(batch_of(22), train=True)["input_ids"].shape[1] == 24
+    assert caplog.text.count("output logits differs from torch's where attention_mask is 0") == 1
